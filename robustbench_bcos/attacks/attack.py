@@ -1,0 +1,51 @@
+"""What an attack is: a search that proposes one candidate per image. Whether it fools is the judge's to say."""
+
+from typing import NamedTuple, Protocol
+
+import torch
+
+from robustbench_bcos.attacks.balls import AbstractBall
+from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.types import Classifier, Counts, Flags, Images, Labels
+
+
+class Trace(NamedTuple):
+    """What happened on the way, per image."""
+
+    zero_gradient: Flags
+    """At some iterate that fooled nobody the gradient was 0 everywhere, or NaN or infinite somewhere: a blind step."""
+    forward_passes: Counts
+    backward_passes: Counts
+
+    @classmethod
+    def blank(cls, images: Images) -> "Trace":
+        """The trace of an attack that has not begun."""
+        counts = torch.zeros(len(images), dtype=torch.long, device=images.device)
+        return cls(counts.bool(), counts, counts.clone())
+
+
+class Proposal(NamedTuple):
+    """The outcome of an attack."""
+
+    candidates: Images
+    trace: Trace
+
+
+class Attack(Protocol):
+    """A search for an image in the ball that the classifier gets wrong.
+
+    ``classifier`` is any differentiable callable from images in [0, 1] to logits; ``generator`` is the only source of
+    randomness.
+    """
+
+    def __call__(
+        self,
+        classifier: Classifier,
+        images: Images,
+        labels: Labels,
+        ball: AbstractBall,
+        epsilon: float,
+        generator: ImageGenerator | None = None,
+    ) -> Proposal:
+        """Propose a candidate for each image."""
+        ...

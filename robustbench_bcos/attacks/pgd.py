@@ -1,0 +1,149 @@
+"""Projected gradient ascent (Madry et al., 2018): one loop for every norm, loss and way of counting."""
+
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+from torch import Tensor
+
+from robustbench_bcos.attacks.attack import Proposal, Trace
+from robustbench_bcos.attacks.balls import AbstractBall
+from robustbench_bcos.attacks.losses import Loss, ce
+from robustbench_bcos.attacks.slope import image_gradient, logit_slope
+from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.types import Classifier, Flags, Images, Labels
+
+Start = Literal["image", "random"]
+Count = Literal["any", "last", "best-loss"]
+
+RELATIVE_STEP = 2.5
+"""Default step size is this times epsilon / steps (Madry et al., 2018, and MadryLab's ``robustness``)."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PGD:
+    """Take ``steps`` steps of steepest ascent, each projected onto the ball and then onto the pixel box.
+
+    One step of size epsilon is FGSM. An image has fallen once a restart's candidate is misclassified, and is not
+    attacked by further restarts.
+
+    Args:
+        steps: gradient steps; steps + 1 iterates are looked at, the start included.
+        step_size: in units of the pixel range; ``None`` is 2.5 * epsilon / steps.
+        loss: what is ascended.
+        start: where the first restart begins; further ones begin at random, since they would repeat it otherwise.
+        restarts: how often the search is run at most.
+        count: which iterate is the candidate. ``any``: the first that is misclassified, and a fallen image leaves
+            the batch; ``last``: the final one; ``best-loss``: the one of highest loss, as MadryLab reports.
+
+    Raises:
+        ValueError: steps or restarts below 1, or a step size that is not positive.
+    """
+
+    steps: int
+    step_size: float | None = None
+    loss: Loss = ce
+    start: Start = "image"
+    restarts: int = 1
+    count: Count = "any"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.restarts < 1:
+            raise ValueError(f"expected steps and restarts of at least 1, got {self.steps} and {self.restarts}")
+        if self.step_size is not None and not self.step_size > 0:
+            raise ValueError(f"expected a positive step size, got {self.step_size}")
+
+    def __call__(
+        self,
+        classifier: Classifier,
+        images: Images,
+        labels: Labels,
+        ball: AbstractBall,
+        epsilon: float,
+        generator: ImageGenerator | None = None,
+    ) -> Proposal:
+        """Search the ball around each image; without a generator, image i draws as index i of seed 0."""
+        generator = generator or ImageGenerator.of(0, range(len(images)))
+        search = _Search(self, classifier, images, labels, ball, epsilon)
+        for restart in range(self.restarts):
+            active = (~search.fallen).nonzero().squeeze(1)
+            if len(active) == 0:
+                break
+            starts = images[active]
+            if restart > 0 or self.start == "random":
+                sources = generator(restart)
+                noise = ball.sample(images.shape[1:], epsilon, [sources[image] for image in active.tolist()])
+                starts = (starts + noise.to(starts)).clamp(0, 1)
+            search.run(active, starts)
+        return Proposal(search.candidates, search.trace)
+
+
+class _Search:
+    """The state of one call: what is proposed so far for each image."""
+
+    def __init__(
+        self, pgd: PGD, classifier: Classifier, images: Images, labels: Labels, ball: AbstractBall, epsilon: float
+    ) -> None:
+        self.pgd = pgd
+        self.classifier = classifier
+        self.images = images
+        self.labels = labels
+        self.ball = ball
+        self.epsilon = epsilon
+        self.step_size = RELATIVE_STEP * epsilon / pgd.steps if pgd.step_size is None else pgd.step_size
+        self.candidates = images.clone()
+        self.fallen = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        self.trace = Trace.blank(images)
+
+    def run(self, active: Tensor, iterates: Images) -> None:
+        """One restart, from these iterates of the active images."""
+        best = torch.full((len(active),), -torch.inf, dtype=torch.float64, device=active.device)
+        for _ in range(self.pgd.steps):
+            iterates.requires_grad_()
+            logits = self.classifier(iterates)
+            wrong = self._look(active, iterates, logits, best)
+            leaving = wrong if self.pgd.count == "any" else torch.zeros_like(wrong)
+            if leaving.all():
+                return
+            gradient = self._gradient(active, iterates, logits, wrong)
+            iterates = self._step(self.images[active], iterates.detach(), gradient)
+            if leaving.any():
+                active, iterates, best = active[~leaving], iterates[~leaving], best[~leaving]
+        with torch.no_grad():
+            self._look(active, iterates, self.classifier(iterates), best, final=True)
+
+    def _look(self, active: Tensor, iterates: Images, logits: Tensor, best: Tensor, *, final: bool = False) -> Flags:
+        """Take over the iterates that the way of counting asks for; say which are misclassified."""
+        self.trace.forward_passes[active] += 1
+        logits, iterates = logits.detach(), iterates.detach()
+        labels = self.labels[active]
+        wrong = predicted_classes(logits) != labels
+        if self.pgd.count == "best-loss":
+            # In float64, because a saturated loss is a plateau in float32 and no iterate would be better than another.
+            losses = self.pgd.loss(logits.double(), labels).double()
+            chosen = losses > best
+            best[chosen] = losses[chosen]
+        elif self.pgd.count == "any":
+            chosen = wrong | final
+        else:
+            chosen = torch.full_like(wrong, final)
+        self.candidates[active[chosen]] = iterates[chosen]
+        self.fallen[active[chosen]] = wrong[chosen]
+        return wrong
+
+    def _gradient(self, active: Tensor, iterates: Images, logits: Tensor, wrong: Flags) -> Images:
+        slope = logit_slope(self.pgd.loss, logits, self.labels[active])
+        gradient = image_gradient(logits, iterates, slope)
+        self.trace.backward_passes[active] += 1
+        finite = gradient.isfinite()
+        blind = ~finite.flatten(1).all(dim=1) | (gradient.flatten(1) == 0).all(dim=1)
+        self.trace.zero_gradient[active] |= blind & ~wrong
+        return torch.where(finite, gradient, 0)
+
+    def _step(self, images: Images, iterates: Images, gradient: Images) -> Images:
+        moved = iterates + self.step_size * self.ball.ascend(gradient)
+        delta = self.ball.project(moved - images, self.epsilon)
+        # Clipping pixels moves them towards the image, so it cannot leave the ball.
+        return (images + delta).clamp(0, 1)

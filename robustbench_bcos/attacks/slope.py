@@ -1,0 +1,40 @@
+"""Gradients an attack can walk along, however confident the model is."""
+
+import torch
+from torch import Tensor
+
+from robustbench_bcos.attacks.losses import Loss
+from robustbench_bcos.core.types import Images, Labels, Logits
+
+
+def logit_slope(loss: Loss, logits: Logits, labels: Labels) -> Logits:
+    """Derivative of each image's loss by its logits, up to a positive factor per image.
+
+    Computed in the logits' precision, as peers do, so that runs can be compared bit by bit. Where it falls below that
+    precision's resolution, parts of it have been rounded away: there it is taken again in float64, and rescaled to 1
+    before it can underflow on its way through the network. It is exactly 0 only where float64 says so too.
+    """
+    slope = _derivative(loss, logits, labels)
+    faint = slope.abs().amax(dim=1) < torch.finfo(slope.dtype).eps
+    if faint.any():
+        exact = _derivative(loss, logits[faint].double(), labels[faint])
+        largest = exact.abs().amax(dim=1, keepdim=True)
+        slope[faint] = (exact / torch.where(largest > 0, largest, 1)).to(slope.dtype)
+    return slope
+
+
+def image_gradient(logits: Logits, images: Images, slope: Logits) -> Images:
+    """Pull a slope back through the network that made ``logits`` from ``images``.
+
+    Zero where the network gives no gradient at all: the caller records that as a gradient of 0.
+    """
+    if not logits.requires_grad:
+        return torch.zeros_like(images)
+    (gradient,) = torch.autograd.grad(logits, images, slope, materialize_grads=True)
+    return gradient
+
+
+def _derivative(loss: Loss, logits: Logits, labels: Labels) -> Tensor:
+    leaf = logits.detach().requires_grad_()
+    (derivative,) = torch.autograd.grad(loss(leaf, labels).sum(), leaf)
+    return derivative

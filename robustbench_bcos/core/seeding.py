@@ -1,0 +1,35 @@
+"""Randomness that belongs to the image.
+
+A draw is a function of (seed, index of the image in its dataset, restart), so that batch size, order, sharding
+and resuming change nothing. Drawn on the CPU, so that the device changes nothing either.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+
+
+def generator(*key: int) -> torch.Generator:
+    """A CPU generator that depends on nothing but the key (non-negative integers)."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+
+
+@dataclass(frozen=True, slots=True)
+class ImageGenerator:
+    """The source of noise for a batch: one independent generator for each image and restart."""
+
+    seed: int
+    indices: tuple[int, ...]
+    """Position of each image of the batch in its dataset (not in the batch, not in the slice)."""
+
+    @classmethod
+    def of(cls, seed: int, indices: Sequence[int] | torch.Tensor) -> Self:
+        """Build from any sequence of dataset indices."""
+        return cls(seed, tuple(int(index) for index in indices))
+
+    def __call__(self, restart: int) -> list[torch.Generator]:
+        """One generator per image, always in the same state."""
+        return [generator(self.seed, index, restart) for index in self.indices]

@@ -1,0 +1,48 @@
+"""Reading TOML tables into checked, frozen objects."""
+
+import tomllib
+from collections.abc import Mapping
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from robustbench_bcos.core.errors import RequestError
+
+
+class Table(BaseModel):
+    """An immutable record that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+T = TypeVar("T", bound=Table)
+
+
+def parse_table(kind: type[T], values: Mapping[str, Any], origin: str) -> T:
+    """Check values against a kind of table.
+
+    Raises:
+        RequestError: naming ``origin``, the key, and what was expected of it.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the table"
+        known = ", ".join(kind.model_fields)
+        raise RequestError(f"{origin}: {key}: {first['msg'].lower()} (known keys: {known})") from None
+
+
+def read_table(kind: type[T], file: Path | Traversable) -> T:
+    """Read one TOML file.
+
+    Raises:
+        RequestError: the file cannot be read, is not TOML, or does not fit.
+    """
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RequestError(f"{file} is not a readable TOML file ({error})") from None
+    return parse_table(kind, values, str(file))

@@ -1,0 +1,16 @@
+"""Shapes of what is passed around. Pixels, radii and deltas are in units of the pixel range [0, 1]."""
+
+from collections.abc import Callable
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Images = Float[Tensor, "image channel height width"]
+Labels = Int[Tensor, "image"]
+Logits = Float[Tensor, "image class"]
+PerImage = Float[Tensor, "image"]
+Flags = Bool[Tensor, "image"]
+Counts = Int[Tensor, "image"]
+
+Classifier = Callable[[Tensor], Tensor]
+"""Images in [0, 1] to logits. Attacks know no more of a model than this."""

@@ -1,0 +1,127 @@
+"""The fixed images of a dataset that a run uses."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.registry import unknown
+from robustbench_bcos.core.types import Images, Labels
+from robustbench_bcos.data.dataset import AbstractDataset, Split
+
+DATASETS = ("digits", "cifar10", "folder:DIR")
+
+
+class Batch(NamedTuple):
+    """Consecutive images of a slice."""
+
+    images: Images
+    labels: Labels
+    indices: tuple[int, ...]
+    """Positions in the dataset."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Images of a dataset in a fixed order: the first of each class, then the second of each, and so on.
+
+    Any prefix is as balanced as the dataset allows, so ``--limit 100`` is part of ``--limit 200``, and neither
+    depends on a seed. Images are read when they are asked for; memory does not grow with their number.
+    """
+
+    dataset: AbstractDataset
+    indices: tuple[int, ...]
+
+    @classmethod
+    def of(cls, dataset: AbstractDataset, limit: int | None = None) -> "Slice":
+        """The first ``limit`` images in balanced order, or all.
+
+        Raises:
+            RequestError: the dataset is empty, or the limit is not positive or exceeds it.
+        """
+        if limit is not None and not 1 <= limit <= len(dataset):
+            raise RequestError(f"--limit {limit} must be between 1 and the {len(dataset)} images of {dataset.name}")
+        seen = [0] * len(dataset.class_names)
+        ranked = []
+        for index, label in enumerate(dataset.labels):
+            ranked.append((seen[label], label, index))
+            seen[label] += 1
+        return cls(dataset, tuple(index for _, _, index in sorted(ranked))[:limit])
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class of the dataset."""
+        return self.dataset.class_names
+
+    def batch(self, start: int, stop: int) -> Batch:
+        """Images ``start`` to ``stop`` (excluded) of the slice.
+
+        Raises:
+            RequestError: an image cannot be read or differs in size from the slice's first; it is named.
+        """
+        indices = self.indices[start:stop]
+        images = [self.dataset.read(index) for index in indices]
+        for index, image in zip(indices, images, strict=True):
+            if image.shape != self.image_shape:
+                raise RequestError(
+                    f"image {index} of {self.dataset.name} has shape {tuple(image.shape)} and the first has "
+                    f"{self.image_shape}: all images of a dataset need one size"
+                )
+        labels = torch.tensor([self.dataset.labels[index] for index in indices])
+        return Batch(torch.stack(images), labels, indices)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """All images in batches; the last may be smaller."""
+        return (self.batch(start, start + size) for start in range(0, len(self), size))
+
+    @cached_property
+    def image_shape(self) -> tuple[int, ...]:
+        """(3, height, width)."""
+        return tuple(self.dataset.read(self.indices[0]).shape)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of class names, indices, labels and float32 pixels: equal digests, equal images.
+
+        Reading everything once also finds a broken image before hours are spent.
+        """
+        digest = hashlib.sha256(json.dumps([self.class_names, self.image_shape]).encode())
+        for batch in self.batches(256):
+            digest.update(json.dumps([batch.indices, batch.labels.tolist()]).encode())
+            digest.update(batch.images.numpy().astype("<f4").tobytes())
+        return digest.hexdigest()
+
+
+def open_dataset(name: str, split: Split, *, data_dir: Path | None = None, download: bool = False) -> AbstractDataset:
+    """The dataset of that name: ``digits``, ``cifar10`` (needs ``data_dir``) or ``folder:DIR``.
+
+    Each dataset's module is imported when it is asked for: scikit-learn is slow to import, and only digits need it.
+
+    Raises:
+        RequestError: no such dataset, or its files are not there.
+    """
+    kind, _, argument = name.partition(":")
+    if name == "digits":
+        from robustbench_bcos.data.digits import Digits
+
+        return Digits(split)
+    if name == "cifar10":
+        from robustbench_bcos.data.cifar10 import Cifar10
+
+        if data_dir is None:
+            raise RequestError("--dataset cifar10 needs --data-dir DIR, the folder that holds cifar-10-batches-py")
+        return Cifar10(data_dir, split, download=download)
+    if kind == "folder" and argument:
+        from robustbench_bcos.data.folder import Folder
+
+        return Folder(Path(argument).expanduser(), split)
+    raise unknown("dataset", name, DATASETS)

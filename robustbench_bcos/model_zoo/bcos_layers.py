@@ -1,0 +1,176 @@
+"""The B-cos transform (Böhle et al., 2022, eq. 3; Böhle et al., 2024, for the version without layer scale).
+
+For a patch x and a unit-norm filter w:  B-cos(x; w) = |cos(x, w)|^(B-1) * w.x.  With MaxOut, the largest w.x of M
+consecutive filters is taken first. No bias, ever.
+
+Numerics follow the published checkpoints, which were trained with them: 1e-6 inside the root of a convolution's patch
+norm, 1e-12 beside a linear layer's norm, 1e-6 on the cosine when B is neither 1 nor 2.
+"""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.model_zoo.explanation_mode import DynamicLayer
+
+PATCH_EPSILON = 1e-6
+LINEAR_EPSILON = 1e-12
+COSINE_EPSILON = 1e-6
+
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+Pair = int | tuple[int, int]
+
+
+def unit_rows(weight: Tensor) -> Tensor:
+    """Divide each filter by its 2-norm; a filter of zeros stays one, where 0/0 would poison the whole network."""
+    norms = torch.linalg.vector_norm(weight.flatten(1), dim=1).clamp_min(torch.finfo(weight.dtype).tiny)
+    return weight / norms.view(-1, *[1] * (weight.dim() - 1))
+
+
+class UnitConv2d(nn.Conv2d):
+    """A convolution without bias whose filters have norm 1."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's own name)
+        """Convolve with the normalised filters."""
+        return self._conv_forward(input, unit_rows(self.weight), None)
+
+
+class UnitLinear(nn.Linear):
+    """A linear map without bias whose rows have norm 1."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's own name)
+        """Multiply with the normalised rows."""
+        return F.linear(input, unit_rows(self.weight))
+
+
+class AbstractBcosLayer(DynamicLayer, ABC):
+    """What the convolution and the linear layer share: MaxOut, then the scale |cos|^(B-1)."""
+
+    linear: nn.Module
+    channel_axis: ClassVar[int]
+
+    def __init__(self, b: float, max_out: int) -> None:
+        super().__init__()
+        if not b >= 1:
+            raise RequestError(f"b must be at least 1, got {b}: choose 1 for a linear layer, 2 as published")
+        if max_out < 1:
+            raise RequestError(f"max_out must be at least 1, got {max_out}: choose 1 for no MaxOut")
+        self.b = b
+        self.max_out = max_out
+
+    @abstractmethod
+    def norms(self, features: Tensor) -> Tensor:
+        """Norm of the input under each output, broadcastable to the output."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Respond to each input by its alignment with the filters."""
+        responses: Tensor = self.linear(features)
+        if self.max_out > 1:
+            axis = self.channel_axis % responses.dim()
+            responses = responses.unflatten(axis, (-1, self.max_out)).max(dim=axis + 1).values
+        if self.b == 1:
+            return responses
+        if self.b == 2:
+            return self.as_constant(responses.abs() / self.norms(features)) * responses
+        cosine = (responses / self.norms(features)).abs() + COSINE_EPSILON
+        return self.as_constant(cosine ** (self.b - 1)) * responses
+
+
+class BcosConv2d(AbstractBcosLayer):
+    """B-cos convolution.
+
+    Its one tensor is ``linear.weight`` of shape (out_channels * max_out, in_channels / groups, height, width); filters
+    o * max_out ... o * max_out + max_out - 1 belong to output o. Takes and gives (image, channel, height, width).
+    """
+
+    linear: UnitConv2d
+    channel_axis = 1
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair = 1,
+        stride: Pair = 1,
+        padding: Pair | Literal["same", "valid"] = 0,
+        *,
+        dilation: Pair = 1,
+        groups: int = 1,
+        padding_mode: PaddingMode = "zeros",
+        b: float = 2.0,
+        max_out: int = 1,
+    ) -> None:
+        super().__init__(b, max_out)
+        self.linear = UnitConv2d(
+            in_channels,
+            out_channels * max_out,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias=False,
+            padding_mode=padding_mode,
+        )
+
+    def norms(self, features: Tensor) -> Tensor:
+        """Norm of the patch under each output position: (image, 1 or out_channels, height, width)."""
+        conv = self.linear
+        energy = features.square().unflatten(1, (conv.groups, -1)).sum(dim=2)
+        # Squaring and summing over channels commute with every padding mode, so one map per group is padded.
+        energy = F.pad(energy, self.padding, "constant" if conv.padding_mode == "zeros" else conv.padding_mode)
+        if conv.dilation == (1, 1):
+            energy = F.avg_pool2d(energy, conv.kernel_size, conv.stride, divisor_override=1)
+        else:
+            ones = energy.new_ones(conv.groups, 1, *conv.kernel_size)
+            energy = F.conv2d(energy, ones, None, conv.stride, 0, conv.dilation, conv.groups)
+        norms = (energy + PATCH_EPSILON).sqrt()
+        if conv.groups == 1:
+            return norms
+        return norms.repeat_interleave(conv.out_channels // self.max_out // conv.groups, dim=1)
+
+    @property
+    def padding(self) -> list[int]:
+        """Left, right, top and bottom padding in pixels, with ``same`` worked out as torch does."""
+        conv = self.linear
+        if conv.padding == "valid":
+            return [0, 0, 0, 0]
+        if conv.padding == "same":
+            totals = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
+            return [totals[1] // 2, totals[1] - totals[1] // 2, totals[0] // 2, totals[0] - totals[0] // 2]
+        vertical, horizontal = (int(pixels) for pixels in conv.padding)
+        return [horizontal, horizontal, vertical, vertical]
+
+
+class BcosLinear(AbstractBcosLayer):
+    """B-cos linear layer on (..., features); its one tensor is ``linear.weight`` (out_features * max_out, in)."""
+
+    linear: UnitLinear
+    channel_axis = -1
+
+    def __init__(self, in_features: int, out_features: int, *, b: float = 2.0, max_out: int = 1) -> None:
+        super().__init__(b, max_out)
+        self.linear = UnitLinear(in_features, out_features * max_out, bias=False)
+
+    def norms(self, features: Tensor) -> Tensor:
+        """Norm of each row."""
+        return torch.linalg.vector_norm(features, dim=-1, keepdim=True) + LINEAR_EPSILON
+
+
+class LogitLayer(nn.Module):
+    """The last step of a B-cos network: divide by a temperature, add a constant bias. It has no parameters."""
+
+    def __init__(self, *, temperature: float | None = None, bias: float | None = None) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.bias = bias
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Shift and scale the logits."""
+        if self.temperature is not None:
+            logits = logits / self.temperature
+        return logits if self.bias is None else logits + self.bias

@@ -1,0 +1,45 @@
+"""From images in [0, 1] to logits: an encoding and a network in one module."""
+
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from robustbench_bcos.core.types import Images, Logits
+from robustbench_bcos.model_zoo.architectures import build_architecture
+from robustbench_bcos.model_zoo.cards import ModelSpec
+from robustbench_bcos.model_zoo.encodings import ENCODINGS, AbstractEncoding
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class ImageClassifier(nn.Module):
+    """A network behind its encoding. Checkpoints hold the network alone."""
+
+    def __init__(self, encoding: AbstractEncoding, network: nn.Module) -> None:
+        super().__init__()
+        self.encoding = encoding
+        self.network = network
+
+    def forward(self, images: Images) -> Logits:
+        """Images in [0, 1] to logits."""
+        logits: torch.Tensor = self.network(self.encoding(images))
+        return logits
+
+
+def build_classifier(spec: ModelSpec) -> ImageClassifier:
+    """The model a card or a recipe describes, with weights yet to be loaded or trained.
+
+    Raises:
+        RequestError: unknown architecture or argument.
+    """
+    encoding = ENCODINGS[spec.encoding.kind](**spec.encoding.constants)
+    network = build_architecture(
+        spec.architecture, in_channels=encoding.channels, classes=spec.classes, arguments=spec.arguments
+    )
+    return ImageClassifier(encoding, network)
+
+
+def freeze(model: M) -> M:
+    """Put a model into evaluation mode for good: no dropout, running statistics, no gradients for parameters."""
+    return model.eval().requires_grad_(False)

@@ -1,0 +1,41 @@
+"""The switch that turns a B-cos network's gradient into its dynamic weights.
+
+In explanation mode each dynamic layer treats its input-dependent scale as a constant, so that the gradient of a logit
+is the row of the linear map W(x) that produced it (Böhle et al., 2022, eq. 13); the logits do not change.
+It must never surround an attack: the gradient it gives is not that of the network.
+
+The set of explained layers is a context variable and not a flag on the layer: leaving an inner ``with`` restores the
+outer one, an exception cannot leave it on, other threads and other models are not affected.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from torch import Tensor, nn
+
+_explained: ContextVar[frozenset[int]] = ContextVar("explained_layers", default=frozenset())
+
+
+class DynamicLayer(nn.Module):
+    """A layer whose output is its input times a scale that depends on the input."""
+
+    @property
+    def explaining(self) -> bool:
+        """Whether this layer is inside an :func:`explanation_mode` of the current thread or task."""
+        return id(self) in _explained.get()
+
+    def as_constant(self, scale: Tensor) -> Tensor:
+        """The scale, cut from the graph in explanation mode."""
+        return scale.detach() if self.explaining else scale
+
+
+@contextmanager
+def explanation_mode(model: nn.Module) -> Iterator[None]:
+    """Explain ``model`` inside the ``with``; nests, and covers layers swapped in before it was entered."""
+    layers = frozenset(id(module) for module in model.modules() if isinstance(module, DynamicLayer))
+    token = _explained.set(_explained.get() | layers)
+    try:
+        yield
+    finally:
+        _explained.reset(token)

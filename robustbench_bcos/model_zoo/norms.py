@@ -1,0 +1,146 @@
+"""Normalisation layers of B-cos networks, centred and uncentred.
+
+"Uncentred" follows the published code: the numerator keeps its mean, the denominator is still the ordinary biased
+standard deviation about that mean, so this is not an RMS norm. Without bias such a layer is a scale, which is what
+keeps the network a linear map of its input. In explanation mode a variance taken from the image is a constant;
+a mean is not. Every layer takes and gives (image, channel, height, width); parameters are named as in checkpoints.
+"""
+
+from collections.abc import Callable
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_bcos.core.registry import Registry
+from robustbench_bcos.model_zoo.explanation_mode import DynamicLayer
+
+EPSILON = 1e-5
+GROUPS = 2
+"""Groups of a group norm, as in the published CIFAR-10 ablations."""
+
+Affine = Literal["full", "no-bias", "none"]
+
+NORMS: Registry[Callable[[int], nn.Module]] = Registry("norm")
+"""Norm layers by name, as functions of the number of channels."""
+
+
+def _per_channel(parameter: Tensor) -> Tensor:
+    return parameter.view(1, -1, 1, 1)
+
+
+class BatchNormUncentred2d(nn.BatchNorm2d, DynamicLayer):
+    """Batch norm that divides by the deviation and subtracts nothing.
+
+    ``running_mean`` stays in the state as published checkpoints have it, and is never used. ``running_var`` follows
+    the biased batch variance, unlike torch's batch norm.
+    """
+
+    reduced: ClassVar[tuple[int, ...]] = (0, 2, 3)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's own name)
+        """Scale by the batch's deviation in training, by the running one in evaluation."""
+        assert self.running_var is not None
+        variance = self.running_var
+        if self.training:
+            variance = self.as_constant(input.var(dim=self.reduced, correction=0).reshape(variance.shape))
+            self._track(variance.detach())
+        scale = (variance + self.eps).rsqrt()
+        if self.weight is not None:
+            scale = scale * self.weight
+        scaled = input * _per_channel(scale)
+        return scaled if self.bias is None else scaled + _per_channel(self.bias)
+
+    def _track(self, variance: Tensor) -> None:
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        # As in torch, no momentum means the average of all batches so far.
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_var.lerp_(variance, share)
+
+
+class AllNormUncentred2d(BatchNormUncentred2d):
+    """Uncentred batch norm with one statistic, and one weight, for all elements."""
+
+    reduced = (0, 1, 2, 3)
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+
+class AllNorm2d(nn.BatchNorm3d):
+    """Batch norm with one statistic, and one weight, for all elements."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's own name)
+        """Normalise all elements together."""
+        return super().forward(input.unsqueeze(1)).squeeze(1)
+
+
+class ImageNorm2d(DynamicLayer):
+    """Norms whose statistics come from one image: group, instance, layer and position norm.
+
+    Args:
+        channels: channels of the input; there is one weight and one bias for each.
+        groups: channels are split into so many groups.
+        per_position: take statistics over a group's channels at each position, instead of over its positions too.
+        centred: subtract the mean.
+    """
+
+    def __init__(self, channels: int, *, groups: int = 1, per_position: bool = False, centred: bool) -> None:
+        super().__init__()
+        self.groups = groups
+        self.reduced = (2,) if per_position else (2, 3, 4)
+        self.centred = centred
+        self.weight: nn.Parameter | None = nn.Parameter(torch.ones(channels))
+        self.bias: nn.Parameter | None = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalise each image by itself."""
+        grouped = features.unflatten(1, (self.groups, -1))
+        variance, mean = torch.var_mean(grouped, dim=self.reduced, correction=0, keepdim=True)
+        if self.centred:
+            grouped = grouped - mean
+        normed = (grouped / self.as_constant((variance + EPSILON).sqrt())).flatten(1, 2)
+        if self.weight is not None:
+            normed = normed * _per_channel(self.weight)
+        return normed if self.bias is None else normed + _per_channel(self.bias)
+
+    def extra_repr(self) -> str:
+        """Tell the variants apart in a printed model."""
+        return f"groups={self.groups}, reduced={self.reduced}, centred={self.centred}"
+
+
+NORMS.register("none", lambda channels: nn.Identity())
+NORMS.register("batch", nn.BatchNorm2d)
+NORMS.register("batch-uncentred", BatchNormUncentred2d)
+NORMS.register("all", lambda channels: AllNorm2d())
+NORMS.register("all-uncentred", lambda channels: AllNormUncentred2d())
+
+
+def _register_image_norms(suffix: str, centred: bool) -> None:
+    NORMS.register(f"group{suffix}", lambda channels: ImageNorm2d(channels, groups=GROUPS, centred=centred))
+    NORMS.register(f"instance{suffix}", lambda channels: ImageNorm2d(channels, groups=channels, centred=centred))
+    NORMS.register(f"layer{suffix}", lambda channels: ImageNorm2d(channels, centred=centred))
+    NORMS.register(f"position{suffix}", lambda channels: ImageNorm2d(channels, per_position=True, centred=centred))
+
+
+_register_image_norms("", centred=True)
+_register_image_norms("-uncentred", centred=False)
+
+
+def make_norm(name: str, affine: Affine, channels: int) -> nn.Module:
+    """A norm layer with both affine parameters, without bias, or with neither.
+
+    Raises:
+        RequestError: no norm of that name.
+    """
+    norm = NORMS[name](channels)
+    if affine != "full":
+        norm.bias = None
+    if affine == "none":
+        norm.weight = None
+    return norm

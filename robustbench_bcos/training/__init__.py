@@ -1,0 +1,1 @@
+"""Recipes that made the zoo, and the loop that follows them."""
