@@ -92,7 +92,8 @@ class L2(AbstractBall):
 
     def size(self, delta: Images) -> PerImage:
         """Euclidean norm of the flattened delta."""
-        return torch.linalg.vector_norm(delta.flatten(1), dim=1)
+        norms: PerImage = torch.linalg.vector_norm(delta.flatten(1), dim=1)
+        return norms
 
     def ascend(self, gradient: Images) -> Images:
         """The gradient over its norm."""

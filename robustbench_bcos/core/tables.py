@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.registry import unknown
 
 
 class Table(BaseModel):
@@ -30,9 +31,11 @@ def parse_table(kind: type[T], values: Mapping[str, Any], origin: str) -> T:
         return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the table"
-        known = ", ".join(kind.model_fields)
-        raise RequestError(f"{origin}: {key}: {first['msg'].lower()} (known keys: {known})") from None
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise unknown(f"key of {origin}", key, kind.model_fields) from None
+        got = "" if first["type"] == "missing" else f", got {first['input']!r}"
+        raise RequestError(f"{origin}: {key}{': ' if key else ''}{first['msg'].lower()}{got}") from None
 
 
 def read_table(kind: type[T], file: Path | Traversable) -> T:

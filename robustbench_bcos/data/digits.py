@@ -1,4 +1,4 @@
-"""The handwritten digits that ship with scikit-learn: 1,797 scans of 8x8 pixels with 17 grey levels (Alpaydin, 1998)."""
+"""Handwritten digits as scikit-learn ships them: 1,797 scans of 8x8 pixels with 17 grey levels (Alpaydin, 1998)."""
 
 import numpy as np
 import torch

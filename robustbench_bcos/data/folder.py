@@ -35,7 +35,8 @@ class Folder(AbstractDataset):
             image = self._decode(path)
         except (OSError, SyntaxError, ValueError) as error:
             raise RequestError(f"image {path} cannot be decoded ({error}): replace it or take it out") from None
-        return pil_to_tensor(image).to(torch.float32) / 255
+        pixels: Tensor = pil_to_tensor(image)
+        return pixels.to(torch.float32) / 255
 
 
 def _split_folder(root: Path, split: Split) -> Path:

@@ -27,7 +27,7 @@ Pair = int | tuple[int, int]
 
 def unit_rows(weight: Tensor) -> Tensor:
     """Divide each filter by its 2-norm; a filter of zeros stays one, where 0/0 would poison the whole network."""
-    norms = torch.linalg.vector_norm(weight.flatten(1), dim=1).clamp_min(torch.finfo(weight.dtype).tiny)
+    norms: Tensor = torch.linalg.vector_norm(weight.flatten(1), dim=1).clamp_min(torch.finfo(weight.dtype).tiny)
     return weight / norms.view(-1, *[1] * (weight.dim() - 1))
 
 
@@ -36,7 +36,8 @@ class UnitConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's own name)
         """Convolve with the normalised filters."""
-        return self._conv_forward(input, unit_rows(self.weight), None)
+        responses: Tensor = self._conv_forward(input, unit_rows(self.weight), None)
+        return responses
 
 
 class UnitLinear(nn.Linear):
@@ -158,7 +159,8 @@ class BcosLinear(AbstractBcosLayer):
 
     def norms(self, features: Tensor) -> Tensor:
         """Norm of each row."""
-        return torch.linalg.vector_norm(features, dim=-1, keepdim=True) + LINEAR_EPSILON
+        norms: Tensor = torch.linalg.vector_norm(features, dim=-1, keepdim=True)
+        return norms + LINEAR_EPSILON
 
 
 class LogitLayer(nn.Module):

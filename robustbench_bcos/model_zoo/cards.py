@@ -64,7 +64,7 @@ class ModelSpec(Table):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     family: Family
     architecture: str
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default_factory=dict)
     dataset: str
     classes: int = Field(ge=2)
     image_size: tuple[int, int]

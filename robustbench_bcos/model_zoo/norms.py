@@ -104,7 +104,7 @@ class ImageNorm2d(DynamicLayer):
         variance, mean = torch.var_mean(grouped, dim=self.reduced, correction=0, keepdim=True)
         if self.centred:
             grouped = grouped - mean
-        normed = (grouped / self.as_constant((variance + EPSILON).sqrt())).flatten(1, 2)
+        normed: Tensor = (grouped / self.as_constant((variance + EPSILON).sqrt())).flatten(1, 2)
         if self.weight is not None:
             normed = normed * _per_channel(self.weight)
         return normed if self.bias is None else normed + _per_channel(self.bias)
@@ -139,8 +139,7 @@ def make_norm(name: str, affine: Affine, channels: int) -> nn.Module:
         RequestError: no norm of that name.
     """
     norm = NORMS[name](channels)
-    if affine != "full":
-        norm.bias = None
-    if affine == "none":
-        norm.weight = None
+    dropped = {"full": (), "no-bias": ("bias",), "none": ("bias", "weight")}[affine]
+    for parameter in dropped:
+        norm.register_parameter(parameter, None)
     return norm

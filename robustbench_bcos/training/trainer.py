@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.losses import LOSSES
@@ -82,7 +82,7 @@ def check_fit(recipe: Recipe, images: Slice) -> None:
     expected = (recipe.classes, *recipe.image_size)
     if got != expected:
         raise RequestError(
-            f"recipe {recipe.name!r} expects (classes, height, width) = {expected} and {images.dataset.name} has {got}: "
+            f"recipe {recipe.name!r} expects (classes, height, width) = {expected}, {images.dataset.name} has {got}: "
             "choose another dataset or recipe"
         )
 
@@ -92,7 +92,7 @@ class _Training:
         self.recipe = recipe
         self.classifier = classifier
         # Compiling changes how the network is run, not what its state is called.
-        self.forward: nn.Module = torch.compile(classifier) if compiled else classifier
+        self.forward: Callable[[Tensor], Tensor] = torch.compile(classifier) if compiled else classifier
         self.loss = LOSSES["ce" if recipe.loss == "ce" else "bce"]
         self.optimiser = _optimiser(recipe, classifier)
         self.batches = -(-images // recipe.batch_size)
@@ -136,7 +136,7 @@ class _Training:
         self.optimiser.zero_grad(set_to_none=True)
         logits = self.forward(images)
         loss = self.loss(logits, labels).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimiser.step()
         self.schedule.step()
         return logits.detach(), loss.detach()
@@ -150,7 +150,9 @@ class _Training:
     def resume(self, checkpoint: Path) -> int:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         if state["recipe"] != self.recipe.model_dump_json():
-            raise RequestError(f"checkpoint {checkpoint} belongs to another recipe: remove it, or choose another folder")
+            raise RequestError(
+                f"checkpoint {checkpoint} belongs to another recipe: remove it, or choose another folder"
+            )
         self.classifier.load_state_dict(state["classifier"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])

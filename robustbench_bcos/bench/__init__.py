@@ -1,0 +1,1 @@
+"""From a configuration to records: cells, the runner, the judge, the store."""

@@ -1,0 +1,97 @@
+"""One model under one attack: the unit of work, and of what is reported."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from robustbench_bcos.bench.config import Grid
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.radius import Radius
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """A point of the grid. Fields that an attack does not have are 0 or empty."""
+
+    model: str
+    attack: str
+    norm: str
+    radius: Radius
+    steps: int
+    step_size: Radius | None
+    """``None`` is 2.5 * epsilon / steps."""
+    loss: str
+    """``auto`` until the model is known."""
+    restarts: int
+    start: str
+    count: str
+    space: str
+
+    @property
+    def key(self) -> str:
+        """All that tells it apart from other cells of a run, as text."""
+        parts = [self.model, self.attack, self.norm, self.radius.text, str(self.steps), str(self.step_size or "auto")]
+        return " ".join([*parts, self.loss or "-", str(self.restarts), self.start, self.count, self.space])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The cell as JSON takes it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of :meth:`as_dict`."""
+        step_size = values["step_size"]
+        return cls(
+            **{
+                **values,
+                "radius": Radius(**values["radius"]),
+                "step_size": None if step_size is None else Radius(**step_size),
+            }
+        )
+
+    @property
+    def passes(self) -> int:
+        """Forward and backward passes of one image that withstands every restart."""
+        return self.restarts * (2 * self.steps + 1)
+
+
+def make_cells(grid: Grid, models: Sequence[str]) -> list[Cell]:
+    """Every combination, model by model; the same radius written twice counts once."""
+    radii = {radius.value: radius for radius in map(Radius.parse, reversed(grid.eps))}
+    step_size = None if grid.step_size is None else Radius.parse(grid.step_size, argument="--step-size")
+    threats = list(itertools.product(dict.fromkeys(grid.norm), reversed(radii.values())))
+    cells: dict[Cell, None] = {}
+    for model, attack, (norm, radius), steps, loss, restarts in itertools.product(
+        models, grid.attack, threats, grid.steps, grid.loss, grid.restarts
+    ):
+        noise = attack == "noise"
+        cell = Cell(
+            model=model,
+            attack=attack,
+            norm=norm,
+            radius=radius,
+            steps=0 if noise else steps,
+            step_size=None if noise else step_size,
+            loss="" if noise else loss,
+            restarts=restarts,
+            start="random" if noise else grid.start,
+            count="any" if noise else grid.count,
+            space=grid.space,
+        )
+        cells[cell] = None
+    return list(cells)
+
+
+def check_radius(radius: Radius, norm: str, diameter: float) -> None:
+    """Refuse a ball larger than the pixel box it is cut with.
+
+    Raises:
+        RequestError: with the fraction of 255 that was probably meant.
+    """
+    if radius.value > diameter:
+        meant = f"did you mean {radius.text}/255? " if norm == "linf" and radius.value <= 255 else ""
+        raise RequestError(
+            f"--eps {radius.text} for norm {norm} is larger than the whole pixel range, {diameter:g}: {meant}"
+            "radii are in units of the pixel range [0, 1]"
+        )

@@ -1,0 +1,134 @@
+"""What a run is asked to do: one frozen object, read without torch.
+
+Flags override the suite file, the suite file overrides the defaults.
+"""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.radius import Radius
+from robustbench_bcos.core.registry import unknown
+from robustbench_bcos.core.tables import Table, parse_table, read_table
+
+NORM_NAMES = ("l2", "linf")
+LOSS_NAMES = ("auto", "bce", "ce", "margin", "dlr")
+ATTACK_NAMES = ("pgd", "noise")
+
+Space = Literal["image", "encoded"]
+
+
+class Grid(Table):
+    """The attacks of a run: every combination of what is listed."""
+
+    attack: tuple[str, ...] = ("pgd",)
+    norm: tuple[str, ...] = ("l2",)
+    eps: tuple[str, ...] = ("0.5",)
+    """Radii as written, in units of the pixel range: ``0.5``, ``8/255``."""
+    steps: tuple[int, ...] = (20,)
+    step_size: str | None = None
+    """In units of the pixel range; by default 2.5 * eps / steps."""
+    loss: tuple[str, ...] = ("auto",)
+    """``auto`` is the loss on each model's card."""
+    restarts: tuple[int, ...] = (1,)
+    start: Literal["image", "random"] = "image"
+    count: Literal["any", "last", "best-loss"] = "any"
+    space: Space = "image"
+    """``encoded`` moves the channels of a B-cos encoding apart; it only serves to reproduce old numbers."""
+
+
+class RunConfig(Grid):
+    """A grid, the models it is for, the images, and where it runs."""
+
+    model: tuple[str, ...] = ()
+    """Zoo names, globs, ``module:callable``; by default the whole zoo of the dataset."""
+    zoo: tuple[Path, ...] = ()
+    weights: Path | None = None
+    architecture: str | None = None
+    encoding: str | None = None
+    argument: dict[str, Any] = Field(default_factory=dict)
+    """What cannot be read from ``weights``: arguments of the architecture."""
+    dataset: str = "digits"
+    data_dir: Path | None = None
+    download: bool = False
+    limit: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0)
+    batch_size: int = Field(default=256, ge=1)
+    device: str = "auto"
+
+
+class Suite(Table):
+    """A named grid; what it leaves out has its default."""
+
+    description: str
+    norm: tuple[str, ...]
+    eps: tuple[str, ...]
+    steps: tuple[int, ...]
+    loss: tuple[str, ...] | None = None
+    restarts: tuple[int, ...] | None = None
+    limit: int | None = None
+
+
+def suite_names() -> list[str]:
+    """Names of the packaged suites."""
+    return sorted(file.name.removesuffix(".toml") for file in _suites().iterdir() if file.name.endswith(".toml"))
+
+
+def load_suite(name: str) -> Suite:
+    """A packaged suite by name, or one's own by path.
+
+    Raises:
+        RequestError: no such suite, or it does not fit.
+    """
+    if name.endswith(".toml"):
+        return read_table(Suite, Path(name))
+    if name not in suite_names():
+        raise unknown("suite", name, suite_names())
+    return read_table(Suite, _suites() / f"{name}.toml")
+
+
+def make_config(flags: Mapping[str, Any], suite: str | None = None) -> RunConfig:
+    """Defaults, overridden by the suite, overridden by the flags that were given, checked.
+
+    Raises:
+        RequestError: a value that cannot be carried out, whatever the data.
+    """
+    values = {} if suite is None else load_suite(suite).model_dump(exclude={"description"}, exclude_none=True)
+    values |= {key: value for key, value in flags.items() if value not in (None, (), {})}
+    config = parse_table(RunConfig, values, "the request")
+    _check_names(config)
+    _check_numbers(config)
+    if (config.weights is None) != (config.architecture is None):
+        raise RequestError("--weights and --architecture belong together: give both, or neither")
+    return config
+
+
+def _check_names(config: RunConfig) -> None:
+    named = {
+        "norm": (config.norm, NORM_NAMES),
+        "loss": (config.loss, LOSS_NAMES),
+        "attack": (config.attack, ATTACK_NAMES),
+    }
+    for kind, (asked, known) in named.items():
+        for name in asked:
+            if name not in known:
+                raise unknown(kind, name, known)
+
+
+def _check_numbers(config: RunConfig) -> None:
+    for eps in config.eps:
+        Radius.parse(eps)
+    for name, counts in {"--steps": config.steps, "--restarts": config.restarts}.items():
+        for count in counts:
+            if count < 1:
+                raise RequestError(f"{name} {count} must be at least 1")
+    if config.step_size is not None and Radius.parse(config.step_size, argument="--step-size").value == 0:
+        raise RequestError(f"--step-size {config.step_size} must be positive: leave it out for 2.5 * eps / steps")
+
+
+def _suites() -> Path:
+    return Path(str(files("robustbench_bcos.bench"))) / "suites"

@@ -1,0 +1,97 @@
+"""The runner for a model and images that are in memory, without a folder."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.bench.cells import check_radius, make_cells
+from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.plan import Plan, check_model, choose_device
+from robustbench_bcos.bench.records import make_records
+from robustbench_bcos.bench.runner import execute
+from robustbench_bcos.bench.store import Store
+from robustbench_bcos.core.types import Images, Labels
+from robustbench_bcos.data.memory import InMemory
+from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.model_zoo.cards import Zoo
+from robustbench_bcos.model_zoo.classifier import freeze
+from robustbench_bcos.model_zoo.models import Model, find_models, own_model
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    model: Model
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    def load(self) -> Model:
+        return self.model
+
+
+def evaluate(
+    model: nn.Module | str,
+    images: Images,
+    labels: Labels,
+    norm: str | Sequence[str],
+    eps: str | float | Sequence[str | float],
+    **options: Any,  # noqa: ANN401 (the grid's own options, checked by make_config)
+) -> pd.DataFrame:
+    """Robust accuracies of a model, one row per cell, in the columns of ``results.csv``.
+
+    Args:
+        model: from images in [0, 1] to logits, or a zoo name; it is not modified.
+        images: RGB in [0, 1].
+        labels: their classes.
+        norm: ``l2``, ``linf``, or several.
+        eps: radii in units of the pixel range, as numbers or as text such as ``8/255``.
+        options: as on the command line: ``steps``, ``step_size``, ``loss``, ``restarts``, ``start``, ``count``,
+            ``attack``, ``space``, ``seed``, ``batch_size``, ``device``, and ``name`` for the row.
+
+    Raises:
+        RequestError: it cannot be carried out as asked.
+    """
+    name = options.pop("name", model if isinstance(model, str) else type(model).__name__)
+    flags = {
+        key: _listed(value) if key in ("steps", "loss", "restarts", "attack") else value
+        for key, value in options.items()
+    }
+    flags |= {"norm": _listed(norm), "eps": tuple(str(radius) for radius in _listed(eps)), "dataset": "memory"}
+    config = make_config(flags)
+    device = choose_device(config.device)
+    loaded = _load(model, name)
+    classes = _classes(loaded, images, device)
+    chosen = Slice.of(InMemory(images, labels, classes=classes))
+    check_model(loaded, chosen, device=device, space=config.space)
+    cells = make_cells(config, [name])
+    for cell in cells:
+        check_radius(cell.radius, cell.norm, BALLS[cell.norm].diameter(chosen.image_shape))
+    plan = Plan(config, chosen, (_Loaded(loaded),), {name: loaded.weights_sha256}, tuple(cells), device)
+    with Store() as store:
+        for _ in execute(plan, store):
+            pass
+        return make_records(store, plan.identity)
+
+
+def _load(model: nn.Module | str, name: str) -> Model:
+    if isinstance(model, str):
+        return find_models(model, Zoo())[0].load()
+    return own_model(name, freeze(copy.deepcopy(model)))
+
+
+def _classes(model: Model, images: Images, device: str) -> int:
+    if model.classes is not None:
+        return model.classes
+    with torch.no_grad():
+        return int(model.classifier.to(device)(images[:1].to(device)).shape[1])
+
+
+def _listed(value: Any) -> tuple[Any, ...]:  # noqa: ANN401
+    return (value,) if isinstance(value, str | int | float) else tuple(value)

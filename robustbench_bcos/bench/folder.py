@@ -1,0 +1,117 @@
+"""The folder of a run: who may write to it, and whether it holds the run that is asked for."""
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from robustbench_bcos.core.errors import RequestError
+
+CONFIGURATION = "run.json"
+DATABASE = "run.sqlite"
+LOCK = "run.lock"
+
+
+@contextmanager
+def opened(folder: Path, identity: dict[str, Any], description: dict[str, Any]) -> Iterator[Path]:
+    """Hold a run folder for this process alone; make it, or check that it is this run's.
+
+    Args:
+        folder: where the run is, or will be.
+        identity: all that decides the run's numbers; a run with another identity is another run.
+        description: what else ``run.json`` says of this session; every session adds one.
+
+    Raises:
+        RequestError: the folder is not writable, is something else, belongs to another configuration, is damaged, or
+            is in use.
+    """
+    _refuse_other_folders(folder)
+    with disk_explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK, blocking=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise RequestError(
+                f"run {folder} is in use by another process: wait for it, or choose another --out"
+            ) from None
+    try:
+        known = read_description(folder) if (folder / CONFIGURATION).exists() else None
+        if known is not None:
+            _refuse_other_identity(folder, known["identity"], identity)
+        sessions = [*(known["sessions"] if known else []), description]
+        write_text(folder / CONFIGURATION, json.dumps({"identity": identity, "sessions": sessions}, indent=2) + "\n")
+        yield folder
+    finally:
+        lock.release()
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Content of ``run.json``.
+
+    Raises:
+        RequestError: there is none, or it is damaged.
+    """
+    file = folder / CONFIGURATION
+    if not file.is_file():
+        raise RequestError(f"{folder} is not a run: it has no {CONFIGURATION}; give a folder that `run` has written")
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if not {"identity", "sessions"} <= content.keys():
+            raise ValueError("identity or sessions are missing")
+    except (ValueError, AttributeError) as error:
+        raise RequestError(f"{file} is damaged ({error}): restore it, or choose another --out") from None
+    return content
+
+
+def write_text(file: Path, text: str) -> None:
+    """Replace a file as a whole, so that nobody ever reads half of it.
+
+    Raises:
+        RequestError: the disk is full, or the folder is not writable.
+    """
+    with disk_explained(file.parent):
+        partial = file.with_name(file.name + ".partial")
+        try:
+            partial.write_text(text, encoding="utf-8")
+            os.replace(partial, file)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def disk_explained(folder: Path) -> Iterator[None]:
+    """Turn what a disk refuses into a request that can be repeated."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RequestError(
+                f"the disk of {folder} is full: free some space, then repeat the command to continue"
+            ) from None
+        raise RequestError(f"{folder} cannot be written ({error.strerror}): choose another folder") from None
+
+
+def _refuse_other_folders(folder: Path) -> None:
+    if folder.is_file():
+        raise RequestError(f"--out {folder} is a file: choose a folder")
+    if folder.is_dir() and not (folder / CONFIGURATION).exists():
+        others = [entry.name for entry in folder.iterdir() if not entry.name.startswith(LOCK)]
+        if others:
+            raise RequestError(f"--out {folder} holds other things ({others[0]}) and is not a run: choose a new folder")
+
+
+def _refuse_other_identity(folder: Path, known: dict[str, Any], asked: dict[str, Any]) -> None:
+    for key in sorted(known.keys() | asked.keys()):
+        if known.get(key) != asked.get(key):
+            there, here = json.dumps(known.get(key)), json.dumps(asked.get(key))
+            difference = f"{key} is {there} there and {here} here" if len(there + here) < 120 else f"other {key}"
+            raise RequestError(
+                f"run {folder} belongs to another configuration ({difference}): choose another --out, or leave it out"
+            )

@@ -1,0 +1,184 @@
+"""A request that has been checked in full: every name, radius, weights file and image, before the first attack."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.bench.cells import Cell, check_radius, make_cells
+from robustbench_bcos.bench.config import RunConfig, Space
+from robustbench_bcos.bench.provenance import command, commit, describe_device, versions
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.version import VERSION
+from robustbench_bcos.data.slices import Slice, open_dataset
+from robustbench_bcos.model_zoo.cards import Zoo
+from robustbench_bcos.model_zoo.classifier import ImageClassifier
+from robustbench_bcos.model_zoo.models import CheckpointModel, Model, ModelSource, find_models
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done. Models are loaded again, one at a time, when their turn comes."""
+
+    config: RunConfig
+    images: Slice
+    sources: tuple[ModelSource, ...]
+    weights: dict[str, str]
+    """SHA-256 of each model's weights."""
+    cells: tuple[Cell, ...]
+    device: str
+
+    def source(self, name: str) -> ModelSource:
+        """The source of the model of that name."""
+        return next(source for source in self.sources if source.name == name)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """All that decides the numbers: batch size and number of threads do not."""
+        return {
+            "cells": [cell.as_dict() for cell in self.cells],
+            "weights": self.weights,
+            "dataset": portable_name(self.config.dataset),
+            "images": len(self.images),
+            "slice": self.images.digest,
+            "seed": self.config.seed,
+            "device": torch.device(self.device).type,
+            "version": VERSION,
+            "torch": versions()["torch"],
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """What else a reader of the run may want to know of this session."""
+        return {
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": command(),
+            "configuration": self.config.model_dump(mode="json"),
+            "class_names": self.images.class_names,
+            "versions": versions(),
+            "device": describe_device(self.device),
+            "commit": commit(),
+        }
+
+    @property
+    def folder_name(self) -> str:
+        """A name that only this configuration has."""
+        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        return f"{self.config.dataset.partition(':')[0]}-{'-'.join(self.config.norm)}-{digest[:8]}"
+
+
+def make_plan(config: RunConfig) -> Plan:
+    """Check a configuration against the data, the models and the machine.
+
+    Raises:
+        RequestError: it cannot be carried out as asked.
+    """
+    sources = _sources(config)
+    dataset = open_dataset(config.dataset, "test", data_dir=config.data_dir, download=config.download)
+    images = Slice.of(dataset, config.limit)
+    device = choose_device(config.device)
+    cells = make_cells(config, [source.name for source in sources])
+    for cell in cells[: len(cells) // len(sources)]:
+        check_radius(cell.radius, cell.norm, _diameter(cell, images))
+    weights = {}
+    for source in sources:
+        model = source.load()
+        check_model(model, images, device=device, space=config.space)
+        weights[source.name] = model.weights_sha256
+    return Plan(config, images, sources, weights, tuple(cells), device)
+
+
+def portable_name(dataset: str) -> str:
+    """A folder goes by its last part: where it lies differs from one machine to the next."""
+    kind, _, path = dataset.partition(":")
+    return f"{kind}:{Path(path).resolve().name}" if path else dataset
+
+
+def choose_device(asked: str) -> str:
+    """``auto`` is the first GPU, or the CPU.
+
+    Raises:
+        RequestError: no such device here.
+    """
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=asked)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise RequestError(f"--device {asked} is not to be had here ({reason}): use cpu, or leave it out") from None
+    return asked
+
+
+def check_model(model: Model, images: Slice, *, device: str, space: Space) -> None:
+    """Try a model on two images of the slice.
+
+    Raises:
+        RequestError: it was made for other images, does not give one logit per class, or gives NaN.
+    """
+    size = (images.image_shape[1], images.image_shape[2])
+    if model.image_size is not None and model.image_size != size:
+        raise RequestError(
+            f"model {model.name!r} takes images of {model.image_size[0]}x{model.image_size[1]} pixels and "
+            f"{images.dataset.name} has {size[0]}x{size[1]}: choose models or data that fit"
+        )
+    if space == "encoded" and not (
+        isinstance(model.classifier, ImageClassifier) and model.classifier.encoding.unit_box
+    ):
+        raise RequestError(
+            f"model {model.name!r} has no encoding that fills [0, 1], so --space encoded is not defined for it: "
+            "choose other models, or --space image"
+        )
+    logits = _try(model, images, device)
+    classes = len(images.class_names)
+    if logits.shape != (len(logits), classes):
+        raise RequestError(
+            f"model {model.name!r} gives outputs of shape {tuple(logits.shape[1:])} and {images.dataset.name} has "
+            f"{classes} classes: it must give one logit per class"
+        )
+    if not logits.isfinite().all():
+        raise RequestError(f"model {model.name!r} gives NaN or infinite logits on clean images: check its weights")
+
+
+def _try(model: Model, images: Slice, device: str) -> torch.Tensor:
+    try:
+        with torch.no_grad():
+            logits = model.classifier.to(device)(images.batch(0, 2).images.to(device))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        reason = str(error).splitlines()[0]
+        raise RequestError(
+            f"model {model.name!r} fails on images of shape {images.image_shape} ({reason}): choose models that fit"
+        ) from None
+    if not isinstance(logits, torch.Tensor):
+        raise RequestError(f"model {model.name!r} returns {type(logits).__name__}: it must return a tensor of logits")
+    return logits
+
+
+def _sources(config: RunConfig) -> tuple[ModelSource, ...]:
+    zoo = Zoo(config.zoo)
+    found: dict[str, ModelSource] = {}
+    if config.weights is not None and config.architecture is not None:
+        checkpoint = CheckpointModel(config.weights, config.architecture, config.encoding, config.argument)
+        found[checkpoint.name] = checkpoint
+    patterns: Sequence[str] = config.model
+    if not patterns and not found:
+        patterns = sorted(name for name, entry in zoo.entries.items() if entry.card.dataset == config.dataset)
+        if not patterns:
+            raise RequestError(f"the zoo has no models for --dataset {config.dataset}: name some with --model")
+    for pattern in patterns:
+        for source in find_models(pattern, zoo):
+            if isinstance(found.get(source.name), CheckpointModel):
+                raise RequestError(f"--weights and --model are both called {source.name!r}: rename the weights file")
+            found[source.name] = source
+    return tuple(found.values())
+
+
+def _diameter(cell: Cell, images: Slice) -> float:
+    channels, height, width = images.image_shape
+    return BALLS[cell.norm].diameter((channels * (2 if cell.space == "encoded" else 1), height, width))

@@ -1,0 +1,45 @@
+"""Where a number comes from: versions, device, commit."""
+
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "safetensors")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages numbers depend on."""
+    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
+
+
+def commit() -> str | None:
+    """Commit of the checkout this package runs from, with ``+dirty`` where files differ; ``None`` if there is none."""
+    here = Path(__file__).parent
+    if _git(here, "ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None
+    head, changes = _git(here, "rev-parse", "HEAD"), _git(here, "status", "--porcelain")
+    return None if head is None else head + ("+dirty" if changes else "")
+
+
+def describe_device(device: str) -> str:
+    """The device's own name and, on a CPU, the number of threads."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def command() -> str:
+    """The command line of this process."""
+    return " ".join(["robustbench_bcos", *sys.argv[1:]])
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

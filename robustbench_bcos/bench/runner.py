@@ -1,0 +1,140 @@
+"""Carries out a plan: model by model, cell by cell, batch by batch."""
+
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from robustbench_bcos.attacks.attack import Attack
+from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.attacks.losses import LOSSES
+from robustbench_bcos.attacks.noise import Noise
+from robustbench_bcos.attacks.pgd import PGD, Count, Start
+from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.judge import judge
+from robustbench_bcos.bench.plan import Plan
+from robustbench_bcos.bench.store import CleanRow, ModelRow, Store, VerdictRow
+from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.types import Classifier, Flags, Images
+from robustbench_bcos.data.slices import Batch
+from robustbench_bcos.model_zoo.classifier import ImageClassifier
+from robustbench_bcos.model_zoo.models import Model
+
+
+class Progress(NamedTuple):
+    """A batch of a cell that is done."""
+
+    cell: Cell
+    images: int
+
+
+class Threat(NamedTuple):
+    """What is attacked: a classifier and the tensors it takes, in the space the cell asks for."""
+
+    classifier: Classifier
+    images: Images
+
+
+def execute(plan: Plan, store: Store) -> Iterator[Progress]:
+    """Do what is not yet in the store, and tell of every batch, those found done included.
+
+    Batches are fixed parts of the slice, whole ones are recorded, so a run that is continued repeats none and meets
+    the same batches as one that was never stopped.
+    """
+    for source in plan.sources:
+        cells = [cell for cell in plan.cells if cell.model == source.name]
+        if all(len(store.done(cell)) == len(plan.images) for cell in cells):
+            yield from (Progress(cell, len(plan.images)) for cell in cells)
+            continue
+        model = source.load()
+        model.classifier.to(plan.device)
+        store.add_model(_row(model))
+        _record_clean(plan, store, model)
+        for cell in cells:
+            yield from _execute_cell(plan, store, model, cell)
+
+
+def build_attack(cell: Cell, loss: str) -> Attack:
+    """The attack of a cell, with the loss that ``auto`` turned out to be."""
+    if cell.attack == "noise":
+        return Noise(restarts=cell.restarts)
+    start: Start = "random" if cell.start == "random" else "image"
+    counts: dict[str, Count] = {"any": "any", "last": "last", "best-loss": "best-loss"}
+    return PGD(
+        steps=cell.steps,
+        step_size=None if cell.step_size is None else cell.step_size.value,
+        loss=LOSSES[loss],
+        start=start,
+        restarts=cell.restarts,
+        count=counts[cell.count],
+    )
+
+
+def resolved_loss(cell: Cell, own: str) -> str:
+    """The loss a cell ascends, given the model's own."""
+    return own if cell.loss == "auto" else cell.loss
+
+
+def _execute_cell(plan: Plan, store: Store, model: Model, cell: Cell) -> Iterator[Progress]:
+    done = store.done(cell)
+    clean = store.clean(cell.model)
+    attack = build_attack(cell, resolved_loss(cell, model.loss))
+    size = plan.config.batch_size
+    for start in range(0, len(plan.images), size):
+        indices = plan.images.indices[start : start + size]
+        if not done.issuperset(indices):
+            began = time.perf_counter()
+            batch = plan.images.batch(start, start + size)
+            correct = torch.tensor([clean[index].prediction == clean[index].label for index in indices])
+            rows = _attack_batch(plan, model, cell, attack, batch, correct)
+            store.add_verdicts(rows, time.perf_counter() - began)
+        yield Progress(cell, len(indices))
+
+
+def _attack_batch(
+    plan: Plan, model: Model, cell: Cell, attack: Attack, batch: Batch, correct: Flags
+) -> list[VerdictRow]:
+    """Attack what is classified correctly; what is not counts as fallen without an attack."""
+    rows = [VerdictRow(cell.key, index, False, -1, 0.0, False, 0, 0) for index in batch.indices]
+    attacked = correct.nonzero().squeeze(1).tolist()
+    if not attacked:
+        return rows
+    indices = [batch.indices[position] for position in attacked]
+    threat = _threat(model.classifier, batch.images[correct].to(plan.device), cell)
+    labels = batch.labels[correct].to(plan.device)
+    ball, epsilon = BALLS[cell.norm], cell.radius.value
+    noise = ImageGenerator.of(plan.config.seed, indices)
+    candidates, trace = attack(threat.classifier, threat.images, labels, ball, epsilon, noise)
+    verdicts = judge(threat.classifier, threat.images, candidates, ball, epsilon, cell=cell.key, indices=indices)
+    columns = zip(
+        verdicts.predictions.tolist(), verdicts.sizes.tolist(), *(part.tolist() for part in trace), strict=True
+    )
+    for position, index, (prediction, size, *traced) in zip(attacked, indices, columns, strict=True):
+        rows[position] = VerdictRow(cell.key, index, True, prediction, float(f"{size:.6g}"), *traced)
+    return rows
+
+
+def _threat(classifier: nn.Module, images: Images, cell: Cell) -> Threat:
+    if cell.space == "encoded" and isinstance(classifier, ImageClassifier):
+        return Threat(classifier.network, classifier.encoding(images))
+    return Threat(classifier, images)
+
+
+def _record_clean(plan: Plan, store: Store, model: Model) -> None:
+    known = store.clean(model.name)
+    for batch in plan.images.batches(plan.config.batch_size):
+        if known.keys() >= set(batch.indices):
+            continue
+        with torch.no_grad():
+            predictions = predicted_classes(model.classifier(batch.images.to(plan.device))).tolist()
+        rows = zip(batch.indices, batch.labels.tolist(), predictions, strict=True)
+        store.add_clean(CleanRow(model.name, *row) for row in rows)
+
+
+def _row(model: Model) -> ModelRow:
+    return ModelRow(
+        model.name, model.family, model.architecture, model.parameters, model.training, model.loss, model.weights_sha256
+    )

@@ -1,0 +1,189 @@
+"""Everything one run measured: a row per model, cell and image, written batch by batch.
+
+A batch is one transaction, so that a killed run loses at most the batch it was in.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.core.errors import RequestError
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS models (
+    name TEXT PRIMARY KEY, family TEXT, architecture TEXT, parameters INTEGER, training TEXT, loss TEXT,
+    weights_sha256 TEXT
+);
+CREATE TABLE IF NOT EXISTS clean (
+    model TEXT, image INTEGER, label INTEGER, prediction INTEGER, PRIMARY KEY (model, image)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS verdicts (
+    cell TEXT, image INTEGER, attacked INTEGER, prediction INTEGER, size REAL, zero_gradient INTEGER,
+    forward_passes INTEGER, backward_passes INTEGER, PRIMARY KEY (cell, image)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS timings (cell TEXT, images INTEGER, seconds REAL);
+"""
+
+
+class CleanRow(NamedTuple):
+    """What a model says of an image nobody attacked."""
+
+    model: str
+    image: int
+    label: int
+    prediction: int
+
+
+class VerdictRow(NamedTuple):
+    """What became of one image in one cell."""
+
+    cell: str
+    image: int
+    attacked: bool
+    """Whether it was classified correctly before; others are not attacked and are not robust."""
+    prediction: int
+    size: float
+    """Norm of the candidate's delta, to 6 significant digits: more would be float noise of the batch it was in."""
+    zero_gradient: bool
+    forward_passes: int
+    backward_passes: int
+
+
+class ModelRow(NamedTuple):
+    """What a row of results says of its model."""
+
+    name: str
+    family: str
+    architecture: str
+    parameters: int
+    training: str
+    loss: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class CellSums:
+    """Counts and sums over the images of a cell."""
+
+    images: int
+    clean_correct: int
+    robust_correct: int
+    fallen: int
+    fallen_size: float
+    zero_gradient: int
+    forward_passes: int
+    backward_passes: int
+
+
+class Store:
+    """The database of a run, or one in memory.
+
+    Raises:
+        RequestError: the file is damaged, or the disk is full.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self.file = file
+        with self._explained():
+            self._database = sqlite3.connect(":memory:" if file is None else file, isolation_level=None)
+            self._database.executescript(SCHEMA)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+    def add_model(self, row: ModelRow) -> None:
+        """Record a model, once."""
+        with self._transaction():
+            self._insert("models", [row])
+
+    def add_clean(self, rows: Iterable[CleanRow]) -> None:
+        """Record a batch of clean predictions."""
+        with self._transaction():
+            self._insert("clean", rows)
+
+    def add_verdicts(self, rows: Sequence[VerdictRow], seconds: float) -> None:
+        """Record a batch of a cell and how long it took."""
+        with self._transaction():
+            self._insert("verdicts", rows)
+            self._insert("timings", [(rows[0].cell, len(rows), seconds)])
+
+    def clean(self, model: str) -> dict[int, CleanRow]:
+        """Clean predictions by image, as far as they are known."""
+        return {row[1]: CleanRow(*row) for row in self._select("SELECT * FROM clean WHERE model = ?", model)}
+
+    def model(self, name: str) -> ModelRow:
+        """The recorded model of that name."""
+        return ModelRow(*self._select("SELECT * FROM models WHERE name = ?", name)[0])
+
+    def done(self, cell: Cell) -> set[int]:
+        """Images of a cell that have a verdict."""
+        return {image for (image,) in self._select("SELECT image FROM verdicts WHERE cell = ?", cell.key)}
+
+    def sums(self, cell: Cell) -> CellSums:
+        """Counts over what is recorded of a cell, in the order of images, so that sums do not depend on history."""
+        rows = self._select(
+            "SELECT v.attacked, v.prediction = c.label, v.size, v.zero_gradient, v.forward_passes, v.backward_passes "
+            "FROM verdicts v JOIN clean c ON c.model = ? AND c.image = v.image WHERE v.cell = ? ORDER BY v.image",
+            cell.model,
+            cell.key,
+        )
+        fell = [size for attacked, correct, size, *_ in rows if attacked and not correct]
+        return CellSums(
+            images=len(rows),
+            clean_correct=sum(row[0] for row in rows),
+            robust_correct=sum(row[0] and row[1] for row in rows),
+            fallen=len(fell),
+            fallen_size=sum(fell),
+            zero_gradient=sum(row[3] for row in rows),
+            forward_passes=sum(row[4] for row in rows),
+            backward_passes=sum(row[5] for row in rows),
+        )
+
+    def seconds(self, cell: Cell) -> float:
+        """Time spent on a cell, all sessions together."""
+        total = self._select("SELECT TOTAL(seconds) FROM timings WHERE cell = ?", cell.key)[0][0]
+        return float(total)
+
+    def _insert(self, table: str, rows: Iterable[Sequence[object]]) -> None:
+        for row in rows:
+            places = ", ".join("?" * len(row))
+            self._database.execute(f"INSERT OR REPLACE INTO {table} VALUES ({places})", tuple(row))
+
+    def _select(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._explained():
+            return self._database.execute(query, values).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._explained():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                # A full disk has already ended the transaction; rolling back twice would hide why.
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if "full" in str(error) or "I/O" in str(error):
+                raise RequestError(
+                    f"the disk of {self.file} is full: free some space, then repeat the command to continue"
+                ) from None
+            raise RequestError(f"{self.file} cannot be written ({error}): choose another --out") from None
+        except sqlite3.DatabaseError as error:
+            raise RequestError(
+                f"{self.file} is damaged ({error}): remove the run folder, or restore it, or choose another --out"
+            ) from None

@@ -1,0 +1,211 @@
+"""``run``: attack models and say what survived."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from robustbench_bcos.cli.output import errors, results
+from robustbench_bcos.core.errors import Interrupted, RequestError
+
+if TYPE_CHECKING:
+    from robustbench_bcos.bench.plan import Plan
+    from robustbench_bcos.reports.run_folder import RunFolder
+
+LIST = "Repeat it, or separate with commas."
+Listed = list[str] | None
+
+ATTACK, MODELS, DATA, RUN = "The attack", "The models", "The images", "The run"
+
+
+def run(
+    norm: Annotated[Listed, typer.Option(help=f"l2 or linf. {LIST}", rich_help_panel=ATTACK)] = None,
+    eps: Annotated[
+        Listed, typer.Option(help=f"Radius in units of the pixel range: 0.5, 8/255. {LIST}", rich_help_panel=ATTACK)
+    ] = None,
+    steps: Annotated[Listed, typer.Option(help=f"PGD steps. {LIST}", rich_help_panel=ATTACK)] = None,
+    step_size: Annotated[
+        str | None,
+        typer.Option(help="In units of the pixel range; by default 2.5 * eps / steps.", rich_help_panel=ATTACK),
+    ] = None,
+    loss: Annotated[
+        Listed,
+        typer.Option(help=f"auto (the loss on the model's card), bce, ce, margin, dlr. {LIST}", rich_help_panel=ATTACK),
+    ] = None,
+    restarts: Annotated[
+        Listed, typer.Option(help=f"Runs per image; further ones start at random. {LIST}", rich_help_panel=ATTACK)
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option(help="Where the first run starts: image or random.", rich_help_panel=ATTACK)
+    ] = None,
+    count: Annotated[
+        str | None,
+        typer.Option(help="Which iterate counts: any that is misclassified, last, best-loss.", rich_help_panel=ATTACK),
+    ] = None,
+    attack: Annotated[Listed, typer.Option(help=f"pgd or noise. {LIST}", rich_help_panel=ATTACK)] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            help="image, or encoded: only to reproduce old numbers, no picture looks like it.", rich_help_panel=ATTACK
+        ),
+    ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(help="A named grid (see `suites`) or a TOML file; flags override it.", rich_help_panel=ATTACK),
+    ] = None,
+    model: Annotated[
+        Listed,
+        typer.Option(
+            help=f"Zoo name, glob, or module:callable; by default the dataset's zoo. {LIST}", rich_help_panel=MODELS
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="safetensors file or bare state dict.", rich_help_panel=MODELS)
+    ] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="What --weights was made with: bcos_resnet56, ...", rich_help_panel=MODELS)
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="none or add_inverse, where --weights leaves it open.", rich_help_panel=MODELS)
+    ] = None,
+    argument: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="KEY=VALUE that --weights leaves open: b=1.5, norm=batch. Repeat it.", rich_help_panel=MODELS
+        ),
+    ] = None,
+    zoo: Annotated[list[Path] | None, typer.Option(help="Folder with further cards.", rich_help_panel=MODELS)] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="digits (the default), cifar10, or folder:DIR.", rich_help_panel=DATA)
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where cifar10 lies.", rich_help_panel=DATA)] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch cifar10 if it is not there.", rich_help_panel=DATA)
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(help="Use so many images, balanced over classes.", rich_help_panel=DATA)
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images attacked together.", rich_help_panel=RUN)] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.", rich_help_panel=RUN)] = None,
+    seed: Annotated[int | None, typer.Option(help="Of random starts and noise.", rich_help_panel=RUN)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; an unfinished one is continued.", rich_help_panel=RUN)
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and print the cells.", rich_help_panel=RUN)
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print the path of the CSV alone.", rich_help_panel=RUN)
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.", rich_help_panel=RUN)] = False,
+) -> None:
+    """Attack models and say what survived.
+
+    The same command continues a run that was interrupted.
+    """
+    flags = {
+        "norm": _split(norm),
+        "eps": _split(eps),
+        "steps": _split(steps),
+        "step_size": step_size,
+        "loss": _split(loss),
+        "restarts": _split(restarts),
+        "start": start,
+        "count": count,
+        "attack": _split(attack),
+        "space": space,
+        "model": _split(model),
+        "weights": weights,
+        "architecture": architecture,
+        "encoding": encoding,
+        "argument": _pairs(argument or []),
+        "zoo": tuple(zoo or ()),
+        "dataset": dataset,
+        "data_dir": data_dir,
+        "download": download or None,
+        "limit": limit,
+        "batch_size": batch_size,
+        "device": device,
+        "seed": seed,
+    }
+    from robustbench_bcos.bench.config import make_config
+
+    config = make_config(flags, suite)
+    # Everything below imports torch; a mistake that can be told without it has been told.
+    from robustbench_bcos.bench.plan import make_plan
+
+    plan = make_plan(config)
+    if dry_run:
+        _print_cells(plan)
+        return
+    folder = out or Path("runs") / plan.folder_name
+    show = errors.is_terminal and not quiet and not as_json
+    _print_results(_carry_out(plan, folder, show), quiet=quiet, as_json=as_json)
+
+
+def _carry_out(plan: "Plan", folder: Path, show: bool) -> "RunFolder":
+    from robustbench_bcos.bench.folder import DATABASE, opened
+    from robustbench_bcos.bench.runner import execute
+    from robustbench_bcos.bench.store import Store
+    from robustbench_bcos.cli.progress import watch
+    from robustbench_bcos.reports.exports import export
+    from robustbench_bcos.reports.run_folder import read_run
+
+    with opened(folder, plan.identity, plan.describe()):
+        total = len(plan.cells) * len(plan.images)
+        done = 0
+        try:
+            with Store(folder / DATABASE) as store:
+                for progress in watch(execute(plan, store), total, show=show):
+                    done += progress.images
+            finished = read_run(folder)
+            export(finished)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"interrupted after {done} of {total} images; repeat the same command to continue in {folder}"
+            ) from None
+    return finished
+
+
+def _print_results(finished: "RunFolder", *, quiet: bool, as_json: bool) -> None:
+    csv = finished.folder / "results.csv"
+    if as_json:
+        rows = json.loads(finished.records.to_json(orient="records", double_precision=15))
+        typer.echo(json.dumps({"run": str(finished.folder), "records": rows}, indent=2))
+    elif quiet:
+        typer.echo(csv)
+    else:
+        from robustbench_bcos.reports.console import accuracy_table
+
+        results.print(accuracy_table(finished))
+        results.print(f"Written to {finished.folder}: results.csv, run.json and wide tables", soft_wrap=True)
+
+
+def _print_cells(plan: "Plan") -> None:
+    from rich.table import Table
+
+    table = Table("cell", "images", "passes at most", title=f"{len(plan.cells)} cells", title_justify="left")
+    for cell in plan.cells:
+        table.add_row(cell.key, str(len(plan.images)), f"{cell.passes * len(plan.images):,}")
+    results.print(table)
+    total = sum(cell.passes for cell in plan.cells) * len(plan.images)
+    results.print(f"At most {total:,} forward and backward passes of one image; images that fall early need fewer.")
+
+
+def _split(values: Listed) -> tuple[str, ...]:
+    return tuple(part.strip() for value in values or () for part in value.split(",") if part.strip())
+
+
+def _pairs(texts: list[str]) -> dict[str, Any]:
+    pairs: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise RequestError(f"--argument {text!r} must be KEY=VALUE: b=1.5, say")
+        try:
+            pairs[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            pairs[key] = value
+    return pairs

@@ -1,0 +1,21 @@
+"""``suites``: the named grids that ``run --suite`` takes."""
+
+import typer
+from rich.table import Table
+
+from robustbench_bcos.cli.output import results
+
+app = typer.Typer(help="List the named grids.", invoke_without_command=True)
+
+
+@app.callback()
+def suites() -> None:
+    """Every packaged suite and what it asks for."""
+    from robustbench_bcos.bench.config import load_suite, suite_names
+
+    table = Table("suite", "norm", "eps", "steps", "what for")
+    for name in suite_names():
+        suite = load_suite(name)
+        steps = ", ".join(map(str, suite.steps))
+        table.add_row(name, ", ".join(suite.norm), ", ".join(suite.eps), steps, suite.description)
+    results.print(table)

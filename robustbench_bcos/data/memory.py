@@ -1,0 +1,30 @@
+"""A dataset that is handed over as tensors."""
+
+import torch
+from torch import Tensor
+
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.types import Images, Labels
+from robustbench_bcos.data.dataset import AbstractDataset
+
+
+class InMemory(AbstractDataset):
+    """Images and labels that are in memory already.
+
+    Raises:
+        RequestError: not RGB in [0, 1], or not one non-negative label per image.
+    """
+
+    def __init__(self, images: Images, labels: Labels, *, classes: int) -> None:
+        if images.shape[1] != 3 or not images.isfinite().all() or images.min() < 0 or images.max() > 1:
+            raise RequestError("images must be RGB of shape (image, 3, height, width) with values in [0, 1]")
+        if len(labels) != len(images) or labels.min() < 0 or labels.max() >= classes:
+            raise RequestError(f"labels must be one class from 0 to {classes - 1} for each of {len(images)} images")
+        self.name = "memory"
+        self.labels = labels.tolist()
+        self.class_names = tuple(str(label) for label in range(classes))
+        self._images = images.detach().cpu().to(torch.float32)
+
+    def read(self, index: int) -> Tensor:
+        """One image."""
+        return self._images[index]

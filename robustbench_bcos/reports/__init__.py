@@ -1,0 +1,1 @@
+"""What is shown of a run. Reads a run folder, never a model."""

@@ -1,0 +1,69 @@
+"""The table a reader wants at the end of a run."""
+
+import pandas as pd
+from rich.table import Table
+from rich.text import Text
+
+from robustbench_bcos.core.statistics import wilson
+from robustbench_bcos.reports.run_folder import RunFolder
+from robustbench_bcos.reports.tables import column_names, wide_table
+
+
+def accuracy_table(run: RunFolder) -> Table:
+    """Models as rows; clean and robust accuracy in percent over their 95 % intervals; the best of a column in bold."""
+    records = run.records
+    title = f"Robust accuracy in % on {run.identity['images']} images of {run.identity['dataset']}"
+    table = Table(title=title, title_justify="left", caption_justify="left", pad_edge=False)
+    table.caption = _caption(records)
+    table.add_column("model", overflow="fold")
+    lines = wide_table(records, lambda record: _percent(record["robust_accuracy_worst"]))
+    intervals = wide_table(records, lambda record: _range(record["worst_correct"], record["images"]))
+    best = _best(records)
+    table.add_column("clean", justify="right")
+    for column in lines.columns:
+        table.add_column(column, justify="right")
+    for model, first in records.groupby("model", sort=False).first().iterrows():
+        clean = Text(_percent(first["clean_accuracy"]), style=_style(first["clean_accuracy"], records["clean_accuracy"]))
+        cells = [_stack(clean, _range(first["clean_correct"], first["images"]))]
+        for column in lines.columns:
+            value = Text(str(lines.at[model, column]), style="bold" if model in best[column] else "")
+            cells.append(_stack(value, str(intervals.at[model, column])))
+        table.add_row(str(model), *cells)
+    return table
+
+
+def _caption(records: pd.DataFrame) -> str:
+    steps = " / ".join(str(count) for count in sorted(records["steps"].unique()) if count)
+    parts = [f"Below each number its 95 % interval; {steps or 'no'} steps; the fewer survive, the stronger the attack."]
+    if (records["trust"] == "unchecked").all():
+        parts.append("Trust: unchecked, for no evidence has been gathered on these numbers.")
+    if (records["space"] == "encoded").any():
+        parts.append("Space encoded: the attack moved r and 1-r apart, which no picture does; not comparable to space image.")
+    return " ".join(parts)
+
+
+def _best(records: pd.DataFrame) -> dict[str, set[str]]:
+    """Models with the highest worst-case accuracy of each column, at the most steps."""
+    strongest = records.assign(column=column_names(records))
+    strongest = strongest[strongest["steps"] == strongest.groupby(["model", "column"])["steps"].transform("max")]
+    top = strongest.groupby("column")["robust_accuracy_worst"].transform("max")
+    winners = strongest[(strongest["robust_accuracy_worst"] == top) & (top > 0)]
+    found = {column: set(rows["model"]) for column, rows in winners.groupby("column")}
+    return {column: found.get(column, set()) for column in strongest["column"].unique()}
+
+
+def _style(value: float, column: pd.Series) -> str:
+    return "bold" if value == column.max() else ""
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f}"
+
+
+def _range(correct: int, total: int) -> str:
+    interval = wilson(int(correct), int(total))
+    return f"{_percent(interval.low)}–{_percent(interval.high)}"
+
+
+def _stack(value: Text, interval: str) -> Text:
+    return Text.assemble(value, "\n", (interval, "dim")) if value.plain else value

@@ -1,0 +1,32 @@
+"""Files written from the store, each replaced as a whole."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from robustbench_bcos.bench.folder import write_text
+from robustbench_bcos.reports.run_folder import RunFolder
+from robustbench_bcos.reports.tables import wide_table
+
+
+def export(run: RunFolder) -> list[Path]:
+    """Write ``results.csv``, ``timings.csv`` and, for each norm of the run, ``table_<norm>.csv``.
+
+    Fractions are ``repr`` floats; what could not be measured is empty. Times are in ``timings.csv`` alone, so that the
+    other files depend on nothing but the configuration.
+
+    Raises:
+        RequestError: the disk is full, or the folder is not writable.
+    """
+    tables = {"results.csv": run.records.to_csv(index=False), "timings.csv": run.timings.to_csv(index=False)}
+    for norm, records in run.records.groupby("norm", sort=False):
+        wide = wide_table(records, lambda record: repr(float(record["robust_accuracy_worst"])))
+        wide.insert(0, "clean", _clean(records))
+        tables[f"table_{norm}.csv"] = wide.to_csv(index_label="model")
+    for name, text in tables.items():
+        write_text(run.folder / name, text)
+    return [run.folder / name for name in tables]
+
+
+def _clean(records: pd.DataFrame) -> pd.Series:
+    return records.groupby("model")["clean_accuracy"].first()

@@ -1,0 +1,44 @@
+"""A run as a reader finds it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.folder import DATABASE, read_description
+from robustbench_bcos.bench.records import make_records
+from robustbench_bcos.bench.store import Store
+from robustbench_bcos.core.errors import RequestError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Records of the complete cells of a run, and how long each took."""
+
+    folder: Path
+    identity: dict[str, Any]
+    records: pd.DataFrame
+    timings: pd.DataFrame
+
+    @property
+    def missing(self) -> int:
+        """Cells that are not complete."""
+        return len(self.identity["cells"]) - len(self.records)
+
+
+def read_run(folder: Path) -> RunFolder:
+    """Read a run folder.
+
+    Raises:
+        RequestError: it is not a run, is damaged, or holds nothing yet.
+    """
+    identity = read_description(folder)["identity"]
+    if not (folder / DATABASE).is_file():
+        raise RequestError(f"run {folder} holds no results yet: repeat the command that made it")
+    with Store(folder / DATABASE) as store:
+        records = make_records(store, identity)
+        cells = [Cell.from_dict(values) for values in identity["cells"]]
+        timings = pd.DataFrame([{"cell": cell.key, "seconds": round(store.seconds(cell), 3)} for cell in cells])
+    return RunFolder(folder, identity, records, timings)

@@ -1,0 +1,47 @@
+"""Wide tables: models as rows, epsilons as columns, the steps of an attack side by side in a cell."""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+COLUMN_KEYS = ("attack", "norm", "eps", "loss", "restarts", "start", "count", "space")
+"""What can differ between columns; only what does is in their names."""
+
+NAMED_ALWAYS = ("norm", "eps")
+
+JOIN = " / "
+
+
+def column_names(records: pd.DataFrame) -> pd.Series:
+    """Name of the column each record belongs to: norm, eps, and whatever else differs within the run.
+
+    The loss only differs where a model has records with several: ``auto`` gives each family its own.
+    """
+    several_losses = bool((records.groupby("model")["loss"].nunique() > 1).any())
+    differing = [key for key in COLUMN_KEYS if key not in (*NAMED_ALWAYS, "loss") and records[key].nunique() > 1]
+    shown = [*NAMED_ALWAYS, *differing, *(["loss"] if several_losses else [])]
+    return records.apply(lambda row: " ".join(_part(key, row[key]) for key in shown), axis=1)
+
+
+def wide_table(records: pd.DataFrame, text: Callable[[pd.Series], str]) -> pd.DataFrame:
+    """Models as rows, one column per threat, fewer steps before more within a cell.
+
+    Args:
+        records: rows of ``results.csv``.
+        text: what is shown of a record.
+    """
+    shown = pd.DataFrame(
+        {
+            "model": records["model"],
+            "column": column_names(records),
+            "steps": records["steps"],
+            "text": records.apply(text, axis=1),
+        }
+    )
+    ordered = shown.sort_values("steps", kind="stable")
+    joined = ordered.groupby(["model", "column"])["text"].agg(JOIN.join).unstack("column")
+    return joined.reindex(index=records["model"].unique(), columns=shown["column"].unique()).fillna("")
+
+
+def _part(key: str, value: object) -> str:
+    return f"{value} restarts" if key == "restarts" else str(value)

@@ -1,0 +1,87 @@
+"""From a recipe to files: weights, card and log, in a folder that ``--zoo`` takes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import tomli_w
+import torch
+
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.data.slices import Slice, open_dataset
+from robustbench_bcos.model_zoo.cards import Card, CleanAccuracy, ModelSpec, WeightsSpec
+from robustbench_bcos.model_zoo.classifier import ImageClassifier
+from robustbench_bcos.model_zoo.weights import write_weights
+from robustbench_bcos.training.recipes import Recipe
+from robustbench_bcos.training.trainer import Epoch, check_fit, train
+
+LICENCE = "Apache-2.0"
+
+
+def make_model(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    dataset: str,
+    data_dir: Path | None = None,
+    device: str = "cpu",
+    compiled: bool = False,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> Card:
+    """Train, measure on the test split, and write ``NAME.safetensors``, ``NAME.toml`` and ``NAME.log.csv``.
+
+    Raises:
+        RequestError: the recipe does not fit the data, or the folder is not writable.
+    """
+    images = Slice.of(open_dataset(dataset, "train", data_dir=data_dir))
+    test = Slice.of(open_dataset(dataset, "test", data_dir=data_dir))
+    check_fit(recipe, images)
+    check_fit(recipe, test)
+    _make(folder)
+    log = _Log(folder / f"{recipe.name}.log.csv", on_epoch)
+    checkpoint = folder / f"{recipe.name}.ckpt"
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    classifier = train(recipe, images, device=device, compiled=compiled, checkpoint=checkpoint, on_epoch=log)
+    file = f"{recipe.name}.safetensors"
+    card = Card(
+        **{key: getattr(recipe, key) for key in ModelSpec.model_fields},
+        recipe=recipe.name,
+        weights=WeightsSpec(file=file, sha256=write_weights(classifier.network, folder / file)),
+        clean_accuracy=clean_accuracy(classifier, test, device),
+        licence=LICENCE,
+    )
+    content = card.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    (folder / f"{recipe.name}.toml").write_text(tomli_w.dumps(content), encoding="utf-8")
+    checkpoint.unlink()
+    return card
+
+
+def clean_accuracy(classifier: ImageClassifier, images: Slice, device: str) -> CleanAccuracy:
+    """Count what a classifier gets right."""
+    correct = 0
+    with torch.no_grad():
+        for batch in images.batches(500):
+            predictions = predicted_classes(classifier(batch.images.to(device))).cpu()
+            correct += int((predictions == batch.labels).sum())
+    return CleanAccuracy(correct=correct, total=len(images))
+
+
+class _Log:
+    """Appends every epoch to a CSV, so that the curve of an interrupted training is whole too."""
+
+    def __init__(self, file: Path, then: Callable[[Epoch], None]) -> None:
+        self.file = file
+        self.then = then
+
+    def __call__(self, epoch: Epoch) -> None:
+        row = pd.DataFrame([epoch])
+        row.to_csv(self.file, mode="w" if epoch.number == 1 else "a", header=epoch.number == 1, index=False)
+        self.then(epoch)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"--out {folder} cannot be made ({error.strerror}): choose another folder") from None
