@@ -1,11 +1,26 @@
 """Where the command line prints: results to standard output, everything else to standard error."""
 
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from robustbench_bcos.reports.run_folder import RunFolder
 
 PIPED_WIDTH = 200
 """Width of a table that goes to a file: nobody resizes a file, so nothing is folded in it."""
 
 results = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
 errors = Console(stderr=True)
+
+
+def print_report(run: "RunFolder", files: list[Path]) -> None:
+    """The table, how to read it, and where everything is."""
+    from robustbench_bcos.reports.console import accuracy_table, reading_notes
+
+    results.print(accuracy_table(run))
+    for note in reading_notes(run):
+        results.print(note)
+    results.print(f"Written to {run.folder}: {', '.join(file.name for file in files)}", soft_wrap=True, markup=False)

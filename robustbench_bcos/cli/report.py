@@ -5,12 +5,11 @@ from typing import Annotated
 
 import typer
 
-from robustbench_bcos.cli.output import results
+from robustbench_bcos.cli.output import print_report, results
 
 
 def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `run` has written.")]) -> None:
     """Print the table of a run, and write its files again."""
-    from robustbench_bcos.reports.console import accuracy_table
     from robustbench_bcos.reports.exports import export
     from robustbench_bcos.reports.run_folder import read_run
 
@@ -18,6 +17,4 @@ def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder th
     if run.missing:
         results.print(f"{run.missing} of {len(run.identity['cells'])} cells are not complete and are left out.")
     if len(run.records):
-        files = export(run)
-        results.print(accuracy_table(run))
-        results.print(f"Written to {folder}: {', '.join(file.name for file in files)}", soft_wrap=True)
+        print_report(run, export(run))

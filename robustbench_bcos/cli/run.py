@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustbench_bcos.cli.output import errors, results
+from robustbench_bcos.cli.output import errors, print_report, results
 from robustbench_bcos.core.errors import Interrupted, RequestError
 
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ def run(
     config = make_config(flags, suite)
     # Everything below imports torch; a mistake that can be told without it has been told.
     from robustbench_bcos.bench.plan import make_plan
+    from robustbench_bcos.reports.exports import export
 
     plan = make_plan(config)
     if dry_run:
@@ -142,7 +143,8 @@ def run(
         return
     folder = out or Path("runs") / plan.folder_name
     show = errors.is_terminal and not quiet and not as_json
-    _print_results(_carry_out(plan, folder, show), quiet=quiet, as_json=as_json)
+    finished = _carry_out(plan, folder, show)
+    _print_results(finished, export(finished), quiet=quiet, as_json=as_json)
 
 
 def _carry_out(plan: "Plan", folder: Path, show: bool) -> "RunFolder":
@@ -150,7 +152,6 @@ def _carry_out(plan: "Plan", folder: Path, show: bool) -> "RunFolder":
     from robustbench_bcos.bench.runner import execute
     from robustbench_bcos.bench.store import Store
     from robustbench_bcos.cli.progress import watch
-    from robustbench_bcos.reports.exports import export
     from robustbench_bcos.reports.run_folder import read_run
 
     with opened(folder, plan.identity, plan.describe()):
@@ -160,16 +161,14 @@ def _carry_out(plan: "Plan", folder: Path, show: bool) -> "RunFolder":
             with Store(folder / DATABASE) as store:
                 for progress in watch(execute(plan, store), total, show=show):
                     done += progress.images
-            finished = read_run(folder)
-            export(finished)
         except KeyboardInterrupt:
             raise Interrupted(
                 f"interrupted after {done} of {total} images; repeat the same command to continue in {folder}"
             ) from None
-    return finished
+        return read_run(folder)
 
 
-def _print_results(finished: "RunFolder", *, quiet: bool, as_json: bool) -> None:
+def _print_results(finished: "RunFolder", files: list[Path], *, quiet: bool, as_json: bool) -> None:
     csv = finished.folder / "results.csv"
     if as_json:
         rows = json.loads(finished.records.to_json(orient="records", double_precision=15))
@@ -177,10 +176,7 @@ def _print_results(finished: "RunFolder", *, quiet: bool, as_json: bool) -> None
     elif quiet:
         typer.echo(csv)
     else:
-        from robustbench_bcos.reports.console import accuracy_table
-
-        results.print(accuracy_table(finished))
-        results.print(f"Written to {finished.folder}: results.csv, run.json and wide tables", soft_wrap=True)
+        print_report(finished, files)
 
 
 def _print_cells(plan: "Plan") -> None:

@@ -6,15 +6,14 @@ from rich.text import Text
 
 from robustbench_bcos.core.statistics import wilson
 from robustbench_bcos.reports.run_folder import RunFolder
-from robustbench_bcos.reports.tables import column_names, wide_table
+from robustbench_bcos.reports.tables import JOIN, column_names, wide_table
 
 
 def accuracy_table(run: RunFolder) -> Table:
     """Models as rows; clean and robust accuracy in percent over their 95 % intervals; the best of a column in bold."""
     records = run.records
     title = f"Robust accuracy in % on {run.identity['images']} images of {run.identity['dataset']}"
-    table = Table(title=title, title_justify="left", caption_justify="left", pad_edge=False)
-    table.caption = _caption(records)
+    table = Table(title=title, title_justify="left", pad_edge=False)
     table.add_column("model", overflow="fold")
     lines = wide_table(records, lambda record: _percent(record["robust_accuracy_worst"]))
     intervals = wide_table(records, lambda record: _range(record["worst_correct"], record["images"]))
@@ -32,14 +31,16 @@ def accuracy_table(run: RunFolder) -> Table:
     return table
 
 
-def _caption(records: pd.DataFrame) -> str:
-    steps = " / ".join(str(count) for count in sorted(records["steps"].unique()) if count)
-    parts = [f"Below each number its 95 % interval; {steps or 'no'} steps; the fewer survive, the stronger the attack."]
+def reading_notes(run: RunFolder) -> list[str]:
+    """What must be known to read the table, a sentence or two each."""
+    records = run.records
+    steps = JOIN.join(str(count) for count in sorted(records["steps"].unique()))
+    notes = [f"Steps: {steps}. Below each number its 95 % interval; bold is the best of its column."]
     if (records["trust"] == "unchecked").all():
-        parts.append("Trust: unchecked, for no evidence has been gathered on these numbers.")
+        notes.append("Trust: unchecked. No evidence for or against these numbers has been gathered.")
     if (records["space"] == "encoded").any():
-        parts.append("Space encoded: the attack moved r and 1-r apart, which no picture does; not comparable to space image.")
-    return " ".join(parts)
+        notes.append("Space: encoded. The attack moved r and 1-r apart, which no picture does: not a robust accuracy.")
+    return notes
 
 
 def _best(records: pd.DataFrame) -> dict[str, set[str]]:
