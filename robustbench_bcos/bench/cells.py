@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any
 
 from robustbench_bcos.bench.config import Grid
 from robustbench_bcos.core.errors import RequestError
@@ -39,7 +39,7 @@ class Cell:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
+    def from_dict(cls, values: dict[str, Any]) -> "Cell":
         """The inverse of :meth:`as_dict`."""
         step_size = values["step_size"]
         return cls(

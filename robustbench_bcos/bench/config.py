@@ -6,7 +6,7 @@ Flags override the suite file, the suite file overrides the defaults.
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -19,7 +19,19 @@ NORM_NAMES = ("l2", "linf")
 LOSS_NAMES = ("auto", "bce", "ce", "margin", "dlr")
 ATTACK_NAMES = ("pgd", "noise")
 
+Start = Literal["image", "random"]
+Count = Literal["any", "last", "best-loss"]
 Space = Literal["image", "encoded"]
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "norm": NORM_NAMES,
+    "loss": LOSS_NAMES,
+    "attack": ATTACK_NAMES,
+    "start": get_args(Start),
+    "count": get_args(Count),
+    "space": get_args(Space),
+}
+"""What can be asked for, by option."""
 
 
 class Grid(Table):
@@ -35,8 +47,8 @@ class Grid(Table):
     loss: tuple[str, ...] = ("auto",)
     """``auto`` is the loss on each model's card."""
     restarts: tuple[int, ...] = (1,)
-    start: Literal["image", "random"] = "image"
-    count: Literal["any", "last", "best-loss"] = "any"
+    start: Start = "image"
+    count: Count = "any"
     space: Space = "image"
     """``encoded`` moves the channels of a B-cos encoding apart; it only serves to reproduce old numbers."""
 
@@ -59,6 +71,8 @@ class RunConfig(Grid):
     seed: int = Field(default=0, ge=0)
     batch_size: int = Field(default=256, ge=1)
     device: str = "auto"
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads; by default one for small images and torch's own choice for others."""
 
 
 class Suite(Table):
@@ -99,24 +113,23 @@ def make_config(flags: Mapping[str, Any], suite: str | None = None) -> RunConfig
     """
     values = {} if suite is None else load_suite(suite).model_dump(exclude={"description"}, exclude_none=True)
     values |= {key: value for key, value in flags.items() if value not in (None, (), {})}
+    _check_names(values)
     config = parse_table(RunConfig, values, "the request")
-    _check_names(config)
     _check_numbers(config)
     if (config.weights is None) != (config.architecture is None):
         raise RequestError("--weights and --architecture belong together: give both, or neither")
+    if config.weights is None and (config.encoding is not None or config.argument):
+        raise RequestError("--encoding and --argument describe --weights: give it too, or leave them out")
     return config
 
 
-def _check_names(config: RunConfig) -> None:
-    named = {
-        "norm": (config.norm, NORM_NAMES),
-        "loss": (config.loss, LOSS_NAMES),
-        "attack": (config.attack, ATTACK_NAMES),
-    }
-    for kind, (asked, known) in named.items():
-        for name in asked:
+def _check_names(values: Mapping[str, Any]) -> None:
+    """Before values are parsed, because only this knows what was probably meant."""
+    for kind, known in CHOICES.items():
+        asked = values.get(kind, ())
+        for name in asked if isinstance(asked, list | tuple) else (asked,):
             if name not in known:
-                raise unknown(kind, name, known)
+                raise unknown(kind, str(name), known)
 
 
 def _check_numbers(config: RunConfig) -> None:

@@ -9,19 +9,23 @@ import pandas as pd
 import torch
 from torch import nn
 
-from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.bench.cells import check_radius, make_cells
 from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.plan import Plan, check_model, choose_device
+from robustbench_bcos.bench.plan import Plan, check_model, choose_device, diameter
 from robustbench_bcos.bench.records import make_records
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import Store
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.types import Images, Labels
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.slices import Slice
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import freeze
 from robustbench_bcos.model_zoo.models import Model, find_models, own_model
+
+LISTED = ("steps", "loss", "restarts", "attack")
+OPTIONS = (*LISTED, "step_size", "start", "count", "space", "seed", "batch_size", "device", "name")
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,11 @@ def evaluate(
     Raises:
         RequestError: it cannot be carried out as asked.
     """
+    for option in options:
+        if option not in OPTIONS:
+            raise unknown("option", option, OPTIONS)
     name = options.pop("name", model if isinstance(model, str) else type(model).__name__)
-    flags = {
-        key: _listed(value) if key in ("steps", "loss", "restarts", "attack") else value
-        for key, value in options.items()
-    }
+    flags = {key: _listed(value) if key in LISTED else value for key, value in options.items()}
     flags |= {"norm": _listed(norm), "eps": tuple(str(radius) for radius in _listed(eps)), "dataset": "memory"}
     config = make_config(flags)
     device = choose_device(config.device)
@@ -72,7 +76,7 @@ def evaluate(
     check_model(loaded, chosen, device=device, space=config.space)
     cells = make_cells(config, [name])
     for cell in cells:
-        check_radius(cell.radius, cell.norm, BALLS[cell.norm].diameter(chosen.image_shape))
+        check_radius(cell.radius, cell.norm, diameter(cell, chosen))
     plan = Plan(config, chosen, (_Loaded(loaded),), {name: loaded.weights_sha256}, tuple(cells), device)
     with Store() as store:
         for _ in execute(plan, store):
@@ -82,7 +86,10 @@ def evaluate(
 
 def _load(model: nn.Module | str, name: str) -> Model:
     if isinstance(model, str):
-        return find_models(model, Zoo())[0].load()
+        found = find_models(model, Zoo())
+        if len(found) > 1:
+            raise RequestError(f"{model!r} names {len(found)} models: evaluate one at a time")
+        return found[0].load()._replace(name=name)
     return own_model(name, freeze(copy.deepcopy(model)))
 
 

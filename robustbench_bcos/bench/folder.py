@@ -30,8 +30,8 @@ def opened(folder: Path, identity: dict[str, Any], description: dict[str, Any]) 
         RequestError: the folder is not writable, is something else, belongs to another configuration, is damaged, or
             is in use.
     """
-    _refuse_other_folders(folder)
     with disk_explained(folder):
+        _refuse_other_folders(folder)
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK, blocking=False)
         try:
@@ -102,7 +102,8 @@ def _refuse_other_folders(folder: Path) -> None:
     if folder.is_file():
         raise RequestError(f"--out {folder} is a file: choose a folder")
     if folder.is_dir() and not (folder / CONFIGURATION).exists():
-        others = [entry.name for entry in folder.iterdir() if not entry.name.startswith(LOCK)]
+        # A run that was killed before it had written its configuration leaves its lock and half a file.
+        others = [entry.name for entry in folder.iterdir() if not entry.name.startswith((LOCK, CONFIGURATION))]
         if others:
             raise RequestError(f"--out {folder} holds other things ({others[0]}) and is not a run: choose a new folder")
 

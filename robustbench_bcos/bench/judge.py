@@ -14,8 +14,6 @@ from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.types import Classifier, Images, Labels, PerImage
 
 RELATIVE_TOLERANCE = 1e-6
-PIXEL_ROUNDING = 2.0**-24
-"""A float32 pixel near 1 is a multiple of this: image + delta cannot be stored more exactly (ADR 0002)."""
 
 
 class ThreatViolation(Exception):
@@ -55,7 +53,7 @@ def judge(
         ThreatViolation: a candidate is not finite, leaves [0, 1], or is farther than epsilon.
     """
     sizes = ball.size(candidates.double() - images.double())
-    allowed = epsilon * (1 + RELATIVE_TOLERANCE) + PIXEL_ROUNDING
+    allowed = epsilon * (1 + RELATIVE_TOLERANCE) + ball.size(_rounding(candidates))
     flat = candidates.flatten(1)
     violations = {
         "is not finite": ~flat.isfinite().all(dim=1),
@@ -71,3 +69,9 @@ def judge(
             )
     with torch.no_grad():
         return Verdicts(predicted_classes(classifier(candidates)), sizes)
+
+
+def _rounding(candidates: Images) -> Images:
+    """What storing each pixel can have changed: half the distance to the next number that can be stored (ADR 0002)."""
+    following = candidates.nextafter(torch.full_like(candidates, torch.inf))
+    return (following.double() - candidates.double()) / 2

@@ -22,6 +22,9 @@ from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.models import CheckpointModel, Model, ModelSource, find_models
 
+SMALL_IMAGE = 32 * 32
+"""Pixels below which an image counts as small."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -38,6 +41,14 @@ class Plan:
     def source(self, name: str) -> ModelSource:
         """The source of the model of that name."""
         return next(source for source in self.sources if source.name == name)
+
+    @property
+    def threads(self) -> int:
+        """CPU threads to use: for images of few pixels, sharing their small tensors out costs more than it gives."""
+        if self.config.threads is not None:
+            return self.config.threads
+        _, height, width = self.images.image_shape
+        return 1 if height * width < SMALL_IMAGE else torch.get_num_threads()
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -85,7 +96,7 @@ def make_plan(config: RunConfig) -> Plan:
     device = choose_device(config.device)
     cells = make_cells(config, [source.name for source in sources])
     for cell in cells[: len(cells) // len(sources)]:
-        check_radius(cell.radius, cell.norm, _diameter(cell, images))
+        check_radius(cell.radius, cell.norm, diameter(cell, images))
     weights = {}
     for source in sources:
         model = source.load()
@@ -109,10 +120,12 @@ def choose_device(asked: str) -> str:
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(1, device=asked)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise RequestError(f"--device {asked} is not to be had here ({reason}): use cpu, or leave it out") from None
+        # Read back, because a device that holds no values (meta) can be allocated on.
+        torch.zeros(1, device=asked).item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise RequestError(
+            f"--device {asked} is not to be had here ({_reason(error)}): use cpu, or leave it out"
+        ) from None
     return asked
 
 
@@ -146,18 +159,35 @@ def check_model(model: Model, images: Slice, *, device: str, space: Space) -> No
         raise RequestError(f"model {model.name!r} gives NaN or infinite logits on clean images: check its weights")
 
 
+def diameter(cell: Cell, images: Slice) -> float:
+    """Size of the largest delta in the space that a cell attacks."""
+    channels, height, width = images.image_shape
+    return BALLS[cell.norm].diameter((channels * (2 if cell.space == "encoded" else 1), height, width))
+
+
 def _try(model: Model, images: Slice, device: str) -> torch.Tensor:
+    tried = images.batch(0, 2).images.to(device)
+    untouched = tried.clone()
     try:
         with torch.no_grad():
-            logits = model.classifier.to(device)(images.batch(0, 2).images.to(device))
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        reason = str(error).splitlines()[0]
+            logits = model.classifier.to(device)(tried)
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         raise RequestError(
-            f"model {model.name!r} fails on images of shape {images.image_shape} ({reason}): choose models that fit"
+            f"model {model.name!r} fails on images of shape {images.image_shape} ({_reason(error)}): "
+            "choose models that fit"
         ) from None
-    if not isinstance(logits, torch.Tensor):
-        raise RequestError(f"model {model.name!r} returns {type(logits).__name__}: it must return a tensor of logits")
+    if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
+        kind = logits.dtype if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise RequestError(f"model {model.name!r} returns {kind}: it must return a tensor of floating-point logits")
+    if not torch.equal(tried, untouched):
+        raise RequestError(f"model {model.name!r} changes the images it is given: it must work on a copy of them")
     return logits
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of what a library says, which may be nothing, or pages."""
+    lines = str(error).strip().splitlines()
+    return lines[0].partition(". ")[0] if lines else type(error).__name__
 
 
 def _sources(config: RunConfig) -> tuple[ModelSource, ...]:
@@ -177,8 +207,3 @@ def _sources(config: RunConfig) -> tuple[ModelSource, ...]:
                 raise RequestError(f"--weights and --model are both called {source.name!r}: rename the weights file")
             found[source.name] = source
     return tuple(found.values())
-
-
-def _diameter(cell: Cell, images: Slice) -> float:
-    channels, height, width = images.image_shape
-    return BALLS[cell.norm].diameter((channels * (2 if cell.space == "encoded" else 1), height, width))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.core.errors import RequestError
@@ -92,7 +92,7 @@ class Store:
             self._database = sqlite3.connect(":memory:" if file is None else file, isolation_level=None)
             self._database.executescript(SCHEMA)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Store":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -140,7 +140,7 @@ class Store:
             clean_correct=sum(row[0] for row in rows),
             robust_correct=sum(row[0] and row[1] for row in rows),
             fallen=len(fell),
-            fallen_size=sum(fell),
+            fallen_size=sum(fell, 0.0),
             zero_gradient=sum(row[3] for row in rows),
             forward_passes=sum(row[4] for row in rows),
             backward_passes=sum(row[5] for row in rows),

@@ -11,6 +11,7 @@ from robustbench_bcos.cli.output import errors, print_report, results
 from robustbench_bcos.core.errors import Interrupted, RequestError
 
 if TYPE_CHECKING:
+    from robustbench_bcos.bench.config import RunConfig
     from robustbench_bcos.bench.plan import Plan
     from robustbench_bcos.reports.run_folder import RunFolder
 
@@ -89,6 +90,9 @@ def run(
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images attacked together.", rich_help_panel=RUN)] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.", rich_help_panel=RUN)] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads; by default one for small images.", rich_help_panel=RUN)
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of random starts and noise.", rich_help_panel=RUN)] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; an unfinished one is continued.", rich_help_panel=RUN)
@@ -106,17 +110,17 @@ def run(
     The same command continues a run that was interrupted.
     """
     flags = {
-        "norm": _split(norm),
-        "eps": _split(eps),
-        "steps": _split(steps),
+        "norm": _split("--norm", norm),
+        "eps": _split("--eps", eps),
+        "steps": _split("--steps", steps),
         "step_size": step_size,
-        "loss": _split(loss),
-        "restarts": _split(restarts),
+        "loss": _split("--loss", loss),
+        "restarts": _split("--restarts", restarts),
         "start": start,
         "count": count,
-        "attack": _split(attack),
+        "attack": _split("--attack", attack),
         "space": space,
-        "model": _split(model),
+        "model": _split("--model", model),
         "weights": weights,
         "architecture": architecture,
         "encoding": encoding,
@@ -128,30 +132,41 @@ def run(
         "limit": limit,
         "batch_size": batch_size,
         "device": device,
+        "threads": threads,
         "seed": seed,
     }
     from robustbench_bcos.bench.config import make_config
 
     config = make_config(flags, suite)
-    # Everything below imports torch; a mistake that can be told without it has been told.
+    try:
+        _plan_and_carry_out(config, out, dry_run=dry_run, quiet=quiet, as_json=as_json)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; repeat the same command to continue") from None
+
+
+def _plan_and_carry_out(config: "RunConfig", out: Path | None, *, dry_run: bool, quiet: bool, as_json: bool) -> None:
+    # This imports torch; a mistake that can be told without it has been told.
+    import torch
+
     from robustbench_bcos.bench.plan import make_plan
-    from robustbench_bcos.reports.exports import export
 
     plan = make_plan(config)
     if dry_run:
         _print_cells(plan)
         return
+    torch.set_num_threads(plan.threads)
     folder = out or Path("runs") / plan.folder_name
     show = errors.is_terminal and not quiet and not as_json
-    finished = _carry_out(plan, folder, show)
-    _print_results(finished, export(finished), quiet=quiet, as_json=as_json)
+    finished, files = _carry_out(plan, folder, show)
+    _print_results(finished, files, quiet=quiet, as_json=as_json)
 
 
-def _carry_out(plan: "Plan", folder: Path, show: bool) -> "RunFolder":
+def _carry_out(plan: "Plan", folder: Path, show: bool) -> "tuple[RunFolder, list[Path]]":
     from robustbench_bcos.bench.folder import DATABASE, opened
     from robustbench_bcos.bench.runner import execute
     from robustbench_bcos.bench.store import Store
     from robustbench_bcos.cli.progress import watch
+    from robustbench_bcos.reports.exports import export
     from robustbench_bcos.reports.run_folder import read_run
 
     with opened(folder, plan.identity, plan.describe()):
@@ -165,14 +180,16 @@ def _carry_out(plan: "Plan", folder: Path, show: bool) -> "RunFolder":
             raise Interrupted(
                 f"interrupted after {done} of {total} images; repeat the same command to continue in {folder}"
             ) from None
-        return read_run(folder)
+        finished = read_run(folder)
+        return finished, export(finished)
 
 
 def _print_results(finished: "RunFolder", files: list[Path], *, quiet: bool, as_json: bool) -> None:
     csv = finished.folder / "results.csv"
     if as_json:
-        rows = json.loads(finished.records.to_json(orient="records", double_precision=15))
-        typer.echo(json.dumps({"run": str(finished.folder), "records": rows}, indent=2))
+        records = finished.records.astype(object)
+        rows = records.where(records.notna(), None).to_dict(orient="records")
+        typer.echo(json.dumps({"run": str(finished.folder), "records": rows}, indent=2, allow_nan=False))
     elif quiet:
         typer.echo(csv)
     else:
@@ -181,17 +198,24 @@ def _print_results(finished: "RunFolder", files: list[Path], *, quiet: bool, as_
 
 def _print_cells(plan: "Plan") -> None:
     from rich.table import Table
+    from rich.text import Text
 
+    # The digest reads every image once: a broken one is found now, too.
+    images = f"{len(plan.images)} images of {plan.images.dataset.name}, slice {plan.images.digest[:12]}"
     table = Table("cell", "images", "passes at most", title=f"{len(plan.cells)} cells", title_justify="left")
     for cell in plan.cells:
-        table.add_row(cell.key, str(len(plan.images)), f"{cell.passes * len(plan.images):,}")
+        table.add_row(Text(cell.key), str(len(plan.images)), f"{cell.passes * len(plan.images):,}")
     results.print(table)
+    results.print(images, markup=False)
     total = sum(cell.passes for cell in plan.cells) * len(plan.images)
     results.print(f"At most {total:,} forward and backward passes of one image; images that fall early need fewer.")
 
 
-def _split(values: Listed) -> tuple[str, ...]:
-    return tuple(part.strip() for value in values or () for part in value.split(",") if part.strip())
+def _split(option: str, values: Listed) -> tuple[str, ...]:
+    parts = tuple(part.strip() for value in values or () for part in value.split(",") if part.strip())
+    if values and not parts:
+        raise RequestError(f"{option} is empty: give it a value, or leave it out for its default")
+    return parts
 
 
 def _pairs(texts: list[str]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class Radius:
         written = text.strip()
         try:
             value = float(Fraction(written)) if "/" in written else float(written)
-        except (ValueError, ZeroDivisionError):
+        except (ValueError, ZeroDivisionError, OverflowError):
             raise RequestError(
                 f"{argument} {written!r} is not a number: write a decimal such as 0.5 or a fraction such as 8/255"
             ) from None

@@ -23,4 +23,5 @@ def wilson(correct: int, total: int, confidence: float = 0.95) -> Interval:
     if not 0 <= correct <= total or total == 0:
         raise ValueError(f"expected 0 <= correct <= total and total > 0, got {correct} of {total}")
     low, high = proportion_confint(correct, total, alpha=1 - confidence, method="wilson")
-    return Interval(max(0.0, float(low)), min(1.0, float(high)))
+    # Without a success, or a failure, one bound is 0, or 1, exactly; the formula rounds.
+    return Interval(float(low) if correct else 0.0, float(high) if correct < total else 1.0)

@@ -1,10 +1,10 @@
 """Reading TOML tables into checked, frozen objects."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -33,9 +33,24 @@ def parse_table(kind: type[T], values: Mapping[str, Any], origin: str) -> T:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            raise unknown(f"key of {origin}", key, kind.model_fields) from None
+            raise unknown(f"key of {origin}", key, _known_keys(kind, first["loc"])) from None
         got = "" if first["type"] == "missing" else f", got {first['input']!r}"
-        raise RequestError(f"{origin}: {key}{': ' if key else ''}{first['msg'].lower()}{got}") from None
+        message = first["msg"][0].lower() + first["msg"][1:]
+        raise RequestError(f"{origin}: {key}{': ' if key else ''}{message}{got}") from None
+
+
+def _known_keys(kind: type[BaseModel], place: Sequence[int | str]) -> list[str]:
+    """Keys of the table that a key is in, written as its place is: ``weights.file``."""
+    *outer, _ = (str(part) for part in place)
+    for part in outer:
+        annotation = kind.model_fields[part].annotation
+        # A table that may be left out is a union of its kind and None.
+        kind = next(inner for inner in (annotation, *get_args(annotation)) if _is_table(inner))
+    return [".".join([*outer, key]) for key in kind.model_fields]
+
+
+def _is_table(annotation: Any) -> TypeGuard[type[BaseModel]]:  # noqa: ANN401 (whatever a field was declared as)
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def read_table(kind: type[T], file: Path | Traversable) -> T:

@@ -33,7 +33,7 @@ class Folder(AbstractDataset):
         path = self._paths[index]
         try:
             image = self._decode(path)
-        except (OSError, SyntaxError, ValueError) as error:
+        except Exception as error:  # Pillow raises nearly anything over a damaged file.
             raise RequestError(f"image {path} cannot be decoded ({error}): replace it or take it out") from None
         pixels: Tensor = pil_to_tensor(image)
         return pixels.to(torch.float32) / 255

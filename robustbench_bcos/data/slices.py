@@ -45,6 +45,8 @@ class Slice:
         Raises:
             RequestError: the dataset is empty, or the limit is not positive or exceeds it.
         """
+        if len(dataset) == 0:
+            raise RequestError(f"{dataset.name} holds no images: choose another dataset")
         if limit is not None and not 1 <= limit <= len(dataset):
             raise RequestError(f"--limit {limit} must be between 1 and the {len(dataset)} images of {dataset.name}")
         seen = [0] * len(dataset.class_names)

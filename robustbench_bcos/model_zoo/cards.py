@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from importlib.metadata import entry_points
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -19,6 +20,7 @@ from robustbench_bcos.core.tables import Table, read_table
 
 Family = Literal["bcos", "conventional"]
 TrainingLoss = Literal["bce", "bce_off_label", "ce"]
+WeightsFormat = Literal["safetensors", "state_dict"]
 
 
 class EncodingSpec(Table):
@@ -29,7 +31,7 @@ class EncodingSpec(Table):
     std: tuple[float, float, float] | None = None
 
     @model_validator(mode="after")
-    def _constants_belong_to_normalize(self) -> Self:
+    def _constants_belong_to_normalize(self) -> "EncodingSpec":
         given = self.mean is not None and self.std is not None
         if given != (self.kind == "normalize") or (self.mean is None) != (self.std is None):
             raise ValueError("mean and std belong to kind 'normalize', and to it alone")
@@ -49,7 +51,7 @@ class TrainingSpec(Table):
     eps: str | None = None
 
     @model_validator(mode="after")
-    def _a_ball_belongs_to_adversarial(self) -> Self:
+    def _a_ball_belongs_to_adversarial(self) -> "TrainingSpec":
         if (self.norm is not None, self.eps is not None) != (self.kind == "adversarial",) * 2:
             raise ValueError("norm and eps belong to kind 'adversarial', and both to it")
         return self
@@ -79,7 +81,7 @@ class WeightsSpec(Table):
 
     file: str
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    format: Literal["safetensors", "state_dict"] = "safetensors"
+    format: WeightsFormat = "safetensors"
 
 
 class CleanAccuracy(Table):
@@ -157,7 +159,13 @@ class Zoo:
 def _installed_folders() -> Iterable[Path]:
     yield Path(str(files("robustbench_bcos.model_zoo"))) / "cards"
     for entry in entry_points(group="robustbench_bcos.cards"):
-        yield Path(str(files(entry.value)))
+        # The folder may be a package or hold nothing but cards, and is found without importing it.
+        spec = find_spec(entry.value)
+        if spec is None or spec.submodule_search_locations is None:
+            raise RequestError(
+                f"entry point {entry.name!r} gives cards in {entry.value!r}, which is no package: remove it"
+            )
+        yield from map(Path, spec.submodule_search_locations)
 
 
 def _read_cards(folder: Path) -> Iterable[Card]:

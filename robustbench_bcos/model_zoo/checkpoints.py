@@ -30,9 +30,21 @@ def infer_arguments(architecture: str, tensors: Tensors, given: dict[str, Any]) 
             f"the weights have no tensor {error} of architecture {architecture!r}: choose the architecture they were "
             "made with (the prefix bcos_ marks B-cos networks)"
         ) from None
+    if stem.dim() != 4 or classifier.dim() < 2:
+        raise RequestError(
+            f"the weights' first and last layers have shapes {tuple(stem.shape)} and {tuple(classifier.shape)}, which "
+            f"architecture {architecture!r} cannot have: choose the architecture they were made with"
+        )
     inferred: dict[str, Any] = {"in_channels": stem.shape[1]}
     max_out = given.get("max_out", max(1, stem.shape[0] // WIDTHS[0])) if bcos else 1
+    if not isinstance(max_out, int) or max_out < 1:
+        raise RequestError(f"max_out must be a whole number of at least 1, got {max_out!r}: choose 1 for no MaxOut")
     inferred["classes"] = classifier.shape[0] // max_out
+    if inferred["classes"] < 2:
+        raise RequestError(
+            f"the weights' last layer has {classifier.shape[0]} filters, which is fewer than two classes: choose the "
+            "architecture and max_out they were made with"
+        )
     if bcos:
         inferred["max_out"] = max_out
     if "norm" not in given:

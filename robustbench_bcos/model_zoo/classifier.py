@@ -34,9 +34,11 @@ def build_classifier(spec: ModelSpec) -> ImageClassifier:
         RequestError: unknown architecture or argument.
     """
     encoding = ENCODINGS[spec.encoding.kind](**spec.encoding.constants)
-    network = build_architecture(
-        spec.architecture, in_channels=encoding.channels, classes=spec.classes, arguments=spec.arguments
-    )
+    # torch's layers draw initial values of their own, which are replaced: the caller's randomness is not spent on them.
+    with torch.random.fork_rng(devices=[]):
+        network = build_architecture(
+            spec.architecture, in_channels=encoding.channels, classes=spec.classes, arguments=spec.arguments
+        )
     return ImageClassifier(encoding, network)
 
 

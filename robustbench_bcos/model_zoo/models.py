@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -45,6 +45,7 @@ class Model(NamedTuple):
         return sum(parameter.numel() for parameter in self.classifier.parameters())
 
 
+@runtime_checkable
 class ModelSource(Protocol):
     """A named model that has not been loaded yet."""
 
@@ -77,7 +78,7 @@ class ZooModel:
         """Build what the card says and load the weights it names."""
         card = self.entry.card
         classifier = build_classifier(card)
-        tensors = read_weights(self.entry.weights_file, sha256=card.weights.sha256)
+        tensors = read_weights(self.entry.weights_file, sha256=card.weights.sha256, kind=card.weights.format)
         load_weights(classifier.network, tensors, self.entry.weights_file)
         return Model(
             card.name,
@@ -114,15 +115,16 @@ class CheckpointModel:
         tensors = read_weights(self.file)
         arguments = infer_arguments(self.architecture, tensors, dict(self.arguments or {}))
         in_channels, classes = arguments.pop("in_channels"), arguments.pop("classes")
-        encoding = ENCODINGS[self.encoding or ("add_inverse" if in_channels == 6 else "none")]()
+        kind = self.encoding or ("add_inverse" if in_channels == 6 else "none")
+        if kind == "normalize":
+            raise RequestError("--encoding normalize needs a mean and a deviation: write a card for the weights")
+        encoding = ENCODINGS[kind]()
         if encoding.channels != in_channels:
             raise RequestError(
-                f"--encoding {self.encoding} gives {encoding.channels} channels and the weights {self.file} take "
+                f"--encoding {kind} gives {encoding.channels} channels and the weights {self.file} take "
                 f"{in_channels}: choose the encoding they were trained with"
             )
-        network = build_architecture(
-            self.architecture, in_channels=in_channels, classes=classes, arguments=arguments
-        )
+        network = build_architecture(self.architecture, in_channels=in_channels, classes=classes, arguments=arguments)
         load_weights(network, tensors, self.file)
         bcos = self.architecture.startswith(BCOS_PREFIX)
         return Model(
@@ -149,6 +151,8 @@ class ImportedModel:
     def load(self) -> Model:
         """Import, call and freeze."""
         module, _, attribute = self.name.partition(":")
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise RequestError(f"--model {self.name} names no module before the colon: write my_package.nets:make, say")
         here = str(Path.cwd())
         if here not in sys.path:
             sys.path.insert(0, here)
@@ -158,6 +162,10 @@ class ImportedModel:
             raise RequestError(
                 f"--model {self.name} cannot be imported ({error}): give an importable module and a callable in it"
             ) from None
+        if not callable(made):
+            raise RequestError(
+                f"--model {self.name} is of type {type(made).__name__}: it must be a torch.nn.Module or return one"
+            )
         classifier = made if isinstance(made, nn.Module) else made()
         if not isinstance(classifier, nn.Module):
             raise RequestError(
@@ -214,6 +222,13 @@ def load_model(
     """
     if architecture is not None:
         return CheckpointModel(Path(name_or_path), architecture, encoding, arguments).load().classifier
+    if Path(name_or_path).is_file():
+        raise RequestError(f"{name_or_path} is a file: name the architecture of the weights in it, bcos_resnet20, say")
+    if encoding is not None or arguments:
+        raise RequestError(
+            f"encoding and arguments ({', '.join(arguments) or 'none'}) go with a weights file and its architecture: "
+            f"model {name_or_path!r} has its own"
+        )
     found = find_models(str(name_or_path), Zoo([zoo] if zoo else []))
     if len(found) > 1:
         raise RequestError(f"{name_or_path!r} names {len(found)} models: load one at a time")

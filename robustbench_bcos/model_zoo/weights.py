@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.model_zoo.cards import WeightsFormat
 
 Tensors = dict[str, Tensor]
 
@@ -28,22 +29,28 @@ def sha256_of(file: Path) -> str:
         raise RequestError(f"weights {file} cannot be read ({error.strerror}): check the path") from None
 
 
-def read_weights(file: Path, *, sha256: str | None = None) -> Tensors:
+def read_weights(file: Path, *, sha256: str | None = None, kind: WeightsFormat | None = None) -> Tensors:
     """Named tensors of a safetensors file or of a bare state dict saved by ``torch.save``.
 
     Args:
-        file: ``*.safetensors``, or a checkpoint in torch's format.
+        file: what to read.
         sha256: the digest the file must have.
+        kind: the file's format; by default safetensors for ``*.safetensors`` and a state dict for all others.
 
     Raises:
         RequestError: the file is unreadable, truncated, has another digest, holds more than named tensors, or holds
-            values that are not finite.
+            values that are not finite real numbers.
     """
     found = sha256_of(file)
     if sha256 is not None and found != sha256:
         raise RequestError(f"weights {file} have SHA-256 {found}, expected {sha256}: get the file again")
-    tensors = _read_safetensors(file) if file.suffix == ".safetensors" else _read_state_dict(file)
+    kind = kind or ("safetensors" if file.suffix == ".safetensors" else "state_dict")
+    tensors = _read_safetensors(file) if kind == "safetensors" else _read_state_dict(file)
     for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_complex():
+            raise RequestError(
+                f"weights {file}: tensor {name!r} is sparse, complex or without values: save dense real numbers"
+            )
         if not tensor.isfinite().all():
             raise RequestError(f"weights {file}: tensor {name!r} holds NaN or infinite values: get another checkpoint")
     return tensors
@@ -74,7 +81,8 @@ def load_weights(network: nn.Module, tensors: Tensors, origin: object) -> None:
 def write_weights(network: nn.Module, file: Path) -> str:
     """Save a network's state as safetensors and return the file's SHA-256."""
     partial = file.with_suffix(".partial")
-    save_file({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}, str(partial))
+    # Written here and not by safetensors, whose files no one else may read.
+    partial.write_bytes(save({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}))
     partial.replace(file)
     return sha256_of(file)
 
@@ -99,8 +107,8 @@ def _read_state_dict(file: Path) -> Tensors:
             f"weights {file} hold more than tensors, and programs in a checkpoint are not run: "
             "save the bare state dict, or convert it to safetensors"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # torch raises nearly anything over a damaged file.
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise RequestError(f"weights {file} are not a whole torch checkpoint ({reason}): get the file again") from None
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise RequestError(f"weights {file} are not a bare state dict (names to tensors): save model.state_dict()")

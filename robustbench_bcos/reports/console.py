@@ -13,7 +13,7 @@ def accuracy_table(run: RunFolder) -> Table:
     """Models as rows; clean and robust accuracy in percent over their 95 % intervals; the best of a column in bold."""
     records = run.records
     title = f"Robust accuracy in % on {run.identity['images']} images of {run.identity['dataset']}"
-    table = Table(title=title, title_justify="left", pad_edge=False)
+    table = Table(title=Text(title), title_justify="left", pad_edge=False)
     table.add_column("model", overflow="fold")
     lines = wide_table(records, lambda record: _percent(record["robust_accuracy_worst"]))
     intervals = wide_table(records, lambda record: _range(record["worst_correct"], record["images"]))
@@ -27,15 +27,16 @@ def accuracy_table(run: RunFolder) -> Table:
         for column in lines.columns:
             value = Text(str(lines.at[model, column]), style="bold" if model in best[column] else "")
             cells.append(_stack(value, str(intervals.at[model, column])))
-        table.add_row(str(model), *cells)
+        table.add_row(Text(str(model)), *cells)
     return table
 
 
 def reading_notes(run: RunFolder) -> list[str]:
     """What must be known to read the table, a sentence or two each."""
     records = run.records
-    steps = JOIN.join(str(count) for count in sorted(records["steps"].unique()))
-    notes = [f"Steps: {steps}. Below each number its 95 % interval; bold is the best of its column."]
+    steps = JOIN.join(str(count) for count in sorted(records["steps"].unique()) if count > 0)
+    notes = [f"Steps: {steps}."] if steps else []
+    notes.append("Below each number its 95 % interval; bold is the best of its column.")
     if (records["trust"] == "unchecked").all():
         notes.append("Trust: unchecked. No evidence for or against these numbers has been gathered.")
     if (records["space"] == "encoded").any():

@@ -15,12 +15,15 @@ JOIN = " / "
 def column_names(records: pd.DataFrame) -> pd.Series:
     """Name of the column each record belongs to: norm, eps, and whatever else differs within the run.
 
+    All but the attack itself only differs where an attack has several: noise has no loss and always a random start.
     The loss only differs where a model has records with several: ``auto`` gives each family its own.
     """
-    several_losses = bool((records.groupby("model")["loss"].nunique() > 1).any())
-    differing = [key for key in COLUMN_KEYS if key not in (*NAMED_ALWAYS, "loss") and records[key].nunique() > 1]
-    shown = [*NAMED_ALWAYS, *differing, *(["loss"] if several_losses else [])]
-    return records.apply(lambda row: " ".join(_part(key, row[key]) for key in shown), axis=1)
+    several = {key: _varies(records, key, within=["attack"]) for key in COLUMN_KEYS}
+    several |= dict.fromkeys(NAMED_ALWAYS, True)
+    several["attack"] = records["attack"].nunique() > 1
+    several["loss"] = _varies(records, "loss", within=["model", "attack"])
+    shown = [*NAMED_ALWAYS, *(key for key in COLUMN_KEYS if several[key] and key not in NAMED_ALWAYS)]
+    return records.apply(lambda row: " ".join(_part(key, row[key]) for key in shown if row[key] != ""), axis=1)
 
 
 def wide_table(records: pd.DataFrame, text: Callable[[pd.Series], str]) -> pd.DataFrame:
@@ -41,6 +44,10 @@ def wide_table(records: pd.DataFrame, text: Callable[[pd.Series], str]) -> pd.Da
     ordered = shown.sort_values("steps", kind="stable")
     joined = ordered.groupby(["model", "column"])["text"].agg(JOIN.join).unstack("column")
     return joined.reindex(index=records["model"].unique(), columns=shown["column"].unique()).fillna("")
+
+
+def _varies(records: pd.DataFrame, key: str, *, within: list[str]) -> bool:
+    return bool((records.groupby(within)[key].nunique() > 1).any())
 
 
 def _part(key: str, value: object) -> str:

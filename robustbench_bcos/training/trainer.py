@@ -148,8 +148,14 @@ class _Training:
         partial.replace(checkpoint)
 
     def resume(self, checkpoint: Path) -> int:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        if state["recipe"] != self.recipe.model_dump_json():
+        try:
+            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            recipe = state["recipe"]
+        except Exception:  # torch raises nearly anything over a damaged file.
+            raise RequestError(
+                f"checkpoint {checkpoint} cannot be read: remove it to begin afresh, or choose another folder"
+            ) from None
+        if recipe != self.recipe.model_dump_json():
             raise RequestError(
                 f"checkpoint {checkpoint} belongs to another recipe: remove it, or choose another folder"
             )

@@ -68,15 +68,18 @@ def clean_accuracy(classifier: ImageClassifier, images: Slice, device: str) -> C
 
 
 class _Log:
-    """Appends every epoch to a CSV, so that the curve of an interrupted training is whole too."""
+    """Adds every epoch to a CSV; one that is trained again after an interruption replaces its first attempt."""
 
     def __init__(self, file: Path, then: Callable[[Epoch], None]) -> None:
         self.file = file
         self.then = then
 
     def __call__(self, epoch: Epoch) -> None:
-        row = pd.DataFrame([epoch])
-        row.to_csv(self.file, mode="w" if epoch.number == 1 else "a", header=epoch.number == 1, index=False)
+        rows = pd.DataFrame([epoch])
+        if epoch.number > 1 and self.file.exists():
+            before = pd.read_csv(self.file, float_precision="round_trip")
+            rows = pd.concat([before[before["number"] < epoch.number], rows])
+        rows.to_csv(self.file, index=False)
         self.then(epoch)
 
 
