@@ -1,6 +1,6 @@
 """What an attack is: a search that proposes one candidate per image. Whether it fools is the judge's to say."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 
@@ -31,6 +31,7 @@ class Proposal(NamedTuple):
     trace: Trace
 
 
+@runtime_checkable
 class Attack(Protocol):
     """A search for an image in the ball that the classifier gets wrong.
 

@@ -58,9 +58,11 @@ class Cell:
 
 def make_cells(grid: Grid, models: Sequence[str]) -> list[Cell]:
     """Every combination, model by model; the same radius written twice counts once."""
-    radii = {radius.value: radius for radius in map(Radius.parse, reversed(grid.eps))}
+    radii: dict[float, Radius] = {}
+    for radius in map(Radius.parse, grid.eps):
+        radii.setdefault(radius.value, radius)
     step_size = None if grid.step_size is None else Radius.parse(grid.step_size, argument="--step-size")
-    threats = list(itertools.product(dict.fromkeys(grid.norm), reversed(radii.values())))
+    threats = list(itertools.product(dict.fromkeys(grid.norm), radii.values()))
     cells: dict[Cell, None] = {}
     for model, attack, (norm, radius), steps, loss, restarts in itertools.product(
         models, grid.attack, threats, grid.steps, grid.loss, grid.restarts
@@ -90,7 +92,8 @@ def check_radius(radius: Radius, norm: str, diameter: float) -> None:
         RequestError: with the fraction of 255 that was probably meant.
     """
     if radius.value > diameter:
-        meant = f"did you mean {radius.text}/255? " if norm == "linf" and radius.value <= 255 else ""
+        in_levels = norm == "linf" and radius.value <= 255 and radius.value.is_integer()
+        meant = f"did you mean {radius.value:g}/255? " if in_levels else ""
         raise RequestError(
             f"--eps {radius.text} for norm {norm} is larger than the whole pixel range, {diameter:g}: {meant}"
             "radii are in units of the pixel range [0, 1]"

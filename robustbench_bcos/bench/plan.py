@@ -149,11 +149,11 @@ def check_model(model: Model, images: Slice, *, device: str, space: Space) -> No
             "choose other models, or --space image"
         )
     logits = _try(model, images, device)
-    classes = len(images.class_names)
-    if logits.shape != (len(logits), classes):
+    tried, classes = min(2, len(images)), len(images.class_names)
+    if logits.shape != (tried, classes):
         raise RequestError(
-            f"model {model.name!r} gives outputs of shape {tuple(logits.shape[1:])} and {images.dataset.name} has "
-            f"{classes} classes: it must give one logit per class"
+            f"model {model.name!r} gives outputs of shape {tuple(logits.shape)} for {tried} images, and "
+            f"{images.dataset.name} has {classes} classes: it must give one logit per image and class"
         )
     if not logits.isfinite().all():
         raise RequestError(f"model {model.name!r} gives NaN or infinite logits on clean images: check its weights")

@@ -55,7 +55,8 @@ class Record:
     zero_gradient_share: float | None
     """Of the attacked images, those for which some gradient on the way was 0, NaN or infinite."""
     mean_delta: float | None
-    """Mean size of the deltas of images that were classified correctly and fell."""
+    """Mean size of the deltas of images that were classified correctly and fell, to 4 significant digits: further ones
+    are float noise of the batches the images were in."""
     forward_passes: int
     """Images passed forward by the attack, over all steps and restarts."""
     backward_passes: int
@@ -115,7 +116,7 @@ def _record(store: Store, cell: Cell, identity: dict[str, Any]) -> Record:
         trust="unchecked",
         reasons="",
         zero_gradient_share=sums.zero_gradient / sums.clean_correct if sums.clean_correct else None,
-        mean_delta=sums.fallen_size / sums.fallen if sums.fallen else None,
+        mean_delta=float(f"{sums.fallen_size / sums.fallen:.4g}") if sums.fallen else None,
         forward_passes=sums.forward_passes,
         backward_passes=sums.backward_passes,
         weights_sha256=model.weights_sha256,

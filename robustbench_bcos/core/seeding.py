@@ -6,7 +6,6 @@ and resuming change nothing. Drawn on the CPU, so that the device changes nothin
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ class ImageGenerator:
     """Position of each image of the batch in its dataset (not in the batch, not in the slice)."""
 
     @classmethod
-    def of(cls, seed: int, indices: Sequence[int] | torch.Tensor) -> Self:
+    def of(cls, seed: int, indices: Sequence[int] | torch.Tensor) -> "ImageGenerator":
         """Build from any sequence of dataset indices."""
         return cls(seed, tuple(int(index) for index in indices))
 

@@ -33,6 +33,6 @@ def dynamic_weights(network: nn.Module, encoded: Images, targets: Labels | None 
     leaf = encoded.detach().clone().requires_grad_()
     with explanation_mode(network), torch.enable_grad():
         logits = network(leaf)
-    chosen = logits.argmax(dim=1) if targets is None else targets
-    (weights,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), leaf)
+        chosen = logits.argmax(dim=1) if targets is None else targets
+        (weights,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), leaf)
     return DynamicWeights(weights, chosen, logits.detach())

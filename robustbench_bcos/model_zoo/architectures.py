@@ -4,13 +4,13 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.registry import Registry
+from robustbench_bcos.core.registry import Registry, unknown
 from robustbench_bcos.model_zoo.bcos_layers import BcosConv2d, LogitLayer
 from robustbench_bcos.model_zoo.norms import Affine, make_norm
 from robustbench_bcos.model_zoo.resnet import CifarResNet, Parts
@@ -24,7 +24,7 @@ BCOS_PREFIX = "bcos_"
 class PooledLinear(nn.Linear):
     """Conventional head: mean over positions, then a linear classifier."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's own name)
+    def forward(self, input: Tensor) -> Tensor:
         """Feature maps to logits."""
         return super().forward(input.mean(dim=(2, 3)))
 
@@ -108,7 +108,13 @@ def build_architecture(name: str, *, in_channels: int, classes: int, arguments: 
     for key in arguments:
         if key not in taken:
             raise RequestError(f"architecture {name!r} takes no argument {key!r}: it takes {', '.join(taken)}")
-    return builder(in_channels=in_channels, classes=classes, **arguments)
+    affine = arguments.get("norm_affine", "full")
+    if affine not in get_args(Affine):
+        raise unknown("norm_affine", str(affine), get_args(Affine))
+    try:
+        return builder(in_channels=in_channels, classes=classes, **arguments)
+    except TypeError as error:
+        raise RequestError(f"architecture {name!r} cannot be built with {dict(arguments)}: {error}") from None
 
 
 def initialise(network: nn.Module, generator: torch.Generator) -> None:

@@ -27,14 +27,14 @@ Pair = int | tuple[int, int]
 
 def unit_rows(weight: Tensor) -> Tensor:
     """Divide each filter by its 2-norm; a filter of zeros stays one, where 0/0 would poison the whole network."""
-    norms: Tensor = torch.linalg.vector_norm(weight.flatten(1), dim=1).clamp_min(torch.finfo(weight.dtype).tiny)
-    return weight / norms.view(-1, *[1] * (weight.dim() - 1))
+    norms: Tensor = torch.linalg.vector_norm(weight.flatten(1), dim=1)
+    return weight / norms.masked_fill(norms == 0, 1).view(-1, *[1] * (weight.dim() - 1))
 
 
 class UnitConv2d(nn.Conv2d):
     """A convolution without bias whose filters have norm 1."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's own name)
+    def forward(self, input: Tensor) -> Tensor:
         """Convolve with the normalised filters."""
         responses: Tensor = self._conv_forward(input, unit_rows(self.weight), None)
         return responses
@@ -43,7 +43,7 @@ class UnitConv2d(nn.Conv2d):
 class UnitLinear(nn.Linear):
     """A linear map without bias whose rows have norm 1."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's own name)
+    def forward(self, input: Tensor) -> Tensor:
         """Multiply with the normalised rows."""
         return F.linear(input, unit_rows(self.weight))
 
@@ -107,6 +107,8 @@ class BcosConv2d(AbstractBcosLayer):
         max_out: int = 1,
     ) -> None:
         super().__init__(b, max_out)
+        if out_channels % groups:
+            raise ValueError(f"expected out_channels divisible by groups, got {out_channels} and {groups}")
         self.linear = UnitConv2d(
             in_channels,
             out_channels * max_out,
@@ -169,6 +171,8 @@ class LogitLayer(nn.Module):
 
     def __init__(self, *, temperature: float | None = None, bias: float | None = None) -> None:
         super().__init__()
+        if temperature is not None and not temperature > 0:
+            raise RequestError(f"temperature must be positive, got {temperature}: leave it out for none")
         self.temperature = temperature
         self.bias = bias
 

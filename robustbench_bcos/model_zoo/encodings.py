@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from typing import ClassVar, final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import Registry
 from robustbench_bcos.core.types import Images
+
+Encoded = Float[Tensor, "image encoded_channel height width"]
 
 ENCODINGS: Registry[type["AbstractEncoding"]] = Registry("encoding")
 
@@ -24,7 +27,8 @@ class AbstractEncoding(nn.Module, ABC):
     """Whether encoded images fill [0, 1], so that the literature's attack on the encoding can be re-enacted."""
 
     @abstractmethod
-    def forward(self, images: Images) -> Images: ...
+    def forward(self, images: Images) -> Encoded:
+        """What the network takes."""
 
 
 @final
@@ -35,7 +39,7 @@ class NoEncoding(AbstractEncoding):
     channels = 3
     unit_box = True
 
-    def forward(self, images: Images) -> Images:
+    def forward(self, images: Images) -> Encoded:
         """Return the images themselves."""
         return images
 
@@ -48,7 +52,7 @@ class AddInverse(AbstractEncoding):
     channels = 6
     unit_box = True
 
-    def forward(self, images: Images) -> Images:
+    def forward(self, images: Images) -> Encoded:
         """Append the complement of each channel."""
         return torch.cat([images, 1 - images], dim=-3)
 
@@ -74,6 +78,6 @@ class Normalize(AbstractEncoding):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
-    def forward(self, images: Images) -> Images:
+    def forward(self, images: Images) -> Encoded:
         """Standardise each channel."""
         return (images - self.mean) / self.std

@@ -33,8 +33,9 @@ class DynamicLayer(nn.Module):
 @contextmanager
 def explanation_mode(model: nn.Module) -> Iterator[None]:
     """Explain ``model`` inside the ``with``; nests, and covers layers swapped in before it was entered."""
-    layers = frozenset(id(module) for module in model.modules() if isinstance(module, DynamicLayer))
-    token = _explained.set(_explained.get() | layers)
+    # The list keeps the layers alive, so that no new layer can be given the identity of one of them.
+    layers = [module for module in model.modules() if isinstance(module, DynamicLayer)]
+    token = _explained.set(_explained.get().union(map(id, layers)))
     try:
         yield
     finally:

@@ -38,7 +38,7 @@ class BatchNormUncentred2d(nn.BatchNorm2d, DynamicLayer):
 
     reduced: ClassVar[tuple[int, ...]] = (0, 2, 3)
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's own name)
+    def forward(self, input: Tensor) -> Tensor:
         """Scale by the batch's deviation in training, by the running one in evaluation."""
         assert self.running_var is not None
         variance = self.running_var
@@ -57,7 +57,7 @@ class BatchNormUncentred2d(nn.BatchNorm2d, DynamicLayer):
         self.num_batches_tracked.add_(1)
         # As in torch, no momentum means the average of all batches so far.
         share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_var.lerp_(variance, share)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), share)
 
 
 class AllNormUncentred2d(BatchNormUncentred2d):
@@ -75,7 +75,7 @@ class AllNorm2d(nn.BatchNorm3d):
     def __init__(self) -> None:
         super().__init__(1)
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's own name)
+    def forward(self, input: Tensor) -> Tensor:
         """Normalise all elements together."""
         return super().forward(input.unsqueeze(1)).squeeze(1)
 

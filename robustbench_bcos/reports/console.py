@@ -22,7 +22,9 @@ def accuracy_table(run: RunFolder) -> Table:
     for column in lines.columns:
         table.add_column(column, justify="right")
     for model, first in records.groupby("model", sort=False).first().iterrows():
-        clean = Text(_percent(first["clean_accuracy"]), style=_style(first["clean_accuracy"], records["clean_accuracy"]))
+        clean = Text(
+            _percent(first["clean_accuracy"]), style=_style(first["clean_accuracy"], records["clean_accuracy"])
+        )
         cells = [_stack(clean, _range(first["clean_correct"], first["images"]))]
         for column in lines.columns:
             value = Text(str(lines.at[model, column]), style="bold" if model in best[column] else "")

@@ -99,7 +99,8 @@ class _Training:
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimiser,
             max_lr=recipe.learning_rate,
-            total_steps=recipe.epochs * self.batches,
+            # torch divides by the length of the rise, which is 0 in a cycle of four steps.
+            total_steps=max(5, recipe.epochs * self.batches),
             pct_start=WARM_UP,
             cycle_momentum=False,
         )

@@ -77,8 +77,9 @@ class _Log:
     def __call__(self, epoch: Epoch) -> None:
         rows = pd.DataFrame([epoch])
         if epoch.number > 1 and self.file.exists():
-            before = pd.read_csv(self.file, float_precision="round_trip")
-            rows = pd.concat([before[before["number"] < epoch.number], rows])
+            # Kept as text, which no reading and writing can change.
+            before = pd.read_csv(self.file, dtype=str)
+            rows = pd.concat([before[before["number"].astype(int) < epoch.number], rows])
         rows.to_csv(self.file, index=False)
         self.then(epoch)
 
