@@ -1,5 +1,6 @@
 """What an attack is: a search that proposes one candidate per image. Whether it fools is the judge's to say."""
 
+import math
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -29,6 +30,16 @@ class Proposal(NamedTuple):
 
     candidates: Images
     trace: Trace
+
+
+def check_epsilon(epsilon: float) -> None:
+    """Refuse a radius that no ball has.
+
+    Raises:
+        ValueError: it is negative, infinite or NaN.
+    """
+    if not 0 <= epsilon < math.inf:
+        raise ValueError(f"expected a finite epsilon of at least 0, got {epsilon}")
 
 
 @runtime_checkable

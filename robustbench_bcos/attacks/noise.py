@@ -5,7 +5,7 @@ from typing import final
 
 import torch
 
-from robustbench_bcos.attacks.attack import Proposal, Trace
+from robustbench_bcos.attacks.attack import Proposal, Trace, check_epsilon
 from robustbench_bcos.attacks.balls import AbstractBall
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.seeding import ImageGenerator
@@ -33,6 +33,8 @@ class Noise:
         generator: ImageGenerator | None = None,
     ) -> Proposal:
         """Draw around each image; without a generator, image i draws as index i of seed 0."""
+        check_epsilon(epsilon)
+        images = images.detach()
         generator = generator or ImageGenerator.of(0, range(len(images)))
         candidates = images.clone()
         trace = Trace.blank(images)

@@ -1,12 +1,13 @@
 """Projected gradient ascent (Madry et al., 2018): one loop for every norm, loss and way of counting."""
 
+import math
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Literal, final, get_args
 
 import torch
 from torch import Tensor
 
-from robustbench_bcos.attacks.attack import Proposal, Trace
+from robustbench_bcos.attacks.attack import Proposal, Trace, check_epsilon
 from robustbench_bcos.attacks.balls import AbstractBall
 from robustbench_bcos.attacks.losses import Loss, ce
 from robustbench_bcos.attacks.slope import image_gradient, logit_slope
@@ -52,8 +53,10 @@ class PGD:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.restarts < 1:
             raise ValueError(f"expected steps and restarts of at least 1, got {self.steps} and {self.restarts}")
-        if self.step_size is not None and not self.step_size > 0:
+        if self.step_size is not None and not 0 < self.step_size < math.inf:
             raise ValueError(f"expected a positive step size, got {self.step_size}")
+        if self.start not in get_args(Start) or self.count not in get_args(Count):
+            raise ValueError(f"expected start in {get_args(Start)} and count in {get_args(Count)}, got {self}")
 
     def __call__(
         self,
@@ -65,6 +68,8 @@ class PGD:
         generator: ImageGenerator | None = None,
     ) -> Proposal:
         """Search the ball around each image; without a generator, image i draws as index i of seed 0."""
+        check_epsilon(epsilon)
+        images = images.detach()
         generator = generator or ImageGenerator.of(0, range(len(images)))
         search = _Search(self, classifier, images, labels, ball, epsilon)
         for restart in range(self.restarts):
@@ -97,6 +102,7 @@ class _Search:
         self.fallen = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         self.trace = Trace.blank(images)
 
+    @torch.enable_grad()
     def run(self, active: Tensor, iterates: Images) -> None:
         """One restart, from these iterates of the active images."""
         best = torch.full((len(active),), -torch.inf, dtype=torch.float64, device=active.device)
@@ -108,9 +114,11 @@ class _Search:
             if leaving.all():
                 return
             gradient = self._gradient(active, iterates, logits, wrong)
+            # What leaves is passed back with its batch, but not charged for it: counts must not depend on the batch.
+            self.trace.backward_passes[active[~leaving]] += 1
             iterates = self._step(self.images[active], iterates.detach(), gradient)
             if leaving.any():
-                active, iterates, best = active[~leaving], iterates[~leaving], best[~leaving]
+                active, iterates = active[~leaving], iterates[~leaving]
         with torch.no_grad():
             self._look(active, iterates, self.classifier(iterates), best, final=True)
 
@@ -136,7 +144,6 @@ class _Search:
     def _gradient(self, active: Tensor, iterates: Images, logits: Tensor, wrong: Flags) -> Images:
         slope = logit_slope(self.pgd.loss, logits, self.labels[active])
         gradient = image_gradient(logits, iterates, slope)
-        self.trace.backward_passes[active] += 1
         finite = gradient.isfinite()
         blind = ~finite.flatten(1).all(dim=1) | (gradient.flatten(1) == 0).all(dim=1)
         self.trace.zero_gradient[active] |= blind & ~wrong

@@ -6,14 +6,16 @@ and resuming change nothing. Drawn on the CPU, so that the device changes nothin
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
-import numpy as np
 import torch
 
 
 def generator(*key: int) -> torch.Generator:
-    """A CPU generator that depends on nothing but the key (non-negative integers)."""
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+    """A CPU generator that depends on nothing but the key."""
+    # A hash of the key as text: shorter and longer keys, and numbers beyond 32 bits, never share a stream.
+    digest = blake2b(repr(key).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,101 @@
+"""Slopes that survive the confidence of the model."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustbench_bcos.attacks.losses import LOSSES, bce, ce
+from robustbench_bcos.attacks.slope import image_gradient, logit_slope
+from tests.reference.losses import SLOPES
+
+every_loss = pytest.mark.parametrize("name", LOSSES)
+
+
+def confident(lead: float) -> tuple[Tensor, Tensor]:
+    """Float32 logits of one image with the label ``lead`` above 0 and the others below."""
+    return torch.tensor([[-1.5 * lead, lead, -1.25 * lead, -1.4 * lead]]), torch.tensor([1])
+
+
+def ordinary() -> tuple[Tensor, Tensor]:
+    """Float32 logits of six images, the label in first place and in second.
+
+    Not in third: there dlr is constant, and its slope is faint.
+    """
+    logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(4))
+    ranked = logits.argsort(dim=1, descending=True)
+    return logits, torch.cat([ranked[:3, 0], ranked[3:, 1]])
+
+
+@every_loss
+def test_a_slope_of_ordinary_size_is_autograds_to_the_last_bit(name: str) -> None:
+    logits, labels = ordinary()
+    leaf = logits.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(LOSSES[name](leaf, labels).sum(), leaf)
+    assert torch.equal(logit_slope(LOSSES[name], logits, labels), expected)
+
+
+@pytest.mark.parametrize("name", ["bce", "ce"])
+@pytest.mark.parametrize("lead", [18.0, 60.0, 100.0, 250.0])
+def test_a_faint_slope_is_exact_but_for_a_positive_factor(name: str, lead: float) -> None:
+    logits, labels = confident(lead)
+    slope = logit_slope(LOSSES[name], logits, labels)
+    expected = SLOPES[name](logits[0].double().numpy(), 1)
+    assert np.abs(expected).max() < torch.finfo(torch.float32).eps
+    assert slope.dtype == torch.float32
+    assert slope.abs().max() == 1
+    # Float32.
+    np.testing.assert_allclose(slope[0].numpy(), expected / np.abs(expected).max(), rtol=1e-6, atol=1e-6)
+
+
+def test_bce_keeps_a_slope_where_the_common_form_has_none() -> None:
+    logits, labels = confident(90.0)
+    leaf = logits.clone().requires_grad_()
+    one_hot = F.one_hot(labels, 4).float()
+    (common,) = torch.autograd.grad(F.binary_cross_entropy_with_logits(leaf, one_hot), leaf)
+    assert (common == 0).all()
+    assert logit_slope(bce, logits, labels)[0].tolist() == pytest.approx([0, -1, 0, 0], abs=1e-9)
+
+
+@every_loss
+def test_multiplying_a_loss_keeps_the_slopes_direction(name: str) -> None:
+    logits, labels = ordinary()
+    slope = logit_slope(LOSSES[name], logits, labels)
+    scaled = logit_slope(lambda logits, labels: 1e-30 * LOSSES[name](logits, labels), logits, labels)
+    torch.testing.assert_close(F.normalize(scaled), F.normalize(slope), rtol=1e-5, atol=1e-6)  # float32
+
+
+def test_beyond_float64_the_slope_is_exactly_zero() -> None:
+    logits, labels = confident(2000.0)
+    for loss in (bce, ce):
+        assert (logit_slope(loss, logits, labels) == 0).all()
+
+
+@every_loss
+def test_a_faint_image_leaves_its_neighbour_alone(name: str) -> None:
+    faint, _ = confident(60.0)
+    plain = torch.tensor([[0.5, -0.25, 1.0, 0.75]])
+    together = logit_slope(LOSSES[name], torch.cat([faint, plain]), torch.tensor([1, 3]))
+    assert torch.equal(together[1:], logit_slope(LOSSES[name], plain, torch.tensor([3])))
+    assert torch.equal(together[:1], logit_slope(LOSSES[name], faint, torch.tensor([1])))
+
+
+@every_loss
+def test_slope_and_gradient_together_are_the_derivative_of_the_loss(
+    name: str, net: nn.Module, images: Tensor, labels: Tensor
+) -> None:
+    images.requires_grad_()
+    logits = net(images)
+    gradient = image_gradient(logits, images, logit_slope(LOSSES[name], logits, labels))
+    (expected,) = torch.autograd.grad(LOSSES[name](net(images), labels).sum(), images)
+    torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-14)
+    assert images.grad is None
+
+
+def test_a_network_without_gradient_gives_zeros(images: Tensor) -> None:
+    slope = torch.ones(len(images), 7, dtype=torch.float64)
+    images.requires_grad_()
+    constant = torch.zeros_like(slope).requires_grad_()
+    for logits in (torch.zeros_like(slope), constant * 2):
+        assert torch.equal(image_gradient(logits, images, slope), torch.zeros_like(images))

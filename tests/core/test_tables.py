@@ -1,0 +1,102 @@
+"""TOML tables are checked as they are read, and what is wrong with them is said in one sentence."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import Field, ValidationError
+
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.tables import Table, parse_table, read_table
+
+
+class Wheel(Table):
+    spokes: int
+    tyre: str = Field(default="", pattern="^[A-Z]*$")
+
+
+class Bicycle(Table):
+    frame: str
+    gears: int = Field(default=1, gt=0)
+    front: Wheel
+    rear: Wheel | None = None
+
+
+WHOLE = 'frame = "steel"\ngears = 21\n[front]\nspokes = 32\n'
+
+
+def refusal(directory: Path, content: str | bytes) -> str:
+    file = directory / "bicycle.toml"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(RequestError) as caught:
+        read_table(Bicycle, file)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(file) in message
+    return message
+
+
+def test_a_table_that_fits_is_read_with_its_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "bicycle.toml"
+    file.write_text(WHOLE, encoding="utf-8")
+    assert read_table(Bicycle, file) == Bicycle(frame="steel", gears=21, front=Wheel(spokes=32))
+
+
+def test_tables_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Wheel(spokes=3).spokes = 4
+
+
+@pytest.mark.parametrize(
+    ("addition", "said"),
+    [
+        ("gear = 3\n", "'gear': did you mean 'gears'? choose from frame, front, gears, rear"),
+        ("bell = true\n", "'bell': choose from frame, front, gears, rear"),
+    ],
+    ids=["near", "far"],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_one(tmp_path: Path, addition: str, said: str) -> None:
+    assert refusal(tmp_path, addition + WHOLE).endswith(said)
+
+
+def test_an_unknown_key_of_an_inner_table_is_compared_with_that_tables_keys(tmp_path: Path) -> None:
+    said = "'front.spoke': did you mean 'front.spokes'? choose from front.spokes, front.tyre"
+    assert refusal(tmp_path, WHOLE + "spoke = 3\n").endswith(said)
+    said = "'rear.tire': did you mean 'rear.tyre'? choose from rear.spokes, rear.tyre"
+    assert refusal(tmp_path, WHOLE + "[rear]\nspokes = 28\ntire = 'A'\n").endswith(said)
+
+
+def test_a_value_of_the_wrong_type_is_refused_with_key_and_value(tmp_path: Path) -> None:
+    message = refusal(tmp_path, WHOLE.replace("21", "'many'"))
+    assert "gears: input should be a valid integer" in message
+    assert message.endswith("got 'many'")
+
+
+def test_a_value_out_of_range_is_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path, WHOLE.replace("21", "0")).endswith("gears: input should be greater than 0, got 0")
+
+
+def test_what_was_expected_is_quoted_as_it_is(tmp_path: Path) -> None:
+    assert "front.tyre: string should match pattern '^[A-Z]*$', got 'x'" in refusal(tmp_path, WHOLE + "tyre = 'x'\n")
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "gears = 3\n[front]\nspokes = 1\n").endswith("frame: field required")
+    assert refusal(tmp_path, "frame = 'oak'\n[front]\n").endswith("front.spokes: field required")
+
+
+@pytest.mark.parametrize(
+    "content", ["frame = \n", "frame = 'a'\nframe = 'b'\n", "[front", b"frame = '\xff'\n", b"\x00"], ids=repr
+)
+def test_what_is_not_toml_is_refused(tmp_path: Path, content: str | bytes) -> None:
+    assert "is not a readable TOML file" in refusal(tmp_path, content)
+
+
+def test_a_file_that_is_not_there_or_is_a_folder_is_refused(tmp_path: Path) -> None:
+    for place in (tmp_path / "none.toml", tmp_path):
+        with pytest.raises(RequestError, match=f"^{place} is not a readable TOML file"):
+            read_table(Bicycle, place)
+
+
+def test_values_that_come_from_elsewhere_are_blamed_on_their_origin() -> None:
+    with pytest.raises(RequestError, match=r"^the command line: gears: .*, got -1$"):
+        parse_table(Bicycle, {"frame": "a", "gears": -1, "front": {"spokes": 2}}, "the command line")
