@@ -26,7 +26,11 @@ def list_models(zoo: Folders = None) -> None:
     """Every model, with what it was trained on and its clean accuracy."""
     from robustbench_bcos.model_zoo.cards import Zoo
 
-    table = Table("model", "family", "architecture", "training", "dataset", "clean %")
+    table = Table(pad_edge=False)
+    # In a narrow terminal a name is what one needs whole, to type it.
+    table.add_column("model", no_wrap=True)
+    for column in ("family", "architecture", "training", "dataset", "clean %"):
+        table.add_column(column, overflow="fold")
     for name, (card, _) in sorted(Zoo(zoo or ()).entries.items()):
         clean = card.clean_accuracy
         percent = "" if clean is None else f"{100 * clean.correct / clean.total:.1f}"

@@ -18,9 +18,9 @@ def accuracy_table(run: RunFolder) -> Table:
     lines = wide_table(records, lambda record: _percent(record["robust_accuracy_worst"]))
     intervals = wide_table(records, lambda record: _range(record["worst_correct"], record["images"]))
     best = _best(records)
-    table.add_column("clean", justify="right")
-    for column in lines.columns:
-        table.add_column(column, justify="right")
+    for column in ("clean", *lines.columns):
+        # Folded where the terminal is narrow: Rich would cut digits off.
+        table.add_column(column, justify="right", overflow="fold")
     for model, first in records.groupby("model", sort=False).first().iterrows():
         clean = Text(
             _percent(first["clean_accuracy"]), style=_style(first["clean_accuracy"], records["clean_accuracy"])
