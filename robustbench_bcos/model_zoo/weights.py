@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -101,7 +102,10 @@ def _read_safetensors(file: Path) -> Tensors:
 
 def _read_state_dict(file: Path) -> Tensors:
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # torch warns of pickles it then refuses; the refusal says it better.
+            warnings.simplefilter("ignore")
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise RequestError(
             f"weights {file} hold more than tensors, and programs in a checkpoint are not run: "

@@ -157,6 +157,18 @@ class TestCards:
         with pytest.raises(RequestError, match=f"^weights {file} have SHA-256 .*, expected"):
             load_model("mine", zoo=tmp_path)
 
+    def test_the_card_and_not_the_name_of_the_file_says_its_format(self, tmp_path: Path, network: nn.Module) -> None:
+        for file, kind in [("unused.pt", "state_dict"), ("mine.safetensors", "safetensors")]:
+            odd = (tmp_path / file).rename(tmp_path / "mine.odd")
+            for written in ("state_dict", "safetensors"):
+                weights = {"file": "mine.odd", "sha256": sha256_of(odd), "format": written}
+                self.write_card(tmp_path, sha256="", weights=weights)
+                if written == kind:
+                    load_model("mine", zoo=tmp_path)
+                else:
+                    with pytest.raises(RequestError, match=f"^weights {odd} "):
+                        load_model("mine", zoo=tmp_path)
+
     def test_weights_that_are_gone_are_refused(self, tmp_path: Path, network: nn.Module) -> None:
         (tmp_path / "mine.safetensors").unlink()
         with pytest.raises(RequestError, match=f"^weights {tmp_path}/mine.safetensors cannot be read"):

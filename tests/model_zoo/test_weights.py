@@ -69,7 +69,7 @@ def refusal(file: Path, sha256: str | None = None) -> str:
     assert message.startswith(f"weights {file}")
     assert "\n" not in message
     assert ": " in message, "no remedy"
-    assert "()" not in message, "no reason"
+    assert " ()" not in message, "no reason"
     return message
 
 

@@ -1,0 +1,171 @@
+"""What is asked for: flags over suite over defaults, and every name and number checked without data or models."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import ValidationError
+
+from robustbench_bcos.attacks import pgd
+from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.attacks.losses import LOSSES
+from robustbench_bcos.bench import config as configuration
+from robustbench_bcos.bench.config import CHOICES, RunConfig, load_suite, make_config, suite_names
+from robustbench_bcos.core.errors import RequestError
+
+SUITE = 'description = "mine"\nnorm = ["linf"]\neps = ["8/255", "16/255"]\nsteps = [20, 100]\nlimit = 7\n'
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    return written(tmp_path, SUITE)
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "mine.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def refusal(flags: dict[str, Any], suite: Path | None = None) -> str:
+    with pytest.raises(RequestError) as caught:
+        make_config(flags, None if suite is None else str(suite))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# Precedence
+
+
+def test_without_flags_the_defaults_hold() -> None:
+    config = make_config({})
+    assert config == RunConfig()
+    assert (config.dataset, config.norm, config.eps, config.steps) == ("digits", ("l2",), ("0.5",), (20,))
+    assert (config.loss, config.count, config.start, config.space) == (("auto",), "any", "image", "image")
+    assert (config.restarts, config.step_size, config.limit, config.seed) == ((1,), None, None, 0)
+
+
+def test_a_suite_overrides_the_defaults_and_flags_override_the_suite(suite: Path) -> None:
+    config = make_config({"eps": ("4/255",), "limit": 3, "seed": 5}, str(suite))
+    assert (config.eps, config.limit, config.seed) == (("4/255",), 3, 5)
+    assert (config.norm, config.steps) == (("linf",), (20, 100))
+    assert (config.loss, config.restarts) == (("auto",), (1,))
+    assert make_config({}, str(suite)).limit == 7
+
+
+def test_flags_that_were_not_given_override_nothing(suite: Path) -> None:
+    absent: dict[str, Any] = {"norm": (), "eps": (), "limit": None, "argument": {}, "zoo": (), "device": None}
+    assert make_config(absent, str(suite)) == make_config({}, str(suite))
+    assert make_config(absent) == RunConfig()
+
+
+def test_a_seed_of_zero_is_a_flag_that_was_given() -> None:
+    assert make_config({"seed": 0, "limit": 1}).seed == 0
+    assert "limit" in refusal({"limit": 0})
+
+
+def test_a_configuration_cannot_be_changed_afterwards() -> None:
+    with pytest.raises(ValidationError):
+        make_config({}).seed = 1
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_every_packaged_suite_makes_a_configuration(name: str) -> None:
+    suite = load_suite(name)
+    assert suite.description
+    config = make_config({}, name)
+    assert (config.norm, config.eps, config.steps) == (suite.norm, suite.eps, suite.steps)
+
+
+# Names
+
+
+def test_names_are_those_of_what_can_be_had() -> None:
+    # The configuration is read without torch, so it has to repeat them.
+    assert set(CHOICES["norm"]) == set(BALLS)
+    assert set(CHOICES["loss"]) == {"auto", *LOSSES}
+    assert CHOICES["start"] == get_args(configuration.Start) == get_args(pgd.Start)
+    assert CHOICES["count"] == get_args(configuration.Count) == get_args(pgd.Count)
+    assert CHOICES["space"] == get_args(configuration.Space)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in CHOICES.items() for name in names])
+def test_every_choice_is_accepted_and_a_slip_of_the_pen_is_helped(kind: str, name: str) -> None:
+    several = isinstance(getattr(RunConfig(), kind), tuple)
+    value: Any = (name,) if several else name
+    assert getattr(make_config({kind: value}), kind) == value
+    slip = name[:-1] + "0"
+    said = refusal({kind: (name, slip) if several else slip})
+    assert said.startswith(f"unknown {kind} {slip!r}: did you mean ")
+    assert all(choice in said for choice in CHOICES[kind])
+
+
+@pytest.mark.parametrize("kind", CHOICES)
+def test_a_value_that_is_no_name_is_refused_too(kind: str) -> None:
+    assert refusal({kind: 5}).startswith(f"unknown {kind} '5': choose from ")
+
+
+def test_an_unknown_suite_is_helped_and_a_missing_file_named(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="unknown suite 'tables': did you mean 'tables-l2'"):
+        load_suite("tables")
+    with pytest.raises(RequestError, match=r"nothere\.toml is not a readable TOML file"):
+        load_suite(str(tmp_path / "nothere.toml"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("limit", "limmit"), "did you mean 'limit'"),
+        (('["linf"]', '["lnf"]'), "unknown norm 'lnf'"),
+        (('norm = ["linf"]', ""), "mine.toml: norm: field required"),
+        (('"8/255"', '"8/-255"'), "--eps"),
+        (("steps = [20", "steps = [0"), "--steps 0 must be at least 1"),
+        (("[20, 100]", '["many"]'), "mine.toml: steps"),
+        (("description", "["), "not a readable TOML file"),
+    ],
+)
+def test_a_suite_that_does_not_fit_is_refused(tmp_path: Path, change: tuple[str, str], said: str) -> None:
+    assert said in refusal({}, written(tmp_path, SUITE.replace(*change)))
+
+
+# Numbers
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"eps": ("-1",)}, "--eps '-1' must be finite and not negative"),
+        ({"eps": ("0.5", "nan")}, "--eps 'nan' must be finite and not negative"),
+        ({"eps": ("inf",)}, "--eps 'inf' must be finite"),
+        ({"eps": ("abc",)}, "--eps 'abc' is not a number"),
+        ({"eps": ("8/0",)}, "--eps '8/0' is not a number"),
+        ({"eps": ("8//255",)}, "--eps '8//255' is not a number"),
+        ({"steps": (20, 0)}, "--steps 0 must be at least 1"),
+        ({"steps": ("x",)}, "steps.0"),
+        ({"steps": (2.5,)}, "steps.0"),
+        ({"restarts": (0,)}, "--restarts 0 must be at least 1"),
+        ({"step_size": "0"}, "--step-size 0 must be positive"),
+        ({"step_size": "-0.1"}, "--step-size '-0.1' must be finite and not negative"),
+        ({"step_size": "x"}, "--step-size 'x' is not a number"),
+        ({"limit": 0}, "limit"),
+        ({"seed": -1}, "seed"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"threads": 0}, "threads"),
+        ({"colour": "red"}, "unknown key of the request 'colour'"),
+    ],
+)
+def test_a_value_that_cannot_be_carried_out_is_named(flags: dict[str, Any], said: str) -> None:
+    assert said in refusal(flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"weights": Path("w.pt")}, "--weights and --architecture belong together"),
+        ({"architecture": "resnet8"}, "--weights and --architecture belong together"),
+        ({"encoding": "none"}, "--encoding and --argument describe --weights"),
+        ({"argument": {"b": 1.5}}, "--encoding and --argument describe --weights"),
+    ],
+)
+def test_options_that_would_say_nothing_alone_are_refused(flags: dict[str, Any], said: str) -> None:
+    assert said in refusal(flags)

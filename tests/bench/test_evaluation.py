@@ -1,0 +1,145 @@
+"""``evaluate``: the command line's rows for what is in memory, which it leaves as it was."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+import robustbench_bcos
+from robustbench_bcos.bench.evaluation import evaluate
+from robustbench_bcos.bench.records import COLUMNS
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.data.digits import Digits
+from robustbench_bcos.data.slices import Slice
+from tests.bench.tiny_zoo import measure, tiny_plan
+
+IMAGES, LABELS, _ = Slice.of(Digits("test"), 24).batch(0, 24)
+
+
+class Small(nn.Module):
+    """Everything that training and evaluation do differently, and logits that depend on every pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.drop = nn.Dropout(0.5)
+        self.readout = nn.Linear(3 * 8 * 8, 10)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            self.readout.weight.copy_(torch.randn(10, 192, generator=generator))
+            self.readout.bias.zero_()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.readout(self.drop(self.norm(images)).flatten(1))
+
+
+def refusal(*arguments: Any, **options: Any) -> str:
+    with pytest.raises(RequestError) as caught:
+        evaluate(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def own_labels(model: nn.Module) -> Tensor:
+    with torch.no_grad():
+        return model.eval()(IMAGES).argmax(dim=1)
+
+
+def test_rows_are_those_of_a_run_on_the_same_images(tiny_zoo: Path) -> None:
+    # Another name for the images is all that may differ. (Noise would: it belongs to an image's place in its dataset.)
+    own = ["dataset", "slice"]
+    options: dict[str, Any] = {"steps": (4, 6), "count": "last", "step_size": "0.4", "seed": 5}
+    there = measure(tiny_plan(tiny_zoo, model=("digits-bcos-b2",), limit=24, eps=("1.5", "1/4"), **options))
+    here = evaluate("digits-bcos-b2", IMAGES, LABELS, "l2", ["1.5", "1/4"], device="cpu", **options)
+    assert len(here) == 4
+    pd.testing.assert_frame_equal(here.drop(columns=own), there.drop(columns=own), check_exact=True)
+    assert here["robust_correct"].nunique() > 1
+
+
+def test_ones_own_model_is_attacked_like_the_zoos(tiny_zoo: Path) -> None:
+    # The loss on its card is not known of a bare module, and neither are its family and training.
+    model = robustbench_bcos.load_model("tiny-bcos", zoo=tiny_zoo)
+    own = evaluate(model, IMAGES, LABELS, "l2", 0.25, loss="bce", steps=4, name="tiny-bcos", device="cpu")
+    carded = measure(tiny_plan(tiny_zoo, model=("tiny-bcos",), limit=24, eps=("0.25",), steps=(4,)))
+    same = ["model", "parameters", "images", "epsilon", "loss", "clean_correct", "robust_correct", "forward_passes"]
+    pd.testing.assert_frame_equal(own[same], carded[same])
+    assert own[["family", "training", "architecture"]].iloc[0].tolist() == ["unknown", "unknown", "ImageClassifier"]
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = Small().train()
+    model.readout.bias.requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    evaluate(model, IMAGES, LABELS, "l2", 0.5, steps=2)
+    assert all(module.training for module in model.modules())
+    assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == flags
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_model_in_training_mode_is_evaluated_in_evaluation_mode() -> None:
+    labels = own_labels(Small())
+    rows = [evaluate(model, IMAGES, labels, "l2", 0.5, steps=2) for model in (Small().train(), Small().eval())]
+    pd.testing.assert_frame_equal(*rows)
+    assert rows[0]["clean_accuracy"].item() == 1.0
+
+
+def test_images_labels_and_the_global_generator_are_left_as_they_were() -> None:
+    model, images, labels = Small(), IMAGES.clone().requires_grad_(), LABELS.clone()
+    state = torch.random.get_rng_state()
+    evaluate(model, images, labels, "linf", "8/255", steps=2, start="random")
+    assert torch.equal(images, IMAGES)
+    assert torch.equal(labels, LABELS)
+    assert images.grad is None
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.is_grad_enabled()
+
+
+def test_rows_have_the_columns_of_results_csv_one_for_each_cell() -> None:
+    table = evaluate(Small(), IMAGES, LABELS, ["l2", "linf"], ["8/255", 0.25], steps=[1, 2], restarts=1)
+    assert tuple(table.columns) == COLUMNS
+    assert table[["norm", "eps", "steps"]].to_numpy().tolist() == [
+        [norm, eps, steps] for norm in ("l2", "linf") for eps in ("8/255", "0.25") for steps in (1, 2)
+    ]
+    assert set(table["model"]) == {"Small"}
+    assert set(table["dataset"]) == {"memory"}
+
+
+@pytest.mark.parametrize("eps", [0.5, "0.5", [0.5], ("0.5",), np.float64(0.5)])
+def test_a_radius_may_be_a_number_or_text_alone_or_in_a_list(eps: Any) -> None:
+    table = evaluate(Small(), IMAGES, LABELS, "l2", eps, steps=1)
+    assert table[["eps", "epsilon"]].to_numpy().tolist() == [["0.5", 0.5]]
+
+
+@pytest.mark.parametrize("model", [Small(), "digits-natural"])
+def test_a_row_can_be_given_a_name(model: nn.Module | str) -> None:
+    assert evaluate(model, IMAGES, LABELS, "l2", 0.5, steps=1, name="mine")["model"].tolist() == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "said"),
+    [
+        ((Small(), IMAGES, LABELS, "l3", 0.5), {}, "unknown norm 'l3': did you mean 'l2'"),
+        ((Small(), IMAGES, LABELS, "linf", 8.0), {}, "did you mean 8/255?"),
+        ((Small(), IMAGES, LABELS, "l2", -1.0), {}, "must be finite and not negative"),
+        ((Small(), IMAGES, LABELS, "l2", 0.5), {"steps": 0}, "at least 1"),
+        ((Small(), IMAGES, LABELS, "l2", 0.5), {"limit": 3}, "unknown option 'limit'"),
+        ((Small(), IMAGES, LABELS, "l2", 0.5), {"stepsize": 3}, "did you mean 'step_size'"),
+        ((Small(), IMAGES, LABELS, "l2", 0.5), {"space": "encoded"}, "has no encoding"),
+        ((Small(), IMAGES, LABELS + 1, "l2", 0.5), {}, "labels must be one class from 0 to 9"),
+        ((Small(), IMAGES * 255, LABELS, "l2", 0.5), {}, "values in [0, 1]"),
+        ((Small(), IMAGES[:, :1].expand(-1, 4, -1, -1)[:, :3].flip(0) * 2, LABELS, "l2", 0.5), {}, "[0, 1]"),
+        (("digits-*", IMAGES, LABELS, "l2", 0.5), {}, "evaluate one at a time"),
+        (("digits-naturl", IMAGES, LABELS, "l2", 0.5), {}, "did you mean 'digits-natural'"),
+        (("digits-natural", IMAGES[:, :, :4], LABELS, "l2", 0.5), {}, "takes images of 8x8 pixels"),
+    ],
+)
+def test_what_cannot_be_carried_out_is_refused_in_a_sentence(
+    arguments: Any, options: dict[str, Any], said: str
+) -> None:
+    assert said in refusal(*arguments, **options)

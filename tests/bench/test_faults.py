@@ -1,0 +1,268 @@
+"""Whatever happens to a run, the same command ends with the bytes of a run to which nothing happened."""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from robustbench_bcos.bench.store import Store
+from tests.bench.tiny_zoo import NAMES
+from tests.cli.command_line import call, succeed
+
+EXPORTS = ("results.csv", "table_l2.csv", "table_linf.csv")
+OPTIONS = "--norm l2,linf --eps 0.1 --steps 2,4 --limit 20 --batch-size 6 --start random --quiet"
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing in it may be caught."""
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def command(tiny_zoo: Path) -> list[str]:
+    """8 cells of 4 batches, without the folder they go to."""
+    return ["run", *OPTIONS.split(), "--zoo", str(tiny_zoo), "--model", ",".join(NAMES), "--out"]
+
+
+@pytest.fixture(scope="module")
+def whole(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    succeed(*command, folder)
+    return folder
+
+
+def same_bytes(folder: Path, whole: Path) -> None:
+    for name in EXPORTS:
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def sessions(folder: Path) -> int:
+    return len(json.loads((folder / "run.json").read_text(encoding="utf-8"))["sessions"])
+
+
+def committed(folder: Path) -> int:
+    """Batches on the disk."""
+    try:
+        with closing(sqlite3.connect(f"file:{folder / 'run.sqlite'}?mode=ro", uri=True)) as database:
+            return int(database.execute("SELECT COUNT(*) FROM timings").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+
+
+# Another process
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Processes inherit whether SIGINT is ignored, which a shell decides for what runs in its background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def start(arguments: list[Any]) -> "subprocess.Popen[str]":
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, "-m", "robustbench_bcos", *map(str, arguments)]
+    return subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_until(process: "subprocess.Popen[str]", happened: Callable[[], bool]) -> None:
+    while not happened():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+
+
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
+    command: list[str], whole: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    for batches in (1, 10):
+        process = start([*command, folder])
+        wait_until(process, lambda: committed(folder) >= batches)  # noqa: B023 (called at once)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert not (folder / "results.csv").exists()
+    succeed(*command, folder)
+    same_bytes(folder, whole)
+    assert sessions(folder) == 3
+    assert sessions(whole) == 1
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupted_run_says_how_to_continue_and_another_process_is_refused_meanwhile(
+    command: list[str], whole: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    # Slow enough to be caught in the middle: each image of this one withstands many steps.
+    slow = [*command, folder, "--eps", "0", "--steps", "2000", "--batch-size", "1"]
+    process = start(slow)
+    try:
+        wait_until(process, lambda: committed(folder) >= 1)
+        before = (folder / "run.json").read_bytes()
+        second = call(*slow)
+        assert second.code == 2
+        assert second.err == (
+            f"error: run {folder} is in use by another process: wait for it, or choose another --out\n"
+        )
+        assert (folder / "run.json").read_bytes() == before
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert out == ""
+    assert err.startswith("interrupted after ")
+    assert err.endswith(f"images; repeat the same command to continue in {folder}\n")
+    assert err.count("\n") == 1
+    assert committed(folder) > 0
+
+
+# At every moment
+
+
+def dying(number: int, how: str) -> Callable[..., None]:
+    """``Store._insert``, whose call of that number is the last thing that this session does."""
+    calls, insert = itertools.count(1), Store._insert
+
+    def replacement(store: Store, table: str, rows: Iterable[Any]) -> None:
+        last = next(calls) == number
+        rows = list(rows)
+        if last and how == "within":
+            rows = rows[: len(rows) // 2]
+        if not last or how != "before":
+            insert(store, table, rows)
+        if last:
+            raise Killed
+
+    return replacement
+
+
+@pytest.mark.parametrize("how", ["before", "within", "after"])
+def test_sessions_that_all_die_get_there_in_the_end(
+    how: str, command: list[str], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    for number in itertools.count(1, step=3):
+        with monkeypatch.context() as fatal:
+            fatal.setattr(Store, "_insert", dying(number, how))
+            with suppress(Killed):
+                succeed(*command, folder)
+                break
+        assert not (folder / "results.csv").exists()
+    same_bytes(folder, whole)
+    assert sessions(folder) > 5
+
+
+def test_a_session_that_dies_while_it_writes_its_files_is_repeated(
+    command: list[str], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    replace = os.replace
+    for number in range(1, 6):
+        for name in EXPORTS:
+            (folder / name).unlink(missing_ok=True)
+        calls = itertools.count(1)
+
+        def die(source: Any, target: Any, calls: Iterator[int] = calls, number: int = number) -> None:
+            if next(calls) == number:
+                raise Killed
+            replace(source, target)
+
+        with monkeypatch.context() as fatal:
+            fatal.setattr(os, "replace", die)
+            with pytest.raises(Killed):
+                call(*command, folder)
+        succeed(*command, folder)
+        same_bytes(folder, whole)
+
+
+def test_batches_of_another_size_may_finish_what_was_begun(
+    command: list[str], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    with monkeypatch.context() as fatal:
+        fatal.setattr(Store, "_insert", dying(20, "within"))
+        with pytest.raises(Killed):
+            call(*command, folder)
+    succeed(*command, folder, "--batch-size", 9)
+    same_bytes(folder, whole)
+
+
+# Disks
+
+
+def test_a_damaged_store_is_refused_and_left_alone(command: list[str], whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    file = folder / "run.sqlite"
+    damaged = file.read_bytes()[:9000]
+    file.write_bytes(damaged)
+    for arguments in ([*command, folder], ["report", folder]):
+        outcome = call(*arguments)
+        assert outcome.code == 2
+        assert outcome.err.startswith(f"error: {file} is damaged (")
+        assert outcome.err.count("\n") == 1
+    assert file.read_bytes() == damaged
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 256 kB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a small disk cannot be mounted here: it takes Linux and root")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_run_goes_on_when_a_full_disk_gets_more_room(command: list[str], whole: Path, small_disk: Path) -> None:
+    folder, ballast = small_disk / "run", small_disk / "ballast"
+    refused = 0
+    # A little more room each time, so that the disk is full at one moment after another.
+    for room in range(0, 256, 12):
+        ballast.unlink(missing_ok=True)
+        status = os.statvfs(small_disk)
+        ballast.write_bytes(bytes(max(0, status.f_bavail * status.f_frsize - room * 1024)))
+        outcome = call(*command, folder)
+        if outcome.code == 0:
+            break
+        refused += 1
+        assert outcome.code == 2
+        assert outcome.out == ""
+        assert "is full: free some space, then repeat the command to continue\n" in outcome.err
+        assert outcome.err.startswith("error: the disk of ")
+        assert outcome.err.count("\n") == 1
+        assert not list(small_disk.rglob("*.partial"))
+    assert refused > 3
+    same_bytes(folder, whole)
+
+
+def test_a_disk_that_takes_no_writing_is_named(command: list[str], small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    outcome = call(*command, small_disk / "run")
+    assert outcome.code == 2
+    assert outcome.err == (
+        f"error: {small_disk / 'run'} cannot be written (Read-only file system): choose another folder\n"
+    )

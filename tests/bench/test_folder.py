@@ -1,0 +1,155 @@
+"""The run folder: one process at a time, one configuration, and files that are whole or not there."""
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from robustbench_bcos.bench.folder import CONFIGURATION, DATABASE, LOCK, opened, read_description, write_text
+from robustbench_bcos.core.errors import RequestError
+
+IDENTITY: dict[str, Any] = {"cells": [{"model": "net", "epsilon": 8 / 255, "step_size": None}], "seed": 0}
+SESSION = {"started": "now"}
+
+
+def refusal(folder: Path, identity: dict[str, Any] = IDENTITY) -> str:
+    with pytest.raises(RequestError) as caught, opened(folder, identity, SESSION):
+        pass
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_every_session_is_added_to_one_identity(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "run"
+    for number in range(3):
+        with opened(folder, IDENTITY, {"started": number}) as held:
+            assert held == folder
+    assert read_description(folder) == {"identity": IDENTITY, "sessions": [{"started": n} for n in range(3)]}
+
+
+def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    with opened(tmp_path / "run", IDENTITY, SESSION):
+        before = content(tmp_path / "run")
+        assert "is in use by another process: wait for it, or choose another --out" in refusal(tmp_path / "run")
+        assert content(tmp_path / "run") == before
+    with opened(tmp_path / "run", IDENTITY, SESSION):
+        pass
+
+
+@pytest.mark.parametrize("error", [RuntimeError, RequestError, KeyboardInterrupt])
+def test_a_folder_is_let_go_whatever_happens_in_it(tmp_path: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), opened(tmp_path, IDENTITY, SESSION):
+        raise error
+    with opened(tmp_path, IDENTITY, SESSION):
+        assert len(read_description(tmp_path)["sessions"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": 1}, "seed is 0 there and 1 here"),
+        ({"images": 3}, "images is null there and 3 here"),
+        ({"cells": [{"model": "net", "epsilon": 4 / 255, "step_size": None, "more": "x" * 99}]}, "other cells"),
+    ],
+)
+def test_another_configuration_is_told_apart_by_what_differs(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    with opened(tmp_path, IDENTITY, SESSION):
+        pass
+    before = content(tmp_path)
+    message = refusal(tmp_path, IDENTITY | changes)
+    assert f"belongs to another configuration ({said}): choose another --out" in message
+    assert content(tmp_path) == before
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("chapter one", encoding="utf-8")
+    assert "holds other things (thesis.tex) and is not a run" in refusal(tmp_path)
+    assert content(tmp_path) == {"thesis.tex": b"chapter one"}
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("file", "is a file: choose a folder"),
+        ("file/run", "cannot be written (Not a directory)"),
+        ("file/run/deeper", "cannot be written (Not a directory)"),
+        ("n" * 300, "cannot be written (File name too long)"),
+    ],
+)
+def test_a_place_that_cannot_be_a_folder_is_refused(tmp_path: Path, place: str, said: str) -> None:
+    (tmp_path / "file").write_text("precious", encoding="utf-8")
+    assert said in refusal(tmp_path / place)
+    assert content(tmp_path) == {"file": b"precious"}
+
+
+@pytest.mark.parametrize("left", [[], [LOCK], [LOCK, CONFIGURATION + ".partial"]])
+def test_a_run_killed_before_it_had_a_configuration_is_begun_again(tmp_path: Path, left: list[str]) -> None:
+    for name in left:
+        (tmp_path / name).write_text('{"identity": {"cel' if "partial" in name else "", encoding="utf-8")
+    with opened(tmp_path, IDENTITY, SESSION):
+        assert read_description(tmp_path)["sessions"] == [SESSION]
+    assert set(content(tmp_path)) <= {LOCK, CONFIGURATION}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"identity": {}}', "\x00\x01"])
+def test_a_damaged_configuration_is_named_and_left_alone(tmp_path: Path, text: str) -> None:
+    (tmp_path / CONFIGURATION).write_text(text, encoding="utf-8")
+    assert "run.json is damaged" in refusal(tmp_path)
+    assert (tmp_path / CONFIGURATION).read_text(encoding="utf-8") == text
+
+
+def test_what_is_not_a_run_is_not_read_as_one(tmp_path: Path) -> None:
+    (tmp_path / DATABASE).touch()
+    with pytest.raises(RequestError, match=r"is not a run: it has no run\.json; give a folder that `run` has written"):
+        read_description(tmp_path)
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    for text in ("first\n", "ä, second\n"):
+        write_text(tmp_path / "results.csv", text)
+        assert content(tmp_path) == {"results.csv": text.encode()}
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "is full: free some space, then repeat the command to continue"),
+        (errno.EDQUOT, "is full: free some space, then repeat the command to continue"),
+        (errno.EROFS, "cannot be written (Read-only file system): choose another folder"),
+    ],
+)
+def test_a_disk_that_fails_half_way_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
+) -> None:
+    write_text(tmp_path / "results.csv", "old\n")
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(RequestError) as caught:
+        write_text(tmp_path / "results.csv", "new\n")
+    assert said in str(caught.value)
+    assert content(tmp_path) == {"results.csv": b"old\n"}
+
+
+def test_a_first_session_that_found_the_disk_full_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "replace", fail)
+        assert "free some space" in refusal(tmp_path / "run")
+    with opened(tmp_path / "run", IDENTITY, SESSION) as folder:
+        assert json.loads((folder / CONFIGURATION).read_text(encoding="utf-8"))["sessions"] == [SESSION]

@@ -1,0 +1,243 @@
+"""The plan: everything is checked before the first attack, and the identity holds what decides the numbers."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustbench_bcos.bench.plan import Plan, check_model, choose_device, portable_name
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.data.memory import InMemory
+from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.model_zoo.models import own_model
+from tests.bench.tiny_zoo import NAMES, tiny_plan
+
+
+class Own(nn.Module):
+    """Four logits that are what a function makes of the images."""
+
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, images: Tensor) -> Any:
+        return self.function(images)
+
+
+def good(images: Tensor) -> Tensor:
+    return images.flatten(1)[:, :4]
+
+
+def raising(error: Exception) -> Callable[[Tensor], Any]:
+    def function(images: Tensor) -> Any:
+        raise error
+
+    return function
+
+
+def check(function: Callable[[Tensor], Any], **changes: Any) -> None:
+    images = torch.rand(3, 3, 6, 5, generator=torch.Generator().manual_seed(0))
+    chosen = Slice.of(InMemory(images, torch.tensor([0, 1, 2]), classes=4))
+    model = own_model("mine", Own(function))._replace(**changes)
+    check_model(model, chosen, device="cpu", space="image")
+
+
+def refusal(zoo: Path, **flags: Any) -> str:
+    with pytest.raises(RequestError) as caught:
+        tiny_plan(zoo, **flags)
+    return str(caught.value)
+
+
+# Models
+
+
+def test_a_model_is_found_by_name_by_glob_and_once(tiny_zoo: Path) -> None:
+    plan = tiny_plan(tiny_zoo, model=("tiny-bcos", "tiny-*", "tiny-natural"))
+    assert tuple(source.name for source in plan.sources) == ("tiny-bcos", "tiny-natural")
+    assert plan.source("tiny-natural").load().name == "tiny-natural"
+    assert {cell.model for cell in plan.cells} == set(plan.weights) == set(NAMES)
+
+
+def test_without_models_the_whole_zoo_of_the_dataset_is_meant(tiny_zoo: Path) -> None:
+    names = {source.name for source in tiny_plan(tiny_zoo, model=(), limit=2).sources}
+    assert names >= {*NAMES, "digits-natural", "digits-bcos-b2"}
+
+
+def test_a_dataset_without_a_zoo_asks_for_models(tiny_zoo: Path) -> None:
+    said = refusal(tiny_zoo, model=(), dataset="folder:somewhere")
+    assert "the zoo has no models for --dataset folder:somewhere: name some with --model" in said
+
+
+def test_a_checkpoint_is_a_model_beside_those_of_the_zoo(tiny_zoo: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.safetensors"
+    file.write_bytes((tiny_zoo / "tiny-bcos.safetensors").read_bytes())
+    flags: dict[str, Any] = {"weights": file, "architecture": "bcos_resnet8"}
+    plan = tiny_plan(tiny_zoo, **flags)
+    assert [source.name for source in plan.sources] == ["mine", *NAMES]
+    assert plan.weights["mine"] == plan.weights["tiny-bcos"]
+    assert [source.name for source in tiny_plan(tiny_zoo, model=(), **flags).sources] == ["mine"]
+    namesake = file.rename(tmp_path / "tiny-bcos.safetensors")
+    said = refusal(tiny_zoo, weights=namesake, architecture="bcos_resnet8")
+    assert "--weights and --model are both called 'tiny-bcos'" in said
+
+
+def test_a_model_that_fits_is_accepted() -> None:
+    check(good)
+    check(good, image_size=(6, 5), classes=4)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (raising(RuntimeError("mat1 and mat2 cannot be multiplied. More follows")), r"\(mat1 .* multiplied\): choose"),
+        (raising(ValueError()), r"fails on images of shape \(3, 6, 5\) \(ValueError\)"),
+        (raising(AssertionError("expected 32 pixels\nsecond line")), r"\(expected 32 pixels\): choose models that fit"),
+        (lambda images: (good(images), 1), "returns tuple: it must return a tensor of floating-point logits"),
+        (lambda images: None, "returns NoneType: it must return a tensor"),
+        (lambda images: good(images).long(), "returns torch.int64: it must return a tensor of floating-point"),
+        (lambda images: images.flatten(1)[:, :5], r"outputs of shape \(2, 5\) for 2 images, and memory has 4 classes"),
+        (lambda images: good(images)[..., None], r"outputs of shape \(2, 4, 1\)"),
+        (lambda images: good(images).sum(), r"outputs of shape \(\)"),
+        (lambda images: good(images[:1]), "it must give one logit per image and class"),
+        (lambda images: good(images) / 0, "NaN or infinite logits on clean images: check its weights"),
+        (lambda images: good(images.mul_(2)), "changes the images it is given: it must work on a copy"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused_in_a_sentence(function: Callable[[Tensor], Any], said: str) -> None:
+    with pytest.raises(RequestError, match=said) as caught:
+        check(function)
+    assert str(caught.value).startswith("model 'mine' ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_for_images_of_another_size_is_refused_before_it_is_run() -> None:
+    with pytest.raises(RequestError, match="model 'mine' takes images of 8x8 pixels and memory has 6x5"):
+        check(raising(KeyError("never called")), image_size=(8, 8))
+
+
+def test_a_bug_in_ones_own_model_keeps_its_traceback() -> None:
+    with pytest.raises(KeyError, match="mine"):
+        check(raising(KeyError("mine")))
+
+
+def test_the_encoded_space_needs_an_encoding(tiny_zoo: Path) -> None:
+    assert {cell.space for cell in tiny_plan(tiny_zoo, model=("tiny-bcos",), space="encoded").cells} == {"encoded"}
+    with pytest.raises(
+        RequestError, match=r"'mine' has no encoding that fills .* choose other models, or --space image"
+    ):
+        check_model(own_model("mine", Own(good)), tiny_plan(tiny_zoo, limit=2).images, device="cpu", space="encoded")
+
+
+# Radii and images
+
+
+def test_radii_are_checked_for_every_norm_of_the_grid(tiny_zoo: Path) -> None:
+    # Half the pixel box of 8x8 digits in l2, more than all of it in linf.
+    assert tiny_plan(tiny_zoo, norm=("l2",), eps=("7",), limit=2)
+    said = refusal(tiny_zoo, norm=("l2", "linf"), eps=("0.1", "7"))
+    assert "--eps 7 for norm linf is larger than the whole pixel range, 1: did you mean 7/255?" in said
+    assert "--eps 14 for norm l2" in refusal(tiny_zoo, eps=("14",))
+
+
+def test_the_encoded_space_is_a_larger_box(tiny_zoo: Path) -> None:
+    encoded: dict[str, Any] = {"model": ("tiny-bcos",), "space": "encoded", "limit": 2}
+    assert tiny_plan(tiny_zoo, eps=("14",), **encoded)
+    assert "--eps 20 for norm l2" in refusal(tiny_zoo, eps=("20",), **encoded)
+
+
+def test_too_many_images_are_refused(tiny_zoo: Path) -> None:
+    assert "--limit 365 must be between 1 and the 364 images of digits" in refusal(tiny_zoo, limit=365)
+
+
+# Devices
+
+
+def test_the_device_is_chosen_and_tried() -> None:
+    assert choose_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert choose_device("cpu") == "cpu"
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta", "xla", "hpu", "cpu cpu", ""])
+def test_a_device_that_is_not_to_be_had_is_named_in_a_sentence(device: str) -> None:
+    with pytest.raises(
+        RequestError, match=rf"^--device {device} is not to be had here \(.*\): use cpu, or leave"
+    ) as caught:
+        choose_device(device)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_small_images_get_one_thread_unless_told_otherwise(tiny_zoo: Path) -> None:
+    assert tiny_plan(tiny_zoo, limit=2).threads == 1
+    assert tiny_plan(tiny_zoo, limit=2, threads=3).threads == 3
+
+
+# Identity
+
+
+def identity(zoo: Path, **flags: Any) -> dict[str, Any]:
+    return tiny_plan(zoo, **{"model": ("tiny-natural",), "limit": 4, **flags}).identity
+
+
+@pytest.mark.parametrize("flags", [{"batch_size": 3}, {"threads": 2}, {"model": ("tiny-nat*",)}])
+def test_what_decides_no_number_is_not_part_of_the_identity(tiny_zoo: Path, flags: dict[str, Any]) -> None:
+    assert identity(tiny_zoo, **flags) == identity(tiny_zoo)
+
+
+@pytest.mark.parametrize(
+    ("flags", "key"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"limit": 5}, "slice"),
+        ({"limit": 5}, "images"),
+        ({"eps": ("1/2",)}, "cells"),
+        ({"steps": (4,)}, "cells"),
+        ({"count": "last"}, "cells"),
+        ({"model": ("tiny-bcos",)}, "weights"),
+    ],
+)
+def test_what_decides_a_number_is_part_of_the_identity(tiny_zoo: Path, flags: dict[str, Any], key: str) -> None:
+    assert identity(tiny_zoo, **flags)[key] != identity(tiny_zoo)[key]
+
+
+def test_the_default_folder_is_one_for_each_configuration(tiny_zoo: Path) -> None:
+    plan = tiny_plan(tiny_zoo, limit=2, norm=("l2", "linf"))
+    names = {tiny_plan(tiny_zoo, limit=2, norm=("l2", "linf"), seed=seed).folder_name for seed in (0, 0, 1)}
+    assert plan.folder_name in names
+    assert len(names) == 2
+    assert plan.folder_name.startswith("digits-l2-linf-")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name"),
+    [("digits", "digits"), ("folder:/one/place/cats", "folder:cats"), ("folder:cats/", "folder:cats")],
+)
+def test_a_folder_goes_by_its_last_part_wherever_it_lies(dataset: str, name: str) -> None:
+    assert portable_name(dataset) == name
+
+
+def test_a_session_says_where_its_numbers_come_from(tiny_zoo: Path) -> None:
+    said = tiny_plan(tiny_zoo, limit=2).describe()
+    assert said["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert said["configuration"]["model"] == list(NAMES)
+    assert list(said["class_names"]) == [str(digit) for digit in range(10)]
+    assert said["device"].endswith(f"CPU, {torch.get_num_threads()} threads")
+    assert said["command"].startswith("robustbench_bcos")
+
+
+def test_a_broken_image_is_found_with_the_identity(tiny_zoo: Path) -> None:
+    plan = tiny_plan(tiny_zoo, limit=4)
+    pixels, labels = plan.images.batch(0, 4)[:2]
+    dataset = InMemory(pixels, labels, classes=10)
+
+    def broken(index: int) -> Tensor:
+        raise RequestError(f"image {index} cannot be decoded")
+
+    dataset.read = broken  # type: ignore[method-assign]
+    unreadable: Plan = replace(plan, images=Slice.of(dataset))
+    with pytest.raises(RequestError, match="image 0 cannot be decoded"):
+        _ = unreadable.identity

@@ -1,0 +1,154 @@
+"""Records: the columns that were promised, numbers that can be recomputed from the store, and nothing made up."""
+
+import dataclasses
+import math
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from robustbench_bcos.bench.cells import Cell, make_cells
+from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.records import COLUMNS, make_records
+from robustbench_bcos.bench.store import CleanRow, ModelRow, Store, VerdictRow
+
+PROMISED = """
+    model, family, architecture, parameters, training, dataset, slice, images, attack, norm, eps, epsilon, steps,
+    step_size, loss, restarts, start, count, space, seed, clean_correct, clean_accuracy, robust_correct,
+    robust_accuracy, ci_low, ci_high, worst_correct, robust_accuracy_worst, trust, reasons, zero_gradient_share,
+    mean_delta, forward_passes, backward_passes, weights_sha256, version
+"""
+MODEL = ModelRow("net", "bcos", "bcos_resnet8", 123, "adversarial l2 0.5", "bce", "ab" * 32)
+LABELS = (1, 1, 1, 1, 2)
+
+
+def cells(**flags: Any) -> list[Cell]:
+    return make_cells(make_config({"eps": ("8/255",), "norm": ("linf",), **flags}), ["net"])
+
+
+def identity(planned: list[Cell], images: int = 5) -> dict[str, Any]:
+    facts = {"dataset": "digits", "slice": "0123456789abcdef", "seed": 7, "version": "1.2.3", "images": images}
+    return {**facts, "cells": [cell.as_dict() for cell in planned]}
+
+
+def fill(store: Store, cell: Cell, predictions: tuple[int, ...] = (1, 0, -1, 1), images: int = 5) -> None:
+    """Of five images four are classified correctly; one by one they become what is predicted."""
+    store.add_model(MODEL)
+    store.add_clean(CleanRow("net", image, label, 1) for image, label in enumerate(LABELS[:images]))
+    attacked = [
+        VerdictRow(cell.key, image, True, prediction, 0.01 * (image + 1), image == 3, 3 + image, 2)
+        for image, prediction in enumerate(predictions)
+    ]
+    skipped = [VerdictRow(cell.key, image, False, -1, 0.0, False, 0, 0) for image in range(len(predictions), images)]
+    store.add_verdicts(attacked + skipped, 0.5)
+
+
+def one_record(store: Store, cell: Cell) -> dict[str, Any]:
+    fill(store, cell)
+    (record,) = make_records(store, identity([cell])).to_dict(orient="records")
+    return {str(key): value for key, value in record.items()}
+
+
+def test_columns_are_those_that_were_promised_in_that_order(store: Store) -> None:
+    promised = [name.strip() for name in PROMISED.split(",")]
+    assert list(COLUMNS) == promised
+    (cell,) = cells()
+    assert list(one_record(store, cell)) == promised
+    assert list(make_records(store, identity([])).columns) == promised
+
+
+def test_a_record_says_what_was_measured(store: Store) -> None:
+    (cell,) = cells(steps=(20,), restarts=(3,), count="last")
+    record = one_record(store, cell)
+    assert {key: record[key] for key in ("family", "architecture", "parameters", "training", "weights_sha256")} == {
+        key: getattr(MODEL, key) for key in ("family", "architecture", "parameters", "training", "weights_sha256")
+    }
+    assert (record["dataset"], record["slice"], record["seed"], record["version"]) == (
+        "digits",
+        "0123456789ab",
+        7,
+        "1.2.3",
+    )
+    assert (record["images"], record["clean_correct"], record["robust_correct"]) == (5, 4, 2)
+    assert (record["clean_accuracy"], record["robust_accuracy"]) == (0.8, 0.4)
+    assert record["mean_delta"] == 0.025
+    assert record["zero_gradient_share"] == 0.25
+    assert (record["forward_passes"], record["backward_passes"]) == (3 + 4 + 5 + 6, 8)
+    assert (record["restarts"], record["count"], record["start"], record["space"]) == (3, "last", "image", "image")
+
+
+def test_without_evidence_trust_is_unchecked_and_the_worst_is_what_was_measured(store: Store) -> None:
+    (cell,) = cells()
+    record = one_record(store, cell)
+    assert (record["trust"], record["reasons"]) == ("unchecked", "")
+    assert record["worst_correct"] == record["robust_correct"]
+    assert record["robust_accuracy_worst"] == record["robust_accuracy"]
+
+
+def test_the_interval_is_wilsons(store: Store) -> None:
+    (cell,) = cells()
+    record = one_record(store, cell)
+    n, p, z = 5, 0.4, 1.959963984540054
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    assert (record["ci_low"], record["ci_high"]) == pytest.approx((centre - half, centre + half), rel=1e-12)
+
+
+def test_a_radius_is_kept_as_it_was_written_with_its_value_beside_it(store: Store) -> None:
+    (cell,) = cells()
+    record = one_record(store, cell)
+    assert (record["eps"], record["epsilon"]) == ("8/255", 8 / 255)
+
+
+@pytest.mark.parametrize(("flags", "size"), [({}, 2.5 * 8 / 255 / 20), ({"step_size": "2/255"}, 2 / 255)])
+def test_the_step_size_is_the_one_that_was_taken(flags: dict[str, Any], size: float, store: Store) -> None:
+    (cell,) = cells(**flags)
+    assert one_record(store, cell)["step_size"] == pytest.approx(size, rel=1e-15)
+
+
+def test_auto_is_resolved_to_the_models_own_loss(store: Store) -> None:
+    for cell, loss in zip(cells(loss=("auto", "margin")), ("bce", "margin"), strict=True):
+        assert one_record(store, cell)["loss"] == loss
+
+
+def test_what_an_attack_does_not_have_is_left_empty(store: Store) -> None:
+    (cell,) = cells(attack=("noise",))
+    record = one_record(store, cell)
+    assert (record["loss"], record["steps"]) == ("", 0)
+    assert pd.isna(record["step_size"])
+
+
+def test_a_mean_over_nothing_is_empty_and_not_zero(store: Store) -> None:
+    robust, hopeless = cells(steps=(20, 100))
+    fill(store, robust, (1, 1, 1, 1))
+    fill(store, hopeless, ())
+    first, second = make_records(store, identity([robust, hopeless])).to_dict(orient="records")
+    assert (first["robust_correct"], first["zero_gradient_share"]) == (4, 0.25)
+    assert pd.isna(first["mean_delta"])
+    assert (second["clean_correct"], second["clean_accuracy"], second["robust_accuracy"]) == (0, 0.0, 0.0)
+    assert pd.isna(second["mean_delta"])
+    assert pd.isna(second["zero_gradient_share"])
+
+
+def test_a_cell_is_reported_when_it_is_complete_and_in_the_order_of_the_plan(store: Store) -> None:
+    planned = cells(steps=(20, 100, 50))
+    fill(store, planned[2])
+    fill(store, planned[0])
+    fill(store, planned[1], images=4)
+    assert make_records(store, identity(planned))["steps"].tolist() == [20, 50]
+
+
+def test_the_last_digits_of_a_mean_size_are_not_recorded(store: Store) -> None:
+    (cell,) = cells()
+    fill(store, cell)
+    record = one_record(store, cell)
+    row = VerdictRow(cell.key, 1, True, 0, 0.02 * (1 + 1e-7), False, 4, 2)
+    store.add_verdicts([row], 0.5)
+    assert make_records(store, identity([cell]))["mean_delta"].item() == record["mean_delta"]
+
+
+def test_a_record_cannot_be_changed() -> None:
+    from robustbench_bcos.bench.records import Record
+
+    assert Record.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    assert all(field.kw_only for field in dataclasses.fields(Record))

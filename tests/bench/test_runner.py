@@ -1,0 +1,305 @@
+"""The runner: verdicts of a plain loop, one image at a time, whatever the batches; and who is attacked at all."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustbench_bcos.attacks.attack import Proposal, Trace
+from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.attacks.losses import LOSSES
+from robustbench_bcos.attacks.noise import Noise
+from robustbench_bcos.attacks.pgd import PGD
+from robustbench_bcos.bench import runner
+from robustbench_bcos.bench.evaluation import evaluate
+from robustbench_bcos.bench.judge import ThreatViolation
+from robustbench_bcos.bench.plan import Plan
+from robustbench_bcos.bench.records import make_records
+from robustbench_bcos.bench.runner import execute
+from robustbench_bcos.bench.store import Store
+from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.model_zoo.models import Model, ZooModel
+from tests.bench.tiny_zoo import NAMES, carry_out, measure, tiny_plan
+
+EPSILONS = {"l2": "0.3", "linf": "8/255"}
+
+every_model = pytest.mark.parametrize("name", NAMES)
+every_norm = pytest.mark.parametrize("norm", BALLS)
+
+
+def verdicts(plan: Plan, store: Store, cell: int = 0) -> pd.DataFrame:
+    """What was recorded of each image of a cell."""
+    columns = ["image", "attacked", "prediction", "forward_passes"]
+    query = f"SELECT {', '.join(columns)} FROM verdicts WHERE cell = ?"
+    rows = store._database.execute(query, (plan.cells[cell].key,)).fetchall()
+    return pd.DataFrame(rows, columns=columns).set_index("image")
+
+
+def one_by_one(plan: Plan, attack: Any, *, encoded: bool = False) -> dict[int, bool]:
+    """Whether each image is classified correctly and stays so: one image at a time, no runner, no judge."""
+    (cell,) = plan.cells
+    classifier: Any = plan.source(cell.model).load().classifier
+    ball, epsilon = BALLS[cell.norm], cell.radius.value
+    robust = {}
+    for position, index in enumerate(plan.images.indices):
+        image, label, _ = plan.images.batch(position, position + 1)
+        robust[index] = bool(classifier(image).argmax() == label)
+        if robust[index]:
+            network = classifier.network if encoded else classifier
+            shown = classifier.encoding(image) if encoded else image
+            noise = ImageGenerator.of(plan.config.seed, [index])
+            candidate = attack(network, shown, label, ball, epsilon, noise).candidates
+            robust[index] = bool(network(candidate).argmax() == label)
+    return robust
+
+
+def agrees(plan: Plan, store: Store, reference: dict[int, bool]) -> None:
+    """Per image, and in the row's counts."""
+    carry_out(plan, store)
+    clean = store.clean(plan.cells[0].model)
+    found = verdicts(plan, store)
+    assert {
+        index: bool(row["attacked"]) and row["prediction"] == clean[index].label for index, row in found.iterrows()
+    } == reference
+    (record,) = make_records(store, plan.identity).to_dict(orient="records")
+    assert record["robust_correct"] == sum(reference.values())
+    assert record["robust_accuracy"] == sum(reference.values()) / len(reference)
+    # Otherwise the comparison would be empty.
+    assert 0 < record["robust_correct"] < record["clean_correct"] < record["images"]
+
+
+class Recorder:
+    """An attack that hands every image back as it is, and remembers what it was asked."""
+
+    def __init__(self, propose: Callable[[Tensor], Tensor] = Tensor.clone) -> None:
+        self.propose = propose
+        self.asked: list[tuple[Any, ...]] = []
+
+    def __call__(self, *arguments: Any) -> Proposal:
+        self.asked.append(arguments)
+        return Proposal(self.propose(arguments[1]), Trace.blank(arguments[1]))
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> "Recorder":
+        monkeypatch.setattr(runner, "build_attack", lambda cell, loss: self)
+        return self
+
+
+# Against a plain loop
+
+
+@every_norm
+@every_model
+def test_counts_are_those_of_a_plain_loop(name: str, norm: str, tiny_zoo: Path, store: Store) -> None:
+    plan = tiny_plan(tiny_zoo, model=(name,), norm=(norm,), eps=(EPSILONS[norm],), steps=(4,), batch_size=13)
+    loss = {"tiny-natural": "ce", "tiny-bcos": "bce"}[name]
+    agrees(plan, store, one_by_one(plan, PGD(steps=4, loss=LOSSES[loss])))
+
+
+@pytest.mark.parametrize(
+    ("flags", "attack"),
+    [
+        ({"start": "random", "restarts": (2,), "seed": 3}, PGD(steps=3, start="random", restarts=2)),
+        ({"count": "last", "step_size": "0.2"}, PGD(steps=3, count="last", step_size=0.2)),
+        ({"count": "best-loss", "loss": ("margin",)}, PGD(steps=3, count="best-loss", loss=LOSSES["margin"])),
+        ({"attack": ("noise",), "eps": ("3",), "restarts": (4,), "seed": 3}, Noise(restarts=4)),
+    ],
+)
+def test_every_option_reaches_the_attack(flags: dict[str, Any], attack: Any, tiny_zoo: Path, store: Store) -> None:
+    plan = tiny_plan(tiny_zoo, **{"model": ("tiny-natural",), "eps": ("0.4",), **flags})
+    agrees(plan, store, one_by_one(plan, attack))
+
+
+def test_the_encoded_space_attacks_six_channels_and_says_so(tiny_zoo: Path, store: Store) -> None:
+    plan = tiny_plan(tiny_zoo, model=("tiny-bcos",), eps=("0.3",), space="encoded")
+    agrees(plan, store, one_by_one(plan, PGD(steps=3, loss=LOSSES["bce"]), encoded=True))
+    assert make_records(store, plan.identity)["space"].tolist() == ["encoded"]
+
+
+def test_the_encoded_space_is_another_threat_than_the_image(tiny_zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for space, channels in {"image": 3, "encoded": 6}.items():
+        recorder = Recorder().install(monkeypatch)
+        measure(tiny_plan(tiny_zoo, model=("tiny-bcos",), space=space))
+        assert {asked[1].shape[1] for asked in recorder.asked} == {channels}
+
+
+# Batches
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"norm": ("l2", "linf"), "eps": ("0.03", "0.3")},
+        {"attack": ("pgd", "noise"), "start": "random", "restarts": (2,), "eps": ("1",)},
+        {"count": "last"},
+    ],
+)
+def test_batches_of_another_size_give_the_same_rows(flags: dict[str, Any], tiny_zoo: Path) -> None:
+    tables = [measure(tiny_plan(tiny_zoo, **flags, batch_size=size)) for size in (7, 64)]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+def test_a_verdict_does_not_depend_on_the_other_images(tiny_zoo: Path) -> None:
+    few, many = (tiny_plan(tiny_zoo, model=("tiny-natural",), start="random", limit=limit) for limit in (11, 30))
+    with Store() as one, Store() as other:
+        carry_out(few, one)
+        carry_out(many, other)
+        alone, among = verdicts(few, one), verdicts(many, other)
+    assert set(alone.index) < set(among.index)
+    pd.testing.assert_frame_equal(alone, among.loc[alone.index])
+
+
+def test_another_seed_draws_other_starts_and_the_same_seed_the_same(tiny_zoo: Path) -> None:
+    flags: dict[str, Any] = {"model": ("tiny-natural",), "start": "random", "eps": ("0.5",)}
+    deltas = [measure(tiny_plan(tiny_zoo, **flags, seed=seed))["mean_delta"].item() for seed in (0, 0, 1)]
+    assert deltas[0] == deltas[1] != deltas[2]
+
+
+def test_more_restarts_never_leave_more_robust(tiny_zoo: Path) -> None:
+    table = measure(tiny_plan(tiny_zoo, restarts=(1, 2, 4), start="random", eps=("0.3",)))
+    assert len(table) == 6
+    for _, rows in table.groupby("model"):
+        assert rows["restarts"].tolist() == [1, 2, 4]
+        assert rows["robust_correct"].is_monotonic_decreasing
+
+
+# Who is attacked
+
+
+def test_what_is_misclassified_anyway_is_not_attacked_and_not_robust(
+    tiny_zoo: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder().install(monkeypatch)
+    plan = tiny_plan(tiny_zoo, model=("tiny-bcos",), batch_size=8)
+    carry_out(plan, store)
+    wrong = [row.image for row in store.clean("tiny-bcos").values() if row.prediction != row.label]
+    assert 0 < len(wrong) < 30
+    asked = [index for *_, noise in recorder.asked for index in noise.indices]
+    assert sorted(asked) == sorted(set(plan.images.indices) - set(wrong))
+    assert all((network(images).argmax(dim=1) == labels).all() for network, images, labels, *_ in recorder.asked)
+    found = verdicts(plan, store).loc[wrong]
+    assert (found["attacked"] == 0).all()
+    assert (found["prediction"] == -1).all()
+    assert (found["forward_passes"] == 0).all()
+    # The attack did nothing, so that all that was correct is robust, and nothing else.
+    assert make_records(store, plan.identity)["robust_correct"].item() == 30 - len(wrong)
+
+
+def test_a_batch_without_a_correct_image_is_not_attacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder().install(monkeypatch)
+    images = torch.rand(6, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    (row,) = evaluate(Constant(), images, torch.tensor([1, 2, 1, 0, 0, 1]), "l2", 0.5, batch_size=1).to_dict("records")
+    assert [len(asked[1]) for asked in recorder.asked] == [1, 1]
+    assert (row["clean_correct"], row["robust_correct"], row["images"]) == (2, 2, 6)
+
+
+def test_an_attack_is_not_believed_but_judged(tiny_zoo: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_far(images: Tensor) -> Tensor:
+        return (images + 0.25).clamp(max=1)
+
+    Recorder(too_far).install(monkeypatch)
+    plan = tiny_plan(tiny_zoo, model=("tiny-natural",), norm=("linf",), eps=("8/255",), batch_size=4)
+    key = plan.cells[0].key
+    with pytest.raises(ThreatViolation, match=rf"^{key}: the candidate for image {plan.images.indices[0]} exceeds"):
+        carry_out(plan, store)
+    assert store.done(plan.cells[0]) == set()
+
+
+# What rows say
+
+
+def test_the_loss_that_auto_meant_is_in_the_row_and_in_the_attack(
+    tiny_zoo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build, asked = runner.build_attack, []
+
+    def spy(cell: Any, loss: str) -> Any:
+        attack = build(cell, loss)
+        asked.append((cell.model, getattr(attack, "loss", None)))
+        return attack
+
+    monkeypatch.setattr(runner, "build_attack", spy)
+    table = measure(tiny_plan(tiny_zoo, limit=5))
+    assert dict(zip(table["model"], table["loss"], strict=True)) == {"tiny-natural": "ce", "tiny-bcos": "bce"}
+    assert asked == [("tiny-natural", LOSSES["ce"]), ("tiny-bcos", LOSSES["bce"])]
+    assert set(measure(tiny_plan(tiny_zoo, limit=5, loss=("dlr",)))["loss"]) == {"dlr"}
+
+
+class Constant(nn.Module):
+    """Class 0 of three, whatever is shown."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.new_tensor([3.0, 2.0, 1.0]).expand(len(images), 3) + 0 * images.sum()
+
+
+class Faltering(nn.Module):
+    """Class 0 of three for black images, and not a number for all others."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        black = (images == 0).flatten(1).all(dim=1, keepdim=True)
+        return torch.where(black, images.new_tensor([3.0, 2.0, 1.0]) + images.sum(), torch.nan)
+
+
+def test_an_attack_without_a_gradient_is_seen_in_the_row() -> None:
+    images = torch.rand(5, 3, 4, 6, generator=torch.Generator().manual_seed(0))
+    (row,) = evaluate(Constant(), images, torch.zeros(5, dtype=torch.long), "l2", 0.5).to_dict("records")
+    assert (row["robust_correct"], row["zero_gradient_share"]) == (5, 1.0)
+
+
+def test_logits_that_are_no_numbers_are_not_robust() -> None:
+    (row,) = evaluate(Faltering(), torch.zeros(4, 3, 4, 6), torch.zeros(4, dtype=torch.long), "linf", 0.1).to_dict(
+        "records"
+    )
+    assert (row["clean_correct"], row["robust_correct"]) == (4, 0)
+
+
+def test_passes_are_counted_image_by_image(tiny_zoo: Path) -> None:
+    table = measure(tiny_plan(tiny_zoo, model=("tiny-natural",), eps=("0", "5"), count="last"))
+    correct = table["clean_correct"]
+    assert (table["forward_passes"] == 4 * correct).all()
+    assert (table["backward_passes"] == 3 * correct).all()
+    assert table["robust_correct"].tolist() == [correct[0], 0]
+
+
+# Going on
+
+
+def test_what_is_in_the_store_is_not_measured_again(
+    tiny_zoo: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = tiny_plan(tiny_zoo, model=("tiny-natural",), eps=("0.1", "0.3"), batch_size=8)
+    steps = execute(plan, store)
+    for _ in range(6):
+        next(steps)
+    steps.close()
+    assert [len(store.done(cell)) for cell in plan.cells] == [30, 16]
+    recorder = Recorder().install(monkeypatch)
+    assert [step.images for step in execute(plan, store)] == 2 * [8, 8, 8, 6]
+    rest = plan.images.indices[16:]
+    assert {index for *_, noise in recorder.asked for index in noise.indices} <= set(rest)
+    assert {epsilon for _, _, _, _, epsilon, _ in recorder.asked} == {0.3}
+
+
+def test_a_finished_run_loads_no_model(tiny_zoo: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = tiny_plan(tiny_zoo, batch_size=64)
+    carry_out(plan, store)
+
+    def load(self: ZooModel) -> Model:
+        raise AssertionError(f"{self.name} was loaded")
+
+    monkeypatch.setattr(ZooModel, "load", load)
+    assert [step.images for step in execute(plan, store)] == [30, 30]
+
+
+def test_half_a_batch_of_another_size_is_taken_over(tiny_zoo: Path, store: Store) -> None:
+    # A run that was stopped may be continued with batches of another size, whose borders lie elsewhere.
+    steps = execute(tiny_plan(tiny_zoo, batch_size=8), store)
+    next(steps)
+    steps.close()
+    plan = tiny_plan(tiny_zoo, batch_size=12)
+    carry_out(plan, store)
+    columns = ["clean_correct", "robust_correct", "forward_passes"]
+    pd.testing.assert_frame_equal(make_records(store, plan.identity)[columns], measure(plan)[columns])

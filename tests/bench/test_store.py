@@ -1,0 +1,214 @@
+"""The store: a batch is one transaction, sums do not depend on history, and a bad disk is said in plain words."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.store import CleanRow, ModelRow, Store, VerdictRow
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.radius import Radius
+
+CELL = Cell(
+    model="net",
+    attack="pgd",
+    norm="l2",
+    radius=Radius("1/2", 0.5),
+    steps=20,
+    step_size=None,
+    loss="auto",
+    restarts=1,
+    start="image",
+    count="any",
+    space="image",
+)
+OTHER = Cell.from_dict(CELL.as_dict() | {"steps": 100})
+MODEL = ModelRow("net", "bcos", "bcos_resnet8", 123, "natural", "bce", "ab" * 32)
+
+
+def clean_rows(labels: Iterable[int], predictions: Iterable[int], model: str = "net") -> list[CleanRow]:
+    return [CleanRow(model, image, *row) for image, row in enumerate(zip(labels, predictions, strict=True))]
+
+
+def verdict(image: int, cell: Cell = CELL, *, prediction: int = 1, size: float = 0.25) -> VerdictRow:
+    return VerdictRow(cell.key, image, True, prediction, size, False, 3, 2)
+
+
+def fill(store: Store) -> None:
+    """Ten rows at a time, and never enough."""
+    for first in range(1000, 100_000, 10):
+        store.add_verdicts([verdict(image) for image in range(first, first + 10)], 0.5)
+
+
+def use(file: Path) -> None:
+    with Store(file) as store:
+        store.sums(CELL)
+        store.add_clean(clean_rows([1] * 2000, [2] * 2000))
+
+
+def connection(store: Store) -> sqlite3.Connection:
+    return store._database
+
+
+# Transactions
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_exception_in_a_batch_leaves_nothing_of_it(error: type[BaseException], store: Store) -> None:
+    def broken() -> Iterator[CleanRow]:
+        yield from clean_rows([1, 2, 3], [1, 2, 0])
+        raise error
+
+    store.add_clean(clean_rows([7], [7], model="other"))
+    with pytest.raises(error):
+        store.add_clean(broken())
+    assert store.clean("net") == {}
+    store.add_clean(clean_rows([1, 2], [1, 0]))
+    assert store.clean("net") == {0: CleanRow("net", 0, 1, 1), 1: CleanRow("net", 1, 2, 0)}
+    assert len(store.clean("other")) == 1
+
+
+def test_a_batch_of_verdicts_is_recorded_whole_or_not_at_all(store: Store) -> None:
+    unstorable: Any = object()
+    rows = [verdict(0), verdict(1), verdict(2, size=unstorable)]
+    with pytest.raises(RequestError):
+        store.add_verdicts(rows, 1.0)
+    assert store.done(CELL) == set()
+    assert store.seconds(CELL) == 0
+    store.add_verdicts(rows[:2], 1.0)
+    assert store.done(CELL) == {0, 1}
+
+
+def test_another_connection_never_sees_half_a_batch(tmp_path: Path) -> None:
+    seen = []
+    with Store(tmp_path / "run.sqlite") as store, Store(tmp_path / "run.sqlite") as reader:
+
+        def watched() -> Iterator[CleanRow]:
+            for row in clean_rows([1, 2, 3], [1, 2, 3]):
+                yield row
+                seen.append(len(reader.clean("net")))
+
+        store.add_clean(watched())
+        assert seen == [0, 0, 0]
+        assert len(reader.clean("net")) == 3
+
+
+def test_what_was_recorded_is_there_when_the_file_is_opened_again(tmp_path: Path) -> None:
+    with Store(tmp_path / "run.sqlite") as store:
+        store.add_model(MODEL)
+        store.add_clean(clean_rows([4, 5], [4, 0]))
+        store.add_verdicts([verdict(1), verdict(0)], 1.5)
+        store.add_verdicts([verdict(0, OTHER)], 2.5)
+    with Store(tmp_path / "run.sqlite") as store:
+        assert store.model("net") == MODEL
+        assert store.clean("net")[1] == CleanRow("net", 1, 5, 0)
+        assert store.done(CELL) == {0, 1}
+        assert store.done(OTHER) == {0}
+        assert (store.seconds(CELL), store.seconds(OTHER)) == (1.5, 2.5)
+
+
+def test_a_batch_that_is_recorded_again_replaces_the_first(store: Store) -> None:
+    store.add_clean(clean_rows([1, 1], [1, 1]))
+    store.add_verdicts([verdict(0, prediction=0, size=0.5), verdict(1)], 1.0)
+    store.add_verdicts([verdict(0, size=0.125)], 1.0)
+    sums = store.sums(CELL)
+    assert (sums.images, sums.robust_correct, sums.fallen_size) == (2, 2, 0)
+
+
+# Sums
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sums_are_those_of_pandas_in_whatever_order_batches_came(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    labels, clean, after = random.integers(0, 3, size=(3, 60))
+    attacked = clean == labels
+    table = pd.DataFrame(
+        {
+            "image": np.arange(60),
+            "attacked": attacked,
+            "prediction": np.where(attacked, after, -1),
+            # Sums of such numbers depend on their order.
+            "size": np.where(attacked, random.uniform(0, 1, 60) ** 9, 0.0),
+            "zero_gradient": attacked & (random.uniform(size=60) < 0.2),
+            "forward_passes": np.where(attacked, random.integers(1, 22, 60), 0),
+            "backward_passes": np.where(attacked, random.integers(0, 21, 60), 0),
+        }
+    )
+    rows = [VerdictRow(CELL.key, *row) for row in table.astype(object).itertuples(index=False, name=None)]
+    random.shuffle(rows)
+    with Store() as store:
+        store.add_clean(clean_rows(labels.tolist(), clean.tolist()))
+        # The same images of another model and verdicts of another cell, which do not count.
+        store.add_clean(clean_rows(((labels + 1) % 3).tolist(), clean.tolist(), model="other"))
+        store.add_verdicts([verdict(image, OTHER) for image in range(60)], 1.0)
+        for first in range(0, 60, 7):
+            store.add_verdicts(rows[first : first + 7], 1.0)
+        sums = store.sums(CELL)
+    fell = table[table["attacked"] & (table["prediction"] != labels)]
+    assert 0 < len(fell) < attacked.sum() < 60
+    assert sums.images == 60
+    assert sums.clean_correct == table["attacked"].sum()
+    assert sums.robust_correct == (table["attacked"] & (table["prediction"] == labels)).sum()
+    assert sums.fallen == len(fell)
+    assert sums.fallen_size == sum(fell["size"])
+    assert sums.zero_gradient == table["zero_gradient"].sum()
+    assert sums.forward_passes == table["forward_passes"].sum()
+    assert sums.backward_passes == table["backward_passes"].sum()
+
+
+def test_a_prediction_of_no_class_is_never_the_label(store: Store) -> None:
+    store.add_clean(clean_rows([0, 1], [0, 1]))
+    store.add_verdicts([verdict(0, prediction=-1), verdict(1)], 1.0)
+    assert (store.sums(CELL).robust_correct, store.sums(CELL).fallen) == (1, 1)
+
+
+# Disks
+
+
+def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(tmp_path: Path) -> None:
+    with Store(tmp_path / "run.sqlite") as store:
+        database = connection(store)
+        (pages,) = database.execute("PRAGMA page_count").fetchone()
+        database.execute(f"PRAGMA max_page_count = {pages + 3}")
+        with pytest.raises(RequestError, match=r"disk of .*run\.sqlite is full: free some space, then repeat"):
+            fill(store)
+        done = store.done(CELL)
+        assert len(done) > 0
+        assert len(done) % 10 == 0
+        assert store.seconds(CELL) == 0.5 * len(done) / 10
+        database.execute("PRAGMA max_page_count = 100000")
+        rows = [verdict(image) for image in range(1000, 1200)]
+        store.add_verdicts(rows, 1.0)
+        assert store.done(CELL) >= {row.image for row in rows}
+
+
+@pytest.mark.parametrize("remains", [0.7, 0.4, 100])
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path, remains: float) -> None:
+    file = tmp_path / "run.sqlite"
+    with Store(file) as store:
+        store.add_clean(clean_rows([1] * 2000, [1] * 2000))
+        for first in range(0, 2000, 500):
+            store.add_verdicts([verdict(image) for image in range(first, first + 500)], 1.0)
+    content = file.read_bytes()
+    file.write_bytes(content[: int(remains if remains > 1 else remains * len(content))])
+    with pytest.raises(RequestError, match=r"run\.sqlite is damaged \(.*\): remove the run folder"):
+        use(file)
+
+
+def test_a_file_that_is_no_database_is_not_overwritten(tmp_path: Path) -> None:
+    file = tmp_path / "run.sqlite"
+    file.write_text("a shopping list, and a long one at that\n" * 30, encoding="utf-8")
+    with pytest.raises(RequestError, match="is damaged"):
+        Store(file)
+    assert file.read_text(encoding="utf-8").startswith("a shopping list")
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"nowhere/run\.sqlite cannot be written .*: choose another --out"):
+        Store(tmp_path / "nowhere" / "run.sqlite")

@@ -1,0 +1,371 @@
+"""Requests that cannot be carried out: exit status 2, one sentence that ends in a remedy, and nothing left behind."""
+
+import pickle
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from tests.cli.command_line import call, refusal, succeed
+
+NETS = '''
+import torch
+
+class Pixels(torch.nn.Module):
+    """Ten logits, read off the first pixels."""
+
+    def forward(self, images):
+        return self.answer(images.flatten(1)[:, :10])
+
+    def answer(self, logits):
+        return logits
+
+class Raises(Pixels):
+    def answer(self, logits):
+        raise RuntimeError("shape mismatch somewhere")
+
+class Pair(Pixels):
+    def answer(self, logits):
+        return logits, logits
+
+class Nan(Pixels):
+    def answer(self, logits):
+        return logits / 0
+
+class Seven(Pixels):
+    def answer(self, logits):
+        return logits[:, :7]
+
+class Maps(Pixels):
+    def answer(self, logits):
+        return logits[:, :, None, None]
+
+class Labels(Pixels):
+    def answer(self, logits):
+        return logits.argmax(dim=1)
+
+number = 3
+
+def nothing():
+    return None
+
+def broken():
+    raise OSError("my own disk")
+'''
+
+
+@pytest.fixture(autouse=True)
+def own_code(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module in the working folder, which is forgotten afterwards."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "own_nets", raising=False)
+    (here / "own_nets.py").write_text(NETS, encoding="utf-8")
+
+
+@pytest.fixture
+def run(tiny_zoo: Path, here: Path) -> Callable[..., str]:
+    """The refusal of a command that is fine but for what is added to it; whatever it leaves behind is an error."""
+
+    def refused(*added: object) -> str:
+        before = {
+            file: file.read_bytes() for file in here.rglob("*") if file.is_file() and "__pycache__" not in str(file)
+        }
+        said = refusal("run", "--zoo", tiny_zoo, "--model", "tiny-natural", "--limit", 6, "--steps", 2, *added)
+        after = {
+            file: file.read_bytes() for file in here.rglob("*") if file.is_file() and "__pycache__" not in str(file)
+        }
+        assert after == before
+        assert not (here / "runs").exists()
+        return said
+
+    return refused
+
+
+def test_the_command_is_fine_before_anything_is_added_to_it(tiny_zoo: Path) -> None:
+    succeed("run", "--zoo", tiny_zoo, "--model", "tiny-natural", "--limit", 6, "--steps", 2)
+
+
+# Words and numbers
+
+
+@pytest.mark.parametrize(
+    ("added", "said"),
+    [
+        (["--norm", "l3"], "unknown norm 'l3': did you mean 'l2'?"),
+        (["--loss", "margins"], "unknown loss 'margins': did you mean 'margin'?"),
+        (["--attack", "pdg"], "unknown attack 'pdg': did you mean 'pgd'?"),
+        (["--start", "rnadom"], "unknown start 'rnadom': did you mean 'random'?"),
+        (["--count", "best-los"], "unknown count 'best-los': did you mean 'best-loss'?"),
+        (["--space", "encode"], "unknown space 'encode': did you mean 'encoded'?"),
+        (["--suite", "smok"], "unknown suite 'smok': did you mean 'smoke'?"),
+        (["--model", "tiny-natrual"], "unknown model 'tiny-natrual': did you mean 'tiny-natural'?"),
+        (["--model", "zzz*"], "unknown model 'zzz*': choose from "),
+        (["--dataset", "digit"], "unknown dataset 'digit': did you mean 'digits'?"),
+        (["--eps", "-1"], "must be finite and not negative: write 0.5 or 8/255"),
+        (["--eps", "nan"], "must be finite and not negative: write 0.5 or 8/255"),
+        (["--eps", "abc"], "--eps 'abc' is not a number: write a decimal such as 0.5 or a fraction such as 8/255"),
+        (["--eps", "8/0"], "--eps '8/0' is not a number"),
+        (["--eps", "8", "--norm", "linf"], "did you mean 8/255?"),
+        (["--eps", "13.9"], "--eps 13.9 for norm l2 is larger than the whole pixel range, 13.8564"),
+        (["--eps", ","], "--eps is empty: give it a value"),
+        (["--steps", "0"], "--steps 0 must be at least 1"),
+        (["--steps", "x"], "input should be a valid integer, unable to parse string as an integer, got 'x'"),
+        (["--restarts", "0"], "--restarts 0 must be at least 1"),
+        (["--step-size", "0"], "--step-size 0 must be positive: leave it out"),
+        (["--limit", "0"], "limit: input should be greater than or equal to 1, got 0"),
+        (["--limit", "365"], "--limit 365 must be between 1 and the 364 images of digits"),
+        (["--seed", "-1"], "seed: input should be greater than or equal to 0, got -1"),
+        (["--batch-size", "0"], "batch_size: input should be greater than or equal to 1, got 0"),
+        (["--device", "abacus"], "--device abacus is not to be had here"),
+        (["--device", "cuda:99"], "--device cuda:99 is not to be had here"),
+        (["--device", "meta"], "--device meta is not to be had here"),
+        (["--zoo", "nowhere"], "--zoo nowhere is not a folder: give the folder that holds card files"),
+        (["--argument", "b"], "--argument 'b' must be KEY=VALUE: b=1.5, say"),
+        (["--argument", "b=2"], "--encoding and --argument describe --weights: give it too"),
+        (["--encoding", "none"], "--encoding and --argument describe --weights: give it too"),
+    ],
+)
+def test_a_word_or_number_that_means_nothing_is_named(added: list[str], said: str, run: Callable[..., str]) -> None:
+    assert said in run(*added)
+
+
+def test_the_encoded_space_is_refused_where_there_is_no_encoding(run: Callable[..., str]) -> None:
+    said = run("--model", "own_nets:Pixels", "--space", "encoded")
+    assert "model 'own_nets:Pixels' has no encoding that fills [0, 1]" in said
+    assert "choose other models, or --space image" in said
+
+
+# Images
+
+
+def write_images(folder: Path, *, classes: int = 10, size: tuple[int, int] = (8, 8)) -> Path:
+    for label in range(classes):
+        place = folder / "test" / f"class-{label}"
+        place.mkdir(parents=True)
+        for number in range(2):
+            # Noise, which does not compress: cutting the file off cuts pixels off.
+            pixels = torch.randint(
+                256, (size[1], size[0], 3), generator=torch.Generator().manual_seed(9 * label + number)
+            )
+            Image.fromarray(pixels.to(torch.uint8).numpy()).save(place / f"{number}.png")
+    return folder
+
+
+def test_images_that_fit_are_not_refused(tiny_zoo: Path, here: Path) -> None:
+    data = f"folder:{write_images(here / 'data')}"
+    succeed("run", "--zoo", tiny_zoo, "--model", "tiny-natural", "--dataset", data, "--steps", 1)
+
+
+@pytest.mark.parametrize("added", [[], ["--dry-run"]])
+def test_a_truncated_image_is_named_before_anything_is_attacked(
+    added: list[str], run: Callable[..., str], here: Path
+) -> None:
+    file = write_images(here / "data") / "test" / "class-7" / "1.png"
+    file.write_bytes(file.read_bytes()[:-90])
+    said = run("--dataset", f"folder:{here / 'data'}", "--limit", 20, *added)
+    assert said.startswith(f"image {file} cannot be decoded (")
+    assert said.endswith("): replace it or take it out")
+
+
+def test_images_of_another_size_than_the_models_are_refused(run: Callable[..., str], here: Path) -> None:
+    said = run("--dataset", f"folder:{write_images(here / 'data', size=(12, 16))}")
+    assert "model 'tiny-natural' takes images of 8x8 pixels and folder:" in said
+    assert "has 16x12: choose models or data that fit" in said
+
+
+def test_images_of_two_sizes_are_refused(run: Callable[..., str], here: Path) -> None:
+    folder = write_images(here / "data")
+    Image.new("RGB", (9, 8)).save(folder / "test" / "class-9" / "1.png")
+    assert "has shape (3, 8, 9) and the first has (3, 8, 8)" in run("--dataset", f"folder:{folder}", "--limit", 20)
+
+
+def test_another_number_of_classes_is_refused(run: Callable[..., str], here: Path) -> None:
+    said = run("--dataset", f"folder:{write_images(here / 'data', classes=3)}")
+    assert "gives outputs of shape (2, 10) for 2 images" in said
+    assert "has 3 classes: it must give one logit per image and class" in said
+
+
+@pytest.mark.parametrize(
+    ("dataset", "said"),
+    [
+        ("folder:nowhere", "is not a folder: give the folder that holds the class folders"),
+        ("folder:empty", "holds no images that can be listed"),
+        ("cifar10", "--dataset cifar10 needs --data-dir DIR"),
+    ],
+)
+def test_images_that_are_not_there_are_named(dataset: str, said: str, run: Callable[..., str], here: Path) -> None:
+    (here / "empty").mkdir()
+    assert said in run("--dataset", dataset)
+
+
+def test_a_folder_without_cifar10_is_named(run: Callable[..., str]) -> None:
+    assert "--dataset cifar10 is not in --data-dir ." in run("--dataset", "cifar10", "--data-dir", ".")
+
+
+# Weights
+
+
+class Program:
+    """What a checkpoint must not be able to do: this makes a folder as soon as it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return Path.mkdir, (self.marker,)
+
+
+def damaged_weights(kind: str, zoo: Path, folder: Path) -> Path:
+    good = zoo / "tiny-natural.safetensors"
+    tensors = load_file(good)
+    if kind in ("truncated", "header"):
+        file = folder / "mine.safetensors"
+        file.write_bytes(good.read_bytes()[:-100] if kind == "truncated" else struct.pack("<Q", 10**12) + b"{}")
+    elif kind == "nan":
+        file = folder / "mine.safetensors"
+        tensors["fc.bias"][2] = torch.nan
+        save_file(tensors, file)
+    elif kind == "missing tensor":
+        file = folder / "mine.safetensors"
+        del tensors["layer2.0.conv1.weight"]
+        save_file(tensors, file)
+    else:
+        file = folder / "mine.pt"
+        content = {"state_dict": tensors} if kind == "nested" else Program(folder / "marker")
+        if kind == "plain pickle":
+            file.write_bytes(pickle.dumps(content))
+        else:
+            torch.save(content, file)
+        if kind == "truncated torch":
+            torch.save(tensors, file)
+            file.write_bytes(file.read_bytes()[:-5000])
+    return file
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("truncated", "mine.safetensors are not a whole safetensors file"),
+        ("header", "mine.safetensors are not a whole safetensors file"),
+        ("nan", "tensor 'fc.bias' holds NaN or infinite values: get another checkpoint"),
+        ("missing tensor", "missing layer2.0.conv1.weight; choose the architecture they were made with"),
+        ("truncated torch", "mine.pt are not a whole torch checkpoint"),
+        ("nested", "mine.pt are not a bare state dict (names to tensors): save model.state_dict()"),
+        ("pickle", "programs in a checkpoint are not run: save the bare state dict"),
+        ("plain pickle", "programs in a checkpoint are not run: save the bare state dict"),
+    ],
+)
+def test_weights_that_cannot_be_trusted_are_refused_and_never_executed(
+    kind: str, said: str, run: Callable[..., str], tiny_zoo: Path, here: Path
+) -> None:
+    file = damaged_weights(kind, tiny_zoo, here)
+    assert said in run("--weights", file, "--architecture", "resnet8")
+    assert not (here / "marker").exists()
+
+
+def test_the_program_in_the_checkpoint_would_have_run(here: Path) -> None:
+    pickle.loads(pickle.dumps(Program(here / "marker")))
+    assert (here / "marker").exists()
+
+
+@pytest.mark.parametrize(
+    ("added", "said"),
+    [
+        (["--weights", "own_nets.py"], "--weights and --architecture belong together"),
+        (["--architecture", "resnet8"], "--weights and --architecture belong together"),
+        (["--weights", "nowhere.pt", "--architecture", "resnet8"], "weights nowhere.pt cannot be read (No such file"),
+        (["--weights", ".", "--architecture", "resnet8"], "cannot be read (Is a directory)"),
+        (["--weights", "own_nets.py", "--architecture", "resnt8"], "unknown architecture 'resnt8': did you mean"),
+    ],
+)
+def test_weights_that_are_not_there_are_named(added: list[str], said: str, run: Callable[..., str]) -> None:
+    assert said in run(*added)
+
+
+def test_weights_of_another_architecture_are_refused(run: Callable[..., str], tiny_zoo: Path, here: Path) -> None:
+    file = here / "mine.safetensors"
+    file.write_bytes((tiny_zoo / "tiny-natural.safetensors").read_bytes())
+    assert "prefix bcos_ marks B-cos networks" in run("--weights", file, "--architecture", "bcos_resnet8")
+    assert "do not fit the architecture: missing layer1.1." in run("--weights", file, "--architecture", "resnet20")
+
+
+def test_weights_that_differ_from_their_card_are_refused(run: Callable[..., str], tiny_zoo: Path, here: Path) -> None:
+    (here / "zoo").mkdir()
+    text = (tiny_zoo / "tiny-bcos.toml").read_text(encoding="utf-8").replace("tiny-bcos", "other-bcos")
+    (here / "zoo" / "other-bcos.toml").write_text(text, encoding="utf-8")
+    content = bytearray((tiny_zoo / "tiny-bcos.safetensors").read_bytes())
+    content[-1] ^= 1
+    (here / "zoo" / "other-bcos.safetensors").write_bytes(content)
+    assert "have SHA-256 " in run("--zoo", "zoo", "--model", "other-bcos")
+
+
+# Code of one's own
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Raises", "fails on images of shape (3, 8, 8) (shape mismatch somewhere): choose models that fit"),
+        ("Pair", "returns tuple: it must return a tensor of floating-point logits"),
+        ("Nan", "gives NaN or infinite logits on clean images: check its weights"),
+        ("Seven", "gives outputs of shape (2, 7) for 2 images, and digits has 10 classes"),
+        ("Maps", "gives outputs of shape (2, 10, 1, 1) for 2 images"),
+        ("Labels", "returns torch.int64: it must return a tensor of floating-point logits"),
+        ("number", "it must be a torch.nn.Module or return one"),
+        ("nothing", "it must return a torch.nn.Module"),
+        ("Pixles", "cannot be imported (module 'own_nets' has no attribute 'Pixles')"),
+    ],
+)
+def test_a_model_of_ones_own_that_does_not_fit_is_named(name: str, said: str, run: Callable[..., str]) -> None:
+    assert f"own_nets:{name}" in run("--model", f"own_nets:{name}")
+    assert said in run("--model", f"own_nets:{name}")
+
+
+@pytest.mark.parametrize("name", ["no_such_module:make", ":make", "own_nets:"])
+def test_a_module_that_is_not_there_is_named(name: str, run: Callable[..., str]) -> None:
+    assert f"--model {name}" in run("--model", name)
+
+
+def test_a_bug_in_ones_own_constructor_keeps_its_traceback(here: Path) -> None:
+    with pytest.raises(OSError, match="my own disk") as caught:
+        call("run", "--model", "own_nets:broken")
+    assert caught.traceback[-1].path.name == "own_nets.py"
+    assert not (here / "runs").exists()
+
+
+# The folder of the run
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("own_nets.py", "--out own_nets.py is a file: choose a folder"),
+        ("own_nets.py/run", "own_nets.py/run cannot be written (Not a directory): choose another folder"),
+        (".", "--out . holds other things (own_nets.py) and is not a run: choose a new folder"),
+        ("/proc/run", "/proc/run cannot be written"),
+        ("n" * 300, "cannot be written (File name too long): choose another folder"),
+    ],
+)
+def test_a_folder_that_cannot_be_the_runs_is_refused(out: str, said: str, run: Callable[..., str]) -> None:
+    assert said in run("--out", out)
+
+
+def test_the_folder_of_another_configuration_is_left_alone(tiny_zoo: Path, run: Callable[..., str]) -> None:
+    succeed("run", "--zoo", tiny_zoo, "--model", "tiny-natural", "--limit", 6, "--steps", 2, "--out", "mine")
+    said = run("--out", "mine", "--seed", "4")
+    assert said == (
+        "run mine belongs to another configuration (seed is 0 there and 4 here): choose another --out, or leave it out"
+    )
+    assert "belongs to another configuration (other cells)" in run("--out", "mine", "--eps", "0.25")
+
+
+def test_an_unpickled_module_is_not_a_state_dict(run: Callable[..., str], here: Path) -> None:
+    torch.save(nn.Linear(2, 3), here / "mine.pt")
+    assert "hold more than tensors" in run("--weights", "mine.pt", "--architecture", "resnet8")

@@ -1,0 +1,53 @@
+"""``models`` and ``suites``: what there is to ask for."""
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from jaxtyping import config
+
+from robustbench_bcos.bench.config import suite_names
+from robustbench_bcos.model_zoo.cards import Card, Zoo
+from tests.bench.tiny_zoo import NAMES
+from tests.cli.command_line import refusal, succeed
+
+
+@pytest.fixture(autouse=True)
+def unchecked() -> Iterator[None]:
+    """Typer hands over a context that is no instance of the class it documents, at which run-time checks would balk."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
+
+
+def test_every_card_is_listed_by_name_with_what_it_is(tiny_zoo: Path) -> None:
+    out = succeed("models", "list", "--zoo", tiny_zoo)
+    assert succeed("models", "--zoo", tiny_zoo) == out
+    lines = {line.split("│")[1].strip(): line for line in out.splitlines() if line.startswith("│")}
+    assert list(lines) == sorted({*Zoo().entries, *NAMES})
+    assert all(word in lines["tiny-bcos"] for word in ("bcos", "bcos_resnet8", "natural", "digits"))
+    assert "adversarial l2 " in lines["digits-adv-l2"]
+    card = Zoo()["digits-natural"].card
+    assert card.clean_accuracy is not None
+    assert f"{100 * card.clean_accuracy.correct / card.clean_accuracy.total:.1f}" in lines["digits-natural"]
+    assert "%" not in lines["digits-natural"]
+
+
+def test_a_card_is_shown_as_the_toml_it_was_read_from(tiny_zoo: Path) -> None:
+    for name in ("tiny-bcos", "digits-natural"):
+        shown = Card.model_validate(tomllib.loads(succeed("models", "show", name, "--zoo", tiny_zoo)))
+        assert shown == Zoo([tiny_zoo])[name].card
+
+
+def test_what_is_not_in_the_zoo_is_helped(tiny_zoo: Path) -> None:
+    said = refusal("models", "show", "tiny-bcoss", "--zoo", tiny_zoo)
+    assert said.startswith("unknown model 'tiny-bcoss': did you mean 'tiny-bcos'? choose from ")
+    assert "--zoo nothere is not a folder" in refusal("models", "--zoo", "nothere")
+
+
+def test_every_suite_is_listed_with_what_it_is_for() -> None:
+    out = succeed("suites")
+    assert all(name in out for name in suite_names())
+    assert "8/255, 16/255" in out
+    assert "20, 100" in out

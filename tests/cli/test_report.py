@@ -1,0 +1,76 @@
+"""``report``: the table of a run and its files again, from the store alone."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from robustbench_bcos.bench import runner
+from tests.bench.tiny_zoo import NAMES
+from tests.cli.command_line import call, refusal, succeed
+
+EXPORTS = ("results.csv", "timings.csv", "table_l2.csv", "table_linf.csv")
+
+
+@pytest.fixture
+def command(tiny_zoo: Path) -> list[str]:
+    grid = ["--norm", "l2,linf", "--eps", "0.1", "--steps", "1", "--limit", "8"]
+    return ["run", "--zoo", str(tiny_zoo), "--model", ",".join(NAMES), *grid, "--out", "mine"]
+
+
+def test_a_report_is_what_the_run_printed_and_writes_the_same_files(command: list[str]) -> None:
+    printed = succeed(*command)
+    before = {name: Path("mine", name).read_bytes() for name in EXPORTS}
+    for name in EXPORTS:
+        Path("mine", name).unlink()
+    assert succeed("report", "mine") == printed
+    assert {name: Path("mine", name).read_bytes() for name in EXPORTS} == before
+
+
+def test_a_report_needs_no_models_and_no_data(command: list[str], tiny_zoo: Path, here: Path) -> None:
+    zoo = shutil.copytree(tiny_zoo, here / "zoo")
+    printed = succeed(*[str(zoo) if part == str(tiny_zoo) else part for part in command])
+    shutil.rmtree(zoo)
+    assert succeed("report", here / "mine").splitlines()[:-1] == printed.splitlines()[:-1]
+
+
+def test_cells_that_are_not_complete_are_left_out_and_counted(
+    command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = runner.execute
+
+    def stop(*arguments: object) -> object:
+        steps = execute(*arguments)  # type: ignore[arg-type]
+        for _ in range(3):
+            yield next(steps)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(runner, "execute", stop)
+        outcome = call(*command)
+    assert (outcome.code, outcome.out) == (130, "")
+    assert outcome.err == "interrupted after 24 of 32 images; repeat the same command to continue in mine\n"
+    out = succeed("report", "mine")
+    assert out.startswith("1 of 4 cells are not complete and are left out.\n")
+    assert Path("mine/results.csv").read_text(encoding="utf-8").count("\n") == 1 + 3
+    assert "not complete" not in succeed(*command)
+
+
+def test_a_run_without_a_complete_cell_reports_nothing(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> object:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(runner, "execute", stop)
+        assert call(*command).code == 130
+    assert succeed("report", "mine") == "4 of 4 cells are not complete and are left out.\n"
+    assert not Path("mine/results.csv").exists()
+
+
+def test_what_is_not_a_run_is_refused(command: list[str], here: Path) -> None:
+    assert "nothere is not a run: it has no run.json" in refusal("report", "nothere")
+    assert "is not a run" in refusal("report", here)
+    succeed(*command)
+    Path("mine/run.sqlite").unlink()
+    assert "run mine holds no results yet: repeat the command that made it" in refusal("report", "mine")
+    assert not Path("mine/run.sqlite").exists()

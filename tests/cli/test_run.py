@@ -1,0 +1,235 @@
+"""``run``: what is printed and what is written, for people and for programs."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from robustbench_bcos.bench import plan as planning
+from robustbench_bcos.bench.records import COLUMNS
+from robustbench_bcos.bench.runner import Progress
+from robustbench_bcos.cli.progress import watch
+from tests.bench.tiny_zoo import NAMES, tiny_plan
+from tests.cli.command_line import call, refusal, succeed
+
+FILES = {"run.json", "run.sqlite", "run.lock", "results.csv", "timings.csv"}
+NETS = '''
+import torch
+
+class Pixels(torch.nn.Module):
+    """Three logits, read off the first pixel's channels."""
+
+    def forward(self, images):
+        return 5 * images[:, :, 0, 0]
+
+class Probabilities(Pixels):
+    def forward(self, images):
+        return super().forward(images).softmax(dim=1)
+
+ready = Pixels()
+'''
+
+
+@pytest.fixture
+def tiny(tiny_zoo: Path) -> list[str]:
+    return ["run", "--zoo", str(tiny_zoo), "--model", ",".join(NAMES), "--limit", "12", "--steps", "2"]
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def write_colours(folder: Path, *, size: tuple[int, int] = (8, 8), count: int = 3) -> Path:
+    """A folder of three classes: reddish, greenish and bluish images."""
+    for channel, name in enumerate(("1-red", "2-green", "3-blue")):
+        (folder / "test" / name).mkdir(parents=True)
+        for number in range(count):
+            colour = [85 + 15 * number] * 3
+            colour[channel] = 130
+            Image.new("RGB", size, tuple(colour)).save(folder / "test" / name / f"{number}.png")
+    return folder
+
+
+# What is printed
+
+
+def test_the_first_screen_needs_no_options(here: Path) -> None:
+    out = succeed("run", "--limit", 10, "--steps", 1)
+    (folder,) = (here / "runs").iterdir()
+    assert folder.name.startswith("digits-l2-")
+    written = rows(folder / "results.csv")
+    assert {"digits-natural", "digits-adv-l2", "digits-bcos-b2"} <= {row["model"] for row in written}
+    assert all(row["model"] in out for row in written)
+    assert {(row["norm"], row["eps"], row["dataset"], row["images"]) for row in written} == {
+        ("l2", "0.5", "digits", "10")
+    }
+    assert "Robust accuracy in % on 10 images of digits" in out
+    assert "Trust: unchecked." in out
+    assert f"Written to runs/{folder.name}: results.csv, timings.csv, table_l2.csv" in out
+    assert "\x1b" not in out
+
+
+def test_quiet_prints_the_path_of_the_csv_and_nothing_else(tiny: list[str]) -> None:
+    assert call(*tiny, "--out", "mine", "--quiet") == (0, "mine/results.csv\n", "")
+    assert Path("mine/results.csv").is_file()
+
+
+def test_json_is_the_rows_of_the_csv_and_strict(tiny: list[str]) -> None:
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    out = succeed(*tiny, "--out", "mine", "--json", "--attack", "pgd,noise", "--eps", "8/255,0")
+    printed = json.loads(out, parse_constant=refuse)
+    assert printed["run"] == "mine"
+    written = rows(Path("mine/results.csv"))
+    assert len(printed["records"]) == len(written) == 8
+    for record, row in zip(printed["records"], written, strict=True):
+        assert tuple(record) == COLUMNS
+        assert {key: "" if value is None else str(value) for key, value in record.items()} == row
+    assert [record["step_size"] is None for record in printed["records"]] == 2 * [False, False, True, True]
+
+
+def test_a_dry_run_prints_the_cells_and_writes_nothing(tiny: list[str], here: Path) -> None:
+    out = succeed(*tiny, "--norm", "l2,linf", "--restarts", "3", "--dry-run")
+    assert list(here.iterdir()) == []
+    assert "4 cells" in out
+    assert "12 images of digits, slice " in out
+    assert out.count("tiny-natural pgd") == out.count("tiny-bcos pgd") == 2
+    # 4 cells of 12 images, 3 restarts of 2 steps forward and backward and a last look.
+    assert "At most 720 forward and backward passes" in out
+
+
+@pytest.mark.parametrize(
+    ("once", "again"),
+    [
+        (["--norm", "l2,linf"], ["--norm", "l2", "--norm", "linf"]),
+        (["--eps", " 0.1, 8/255,"], ["--eps", "0.1", "--eps", "8/255"]),
+        (["--steps", "2,3", "--loss", "ce,dlr"], ["--steps", "2", "--loss", "ce", "--steps", "3", "--loss", "dlr"]),
+        (["--attack", "pgd,noise"], ["--attack", "pgd", "--attack", "noise"]),
+    ],
+)
+def test_a_list_may_be_written_with_commas_or_by_repeating(tiny: list[str], once: list[str], again: list[str]) -> None:
+    printed = succeed(*tiny, *once, "--dry-run")
+    assert printed == succeed(*tiny, *again, "--dry-run")
+    assert "2 cells" not in printed
+
+
+def test_flags_override_a_suite(tiny: list[str]) -> None:
+    out = succeed(*tiny, "--suite", "smoke", "--eps", "0.3", "--dry-run")
+    assert "4 cells" in out
+    assert "12 images" in out
+    assert "tiny-bcos pgd linf 0.3 2 auto auto 1 image any image" in out
+    assert "40 images" in succeed("run", "--suite", "smoke", "--dry-run")
+
+
+@pytest.mark.parametrize("show", [True, False])
+def test_the_live_display_passes_every_step_on(show: bool, tiny_zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (cell,) = tiny_plan(tiny_zoo, model=("tiny-bcos",), limit=1).cells
+    steps = [Progress(cell, 3), Progress(cell, 2)]
+    assert list(watch(iter(steps), 5, show=show)) == steps
+    assert capsys.readouterr().out == ""
+
+
+# What is written
+
+
+def test_a_run_is_a_folder_that_explains_itself(tiny: list[str], tiny_zoo: Path) -> None:
+    succeed(*tiny, "--norm", "l2,linf", "--eps", "8/255", "--out", "deep/mine", "--seed", "3")
+    folder = Path("deep/mine")
+    assert {file.name for file in folder.iterdir()} == {*FILES, "table_l2.csv", "table_linf.csv"}
+    written = rows(folder / "results.csv")
+    assert [(row["model"], row["norm"]) for row in written] == [(m, n) for m in NAMES for n in ("l2", "linf")]
+    assert {row["eps"] for row in written} == {"8/255"}
+    assert {row["loss"] for row in written if row["model"] == "tiny-bcos"} == {"bce"}
+    description = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    assert description["identity"]["seed"] == 3
+    assert set(description["identity"]["weights"]) == set(NAMES)
+    (session,) = description["sessions"]
+    assert f"--zoo {tiny_zoo}" in session["command"]
+    assert session["configuration"]["eps"] == ["8/255"]
+    assert set(session["versions"]) >= {"python", "torch", "numpy"}
+
+
+def test_the_same_command_on_a_finished_run_repeats_its_answer(tiny: list[str]) -> None:
+    first = succeed(*tiny, "--out", "mine")
+    before = Path("mine/results.csv").read_bytes()
+    assert succeed(*tiny, "--out", "mine") == first
+    assert Path("mine/results.csv").read_bytes() == before
+    assert len(json.loads(Path("mine/run.json").read_text(encoding="utf-8"))["sessions"]) == 2
+
+
+def test_another_configuration_goes_to_another_folder_by_itself(tiny: list[str], here: Path) -> None:
+    for seed in ("0", "1", "0"):
+        succeed(*tiny, "--seed", seed, "--quiet")
+    assert len(list((here / "runs").iterdir())) == 2
+
+
+def test_the_encoded_space_is_named_in_the_row_and_warned_of(tiny_zoo: Path) -> None:
+    encoded = ["run", "--zoo", tiny_zoo, "--model", "tiny-bcos", "--limit", 5, "--steps", 1, "--space", "encoded"]
+    out = succeed(*encoded, "--out", "mine")
+    assert rows(Path("mine/results.csv"))[0]["space"] == "encoded"
+    assert "not a robust accuracy" in out
+
+
+# Models and images of one's own
+
+
+def test_ones_own_model_and_images_need_no_card(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    Path("own_nets_of_run.py").write_text(NETS, encoding="utf-8")
+    write_colours(here / "colours")
+    models = ",".join(f"own_nets_of_run:{name}" for name in ("Pixels", "ready", "Probabilities"))
+    options = ["--norm", "linf", "--eps", "0,10/255,64/255", "--out", "mine", "--quiet"]
+    succeed("run", "--model", models, "--dataset", f"folder:{here / 'colours'}", *options)
+    written = rows(Path("mine/results.csv"))
+    assert {(row["family"], row["training"], row["loss"]) for row in written} == {("unknown", "unknown", "ce")}
+    assert {row["dataset"] for row in written} == {"folder:colours"}
+    # The brightest channel leads by 45, 30 and 15 levels in the images of a class: twice 10 close the last gap alone.
+    assert [int(row["robust_correct"]) for row in written if row["model"].endswith("ready")] == [9, 6, 0]
+    counts = [[row["robust_correct"] for row in written if row["model"] == name] for name in models.split(",")]
+    assert counts[0] == counts[1] == counts[2]
+
+
+def test_a_checkpoint_is_measured_like_the_zoos_model(tiny_zoo: Path, here: Path) -> None:
+    torch.save(load_file(tiny_zoo / "tiny-bcos.safetensors"), here / "mine.pt")
+    shared: list[Any] = ["--limit", 12, "--steps", 2, "--quiet", "--out"]
+    succeed("run", "--zoo", tiny_zoo, "--model", "tiny-bcos", *shared, "zoo")
+    given = ["--weights", "mine.pt", "--architecture", "bcos_resnet8", "--argument", "temperature=1e-4"]
+    succeed("run", *given, *shared, "mine")
+    (carded,), (bare,) = rows(Path("zoo/results.csv")), rows(Path("mine/results.csv"))
+    assert {key for key in COLUMNS if carded[key] != bare[key]} == {"model", "training", "weights_sha256"}
+    assert bare["model"] == "mine"
+    assert int(bare["clean_correct"]) > 0
+
+
+# Interruptions
+
+
+@pytest.mark.parametrize("where", ["make_plan", "check_model"])
+def test_an_interruption_before_the_first_attack_is_no_crash(
+    where: str, tiny: list[str], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(planning, where, interrupt)
+    assert call(*tiny) == (130, "", "interrupted; repeat the same command to continue\n")
+    assert list(here.iterdir()) == []
+
+
+def test_an_unknown_option_is_helped_by_the_parser() -> None:
+    outcome = call("run", "--epsilon", "0.5")
+    assert outcome.code == 2
+    assert "--epsilon" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_an_empty_list_is_not_taken_for_the_default(tiny: list[str]) -> None:
+    assert refusal(*tiny, "--eps", "") == "--eps is empty: give it a value, or leave it out for its default"

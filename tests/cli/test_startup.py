@@ -1,0 +1,62 @@
+"""Start-up: questions that need no torch are answered without it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import robustbench_bcos
+
+LIGHT = [
+    ["--help"],
+    ["run", "--help"],
+    ["models"],
+    ["models", "show", "digits-natural"],
+    ["suites"],
+    ["train"],
+    ["run", "--norm", "l3"],
+    ["run", "--eps", "abc"],
+    ["run", "--suite", "nothing"],
+]
+SCRIPT = """
+import sys
+import robustbench_bcos
+assert "torch" not in sys.modules, "importing the package imports torch"
+from robustbench_bcos.cli import main
+for arguments in {light}:
+    sys.argv = ["robustbench_bcos", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        assert end.code in (0, None, 2), end.code
+    for heavy in ("torch", "torchvision", "sklearn", "matplotlib"):
+        assert heavy not in sys.modules, f"{{arguments}} imports {{heavy}}"
+"""
+
+
+def test_help_lists_and_plain_mistakes_import_no_torch() -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    script = [sys.executable, "-c", SCRIPT.format(light=LIGHT)]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "digits-bcos-b2" in done.stdout
+    assert done.stderr.count("error: ") == 3
+
+
+@pytest.mark.parametrize("name", robustbench_bcos.__all__)
+def test_every_public_name_can_be_had(name: str) -> None:
+    assert getattr(robustbench_bcos, name) is not None
+    assert name in dir(robustbench_bcos)
+
+
+def test_the_promised_names_are_public() -> None:
+    assert {"evaluate", "load_model", "freeze", "PGD", "losses", "balls"} <= set(robustbench_bcos.__all__)
+    assert robustbench_bcos.balls.BALLS["l2"].name == "l2"
+    assert callable(robustbench_bcos.losses.bce)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'robustbench_bcos' has no attribute 'evalute'"):
+        _ = robustbench_bcos.evalute

@@ -1,0 +1,68 @@
+"""Records made by hand: what a reader is shown does not depend on any model."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from robustbench_bcos.bench.records import COLUMNS
+from robustbench_bcos.core.statistics import wilson
+from robustbench_bcos.reports.run_folder import RunFolder
+
+TOTAL = 200
+
+
+def record(model: str, robust: int, *, clean: int = 190, **changes: Any) -> dict[str, Any]:
+    """One row of results, of which only what matters is given."""
+    interval = wilson(robust, TOTAL)
+    row: dict[str, Any] = {
+        "model": model,
+        "family": "conventional",
+        "architecture": "resnet8",
+        "parameters": 78042,
+        "training": "natural",
+        "dataset": "digits",
+        "slice": "0123456789ab",
+        "images": TOTAL,
+        "attack": "pgd",
+        "norm": "l2",
+        "eps": "0.5",
+        "epsilon": 0.5,
+        "steps": 20,
+        "step_size": 0.0625,
+        "loss": "ce",
+        "restarts": 1,
+        "start": "image",
+        "count": "any",
+        "space": "image",
+        "seed": 0,
+        "clean_correct": clean,
+        "clean_accuracy": clean / TOTAL,
+        "robust_correct": robust,
+        "robust_accuracy": robust / TOTAL,
+        "ci_low": interval.low,
+        "ci_high": interval.high,
+        "worst_correct": robust,
+        "robust_accuracy_worst": robust / TOTAL,
+        "trust": "unchecked",
+        "reasons": "",
+        "zero_gradient_share": 0.0,
+        "mean_delta": 0.25,
+        "forward_passes": 1000,
+        "backward_passes": 800,
+        "weights_sha256": "ab" * 32,
+        "version": "0.1.0",
+    }
+    assert tuple(row) == COLUMNS
+    return row | changes
+
+
+def table(*rows: dict[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame(list(rows), columns=list(COLUMNS))
+
+
+def run_of(records: pd.DataFrame, folder: Path = Path("nowhere"), *, missing: int = 0) -> RunFolder:
+    """A run whose complete cells are these."""
+    cells: list[dict[str, Any]] = [{}] * (len(records) + missing)
+    timings = pd.DataFrame([{"cell": "a cell", "seconds": 1.25}])
+    return RunFolder(folder, {"images": TOTAL, "dataset": "digits", "cells": cells}, records, timings)

@@ -1,0 +1,143 @@
+"""From a recipe to a folder that the zoo takes, interrupted or not."""
+
+from dataclasses import astuple
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.data.slices import Slice, open_dataset
+from robustbench_bcos.model_zoo.cards import Zoo
+from robustbench_bcos.model_zoo.classifier import ImageClassifier
+from robustbench_bcos.model_zoo.models import ZooModel, load_model
+from robustbench_bcos.training.recipes import Recipe
+from robustbench_bcos.training.trainer import Epoch, train
+from robustbench_bcos.training.workshop import make_model
+
+RECIPE = Recipe.model_validate(
+    {
+        "name": "my-v1.5",
+        "family": "bcos",
+        "architecture": "bcos_resnet8",
+        "arguments": {"b": 1.5},
+        "dataset": "coloured",
+        "classes": 3,
+        "image_size": [8, 4],
+        "encoding": {"kind": "add_inverse"},
+        "loss": "bce",
+        "training": {"kind": "adversarial", "norm": "linf", "eps": "1/64"},
+        "epochs": 3,
+        "batch_size": 6,
+        "optimiser": "adam",
+        "learning_rate": 0.01,
+        "attack_steps": 1,
+    }
+)
+FILES = {"my-v1.5.toml", "my-v1.5.safetensors", "my-v1.5.log.csv"}
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> str:
+    """Noise with a tint of the class's own; 12 images to train on and 7 for testing."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 7)):
+        for number in range(count):
+            levels = random.integers(0, 180, (8, 4, 3), dtype=np.uint8)
+            levels[:, :, number % 3] += 40
+            file = tmp_path / "images" / split / ["red", "green", "blue"][number % 3] / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(levels).save(file)
+    return f"folder:{tmp_path}/images"
+
+
+def names(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir()}
+
+
+def log(folder: Path) -> pd.DataFrame:
+    """As text, which compares to the last digit."""
+    return pd.read_csv(folder / "my-v1.5.log.csv", dtype=str)
+
+
+def test_weights_card_and_log_are_written_and_make_a_zoo(tmp_path: Path, dataset: str) -> None:
+    folder = tmp_path / "deep/trained"
+    epochs: list[Epoch] = []
+    card = make_model(RECIPE, folder, dataset=dataset, on_epoch=epochs.append)
+    assert names(folder) == FILES
+    entry = Zoo([folder])["my-v1.5"]
+    assert entry.card == card
+    assert (card.recipe, card.training, card.arguments) == ("my-v1.5", RECIPE.training, {"b": 1.5})
+    assert card.licence
+    classifier = load_model("my-v1.5", zoo=folder)
+    assert isinstance(classifier, ImageClassifier)
+    assert_is_what_training_gives(classifier, dataset)
+    test = Slice.of(open_dataset(dataset, "test")).batch(0, 7)
+    correct = int((predicted_classes(classifier(test.images)) == test.labels).sum())
+    assert card.clean_accuracy is not None
+    assert (card.clean_accuracy.correct, card.clean_accuracy.total) == (correct, 7)
+    assert list(log(folder)) == ["number", "loss", "accuracy", "seconds"]
+    assert log(folder).to_numpy().tolist() == [[str(value) for value in astuple(epoch)] for epoch in epochs]
+
+
+def assert_is_what_training_gives(classifier: ImageClassifier, dataset: str) -> None:
+    trained = train(RECIPE, Slice.of(open_dataset(dataset, "train"))).state_dict()
+    for name, tensor in classifier.state_dict().items():
+        assert torch.equal(tensor, trained[name])
+
+
+@pytest.mark.parametrize("when", [1, 2, 3])
+def test_an_interrupted_training_is_continued_by_the_same_call(tmp_path: Path, dataset: str, when: int) -> None:
+    whole, halted = tmp_path / "whole", tmp_path / "halted"
+    make_model(RECIPE, whole, dataset=dataset)
+
+    def interrupt(epoch: Epoch) -> None:
+        if epoch.number == when:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_model(RECIPE, halted, dataset=dataset, on_epoch=interrupt)
+    assert "my-v1.5.toml" not in names(halted)
+    continued: list[Epoch] = []
+    make_model(RECIPE, halted, dataset=dataset, on_epoch=continued.append)
+    # The epoch that was interrupted is trained again; those before it are not.
+    assert [epoch.number for epoch in continued] == list(range(when, 4))
+    assert names(halted) == FILES
+    for name in ("my-v1.5.toml", "my-v1.5.safetensors"):
+        assert (halted / name).read_bytes() == (whole / name).read_bytes()
+    columns = ["number", "loss", "accuracy"]
+    assert log(halted)[columns].equals(log(whole)[columns])
+
+
+def test_a_second_training_replaces_the_first(tmp_path: Path, dataset: str) -> None:
+    folder = tmp_path / "trained"
+    make_model(RECIPE, folder, dataset=dataset)
+    other = RECIPE.model_copy(update={"seed": 1, "epochs": 2})
+    card = make_model(other, folder, dataset=dataset)
+    assert names(folder) == FILES
+    assert Zoo([folder])["my-v1.5"].card == card
+    assert log(folder)["number"].tolist() == ["1", "2"]
+    ZooModel(Zoo([folder])["my-v1.5"]).load()
+
+
+def test_a_recipe_that_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path, dataset: str) -> None:
+    with pytest.raises(RequestError, match=r"^recipe 'my-v1\.5' expects .* = \(3, 8, 5\), folder:.* has \(3, 8, 4\)"):
+        make_model(RECIPE.model_copy(update={"image_size": (8, 5)}), tmp_path / "out", dataset=dataset)
+    with pytest.raises(RequestError, match=r"^recipe 'my-v1\.5' expects .*, digits has \(10, 8, 8\)"):
+        make_model(RECIPE, tmp_path / "out", dataset="digits")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, dataset: str) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(RequestError, match=f"^--out {tmp_path}/out cannot be made .*: choose another folder$"):
+        make_model(RECIPE, tmp_path / "out", dataset=dataset)
+
+
+def test_training_needs_a_training_part(tmp_path: Path, dataset: str) -> None:
+    with pytest.raises(RequestError, match="has no folder train: training needs"):
+        make_model(RECIPE, tmp_path / "out", dataset=f"{dataset}/test")
