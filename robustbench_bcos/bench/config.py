@@ -4,7 +4,6 @@ Flags override the suite file, the suite file overrides the defaults.
 """
 
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,7 +12,7 @@ from pydantic import Field
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.radius import Radius
 from robustbench_bcos.core.registry import unknown
-from robustbench_bcos.core.tables import Table, parse_table, read_table
+from robustbench_bcos.core.tables import PackagedTables, Table, parse_table
 
 NORM_NAMES = ("l2", "linf")
 LOSS_NAMES = ("auto", "bce", "ce", "margin", "dlr")
@@ -87,22 +86,7 @@ class Suite(Table):
     limit: int | None = None
 
 
-def suite_names() -> list[str]:
-    """Names of the packaged suites."""
-    return sorted(file.name.removesuffix(".toml") for file in _suites().iterdir() if file.name.endswith(".toml"))
-
-
-def load_suite(name: str) -> Suite:
-    """A packaged suite by name, or one's own by path.
-
-    Raises:
-        RequestError: no such suite, or it does not fit.
-    """
-    if name.endswith(".toml"):
-        return read_table(Suite, Path(name))
-    if name not in suite_names():
-        raise unknown("suite", name, suite_names())
-    return read_table(Suite, _suites() / f"{name}.toml")
+SUITES = PackagedTables("suite", Suite, "robustbench_bcos.bench", "suites")
 
 
 def make_config(flags: Mapping[str, Any], suite: str | None = None) -> RunConfig:
@@ -111,7 +95,7 @@ def make_config(flags: Mapping[str, Any], suite: str | None = None) -> RunConfig
     Raises:
         RequestError: a value that cannot be carried out, whatever the data.
     """
-    values = {} if suite is None else load_suite(suite).model_dump(exclude={"description"}, exclude_none=True)
+    values = {} if suite is None else SUITES.load(suite).model_dump(exclude={"description"}, exclude_none=True)
     values |= {key: value for key, value in flags.items() if value not in (None, (), {})}
     _check_names(values)
     config = parse_table(RunConfig, values, "the request")
@@ -141,7 +125,3 @@ def _check_numbers(config: RunConfig) -> None:
                 raise RequestError(f"{name} {count} must be at least 1")
     if config.step_size is not None and Radius.parse(config.step_size, argument="--step-size").value == 0:
         raise RequestError(f"--step-size {config.step_size} must be positive: leave it out for 2.5 * eps / steps")
-
-
-def _suites() -> Path:
-    return Path(str(files("robustbench_bcos.bench"))) / "suites"

@@ -11,11 +11,11 @@ app = typer.Typer(help="List the named grids.", invoke_without_command=True)
 @app.callback()
 def suites() -> None:
     """Every packaged suite and what it asks for."""
-    from robustbench_bcos.bench.config import load_suite, suite_names
+    from robustbench_bcos.bench.config import SUITES
 
     table = Table("suite", "norm", "eps", "steps", "what for")
-    for name in suite_names():
-        suite = load_suite(name)
+    for name in SUITES.names():
+        suite = SUITES.load(name)
         steps = ", ".join(map(str, suite.steps))
         table.add_row(name, ", ".join(suite.norm), ", ".join(suite.eps), steps, suite.description)
     results.print(table)

@@ -25,12 +25,12 @@ def train(
 
     The same command continues a training that was interrupted, from its last whole epoch.
     """
-    from robustbench_bcos.training.recipes import load_recipe, recipe_names
+    from robustbench_bcos.training.recipes import RECIPES
 
     if recipe is None:
-        results.print("\n".join(recipe_names()))
+        results.print("\n".join(RECIPES.names()))
         return
-    chosen = load_recipe(recipe)
+    chosen = RECIPES.load(recipe)
     overrides = {"epochs": epochs, "seed": seed}
     chosen = chosen.model_copy(update={key: value for key, value in overrides.items() if value is not None})
     from robustbench_bcos.training.workshop import make_model

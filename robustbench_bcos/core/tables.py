@@ -2,9 +2,11 @@
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar, get_args
+from typing import Any, Generic, TypeGuard, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -64,3 +66,35 @@ def read_table(kind: type[T], file: Path | Traversable) -> T:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RequestError(f"{file} is not a readable TOML file ({error})") from None
     return parse_table(kind, values, str(file))
+
+
+@dataclass(frozen=True)
+class PackagedTables(Generic[T]):
+    """TOML files that ship in a folder of a package, by name; a path to a file of one's own serves as well."""
+
+    noun: str
+    """What one of them is called in a message."""
+    kind: type[T]
+    package: str
+    folder: str
+
+    def names(self) -> list[str]:
+        """What ships."""
+        return sorted(
+            file.name.removesuffix(".toml") for file in self._files().iterdir() if file.name.endswith(".toml")
+        )
+
+    def load(self, name_or_file: str) -> T:
+        """Read one of them.
+
+        Raises:
+            RequestError: there is none of that name, or it does not fit.
+        """
+        if name_or_file.endswith(".toml"):
+            return read_table(self.kind, Path(name_or_file))
+        if name_or_file not in self.names():
+            raise unknown(self.noun, name_or_file, self.names())
+        return read_table(self.kind, self._files() / f"{name_or_file}.toml")
+
+    def _files(self) -> Traversable:
+        return files(self.package) / self.folder

@@ -1,13 +1,10 @@
 """Recipes as data: one TOML file each, from which ``train`` makes a model and its card."""
 
-from importlib.resources import files
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from robustbench_bcos.core.registry import unknown
-from robustbench_bcos.core.tables import Table, read_table
+from robustbench_bcos.core.tables import PackagedTables, Table
 from robustbench_bcos.model_zoo.cards import ModelSpec
 
 
@@ -35,23 +32,4 @@ class Recipe(ModelSpec):
     seed: int = Field(default=0, ge=0)
 
 
-def recipe_names() -> list[str]:
-    """Names of the packaged recipes."""
-    return sorted(file.name.removesuffix(".toml") for file in _packaged().iterdir() if file.name.endswith(".toml"))
-
-
-def load_recipe(name_or_file: str) -> Recipe:
-    """A packaged recipe by name, or one's own by path.
-
-    Raises:
-        RequestError: no such recipe, or it does not fit.
-    """
-    if name_or_file.endswith(".toml"):
-        return read_table(Recipe, Path(name_or_file))
-    if name_or_file not in recipe_names():
-        raise unknown("recipe", name_or_file, recipe_names())
-    return read_table(Recipe, _packaged() / f"{name_or_file}.toml")
-
-
-def _packaged() -> Path:
-    return Path(str(files("robustbench_bcos.training"))) / "recipes"
+RECIPES = PackagedTables("recipe", Recipe, "robustbench_bcos.training", "recipes")

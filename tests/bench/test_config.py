@@ -10,7 +10,7 @@ from robustbench_bcos.attacks import pgd
 from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.bench import config as configuration
-from robustbench_bcos.bench.config import CHOICES, RunConfig, load_suite, make_config, suite_names
+from robustbench_bcos.bench.config import CHOICES, SUITES, RunConfig, make_config
 from robustbench_bcos.core.errors import RequestError
 
 SUITE = 'description = "mine"\nnorm = ["linf"]\neps = ["8/255", "16/255"]\nsteps = [20, 100]\nlimit = 7\n'
@@ -69,9 +69,9 @@ def test_a_configuration_cannot_be_changed_afterwards() -> None:
         make_config({}).seed = 1
 
 
-@pytest.mark.parametrize("name", suite_names())
+@pytest.mark.parametrize("name", SUITES.names())
 def test_every_packaged_suite_makes_a_configuration(name: str) -> None:
-    suite = load_suite(name)
+    suite = SUITES.load(name)
     assert suite.description
     config = make_config({}, name)
     assert (config.norm, config.eps, config.steps) == (suite.norm, suite.eps, suite.steps)
@@ -107,9 +107,9 @@ def test_a_value_that_is_no_name_is_refused_too(kind: str) -> None:
 
 def test_an_unknown_suite_is_helped_and_a_missing_file_named(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="unknown suite 'tables': did you mean 'tables-l2'"):
-        load_suite("tables")
+        SUITES.load("tables")
     with pytest.raises(RequestError, match=r"nothere\.toml is not a readable TOML file"):
-        load_suite(str(tmp_path / "nothere.toml"))
+        SUITES.load(str(tmp_path / "nothere.toml"))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from jaxtyping import config
 
-from robustbench_bcos.bench.config import suite_names
+from robustbench_bcos.bench.config import SUITES
 from robustbench_bcos.model_zoo.cards import Card, Zoo
 from tests.bench.tiny_zoo import NAMES
 from tests.cli.command_line import refusal, succeed
@@ -48,6 +48,6 @@ def test_what_is_not_in_the_zoo_is_helped(tiny_zoo: Path) -> None:
 
 def test_every_suite_is_listed_with_what_it_is_for() -> None:
     out = succeed("suites")
-    assert all(name in out for name in suite_names())
+    assert all(name in out for name in SUITES.names())
     assert "8/255, 16/255" in out
     assert "20, 100" in out

@@ -30,7 +30,7 @@ from robustbench_bcos.model_zoo.models import (
 )
 from robustbench_bcos.model_zoo.norms import BatchNormUncentred2d
 from robustbench_bcos.model_zoo.weights import load_weights, read_weights, sha256_of, write_weights
-from robustbench_bcos.training.recipes import load_recipe, recipe_names
+from robustbench_bcos.training.recipes import RECIPES
 
 PACKAGED = sorted(Zoo().entries)
 HEIGHT, WIDTH = 8, 12
@@ -86,8 +86,8 @@ class TestEveryPackagedModel:
     def test_has_a_licence_and_the_recipe_it_was_made_with(self, name: str) -> None:
         card = Zoo()[name].card
         assert card.licence
-        assert card.recipe in recipe_names()
-        recipe = load_recipe(card.recipe)
+        assert card.recipe in RECIPES.names()
+        recipe = RECIPES.load(card.recipe)
         for key in ModelSpec.model_fields:
             assert getattr(card, key) == getattr(recipe, key), key
 

@@ -9,7 +9,7 @@ from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.radius import Radius
 from robustbench_bcos.model_zoo.classifier import build_classifier
-from robustbench_bcos.training.recipes import Recipe, load_recipe, recipe_names
+from robustbench_bcos.training.recipes import RECIPES, Recipe
 
 WHOLE = """
 name = "mine"
@@ -26,7 +26,7 @@ learning_rate = 1e-3
 kind = "none"
 """
 
-NAMES = recipe_names()
+NAMES = RECIPES.names()
 
 
 def test_the_recipes_of_the_documented_zoo_are_there() -> None:
@@ -37,7 +37,7 @@ def test_the_recipes_of_the_documented_zoo_are_there() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_packaged_recipe_is_read_and_its_model_built(name: str) -> None:
-    recipe = load_recipe(name)
+    recipe = RECIPES.load(name)
     assert recipe.name == name
     assert recipe.family == ("bcos" if recipe.architecture.startswith("bcos_") else "conventional")
     classifier = build_classifier(recipe)
@@ -47,7 +47,7 @@ def test_a_packaged_recipe_is_read_and_its_model_built(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "-adv-" in name])
 def test_an_adversarial_recipe_names_a_ball_that_is_known(name: str) -> None:
-    training = load_recipe(name).training
+    training = RECIPES.load(name).training
     assert training.kind == "adversarial"
     assert training.norm in BALLS
     assert name.endswith(f"adv-{training.norm}")
@@ -57,7 +57,7 @@ def test_an_adversarial_recipe_names_a_ball_that_is_known(name: str) -> None:
 
 def test_ones_own_recipe_is_read_from_its_path(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(WHOLE)
-    recipe = load_recipe(str(tmp_path / "mine.toml"))
+    recipe = RECIPES.load(str(tmp_path / "mine.toml"))
     assert (recipe.name, recipe.image_size, recipe.seed, recipe.batch_size) == ("mine", (8, 12), 0, 128)
     assert not recipe.augmentation.flip
     assert recipe.augmentation.crop == 0
@@ -65,12 +65,12 @@ def test_ones_own_recipe_is_read_from_its_path(tmp_path: Path) -> None:
 
 def test_an_unknown_recipe_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(RequestError, match=r"^unknown recipe 'digits-naturl': did you mean 'digits-natural'\?"):
-        load_recipe("digits-naturl")
+        RECIPES.load("digits-naturl")
 
 
 def test_a_recipe_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=f"^{tmp_path}/mine.toml is not a readable TOML file"):
-        load_recipe(f"{tmp_path}/mine.toml")
+        RECIPES.load(f"{tmp_path}/mine.toml")
 
 
 @pytest.mark.parametrize(
@@ -98,13 +98,13 @@ def test_a_recipe_that_does_not_fit_is_refused(tmp_path: Path, written: str, rep
     file = tmp_path / "mine.toml"
     file.write_text(WHOLE.replace(written, replacement))
     with pytest.raises(RequestError) as caught:
-        load_recipe(str(file))
+        RECIPES.load(str(file))
     assert str(file) in str(caught.value)
     assert said in str(caught.value)
 
 
 def test_recipes_do_not_change() -> None:
-    recipe = load_recipe("digits-natural")
+    recipe = RECIPES.load("digits-natural")
     assert isinstance(recipe, Recipe)
     with pytest.raises(ValueError, match="frozen"):
         recipe.epochs = 3  # type: ignore[misc]

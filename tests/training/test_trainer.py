@@ -19,7 +19,7 @@ from robustbench_bcos.data.slices import Slice, open_dataset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.training import trainer
-from robustbench_bcos.training.recipes import Recipe, load_recipe
+from robustbench_bcos.training.recipes import RECIPES, Recipe
 from robustbench_bcos.training.trainer import Epoch, train
 from robustbench_bcos.training.workshop import clean_accuracy
 
@@ -92,7 +92,7 @@ def interrupt(recipe: Recipe, checkpoint: Path, *, during: int) -> None:
 
 
 def test_the_packaged_recipe_trains_the_packaged_accuracy() -> None:
-    recipe = load_recipe("digits-natural")
+    recipe = RECIPES.load("digits-natural")
     classifier = train(recipe, Slice.of(open_dataset("digits", "train")))
     accuracy = clean_accuracy(classifier, Slice.of(open_dataset("digits", "test")), "cpu")
     low, high = wilson(accuracy.correct, accuracy.total)
