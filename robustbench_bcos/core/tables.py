@@ -3,7 +3,7 @@
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
+from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Generic, TypeGuard, TypeVar, get_args
@@ -80,9 +80,8 @@ class PackagedTables(Generic[T]):
 
     def names(self) -> list[str]:
         """What ships."""
-        return sorted(
-            file.name.removesuffix(".toml") for file in self._files().iterdir() if file.name.endswith(".toml")
-        )
+        files = [file.name for file in self._files().iterdir()]
+        return sorted(name.removesuffix(".toml") for name in files if name.endswith(".toml"))
 
     def load(self, name_or_file: str) -> T:
         """Read one of them.
@@ -97,4 +96,4 @@ class PackagedTables(Generic[T]):
         return read_table(self.kind, self._files() / f"{name_or_file}.toml")
 
     def _files(self) -> Traversable:
-        return files(self.package) / self.folder
+        return resources.files(self.package) / self.folder

@@ -48,7 +48,7 @@ def make_recipe(**changes: Any) -> Recipe:
 
 
 BCOS = {"family": "bcos", "architecture": "bcos_resnet8", "encoding": {"kind": "add_inverse"}, "loss": "bce"}
-RECIPES = {
+VARIANTS = {
     "natural": make_recipe(augmentation={"flip": True, "crop": 1}),
     "sgd": make_recipe(optimiser="sgd", weight_decay=1e-3),
     "adversarial": make_recipe(training=LINF, augmentation={"crop": 1}),
@@ -122,41 +122,41 @@ def test_a_training_may_be_as_short_as_one_step(epochs: int) -> None:
     assert differs(train(fast, tiny_images()), train(slow, tiny_images()))
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_training_is_a_function_of_the_seed(name: str) -> None:
-    recipe = RECIPES[name]
+    recipe = VARIANTS[name]
     first, again = (train(recipe, tiny_images()) for _ in range(2))
     assert_same_state(first, again)
     assert differs(first, train(recipe.model_copy(update={"seed": 1}), tiny_images()))
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_global_generators_are_neither_used_nor_moved(name: str) -> None:
     trained = []
     for seed in (0, 1):
         torch.manual_seed(seed)
         np.random.seed(seed)
         before = torch.get_rng_state(), np.random.get_state()[1].tobytes()
-        trained.append(train(RECIPES[name], tiny_images()))
+        trained.append(train(VARIANTS[name], tiny_images()))
         assert torch.equal(torch.get_rng_state(), before[0])
         assert np.random.get_state()[1].tobytes() == before[1]
     assert_same_state(*trained)
 
 
 def test_a_trained_classifier_is_frozen() -> None:
-    classifier = train(RECIPES["natural"], tiny_images())
+    classifier = train(VARIANTS["natural"], tiny_images())
     assert not any(module.training for module in classifier.modules())
     assert not any(parameter.requires_grad for parameter in classifier.parameters())
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(tmp_path: Path, name: str) -> None:
     whole_epochs: list[Epoch] = []
-    whole = train(RECIPES[name], tiny_images(), on_epoch=whole_epochs.append)
+    whole = train(VARIANTS[name], tiny_images(), on_epoch=whole_epochs.append)
     checkpoint = tmp_path / "tiny.ckpt"
-    interrupt(RECIPES[name], checkpoint, during=2)
+    interrupt(VARIANTS[name], checkpoint, during=2)
     epochs: list[Epoch] = []
-    resumed = train(RECIPES[name], tiny_images(), checkpoint=checkpoint, on_epoch=epochs.append)
+    resumed = train(VARIANTS[name], tiny_images(), checkpoint=checkpoint, on_epoch=epochs.append)
     assert [epoch.number for epoch in epochs] == [2]
     assert_same_state(whole, resumed)
     assert (epochs[0].loss, epochs[0].accuracy) == (whole_epochs[1].loss, whole_epochs[1].accuracy)
@@ -164,26 +164,26 @@ def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(tmp_path: P
 
 def test_a_training_that_is_over_is_not_begun_again(tmp_path: Path) -> None:
     checkpoint = tmp_path / "tiny.ckpt"
-    whole = train(RECIPES["natural"], tiny_images(), checkpoint=checkpoint)
-    assert_same_state(whole, train(RECIPES["natural"], tiny_images(), checkpoint=checkpoint, on_epoch=stop_at(1)))
+    whole = train(VARIANTS["natural"], tiny_images(), checkpoint=checkpoint)
+    assert_same_state(whole, train(VARIANTS["natural"], tiny_images(), checkpoint=checkpoint, on_epoch=stop_at(1)))
     assert [file.name for file in tmp_path.iterdir()] == ["tiny.ckpt"]
 
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"learning_rate": 0.02}, {"epochs": 3}, {"name": "other"}])
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     checkpoint = tmp_path / "tiny.ckpt"
-    interrupt(RECIPES["natural"], checkpoint, during=2)
+    interrupt(VARIANTS["natural"], checkpoint, during=2)
     with pytest.raises(RequestError, match=f"^checkpoint {checkpoint} belongs to another recipe: remove it"):
-        train(RECIPES["natural"].model_copy(update=changes), tiny_images(), checkpoint=checkpoint)
+        train(VARIANTS["natural"].model_copy(update=changes), tiny_images(), checkpoint=checkpoint)
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", "cut"], ids=["empty", "text", "cut"])
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, content: bytes | str) -> None:
     checkpoint = tmp_path / "tiny.ckpt"
-    interrupt(RECIPES["natural"], checkpoint, during=2)
+    interrupt(VARIANTS["natural"], checkpoint, during=2)
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100] if isinstance(content, str) else content)
     with pytest.raises(RequestError, match=f"^checkpoint {checkpoint} cannot be read: remove it"):
-        train(RECIPES["natural"], tiny_images(), checkpoint=checkpoint)
+        train(VARIANTS["natural"], tiny_images(), checkpoint=checkpoint)
 
 
 class Witness:
