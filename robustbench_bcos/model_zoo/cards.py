@@ -125,17 +125,13 @@ class Entry(NamedTuple):
 
 
 class Zoo:
-    """Cards by name, from the package, from installed packages and from the user's folders."""
+    """Cards by name, from the package, from installed packages and from the user's folders.
+
+    A user's card takes the place of an installed one of its name: whoever retrains a packaged recipe means the result.
+    """
 
     def __init__(self, folders: Sequence[Path] = ()) -> None:
-        self.entries: dict[str, Entry] = {}
-        for folder in [*_installed_folders(), *folders]:
-            for card in _read_cards(folder):
-                if card.name in self.entries:
-                    raise RequestError(
-                        f"card {card.name!r} is in {self.entries[card.name].folder} and in {folder}: rename one of them"
-                    )
-                self.entries[card.name] = Entry(card, folder)
+        self.entries = _collect(_installed_folders()) | _collect(folders)
 
     def __getitem__(self, name: str) -> Entry:
         if name not in self.entries:
@@ -154,6 +150,18 @@ class Zoo:
         if not found:
             raise unknown("model", pattern, self.entries)
         return found
+
+
+def _collect(folders: Iterable[Path]) -> dict[str, Entry]:
+    entries: dict[str, Entry] = {}
+    for folder in folders:
+        for card in _read_cards(folder):
+            if card.name in entries:
+                raise RequestError(
+                    f"card {card.name!r} is in {entries[card.name].folder} and in {folder}: rename one of them"
+                )
+            entries[card.name] = Entry(card, folder)
+    return entries
 
 
 def _installed_folders() -> Iterable[Path]:

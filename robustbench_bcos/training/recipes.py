@@ -20,6 +20,8 @@ class Augmentation(Table):
 class Recipe(ModelSpec):
     """A model and how it is trained: Adam or SGD with Nesterov momentum under a one-cycle learning rate."""
 
+    loss: Literal["bce", "ce"]
+    """What training minimises; a card may name further losses, of models that were trained elsewhere."""
     epochs: int = Field(gt=0)
     batch_size: int = Field(default=128, gt=1)
     optimiser: Literal["adam", "sgd"]

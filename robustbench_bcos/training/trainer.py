@@ -66,7 +66,7 @@ def train(
     classifier = build_classifier(recipe)
     initialise(classifier, generator(recipe.seed))
     classifier.to(device)
-    run = _Training(recipe, classifier, len(images), compiled)
+    run = _Training(recipe, classifier, images, compiled)
     first = run.resume(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
     pixels, labels = (tensor.to(device) for tensor in images.batch(0, len(images))[:2])
     for number in range(first, recipe.epochs):
@@ -88,14 +88,15 @@ def check_fit(recipe: Recipe, images: Slice) -> None:
 
 
 class _Training:
-    def __init__(self, recipe: Recipe, classifier: ImageClassifier, images: int, compiled: bool) -> None:
+    def __init__(self, recipe: Recipe, classifier: ImageClassifier, images: Slice, compiled: bool) -> None:
         self.recipe = recipe
+        self.images = images
         self.classifier = classifier
         # Compiling changes how the network is run, not what its state is called.
         self.forward: Callable[[Tensor], Tensor] = torch.compile(classifier) if compiled else classifier
-        self.loss = LOSSES["ce" if recipe.loss == "ce" else "bce"]
+        self.loss = LOSSES[recipe.loss]
         self.optimiser = _optimiser(recipe, classifier)
-        self.batches = -(-images // recipe.batch_size)
+        self.batches = -(-len(images) // recipe.batch_size)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimiser,
             max_lr=recipe.learning_rate,
@@ -143,7 +144,7 @@ class _Training:
         return logits.detach(), loss.detach()
 
     def save(self, checkpoint: Path, epochs: int) -> None:
-        state = {"recipe": self.recipe.model_dump_json(), "epochs": epochs, **self._state()}
+        state = {"task": self._task(), "epochs": epochs, **self._state()}
         partial = checkpoint.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(checkpoint)
@@ -151,19 +152,23 @@ class _Training:
     def resume(self, checkpoint: Path) -> int:
         try:
             state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-            recipe = state["recipe"]
+            task = state["task"]
         except Exception:  # torch raises nearly anything over a damaged file.
             raise RequestError(
                 f"checkpoint {checkpoint} cannot be read: remove it to begin afresh, or choose another folder"
             ) from None
-        if recipe != self.recipe.model_dump_json():
+        if task != self._task():
             raise RequestError(
-                f"checkpoint {checkpoint} belongs to another recipe: remove it, or choose another folder"
+                f"checkpoint {checkpoint} belongs to another recipe or to other images: remove it, or choose another "
+                "folder"
             )
         self.classifier.load_state_dict(state["classifier"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
         return int(state["epochs"])
+
+    def _task(self) -> list[str]:
+        return [self.recipe.model_dump_json(), self.images.digest]
 
     def _state(self) -> dict[str, Any]:
         return {

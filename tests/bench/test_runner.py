@@ -39,35 +39,39 @@ def verdicts(plan: Plan, store: Store, cell: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).set_index("image")
 
 
-def one_by_one(plan: Plan, attack: Any, *, encoded: bool = False) -> dict[int, bool]:
-    """Whether each image is classified correctly and stays so: one image at a time, no runner, no judge."""
+def one_by_one(plan: Plan, attack: Any, *, encoded: bool = False) -> dict[int, tuple[bool, int]]:
+    """Whether each image is classified correctly and stays so, and how often the attack asked the network.
+
+    One image at a time, no runner, no judge.
+    """
     (cell,) = plan.cells
     classifier: Any = plan.source(cell.model).load().classifier
     ball, epsilon = BALLS[cell.norm], cell.radius.value
-    robust = {}
+    reference = {}
     for position, index in enumerate(plan.images.indices):
         image, label, _ = plan.images.batch(position, position + 1)
-        robust[index] = bool(classifier(image).argmax() == label)
-        if robust[index]:
+        reference[index] = (False, 0)
+        if classifier(image).argmax() == label:
             network = classifier.network if encoded else classifier
             shown = classifier.encoding(image) if encoded else image
             noise = ImageGenerator.of(plan.config.seed, [index])
-            candidate = attack(network, shown, label, ball, epsilon, noise).candidates
-            robust[index] = bool(network(candidate).argmax() == label)
-    return robust
+            candidate, trace = attack(network, shown, label, ball, epsilon, noise)
+            reference[index] = (bool(network(candidate).argmax() == label), int(trace.forward_passes))
+    return reference
 
 
-def agrees(plan: Plan, store: Store, reference: dict[int, bool]) -> None:
+def agrees(plan: Plan, store: Store, reference: dict[int, tuple[bool, int]]) -> None:
     """Per image, and in the row's counts."""
     carry_out(plan, store)
     clean = store.clean(plan.cells[0].model)
     found = verdicts(plan, store)
     assert {
-        index: bool(row["attacked"]) and row["prediction"] == clean[index].label for index, row in found.iterrows()
+        index: (bool(row["attacked"]) and row["prediction"] == clean[index].label, row["forward_passes"])
+        for index, row in found.iterrows()
     } == reference
     (record,) = make_records(store, plan.identity).to_dict(orient="records")
-    assert record["robust_correct"] == sum(reference.values())
-    assert record["robust_accuracy"] == sum(reference.values()) / len(reference)
+    robust = sum(stays for stays, _ in reference.values())
+    assert (record["robust_correct"], record["robust_accuracy"]) == (robust, robust / len(reference))
     # Otherwise the comparison would be empty.
     assert 0 < record["robust_correct"] < record["clean_correct"] < record["images"]
 

@@ -133,9 +133,11 @@ def test_the_same_name_in_two_folders_is_refused_with_both(tmp_path: Path) -> No
         Zoo([tmp_path / "one", tmp_path / "two"])
 
 
-def test_no_card_takes_the_place_of_a_packaged_one(tmp_path: Path) -> None:
-    write_card(tmp_path, name=next(iter(Zoo().entries)))
-    assert f"and in {tmp_path}: rename one of them" in refusal(tmp_path)
+def test_a_card_of_ones_own_takes_the_place_of_a_packaged_one(tmp_path: Path) -> None:
+    name = next(iter(Zoo().entries))
+    write_card(tmp_path, name=name)
+    assert Zoo([tmp_path])[name].folder == tmp_path
+    assert len(Zoo([tmp_path]).entries) == len(Zoo().entries)
 
 
 @pytest.mark.parametrize(

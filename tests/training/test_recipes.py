@@ -83,6 +83,7 @@ def test_a_recipe_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         ("epochs = 2", "epochs = 2\nseed = -1", "seed: input should be greater than or equal to 0, got -1"),
         ("epochs = 2", "epochs = 2\nattack_steps = 0", "attack_steps: input should be greater than 0, got 0"),
         ("1e-3", "0", "learning_rate: input should be greater than 0, got 0"),
+        ('"ce"', '"bce_off_label"', "loss: input should be 'bce' or 'ce', got 'bce_off_label'"),
         ('"adam"', '"adamw"', "optimiser: input should be 'adam' or 'sgd', got 'adamw'"),
         ("[encoding]", "[augmentation]\ncrop = -1\n[encoding]", "augmentation.crop: input should be greater"),
         (

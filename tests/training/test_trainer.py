@@ -57,9 +57,9 @@ VARIANTS = {
 
 
 @cache
-def tiny_images(classes: int = 3) -> Slice:
+def tiny_images(classes: int = 3, seed: int = 0) -> Slice:
     """13 images, so that neither 5 nor any other batch divides them evenly."""
-    pixels = torch.rand(13, 3, 8, 4, generator=torch.Generator().manual_seed(0))
+    pixels = torch.rand(13, 3, 8, 4, generator=torch.Generator().manual_seed(seed))
     return Slice.of(InMemory(pixels, torch.arange(13) % 3, classes=classes))
 
 
@@ -130,6 +130,28 @@ def test_training_is_a_function_of_the_seed(name: str) -> None:
     assert differs(first, train(recipe.model_copy(update={"seed": 1}), tiny_images()))
 
 
+@pytest.mark.parametrize(
+    ("base", "changes"),
+    [
+        ({}, {"loss": "bce"}),
+        ({}, {"optimiser": "sgd"}),
+        ({}, {"weight_decay": 0.5}),
+        ({"optimiser": "sgd"}, {"weight_decay": 0.5}),
+        ({}, {"augmentation": {"flip": True}}),
+        ({}, {"augmentation": {"crop": 1}}),
+        ({}, {"batch_size": 4}),
+        ({}, {"training": LINF}),
+        ({"training": LINF}, {"training": {**LINF, "eps": "1/16"}}),
+        ({"training": LINF}, {"training": {**LINF, "norm": "l2"}}),
+        ({"training": LINF}, {"attack_steps": 3}),
+    ],
+    ids=str,
+)
+def test_every_setting_of_a_recipe_counts(base: dict[str, Any], changes: dict[str, Any]) -> None:
+    first, second = make_recipe(**base), make_recipe(**{**base, **changes})
+    assert differs(train(first, tiny_images()), train(second, tiny_images()))
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_global_generators_are_neither_used_nor_moved(name: str) -> None:
     trained = []
@@ -173,8 +195,15 @@ def test_a_training_that_is_over_is_not_begun_again(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     checkpoint = tmp_path / "tiny.ckpt"
     interrupt(VARIANTS["natural"], checkpoint, during=2)
-    with pytest.raises(RequestError, match=f"^checkpoint {checkpoint} belongs to another recipe: remove it"):
+    with pytest.raises(RequestError, match=f"^checkpoint {checkpoint} belongs to another recipe or to other images"):
         train(VARIANTS["natural"].model_copy(update=changes), tiny_images(), checkpoint=checkpoint)
+
+
+def test_a_checkpoint_of_other_images_is_refused(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "tiny.ckpt"
+    interrupt(VARIANTS["natural"], checkpoint, during=2)
+    with pytest.raises(RequestError, match="or to other images"):
+        train(VARIANTS["natural"], tiny_images(seed=1), checkpoint=checkpoint)
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", "cut"], ids=["empty", "text", "cut"])
