@@ -77,12 +77,13 @@ def test_a_cell_survives_json(cell: Cell) -> None:
     assert Cell.from_dict(json.loads(json.dumps(cell.as_dict()))) == cell
 
 
-@given(any_cell, any_cell, st.sampled_from(fields(Cell)))
-def test_cells_have_the_same_key_only_where_they_are_the_same(one: Cell, other: Cell, field: Any) -> None:
+@given(any_cell, any_cell)
+def test_cells_have_the_same_key_only_where_they_are_the_same(one: Cell, other: Cell) -> None:
     assert (one.key == other.key) == (one == other)
     # Two draws differ in nearly everything; these differ in one thing at most.
-    near = replace(one, **{field.name: getattr(other, field.name)})
-    assert (one.key == near.key) == (one == near)
+    for field in fields(Cell):
+        near = replace(one, **{field.name: getattr(other, field.name)})
+        assert (one.key == near.key) == (one == near)
 
 
 @pytest.mark.parametrize("norm", BALLS)

@@ -209,6 +209,38 @@ def test_a_file_that_is_no_database_is_not_overwritten(tmp_path: Path) -> None:
     assert file.read_text(encoding="utf-8").startswith("a shopping list")
 
 
+class Broken:
+    """A connection to a disk that fails at everything."""
+
+    def __init__(self, error: sqlite3.Error) -> None:
+        self.error = error
+
+    def execute(self, *_: object) -> None:
+        raise self.error
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (sqlite3.OperationalError("disk I/O error"), "is full: free some space, then repeat the command to continue"),
+        (sqlite3.OperationalError("attempt to write a readonly database"), "cannot be written (attempt to write a"),
+        (sqlite3.DatabaseError("database disk image is malformed"), "is damaged (database disk image is malformed)"),
+    ],
+)
+def test_what_a_disk_fails_at_is_said_in_plain_words(
+    error: sqlite3.Error, said: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as failing:
+        failing.setattr(store, "_database", Broken(error))
+        for use in (lambda: store.add_model(MODEL), lambda: store.done(CELL)):
+            with pytest.raises(RequestError) as caught:
+                use()
+            assert said in str(caught.value)
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"nowhere/run\.sqlite cannot be written .*: choose another --out"):
         Store(tmp_path / "nowhere" / "run.sqlite")
