@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, final, get_args
+from typing import final, get_args
 
 import torch
 from torch import Tensor
@@ -12,11 +12,9 @@ from robustbench_bcos.attacks.balls import AbstractBall
 from robustbench_bcos.attacks.losses import Loss, ce
 from robustbench_bcos.attacks.slope import image_gradient, logit_slope
 from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.core.search import Count, Start
 from robustbench_bcos.core.seeding import ImageGenerator
 from robustbench_bcos.core.types import Classifier, Flags, Images, Labels
-
-Start = Literal["image", "random"]
-Count = Literal["any", "last", "best-loss"]
 
 RELATIVE_STEP = 2.5
 """Default step size is this times epsilon / steps (Madry et al., 2018, and MadryLab's ``robustness``)."""

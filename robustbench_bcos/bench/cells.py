@@ -8,6 +8,7 @@ from typing import Any
 from robustbench_bcos.bench.config import Grid
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.radius import Radius
+from robustbench_bcos.core.search import Count, Start
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,8 +25,8 @@ class Cell:
     loss: str
     """``auto`` until the model is known."""
     restarts: int
-    start: str
-    count: str
+    start: Start
+    count: Count
     space: str
 
     @property
@@ -33,6 +34,10 @@ class Cell:
         """All that tells it apart from other cells of a run, as text."""
         parts = [self.model, self.attack, self.norm, self.radius.text, str(self.steps), str(self.step_size or "auto")]
         return " ".join([*parts, self.loss or "-", str(self.restarts), self.start, self.count, self.space])
+
+    def loss_of(self, own: str) -> str:
+        """The loss that is ascended, given the model's own."""
+        return own if self.loss == "auto" else self.loss
 
     def as_dict(self) -> dict[str, Any]:
         """The cell as JSON takes it."""

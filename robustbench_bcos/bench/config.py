@@ -12,14 +12,13 @@ from pydantic import Field
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.radius import Radius
 from robustbench_bcos.core.registry import unknown
+from robustbench_bcos.core.search import Count, Start
 from robustbench_bcos.core.tables import PackagedTables, Table, parse_table
 
 NORM_NAMES = ("l2", "linf")
 LOSS_NAMES = ("auto", "bce", "ce", "margin", "dlr")
 ATTACK_NAMES = ("pgd", "noise")
 
-Start = Literal["image", "random"]
-Count = Literal["any", "last", "best-loss"]
 Space = Literal["image", "encoded"]
 
 CHOICES: dict[str, tuple[str, ...]] = {

@@ -99,7 +99,7 @@ def _record(store: Store, cell: Cell, identity: dict[str, Any]) -> Record:
         epsilon=cell.radius.value,
         steps=cell.steps,
         step_size=_step_size(cell),
-        loss=model.loss if cell.loss == "auto" else cell.loss,
+        loss=cell.loss_of(model.loss),
         restarts=cell.restarts,
         start=cell.start,
         count=cell.count,

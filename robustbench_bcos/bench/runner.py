@@ -11,7 +11,7 @@ from robustbench_bcos.attacks.attack import Attack
 from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.attacks.noise import Noise
-from robustbench_bcos.attacks.pgd import PGD, Count, Start
+from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.judge import judge
 from robustbench_bcos.bench.plan import Plan
@@ -61,27 +61,20 @@ def build_attack(cell: Cell, loss: str) -> Attack:
     """The attack of a cell, with the loss that ``auto`` turned out to be."""
     if cell.attack == "noise":
         return Noise(restarts=cell.restarts)
-    start: Start = "random" if cell.start == "random" else "image"
-    counts: dict[str, Count] = {"any": "any", "last": "last", "best-loss": "best-loss"}
     return PGD(
         steps=cell.steps,
         step_size=None if cell.step_size is None else cell.step_size.value,
         loss=LOSSES[loss],
-        start=start,
+        start=cell.start,
         restarts=cell.restarts,
-        count=counts[cell.count],
+        count=cell.count,
     )
-
-
-def resolved_loss(cell: Cell, own: str) -> str:
-    """The loss a cell ascends, given the model's own."""
-    return own if cell.loss == "auto" else cell.loss
 
 
 def _execute_cell(plan: Plan, store: Store, model: Model, cell: Cell) -> Iterator[Progress]:
     done = store.done(cell)
     clean = store.clean(cell.model)
-    attack = build_attack(cell, resolved_loss(cell, model.loss))
+    attack = build_attack(cell, cell.loss_of(model.loss))
     size = plan.config.batch_size
     for start in range(0, len(plan.images), size):
         indices = plan.images.indices[start : start + size]
