@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from robustbench_bcos.attacks.pgd import PGD as PGD
     from robustbench_bcos.bench.evaluation import evaluate as evaluate
     from robustbench_bcos.core.errors import RequestError as RequestError
+    from robustbench_bcos.explanations.explanation import explain as explain
     from robustbench_bcos.model_zoo.classifier import freeze as freeze
     from robustbench_bcos.model_zoo.models import load_model as load_model
 
@@ -22,6 +23,7 @@ _HOMES = {
     "RequestError": "core.errors",
     "balls": "attacks",
     "evaluate": "bench.evaluation",
+    "explain": "explanations.explanation",
     "freeze": "model_zoo.classifier",
     "load_model": "model_zoo.models",
     "losses": "attacks",

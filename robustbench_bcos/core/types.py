@@ -9,6 +9,7 @@ Images = Float[Tensor, "image channel height width"]
 Labels = Int[Tensor, "image"]
 Logits = Float[Tensor, "image class"]
 PerImage = Float[Tensor, "image"]
+Maps = Float[Tensor, "image height width"]
 Flags = Bool[Tensor, "image"]
 Counts = Int[Tensor, "image"]
 

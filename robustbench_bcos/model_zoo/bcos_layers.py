@@ -166,6 +166,11 @@ class BcosLinear(AbstractBcosLayer):
         return norms + LINEAR_EPSILON
 
 
+def is_bcos(network: nn.Module) -> bool:
+    """Whether a network is built of B-cos layers, so that its dynamic weights explain it."""
+    return any(isinstance(module, AbstractBcosLayer) for module in network.modules())
+
+
 class LogitLayer(nn.Module):
     """The last step of a B-cos network: divide by a temperature, add a constant bias. It has no parameters."""
 

@@ -13,7 +13,7 @@ from bcos.experiments.CIFAR10.norm_ablations_final.model import get_model
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.explain.dynamic_weights import dynamic_weights
+from robustbench_bcos.explanations.explanation import explain
 from robustbench_bcos.model_zoo.architectures import (
     ARCHITECTURES,
     BCOS_PREFIX,
@@ -125,7 +125,7 @@ def assert_same_network(network: nn.Module, peer: Any) -> None:
     targets = torch.tensor([4, 1])
     for actual, expected in zip(logits_and_gradient(network, inputs), logits_and_gradient(peer, inputs), strict=True):
         assert_proportionally_close(actual, expected)
-    explained = dynamic_weights(network, inputs, targets)
+    explained = explain(network, inputs, targets)
     logits, weights = official_dynamic_weights(peer, inputs, targets)
     assert_proportionally_close(explained.logits, logits)
     assert_proportionally_close(explained.weights, weights)

@@ -9,7 +9,7 @@ import torch
 from bcos.modules import norms as official_norms
 from torch import Tensor, nn
 
-from robustbench_bcos.explain.dynamic_weights import dynamic_weights
+from robustbench_bcos.explanations.explanation import explain
 from robustbench_bcos.model_zoo.architectures import build_architecture
 from robustbench_bcos.model_zoo.explanation_mode import explanation_mode
 from robustbench_bcos.model_zoo.norms import NORMS, Affine
@@ -48,7 +48,7 @@ def has_linear_map(norm: str, affine: Affine) -> bool:
 
 def gap(network: nn.Module, logit_bias: float) -> Tensor:
     """What contributions leave of the logit without its bias, relative to the largest logit."""
-    explained = dynamic_weights(network, encoded(), torch.tensor([4, 1, 6]))
+    explained = explain(network, encoded(), torch.tensor([4, 1, 6]))
     logits = explained.logits - logit_bias
     contributions = (explained.weights * encoded()).sum(dim=(1, 2, 3))
     return (logits[torch.arange(3), explained.targets] - contributions) / logits.abs().max()
@@ -77,7 +77,7 @@ def test_contributions_do_not_sum_to_the_logit_where_a_norm_adds_a_constant(norm
 def test_what_a_bias_takes_from_the_contributions_is_the_share_of_the_biases(norm: str) -> None:
     network = make_network(norm=norm, norm_affine="full", logit_bias=0.0)
     biases = [parameter for name, parameter in network.named_parameters() if name.endswith("bias")]
-    explained = dynamic_weights(network, encoded(), torch.tensor([4, 1, 6]))
+    explained = explain(network, encoded(), torch.tensor([4, 1, 6]))
     shares = bias_shares(network, biases, explained.targets)
     contributions = (explained.weights * encoded()).sum(dim=(1, 2, 3))
     logits = explained.logits[torch.arange(3), explained.targets]
@@ -116,7 +116,7 @@ def test_dynamic_weights_of_a_batch_equal_the_official_explanations_one_by_one()
         num_classes=CLASSES, norm_layer=official_norms.NoBias(official_norms.PositionNormUncentered2d)
     )
     peer.double().eval().load_state_dict(network.state_dict())
-    explained = dynamic_weights(network, encoded())
+    explained = explain(network, encoded())
     for position, image in enumerate(encoded().split(1)):
         expected = peer.explain(image)
         assert explained.targets[position] == expected["prediction"]
@@ -128,7 +128,7 @@ def test_dynamic_weights_of_a_batch_equal_the_official_explanations_one_by_one()
 
 def test_logits_are_those_of_the_network_and_targets_their_largest() -> None:
     network = make_network()
-    explained = dynamic_weights(network, encoded())
+    explained = explain(network, encoded())
     assert torch.equal(explained.logits, network(encoded()))
     assert torch.equal(explained.targets, explained.logits.argmax(dim=1))
     assert not explained.logits.requires_grad
@@ -137,23 +137,23 @@ def test_logits_are_those_of_the_network_and_targets_their_largest() -> None:
 
 def test_targets_choose_the_row_of_the_map() -> None:
     network, image = make_network(), encoded(1)
-    rows = dynamic_weights(network, image.expand(CLASSES, -1, -1, -1), torch.arange(CLASSES))
+    rows = explain(network, image.expand(CLASSES, -1, -1, -1), torch.arange(CLASSES))
     sums = (rows.weights * image).sum(dim=(1, 2, 3))
     torch.testing.assert_close(sums - math.log(CLASSES - 1), rows.logits.diagonal(), **CLOSE)
 
 
 def test_batch_is_explained_as_its_images_are_one_by_one() -> None:
     network, targets = make_network(norm="layer-uncentred"), torch.tensor([4, 1, 6])
-    together = dynamic_weights(network, encoded(), targets)
+    together = explain(network, encoded(), targets)
     for position, image in enumerate(encoded().split(1)):
-        alone = dynamic_weights(network, image, targets[position : position + 1])
+        alone = explain(network, image, targets[position : position + 1])
         torch.testing.assert_close(together.weights[position], alone.weights[0], **CLOSE)
 
 
 def test_explanation_is_the_linear_map_and_not_the_gradient() -> None:
     network = make_network(norm="layer-uncentred")
     leaf = encoded().requires_grad_()
-    explained = dynamic_weights(network, encoded(), torch.tensor([4, 1, 6]))
+    explained = explain(network, encoded(), torch.tensor([4, 1, 6]))
     (gradient,) = torch.autograd.grad(network(leaf)[torch.arange(3), explained.targets].sum(), leaf)
     assert not torch.allclose(explained.weights, gradient, rtol=0.1)
 
@@ -161,9 +161,9 @@ def test_explanation_is_the_linear_map_and_not_the_gradient() -> None:
 def test_input_and_network_are_left_as_they_were() -> None:
     network = make_network().requires_grad_()
     given = encoded().requires_grad_()
-    first = dynamic_weights(network, given)
+    first = explain(network, given)
     kept = first.weights.clone()
-    second = dynamic_weights(network, given, (first.targets + 1) % CLASSES)
+    second = explain(network, given, (first.targets + 1) % CLASSES)
     assert given.grad is None
     assert torch.equal(given, encoded())
     assert all(parameter.grad is None for parameter in network.parameters())
@@ -177,14 +177,14 @@ def test_input_and_network_are_left_as_they_were() -> None:
 def test_explanation_needs_no_gradient_to_be_asked_for_and_asks_for_none() -> None:
     network, given = make_network(), encoded()
     with torch.no_grad():
-        explained = dynamic_weights(network, given)
+        explained = explain(network, given)
     assert not given.requires_grad
-    assert torch.equal(explained.weights, dynamic_weights(network, encoded()).weights)
+    assert torch.equal(explained.weights, explain(network, encoded()).weights)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 20.0])
 def test_temperature_divides_the_weights(temperature: float) -> None:
     targets = torch.tensor([4, 1, 6])
-    plain = dynamic_weights(make_network(), encoded(), targets)
-    divided = dynamic_weights(make_network(temperature=temperature), encoded(), targets)
+    plain = explain(make_network(), encoded(), targets)
+    divided = explain(make_network(temperature=temperature), encoded(), targets)
     torch.testing.assert_close(divided.weights, plain.weights / temperature, rtol=1e-12, atol=0)

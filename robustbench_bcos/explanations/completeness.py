@@ -1,0 +1,26 @@
+"""Where contributions cannot sum to the logit: layers that add a constant, which no position of the image made."""
+
+from torch import nn
+
+from robustbench_bcos.model_zoo.bcos_layers import LogitLayer
+from robustbench_bcos.model_zoo.norms import AllNorm2d, BatchNormUncentred2d
+
+
+def additive_constants(network: nn.Module) -> list[str]:
+    """Names of the layers whose constants are part of the logits but not of any contribution map.
+
+    A bias anywhere is one, and so is the running mean of a centred batch norm. Centred norms that take their mean from
+    the image are not, since a mean is linear; nor is the logit bias, which is known and left out on purpose. Empty for
+    networks whose dynamic weights sum to the logit without its bias.
+    """
+    return [name for name, module in network.named_modules() if _adds_constant(module)]
+
+
+def _adds_constant(module: nn.Module) -> bool:
+    if isinstance(module, LogitLayer):
+        return False
+    if module._parameters.get("bias") is not None:
+        return True
+    if not isinstance(module, nn.BatchNorm2d | AllNorm2d) or isinstance(module, BatchNormUncentred2d):
+        return False
+    return module.running_mean is not None and bool(module.running_mean.any())
