@@ -16,8 +16,20 @@ from robustbench_bcos.core.search import Count, Start
 from robustbench_bcos.core.tables import PackagedTables, Table, parse_table
 
 NORM_NAMES = ("l2", "linf")
+EXPLAINED = 50
+"""Images whose explanations are compared where nothing else is asked for."""
+
 LOSS_NAMES = ("auto", "bce", "ce", "margin", "dlr")
 ATTACK_NAMES = ("pgd", "noise")
+EXPLANATION_NAMES = (
+    "auto",
+    "dynamic_weights",
+    "input_x_gradient",
+    "integrated_gradients",
+    "gradcam",
+    "deeplift",
+    "lime",
+)
 
 Space = Literal["image", "encoded"]
 
@@ -25,6 +37,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "norm": NORM_NAMES,
     "loss": LOSS_NAMES,
     "attack": ATTACK_NAMES,
+    "explanation": EXPLANATION_NAMES,
     "start": get_args(Start),
     "count": get_args(Count),
     "space": get_args(Space),
@@ -71,6 +84,19 @@ class RunConfig(Grid):
     device: str = "auto"
     threads: int | None = Field(default=None, ge=1)
     """CPU threads; by default one for small images and torch's own choice for others."""
+    figures: bool = True
+    explanation: str = "auto"
+    explained: int | None = Field(default=None, ge=0)
+    """Images explained, the first of the slice; by default 50 where there are figures, and none where there are not."""
+    images: tuple[int, ...] = ()
+    """Dataset indices of the images to be pictured; by default some that fell and some that did not."""
+
+    @property
+    def explanations(self) -> int:
+        """Images explained, the pictured ones not counted."""
+        if self.explained is not None:
+            return self.explained
+        return EXPLAINED if self.figures else 0
 
 
 class Suite(Table):
@@ -122,5 +148,8 @@ def _check_numbers(config: RunConfig) -> None:
         for count in counts:
             if count < 1:
                 raise RequestError(f"{name} {count} must be at least 1")
+    for image in config.images:
+        if image < 0:
+            raise RequestError(f"--images {image} must be at least 0: give indices of the dataset")
     if config.step_size is not None and Radius.parse(config.step_size, argument="--step-size").value == 0:
         raise RequestError(f"--step-size {config.step_size} must be positive: leave it out for 2.5 * eps / steps")

@@ -11,7 +11,7 @@ from torch import nn
 
 from robustbench_bcos.bench.cells import check_radius, make_cells
 from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.plan import Plan, check_model, choose_device, diameter
+from robustbench_bcos.bench.plan import Plan, check_explanation, check_model, choose_device, diameter, explained_slice
 from robustbench_bcos.bench.records import make_records
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import Store
@@ -25,7 +25,19 @@ from robustbench_bcos.model_zoo.classifier import freeze
 from robustbench_bcos.model_zoo.models import Model, find_models, own_model
 
 LISTED = ("steps", "loss", "restarts", "attack")
-OPTIONS = (*LISTED, "step_size", "start", "count", "space", "seed", "batch_size", "device", "name")
+OPTIONS = (
+    *LISTED,
+    "step_size",
+    "start",
+    "count",
+    "space",
+    "seed",
+    "batch_size",
+    "device",
+    "name",
+    "explained",
+    "explanation",
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,8 @@ def evaluate(
         norm: ``l2``, ``linf``, or several.
         eps: radii in units of the pixel range, as numbers or as text such as ``8/255``.
         options: as on the command line: ``steps``, ``step_size``, ``loss``, ``restarts``, ``start``, ``count``,
-            ``attack``, ``space``, ``seed``, ``batch_size``, ``device``, and ``name`` for the row.
+            ``attack``, ``space``, ``seed``, ``batch_size``, ``device``; ``explained``, the number of images whose
+            explanations are compared, by default none, and ``explanation``, the method; and ``name`` for the row.
 
     Raises:
         RequestError: it cannot be carried out as asked.
@@ -67,17 +80,21 @@ def evaluate(
             raise unknown("option", option, OPTIONS)
     name = options.pop("name", model if isinstance(model, str) else type(model).__name__)
     flags = {key: _listed(value) if key in LISTED else value for key, value in options.items()}
-    flags |= {"norm": _listed(norm), "eps": tuple(str(radius) for radius in _listed(eps)), "dataset": "memory"}
+    flags |= {"norm": _listed(norm), "eps": tuple(str(radius) for radius in _listed(eps))}
+    flags |= {"dataset": "memory", "figures": False}
     config = make_config(flags)
     device = choose_device(config.device)
     loaded = _load(model, name)
     classes = _classes(loaded, images, device)
     chosen = Slice.of(InMemory(images, labels, classes=classes))
     check_model(loaded, chosen, device=device, space=config.space)
+    explained = explained_slice(config, chosen)
+    if explained is not None:
+        check_explanation(loaded, explained, config.explanation, device)
     cells = make_cells(config, [name])
     for cell in cells:
         check_radius(cell.radius, cell.norm, diameter(cell, chosen))
-    plan = Plan(config, chosen, (_Loaded(loaded),), {name: loaded.weights_sha256}, tuple(cells), device)
+    plan = Plan(config, chosen, (_Loaded(loaded),), {name: loaded.weights_sha256}, tuple(cells), device, explained)
     with Store() as store:
         for _ in execute(plan, store):
             pass

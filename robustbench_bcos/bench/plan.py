@@ -15,9 +15,11 @@ from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.bench.cells import Cell, check_radius, make_cells
 from robustbench_bcos.bench.config import RunConfig, Space
 from robustbench_bcos.bench.provenance import command, commit, describe_device, versions
+from robustbench_bcos.bench.shifts import COUNT
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.version import VERSION
 from robustbench_bcos.data.slices import Slice, open_dataset
+from robustbench_bcos.explanations.explanation import explain
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.models import CheckpointModel, Model, ModelSource, find_models
@@ -37,6 +39,8 @@ class Plan:
     """SHA-256 of each model's weights."""
     cells: tuple[Cell, ...]
     device: str
+    explained: Slice | None = None
+    """Images whose explanations are compared: those asked to be pictured, then the first of the slice."""
 
     def source(self, name: str) -> ModelSource:
         """The source of the model of that name."""
@@ -61,6 +65,7 @@ class Plan:
             "slice": self.images.digest,
             "seed": self.config.seed,
             "device": torch.device(self.device).type,
+            "explained": self._explained_identity(),
             "version": VERSION,
             "torch": versions()["torch"],
         }
@@ -75,6 +80,21 @@ class Plan:
             "versions": versions(),
             "device": describe_device(self.device),
             "commit": commit(),
+        }
+
+    @property
+    def work(self) -> int:
+        """Images of all cells, attacked ones and explained ones."""
+        return len(self.cells) * (len(self.images) + (len(self.explained) if self.explained else 0))
+
+    def _explained_identity(self) -> dict[str, Any] | None:
+        if self.explained is None:
+            return None
+        return {
+            "method": self.config.explanation,
+            "count": COUNT,
+            "images": list(self.images.indices[: self.config.explanations]),
+            "pictured": list(self.config.images),
         }
 
     @property
@@ -97,12 +117,32 @@ def make_plan(config: RunConfig) -> Plan:
     cells = make_cells(config, [source.name for source in sources])
     for cell in cells[: len(cells) // len(sources)]:
         check_radius(cell.radius, cell.norm, diameter(cell, images))
+    explained = explained_slice(config, images)
     weights = {}
     for source in sources:
         model = source.load()
         check_model(model, images, device=device, space=config.space)
+        if explained is not None:
+            check_explanation(model, explained, config.explanation, device)
         weights[source.name] = model.weights_sha256
-    return Plan(config, images, sources, weights, tuple(cells), device)
+    return Plan(config, images, sources, weights, tuple(cells), device, explained)
+
+
+def explained_slice(config: RunConfig, images: Slice) -> Slice | None:
+    """The images to be explained, or ``None`` where there are none.
+
+    Raises:
+        RequestError: an image that is asked for is not part of the run.
+    """
+    for index in config.images:
+        if index not in images.indices:
+            raise RequestError(
+                f"--images {index} is not among the {len(images)} images of this run: give indices of "
+                f"{images.dataset.name} such as {', '.join(map(str, images.indices[:3]))}, or a larger --limit"
+            )
+    # A dict, because it keeps the order and drops what is named twice.
+    indices = tuple(dict.fromkeys((*config.images, *images.indices[: config.explanations])))
+    return Slice(images.dataset, indices) if indices else None
 
 
 def portable_name(dataset: str) -> str:
@@ -157,6 +197,18 @@ def check_model(model: Model, images: Slice, *, device: str, space: Space) -> No
         )
     if not logits.isfinite().all():
         raise RequestError(f"model {model.name!r} gives NaN or infinite logits on clean images: check its weights")
+
+
+def check_explanation(model: Model, explained: Slice, method: str, device: str) -> None:
+    """Try to explain one image.
+
+    Raises:
+        RequestError: the method cannot serve the model.
+    """
+    try:
+        explain(model.classifier.to(device), explained.batch(0, 1).images.to(device), method=method)
+    except RequestError as error:
+        raise RequestError(f"--explanation cannot serve model {model.name!r}: {error}") from None
 
 
 def diameter(cell: Cell, images: Slice) -> float:

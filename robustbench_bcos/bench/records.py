@@ -1,14 +1,17 @@
 """Rows of results: one per cell, each explaining itself."""
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
 
 from robustbench_bcos.attacks.pgd import RELATIVE_STEP
 from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.shifts import COMPARISONS, EXPLAINED_CLASSES
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.statistics import wilson
+from robustbench_bcos.explanations.differences import MEASURES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,9 +65,29 @@ class Record:
     backward_passes: int
     weights_sha256: str
     version: str
+    b: float | None
+    """Exponent of B-cos layers."""
+    explanation: str
+    """How the model was explained; empty where it was not."""
+    explained_images: int
+    """Images whose maps are compared: the first of the slice, those misclassified when clean left out."""
+    explanation_changed_attack: float | None
+    """Of these, the share whose prediction the full attack changed."""
+    explanation_changed_noise: float | None
+    """The share whose prediction random noise of the same size changed."""
+    explanation_changed_other: float | None
+    """The share for which another image of the class is predicted to be of another one."""
 
 
-COLUMNS = tuple(field.name for field in fields(Record))
+SHIFT_COLUMNS = tuple(
+    f"explanation_{measure}_{explained_class}_{comparison}"
+    for measure in MEASURES
+    for explained_class in EXPLAINED_CLASSES
+    for comparison in COMPARISONS
+)
+"""Mean of a measure over the explained images, to 4 significant digits; empty where it is defined for none."""
+
+COLUMNS = (*(field.name for field in fields(Record)), *SHIFT_COLUMNS)
 
 
 def make_records(store: Store, identity: dict[str, Any]) -> pd.DataFrame:
@@ -75,16 +98,62 @@ def make_records(store: Store, identity: dict[str, Any]) -> pd.DataFrame:
         identity: the identity of the run it was measured for.
     """
     cells = map(Cell.from_dict, identity["cells"])
-    rows = [_record(store, cell, identity) for cell in cells if len(store.done(cell)) == identity["images"]]
+    rows = [_record(store, cell, identity) for cell in cells if _complete(store, cell, identity)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _record(store: Store, cell: Cell, identity: dict[str, Any]) -> Record:
+def _complete(store: Store, cell: Cell, identity: dict[str, Any]) -> bool:
+    explained = identity["explained"] or {"images": [], "pictured": []}
+    wanted = {*explained["images"], *explained["pictured"]}
+    return len(store.done(cell)) == identity["images"] and store.explained(cell) >= wanted
+
+
+def make_shifts(store: Store, identity: dict[str, Any]) -> pd.DataFrame:
+    """A row for each cell, image, comparison and class whose maps were compared, in the order of the plan.
+
+    ``counted`` says whether the row is part of the means of ``results.csv``.
+    """
+    rows = []
+    for cell in map(Cell.from_dict, identity["cells"]):
+        counted = _counted(store, cell, identity)
+        for row in store.shifts(cell):
+            named = dict(zip(MEASURES, row.values, strict=True))
+            rows.append({**row._asdict(), **named, "changed": int(row.changed), "counted": int(row.image in counted)})
+    columns = ["cell", "image", "comparison", "explained_class", "changed", "counted", *MEASURES]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _counted(store: Store, cell: Cell, identity: dict[str, Any]) -> set[int]:
+    """Explained images that were classified correctly when clean; of others an attack has nothing to change."""
+    if identity["explained"] is None:
+        return set()
+    clean = store.clean(cell.model)
+    return {image for image in identity["explained"]["images"] if clean[image].prediction == clean[image].label}
+
+
+def _shift_means(store: Store, cell: Cell, identity: dict[str, Any]) -> dict[str, Any]:
+    counted = _counted(store, cell, identity)
+    rows = [row for row in store.shifts(cell) if row.image in counted]
+    means: dict[str, Any] = {"explained_images": len(counted)}
+    for comparison in COMPARISONS:
+        changed = [row.changed for row in rows if (row.comparison, row.explained_class) == (comparison, "true")]
+        means[f"explanation_changed_{comparison}"] = sum(changed) / len(changed) if changed else None
+        for explained_class in EXPLAINED_CLASSES:
+            chosen = [row for row in rows if (row.comparison, row.explained_class) == (comparison, explained_class)]
+            for place, measure in enumerate(MEASURES):
+                values = [value for row in chosen if (value := row.values[place]) is not None]
+                name = f"explanation_{measure}_{explained_class}_{comparison}"
+                means[name] = float(f"{fmean(values):.4g}") if values else None
+    return means
+
+
+def _record(store: Store, cell: Cell, identity: dict[str, Any]) -> dict[str, Any]:
     model = store.model(cell.model)
     sums = store.sums(cell)
+    shift_means = _shift_means(store, cell, identity)
     interval = wilson(sums.robust_correct, sums.images)
     robust = sums.robust_correct / sums.images
-    return Record(
+    record = Record(
         model=model.name,
         family=model.family,
         architecture=model.architecture,
@@ -121,7 +190,14 @@ def _record(store: Store, cell: Cell, identity: dict[str, Any]) -> Record:
         backward_passes=sums.backward_passes,
         weights_sha256=model.weights_sha256,
         version=identity["version"],
+        b=model.b,
+        explanation=model.explanation,
+        explained_images=shift_means.pop("explained_images"),
+        explanation_changed_attack=shift_means.pop("explanation_changed_attack"),
+        explanation_changed_noise=shift_means.pop("explanation_changed_noise"),
+        explanation_changed_other=shift_means.pop("explanation_changed_other"),
     )
+    return asdict(record) | shift_means
 
 
 def _step_size(cell: Cell) -> float | None:

@@ -1,41 +1,26 @@
-"""Carries out a plan: model by model, cell by cell, batch by batch."""
+"""Carries out a plan: model by model, cell by cell, batch by batch; then what the attacks did to its explanations."""
 
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
-from torch import nn
 
 from robustbench_bcos.attacks.attack import Attack
 from robustbench_bcos.attacks.balls import BALLS
-from robustbench_bcos.attacks.losses import LOSSES
-from robustbench_bcos.attacks.noise import Noise
-from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.explaining import explain_cells
 from robustbench_bcos.bench.judge import judge
 from robustbench_bcos.bench.plan import Plan
+from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.store import CleanRow, ModelRow, Store, VerdictRow
+from robustbench_bcos.bench.threat import build_attack, make_threat
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.seeding import ImageGenerator
-from robustbench_bcos.core.types import Classifier, Flags, Images
+from robustbench_bcos.core.types import Flags
 from robustbench_bcos.data.slices import Batch
-from robustbench_bcos.model_zoo.classifier import ImageClassifier
+from robustbench_bcos.explanations.explanation import method_for
+from robustbench_bcos.model_zoo.bcos_layers import b_of
 from robustbench_bcos.model_zoo.models import Model
-
-
-class Progress(NamedTuple):
-    """A batch of a cell that is done."""
-
-    cell: Cell
-    images: int
-
-
-class Threat(NamedTuple):
-    """What is attacked: a classifier and the tensors it takes, in the space the cell asks for."""
-
-    classifier: Classifier
-    images: Images
 
 
 def execute(plan: Plan, store: Store) -> Iterator[Progress]:
@@ -46,29 +31,17 @@ def execute(plan: Plan, store: Store) -> Iterator[Progress]:
     """
     for source in plan.sources:
         cells = [cell for cell in plan.cells if cell.model == source.name]
-        if all(len(store.done(cell)) == len(plan.images) for cell in cells):
-            yield from (Progress(cell, len(plan.images)) for cell in cells)
+        if _finished(plan, store, cells):
+            yield from (Progress(cell, plan.work // len(plan.cells)) for cell in cells)
             continue
         model = source.load()
         model.classifier.to(plan.device)
-        store.add_model(_row(model))
+        store.add_model(_row(plan, model))
         _record_clean(plan, store, model)
         for cell in cells:
             yield from _execute_cell(plan, store, model, cell)
-
-
-def build_attack(cell: Cell, loss: str) -> Attack:
-    """The attack of a cell, with the loss that ``auto`` turned out to be."""
-    if cell.attack == "noise":
-        return Noise(restarts=cell.restarts)
-    return PGD(
-        steps=cell.steps,
-        step_size=None if cell.step_size is None else cell.step_size.value,
-        loss=LOSSES[loss],
-        start=cell.start,
-        restarts=cell.restarts,
-        count=cell.count,
-    )
+        if plan.explained is not None:
+            yield from explain_cells(plan, store, model, cells, plan.explained)
 
 
 def _execute_cell(plan: Plan, store: Store, model: Model, cell: Cell) -> Iterator[Progress]:
@@ -96,7 +69,7 @@ def _attack_batch(
     if not attacked:
         return rows
     indices = [batch.indices[position] for position in attacked]
-    threat = _threat(model.classifier, batch.images[correct].to(plan.device), cell)
+    threat = make_threat(model.classifier, batch.images[correct].to(plan.device), cell)
     labels = batch.labels[correct].to(plan.device)
     ball, epsilon = BALLS[cell.norm], cell.radius.value
     noise = ImageGenerator.of(plan.config.seed, indices)
@@ -110,10 +83,9 @@ def _attack_batch(
     return rows
 
 
-def _threat(classifier: nn.Module, images: Images, cell: Cell) -> Threat:
-    if cell.space == "encoded" and isinstance(classifier, ImageClassifier):
-        return Threat(classifier.network, classifier.encoding(images))
-    return Threat(classifier, images)
+def _finished(plan: Plan, store: Store, cells: list[Cell]) -> bool:
+    explained = len(plan.explained) if plan.explained is not None else 0
+    return all(len(store.done(cell)) == len(plan.images) and len(store.explained(cell)) == explained for cell in cells)
 
 
 def _record_clean(plan: Plan, store: Store, model: Model) -> None:
@@ -127,7 +99,16 @@ def _record_clean(plan: Plan, store: Store, model: Model) -> None:
         store.add_clean(CleanRow(model.name, *row) for row in rows)
 
 
-def _row(model: Model) -> ModelRow:
+def _row(plan: Plan, model: Model) -> ModelRow:
+    explanation = "" if plan.explained is None else method_for(model.classifier, plan.config.explanation)
     return ModelRow(
-        model.name, model.family, model.architecture, model.parameters, model.training, model.loss, model.weights_sha256
+        model.name,
+        model.family,
+        model.architecture,
+        model.parameters,
+        model.training,
+        model.loss,
+        model.weights_sha256,
+        b_of(model.classifier),
+        explanation,
     )

@@ -11,12 +11,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.folder import CONFIGURATION
+from robustbench_bcos.bench.pictures import Picture
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.explanations.differences import MEASURES
 
-SCHEMA = """
+LAYOUT = 2
+"""Version of the tables, recorded in the file: another version's would be read wrongly."""
+
+# The version first: whoever is killed between two statements leaves what the next session completes.
+SCHEMA = f"""
+PRAGMA user_version = {LAYOUT};
 CREATE TABLE IF NOT EXISTS models (
     name TEXT PRIMARY KEY, family TEXT, architecture TEXT, parameters INTEGER, training TEXT, loss TEXT,
-    weights_sha256 TEXT
+    weights_sha256 TEXT, b REAL, explanation TEXT
 );
 CREATE TABLE IF NOT EXISTS clean (
     model TEXT, image INTEGER, label INTEGER, prediction INTEGER, PRIMARY KEY (model, image)
@@ -25,7 +33,15 @@ CREATE TABLE IF NOT EXISTS verdicts (
     cell TEXT, image INTEGER, attacked INTEGER, prediction INTEGER, size REAL, zero_gradient INTEGER,
     forward_passes INTEGER, backward_passes INTEGER, PRIMARY KEY (cell, image)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS timings (cell TEXT, images INTEGER, seconds REAL);
+CREATE TABLE IF NOT EXISTS timings (cell TEXT, work TEXT, images INTEGER, seconds REAL);
+CREATE TABLE IF NOT EXISTS shifts (
+    cell TEXT, image INTEGER, comparison TEXT, explained_class TEXT, changed INTEGER,
+    {", ".join(f"{measure} REAL" for measure in MEASURES)},
+    PRIMARY KEY (cell, image, comparison, explained_class)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pictures (
+    cell TEXT, image INTEGER, label INTEGER, fell INTEGER, views BLOB, PRIMARY KEY (cell, image)
+);
 """
 
 
@@ -53,6 +69,29 @@ class VerdictRow(NamedTuple):
     backward_passes: int
 
 
+class ShiftRow(NamedTuple):
+    """How far an image's contribution map moved, in one comparison for one class."""
+
+    cell: str
+    image: int
+    comparison: str
+    """``attack``, ``noise`` of the same size, or ``other``: another image of the class."""
+    explained_class: str
+    """``true``: the label on both sides; ``predicted``: what is predicted on each side."""
+    changed: bool
+    """Whether the prediction differs from that of the clean image."""
+    values: tuple[float | None, ...]
+    """One per measure, in their order; ``None`` where the measure is not defined."""
+
+
+class PictureRow(NamedTuple):
+    """An image to be looked at."""
+
+    cell: str
+    picture: Picture
+    fell: bool
+
+
 class ModelRow(NamedTuple):
     """What a row of results says of its model."""
 
@@ -63,6 +102,10 @@ class ModelRow(NamedTuple):
     training: str
     loss: str
     weights_sha256: str
+    b: float | None
+    """Exponent of its B-cos layers; ``None`` for conventional networks."""
+    explanation: str
+    """How it is explained; empty where nothing is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +126,18 @@ class Store:
     """The database of a run, or one in memory.
 
     Raises:
-        RequestError: the file is damaged, or the disk is full.
+        RequestError: the file is damaged, the disk is full, or another version of this package wrote it.
     """
 
     def __init__(self, file: Path | None = None) -> None:
         self.file = file
         with self._explained():
             self._database = sqlite3.connect(":memory:" if file is None else file, isolation_level=None)
+            if self._layout() not in (0, LAYOUT):
+                raise RequestError(
+                    f"{self.file} was written by another version of robustbench_bcos: read it with that version "
+                    f"({CONFIGURATION} names it), or repeat the run"
+                )
             self._database.executescript(SCHEMA)
 
     def __enter__(self) -> "Store":
@@ -112,7 +160,21 @@ class Store:
         """Record a batch of a cell and how long it took."""
         with self._transaction():
             self._insert("verdicts", rows)
-            self._insert("timings", [(rows[0].cell, len(rows), seconds)])
+            self._insert("timings", [(rows[0].cell, "attack", len(rows), seconds)])
+
+    def add_shifts(self, shifts: Sequence[ShiftRow], pictures: Iterable[PictureRow], seconds: float) -> None:
+        """Record a batch of explanations of a cell and how long it took."""
+        with self._transaction():
+            self._insert("shifts", [(*row[:-1], *row.values) for row in shifts])
+            self._insert(
+                "pictures",
+                [
+                    (row.cell, row.picture.image, row.picture.label, row.fell, row.picture.to_bytes())
+                    for row in pictures
+                ],
+            )
+            images = len({row.image for row in shifts})
+            self._insert("timings", [(shifts[0].cell, "explanation", images, seconds)])
 
     def clean(self, model: str) -> dict[int, CleanRow]:
         """Clean predictions by image, as far as they are known."""
@@ -125,6 +187,38 @@ class Store:
     def done(self, cell: Cell) -> set[int]:
         """Images of a cell that have a verdict."""
         return {image for (image,) in self._select("SELECT image FROM verdicts WHERE cell = ?", cell.key)}
+
+    def explained(self, cell: Cell) -> set[int]:
+        """Images of a cell whose maps have been compared."""
+        return {image for (image,) in self._select("SELECT DISTINCT image FROM shifts WHERE cell = ?", cell.key)}
+
+    def shifts(self, cell: Cell) -> list[ShiftRow]:
+        """All comparisons of a cell, in the order of images."""
+        rows = self._select("SELECT * FROM shifts WHERE cell = ? ORDER BY image, comparison, explained_class", cell.key)
+        return [
+            ShiftRow(cell.key, image, comparison, explained_class, bool(changed), tuple(values))
+            for _, image, comparison, explained_class, changed, *values in rows
+        ]
+
+    def pictures(self, cell: Cell) -> list[PictureRow]:
+        """Images of a cell to be looked at, in the order of images.
+
+        Raises:
+            RequestError: one is damaged.
+        """
+        rows = self._select("SELECT image, label, fell, views FROM pictures WHERE cell = ? ORDER BY image", cell.key)
+        try:
+            return [
+                PictureRow(cell.key, Picture.from_bytes(image, label, views), bool(fell))
+                for image, label, fell, views in rows
+            ]
+        except ValueError as error:
+            raise RequestError(f"{self.file} is damaged ({error}): repeat the run in another --out") from None
+
+    def pictured(self, cell: Cell) -> dict[bool, int]:
+        """Number of pictures of a cell, by whether the image fell."""
+        counts = self._select("SELECT fell, COUNT(*) FROM pictures WHERE cell = ? GROUP BY fell", cell.key)
+        return {False: 0, True: 0} | {bool(fell): count for fell, count in counts}
 
     def sums(self, cell: Cell) -> CellSums:
         """Counts over what is recorded of a cell, in the order of images, so that sums do not depend on history."""
@@ -146,10 +240,17 @@ class Store:
             backward_passes=sum(row[5] for row in rows),
         )
 
-    def seconds(self, cell: Cell) -> float:
-        """Time spent on a cell, all sessions together."""
-        total = self._select("SELECT TOTAL(seconds) FROM timings WHERE cell = ?", cell.key)[0][0]
+    def seconds(self, cell: Cell, work: str) -> float:
+        """Time spent on a cell's ``attack`` or ``explanation``, all sessions together."""
+        total = self._select("SELECT TOTAL(seconds) FROM timings WHERE cell = ? AND work = ?", cell.key, work)[0][0]
         return float(total)
+
+    def _layout(self) -> int:
+        """Version of the tables in the file, 0 for a file without any."""
+        tables = self._select("SELECT COUNT(*) FROM sqlite_master")[0][0]
+        version = int(self._select("PRAGMA user_version")[0][0])
+        # The first version recorded none.
+        return 1 if tables and version == 0 else version
 
     def _insert(self, table: str, rows: Iterable[Sequence[object]]) -> None:
         for row in rows:

@@ -9,7 +9,7 @@ from rich.progress import Progress as Display
 from robustbench_bcos.cli.output import errors
 
 if TYPE_CHECKING:
-    from robustbench_bcos.bench.runner import Progress
+    from robustbench_bcos.bench.progress import Progress
 
 
 def watch(steps: Iterable["Progress"], total: int, *, show: bool) -> Iterator["Progress"]:

@@ -19,6 +19,7 @@ LIST = "Repeat it, or separate with commas."
 Listed = list[str] | None
 
 ATTACK, MODELS, DATA, RUN = "The attack", "The models", "The images", "The run"
+EXPLANATIONS = "The explanations"
 
 
 def run(
@@ -88,6 +89,33 @@ def run(
     limit: Annotated[
         int | None, typer.Option(help="Use so many images, balanced over classes.", rich_help_panel=DATA)
     ] = None,
+    explained: Annotated[
+        int | None,
+        typer.Option(
+            help="Images whose explanations are compared: the first so many; 50 with figures, 0 without.",
+            rich_help_panel=EXPLANATIONS,
+        ),
+    ] = None,
+    explanation: Annotated[
+        str | None,
+        typer.Option(
+            help="auto (dynamic_weights for B-cos, input_x_gradient for others), integrated_gradients, gradcam, "
+            "deeplift, lime.",
+            rich_help_panel=EXPLANATIONS,
+        ),
+    ] = None,
+    images: Annotated[
+        Listed,
+        typer.Option(help=f"Dataset indices of the images to picture: 3,14,15. {LIST}", rich_help_panel=EXPLANATIONS),
+    ] = None,
+    no_figures: Annotated[
+        bool,
+        typer.Option(
+            "--no-figures",
+            help="No pictures and no page, and nothing explained unless --explained says so.",
+            rich_help_panel=EXPLANATIONS,
+        ),
+    ] = False,
     batch_size: Annotated[int | None, typer.Option(help="Images attacked together.", rich_help_panel=RUN)] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.", rich_help_panel=RUN)] = None,
     threads: Annotated[
@@ -130,6 +158,10 @@ def run(
         "data_dir": data_dir,
         "download": download or None,
         "limit": limit,
+        "explained": explained,
+        "explanation": explanation,
+        "images": _split("--images", images),
+        "figures": not no_figures,
         "batch_size": batch_size,
         "device": device,
         "threads": threads,
@@ -170,15 +202,14 @@ def _carry_out(plan: "Plan", folder: Path, show: bool) -> "tuple[RunFolder, list
     from robustbench_bcos.reports.run_folder import read_run
 
     with opened(folder, plan.identity, plan.describe()):
-        total = len(plan.cells) * len(plan.images)
         done = 0
         try:
             with Store(folder / DATABASE) as store:
-                for progress in watch(execute(plan, store), total, show=show):
+                for progress in watch(execute(plan, store), plan.work, show=show):
                     done += progress.images
         except KeyboardInterrupt:
             raise Interrupted(
-                f"interrupted after {done} of {total} images; repeat the same command to continue in {folder}"
+                f"interrupted after {done} of {plan.work} images; repeat the same command to continue in {folder}"
             ) from None
         finished = read_run(folder)
         return finished, export(finished)

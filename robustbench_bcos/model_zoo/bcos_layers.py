@@ -171,6 +171,12 @@ def is_bcos(network: nn.Module) -> bool:
     return any(isinstance(module, AbstractBcosLayer) for module in network.modules())
 
 
+def b_of(network: nn.Module) -> float | None:
+    """The exponent its B-cos layers share; ``None`` where there are none, or they differ."""
+    found = {float(module.b) for module in network.modules() if isinstance(module, AbstractBcosLayer)}
+    return found.pop() if len(found) == 1 else None
+
+
 class LogitLayer(nn.Module):
     """The last step of a B-cos network: divide by a temperature, add a constant bias. It has no parameters."""
 

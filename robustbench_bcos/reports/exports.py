@@ -12,6 +12,8 @@ from robustbench_bcos.reports.tables import wide_table
 def export(run: RunFolder) -> list[Path]:
     """Write ``results.csv``, ``timings.csv`` and, for each norm of the run, ``table_<norm>.csv``.
 
+    Where maps were compared, ``explanations.csv`` has every comparison of every image.
+
     Fractions are ``repr`` floats; what could not be measured is empty. Times are in ``timings.csv`` alone, so that the
     other files depend on nothing but the configuration.
 
@@ -19,6 +21,8 @@ def export(run: RunFolder) -> list[Path]:
         RequestError: the disk is full, or the folder is not writable.
     """
     tables = {"results.csv": run.records.to_csv(index=False), "timings.csv": run.timings.to_csv(index=False)}
+    if len(run.shifts):
+        tables["explanations.csv"] = run.shifts.to_csv(index=False)
     for norm, records in run.records.groupby("norm", sort=False):
         wide = wide_table(records, lambda record: repr(float(record["robust_accuracy_worst"])))
         wide.insert(0, "clean", _clean(records))

@@ -8,8 +8,8 @@ import pandas as pd
 
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.folder import DATABASE, read_description
-from robustbench_bcos.bench.records import make_records
-from robustbench_bcos.bench.store import Store
+from robustbench_bcos.bench.records import make_records, make_shifts
+from robustbench_bcos.bench.store import PictureRow, Store
 from robustbench_bcos.core.errors import RequestError
 
 
@@ -21,6 +21,12 @@ class RunFolder:
     identity: dict[str, Any]
     records: pd.DataFrame
     timings: pd.DataFrame
+    shifts: pd.DataFrame
+    """Per image, how far contribution maps moved."""
+    pictures: dict[str, list[PictureRow]]
+    """Images to be looked at, by cell."""
+    session: dict[str, Any]
+    """What ``run.json`` says of the session that finished, or of the last one."""
 
     @property
     def missing(self) -> int:
@@ -34,11 +40,19 @@ def read_run(folder: Path) -> RunFolder:
     Raises:
         RequestError: it is not a run, is damaged, or holds nothing yet.
     """
-    identity = read_description(folder)["identity"]
+    description = read_description(folder)
+    identity = description["identity"]
     if not (folder / DATABASE).is_file():
         raise RequestError(f"run {folder} holds no results yet: repeat the command that made it")
     with Store(folder / DATABASE) as store:
         records = make_records(store, identity)
         cells = [Cell.from_dict(values) for values in identity["cells"]]
-        timings = pd.DataFrame([{"cell": cell.key, "seconds": round(store.seconds(cell), 3)} for cell in cells])
-    return RunFolder(folder, identity, records, timings)
+        timings = pd.DataFrame([_timing(store, cell) for cell in cells])
+        shifts = make_shifts(store, identity)
+        pictures = {cell.key: store.pictures(cell) for cell in cells}
+    return RunFolder(folder, identity, records, timings, shifts, pictures, description["sessions"][-1])
+
+
+def _timing(store: Store, cell: Cell) -> dict[str, Any]:
+    spent = {f"{work}_seconds": round(store.seconds(cell, work), 3) for work in ("attack", "explanation")}
+    return {"cell": cell.key, **spent}

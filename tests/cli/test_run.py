@@ -12,8 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from robustbench_bcos.bench import plan as planning
+from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.records import COLUMNS
-from robustbench_bcos.bench.runner import Progress
 from robustbench_bcos.cli.progress import watch
 from tests.bench.tiny_zoo import NAMES, tiny_plan
 from tests.cli.command_line import call, refusal, succeed

@@ -51,7 +51,7 @@ def record(model: str, robust: int, *, clean: int = 190, **changes: Any) -> dict
         "forward_passes": 1000,
         "backward_passes": 800,
         "weights_sha256": "ab" * 32,
-        "version": "0.1.0",
+        "version": "0.2.0",
     }
     assert tuple(row) == COLUMNS
     return row | changes

@@ -1,0 +1,124 @@
+"""Carries out the explanations of a plan, for one model at a time."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
+
+from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.pictures import Picture
+from robustbench_bcos.bench.plan import Plan
+from robustbench_bcos.bench.progress import Progress
+from robustbench_bcos.bench.shifts import Seen, Shift, attacked_in_full, noise_of_size, see, shifts_between, views
+from robustbench_bcos.bench.store import PictureRow, ShiftRow, Store
+from robustbench_bcos.bench.threat import Threat, build_attack, make_threat
+from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.types import Labels
+from robustbench_bcos.data.slices import Batch, Slice
+from robustbench_bcos.explanations.explanation import method_for
+from robustbench_bcos.model_zoo.models import Model
+
+PICTURES = 6
+"""Pictures kept of a cell: of so many images that fell and so many that did not, and of the first so many."""
+
+
+def explain_cells(
+    plan: Plan, store: Store, model: Model, cells: Sequence[Cell], explained: Slice
+) -> Iterator[Progress]:
+    """Explain what is not yet in the store, batch by batch: clean images once, attacked ones for each cell."""
+    others = companions(explained)
+    done = {cell: store.explained(cell) for cell in cells}
+    size = plan.config.batch_size
+    for start in range(0, len(explained), size):
+        batch = explained.batch(start, start + size)
+        pending = [cell for cell in cells if not done[cell].issuperset(batch.indices)]
+        if pending:
+            explainer = _Explainer(plan, model, pending[0], batch, others.batch(start, start + size))
+        for cell in cells:
+            if cell in pending:
+                began = time.perf_counter()
+                after, rows = explainer.attack(cell)
+                pictures = _kept(plan, store, cell, explainer.pictures(after))
+                store.add_shifts(rows, pictures, time.perf_counter() - began)
+            yield Progress(cell, len(batch.indices), "explanation")
+
+
+def companions(images: Slice) -> Slice:
+    """For each image the next one of its class, the first after the last; an only one is its own."""
+    labels = [images.dataset.labels[index] for index in images.indices]
+    same = {label: [i for i, other in zip(images.indices, labels, strict=True) if other == label] for label in labels}
+    following = {label: islice(cycle(indices), 1, None) for label, indices in same.items()}
+    return Slice(images.dataset, tuple(next(following[label]) for label in labels))
+
+
+class _Explainer:
+    """The explanations of one batch: of its clean images, and of the other images they are compared with."""
+
+    def __init__(self, plan: Plan, model: Model, cell: Cell, batch: Batch, others: Batch) -> None:
+        self.model = model
+        self.method = method_for(model.classifier, plan.config.explanation)
+        self.batch = batch
+        self.others = others
+        self.labels: Labels = batch.labels.to(plan.device)
+        self.generator = ImageGenerator.of(plan.config.seed, batch.indices)
+        # All cells of a run are in one space.
+        self.threat = make_threat(model.classifier, batch.images.to(plan.device), cell)
+        self.clean = self._see(self.threat, self.generator)
+        self.other = self._see(
+            make_threat(model.classifier, others.images.to(plan.device), cell),
+            ImageGenerator.of(plan.config.seed, others.indices),
+        )
+
+    def attack(self, cell: Cell) -> tuple[Seen, list[ShiftRow]]:
+        """The attacked batch as the model sees it, and how far its maps and those of the controls are away."""
+        attack = build_attack(cell, cell.loss_of(self.model.loss))
+        attacked = attacked_in_full(
+            attack, self.threat.classifier, self.threat.images, self.labels, cell, self.generator
+        )
+        noise = noise_of_size(self.threat.images, attacked.sizes, BALLS[cell.norm], self.generator)
+        after = self._see(self.threat._replace(images=attacked.candidates), self.generator)
+        noisy = self._see(self.threat._replace(images=noise), self.generator)
+        return after, [
+            *self._rows(cell, shifts_between(self.clean, after, "attack")),
+            *self._rows(cell, shifts_between(self.clean, noisy, "noise")),
+            *self._rows(cell, shifts_between(self.clean, self.other, "other")),
+        ]
+
+    def _see(self, threat: Threat, generator: ImageGenerator) -> Seen:
+        return see(threat.classifier, threat.images, self.labels, self.method, generator)
+
+    def _rows(self, cell: Cell, shifts: Sequence[Shift]) -> list[ShiftRow]:
+        rows = []
+        for shift in shifts:
+            columns = [values.tolist() for values in shift.values.values()]
+            for position, (index, changed) in enumerate(zip(self.batch.indices, shift.changed.tolist(), strict=True)):
+                alone = shift.comparison == "other" and index == self.others.indices[position]
+                values = tuple(None if alone else _digits(column[position]) for column in columns)
+                rows.append(ShiftRow(cell.key, index, shift.comparison, shift.explained_class, bool(changed), values))
+        return rows
+
+    def pictures(self, after: Seen) -> list[tuple[Picture, bool]]:
+        """All images of the batch, and whether each fell."""
+        labels = self.batch.labels.tolist()
+        fell = (self.clean.predictions == self.labels) & (after.predictions != self.labels)
+        clean, attacked = views(self.clean, self.model.loss), views(after, self.model.loss)
+        columns = zip(self.batch.indices, labels, clean, attacked, fell.tolist(), strict=True)
+        return [(Picture(*values), down) for *values, down in columns]
+
+
+def _kept(plan: Plan, store: Store, cell: Cell, pictures: Sequence[tuple[Picture, bool]]) -> list[PictureRow]:
+    """Those asked for, or the first; and the first of each fate, so that both can be shown."""
+    always = plan.config.images or plan.images.indices[:PICTURES]
+    counts = store.pictured(cell)
+    kept = []
+    for picture, fell in pictures:
+        if picture.image in always or counts[fell] < PICTURES:
+            kept.append(PictureRow(cell.key, picture, fell))
+            counts[fell] += 1
+    return kept
+
+
+def _digits(value: float) -> float | None:
+    """To 6 significant digits: more would be float noise of the batch the image was in."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None

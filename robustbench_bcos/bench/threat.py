@@ -1,0 +1,41 @@
+"""What a cell attacks, and with what."""
+
+from typing import NamedTuple
+
+from torch import nn
+
+from robustbench_bcos.attacks.attack import Attack
+from robustbench_bcos.attacks.losses import LOSSES
+from robustbench_bcos.attacks.noise import Noise
+from robustbench_bcos.attacks.pgd import PGD
+from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.core.types import Images
+from robustbench_bcos.model_zoo.classifier import ImageClassifier
+
+
+class Threat(NamedTuple):
+    """What is attacked: a classifier and the tensors it takes, in the space the cell asks for."""
+
+    classifier: nn.Module
+    images: Images
+
+
+def make_threat(classifier: nn.Module, images: Images, cell: Cell) -> Threat:
+    """The classifier and its images, or the network behind the encoding and encoded images."""
+    if cell.space == "encoded" and isinstance(classifier, ImageClassifier):
+        return Threat(classifier.network, classifier.encoding(images))
+    return Threat(classifier, images)
+
+
+def build_attack(cell: Cell, loss: str) -> Attack:
+    """The attack of a cell, with the loss that ``auto`` turned out to be."""
+    if cell.attack == "noise":
+        return Noise(restarts=cell.restarts)
+    return PGD(
+        steps=cell.steps,
+        step_size=None if cell.step_size is None else cell.step_size.value,
+        loss=LOSSES[loss],
+        start=cell.start,
+        restarts=cell.restarts,
+        count=cell.count,
+    )
