@@ -97,15 +97,16 @@ def make_records(store: Store, identity: dict[str, Any]) -> pd.DataFrame:
         store: what was measured.
         identity: the identity of the run it was measured for.
     """
-    cells = map(Cell.from_dict, identity["cells"])
-    rows = [_record(store, cell, identity) for cell in cells if _complete(store, cell, identity)]
+    rows = [_record(store, cell, identity) for cell in complete_cells(store, identity)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _complete(store: Store, cell: Cell, identity: dict[str, Any]) -> bool:
+def complete_cells(store: Store, identity: dict[str, Any]) -> list[Cell]:
+    """Cells of which every image has been attacked, and every image to be explained has been."""
     explained = identity["explained"] or {"images": [], "pictured": []}
     wanted = {*explained["images"], *explained["pictured"]}
-    return len(store.done(cell)) == identity["images"] and store.explained(cell) >= wanted
+    cells = map(Cell.from_dict, identity["cells"])
+    return [cell for cell in cells if len(store.done(cell)) == identity["images"] and store.explained(cell) >= wanted]
 
 
 def make_shifts(store: Store, identity: dict[str, Any]) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from robustbench_bcos.core.statistics import wilson
 from robustbench_bcos.reports.run_folder import RunFolder
-from robustbench_bcos.reports.tables import JOIN, column_names, wide_table
+from robustbench_bcos.reports.tables import JOIN, column_names, strongest, wide_table
 
 
 def accuracy_table(run: RunFolder) -> Table:
@@ -48,12 +48,12 @@ def reading_notes(run: RunFolder) -> list[str]:
 
 def _best(records: pd.DataFrame) -> dict[str, set[str]]:
     """Models with the highest worst-case accuracy of each column, at the most steps."""
-    strongest = records.assign(column=column_names(records))
-    strongest = strongest[strongest["steps"] == strongest.groupby(["model", "column"])["steps"].transform("max")]
-    top = strongest.groupby("column")["robust_accuracy_worst"].transform("max")
-    winners = strongest[(strongest["robust_accuracy_worst"] == top) & (top > 0)]
-    found = {column: set(rows["model"]) for column, rows in winners.groupby("column")}
-    return {column: found.get(column, set()) for column in strongest["column"].unique()}
+    columns = column_names(records)
+    rows = strongest(records).assign(column=columns)
+    top = rows.groupby("column")["robust_accuracy_worst"].transform("max")
+    winners = rows[(rows["robust_accuracy_worst"] == top) & (top > 0)]
+    found = {column: set(winning["model"]) for column, winning in winners.groupby("column")}
+    return {column: found.get(column, set()) for column in columns.unique()}
 
 
 def _style(value: float, column: pd.Series) -> str:

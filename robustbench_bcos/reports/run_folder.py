@@ -1,5 +1,6 @@
 """A run as a reader finds it."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,27 @@ import pandas as pd
 
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.folder import DATABASE, read_description
-from robustbench_bcos.bench.records import make_records, make_shifts
+from robustbench_bcos.bench.records import complete_cells, make_records, make_shifts
 from robustbench_bcos.bench.store import PictureRow, Store
 from robustbench_bcos.core.errors import RequestError
+
+
+class StoredPictures(Mapping[str, Sequence[PictureRow]]):
+    """Pictures by cell, read when they are asked for: those of a whole run may not fit into memory."""
+
+    def __init__(self, database: Path, cells: Mapping[str, Cell]) -> None:
+        self._database = database
+        self._cells = cells
+
+    def __getitem__(self, cell: str) -> Sequence[PictureRow]:
+        with Store(self._database) as store:
+            return store.pictures(self._cells[cell])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._cells)
+
+    def __len__(self) -> int:
+        return len(self._cells)
 
 
 @dataclass(frozen=True)
@@ -23,10 +42,18 @@ class RunFolder:
     timings: pd.DataFrame
     shifts: pd.DataFrame
     """Per image, how far contribution maps moved."""
-    pictures: dict[str, list[PictureRow]]
+    cells: list[str]
+    """Key of the cell of each record."""
+    pictures: Mapping[str, Sequence[PictureRow]]
     """Images to be looked at, by cell."""
     session: dict[str, Any]
     """What ``run.json`` says of the session that finished, or of the last one."""
+
+    @property
+    def class_names(self) -> list[str]:
+        """One name per class of the dataset."""
+        names: list[str] = self.session["class_names"]
+        return names
 
     @property
     def missing(self) -> int:
@@ -46,11 +73,12 @@ def read_run(folder: Path) -> RunFolder:
         raise RequestError(f"run {folder} holds no results yet: repeat the command that made it")
     with Store(folder / DATABASE) as store:
         records = make_records(store, identity)
+        complete = [cell.key for cell in complete_cells(store, identity)]
         cells = [Cell.from_dict(values) for values in identity["cells"]]
         timings = pd.DataFrame([_timing(store, cell) for cell in cells])
         shifts = make_shifts(store, identity)
-        pictures = {cell.key: store.pictures(cell) for cell in cells}
-    return RunFolder(folder, identity, records, timings, shifts, pictures, description["sessions"][-1])
+    pictures = StoredPictures(folder / DATABASE, {cell.key: cell for cell in cells})
+    return RunFolder(folder, identity, records, timings, shifts, complete, pictures, description["sessions"][-1])
 
 
 def _timing(store: Store, cell: Cell) -> dict[str, Any]:

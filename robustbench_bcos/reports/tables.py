@@ -26,6 +26,19 @@ def column_names(records: pd.DataFrame) -> pd.Series:
     return records.apply(lambda row: " ".join(_part(key, row[key]) for key in shown if row[key] != ""), axis=1)
 
 
+def variants(records: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Rows that differ in model, epsilon and steps alone, each group named by its norm and whatever else differs."""
+    named = column_names(records.assign(eps=""))
+    return [(str(name).strip(), rows) for name, rows in records.groupby(named, sort=False)]
+
+
+def strongest(records: pd.DataFrame) -> pd.DataFrame:
+    """Of rows that differ in steps alone, those of the most steps."""
+    columns = column_names(records)
+    most = records.groupby([records["model"], columns])["steps"].transform("max")
+    return records[records["steps"] == most]
+
+
 def wide_table(records: pd.DataFrame, text: Callable[[pd.Series], str]) -> pd.DataFrame:
     """Models as rows, one column per threat, fewer steps before more within a cell.
 

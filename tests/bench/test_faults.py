@@ -21,7 +21,7 @@ from tests.bench.tiny_zoo import NAMES
 from tests.cli.command_line import call, succeed
 
 EXPORTS = ("results.csv", "table_l2.csv", "table_linf.csv")
-OPTIONS = "--norm l2,linf --eps 0.1 --steps 2,4 --limit 20 --batch-size 6 --start random --quiet"
+OPTIONS = "--norm l2,linf --eps 0.1 --steps 2,4 --limit 20 --batch-size 6 --start random --no-figures --quiet"
 
 
 class Killed(BaseException):

@@ -1,6 +1,7 @@
 """Records: the columns that were promised, numbers that can be recomputed from the store, and nothing made up."""
 
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -16,9 +17,11 @@ PROMISED = """
     model, family, architecture, parameters, training, dataset, slice, images, attack, norm, eps, epsilon, steps,
     step_size, loss, restarts, start, count, space, seed, clean_correct, clean_accuracy, robust_correct,
     robust_accuracy, ci_low, ci_high, worst_correct, robust_accuracy_worst, trust, reasons, zero_gradient_share,
-    mean_delta, forward_passes, backward_passes, weights_sha256, version
+    mean_delta, forward_passes, backward_passes, weights_sha256, version, b, explanation, explained_images,
+    explanation_changed_attack, explanation_changed_noise, explanation_changed_other
 """
-MODEL = ModelRow("net", "bcos", "bcos_resnet8", 123, "adversarial l2 0.5", "bce", "ab" * 32)
+DIFFERENCES = ("cosine", "pearson", "spearman", "topk", "ssim", "mass", "centre")
+MODEL = ModelRow("net", "bcos", "bcos_resnet8", 123, "adversarial l2 0.5", "bce", "ab" * 32, 2.0, "dynamic_weights")
 LABELS = (1, 1, 1, 1, 2)
 
 
@@ -26,8 +29,9 @@ def cells(**flags: Any) -> list[Cell]:
     return make_cells(make_config({"eps": ("8/255",), "norm": ("linf",), **flags}), ["net"])
 
 
-def identity(planned: list[Cell], images: int = 5) -> dict[str, Any]:
-    facts = {"dataset": "digits", "slice": "0123456789abcdef", "seed": 7, "version": "1.2.3", "images": images}
+def identity(planned: list[Cell], images: int = 5, explained: dict[str, Any] | None = None) -> dict[str, Any]:
+    facts: dict[str, Any] = {"dataset": "digits", "slice": "0123456789abcdef", "seed": 7, "version": "1.2.3", "images": images}
+    facts["explained"] = explained
     return {**facts, "cells": [cell.as_dict() for cell in planned]}
 
 
@@ -51,6 +55,8 @@ def one_record(store: Store, cell: Cell) -> dict[str, Any]:
 
 def test_columns_are_those_that_were_promised_in_that_order(store: Store) -> None:
     promised = [name.strip() for name in PROMISED.split(",")]
+    points = itertools.product(DIFFERENCES, ("true", "predicted"), ("attack", "noise", "other"))
+    promised += [f"explanation_{measure}_{explained_class}_{comparison}" for measure, explained_class, comparison in points]
     assert list(COLUMNS) == promised
     (cell,) = cells()
     assert list(one_record(store, cell)) == promised

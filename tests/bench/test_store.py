@@ -28,7 +28,7 @@ CELL = Cell(
     space="image",
 )
 OTHER = Cell.from_dict(CELL.as_dict() | {"steps": 100})
-MODEL = ModelRow("net", "bcos", "bcos_resnet8", 123, "natural", "bce", "ab" * 32)
+MODEL = ModelRow("net", "bcos", "bcos_resnet8", 123, "natural", "bce", "ab" * 32, 2.0, "dynamic_weights")
 
 
 def clean_rows(labels: Iterable[int], predictions: Iterable[int], model: str = "net") -> list[CleanRow]:
@@ -79,7 +79,7 @@ def test_a_batch_of_verdicts_is_recorded_whole_or_not_at_all(store: Store) -> No
     with pytest.raises(RequestError):
         store.add_verdicts(rows, 1.0)
     assert store.done(CELL) == set()
-    assert store.seconds(CELL) == 0
+    assert store.seconds(CELL, "attack") == 0
     store.add_verdicts(rows[:2], 1.0)
     assert store.done(CELL) == {0, 1}
 
@@ -109,7 +109,7 @@ def test_what_was_recorded_is_there_when_the_file_is_opened_again(tmp_path: Path
         assert store.clean("net")[1] == CleanRow("net", 1, 5, 0)
         assert store.done(CELL) == {0, 1}
         assert store.done(OTHER) == {0}
-        assert (store.seconds(CELL), store.seconds(OTHER)) == (1.5, 2.5)
+        assert (store.seconds(CELL, "attack"), store.seconds(OTHER, "attack")) == (1.5, 2.5)
 
 
 def test_a_batch_that_is_recorded_again_replaces_the_first(store: Store) -> None:
@@ -181,7 +181,7 @@ def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(tmp_path: P
         done = store.done(CELL)
         assert len(done) > 0
         assert len(done) % 10 == 0
-        assert store.seconds(CELL) == 0.5 * len(done) / 10
+        assert store.seconds(CELL, "attack") == 0.5 * len(done) / 10
         database.execute("PRAGMA max_page_count = 100000")
         rows = [verdict(image) for image in range(1000, 1200)]
         store.add_verdicts(rows, 1.0)

@@ -77,7 +77,7 @@ def run(tiny_zoo: Path, here: Path) -> Callable[..., str]:
         before = {
             file: file.read_bytes() for file in here.rglob("*") if file.is_file() and "__pycache__" not in str(file)
         }
-        said = refusal("run", "--zoo", tiny_zoo, "--model", "tiny-natural", "--limit", 6, "--steps", 2, *added)
+        said = refusal("run", "--zoo", tiny_zoo, "--model", "tiny-natural", "--limit", 6, "--steps", 2, "--no-figures", *added)
         after = {
             file: file.read_bytes() for file in here.rglob("*") if file.is_file() and "__pycache__" not in str(file)
         }
@@ -89,7 +89,7 @@ def run(tiny_zoo: Path, here: Path) -> Callable[..., str]:
 
 
 def test_the_command_is_fine_before_anything_is_added_to_it(tiny_zoo: Path) -> None:
-    succeed("run", "--zoo", tiny_zoo, "--model", "tiny-natural", "--limit", 6, "--steps", 2)
+    succeed("run", "--zoo", tiny_zoo, "--model", "tiny-natural", "--limit", 6, "--steps", 2, "--no-figures")
 
 
 # Words and numbers
@@ -160,7 +160,7 @@ def write_images(folder: Path, *, classes: int = 10, size: tuple[int, int] = (8,
 
 def test_images_that_fit_are_not_refused(tiny_zoo: Path, here: Path) -> None:
     data = f"folder:{write_images(here / 'data')}"
-    succeed("run", "--zoo", tiny_zoo, "--model", "tiny-natural", "--dataset", data, "--steps", 1)
+    succeed("run", "--zoo", tiny_zoo, "--model", "tiny-natural", "--dataset", data, "--steps", 1, "--no-figures")
 
 
 @pytest.mark.parametrize("added", [[], ["--dry-run"]])
@@ -358,7 +358,7 @@ def test_a_folder_that_cannot_be_the_runs_is_refused(out: str, said: str, run: C
 
 
 def test_the_folder_of_another_configuration_is_left_alone(tiny_zoo: Path, run: Callable[..., str]) -> None:
-    succeed("run", "--zoo", tiny_zoo, "--model", "tiny-natural", "--limit", 6, "--steps", 2, "--out", "mine")
+    succeed("run", "--zoo", tiny_zoo, "--model", "tiny-natural", "--limit", 6, "--steps", 2, "--no-figures", "--out", "mine")
     said = run("--out", "mine", "--seed", "4")
     assert said == (
         "run mine belongs to another configuration (seed is 0 there and 4 here): choose another --out, or leave it out"

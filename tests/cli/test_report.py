@@ -14,7 +14,7 @@ EXPORTS = ("results.csv", "timings.csv", "table_l2.csv", "table_linf.csv")
 
 @pytest.fixture
 def command(tiny_zoo: Path) -> list[str]:
-    grid = ["--norm", "l2,linf", "--eps", "0.1", "--steps", "1", "--limit", "8"]
+    grid = ["--norm", "l2,linf", "--eps", "0.1", "--steps", "1", "--limit", "8", "--no-figures"]
     return ["run", "--zoo", str(tiny_zoo), "--model", ",".join(NAMES), *grid, "--out", "mine"]
 
 

@@ -38,7 +38,7 @@ ready = Pixels()
 
 @pytest.fixture
 def tiny(tiny_zoo: Path) -> list[str]:
-    return ["run", "--zoo", str(tiny_zoo), "--model", ",".join(NAMES), "--limit", "12", "--steps", "2"]
+    return ["run", "--zoo", str(tiny_zoo), "--model", ",".join(NAMES), "--limit", "12", "--steps", "2", "--no-figures"]
 
 
 def rows(file: Path) -> list[dict[str, str]]:
@@ -72,7 +72,7 @@ def test_the_first_screen_needs_no_options(here: Path) -> None:
     }
     assert "Robust accuracy in % on 10 images of digits" in out
     assert "Trust: unchecked." in out
-    assert f"Written to runs/{folder.name}: results.csv, timings.csv, table_l2.csv" in out
+    assert f"Written to runs/{folder.name}: results.csv, timings.csv, explanations.csv, table_l2.csv" in out
     assert "\x1b" not in out
 
 
@@ -173,7 +173,7 @@ def test_another_configuration_goes_to_another_folder_by_itself(tiny: list[str],
 
 def test_the_encoded_space_is_named_in_the_row_and_warned_of(tiny_zoo: Path) -> None:
     encoded = ["run", "--zoo", tiny_zoo, "--model", "tiny-bcos", "--limit", 5, "--steps", 1, "--space", "encoded"]
-    out = succeed(*encoded, "--out", "mine")
+    out = succeed(*encoded, "--no-figures", "--out", "mine")
     assert rows(Path("mine/results.csv"))[0]["space"] == "encoded"
     assert "not a robust accuracy" in out
 
@@ -186,7 +186,7 @@ def test_ones_own_model_and_images_need_no_card(here: Path, monkeypatch: pytest.
     Path("own_nets_of_run.py").write_text(NETS, encoding="utf-8")
     write_colours(here / "colours")
     models = ",".join(f"own_nets_of_run:{name}" for name in ("Pixels", "ready", "Probabilities"))
-    options = ["--norm", "linf", "--eps", "0,10/255,64/255", "--out", "mine", "--quiet"]
+    options = ["--norm", "linf", "--eps", "0,10/255,64/255", "--no-figures", "--out", "mine", "--quiet"]
     succeed("run", "--model", models, "--dataset", f"folder:{here / 'colours'}", *options)
     written = rows(Path("mine/results.csv"))
     assert {(row["family"], row["training"], row["loss"]) for row in written} == {("unknown", "unknown", "ce")}
@@ -199,7 +199,7 @@ def test_ones_own_model_and_images_need_no_card(here: Path, monkeypatch: pytest.
 
 def test_a_checkpoint_is_measured_like_the_zoos_model(tiny_zoo: Path, here: Path) -> None:
     torch.save(load_file(tiny_zoo / "tiny-bcos.safetensors"), here / "mine.pt")
-    shared: list[Any] = ["--limit", 12, "--steps", 2, "--quiet", "--out"]
+    shared: list[Any] = ["--limit", 12, "--steps", 2, "--no-figures", "--quiet", "--out"]
     succeed("run", "--zoo", tiny_zoo, "--model", "tiny-bcos", *shared, "zoo")
     given = ["--weights", "mine.pt", "--architecture", "bcos_resnet8", "--argument", "temperature=1e-4"]
     succeed("run", *given, *shared, "mine")

@@ -27,7 +27,6 @@ RANGES = {
 }
 NEEDS_MASS = {"cosine", "pearson", "spearman", "mass", "centre"}
 NEEDS_CONTRAST = {"pearson", "spearman"}
-BLIND_TO_SIGN = {"mass", "centre"}
 
 # float64; variances are differences of means of squares, which leaves 1e-16 relative to the squares.
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
@@ -73,13 +72,13 @@ class TestEveryMeasure:
         expected = DIFFERENCES[name](first, second)
         assert measure(name, first, second) == pytest.approx(expected, rel=1e-9, abs=1e-12, nan_ok=True)
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(first=maps, second=maps)
     def test_is_symmetric(self, name: str, first: Map, second: Map) -> None:
         there, back = measure(name, first, second), measure(name, second, first)
         assert there == pytest.approx(back, rel=1e-12, abs=1e-12, nan_ok=True)
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(values=maps)
     def test_equal_maps_give_the_best_value(self, name: str, values: Map) -> None:
         found = measure(name, values, values.copy())
@@ -88,7 +87,7 @@ class TestEveryMeasure:
         else:
             assert math.isnan(found)
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(first=maps, second=maps, scale=scales, other=scales)
     def test_does_not_depend_on_the_scale_of_either_map(
         self, name: str, first: Map, second: Map, scale: float, other: float
@@ -96,7 +95,7 @@ class TestEveryMeasure:
         plain, scaled = measure(name, first, second), measure(name, scale * first, other * second)
         assert scaled == pytest.approx(plain, rel=1e-9, abs=1e-9, nan_ok=True)
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(first=maps, second=maps)
     def test_is_in_its_range_and_not_a_number_exactly_where_it_is_not_defined(
         self, name: str, first: Map, second: Map
@@ -147,16 +146,6 @@ class TestEveryMeasure:
         for found in (measure_batch(name, first, second), measure_batch(name, second, first)):
             assert found.isnan().tolist() == [True, False]
 
-    def test_opposite_maps_are_as_far_apart_as_signs_count(self, name: str) -> None:
-        values = normal(HEIGHT, WIDTH)
-        found = measure(name, values, -values)
-        if name in BLIND_TO_SIGN:
-            assert found == pytest.approx(BEST[name], abs=1e-12)
-        elif name in ("cosine", "pearson", "spearman"):
-            assert found == pytest.approx(-1)
-        else:
-            assert found <= 0
-
     def test_maps_of_a_model_in_float32_are_measured_in_float64_and_left_alone(self, name: str) -> None:
         first = torch.from_numpy(normal(2, 7, 9)).float().requires_grad_()
         second = torch.from_numpy(normal(2, 7, 9, seed=1)).float()
@@ -168,14 +157,19 @@ class TestEveryMeasure:
         assert torch.equal(first, kept[0])
         assert torch.equal(second, kept[1])
 
-    def test_no_images_have_no_measures(self, name: str) -> None:
-        assert measure_batch(name, torch.zeros(0, 8, 9), torch.zeros(0, 8, 9)).shape == (0,)
-
 
 def is_defined(name: str, values: Map) -> bool:
     if name in NEEDS_CONTRAST:
         return bool(np.ptp(values) > 0)
     return name not in NEEDS_MASS or bool(values.any())
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("cosine", -1), ("pearson", -1), ("spearman", -1), ("topk", 0), ("mass", 0), ("centre", 0)]
+)
+def test_opposite_maps_are_far_apart_for_measures_that_see_signs(name: str, expected: float) -> None:
+    values = normal(HEIGHT, WIDTH)
+    assert measure(name, values, -values) == pytest.approx(expected, abs=1e-12)
 
 
 def test_top_tenth_counts_the_pixels_in_common() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from robustbench_bcos.bench.records import COLUMNS
+from robustbench_bcos.bench.records import COLUMNS, SHIFT_COLUMNS
 from robustbench_bcos.core.statistics import wilson
 from robustbench_bcos.reports.run_folder import RunFolder
 
@@ -52,6 +52,13 @@ def record(model: str, robust: int, *, clean: int = 190, **changes: Any) -> dict
         "backward_passes": 800,
         "weights_sha256": "ab" * 32,
         "version": "0.2.0",
+        "b": None,
+        "explanation": "",
+        "explained_images": 0,
+        "explanation_changed_attack": None,
+        "explanation_changed_noise": None,
+        "explanation_changed_other": None,
+        **dict.fromkeys(SHIFT_COLUMNS),
     }
     assert tuple(row) == COLUMNS
     return row | changes

@@ -57,7 +57,9 @@ def test_wide_tables_have_clean_accuracy_and_few_steps_before_many(tmp_path: Pat
 
 def test_times_are_in_a_file_of_their_own(tmp_path: Path) -> None:
     export(run_of(RECORDS, tmp_path))
-    assert rows(tmp_path / "timings.csv") == [{"cell": "a cell", "seconds": "1.25"}]
+    assert rows(tmp_path / "timings.csv") == [
+        {"cell": "a cell", "attack_seconds": "1.25", "explanation_seconds": "0.5"}
+    ]
     for name in ("results.csv", "table_l2.csv", "table_linf.csv"):
         assert "1.25" not in (tmp_path / name).read_text(encoding="utf-8")
 

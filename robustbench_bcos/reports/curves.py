@@ -1,0 +1,176 @@
+"""Curves over epsilon, steps and B: accuracies, and how far explanations move."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from statsmodels.stats.weightstats import DescrStatsW
+
+from robustbench_bcos.core.statistics import wilson
+from robustbench_bcos.reports.style import COLOURS, Line, lines, styled
+
+MEASURE = "cosine"
+"""The measure that is drawn; the others are in ``results.csv``."""
+
+COMPARED = {
+    "attack": Line(COLOURS[5], "o", "-"),
+    "noise": Line(COLOURS[0], "s", "--"),
+    "other": Line(COLOURS[6], "", ":"),
+}
+WORDS = {"attack": "attacked", "noise": "random noise of the same size", "other": "another image of the class"}
+
+PANEL_WIDTH, PANEL_HEIGHT = 2.1, 1.9
+ACROSS = 4
+
+
+def accuracy_over_epsilon(records: pd.DataFrame) -> Figure:
+    """Robust accuracy of each model over epsilon, from clean accuracy at 0, with Wilson 95 % intervals.
+
+    Args:
+        records: rows of one norm and one way of attacking, at the most steps.
+    """
+    styles = lines(list(records["model"].unique()))
+    with styled():
+        figure, axes = _single(f"{records['norm'].iloc[0]} epsilon (units of the pixel range)", "robust accuracy")
+        for model, rows in _models(records):
+            attacked = rows.to_dict("records")
+            clean = attacked[0] | {"epsilon": 0.0, "worst_correct": attacked[0]["clean_correct"]}
+            _accuracy_line(axes, styles[model], model, "epsilon", [clean, *attacked])
+        _legend(figure, axes)
+        return figure
+
+
+def accuracy_over_steps(records: pd.DataFrame) -> Figure:
+    """Robust accuracy of each model over the number of steps, at one epsilon.
+
+    Args:
+        records: rows of one norm, epsilon and way of attacking.
+    """
+    styles = lines(list(records["model"].unique()))
+    with styled():
+        first = records.iloc[0]
+        figure, axes = _single("steps", f"robust accuracy at {first['norm']} {first['eps']}")
+        axes.set_xscale("log")
+        counts = sorted(records["steps"].unique())
+        axes.set_xticks(counts, [str(count) for count in counts])
+        axes.minorticks_off()
+        for model, rows in _models(records):
+            _accuracy_line(axes, styles[model], model, "steps", rows.sort_values("steps").to_dict("records"))
+        _legend(figure, axes)
+        return figure
+
+
+def shift_over_epsilon(records: pd.DataFrame, shifts: pd.DataFrame) -> Figure:
+    """Mean cosine between contribution maps for the true class, clean against attacked, a panel for each model.
+
+    Beside it the two controls, without which it cannot be read: noise of the same size, and another image of the
+    class. Bands are 95 % t intervals of the mean over images.
+
+    Args:
+        records: rows of one norm and one way of attacking, at the most steps, with a column ``cell``.
+        shifts: rows of ``explanations.csv``.
+    """
+    models = list(records["model"].unique())
+    with styled():
+        figure, grid = _grid(len(models))
+        for axes, model in zip(grid, models, strict=True):
+            rows = records[records["model"] == model].sort_values("epsilon")
+            axes.set_title(model, fontsize=7)
+            axes.set_ylim(-0.05, 1.05)
+            for comparison, line in COMPARED.items():
+                _shift_line(axes, rows, shifts, comparison, line)
+        norm = records["norm"].iloc[0]
+        figure.supxlabel(f"{norm} epsilon (units of the pixel range)", fontsize=8)
+        figure.supylabel("mean cosine of maps", fontsize=8)
+        handles, words = grid[0].get_legend_handles_labels()
+        figure.legend(handles, words, loc="outside upper left", ncols=3, fontsize=7)
+        return figure
+
+
+def over_b(records: pd.DataFrame) -> Figure:
+    """Robust accuracy, and similarity of explanations under attack, over the exponent B.
+
+    Args:
+        records: rows of models that have a B, one for each model and threat.
+    """
+    panels = {
+        "robust accuracy": "robust_accuracy_worst",
+        "mean cosine of maps, attacked": f"explanation_{MEASURE}_true_attack",
+    }
+    threats = [f"{norm} {eps}" for norm, eps in zip(records["norm"], records["eps"], strict=True)]
+    named = records.assign(line=[f"{t}, {training}" for t, training in zip(threats, records["training"], strict=True)])
+    styles = lines(list(named["line"].unique()))
+    with styled():
+        figure = Figure(figsize=(6.4, 2.9), layout="constrained")
+        for axes, (label, column) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+            for name, rows in named.groupby("line", sort=False):
+                means = rows.groupby("b")[column].mean()
+                axes.plot(means.index.to_numpy(), means.to_numpy(), label=name, **styles[str(name)]._asdict())
+            axes.set_xlabel("B")
+            axes.set_ylabel(label)
+            axes.set_ylim(-0.05, 1.05)
+        handles, words = axes.get_legend_handles_labels()
+        figure.legend(handles, words, loc="outside upper left", ncols=3, fontsize=7)
+        return figure
+
+
+def _single(x: str, y: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.set_ylim(-0.02, 1.02)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    return figure, axes
+
+
+def _grid(count: int) -> tuple[Figure, list[Axes]]:
+    across = min(count, ACROSS)
+    down = -(-count // across)
+    figure = Figure(figsize=(max(4.0, across * PANEL_WIDTH), down * PANEL_HEIGHT + 0.5), layout="constrained")
+    grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    flat = list(grid.flat)
+    for spare in flat[count:]:
+        spare.set_axis_off()
+    return figure, flat[:count]
+
+
+def _models(records: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    return [(str(model), rows.sort_values("epsilon")) for model, rows in records.groupby("model", sort=False)]
+
+
+def _accuracy_line(axes: Axes, line: Line, model: str, over: str, rows: Sequence[Mapping[Hashable, Any]]) -> None:
+    x = [row[over] for row in rows]
+    bounds = [wilson(row["worst_correct"], row["images"]) for row in rows]
+    axes.plot(x, [row["worst_correct"] / row["images"] for row in rows], label=model, **line._asdict())
+    _band(axes, line, x, bounds)
+
+
+def _shift_line(axes: Axes, rows: pd.DataFrame, shifts: pd.DataFrame, comparison: str, line: Line) -> None:
+    chosen = shifts[
+        (shifts["comparison"] == comparison) & (shifts["explained_class"] == "true") & (shifts["counted"] == 1)
+    ]
+    values = {str(cell): found.dropna() for cell, found in chosen.groupby("cell")[MEASURE]}
+    measured = [(row["epsilon"], values[row["cell"]]) for row in rows.to_dict("records") if row["cell"] in values]
+    measured = [(epsilon, found) for epsilon, found in measured if len(found) > 1]
+    if not measured:
+        return
+    x = [0.0, *(epsilon for epsilon, _ in measured)]
+    means = [found.mean() for _, found in measured]
+    bounds = [DescrStatsW(found).tconfint_mean() for _, found in measured]
+    # Nothing moves at epsilon 0; another image is as far away there as anywhere.
+    moves = comparison != "other"
+    axes.plot(x, [1.0 if moves else means[0], *means], label=WORDS[comparison], **line._asdict())
+    _band(axes, line, x, [(1.0, 1.0) if moves else bounds[0], *bounds])
+
+
+def _band(axes: Axes, line: Line, x: Sequence[float], bounds: Sequence[tuple[float, float]]) -> None:
+    axes.fill_between(x, [low for low, _ in bounds], [high for _, high in bounds], color=line.color, alpha=0.12, lw=0)
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right upper", fontsize=7)

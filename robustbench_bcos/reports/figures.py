@@ -1,0 +1,218 @@
+"""Which figures a run has, and what each shows in words."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from robustbench_bcos.bench.pictures import Picture
+from robustbench_bcos.bench.store import PictureRow
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.reports.curves import accuracy_over_epsilon, accuracy_over_steps, over_b, shift_over_epsilon
+from robustbench_bcos.reports.panels import attack_panel, noise_panel
+from robustbench_bcos.reports.run_folder import RunFolder
+from robustbench_bcos.reports.style import write_figure
+from robustbench_bcos.reports.tables import strongest, variants
+
+COLUMNS = 6
+"""Images in a panel."""
+
+
+class Drawn(NamedTuple):
+    """A figure and what stands in for it where it cannot be seen."""
+
+    name: str
+    figure: Figure
+    caption: str
+    description: str
+    """What it shows, in numbers where it can."""
+    model: str | None
+    """The model it is about, or ``None`` for all."""
+
+
+class WrittenFigure(NamedTuple):
+    """A figure that is in files and no longer in memory."""
+
+    name: str
+    caption: str
+    description: str
+    model: str | None
+    files: list[Path]
+
+
+def write_figures(run: RunFolder, images: Sequence[int] = ()) -> list[WrittenFigure]:
+    """Draw everything the run has the numbers for, into its folder ``figures``, as PNG and PDF.
+
+    Args:
+        run: what was measured.
+        images: dataset indices for the panels; by default some that fell and some that did not.
+
+    Raises:
+        RequestError: images are asked for that the run has no pictures of, or the disk is full.
+    """
+    folder = run.folder / "figures"
+    return [
+        WrittenFigure(name, caption, description, model, write_figure(figure, folder, name))
+        for name, figure, caption, description, model in draw(run, images)
+    ]
+
+
+def draw(run: RunFolder, images: Sequence[int] = ()) -> Iterator[Drawn]:
+    """All figures of a run, curves first."""
+    _check_images(run, images)
+    if len(run.records):
+        yield from _curves(run)
+        yield from _noise_panels(run, images)
+        yield from _attack_panels(run, images)
+
+
+def chosen(rows: Sequence[PictureRow], images: Sequence[int] = ()) -> list[Picture]:
+    """Pictures for a panel: those asked for, or as many that fell as that did not, in the order of the dataset.
+
+    Where there are too few of one kind, the other fills the places.
+    """
+    if images:
+        by_image = {row.picture.image: row.picture for row in rows}
+        return [by_image[image] for image in images]
+    kinds = [[row.picture for row in rows if row.fell is fell] for fell in (True, False)]
+    taken = [kind[: COLUMNS // 2] for kind in kinds]
+    rest = [picture for kind in kinds for picture in kind[COLUMNS // 2 :]]
+    filled = [*taken[0], *taken[1], *rest][:COLUMNS]
+    return sorted(filled, key=lambda picture: picture.image)
+
+
+def _check_images(run: RunFolder, images: Sequence[int]) -> None:
+    if not images:
+        return
+    if not len(run.shifts):
+        raise RequestError(f"run {run.folder} has no attacked images to picture: repeat it without --no-figures")
+    for cell in run.cells:
+        known = [row.picture.image for row in run.pictures[cell]]
+        for image in images:
+            if image not in known:
+                raise RequestError(
+                    f"--images {image} was not pictured for {cell}: choose from {', '.join(map(str, known))}, "
+                    f"or repeat the run with --images {image}"
+                )
+
+
+def _curves(run: RunFolder) -> Iterator[Drawn]:
+    records = run.records.assign(cell=run.cells)
+    for variant, rows in variants(records):
+        at_most_steps = strongest(rows)
+        norm = rows["norm"].iloc[0]
+        suffix = _slug(variant)
+        yield Drawn(
+            f"accuracy_over_epsilon_{suffix}",
+            accuracy_over_epsilon(at_most_steps),
+            f"Robust accuracy over epsilon, {variant}. Bands are Wilson 95 % intervals.",
+            _accuracies(at_most_steps, "eps"),
+            None,
+        )
+        for eps, same in rows.groupby("eps", sort=False):
+            if same["steps"].nunique() > 1:
+                yield Drawn(
+                    f"accuracy_over_steps_{suffix}_{_slug(str(eps))}",
+                    accuracy_over_steps(same),
+                    f"Robust accuracy over steps, {variant}, epsilon {eps}. More steps should change little.",
+                    _accuracies(same, "steps"),
+                    None,
+                )
+        if len(run.shifts):
+            yield Drawn(
+                f"explanation_shift_{suffix}",
+                shift_over_epsilon(at_most_steps, run.shifts),
+                f"How far contribution maps for the true class move, {variant}: cosine with the clean map. "
+                "An attack moved them only as far as its line lies below that of noise of the same size; a model whose "
+                "maps hardly differ between images of a class has little to lose.",
+                _similarities(at_most_steps),
+                None,
+            )
+        with_b = at_most_steps[at_most_steps["b"].notna()]
+        if with_b["b"].nunique() > 1:
+            yield Drawn(
+                f"over_b_{suffix}",
+                over_b(with_b),
+                f"The exponent B against robust accuracy and against similarity of explanations, {norm}.",
+                "; ".join(
+                    "{model}: B {b:g}, {norm} {eps}, {robust_accuracy_worst:.1%}".format_map(row)
+                    for row in with_b.to_dict("records")
+                ),
+                None,
+            )
+
+
+def _noise_panels(run: RunFolder, images: Sequence[int]) -> Iterator[Drawn]:
+    records = run.records.assign(cell=run.cells)
+    for variant, rows in variants(records):
+        for eps, same in strongest(rows).groupby("eps", sort=False):
+            by_model = {str(row["model"]): run.pictures[row["cell"]] for row in same.to_dict("records")}
+            common = _common(list(by_model.values()), images)
+            if common and len(by_model) > 1:
+                panel = {model: chosen(found, common) for model, found in by_model.items()}
+                yield Drawn(
+                    f"changes_{_slug(variant)}_{_slug(str(eps))}",
+                    noise_panel(panel, run.class_names, f"What each model's attack changed: {variant}, epsilon {eps}"),
+                    f"The change of the same images by each model's attack, {variant}, epsilon {eps}, on one scale.",
+                    "; ".join(f"{model}: {_fates(pictures)}" for model, pictures in panel.items()),
+                    None,
+                )
+
+
+def _attack_panels(run: RunFolder, images: Sequence[int]) -> Iterator[Drawn]:
+    rows = run.records.assign(cell=run.cells).to_dict("records")
+    for place, row in enumerate(rows, start=1):
+        pictures = chosen(run.pictures[row["cell"]], images)
+        if not pictures:
+            continue
+        model, explanation = row["model"], row["explanation"]
+        attack = f"{row['attack']} {row['norm']} {row['eps']}" + (f", {row['steps']} steps" if row["steps"] else "")
+        space = ", encoded space: the first three channels are shown" if row["space"] == "encoded" else ""
+        yield Drawn(
+            f"panel_{place:03d}_{_slug(model)}_{_slug(row['norm'] + ' ' + row['eps'])}",
+            attack_panel(pictures, run.class_names, f"{model} · {attack} · {explanation}{space}"),
+            f"{model} under {attack}{space}: pixels, explanations and contribution maps ({explanation}) of the class "
+            "predicted, clean and attacked. The attacked image is the iterate of highest loss of the full attack.",
+            _fates(pictures),
+            model,
+        )
+
+
+def _common(found: Sequence[Sequence[PictureRow]], images: Sequence[int]) -> list[int]:
+    """Images that all models have a picture of."""
+    if images:
+        return list(images)
+    shared = set.intersection(*({row.picture.image for row in rows} for rows in found))
+    return sorted(shared)[:COLUMNS]
+
+
+def _fates(pictures: Sequence[Picture]) -> str:
+    return ", ".join(
+        f"image {picture.image}: {picture.clean.prediction} to {picture.attacked.prediction}"
+        for picture in pictures
+        if picture.attacked is not None
+    )
+
+
+def _accuracies(rows: pd.DataFrame, over: str) -> str:
+    texts = []
+    for model, same in rows.groupby("model", sort=False):
+        points = [f"{row['robust_accuracy_worst']:.1%} at {row[over]}" for row in same.to_dict("records")]
+        texts.append(f"{model}: {', '.join(points)}")
+    return "; ".join(texts)
+
+
+def _similarities(rows: pd.DataFrame) -> str:
+    text = (
+        "{model} at {eps}: attacked {explanation_cosine_true_attack}, noise {explanation_cosine_true_noise}, "
+        "other image {explanation_cosine_true_other}"
+    )
+    return "; ".join(text.format_map(row) for row in rows.to_dict("records"))
+
+
+def _slug(text: str) -> str:
+    """Letters, digits, dots and dashes: nothing in a name leads out of its folder."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", text).strip(".-")
