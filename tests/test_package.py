@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import robustbench_bcos
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "robustbench_bcos"
 LINKS = ("attacks", "model_zoo", "reports")
@@ -75,12 +77,21 @@ def test_every_module_is_imported_from_the_wheel_wherever_python_starts(installe
         "import importlib, pkgutil, robustbench_bcos as package\n"
         "names = [m.name for m in pkgutil.walk_packages(package.__path__, 'robustbench_bcos.')]\n"
         "homes = {importlib.import_module(n).__file__ for n in names if not n.endswith('__main__')}\n"
-        "print(len(names), all(home.startswith(package.__path__[0]) for home in homes), package.__path__[0])"
+        "print(len(names), all(home.startswith(package.__path__[0]) for home in homes), package.__path__[0])\n"
+        "print(type(package.explain).__name__, package.explain.__module__)"
     )
-    count, inside, home = run(["-c", code], hostile, installed).split()
+    count, inside, home, kind, module = run(["-c", code], hostile, installed).split()
     assert int(count) > 50
     assert inside == "True"
     assert Path(home).parent == installed
+    # With every module imported: a sub-package called like the function would have taken its place by now.
+    assert (kind, module) == ("function", "robustbench_bcos.explanations.explanation")
+
+
+@pytest.mark.parametrize("name", robustbench_bcos.__all__)
+def test_no_public_name_is_that_of_a_sub_package(name: str) -> None:
+    assert not (PACKAGE / name).exists()
+    assert not (PACKAGE / f"{name}.py").exists()
 
 
 def test_the_command_runs_beside_folders_called_like_ours(installed: Path, hostile: Path) -> None:

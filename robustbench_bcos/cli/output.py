@@ -23,4 +23,7 @@ def print_report(run: "RunFolder", files: list[Path]) -> None:
     results.print(accuracy_table(run))
     for note in reading_notes(run):
         results.print(note)
-    results.print(f"Written to {run.folder}: {', '.join(file.name for file in files)}", soft_wrap=True, markup=False)
+    names = [str(file.relative_to(run.folder)) for file in files if file.parent == run.folder]
+    figures = len({file.stem for file in files if file.parent != run.folder})
+    drawn = [f"figures ({figures}, as PNG and PDF)"] if figures else []
+    results.print(f"Written to {run.folder}: {', '.join([*names, *drawn])}", soft_wrap=True, markup=False)

@@ -5,16 +5,23 @@ from typing import Annotated
 
 import typer
 
+from robustbench_bcos.cli.listed import LIST, indices
 from robustbench_bcos.cli.output import print_report, results
 
 
-def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `run` has written.")]) -> None:
-    """Print the table of a run, and write its files again."""
-    from robustbench_bcos.reports.exports import export
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `run` has written.")],
+    images: Annotated[
+        list[str] | None, typer.Option(help=f"Dataset indices of the images in the panels: 3,14,15. {LIST}")
+    ] = None,
+    no_figures: Annotated[bool, typer.Option("--no-figures", help="Write the tables alone.")] = False,
+) -> None:
+    """Print the table of a run, and write its tables, figures and page again."""
+    from robustbench_bcos.reports.report import write_report
     from robustbench_bcos.reports.run_folder import read_run
 
     run = read_run(folder)
     if run.missing:
         results.print(f"{run.missing} of {len(run.identity['cells'])} cells are not complete and are left out.")
     if len(run.records):
-        print_report(run, export(run))
+        print_report(run, write_report(run, figures=not no_figures, images=indices("--images", images)))

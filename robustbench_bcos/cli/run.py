@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from robustbench_bcos.cli.listed import LIST, indices, split
 from robustbench_bcos.cli.output import errors, print_report, results
 from robustbench_bcos.core.errors import Interrupted, RequestError
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from robustbench_bcos.bench.plan import Plan
     from robustbench_bcos.reports.run_folder import RunFolder
 
-LIST = "Repeat it, or separate with commas."
 Listed = list[str] | None
 
 ATTACK, MODELS, DATA, RUN = "The attack", "The models", "The images", "The run"
@@ -138,17 +138,17 @@ def run(
     The same command continues a run that was interrupted.
     """
     flags = {
-        "norm": _split("--norm", norm),
-        "eps": _split("--eps", eps),
-        "steps": _split("--steps", steps),
+        "norm": split("--norm", norm),
+        "eps": split("--eps", eps),
+        "steps": split("--steps", steps),
         "step_size": step_size,
-        "loss": _split("--loss", loss),
-        "restarts": _split("--restarts", restarts),
+        "loss": split("--loss", loss),
+        "restarts": split("--restarts", restarts),
         "start": start,
         "count": count,
-        "attack": _split("--attack", attack),
+        "attack": split("--attack", attack),
         "space": space,
-        "model": _split("--model", model),
+        "model": split("--model", model),
         "weights": weights,
         "architecture": architecture,
         "encoding": encoding,
@@ -160,7 +160,7 @@ def run(
         "limit": limit,
         "explained": explained,
         "explanation": explanation,
-        "images": _split("--images", images),
+        "images": indices("--images", images),
         "figures": not no_figures,
         "batch_size": batch_size,
         "device": device,
@@ -198,7 +198,7 @@ def _carry_out(plan: "Plan", folder: Path, show: bool) -> "tuple[RunFolder, list
     from robustbench_bcos.bench.runner import execute
     from robustbench_bcos.bench.store import Store
     from robustbench_bcos.cli.progress import watch
-    from robustbench_bcos.reports.exports import export
+    from robustbench_bcos.reports.report import write_report
     from robustbench_bcos.reports.run_folder import read_run
 
     with opened(folder, plan.identity, plan.describe()):
@@ -212,7 +212,7 @@ def _carry_out(plan: "Plan", folder: Path, show: bool) -> "tuple[RunFolder, list
                 f"interrupted after {done} of {plan.work} images; repeat the same command to continue in {folder}"
             ) from None
         finished = read_run(folder)
-        return finished, export(finished)
+        return finished, write_report(finished, figures=plan.config.figures, images=plan.config.images)
 
 
 def _print_results(finished: "RunFolder", files: list[Path], *, quiet: bool, as_json: bool) -> None:
@@ -240,13 +240,6 @@ def _print_cells(plan: "Plan") -> None:
     results.print(images, markup=False)
     total = sum(cell.passes for cell in plan.cells) * len(plan.images)
     results.print(f"At most {total:,} forward and backward passes of one image; images that fall early need fewer.")
-
-
-def _split(option: str, values: Listed) -> tuple[str, ...]:
-    parts = tuple(part.strip() for value in values or () for part in value.split(",") if part.strip())
-    if values and not parts:
-        raise RequestError(f"{option} is empty: give it a value, or leave it out for its default")
-    return parts
 
 
 def _pairs(texts: list[str]) -> dict[str, Any]:

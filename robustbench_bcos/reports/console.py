@@ -15,19 +15,17 @@ def accuracy_table(run: RunFolder) -> Table:
     title = f"Robust accuracy in % on {run.identity['images']} images of {run.identity['dataset']}"
     table = Table(title=Text(title), title_justify="left", pad_edge=False)
     table.add_column("model", overflow="fold")
-    lines = wide_table(records, lambda record: _percent(record["robust_accuracy_worst"]))
-    intervals = wide_table(records, lambda record: _range(record["worst_correct"], record["images"]))
-    best = _best(records)
+    lines = wide_table(records, lambda record: percent(record["robust_accuracy_worst"]))
+    intervals = wide_table(records, lambda record: interval_text(record["worst_correct"], record["images"]))
+    winners = best_models(records)
     for column in ("clean", *lines.columns):
         # Folded where the terminal is narrow: Rich would cut digits off.
         table.add_column(column, justify="right", overflow="fold")
     for model, first in records.groupby("model", sort=False).first().iterrows():
-        clean = Text(
-            _percent(first["clean_accuracy"]), style=_style(first["clean_accuracy"], records["clean_accuracy"])
-        )
-        cells = [_stack(clean, _range(first["clean_correct"], first["images"]))]
+        clean = Text(percent(first["clean_accuracy"]), style=_style(first["clean_accuracy"], records["clean_accuracy"]))
+        cells = [_stack(clean, interval_text(first["clean_correct"], first["images"]))]
         for column in lines.columns:
-            value = Text(str(lines.at[model, column]), style="bold" if model in best[column] else "")
+            value = Text(str(lines.at[model, column]), style="bold" if model in winners[column] else "")
             cells.append(_stack(value, str(intervals.at[model, column])))
         table.add_row(Text(str(model)), *cells)
     return table
@@ -46,7 +44,7 @@ def reading_notes(run: RunFolder) -> list[str]:
     return notes
 
 
-def _best(records: pd.DataFrame) -> dict[str, set[str]]:
+def best_models(records: pd.DataFrame) -> dict[str, set[str]]:
     """Models with the highest worst-case accuracy of each column, at the most steps."""
     columns = column_names(records)
     rows = strongest(records).assign(column=columns)
@@ -60,13 +58,15 @@ def _style(value: float, column: pd.Series) -> str:
     return "bold" if value == column.max() else ""
 
 
-def _percent(fraction: float) -> str:
+def percent(fraction: float) -> str:
+    """A fraction as it is shown, without its sign."""
     return f"{100 * fraction:.1f}"
 
 
-def _range(correct: int, total: int) -> str:
+def interval_text(correct: int, total: int) -> str:
+    """The 95 % interval of a fraction, in percent."""
     interval = wilson(int(correct), int(total))
-    return f"{_percent(interval.low)}–{_percent(interval.high)}"
+    return f"{percent(interval.low)}–{percent(interval.high)}"
 
 
 def _stack(value: Text, interval: str) -> Text:

@@ -29,8 +29,10 @@ class Drawn(NamedTuple):
     caption: str
     description: str
     """What it shows, in numbers where it can."""
-    model: str | None
+    model: str | None = None
     """The model it is about, or ``None`` for all."""
+    on_page: bool = True
+    """Whether it is part of the page; panels of fewer steps than the most are files alone."""
 
 
 class WrittenFigure(NamedTuple):
@@ -40,6 +42,7 @@ class WrittenFigure(NamedTuple):
     caption: str
     description: str
     model: str | None
+    on_page: bool
     files: list[Path]
 
 
@@ -55,8 +58,8 @@ def write_figures(run: RunFolder, images: Sequence[int] = ()) -> list[WrittenFig
     """
     folder = run.folder / "figures"
     return [
-        WrittenFigure(name, caption, description, model, write_figure(figure, folder, name))
-        for name, figure, caption, description, model in draw(run, images)
+        WrittenFigure(name, caption, description, model, on_page, write_figure(figure, folder, name))
+        for name, figure, caption, description, model, on_page in draw(run, images)
     ]
 
 
@@ -110,7 +113,6 @@ def _curves(run: RunFolder) -> Iterator[Drawn]:
             accuracy_over_epsilon(at_most_steps),
             f"Robust accuracy over epsilon, {variant}. Bands are Wilson 95 % intervals.",
             _accuracies(at_most_steps, "eps"),
-            None,
         )
         for eps, same in rows.groupby("eps", sort=False):
             if same["steps"].nunique() > 1:
@@ -119,7 +121,6 @@ def _curves(run: RunFolder) -> Iterator[Drawn]:
                     accuracy_over_steps(same),
                     f"Robust accuracy over steps, {variant}, epsilon {eps}. More steps should change little.",
                     _accuracies(same, "steps"),
-                    None,
                 )
         if len(run.shifts):
             yield Drawn(
@@ -129,7 +130,6 @@ def _curves(run: RunFolder) -> Iterator[Drawn]:
                 "An attack moved them only as far as its line lies below that of noise of the same size; a model whose "
                 "maps hardly differ between images of a class has little to lose.",
                 _similarities(at_most_steps),
-                None,
             )
         with_b = at_most_steps[at_most_steps["b"].notna()]
         if with_b["b"].nunique() > 1:
@@ -141,7 +141,6 @@ def _curves(run: RunFolder) -> Iterator[Drawn]:
                     "{model}: B {b:g}, {norm} {eps}, {robust_accuracy_worst:.1%}".format_map(row)
                     for row in with_b.to_dict("records")
                 ),
-                None,
             )
 
 
@@ -158,12 +157,13 @@ def _noise_panels(run: RunFolder, images: Sequence[int]) -> Iterator[Drawn]:
                     noise_panel(panel, run.class_names, f"What each model's attack changed: {variant}, epsilon {eps}"),
                     f"The change of the same images by each model's attack, {variant}, epsilon {eps}, on one scale.",
                     "; ".join(f"{model}: {_fates(pictures)}" for model, pictures in panel.items()),
-                    None,
                 )
 
 
 def _attack_panels(run: RunFolder, images: Sequence[int]) -> Iterator[Drawn]:
-    rows = run.records.assign(cell=run.cells).to_dict("records")
+    records = run.records.assign(cell=run.cells)
+    at_most_steps = set(strongest(records)["cell"])
+    rows = records.to_dict("records")
     for place, row in enumerate(rows, start=1):
         pictures = chosen(run.pictures[row["cell"]], images)
         if not pictures:
@@ -178,6 +178,7 @@ def _attack_panels(run: RunFolder, images: Sequence[int]) -> Iterator[Drawn]:
             "predicted, clean and attacked. The attacked image is the iterate of highest loss of the full attack.",
             _fates(pictures),
             model,
+            row["cell"] in at_most_steps,
         )
 
 

@@ -19,7 +19,7 @@ from robustbench_bcos.bench.folder import disk_explained
 SIGNED = "cividis"
 FORMATS = ("png", "pdf")
 
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     "figure.dpi": 150,
     "savefig.dpi": 150,
     "figure.facecolor": "white",

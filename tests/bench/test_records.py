@@ -30,9 +30,8 @@ def cells(**flags: Any) -> list[Cell]:
 
 
 def identity(planned: list[Cell], images: int = 5, explained: dict[str, Any] | None = None) -> dict[str, Any]:
-    facts: dict[str, Any] = {"dataset": "digits", "slice": "0123456789abcdef", "seed": 7, "version": "1.2.3", "images": images}
-    facts["explained"] = explained
-    return {**facts, "cells": [cell.as_dict() for cell in planned]}
+    facts = {"dataset": "digits", "slice": "0123456789abcdef", "seed": 7, "version": "1.2.3", "images": images}
+    return {**facts, "explained": explained, "cells": [cell.as_dict() for cell in planned]}
 
 
 def fill(store: Store, cell: Cell, predictions: tuple[int, ...] = (1, 0, -1, 1), images: int = 5) -> None:
@@ -56,7 +55,7 @@ def one_record(store: Store, cell: Cell) -> dict[str, Any]:
 def test_columns_are_those_that_were_promised_in_that_order(store: Store) -> None:
     promised = [name.strip() for name in PROMISED.split(",")]
     points = itertools.product(DIFFERENCES, ("true", "predicted"), ("attack", "noise", "other"))
-    promised += [f"explanation_{measure}_{explained_class}_{comparison}" for measure, explained_class, comparison in points]
+    promised += ["_".join(["explanation", *point]) for point in points]
     assert list(COLUMNS) == promised
     (cell,) = cells()
     assert list(one_record(store, cell)) == promised

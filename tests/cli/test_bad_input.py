@@ -15,6 +15,7 @@ from torch import nn
 
 from tests.cli.command_line import call, refusal, succeed
 
+SMALL = "--model tiny-natural --limit 6 --steps 2 --no-figures".split()
 NETS = '''
 import torch
 
@@ -77,7 +78,7 @@ def run(tiny_zoo: Path, here: Path) -> Callable[..., str]:
         before = {
             file: file.read_bytes() for file in here.rglob("*") if file.is_file() and "__pycache__" not in str(file)
         }
-        said = refusal("run", "--zoo", tiny_zoo, "--model", "tiny-natural", "--limit", 6, "--steps", 2, "--no-figures", *added)
+        said = refusal("run", "--zoo", tiny_zoo, *SMALL, *added)
         after = {
             file: file.read_bytes() for file in here.rglob("*") if file.is_file() and "__pycache__" not in str(file)
         }
@@ -89,7 +90,7 @@ def run(tiny_zoo: Path, here: Path) -> Callable[..., str]:
 
 
 def test_the_command_is_fine_before_anything_is_added_to_it(tiny_zoo: Path) -> None:
-    succeed("run", "--zoo", tiny_zoo, "--model", "tiny-natural", "--limit", 6, "--steps", 2, "--no-figures")
+    succeed("run", "--zoo", tiny_zoo, *SMALL)
 
 
 # Words and numbers
@@ -130,6 +131,12 @@ def test_the_command_is_fine_before_anything_is_added_to_it(tiny_zoo: Path) -> N
         (["--argument", "b"], "--argument 'b' must be KEY=VALUE: b=1.5, say"),
         (["--argument", "b=2"], "--encoding and --argument describe --weights: give it too"),
         (["--encoding", "none"], "--encoding and --argument describe --weights: give it too"),
+        (["--explanation", "gradcamm"], "unknown explanation 'gradcamm': did you mean 'gradcam'?"),
+        (["--explained", "-1"], "explained: input should be greater than or equal to 0, got -1"),
+        (["--images", "0,-3"], "--images -3 must be at least 0: give indices of the dataset"),
+        (["--images", "zero"], "input should be a valid integer, unable to parse string as an integer, got 'zero'"),
+        (["--images", "1797"], "--images 1797 is not among the 6 images of this run: give indices of digits such as "),
+        (["--images", ","], "--images is empty: give it a value"),
     ],
 )
 def test_a_word_or_number_that_means_nothing_is_named(added: list[str], said: str, run: Callable[..., str]) -> None:
@@ -140,6 +147,18 @@ def test_the_encoded_space_is_refused_where_there_is_no_encoding(run: Callable[.
     said = run("--model", "own_nets:Pixels", "--space", "encoded")
     assert "model 'own_nets:Pixels' has no encoding that fills [0, 1]" in said
     assert "choose other models, or --space image" in said
+
+
+def test_a_method_that_cannot_serve_a_model_of_the_run_is_refused(run: Callable[..., str]) -> None:
+    said = run("--model", "tiny-bcos", "--explained", 1, "--explanation", "deeplift")
+    assert said.startswith(
+        "--explanation cannot serve model 'tiny-bcos': deeplift has no rule for B-cos layers: choose "
+    )
+    assert "'tiny-natural'" in run("--explained", 1, "--explanation", "dynamic_weights")
+
+
+def test_a_method_is_not_asked_of_a_run_that_explains_nothing(tiny_zoo: Path) -> None:
+    succeed("run", "--zoo", tiny_zoo, *SMALL, "--explanation", "dynamic_weights", "--dry-run")
 
 
 # Images
@@ -358,7 +377,7 @@ def test_a_folder_that_cannot_be_the_runs_is_refused(out: str, said: str, run: C
 
 
 def test_the_folder_of_another_configuration_is_left_alone(tiny_zoo: Path, run: Callable[..., str]) -> None:
-    succeed("run", "--zoo", tiny_zoo, "--model", "tiny-natural", "--limit", 6, "--steps", 2, "--no-figures", "--out", "mine")
+    succeed("run", "--zoo", tiny_zoo, *SMALL, "--out", "mine")
     said = run("--out", "mine", "--seed", "4")
     assert said == (
         "run mine belongs to another configuration (seed is 0 there and 4 here): choose another --out, or leave it out"

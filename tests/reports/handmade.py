@@ -68,8 +68,18 @@ def table(*rows: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(list(rows), columns=list(COLUMNS))
 
 
-def run_of(records: pd.DataFrame, folder: Path = Path("nowhere"), *, missing: int = 0) -> RunFolder:
-    """A run whose complete cells are these."""
+def run_of(
+    records: pd.DataFrame, folder: Path = Path("nowhere"), *, missing: int = 0, shifts: pd.DataFrame | None = None
+) -> RunFolder:
+    """A run whose complete cells are these; nothing is explained unless rows are given."""
     cells: list[dict[str, Any]] = [{}] * (len(records) + missing)
-    timings = pd.DataFrame([{"cell": "a cell", "seconds": 1.25}])
-    return RunFolder(folder, {"images": TOTAL, "dataset": "digits", "cells": cells}, records, timings)
+    return RunFolder(
+        folder=folder,
+        identity={"images": TOTAL, "dataset": "digits", "cells": cells},
+        records=records,
+        timings=pd.DataFrame([{"cell": "a cell", "attack_seconds": 1.25, "explanation_seconds": 0.5}]),
+        shifts=pd.DataFrame() if shifts is None else shifts,
+        cells=[f"cell {number}" for number in range(len(records))],
+        pictures={},
+        session={"class_names": [str(digit) for digit in range(10)]},
+    )

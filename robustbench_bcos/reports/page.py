@@ -1,0 +1,198 @@
+"""``report.html``: a run on one page, which needs no network and runs no script but its own.
+
+Everything shown is escaped; scripts and styles are pinned by their hashes, so that nothing a name may contain is ever
+executed.
+"""
+
+import json
+from base64 import b64encode
+from collections.abc import Sequence
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from robustbench_bcos.bench.folder import write_text
+from robustbench_bcos.reports.console import best_models, interval_text, percent, reading_notes
+from robustbench_bcos.reports.figures import WrittenFigure
+from robustbench_bcos.reports.run_folder import RunFolder
+from robustbench_bcos.reports.tables import strongest, wide_table
+
+PAGE = "report.html"
+
+CONTROLS = {"attack": "attacked", "noise": "noise", "other": "other image"}
+
+
+class Cell(NamedTuple):
+    """What a cell of a table shows, and what it is sorted by."""
+
+    text: str
+    value: str
+    interval: str = ""
+    best: bool = False
+
+
+class Row(NamedTuple):
+    """A row of a table, after its name."""
+
+    name: str
+    cells: list[Cell]
+
+
+class Content(NamedTuple):
+    """A table."""
+
+    caption: str
+    columns: list[str]
+    rows: list[Row]
+
+
+def write_page(run: RunFolder, figures: Sequence[WrittenFigure]) -> Path:
+    """Write the page of a run, with these figures in it.
+
+    Raises:
+        RequestError: the disk is full, or the folder is not writable.
+    """
+    file = run.folder / PAGE
+    write_text(file, render(run, figures))
+    return file
+
+
+def render(run: RunFolder, figures: Sequence[WrittenFigure]) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=PackageLoader("robustbench_bcos.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    style, script = _packaged("page.css"), _packaged("sort.js")
+    shown = [figure for figure in figures if figure.on_page]
+    return environment.get_template("report.html.jinja").render(
+        title=f"Robustness of {_counted(run.records['model'].nunique(), 'model')} on {run.identity['dataset']}",
+        lead=_lead(run),
+        style=Markup(style),
+        style_hash=_hash(style),
+        script=Markup(script),
+        script_hash=_hash(script),
+        notes=reading_notes(run),
+        accuracies=accuracies(run.records),
+        shifts=shifts(run.records) if len(run.shifts) else None,
+        figures=[_embedded(figure) for figure in shown if figure.model is None],
+        models=[_model(run, model, shown) for model in run.records["model"].unique()],
+        provenance=_provenance(run),
+        identity=json.dumps(run.identity, indent=2),
+        session=json.dumps(run.session, indent=2),
+    )
+
+
+def accuracies(records: pd.DataFrame) -> Content:
+    """Clean and robust accuracies in percent, with their intervals, models as rows."""
+    texts = wide_table(records, lambda record: percent(record["robust_accuracy_worst"]))
+    intervals = wide_table(records, lambda record: interval_text(record["worst_correct"], record["images"]))
+    values = wide_table(strongest(records), lambda record: repr(float(record["robust_accuracy_worst"])))
+    winners = best_models(records)
+    rows = []
+    for model, first in records.groupby("model", sort=False).first().iterrows():
+        clean = first["clean_accuracy"]
+        cells = [
+            Cell(
+                percent(clean),
+                repr(float(clean)),
+                interval_text(first["clean_correct"], first["images"]),
+                clean == records["clean_accuracy"].max(),
+            )
+        ]
+        for column in texts.columns:
+            text, interval, value = (str(table.at[model, column]) for table in (texts, intervals, values))
+            cells.append(Cell(text, value, interval, model in winners[column]))
+        rows.append(Row(str(model), cells))
+    return Content(
+        "Accuracy in percent of the images",
+        ["model", "clean", *texts.columns],
+        rows,
+    )
+
+
+def shifts(records: pd.DataFrame) -> Content:
+    """Similarity of explanations at the most steps: two measures beside their controls, and changed predictions."""
+    measures = ("cosine", "ssim")
+    columns = ["model", "threat", "explained by", "images", "changed"]
+    columns += [f"{measure}: {control}" for measure in measures for control in CONTROLS.values()]
+    rows = []
+    for record in strongest(records).to_dict("records"):
+        names = [f"explanation_{measure}_true_{comparison}" for measure in measures for comparison in CONTROLS]
+        threat = f"{record['norm']} {record['eps']}"
+        cells = [
+            Cell(threat, threat),
+            Cell(record["explanation"], record["explanation"]),
+            Cell(str(record["explained_images"]), str(record["explained_images"])),
+            _number(record["explanation_changed_attack"]),
+            *(_number(record[name]) for name in names),
+        ]
+        rows.append(Row(record["model"], cells))
+    return Content(
+        "Mean similarity of contribution maps for the true class (1 is equal), and the share of explained images whose "
+        "prediction the attack changed",
+        columns,
+        rows,
+    )
+
+
+def _number(value: float | None) -> Cell:
+    return Cell("", "") if value is None or pd.isna(value) else Cell(f"{value:.2f}", repr(float(value)))
+
+
+def _lead(run: RunFolder) -> str:
+    cells = f"{_counted(len(run.records), 'cell')} on {run.identity['images']} images"
+    missing = f"; {run.missing} more are not complete and are left out" if run.missing else ""
+    return f"{cells}{missing}. robustbench_bcos {run.identity['version']}, {run.session['started']}."
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _model(run: RunFolder, model: str, figures: Sequence[WrittenFigure]) -> dict[str, Any]:
+    first = run.records[run.records["model"] == model].iloc[0]
+    facts = [
+        ("family", first["family"]),
+        ("architecture", first["architecture"]),
+        ("parameters", f"{first['parameters']:,}"),
+        ("training", first["training"]),
+        *([("B", f"{first['b']:g}")] if pd.notna(first["b"]) else []),
+        *([("explained by", first["explanation"])] if first["explanation"] else []),
+        ("weights (SHA-256)", first["weights_sha256"]),
+    ]
+    return {
+        "name": model,
+        "facts": facts,
+        "figures": [_embedded(figure) for figure in figures if figure.model == model],
+    }
+
+
+def _provenance(run: RunFolder) -> list[tuple[str, str]]:
+    session = run.session
+    return [
+        ("command", session["command"]),
+        ("started", session["started"]),
+        ("device", session["device"]),
+        ("commit", session["commit"] or "not run from a checkout"),
+        ("images", f"{run.identity['images']} of {run.identity['dataset']}, SHA-256 {run.identity['slice']}"),
+        ("seed", str(run.identity["seed"])),
+        *((f"version of {package}", version) for package, version in session["versions"].items()),
+    ]
+
+
+def _embedded(figure: WrittenFigure) -> dict[str, str]:
+    image = b64encode(figure.files[0].read_bytes()).decode("ascii")
+    return {"name": figure.name, "caption": figure.caption, "description": figure.description, "image": image}
+
+
+def _packaged(name: str) -> str:
+    return (files("robustbench_bcos.reports") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + b64encode(sha256(text.encode("utf-8")).digest()).decode("ascii")

@@ -1,0 +1,29 @@
+"""Everything a run leaves beside its store: CSV files, figures, the page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from robustbench_bcos.reports.exports import export
+from robustbench_bcos.reports.run_folder import RunFolder
+
+
+def write_report(run: RunFolder, *, figures: bool, images: Sequence[int] = ()) -> list[Path]:
+    """Write the files of a run, from its store alone; each is replaced as a whole.
+
+    Args:
+        run: what was measured.
+        figures: whether to draw, and to write the page.
+        images: dataset indices for the panels.
+
+    Raises:
+        RequestError: images are asked for that the run has no pictures of, or the disk is full.
+    """
+    written = export(run)
+    if not figures:
+        return written
+    # Matplotlib and Jinja are imported where something is drawn.
+    from robustbench_bcos.reports.figures import write_figures
+    from robustbench_bcos.reports.page import write_page
+
+    drawn = write_figures(run, images)
+    return [*written, *(file for figure in drawn for file in figure.files), write_page(run, drawn)]
