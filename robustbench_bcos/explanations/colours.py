@@ -39,13 +39,13 @@ def coloured(explanation: Explanation, images: Images, smooth: int | None = None
     window = smoothing_window(*images.shape[2:]) if smooth is None else smooth
     weights, contributions = explanation.weights, explanation.contributions
     if weights is None:
-        colours, strength = images[:, :3], contributions
+        colours, strength = images[:, :3], contributions.clamp(min=0)
     else:
         colours, strength = _colours(weights), torch.linalg.vector_norm(weights, dim=1)
     return torch.cat([colours, _alpha(strength, contributions, window)[:, None]], dim=1).movedim(1, 3)
 
 
-def _colours(weights: Images) -> Images:
+def _colours(weights: Images) -> Float[Tensor, "image 3 height width"]:
     """Share of each channel in the weight on it and on its complement, positive parts alone."""
     if weights.shape[1] == 3:
         weights = torch.cat([weights, -weights], dim=1)
@@ -55,7 +55,7 @@ def _colours(weights: Images) -> Images:
 
 
 def _alpha(strength: Maps, contributions: Maps, window: int) -> Maps:
-    alpha = torch.where(contributions < 0, ZERO, strength)
+    alpha = torch.where(contributions < 0, strength.clamp(max=ZERO), strength)
     if window > 1:
         # An even window has its middle between pixels; it reaches one pixel further to the right and below.
         before, after = (window - 1) // 2, window // 2

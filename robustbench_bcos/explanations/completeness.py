@@ -3,7 +3,7 @@
 from torch import nn
 
 from robustbench_bcos.model_zoo.bcos_layers import LogitLayer
-from robustbench_bcos.model_zoo.norms import AllNorm2d, BatchNormUncentred2d
+from robustbench_bcos.model_zoo.norms import BatchNormUncentred2d
 
 
 def additive_constants(network: nn.Module) -> list[str]:
@@ -21,6 +21,6 @@ def _adds_constant(module: nn.Module) -> bool:
         return False
     if module._parameters.get("bias") is not None:
         return True
-    if not isinstance(module, nn.BatchNorm2d | AllNorm2d) or isinstance(module, BatchNormUncentred2d):
+    if not isinstance(module, nn.modules.batchnorm._BatchNorm) or isinstance(module, BatchNormUncentred2d):
         return False
     return module.running_mean is not None and bool(module.running_mean.any())

@@ -26,22 +26,19 @@ MEASURES: Registry[Callable[[Maps, Maps], PerImage]] = Registry("measure")
 @MEASURES.registered("cosine")
 def cosine(first: Maps, second: Maps) -> PerImage:
     """Cosine of the angle between the maps, in [-1, 1]; 1 is equal up to scale."""
-    first, second = _flat(first), _flat(second)
-    norms = torch.linalg.vector_norm(first, dim=1) * torch.linalg.vector_norm(second, dim=1)
-    similarity: Tensor = (first * second).sum(dim=1) / norms
-    return similarity
+    return _cosine(_flat(first), _flat(second))
 
 
 @MEASURES.registered("pearson")
 def pearson(first: Maps, second: Maps) -> PerImage:
     """Linear correlation over pixels, in [-1, 1]."""
-    return cosine(_centred(_flat(first)), _centred(_flat(second)))
+    return _cosine(_centred(_flat(first)), _centred(_flat(second)))
 
 
 @MEASURES.registered("spearman")
 def spearman(first: Maps, second: Maps) -> PerImage:
     """Correlation of the ranks of pixels, ties sharing theirs, in [-1, 1]."""
-    return pearson(_ranks(first), _ranks(second))
+    return _cosine(_centred(_ranks(first)), _centred(_ranks(second)))
 
 
 @MEASURES.registered("topk")
@@ -58,7 +55,7 @@ def topk(first: Maps, second: Maps) -> PerImage:
 def ssim(first: Maps, second: Maps) -> PerImage:
     """Structural similarity (Wang et al., 2004) in a uniform window of 7 pixels; not defined for smaller images.
 
-    Each map is divided by its own largest magnitude, so that the range is 2.
+    Each map is divided by its own largest magnitude, so that the range is 2. Beyond the border the map is mirrored.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -87,6 +84,12 @@ def centre(first: Maps, second: Maps) -> PerImage:
     """Distance in pixels between the centres of mass of the magnitudes (Ghorbani et al., 2019, without rounding)."""
     distance: Tensor = torch.linalg.vector_norm(_mass_centre(first) - _mass_centre(second), dim=1)
     return distance
+
+
+def _cosine(first: Tensor, second: Tensor) -> Tensor:
+    norms = torch.linalg.vector_norm(first, dim=1) * torch.linalg.vector_norm(second, dim=1)
+    similarity: Tensor = (first * second).sum(dim=1) / norms
+    return similarity
 
 
 def _flat(maps: Tensor) -> Tensor:

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import Registry
 from robustbench_bcos.core.seeding import ImageGenerator
-from robustbench_bcos.core.types import Images, Labels, Logits
+from robustbench_bcos.core.types import Images, Logits
 from robustbench_bcos.explanations import post_hoc
-from robustbench_bcos.explanations.attribution import Method, Targets
+from robustbench_bcos.explanations.attribution import Method
 from robustbench_bcos.explanations.gradients import dynamic_weights, input_x_gradient
 from robustbench_bcos.model_zoo.bcos_layers import is_bcos
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
+from robustbench_bcos.model_zoo.encodings import Encoded
 
 METHODS: Registry[Method] = Registry("explanation method")
 
@@ -24,6 +25,10 @@ METHODS.register("integrated_gradients", post_hoc.integrated_gradients)
 METHODS.register("gradcam", post_hoc.gradcam)
 METHODS.register("deeplift", post_hoc.deeplift)
 METHODS.register("lime", post_hoc.lime)
+
+
+Asked = Int[Tensor, " row"] | Int[Tensor, "row target"]
+"""Targets as they are asked for: a wrong number of them is the caller's to hear of, so the axis has its own name."""
 
 
 class Explanation(NamedTuple):
@@ -43,7 +48,7 @@ class Explanation(NamedTuple):
 def explain(
     model: nn.Module,
     images: Images,
-    targets: Labels | Targets | None = None,
+    targets: Asked | None = None,
     method: str = "auto",
     *,
     generator: ImageGenerator | None = None,
@@ -63,7 +68,8 @@ def explain(
         RequestError: unknown method, one that cannot serve the model, or a target the model has no logit for.
     """
     encoded, network = _taken_apart(model, images)
-    attribute = METHODS[method_for(model, method)]
+    # Of no images all methods say the same, but captum's fail on them.
+    attribute = METHODS[method_for(model, method)] if len(images) else input_x_gradient
     if targets is not None:
         _check_targets(network, encoded, targets)
     several = targets is not None and targets.dim() == 2
@@ -83,7 +89,7 @@ def method_for(model: nn.Module, asked: str = "auto") -> str:
     return "dynamic_weights" if is_bcos(model) else "input_x_gradient"
 
 
-def _taken_apart(model: nn.Module, images: Images) -> tuple[Images, nn.Module]:
+def _taken_apart(model: nn.Module, images: Images) -> tuple[Encoded, nn.Module]:
     """What the network behind the encoding takes, and the network."""
     if isinstance(model, ImageClassifier):
         return model.encoding(images), model.network

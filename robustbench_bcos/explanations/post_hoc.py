@@ -18,7 +18,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.seeding import ImageGenerator
 from robustbench_bcos.core.types import Images
 from robustbench_bcos.explanations.attribution import Attribution, Targets, largest
-from robustbench_bcos.model_zoo.bcos_layers import is_bcos
+from robustbench_bcos.model_zoo.bcos_layers import UnitConv2d, is_bcos
 
 PATH_POINTS = 32
 """Points of the Gauss-Legendre rule along the path of integrated gradients."""
@@ -74,7 +74,7 @@ def deeplift(network: nn.Module, encoded: Images, targets: Targets | None, gener
     with torch.no_grad():
         change = (attribution.logits - network(torch.zeros_like(encoded))).gather(1, attribution.targets)
     missing = (attribution.contributions.sum(dim=(2, 3)) - change).abs()
-    if (missing > UNEXPLAINED * attribution.logits.abs().max()).any():
+    if (missing > UNEXPLAINED * attribution.logits.abs().amax(dim=1, keepdim=True)).any():
         raise RequestError(
             "deeplift does not see all nonlinearities of this network (functions, or modules used twice): "
             "choose integrated_gradients, say"
@@ -126,7 +126,7 @@ def last_feature_maps(network: nn.Module, encoded: Images) -> nn.Module:
         if isinstance(output, Tensor) and output.dim() == 4 and math.prod(output.shape[2:]) > 1:
             seen.append((module, tuple(output.shape)))
 
-    hooks = [module.register_forward_hook(note) for module in network.modules()]
+    hooks = [module.register_forward_hook(note) for module in network.modules() if not isinstance(module, UnitConv2d)]
     try:
         with torch.no_grad():
             classes = network(encoded[:1]).shape[1]
@@ -185,9 +185,10 @@ def _lime_coefficients(network: nn.Module, image: Images, target: int, grid: Ten
         from_interp_rep_transform=switched,
         to_interp_rep_transform=None,
     )
-    coefficients: Tensor = regression.attribute(
-        image.detach(), target=target, n_samples=LIME_SAMPLES, perturbations_per_eval=64
-    )
+    with torch.random.fork_rng(devices=[]):
+        coefficients: Tensor = regression.attribute(
+            image.detach(), target=target, n_samples=LIME_SAMPLES, perturbations_per_eval=64
+        )
     return coefficients[0]
 
 
@@ -199,6 +200,8 @@ def _captum_explained(method: str) -> Iterator[None]:
             # It tells that it puts hooks on the network, which it takes off again.
             warnings.filterwarnings("ignore", message="Setting forward, backward hooks", category=UserWarning)
             yield
+    except torch.OutOfMemoryError:
+        raise
     except (AssertionError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RequestError(f"{method} cannot serve this network ({reason}): choose integrated_gradients, say") from None
