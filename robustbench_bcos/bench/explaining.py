@@ -113,7 +113,7 @@ def _kept(plan: Plan, store: Store, cell: Cell, pictures: Sequence[tuple[Picture
     counts = store.pictured(cell)
     kept = []
     for picture, fell in pictures:
-        if picture.image in always or counts[fell] < PICTURES:
+        if picture.image in always or (counts[fell] < PICTURES and not picture.wrong_before):
             kept.append(PictureRow(cell.key, picture, fell))
             counts[fell] += 1
     return kept

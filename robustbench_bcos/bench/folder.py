@@ -75,14 +75,35 @@ def write_text(file: Path, text: str) -> None:
     Raises:
         RequestError: the disk is full, or the folder is not writable.
     """
+    write_bytes(file, text.encode("utf-8"))
+
+
+def write_bytes(file: Path, content: bytes) -> Path:
+    """Replace a file as a whole, so that nobody ever reads half of it; gives the file back.
+
+    Raises:
+        RequestError: the disk is full, or the folder is not writable.
+    """
     with disk_explained(file.parent):
         partial = file.with_name(file.name + ".partial")
         try:
-            partial.write_text(text, encoding="utf-8")
+            partial.write_bytes(content)
             os.replace(partial, file)
         except OSError:
             partial.unlink(missing_ok=True)
             raise
+    return file
+
+
+def made(folder: Path) -> Path:
+    """Make a folder, with those above it; gives it back.
+
+    Raises:
+        RequestError: that is not allowed, or a file is in the way.
+    """
+    with disk_explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @contextmanager

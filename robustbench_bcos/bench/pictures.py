@@ -36,6 +36,11 @@ class Picture:
     clean: View
     attacked: View | None
 
+    @property
+    def wrong_before(self) -> bool:
+        """Whether the clean image was misclassified, so that an attack had nothing to change."""
+        return self.label is not None and self.clean.prediction != self.label
+
     def to_bytes(self) -> bytes:
         """The views as a compressed NumPy archive."""
         views = {"clean": self.clean} | ({} if self.attacked is None else {"attacked": self.attacked})

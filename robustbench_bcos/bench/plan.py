@@ -110,7 +110,7 @@ def make_plan(config: RunConfig) -> Plan:
     Raises:
         RequestError: it cannot be carried out as asked.
     """
-    sources = _sources(config)
+    sources = find_sources(config)
     dataset = open_dataset(config.dataset, "test", data_dir=config.data_dir, download=config.download)
     images = Slice.of(dataset, config.limit)
     device = choose_device(config.device)
@@ -242,7 +242,12 @@ def _reason(error: Exception) -> str:
     return lines[0].partition(". ")[0] if lines else type(error).__name__
 
 
-def _sources(config: RunConfig) -> tuple[ModelSource, ...]:
+def find_sources(config: RunConfig) -> tuple[ModelSource, ...]:
+    """The models of a request, or the dataset's whole zoo where it names none.
+
+    Raises:
+        RequestError: one is not to be found, or two are called the same.
+    """
     zoo = Zoo(config.zoo)
     found: dict[str, ModelSource] = {}
     if config.weights is not None and config.architecture is not None:

@@ -1,5 +1,8 @@
 """Options that take several values: repeated, or separated by commas."""
 
+import tomllib
+from typing import Any
+
 from robustbench_bcos.core.errors import RequestError
 
 LIST = "Repeat it, or separate with commas."
@@ -28,3 +31,21 @@ def indices(option: str, values: list[str] | None) -> tuple[int, ...]:
         if not (part.isascii() and part.isdigit()):
             raise RequestError(f"{option} {part} is not the index of an image: give numbers from 0, 3,14,15, say")
     return tuple(int(part) for part in parts)
+
+
+def pairs(texts: list[str] | None) -> dict[str, Any]:
+    """``KEY=VALUE``, with values as TOML reads them, or as text.
+
+    Raises:
+        RequestError: one has no equals sign.
+    """
+    found: dict[str, Any] = {}
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise RequestError(f"--argument {text!r} must be KEY=VALUE: b=1.5, say")
+        try:
+            found[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[key] = value
+    return found

@@ -1,15 +1,14 @@
 """``run``: attack models and say what survived."""
 
 import json
-import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_bcos.cli.listed import LIST, indices, split
+from robustbench_bcos.cli.listed import LIST, indices, pairs, split
 from robustbench_bcos.cli.output import errors, print_report, results
-from robustbench_bcos.core.errors import Interrupted, RequestError
+from robustbench_bcos.core.errors import Interrupted
 
 if TYPE_CHECKING:
     from robustbench_bcos.bench.config import RunConfig
@@ -152,7 +151,7 @@ def run(
         "weights": weights,
         "architecture": architecture,
         "encoding": encoding,
-        "argument": _pairs(argument or []),
+        "argument": pairs(argument),
         "zoo": tuple(zoo or ()),
         "dataset": dataset,
         "data_dir": data_dir,
@@ -240,16 +239,3 @@ def _print_cells(plan: "Plan") -> None:
     results.print(images, markup=False)
     total = sum(cell.passes for cell in plan.cells) * len(plan.images)
     results.print(f"At most {total:,} forward and backward passes of one image; images that fall early need fewer.")
-
-
-def _pairs(texts: list[str]) -> dict[str, Any]:
-    pairs: dict[str, Any] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise RequestError(f"--argument {text!r} must be KEY=VALUE: b=1.5, say")
-        try:
-            pairs[key] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            pairs[key] = value
-    return pairs

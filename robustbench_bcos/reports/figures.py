@@ -1,6 +1,5 @@
 """Which figures a run has, and what each shows in words."""
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.reports.curves import accuracy_over_epsilon, accuracy_over_steps, over_b, shift_over_epsilon
 from robustbench_bcos.reports.panels import attack_panel, noise_panel
 from robustbench_bcos.reports.run_folder import RunFolder
-from robustbench_bcos.reports.style import write_figure
+from robustbench_bcos.reports.style import slug, write_figure
 from robustbench_bcos.reports.tables import strongest, variants
 
 COLUMNS = 6
@@ -73,17 +72,18 @@ def draw(run: RunFolder, images: Sequence[int] = ()) -> Iterator[Drawn]:
 
 
 def chosen(rows: Sequence[PictureRow], images: Sequence[int] = ()) -> list[Picture]:
-    """Pictures for a panel: those asked for, or as many that fell as that did not, in the order of the dataset.
+    """Pictures for a panel: those asked for, or as many that fell as that withstood, in the order of the dataset.
 
-    Where there are too few of one kind, the other fills the places.
+    Where there are too few of one kind, the other fills the places, and then images misclassified before any attack.
     """
     if images:
         by_image = {row.picture.image: row.picture for row in rows}
         return [by_image[image] for image in images]
-    kinds = [[row.picture for row in rows if row.fell is fell] for fell in (True, False)]
-    taken = [kind[: COLUMNS // 2] for kind in kinds]
-    rest = [picture for kind in kinds for picture in kind[COLUMNS // 2 :]]
-    filled = [*taken[0], *taken[1], *rest][:COLUMNS]
+    half = COLUMNS // 2
+    fell = [row.picture for row in rows if row.fell]
+    withstood = [row.picture for row in rows if not row.fell and not row.picture.wrong_before]
+    wrong = [row.picture for row in rows if row.picture.wrong_before]
+    filled = [*fell[:half], *withstood[:half], *fell[half:], *withstood[half:], *wrong][:COLUMNS]
     return sorted(filled, key=lambda picture: picture.image)
 
 
@@ -107,7 +107,7 @@ def _curves(run: RunFolder) -> Iterator[Drawn]:
     for variant, rows in variants(records):
         at_most_steps = strongest(rows)
         norm = rows["norm"].iloc[0]
-        suffix = _slug(variant)
+        suffix = slug(variant)
         yield Drawn(
             f"accuracy_over_epsilon_{suffix}",
             accuracy_over_epsilon(at_most_steps),
@@ -117,7 +117,7 @@ def _curves(run: RunFolder) -> Iterator[Drawn]:
         for eps, same in rows.groupby("eps", sort=False):
             if same["steps"].nunique() > 1:
                 yield Drawn(
-                    f"accuracy_over_steps_{suffix}_{_slug(str(eps))}",
+                    f"accuracy_over_steps_{suffix}_{slug(str(eps))}",
                     accuracy_over_steps(same),
                     f"Robust accuracy over steps, {variant}, epsilon {eps}. More steps should change little.",
                     _accuracies(same, "steps"),
@@ -153,7 +153,7 @@ def _noise_panels(run: RunFolder, images: Sequence[int]) -> Iterator[Drawn]:
             if common and len(by_model) > 1:
                 panel = {model: chosen(found, common) for model, found in by_model.items()}
                 yield Drawn(
-                    f"changes_{_slug(variant)}_{_slug(str(eps))}",
+                    f"changes_{slug(variant)}_{slug(str(eps))}",
                     noise_panel(panel, run.class_names, f"What each model's attack changed: {variant}, epsilon {eps}"),
                     f"The change of the same images by each model's attack, {variant}, epsilon {eps}, on one scale.",
                     "; ".join(f"{model}: {_fates(pictures)}" for model, pictures in panel.items()),
@@ -172,7 +172,7 @@ def _attack_panels(run: RunFolder, images: Sequence[int]) -> Iterator[Drawn]:
         attack = f"{row['attack']} {row['norm']} {row['eps']}" + (f", {row['steps']} steps" if row["steps"] else "")
         space = ", encoded space: the first three channels are shown" if row["space"] == "encoded" else ""
         yield Drawn(
-            f"panel_{place:03d}_{_slug(model)}_{_slug(row['norm'] + ' ' + row['eps'])}",
+            f"panel_{place:03d}_{slug(model)}_{slug(row['norm'] + ' ' + row['eps'])}",
             attack_panel(pictures, run.class_names, f"{model} · {attack} · {explanation}{space}"),
             f"{model} under {attack}{space}: pixels, explanations and contribution maps ({explanation}) of the class "
             "predicted, clean and attacked. The attacked image is the iterate of highest loss of the full attack.",
@@ -212,8 +212,3 @@ def _similarities(rows: pd.DataFrame) -> str:
         "other image {explanation_cosine_true_other}"
     )
     return "; ".join(text.format_map(row) for row in rows.to_dict("records"))
-
-
-def _slug(text: str) -> str:
-    """Letters, digits, dots and dashes: nothing in a name leads out of its folder."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "-", text).strip(".-")

@@ -43,7 +43,7 @@ def attack_panel(pictures: Sequence[Picture], names: Names, title: str) -> Figur
         with styled():
             sheet = _Sheet(pictures, title, rows=3, captions=1)
             sheet.images("input", lambda picture: _colour(picture.clean.pixels), _says(pictures, names, "clean"))
-            sheet.images("explanation", lambda picture: _blended(picture.clean))
+            sheet.images("explanation", lambda picture: on_grey(picture.clean))
             sheet.maps("contributions", lambda picture: _relative(picture, picture.clean))
             sheet.signed_bar(3, 3, "contribution\n(largest = 1)", SIGNED, 1)
             return sheet.finish(names)
@@ -53,10 +53,10 @@ def attack_panel(pictures: Sequence[Picture], names: Names, title: str) -> Figur
         sheet.images("attacked", lambda picture: _colour(_after(picture).pixels), _says(pictures, names, "attacked"))
         scale = largest_change(pictures)
         sheet.images("difference", lambda picture: change_of_pixels(picture, scale))
-        sheet.images("explanation, clean", lambda picture: _blended(picture.clean))
-        sheet.images("explanation, attacked", lambda picture: _blended(_after(picture)))
+        sheet.images("explanation, clean", lambda picture: on_grey(picture.clean))
+        sheet.images("explanation, attacked", lambda picture: on_grey(_after(picture)))
         sheet.images(
-            "explanation, difference", lambda picture: _grey(_blended(_after(picture)) - _blended(picture.clean), 1)
+            "explanation, difference", lambda picture: _grey(on_grey(_after(picture)) - on_grey(picture.clean), 1)
         )
         sheet.maps("contributions, clean", lambda picture: _relative(picture, picture.clean))
         sheet.maps("contributions, attacked", lambda picture: _relative(picture, _after(picture)))
@@ -193,7 +193,8 @@ def _colour(pixels: Array) -> Array:
     return np.moveaxis(pixels, 0, 2)
 
 
-def _blended(view: View) -> Array:
+def on_grey(view: View) -> Array:
+    """An explanation over a grey on which it shows."""
     colours, alpha = view.explanation[..., :3], view.explanation[..., 3:]
     blended: Array = colours * alpha + BACKGROUND * (1 - alpha)
     return blended
@@ -211,7 +212,7 @@ def _relative(picture: Picture, view: View) -> Array:
 
 
 def _fate(picture: Picture) -> str:
-    if picture.label is not None and picture.clean.prediction != picture.label:
+    if picture.wrong_before:
         return "wrong before"
     return "fell" if _after(picture).prediction != picture.clean.prediction else "withstood"
 

@@ -4,7 +4,8 @@ Signed maps run from dark blue over grey to light yellow (cividis): the sign sta
 colour-blind readers. Lines differ in marker and dashes as well as in colour (Okabe and Ito, 2008).
 """
 
-import os
+import io
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from robustbench_bcos.bench.folder import disk_explained
+from robustbench_bcos.bench.folder import made, write_bytes
 
 SIGNED = "cividis"
 FORMATS = ("png", "pdf")
@@ -74,14 +75,17 @@ def write_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     Raises:
         RequestError: the disk is full, or the folder is not writable.
     """
+    made(folder)
     files = []
-    with disk_explained(folder), styled():
-        folder.mkdir(exist_ok=True)
-        for kind in FORMATS:
-            file = folder / f"{name}.{kind}"
-            partial = file.with_name(file.name + ".partial")
-            dateless = {"CreationDate": None, "ModDate": None} if kind == "pdf" else {"Software": None}
-            figure.savefig(partial, format=kind, metadata=dateless)
-            os.replace(partial, file)
-            files.append(file)
+    for kind in FORMATS:
+        content = io.BytesIO()
+        dateless = {"CreationDate": None, "ModDate": None} if kind == "pdf" else {"Software": None}
+        with styled():
+            figure.savefig(content, format=kind, metadata=dateless)
+        files.append(write_bytes(folder / f"{name}.{kind}", content.getvalue()))
     return files
+
+
+def slug(text: str) -> str:
+    """Letters, digits, dots and dashes alone: as part of a file's name, no text leads out of its folder."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", text).strip(".-")

@@ -1,0 +1,269 @@
+"""``explain``: show why a model decides what it decides, with or without an attack."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from robustbench_bcos.cli.listed import LIST, indices, pairs
+from robustbench_bcos.cli.output import results
+from robustbench_bcos.core.errors import RequestError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from robustbench_bcos.bench.cells import Cell
+    from robustbench_bcos.bench.config import RunConfig
+    from robustbench_bcos.bench.gallery import Explained, Gallery
+    from robustbench_bcos.data.image_files import Frames
+    from robustbench_bcos.model_zoo.models import Model
+
+MODEL, IMAGES, EXPLANATION, ATTACK = "The model", "The images", "The explanation", "The attack"
+
+
+class Chosen(NamedTuple):
+    """Images to explain, and what is known of them."""
+
+    images: "Tensor"
+    names: list[str]
+    indices: tuple[int, ...]
+    labels: "Tensor | None"
+    class_names: list[str] | None
+    frames: "Frames | None" = None
+
+
+def explain(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FILE]...", help="8-bit RGB images; or one GIF, or one folder of frames."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Zoo name or module:callable.", rich_help_panel=MODEL)] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="safetensors file or bare state dict.", rich_help_panel=MODEL)
+    ] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="What --weights was made with: bcos_resnet56, ...", rich_help_panel=MODEL)
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="none or add_inverse, where --weights leaves it open.", rich_help_panel=MODEL)
+    ] = None,
+    argument: Annotated[
+        list[str] | None,
+        typer.Option(help="KEY=VALUE that --weights leaves open. Repeat it.", rich_help_panel=MODEL),
+    ] = None,
+    zoo: Annotated[list[Path] | None, typer.Option(help="Folder with further cards.", rich_help_panel=MODEL)] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Explain images of digits, cifar10 or folder:DIR, which --images names.", rich_help_panel=IMAGES
+        ),
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where cifar10 lies.", rich_help_panel=IMAGES)] = None,
+    images: Annotated[
+        list[str] | None, typer.Option(help=f"Indices of the dataset: 3,14,15. {LIST}", rich_help_panel=IMAGES)
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="auto (dynamic_weights for B-cos, input_x_gradient for others), integrated_gradients, gradcam, "
+            "deeplift, lime.",
+            rich_help_panel=EXPLANATION,
+        ),
+    ] = "auto",
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Class to explain, by number or name; by default the one predicted.", rich_help_panel=EXPLANATION
+        ),
+    ] = None,
+    norm: Annotated[str | None, typer.Option(help="l2 or linf.", rich_help_panel=ATTACK)] = None,
+    eps: Annotated[
+        str | None, typer.Option(help="Attack within this radius: 0.5, 8/255.", rich_help_panel=ATTACK)
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="PGD steps, by default 20.", rich_help_panel=ATTACK)] = None,
+    loss: Annotated[str | None, typer.Option(help="auto, bce, ce, margin, dlr.", rich_help_panel=ATTACK)] = None,
+    restarts: Annotated[int | None, typer.Option(help="Runs of the attack.", rich_help_panel=ATTACK)] = None,
+    seed: Annotated[int, typer.Option(help="Of everything drawn.", min=0)] = 0,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("explanations"),
+) -> None:
+    """Show why a model decides what it decides, with or without an attack.
+
+    Writes panels, a picture of each explanation, and all arrays as maps.npz; for a moving picture an animation beside
+    its explanation, and how steady the explanation is.
+    """
+    flags = {
+        "model": () if model is None else (model,),
+        "weights": weights,
+        "architecture": architecture,
+        "encoding": encoding,
+        "argument": pairs(argument),
+        "zoo": tuple(zoo or ()),
+        "dataset": dataset,
+        "data_dir": data_dir,
+        "explanation": method,
+        "norm": None if norm is None else (norm,),
+        "eps": None if eps is None else (eps,),
+        "steps": None if steps is None else (steps,),
+        "loss": None if loss is None else (loss,),
+        "restarts": None if restarts is None else (restarts,),
+    }
+    _check_request(flags, files, images)
+    from robustbench_bcos.bench.config import make_config
+
+    config = make_config(flags)
+    attacked = eps is not None
+    # This imports torch; a mistake that can be told without it has been told.
+    from robustbench_bcos.bench.gallery import Gallery
+    from robustbench_bcos.explanations.explanation import method_for
+
+    loaded = _load(config)
+    chosen = _from_dataset(config, images, loaded) if dataset else _from_files(files or [], loaded, attacked)
+    class_names = chosen.class_names or [str(number) for number in range(_classes(loaded, chosen))]
+    gallery = Gallery(
+        loaded,
+        chosen.images,
+        chosen.indices,
+        chosen.labels,
+        method,
+        None if target is None else _class(target, class_names),
+        _cell(config, loaded, chosen) if attacked else None,
+        seed,
+    )
+    if chosen.frames is not None:
+        _show_moving(gallery, chosen.frames, class_names, out)
+    else:
+        title = f"{loaded.name} · {method_for(loaded.classifier, method)}"
+        title += f" of class {class_names[gallery.target]}" if gallery.target is not None else ""
+        title += f" · {config.norm[0]} {eps}, {config.steps[0]} steps" if attacked else ""
+        _show(gallery.explain(), chosen.names, class_names, out, title)
+
+
+def _check_request(flags: dict[str, Any], files: list[Path] | None, images: list[str] | None) -> None:
+    if not flags["model"] and flags["weights"] is None:
+        raise RequestError("explain needs a model: give --model NAME, or --weights FILE with --architecture NAME")
+    if flags["model"] and flags["weights"] is not None:
+        raise RequestError("--model and --weights name two models: explain one at a time")
+    if bool(files) == bool(flags["dataset"]):
+        raise RequestError("explain needs images: give image files, or --dataset NAME with --images 3,14,15")
+    if bool(flags["dataset"]) != bool(images):
+        raise RequestError("--dataset and --images belong together: give both, or image files instead")
+    for name in ("norm", "steps", "loss", "restarts"):
+        if flags[name] is not None and flags["eps"] is None:
+            raise RequestError(f"--{name} describes an attack: give its radius with --eps, or leave it out")
+
+
+def _load(config: "RunConfig") -> "Model":
+    from robustbench_bcos.bench.plan import find_sources
+
+    sources = find_sources(config)
+    if len(sources) > 1:
+        names = ", ".join(source.name for source in sources[:3])
+        raise RequestError(
+            f"--model {config.model[0]} names {len(sources)} models ({names}, ...): explain one at a time"
+        )
+    return sources[0].load()
+
+
+def _from_dataset(config: "RunConfig", images: list[str] | None, model: "Model") -> Chosen:
+    from robustbench_bcos.bench.plan import check_model
+    from robustbench_bcos.data.slices import Slice, open_dataset
+
+    opened = open_dataset(config.dataset, "test", data_dir=config.data_dir)
+    asked = indices("--images", images)
+    for index in asked:
+        if index >= len(opened):
+            raise RequestError(
+                f"--images {index} is not in {opened.name}: its images are numbered 0 to {len(opened) - 1}"
+            )
+    chosen = Slice(opened, asked)
+    check_model(model, chosen, device="cpu", space="image")
+    batch = chosen.batch(0, len(asked))
+    return Chosen(batch.images, [f"image-{i}" for i in asked], asked, batch.labels, list(opened.class_names))
+
+
+def _from_files(files: list[Path], model: "Model", attacked: bool) -> Chosen:
+    from robustbench_bcos.data.image_files import is_moving, read_frames, read_images
+
+    moving = [file for file in files if is_moving(file)]
+    if not moving:
+        images = read_images(files, model.image_size)
+        return Chosen(images, [file.stem for file in files], tuple(range(len(files))), None, None)
+    if len(files) > 1:
+        raise RequestError(f"{moving[0]} is a moving picture: explain it alone")
+    if attacked:
+        raise RequestError(f"{moving[0]} is a moving picture, which is not attacked: leave --eps out")
+    frames = read_frames(moving[0], model.image_size)
+    count = len(frames.images)
+    return Chosen(frames.images, [f"frame-{i}" for i in range(count)], tuple(range(count)), None, None, frames)
+
+
+def _classes(model: "Model", chosen: Chosen) -> int:
+    if model.classes is not None:
+        return model.classes
+    import torch
+
+    with torch.no_grad():
+        return int(model.classifier(chosen.images[:1]).shape[1])
+
+
+def _class(asked: str, names: list[str]) -> int:
+    if asked in names:
+        return names.index(asked)
+    if asked.isascii() and asked.isdigit() and int(asked) < len(names):
+        return int(asked)
+    from robustbench_bcos.core.registry import unknown
+
+    raise unknown("class", asked, names)
+
+
+def _cell(config: "RunConfig", model: "Model", chosen: Chosen) -> "Cell":
+    from robustbench_bcos.attacks.balls import BALLS
+    from robustbench_bcos.bench.cells import check_radius, make_cells
+
+    cell = make_cells(config, [model.name])[0]
+    check_radius(cell.radius, cell.norm, BALLS[cell.norm].diameter(tuple(chosen.images.shape[1:])))
+    return cell
+
+
+def _show(explained: "Explained", names: list[str], class_names: list[str], out: Path, title: str) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from robustbench_bcos.reports.gallery import write_gallery
+
+    written = write_gallery(explained, names, class_names, out, title)
+    results.print(title, markup=False)
+    table = Table("image", "class", "predicted", "attacked", pad_edge=False)
+    for name, picture in zip(names, explained.pictures, strict=True):
+        answers = [
+            "" if view is None else f"{class_names[view.prediction]} ({view.confidence:.0%})"
+            for view in (picture.clean, picture.attacked)
+        ]
+        label = "" if picture.label is None else class_names[picture.label]
+        table.add_row(*(Text(part) for part in (name, label, *answers)))
+    results.print(table)
+    results.print(f"Written to {out}: {len(written)} files, maps.npz with all arrays", soft_wrap=True, markup=False)
+
+
+def _show_moving(gallery: "Gallery", frames: "Frames", class_names: list[str], out: Path) -> None:
+    from dataclasses import replace
+
+    import torch
+
+    from robustbench_bcos.bench.folder import made
+    from robustbench_bcos.explanations.stability import stability
+    from robustbench_bcos.reports.gallery import write_maps, write_moving
+
+    if gallery.target is None:
+        # One class for all frames: maps of different classes are not comparable.
+        with torch.no_grad():
+            gallery = replace(gallery, target=int(gallery.model.classifier(frames.images).mean(dim=0).argmax()))
+    explained = gallery.explain()
+    made(out)
+    files = [write_moving(explained.pictures, frames, out), *write_maps(explained, out)]
+    steady = stability(frames.images, torch.from_numpy(explained.arrays["contributions"]))
+    results.print(f"{len(frames.images)} frames, class {class_names[gallery.target or 0]}", markup=False)
+    results.print(
+        f"stability of maps {steady.maps:.3f}, of frames {steady.frames:.3f} (mean correlation of neighbours)"
+    )
+    results.print(f"Written to {out}: {', '.join(file.name for file in files)}", soft_wrap=True, markup=False)
