@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from robustbench_bcos.core.errors import RequestError as RequestError
     from robustbench_bcos.explanations.explanation import explain as explain
     from robustbench_bcos.model_zoo.classifier import freeze as freeze
+    from robustbench_bcos.model_zoo.folding import fold as fold
     from robustbench_bcos.model_zoo.models import load_model as load_model
 
 _HOMES = {
@@ -24,6 +25,7 @@ _HOMES = {
     "balls": "attacks",
     "evaluate": "bench.evaluation",
     "explain": "explanations.explanation",
+    "fold": "model_zoo.folding",
     "freeze": "model_zoo.classifier",
     "load_model": "model_zoo.models",
     "losses": "attacks",

@@ -24,6 +24,9 @@ from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.models import CheckpointModel, Model, ModelSource, find_models
 
+PASSES_PER_EXPLANATION = 4
+"""Two forward passes, for the prediction and for the maps, and a backward pass for each of two classes."""
+
 SMALL_IMAGE = 32 * 32
 """Pixels below which an image counts as small."""
 
@@ -86,6 +89,15 @@ class Plan:
     def work(self) -> int:
         """Images of all cells, attacked ones and explained ones."""
         return len(self.cells) * (len(self.images) + (len(self.explained) if self.explained else 0))
+
+    @property
+    def passes(self) -> int:
+        """Forward and backward passes of one image at most, explanations by gradients included."""
+        explained = 0 if self.explained is None else len(self.explained)
+        attacks = sum(cell.passes for cell in self.cells) * (len(self.images) + explained)
+        # Clean and other images once for each model, attacked and noisy ones for each cell.
+        seen = 2 * len(self.sources) + 2 * len(self.cells)
+        return attacks + seen * PASSES_PER_EXPLANATION * explained
 
     def _explained_identity(self) -> dict[str, Any] | None:
         if self.explained is None:

@@ -237,5 +237,8 @@ def _print_cells(plan: "Plan") -> None:
         table.add_row(Text(cell.key), str(len(plan.images)), f"{cell.passes * len(plan.images):,}")
     results.print(table)
     results.print(images, markup=False)
-    total = sum(cell.passes for cell in plan.cells) * len(plan.images)
-    results.print(f"At most {total:,} forward and backward passes of one image; images that fall early need fewer.")
+    if plan.explained is not None:
+        results.print(f"{len(plan.explained)} of them explained, and attacked once more in full for it")
+    results.print(
+        f"At most {plan.passes:,} forward and backward passes of one image; images that fall early need fewer."
+    )

@@ -32,26 +32,39 @@ def unit_rows(weight: Tensor) -> Tensor:
 
 
 class UnitConv2d(nn.Conv2d):
-    """A convolution without bias whose filters have norm 1."""
+    """A convolution without bias whose filters have norm 1.
+
+    Attributes:
+        normalised: whether the filters are to be taken as they are, because they were normalised for good.
+    """
+
+    normalised = False
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve with the normalised filters."""
-        responses: Tensor = self._conv_forward(input, unit_rows(self.weight), None)
+        filters = self.weight if self.normalised else unit_rows(self.weight)
+        responses: Tensor = self._conv_forward(input, filters, None)
         return responses
 
 
 class UnitLinear(nn.Linear):
-    """A linear map without bias whose rows have norm 1."""
+    """A linear map without bias whose rows have norm 1.
+
+    Attributes:
+        normalised: as of :class:`UnitConv2d`.
+    """
+
+    normalised = False
 
     def forward(self, input: Tensor) -> Tensor:
         """Multiply with the normalised rows."""
-        return F.linear(input, unit_rows(self.weight))
+        return F.linear(input, self.weight if self.normalised else unit_rows(self.weight))
 
 
 class AbstractBcosLayer(DynamicLayer, ABC):
     """What the convolution and the linear layer share: MaxOut, then the scale |cos|^(B-1)."""
 
-    linear: nn.Module
+    linear: UnitConv2d | UnitLinear
     channel_axis: ClassVar[int]
 
     def __init__(self, b: float, max_out: int) -> None:
@@ -75,11 +88,17 @@ class AbstractBcosLayer(DynamicLayer, ABC):
             responses = responses.unflatten(axis, (-1, self.max_out)).max(dim=axis + 1).values
         if self.b == 1:
             return responses
+        if self.explaining:
+            with torch.no_grad():
+                scale = self._scale(responses, features)
+        else:
+            scale = self._scale(responses, features)
+        return scale * responses
+
+    def _scale(self, responses: Tensor, features: Tensor) -> Tensor:
         # One reciprocal per position instead of a division per output, which its backward pass would pay for twice.
         cosine = (responses * self.norms(features).reciprocal()).abs()
-        if self.b == 2:
-            return self.as_constant(cosine) * responses
-        return self.as_constant((cosine + COSINE_EPSILON) ** (self.b - 1)) * responses
+        return cosine if self.b == 2 else (cosine + COSINE_EPSILON) ** (self.b - 1)
 
 
 class BcosConv2d(AbstractBcosLayer):

@@ -18,12 +18,18 @@ _explained: ContextVar[frozenset[int]] = ContextVar("explained_layers", default=
 
 
 class DynamicLayer(nn.Module):
-    """A layer whose output is its input times a scale that depends on the input."""
+    """A layer whose output is its input times a scale that depends on the input.
+
+    Attributes:
+        linearised: whether the scale is a constant for good, inside an explanation mode and outside.
+    """
+
+    linearised = False
 
     @property
     def explaining(self) -> bool:
         """Whether this layer is inside an :func:`explanation_mode` of the current thread or task."""
-        return id(self) in _explained.get()
+        return self.linearised or id(self) in _explained.get()
 
     def as_constant(self, scale: Tensor) -> Tensor:
         """The scale, cut from the graph in explanation mode."""

@@ -6,6 +6,7 @@ baseline differ in those and in nothing else. Names of modules are those of publ
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -24,6 +25,15 @@ class Parts:
     activation: Callable[[], nn.Module]
     head: Callable[[int, int], nn.Module]
     """(features, classes) to a module from feature maps to logits, pooling included."""
+
+
+@runtime_checkable
+class NormedBlock(Protocol):
+    """A module that knows which of its convolutions feed a norm, and nothing else."""
+
+    def normed(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Convolutions and their norms."""
+        ...
 
 
 class BasicBlock(nn.Module):
@@ -48,6 +58,13 @@ class BasicBlock(nn.Module):
         residual = self.bn2(self.conv2(residual))
         summed: Tensor = self.act2(self.downsample(features) + residual)
         return summed
+
+    def normed(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Both convolutions, and the projection."""
+        pairs = [(self.conv1, self.bn1), (self.conv2, self.bn2)]
+        if isinstance(self.downsample, nn.Sequential):
+            pairs.append((self.downsample[0], self.downsample[1]))
+        return pairs
 
 
 class CifarResNet(nn.Module):
@@ -75,6 +92,10 @@ class CifarResNet(nn.Module):
         features = self.act(self.bn1(self.conv1(encoded)))
         logits: Tensor = self.fc(self.layer3(self.layer2(self.layer1(features))))
         return logits
+
+    def normed(self) -> list[tuple[nn.Module, nn.Module]]:
+        """The stem; blocks know of their own."""
+        return [(self.conv1, self.bn1)]
 
 
 def _stage(parts: Parts, blocks: int, in_channels: int, out_channels: int, *, stride: int) -> nn.Sequential:
