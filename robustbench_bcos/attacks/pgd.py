@@ -99,11 +99,13 @@ class _Search:
         self.candidates = images.clone()
         self.fallen = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         self.trace = Trace.blank(images)
+        self.best = torch.full((len(images),), -torch.inf, dtype=torch.float64, device=images.device)
 
     @torch.enable_grad()
     def run(self, active: Tensor, iterates: Images) -> None:
         """One restart, from these iterates of the active images."""
         best = torch.full((len(active),), -torch.inf, dtype=torch.float64, device=active.device)
+        everyone, kept = active, self.candidates[active]
         for _ in range(self.pgd.steps):
             iterates.requires_grad_()
             logits = self.classifier(iterates)
@@ -119,6 +121,11 @@ class _Search:
                 active, iterates = active[~leaving], iterates[~leaving]
         with torch.no_grad():
             self._look(active, iterates, self.classifier(iterates), best, final=True)
+        if self.pgd.count == "best-loss":
+            # A restart that fools nobody counts only where its loss is higher than what was found before.
+            worse = ~self.fallen[everyone] & (best <= self.best[everyone])
+            self.candidates[everyone[worse]] = kept[worse]
+            self.best[everyone] = torch.maximum(self.best[everyone], best)
 
     def _look(self, active: Tensor, iterates: Images, logits: Tensor, best: Tensor, *, final: bool = False) -> Flags:
         """Take over the iterates that the way of counting asks for; say which are misclassified."""

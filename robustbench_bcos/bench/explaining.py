@@ -110,15 +110,15 @@ class _Explainer:
 def _kept(plan: Plan, store: Store, cell: Cell, pictures: Sequence[tuple[Picture, bool]]) -> list[PictureRow]:
     """Those asked for, or the first; and the first of each fate, so that both can be shown."""
     always = plan.config.images or plan.images.indices[:PICTURES]
-    counts = store.pictured(cell)
+    counts = store.pictured(cell, [picture.image for picture, _ in pictures])
     kept = []
     for picture, fell in pictures:
         if picture.image in always or (counts[fell] < PICTURES and not picture.wrong_before):
             kept.append(PictureRow(cell.key, picture, fell))
-            counts[fell] += 1
+            counts[fell] += not picture.wrong_before
     return kept
 
 
 def _digits(value: float) -> float | None:
-    """To 6 significant digits: more would be float noise of the batch the image was in."""
+    """To 6 significant digits, of which the last can be float noise of the batch the image was in."""
     return float(f"{value:.6g}") if math.isfinite(value) else None

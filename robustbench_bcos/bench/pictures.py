@@ -1,6 +1,7 @@
 """What is kept of an image to be looked at: as it was and as it was attacked, with what the model made of each."""
 
 import io
+import zlib
 from dataclasses import dataclass
 from typing import NamedTuple
 from zipfile import BadZipFile
@@ -62,8 +63,9 @@ class Picture:
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 attacked = _view(arrays, "attacked") if "attacked_pixels" in arrays else None
                 return cls(image, label, _view(arrays, "clean"), attacked)
-        except (KeyError, OSError, BadZipFile, EOFError) as error:
-            raise ValueError(f"no picture: {error}") from None
+        except (KeyError, ValueError, TypeError, OSError, EOFError, RuntimeError, BadZipFile, zlib.error):
+            # NumPy's own words recommend pickles.
+            raise ValueError("not an archive of views") from None
 
 
 def _fields(view: View) -> list[tuple[str, object]]:

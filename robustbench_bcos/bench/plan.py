@@ -24,6 +24,9 @@ from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.models import CheckpointModel, Model, ModelSource, find_models
 
+TRIED = 8
+"""Images a method is tried on before a run begins."""
+
 PASSES_PER_EXPLANATION = 4
 """Two forward passes, for the prediction and for the maps, and a backward pass for each of two classes."""
 
@@ -212,13 +215,13 @@ def check_model(model: Model, images: Slice, *, device: str, space: Space) -> No
 
 
 def check_explanation(model: Model, explained: Slice, method: str, device: str) -> None:
-    """Try to explain one image.
+    """Try to explain a few images.
 
     Raises:
         RequestError: the method cannot serve the model.
     """
     try:
-        explain(model.classifier.to(device), explained.batch(0, 1).images.to(device), method=method)
+        explain(model.classifier.to(device), explained.batch(0, TRIED).images.to(device), method=method)
     except RequestError as error:
         raise RequestError(f"--explanation cannot serve model {model.name!r}: {error}") from None
 

@@ -110,12 +110,12 @@ def complete_cells(store: Store, identity: dict[str, Any]) -> list[Cell]:
 
 
 def make_shifts(store: Store, identity: dict[str, Any]) -> pd.DataFrame:
-    """A row for each cell, image, comparison and class whose maps were compared, in the order of the plan.
+    """A row for each image, comparison and class of each cell that is complete, in the order of the plan.
 
     ``counted`` says whether the row is part of the means of ``results.csv``.
     """
     rows = []
-    for cell in map(Cell.from_dict, identity["cells"]):
+    for cell in complete_cells(store, identity):
         counted = _counted(store, cell, identity)
         for row in store.shifts(cell):
             named = dict(zip(MEASURES, row.values, strict=True))
@@ -134,7 +134,8 @@ def _counted(store: Store, cell: Cell, identity: dict[str, Any]) -> set[int]:
 
 def _shift_means(store: Store, cell: Cell, identity: dict[str, Any]) -> dict[str, Any]:
     counted = _counted(store, cell, identity)
-    rows = [row for row in store.shifts(cell) if row.image in counted]
+    # An image alone in its class was compared with no other.
+    rows = [row for row in store.shifts(cell) if row.image in counted and any(v is not None for v in row.values)]
     means: dict[str, Any] = {"explained_images": len(counted)}
     for comparison in COMPARISONS:
         changed = [row.changed for row in rows if (row.comparison, row.explained_class) == (comparison, "true")]

@@ -215,9 +215,16 @@ class Store:
         except ValueError as error:
             raise RequestError(f"{self.file} is damaged ({error}): repeat the run in another --out") from None
 
-    def pictured(self, cell: Cell) -> dict[bool, int]:
-        """Number of pictures of a cell, by whether the image fell."""
-        counts = self._select("SELECT fell, COUNT(*) FROM pictures WHERE cell = ? GROUP BY fell", cell.key)
+    def pictured(self, cell: Cell, besides: Sequence[int] = ()) -> dict[bool, int]:
+        """Number of pictures of images that were right when clean, by whether they fell; some images left out."""
+        places = ", ".join("?" * len(besides))
+        counts = self._select(
+            "SELECT p.fell, COUNT(*) FROM pictures p JOIN clean c ON c.model = ? AND c.image = p.image "
+            f"WHERE p.cell = ? AND c.prediction = c.label AND p.image NOT IN ({places}) GROUP BY p.fell",
+            cell.model,
+            cell.key,
+            *besides,
+        )
         return {False: 0, True: 0} | {bool(fell): count for fell, count in counts}
 
     def sums(self, cell: Cell) -> CellSums:

@@ -1,6 +1,7 @@
 """Curves over epsilon, steps and B: accuracies, and how far explanations move."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import pandas as pd
@@ -79,14 +80,14 @@ def shift_over_epsilon(records: pd.DataFrame, shifts: pd.DataFrame) -> Figure:
         for axes, model in zip(grid, models, strict=True):
             rows = records[records["model"] == model].sort_values("epsilon")
             axes.set_title(model, fontsize=7)
-            axes.set_ylim(-0.05, 1.05)
             for comparison, line in COMPARED.items():
                 _shift_line(axes, rows, shifts, comparison, line)
+        _limit(grid)
         norm = records["norm"].iloc[0]
         figure.supxlabel(f"{norm} epsilon (units of the pixel range)", fontsize=8)
         figure.supylabel("mean cosine of maps", fontsize=8)
-        handles, words = grid[0].get_legend_handles_labels()
-        figure.legend(handles, words, loc="outside upper left", ncols=3, fontsize=7)
+        known = {str(line.get_label()): line for axes in grid for line in axes.lines}
+        figure.legend(list(known.values()), list(known), loc="outside upper left", ncols=3, fontsize=7)
         return figure
 
 
@@ -111,7 +112,7 @@ def over_b(records: pd.DataFrame) -> Figure:
                 axes.plot(means.index.to_numpy(), means.to_numpy(), label=name, **styles[str(name)]._asdict())
             axes.set_xlabel("B")
             axes.set_ylabel(label)
-            axes.set_ylim(-0.05, 1.05)
+            _limit([axes])
         handles, words = axes.get_legend_handles_labels()
         figure.legend(handles, words, loc="outside upper left", ncols=3, fontsize=7)
         return figure
@@ -138,12 +139,19 @@ def _grid(count: int) -> tuple[Figure, list[Axes]]:
     return figure, flat[:count]
 
 
+def _limit(panels: Sequence[Axes]) -> None:
+    """From 0 to 1, or from below where a cosine is negative."""
+    low = min(0.0, *(axes.dataLim.y0 for axes in panels))
+    for axes in panels:
+        axes.set_ylim(low - 0.05, 1.05)
+
+
 def _models(records: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return [(str(model), rows.sort_values("epsilon")) for model, rows in records.groupby("model", sort=False)]
 
 
 def _accuracy_line(axes: Axes, line: Line, model: str, over: str, rows: Sequence[Mapping[Hashable, Any]]) -> None:
-    x = [row[over] for row in rows]
+    x = [float(row[over]) for row in rows]
     bounds = [wilson(row["worst_correct"], row["images"]) for row in rows]
     axes.plot(x, [row["worst_correct"] / row["images"] for row in rows], label=model, **line._asdict())
     _band(axes, line, x, bounds)
@@ -172,5 +180,7 @@ def _band(axes: Axes, line: Line, x: Sequence[float], bounds: Sequence[tuple[flo
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
-    handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside right upper", fontsize=7)
+    # Matplotlib leaves out what begins with an underscore, unless the text is set afterwards.
+    legend = figure.legend(axes.lines, ["?"] * len(axes.lines), loc="outside right upper", fontsize=7)
+    for text, line in zip(legend.get_texts(), axes.lines, strict=True):
+        text.set_text(fill(str(line.get_label()), 24))

@@ -16,6 +16,9 @@ from robustbench_bcos.reports.run_folder import RunFolder
 from robustbench_bcos.reports.style import slug, write_figure
 from robustbench_bcos.reports.tables import strongest, variants
 
+SAID = {"attack": "attacked", "noise": "noise", "other": "other image"}
+"""Comparisons in few words."""
+
 COLUMNS = 6
 """Images in a panel."""
 
@@ -122,7 +125,7 @@ def _curves(run: RunFolder) -> Iterator[Drawn]:
                     f"Robust accuracy over steps, {variant}, epsilon {eps}. More steps should change little.",
                     _accuracies(same, "steps"),
                 )
-        if len(run.shifts):
+        if (at_most_steps["explained_images"] > 0).any():
             yield Drawn(
                 f"explanation_shift_{suffix}",
                 shift_over_epsilon(at_most_steps, run.shifts),
@@ -207,8 +210,9 @@ def _accuracies(rows: pd.DataFrame, over: str) -> str:
 
 
 def _similarities(rows: pd.DataFrame) -> str:
-    text = (
-        "{model} at {eps}: attacked {explanation_cosine_true_attack}, noise {explanation_cosine_true_noise}, "
-        "other image {explanation_cosine_true_other}"
-    )
-    return "; ".join(text.format_map(row) for row in rows.to_dict("records"))
+    texts = []
+    for row in rows.to_dict("records"):
+        means = {word: row[f"explanation_cosine_true_{key}"] for key, word in SAID.items()}
+        known = [f"{word} {mean:g}" for word, mean in means.items() if pd.notna(mean)]
+        texts += [f"{row['model']} at {row['eps']}: {', '.join(known)}"] if known else []
+    return "; ".join(texts)

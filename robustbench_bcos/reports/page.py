@@ -18,13 +18,11 @@ from markupsafe import Markup
 
 from robustbench_bcos.bench.folder import write_text
 from robustbench_bcos.reports.console import best_models, interval_text, percent, reading_notes
-from robustbench_bcos.reports.figures import WrittenFigure
+from robustbench_bcos.reports.figures import SAID, WrittenFigure
 from robustbench_bcos.reports.run_folder import RunFolder
 from robustbench_bcos.reports.tables import strongest, wide_table
 
 PAGE = "report.html"
-
-CONTROLS = {"attack": "attacked", "noise": "noise", "other": "other image"}
 
 
 class Cell(NamedTuple):
@@ -119,13 +117,14 @@ def shifts(records: pd.DataFrame) -> Content:
     """Similarity of explanations at the most steps: two measures beside their controls, and changed predictions."""
     measures = ("cosine", "ssim")
     columns = ["model", "threat", "explained by", "images", "changed"]
-    columns += [f"{measure}: {control}" for measure in measures for control in CONTROLS.values()]
+    columns += [f"{measure}: {control}" for measure in measures for control in SAID.values()]
     rows = []
     for record in strongest(records).to_dict("records"):
-        names = [f"explanation_{measure}_true_{comparison}" for measure in measures for comparison in CONTROLS]
+        names = [f"explanation_{measure}_true_{comparison}" for measure in measures for comparison in SAID]
         threat = f"{record['norm']} {record['eps']}"
         cells = [
-            Cell(threat, threat),
+            # Sorted as text: eps as it is written would put 16/255 before 8/255.
+            Cell(threat, f"{record['norm']} {record['epsilon']:014.9f}"),
             Cell(record["explanation"], record["explanation"]),
             Cell(str(record["explained_images"]), str(record["explained_images"])),
             _number(record["explanation_changed_attack"]),

@@ -21,6 +21,9 @@ BACKGROUND = 0.75
 NAME_WIDTH = 21
 """Characters of a row's name that fit into its margin."""
 
+LETTER, LINE = 0.09, 0.16
+"""Inches a letter, and a line, of the title takes."""
+
 GAP = 0.08
 """Space between tiles, as a share of a tile."""
 
@@ -45,7 +48,7 @@ def attack_panel(pictures: Sequence[Picture], names: Names, title: str) -> Figur
             sheet.images("input", lambda picture: _colour(picture.clean.pixels), _says(pictures, names, "clean"))
             sheet.images("explanation", lambda picture: on_grey(picture.clean))
             sheet.maps("contributions", lambda picture: _relative(picture, picture.clean))
-            sheet.signed_bar(3, 3, "contribution\n(largest = 1)", SIGNED, 1)
+            sheet.signed_bar(3, 3, "contribution\n(largest = 1)", SIGNED, 1.0)
             return sheet.finish(names)
     with styled():
         sheet = _Sheet(pictures, title, rows=9, captions=2)
@@ -56,7 +59,7 @@ def attack_panel(pictures: Sequence[Picture], names: Names, title: str) -> Figur
         sheet.images("explanation, clean", lambda picture: on_grey(picture.clean))
         sheet.images("explanation, attacked", lambda picture: on_grey(_after(picture)))
         sheet.images(
-            "explanation, difference", lambda picture: _grey(on_grey(_after(picture)) - on_grey(picture.clean), 1)
+            "explanation, difference", lambda picture: _grey(on_grey(_after(picture)) - on_grey(picture.clean), 1.0)
         )
         sheet.maps("contributions, clean", lambda picture: _relative(picture, picture.clean))
         sheet.maps("contributions, attacked", lambda picture: _relative(picture, _after(picture)))
@@ -65,8 +68,8 @@ def attack_panel(pictures: Sequence[Picture], names: Names, title: str) -> Figur
             lambda picture: _relative(picture, _after(picture)) - _relative(picture, picture.clean),
         )
         sheet.signed_bar(3, 3, "change of\neach channel", "gray", scale)
-        sheet.signed_bar(6, 6, "change of\neach channel", "gray", 1)
-        sheet.signed_bar(7, 9, "contribution\n(clean map's\nlargest = 1)", SIGNED, 1)
+        sheet.signed_bar(6, 6, "change of\neach channel", "gray", 1.0)
+        sheet.signed_bar(7, 9, "contribution\n(clean map's\nlargest = 1)", SIGNED, 1.0)
         return sheet.finish(names)
 
 
@@ -110,14 +113,17 @@ class _Sheet:
         self.pictures = pictures
         self.tile_height = TILE * height / width
         self.across = len(pictures) * TILE * (1 + GAP)
+        across = LABELS + self.across + BARS
+        title = fill(title, int(across / LETTER))
+        self.header = HEADER + LINE * title.count("\n")
         self.size = (
-            LABELS + self.across + BARS,
-            HEADER + rows * self.tile_height * (1 + GAP) + captions * CAPTION + 0.1,
+            across,
+            self.header + rows * self.tile_height * (1 + GAP) + captions * CAPTION + 0.1,
         )
         self.figure = Figure(figsize=self.size)
         self.figure.text(0.12 / self.size[0], 1 - 0.12 / self.size[1], title, va="top", fontsize=9, weight="bold")
         self.tops: list[float] = []
-        self.bottom = HEADER
+        self.bottom = self.header
 
     def images(self, name: str, tile: Tile, captions: Sequence[str] = ()) -> None:
         """A row of tiles of colours in [0, 1]."""
@@ -150,7 +156,7 @@ class _Sheet:
             lines += [] if picture.label is None else [f"class {_short(names[picture.label])}"]
             lines += [_fate(picture)] if fates and picture.attacked is not None else []
             x = LABELS + (place + 0.5) * TILE * (1 + GAP) - TILE * GAP / 2
-            self._text(x, HEADER - 0.06, "\n".join(lines), ha="center", va="bottom")
+            self._text(x, self.header - 0.06, "\n".join(lines), ha="center", va="bottom")
         return self.figure
 
     def _row(self, name: str, captions: Sequence[str]) -> Axes:
@@ -167,7 +173,9 @@ class _Sheet:
         return axes
 
     def _mosaic(self, tile: Tile, between: float) -> Array:
-        tiles = [tile(picture) for picture in self.pictures]
+        # A map may hold infinities, which have no differences; they are drawn as nothing.
+        with np.errstate(invalid="ignore"):
+            tiles = [tile(picture) for picture in self.pictures]
         # Enlarged first, so that the gap can be narrower than a pixel of a small image.
         factor = max(1, round(160 / tiles[0].shape[1]))
         enlarged = [np.repeat(np.repeat(part, factor, axis=0), factor, axis=1) for part in tiles]

@@ -6,6 +6,7 @@ colour-blind readers. Lines differ in marker and dashes as well as in colour (Ok
 
 import io
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle
@@ -57,7 +58,9 @@ class Line(NamedTuple):
 @contextmanager
 def styled() -> Iterator[None]:
     """Draw in the project's style; the user's own settings are left alone."""
-    with mpl.rc_context():
+    with mpl.rc_context(), warnings.catch_warnings():
+        # A name in a script that the font lacks is drawn as boxes; what it is stands in the page.
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ ")
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
         yield
@@ -88,4 +91,4 @@ def write_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 def slug(text: str) -> str:
     """Letters, digits, dots and dashes alone: as part of a file's name, no text leads out of its folder."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "-", text).strip(".-")
+    return re.sub(r"(?:[^A-Za-z0-9.+-]|\.\.)+", "-", text).strip("-")[:100]

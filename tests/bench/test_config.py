@@ -12,6 +12,7 @@ from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.bench import config as configuration
 from robustbench_bcos.bench.config import CHOICES, SUITES, RunConfig, make_config
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.explanations.explanation import METHODS
 
 SUITE = 'description = "mine"\nnorm = ["linf"]\neps = ["8/255", "16/255"]\nsteps = [20, 100]\nlimit = 7\n'
 
@@ -77,6 +78,24 @@ def test_every_packaged_suite_makes_a_configuration(name: str) -> None:
     assert (config.norm, config.eps, config.steps) == (suite.norm, suite.eps, suite.steps)
 
 
+@pytest.mark.parametrize(
+    ("flags", "count"),
+    [
+        ({}, 50),
+        ({"figures": False}, 0),
+        ({"explained": 7}, 7),
+        ({"explained": 7, "figures": False}, 7),
+        ({"explained": 0}, 0),
+        ({"images": (3,)}, 50),
+        ({"images": (3,), "figures": False}, 0),
+    ],
+)
+def test_fifty_images_are_explained_where_there_are_figures_or_as_many_as_are_asked_for(
+    flags: dict[str, Any], count: int
+) -> None:
+    assert make_config(flags).explanations == count
+
+
 # Names
 
 
@@ -87,6 +106,7 @@ def test_names_are_those_of_what_can_be_had() -> None:
     assert CHOICES["start"] == get_args(configuration.Start) == get_args(pgd.Start)
     assert CHOICES["count"] == get_args(configuration.Count) == get_args(pgd.Count)
     assert CHOICES["space"] == get_args(configuration.Space)
+    assert set(CHOICES["explanation"]) == {"auto", *METHODS}
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in CHOICES.items() for name in names])
@@ -151,6 +171,10 @@ def test_a_suite_that_does_not_fit_is_refused(tmp_path: Path, change: tuple[str,
         ({"seed": -1}, "seed"),
         ({"batch_size": 0}, "batch_size"),
         ({"threads": 0}, "threads"),
+        ({"explained": -1}, "explained: input should be greater than or equal to 0, got -1"),
+        ({"explained": "all"}, "explained: input should be a valid integer"),
+        ({"images": (3, -2)}, "--images -2 must be at least 0: give indices of the dataset"),
+        ({"images": ("x",)}, "images.0: input should be a valid integer"),
         ({"colour": "red"}, "unknown key of the request 'colour'"),
     ],
 )

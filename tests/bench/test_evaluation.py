@@ -51,13 +51,14 @@ def own_labels(model: nn.Module) -> Tensor:
 
 def test_rows_are_those_of_a_run_on_the_same_images(tiny_zoo: Path) -> None:
     # Another name for the images is all that may differ. (Noise would: it belongs to an image's place in its dataset.)
-    own = ["dataset", "slice"]
-    options: dict[str, Any] = {"steps": (4, 6), "count": "last", "step_size": "0.4", "seed": 5}
+    own = ["dataset", "slice", *(column for column in COLUMNS if column.endswith("_noise"))]
+    options: dict[str, Any] = {"steps": (4, 6), "count": "last", "step_size": "0.4", "seed": 5, "explained": 12}
     there = measure(tiny_plan(tiny_zoo, model=("digits-bcos-b2",), limit=24, eps=("1.5", "1/4"), **options))
     here = evaluate("digits-bcos-b2", IMAGES, LABELS, "l2", ["1.5", "1/4"], device="cpu", **options)
     assert len(here) == 4
     pd.testing.assert_frame_equal(here.drop(columns=own), there.drop(columns=own), check_exact=True)
     assert here["robust_correct"].nunique() > 1
+    assert here["explanation_cosine_true_attack"].notna().all()
 
 
 def test_ones_own_model_is_attacked_like_the_zoos(tiny_zoo: Path) -> None:
@@ -134,6 +135,12 @@ def test_a_row_can_be_given_a_name(model: nn.Module | str) -> None:
         ((Small(), IMAGES, LABELS + 1, "l2", 0.5), {}, "labels must be one class from 0 to 9"),
         ((Small(), IMAGES * 255, LABELS, "l2", 0.5), {}, "values in [0, 1]"),
         ((Small(), IMAGES[:, :1].expand(-1, 4, -1, -1)[:, :3].flip(0) * 2, LABELS, "l2", 0.5), {}, "[0, 1]"),
+        (
+            (Small(), IMAGES, LABELS, "l2", 0.5),
+            {"explained": 1, "explanation": "dynamic_weights"},
+            "conventional: choose",
+        ),
+        ((Small(), IMAGES, LABELS, "l2", 0.5), {"explained": -1}, "explained: input should be greater than or equal"),
         (("digits-*", IMAGES, LABELS, "l2", 0.5), {}, "evaluate one at a time"),
         (("digits-naturl", IMAGES, LABELS, "l2", 0.5), {}, "did you mean 'digits-natural'"),
         (("digits-natural", IMAGES[:, :, :4], LABELS, "l2", 0.5), {}, "takes images of 8x8 pixels"),

@@ -206,6 +206,66 @@ def test_batches_of_another_size_may_finish_what_was_begun(
     same_bytes(folder, whole)
 
 
+# Explanations
+
+
+@pytest.fixture(scope="module")
+def explaining(tiny_zoo: Path) -> list[str]:
+    """2 cells, of which 3 batches are explained each."""
+    options = "--norm l2,linf --eps 0.1 --steps 2 --limit 13 --explained 10 --no-figures --batch-size 4 --start random"
+    return ["run", *options.split(), "--quiet", "--zoo", str(tiny_zoo), "--model", "tiny-bcos", "--out"]
+
+
+@pytest.fixture(scope="module")
+def explained(explaining: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of such a run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("runs") / "explained"
+    succeed(*explaining, folder)
+    return folder
+
+
+def pictures(folder: Path) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(f"file:{folder / 'run.sqlite'}?mode=ro", uri=True)) as database:
+        return database.execute("SELECT cell, image, label, fell, views FROM pictures ORDER BY cell, image").fetchall()
+
+
+def dying_in_the_second_batch(table: str, how: str) -> Callable[..., None]:
+    """``Store._insert``, which dies when a session writes to a table of explanations for the second time."""
+    calls, insert = itertools.count(1), Store._insert
+
+    def replacement(store: Store, name: str, rows: Iterable[Any]) -> None:
+        rows = list(rows)
+        mine = name == table and (table != "timings" or rows[0][1] == "explanation")
+        last = mine and next(calls) == 2
+        if last and how == "within":
+            rows = rows[: len(rows) // 2]
+        if not last or how != "before":
+            insert(store, name, rows)
+        if last:
+            raise Killed
+
+    return replacement
+
+
+@pytest.mark.parametrize(("table", "how"), [("shifts", "within"), ("pictures", "before"), ("timings", "after")])
+def test_sessions_that_die_at_every_batch_of_explanations_get_there_in_the_end(
+    table: str, how: str, explaining: list[str], explained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    for _ in range(5):
+        with monkeypatch.context() as fatal:
+            fatal.setattr(Store, "_insert", dying_in_the_second_batch(table, how))
+            with pytest.raises(Killed):
+                call(*explaining, folder)
+        assert not (folder / "results.csv").exists()
+    succeed(*explaining, folder)
+    same_bytes(folder, explained)
+    assert (folder / "explanations.csv").read_bytes() == (explained / "explanations.csv").read_bytes()
+    assert pictures(folder) == pictures(explained)
+    assert len(pictures(explained)) > 12
+    assert sessions(folder) == 6
+
+
 # Disks
 
 

@@ -153,6 +153,45 @@ def test_too_many_images_are_refused(tiny_zoo: Path) -> None:
     assert "--limit 365 must be between 1 and the 364 images of digits" in refusal(tiny_zoo, limit=365)
 
 
+# Explanations
+
+
+def test_images_asked_for_are_explained_before_the_first_of_the_slice(tiny_zoo: Path) -> None:
+    first = tiny_plan(tiny_zoo, limit=20).images.indices
+    plan = tiny_plan(tiny_zoo, limit=20, explained=4, images=(first[9], first[2], first[9]))
+    assert plan.explained is not None
+    assert plan.explained.indices == (first[9], first[2], first[0], first[1], first[3])
+    assert plan.work == 2 * (20 + 5)
+    assert tiny_plan(tiny_zoo, limit=20).work == 2 * 20
+
+
+def test_with_figures_the_first_fifty_are_explained(tiny_zoo: Path) -> None:
+    for limit, count in {30: 30, 60: 50}.items():
+        plan = tiny_plan(tiny_zoo, limit=limit, figures=True)
+        assert plan.explained is not None
+        assert plan.explained.indices == plan.images.indices[:count]
+    assert tiny_plan(tiny_zoo, limit=60, figures=False).explained is None
+    assert tiny_plan(tiny_zoo, limit=60, figures=True, explained=0).explained is None
+
+
+def test_an_image_that_is_not_part_of_the_run_is_refused_with_some_that_are(tiny_zoo: Path) -> None:
+    inside = tiny_plan(tiny_zoo, limit=12).images.indices
+    outside = tiny_plan(tiny_zoo, limit=13).images.indices[-1]
+    assert refusal(tiny_zoo, limit=12, images=(inside[3], outside)) == (
+        f"--images {outside} is not among the 12 images of this run: give indices of digits such as "
+        f"{inside[0]}, {inside[1]}, {inside[2]}, or a larger --limit"
+    )
+
+
+@pytest.mark.parametrize(("method", "name"), [("deeplift", "tiny-bcos"), ("dynamic_weights", "tiny-natural")])
+def test_a_method_that_cannot_serve_one_of_the_models_is_refused(method: str, name: str, tiny_zoo: Path) -> None:
+    said = refusal(tiny_zoo, explained=1, explanation=method, limit=3)
+    assert said.startswith(f"--explanation cannot serve model '{name}': {method} ")
+    assert ": choose " in said
+    assert "\n" not in said
+    assert tiny_plan(tiny_zoo, explained=0, explanation=method, limit=3).explained is None
+
+
 # Devices
 
 
@@ -202,6 +241,34 @@ def test_what_decides_no_number_is_not_part_of_the_identity(tiny_zoo: Path, flag
 )
 def test_what_decides_a_number_is_part_of_the_identity(tiny_zoo: Path, flags: dict[str, Any], key: str) -> None:
     assert identity(tiny_zoo, **flags)[key] != identity(tiny_zoo)[key]
+
+
+@pytest.mark.parametrize(
+    ("flags", "other"),
+    [
+        ({"explained": 2}, {"explained": 3}),
+        ({"explained": 2}, {"explained": 0}),
+        ({"explained": 2}, {"explanation": "input_x_gradient"}),
+        ({"explained": 2}, {"images": (2,)}),
+        ({"images": (2,)}, {"images": (1,)}),
+    ],
+)
+def test_runs_that_explain_something_else_are_other_runs(
+    tiny_zoo: Path, flags: dict[str, Any], other: dict[str, Any]
+) -> None:
+    one, another = identity(tiny_zoo, **flags), identity(tiny_zoo, **{**flags, **other})
+    assert {key for key in one if one[key] != another[key]} == {"explained"}
+
+
+def test_without_figures_the_same_explanations_are_the_same_run(tiny_zoo: Path) -> None:
+    assert identity(tiny_zoo, explained=2, figures=True) == identity(tiny_zoo, explained=2, figures=False)
+    assert identity(tiny_zoo, figures=True) == identity(tiny_zoo, explained=50, figures=False)
+    assert identity(tiny_zoo, figures=False) == identity(tiny_zoo, explained=0, figures=True)
+
+
+def test_a_run_that_explains_nothing_does_not_ask_how(tiny_zoo: Path) -> None:
+    assert identity(tiny_zoo, explanation="gradcam") == identity(tiny_zoo)
+    assert identity(tiny_zoo)["explained"] is None
 
 
 def test_the_default_folder_is_one_for_each_configuration(tiny_zoo: Path) -> None:

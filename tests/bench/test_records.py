@@ -10,8 +10,8 @@ import pytest
 
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.records import COLUMNS, make_records
-from robustbench_bcos.bench.store import CleanRow, ModelRow, Store, VerdictRow
+from robustbench_bcos.bench.records import COLUMNS, make_records, make_shifts
+from robustbench_bcos.bench.store import CleanRow, ModelRow, ShiftRow, Store, VerdictRow
 
 PROMISED = """
     model, family, architecture, parameters, training, dataset, slice, images, attack, norm, eps, epsilon, steps,
@@ -150,6 +150,68 @@ def test_the_last_digits_of_a_mean_size_are_not_recorded(store: Store) -> None:
     row = VerdictRow(cell.key, 1, True, 0, 0.02 * (1 + 1e-7), False, 4, 2)
     store.add_verdicts([row], 0.5)
     assert make_records(store, identity([cell]))["mean_delta"].item() == record["mean_delta"]
+
+
+# Explanations
+
+
+def explain(store: Store, cell: Cell, rows: dict[tuple[int, str, str], tuple[bool, float | None]]) -> None:
+    """The first measure as given, the others one and two and so on larger."""
+    for (image, comparison, explained_class), (changed, value) in rows.items():
+        values = tuple(None if value is None else value + place for place in range(len(DIFFERENCES)))
+        store.add_shifts([ShiftRow(cell.key, image, comparison, explained_class, changed, values)], [], 0.5)
+
+
+def test_means_are_over_explained_images_that_were_classified_correctly(store: Store) -> None:
+    (cell,) = cells()
+    fill(store, cell)
+    # Of five images the last is misclassified, and the fourth is only to be looked at.
+    explain(store, cell, {(image, "attack", "true"): (image > 0, 0.1 * image) for image in range(5)})
+    explain(store, cell, {(image, "attack", "predicted"): (image > 0, 0.3) for image in range(5)})
+    explain(store, cell, {(0, "other", "true"): (True, 0.5), (1, "other", "true"): (False, None)})
+    asked = {"method": "auto", "count": "best-loss", "images": [0, 1, 2, 4], "pictured": [3]}
+    (record,) = make_records(store, identity([cell], explained=asked)).to_dict(orient="records")
+    assert (record["explanation"], record["b"], record["explained_images"]) == ("dynamic_weights", 2.0, 3)
+    assert record["explanation_changed_attack"] == pytest.approx(2 / 3)
+    assert pd.isna(record["explanation_changed_noise"])
+    for place, name in enumerate(DIFFERENCES):
+        assert record[f"explanation_{name}_true_attack"] == pytest.approx(place + 0.1)
+        assert record[f"explanation_{name}_predicted_attack"] == pytest.approx(place + 0.3)
+        # Where a measure is not defined it is no zero.
+        assert record[f"explanation_{name}_true_other"] == place + 0.5
+        assert pd.isna(record[f"explanation_{name}_true_noise"])
+    table = make_shifts(store, identity([cell], explained=asked))
+    counted = table[table["counted"] == 1]
+    assert set(counted["image"]) == {0, 1, 2}
+    assert set(table["image"]) == set(range(5))
+    assert list(table.columns) == ["cell", "image", "comparison", "explained_class", "changed", "counted", *DIFFERENCES]
+
+
+def test_means_have_four_significant_digits(store: Store) -> None:
+    (cell,) = cells()
+    fill(store, cell)
+    explain(store, cell, {(0, "attack", "true"): (False, 0.123456), (1, "attack", "true"): (False, 0.123457)})
+    asked = {"images": [0, 1], "pictured": []}
+    (record,) = make_records(store, identity([cell], explained=asked)).to_dict(orient="records")
+    assert (record["explanation_cosine_true_attack"], record["explanation_pearson_true_attack"]) == (0.1235, 1.123)
+
+
+@pytest.mark.parametrize("asked", [{"images": [0, 1, 2], "pictured": []}, {"images": [0, 1], "pictured": [2]}])
+def test_a_cell_is_complete_when_all_that_is_to_be_explained_is(asked: dict[str, Any], store: Store) -> None:
+    (cell,) = cells()
+    fill(store, cell)
+    for image in range(3):
+        assert make_records(store, identity([cell], explained=asked)).empty
+        explain(store, cell, {(image, "attack", "true"): (False, 0.5)})
+    assert len(make_records(store, identity([cell], explained=asked))) == 1
+
+
+def test_a_run_that_explains_nothing_has_no_rows_and_no_means(store: Store) -> None:
+    (cell,) = cells()
+    record = one_record(store, cell)
+    assert record["explained_images"] == 0
+    assert all(pd.isna(record[name]) for name in COLUMNS if name.startswith(("explanation_",)))
+    assert make_shifts(store, identity([cell])).empty
 
 
 def test_a_record_cannot_be_changed() -> None:

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pandas as pd
 import pytest
 
 from robustbench_bcos.bench.cells import Cell
-from robustbench_bcos.bench.store import CleanRow, ModelRow, Store, VerdictRow
+from robustbench_bcos.bench.pictures import Picture, View
+from robustbench_bcos.bench.store import LAYOUT, CleanRow, ModelRow, PictureRow, ShiftRow, Store, VerdictRow
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.radius import Radius
+from robustbench_bcos.explanations.differences import MEASURES
 
 CELL = Cell(
     model="net",
@@ -166,6 +169,99 @@ def test_a_prediction_of_no_class_is_never_the_label(store: Store) -> None:
     store.add_clean(clean_rows([0, 1], [0, 1]))
     store.add_verdicts([verdict(0, prediction=-1), verdict(1)], 1.0)
     assert (store.sums(CELL).robust_correct, store.sums(CELL).fallen) == (1, 1)
+
+
+# Explanations
+
+
+def shift(image: int, comparison: str = "attack", *, cell: Cell = CELL, value: float | None = 0.5) -> ShiftRow:
+    return ShiftRow(cell.key, image, comparison, "true", image % 2 == 1, (value,) * len(MEASURES))
+
+
+def picture(image: int, fell: bool = False, cell: Cell = CELL) -> PictureRow:
+    random = np.random.default_rng(image)
+    pixels, colours, contributions = (
+        random.uniform(size=shape).astype(np.float32) for shape in ((3, 5, 4), (5, 4, 4), (5, 4))
+    )
+    view = View(pixels, colours, contributions, 6, 0.25)
+    return PictureRow(cell.key, Picture(image, 3, view, view), fell)
+
+
+def test_what_was_explained_is_there_when_the_file_is_opened_again(tmp_path: Path) -> None:
+    rows = [shift(7), shift(3, "noise"), shift(3), shift(3, "other", value=None)]
+    with Store(tmp_path / "run.sqlite") as store:
+        store.add_shifts(rows, [picture(7, fell=True), picture(3)], 1.5)
+        store.add_shifts([shift(3, cell=OTHER)], [], 2.5)
+    with Store(tmp_path / "run.sqlite") as store:
+        assert store.shifts(CELL) == [rows[2], rows[1], rows[3], rows[0]]
+        assert (store.explained(CELL), store.explained(OTHER)) == ({3, 7}, {3})
+        assert [(row.picture.image, row.picture.label, row.fell) for row in store.pictures(CELL)] == [
+            (3, 3, False),
+            (7, 3, True),
+        ]
+        assert store.pictures(OTHER) == []
+        assert [store.seconds(cell, "explanation") for cell in (CELL, OTHER)] == [1.5, 2.5]
+        assert store.seconds(CELL, "attack") == 0
+
+
+def test_a_batch_of_explanations_is_recorded_whole_or_not_at_all(store: Store) -> None:
+    unstorable: Any = object()
+    with pytest.raises(RequestError):
+        store.add_shifts([shift(1), shift(2)._replace(changed=unstorable)], [], 1.0)
+    with pytest.raises(AttributeError):
+        store.add_shifts([shift(1)], iter([picture(1), unstorable]), 1.0)
+    assert store.explained(CELL) == set()
+    assert store.pictures(CELL) == []
+    assert store.seconds(CELL, "explanation") == 0
+
+
+def test_a_batch_that_is_explained_again_replaces_the_first(store: Store) -> None:
+    store.add_shifts([shift(1), shift(2)], [picture(1), picture(2)], 1.0)
+    store.add_shifts([shift(1, value=0.25)], [picture(1, fell=True)], 1.0)
+    assert [row.values[0] for row in store.shifts(CELL)] == [0.25, 0.5]
+    assert [(row.picture.image, row.fell) for row in store.pictures(CELL)] == [(1, True), (2, False)]
+
+
+@pytest.mark.parametrize("place", [0, 66, -30])
+def test_a_damaged_picture_is_named_with_what_to_do(place: int, tmp_path: Path) -> None:
+    file = tmp_path / "run.sqlite"
+    with Store(file) as store:
+        store.add_shifts([shift(1), shift(2)], [picture(1), picture(2)], 1.0)
+        content = bytearray(picture(2).picture.to_bytes())
+        content[place : place + 9 if place >= 0 else None] = bytes(9)
+        connection(store).execute("UPDATE pictures SET views = ? WHERE image = 2", (bytes(content),))
+        with pytest.raises(RequestError, match=r"sqlite is damaged \(.*\): repeat the run in another --out") as caught:
+            store.pictures(CELL)
+        assert "\n" not in str(caught.value)
+        assert "unsafe" not in str(caught.value)
+        # Numbers do not depend on pictures.
+        assert len(store.shifts(CELL)) == 2
+
+
+# Versions
+
+
+def test_a_store_is_marked_with_its_layout_and_opened_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        with Store(tmp_path / "run.sqlite") as store:
+            assert connection(store).execute("PRAGMA user_version").fetchone() == (LAYOUT,)
+
+
+@pytest.mark.parametrize("version", [0, LAYOUT - 1, LAYOUT + 1])
+def test_a_store_of_another_version_is_refused_in_a_sentence_and_left_alone(version: int, tmp_path: Path) -> None:
+    file = tmp_path / "run.sqlite"
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("CREATE TABLE models (name TEXT PRIMARY KEY)")
+        database.execute(f"PRAGMA user_version = {version}")
+        database.commit()
+    before = file.read_bytes()
+    with pytest.raises(RequestError) as caught:
+        Store(file)
+    assert str(caught.value) == (
+        f"{file} was written by another version of robustbench_bcos: read it with that version (run.json names it), "
+        "or repeat the run"
+    )
+    assert file.read_bytes() == before
 
 
 # Disks

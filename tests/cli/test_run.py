@@ -61,7 +61,7 @@ def write_colours(folder: Path, *, size: tuple[int, int] = (8, 8), count: int = 
 
 
 def test_the_first_screen_needs_no_options(here: Path) -> None:
-    out = succeed("run", "--limit", 10, "--steps", 1)
+    out = succeed("run", "--limit", 10, "--steps", 1, "--no-figures")
     (folder,) = (here / "runs").iterdir()
     assert folder.name.startswith("digits-l2-")
     written = rows(folder / "results.csv")
@@ -72,7 +72,7 @@ def test_the_first_screen_needs_no_options(here: Path) -> None:
     }
     assert "Robust accuracy in % on 10 images of digits" in out
     assert "Trust: unchecked." in out
-    assert f"Written to runs/{folder.name}: results.csv, timings.csv, explanations.csv, table_l2.csv" in out
+    assert f"Written to runs/{folder.name}: results.csv, timings.csv, table_l2.csv" in out
     assert "\x1b" not in out
 
 
@@ -155,6 +155,29 @@ def test_a_run_is_a_folder_that_explains_itself(tiny: list[str], tiny_zoo: Path)
     assert f"--zoo {tiny_zoo}" in session["command"]
     assert session["configuration"]["eps"] == ["8/255"]
     assert set(session["versions"]) >= {"python", "torch", "numpy"}
+
+
+def test_explanations_are_a_table_of_their_own_and_pictures_of_the_images_asked_for(tiny_zoo: Path) -> None:
+    options = ["--model", "tiny-bcos", "--limit", 5, "--steps", 2, "--explained", 3, "--images", "4", "--out", "mine"]
+    out = succeed("run", "--zoo", tiny_zoo, *options)
+    assert "explanations.csv" in out
+    assert {"explanations.csv", "report.html", "figures"} <= {file.name for file in Path("mine").iterdir()}
+    shifts = rows(Path("mine/explanations.csv"))
+    assert {row["image"] for row in shifts} == {"0", "1", "2", "4"}
+    assert {row["image"] for row in shifts if row["counted"] == "1"} <= {"0", "1", "2"}
+    (record,) = rows(Path("mine/results.csv"))
+    assert (record["explanation"], record["b"]) == ("dynamic_weights", "2.0")
+    assert float(record["explanation_cosine_true_attack"]) < 1
+    description = json.loads(Path("mine/run.json").read_text(encoding="utf-8"))
+    assert description["identity"]["explained"]["pictured"] == [4]
+
+
+def test_without_figures_nothing_is_explained_unless_it_is_asked_for(tiny: list[str]) -> None:
+    succeed(*tiny, "--out", "none")
+    succeed(*tiny, "--explained", 2, "--out", "some")
+    names = {folder: {file.name for file in Path(folder).iterdir()} for folder in ("none", "some")}
+    assert names["none"] == {*FILES, "table_l2.csv"}
+    assert names["some"] == {*names["none"], "explanations.csv"}
 
 
 def test_the_same_command_on_a_finished_run_repeats_its_answer(tiny: list[str]) -> None:

@@ -1,0 +1,378 @@
+"""What is compared with what: full attacks, noise of exactly their size, and the maps of both."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from robustbench_bcos.attacks.attack import Attack, Proposal, Trace
+from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.attacks.losses import LOSSES
+from robustbench_bcos.attacks.noise import Noise
+from robustbench_bcos.attacks.pgd import PGD
+from robustbench_bcos.bench.cells import Cell, make_cells
+from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.judge import ThreatViolation
+from robustbench_bcos.bench.shifts import (
+    COMPARISONS,
+    EXPLAINED_CLASSES,
+    Seen,
+    attacked_in_full,
+    noise_of_size,
+    see,
+    shifts_between,
+    views,
+)
+from robustbench_bcos.core.seeding import ImageGenerator, generator
+from robustbench_bcos.explanations.differences import MEASURES
+from robustbench_bcos.explanations.explanation import Explanation, explain
+from robustbench_bcos.model_zoo.encodings import AddInverse
+from tests.attacks.conftest import TanhNet, draw_twin
+from tests.reference import pgd as reference
+from tests.reference.losses import VALUES
+
+SHAPE = (3, 5, 4)
+INDICES = (41, 7, 1796, 3, 20, 8)
+
+every_norm = pytest.mark.parametrize("norm", BALLS)
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def moved(images: Tensor, sizes: float | Tensor, norm: str, *, seed: int = 0, indices: Any = INDICES) -> Tensor:
+    wanted = sizes if isinstance(sizes, Tensor) else torch.full((len(images),), sizes, dtype=torch.float64)
+    return noise_of_size(images, wanted, BALLS[norm], ImageGenerator.of(seed, indices))
+
+
+def directions(seed: int = 0, stream: int = -1) -> Tensor:
+    """The normal draw of each image."""
+    return torch.stack([torch.randn(SHAPE, generator=generator(seed, index, stream)) for index in INDICES])
+
+
+# Noise of the same size
+
+
+@given(
+    norm=st.sampled_from(list(BALLS)),
+    sizes=st.lists(st.floats(0, 0.5), min_size=6, max_size=6),
+    seed=st.integers(0, 2**40),
+    contrast=st.floats(0.1, 20),
+)
+def test_noise_has_exactly_the_size_that_is_asked_for(
+    norm: str, sizes: list[float], seed: int, contrast: float
+) -> None:
+    # Much contrast leaves little but black and white, from which every other pixel's move has to be mirrored.
+    images = (contrast * (draw(6, *SHAPE, seed=1) - 0.5) + 0.5).clamp(0, 1)
+    noisy = moved(images, torch.tensor(sizes, dtype=torch.float64), norm, seed=seed)
+    assert noisy.dtype == images.dtype
+    assert noisy.min() >= 0
+    assert noisy.max() <= 1
+    found = BALLS[norm].size(noisy.double() - images.double())
+    # The direction has norm 1 but for float32's rounding, and each of 60 pixels below 1 is rounded once more.
+    tolerance = 1e-6 * np.array(sizes) + 2**-24 * (60**0.5 if norm == "l2" else 1)
+    assert (np.abs(found.numpy() - sizes) <= tolerance).all()
+
+
+def test_noise_is_in_the_direction_of_a_normal_draw() -> None:
+    images = torch.full((6, *SHAPE), 0.5)
+    normal = directions(seed=4)
+    lengths = normal.flatten(1).norm(dim=1)[:, None, None, None]
+    # Half a pixel range and less, rounded to float32.
+    near: dict[str, Any] = {"rtol": 0, "atol": 1e-7}
+    torch.testing.assert_close(moved(images, 0.4, "l2", seed=4), images + 0.4 * normal / lengths, **near)
+    torch.testing.assert_close(moved(images, 0.4, "linf", seed=4), images + 0.4 * normal.sign(), **near)
+
+
+@every_norm
+@pytest.mark.parametrize("colour", [0.0, 1.0])
+def test_what_would_leave_the_pixel_box_is_mirrored_and_not_cut(norm: str, colour: float) -> None:
+    grey, image = torch.full((6, *SHAPE), 0.5), torch.full((6, *SHAPE), colour)
+    inside, at_the_border = moved(grey, 0.4, norm) - grey, moved(image, 0.4, norm) - image
+    torch.testing.assert_close(at_the_border.abs(), inside.abs(), rtol=0, atol=1e-7)
+    assert ((at_the_border >= 0) if colour == 0 else (at_the_border <= 0)).all()
+
+
+@every_norm
+def test_noise_belongs_to_the_seed_and_the_image_and_not_to_the_batch(norm: str) -> None:
+    images, sizes = draw(6, *SHAPE), torch.linspace(0.1, 0.5, 6, dtype=torch.float64)
+    whole = moved(images, sizes, norm)
+    order = [4, 1, 5]
+    part = moved(images[order], sizes[order], norm, indices=[INDICES[i] for i in order])
+    assert torch.equal(part, whole[order])
+    assert not torch.equal(moved(images, sizes, norm, seed=1), whole)
+    grey = torch.full_like(images, 0.5)
+    deltas = moved(grey, 0.4, norm) - grey
+    assert len({tuple(delta.flatten().tolist()) for delta in deltas}) == 6
+
+
+@pytest.mark.parametrize("restart", range(4))
+def test_noise_is_another_draw_than_a_random_start(restart: int) -> None:
+    images = torch.full((6, *SHAPE), 0.5)
+    source = ImageGenerator.of(0, INDICES)
+    starts = BALLS["l2"].sample(SHAPE, 0.4, source(restart))
+    cosines = torch.cosine_similarity(starts.flatten(1), (moved(images, 0.4, "l2") - images).flatten(1), dim=1)
+    # Of independent directions in 60 dimensions: five standard deviations.
+    assert cosines.abs().max() < 5 / 60**0.5
+
+
+@every_norm
+def test_a_size_of_zero_is_the_image_itself(norm: str) -> None:
+    images = draw(6, *SHAPE)
+    assert torch.equal(moved(images, 0.0, norm), images)
+
+
+@every_norm
+def test_noise_of_more_than_half_the_pixel_range_stays_in_the_pixel_box(norm: str) -> None:
+    noisy = moved(draw(6, *SHAPE), 1.0 if norm == "linf" else 7.0, norm)
+    assert noisy.min() >= 0
+    assert noisy.max() <= 1
+
+
+# What a model sees
+
+
+class Linear(nn.Module):
+    """Logits whose contributions are known: image times weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = draw(7, *SHAPE, seed=3) - 0.5
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.einsum("nchw,kchw->nk", images, self.weight)
+
+
+def seen(*, seed: int = 0, images: Tensor | None = None) -> Seen:
+    shown = draw(6, *SHAPE, seed=seed) if images is None else images
+    labels = torch.tensor([0, 1, 2, 3, 4, 5])
+    return see(Linear(), shown, labels, "input_x_gradient", ImageGenerator.of(0, INDICES))
+
+
+def test_each_image_is_explained_for_its_label_and_for_what_is_predicted() -> None:
+    model, images, labels = Linear(), draw(6, *SHAPE), torch.tensor([0, 1, 2, 3, 4, 5])
+    predicted = model(images).argmax(dim=1)
+    assert (predicted != labels).any()
+    both = seen()
+    assert torch.equal(both.images, images)
+    assert torch.equal(both.predictions, predicted)
+    torch.testing.assert_close(both.logits, model(images))
+    for explained_class, targets in {"true": labels, "predicted": predicted}.items():
+        expected = (model.weight[targets] * images).sum(dim=1)
+        torch.testing.assert_close(both.maps(explained_class), expected)
+    assert torch.equal(both.true.targets, labels)
+    assert torch.equal(both.predicted.targets, predicted)
+    assert both.true.weights is not None
+    torch.testing.assert_close(both.true.weights, model.weight[labels])
+
+
+def test_what_is_explained_is_what_the_public_function_explains() -> None:
+    both, alone = seen(), explain(Linear(), draw(6, *SHAPE))
+    for found, expected in zip(both.predicted, alone, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_method_without_weights_has_none() -> None:
+    images, labels = draw(2, *SHAPE), torch.tensor([0, 1])
+    both = see(Linear(), images, labels, "lime", ImageGenerator.of(0, INDICES[:2]))
+    assert both.true.weights is None
+    assert both.predicted.weights is None
+
+
+def test_logits_that_are_no_numbers_have_no_class_and_no_measure() -> None:
+    images = draw(6, *SHAPE)
+    images[2] = torch.nan
+    clean, broken = seen(), seen(images=images)
+    assert broken.predictions[2] == -1
+    assert clean.predictions[2] >= 0
+    for shift in shifts_between(clean, broken, "attack"):
+        assert shift.changed[2] == 1
+        for name, values in shift.values.items():
+            assert values[2].isnan()
+            # SSIM is not defined for images of so few pixels.
+            assert values[[0, 1, 3, 4, 5]].isfinite().all() or name == "ssim"
+
+
+# The full attack
+
+
+def cell(norm: str, eps: str, **flags: Any) -> Cell:
+    (made,) = make_cells(make_config({"norm": (norm,), "eps": (eps,), **flags}), ["net"])
+    return made
+
+
+def problem() -> tuple[Any, TanhNet, Tensor, Tensor]:
+    """A network with its NumPy twin, in float64, with images of which the last is misclassified."""
+    twin = draw_twin(np.random.default_rng(1), channels=3)
+    images = torch.from_numpy(np.random.default_rng(2).integers(-60, 316, size=(9, *SHAPE)).clip(0, 255) / 255)
+    net = TanhNet(twin)
+    labels = net(images).argmax(dim=1)
+    labels[-1] = (labels[-1] + 1) % 7
+    return twin, net, images, labels
+
+
+@pytest.mark.parametrize("loss", ["bce", "ce", "margin"])
+@pytest.mark.parametrize(("norm", "eps"), [("l2", "0.2"), ("linf", "0.03")])
+@pytest.mark.parametrize("count", ["any", "last"])
+def test_the_attack_takes_all_its_steps_and_the_iterate_of_highest_loss(
+    norm: str, eps: str, loss: str, count: Any
+) -> None:
+    twin, net, images, labels = problem()
+    attack = PGD(steps=6, loss=LOSSES[loss], count=count)
+    attacked = attacked_in_full(attack, net, images, labels, cell(norm, eps), ImageGenerator.of(0, range(9)))
+    threat = {"norm": norm, "epsilon": float(eps), "step_size": 2.5 * float(eps) / 6, "steps": 6, "loss": loss}
+    fell_early = 0
+    for image, label, found, size in zip(images, labels.tolist(), attacked.candidates, attacked.sizes, strict=True):
+        path = reference.iterates(twin, image.numpy(), label, **threat)
+        expected = reference.candidate(twin, path, label, loss=loss, count="best-loss")
+        np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-9)  # sums in another order, over 6 steps
+        delta = np.abs(expected - image.numpy())
+        assert float(size) == pytest.approx(delta.max() if norm == "linf" else np.sqrt(np.sum(delta**2)), abs=1e-9)
+        fell_early += np.argmax(twin.logits(path[3])) != label
+    # Otherwise an attack that stops at the first that is misclassified would do as well.
+    assert fell_early > 1
+
+
+@pytest.mark.parametrize("restarts", [1, 2, 4])
+def test_of_all_restarts_that_were_needed_the_iterate_of_highest_loss_is_taken(restarts: int) -> None:
+    twin, net, images, labels = problem()
+    attack = PGD(steps=4, loss=LOSSES["ce"], restarts=restarts)
+    source = ImageGenerator.of(0, range(9))
+    attacked = attacked_in_full(attack, net, images, labels, cell("l2", "0.05"), source)
+    stood = 0
+    for place, (image, label) in enumerate(zip(images.numpy(), labels.tolist(), strict=True)):
+        best = []
+        for restart in range(restarts):
+            noise = BALLS["l2"].sample(SHAPE, 0.05, source(restart))[place].double().numpy()
+            start = np.clip(image + noise, 0, 1) if restart > 0 else image
+            path = iterates_from(twin, image, start, label, epsilon=0.05, steps=4)
+            best.append(reference.candidate(twin, path, label, loss="ce", count="best-loss"))
+            if np.argmax(twin.logits(best[-1])) != label:
+                # It has fallen: no restart is needed any more.
+                best = best[-1:]
+                break
+        else:
+            stood += 1
+        expected = max(best, key=lambda iterate: VALUES["ce"](twin.logits(iterate), label))
+        np.testing.assert_allclose(attacked.candidates[place].numpy(), expected, rtol=0, atol=1e-9)
+    assert 0 < stood < 9
+
+
+def iterates_from(twin: Any, image: Any, start: Any, label: int, *, epsilon: float, steps: int) -> list[Any]:
+    """As the reference, from any start."""
+    path = [start]
+    for _ in range(steps):
+        slope = reference.SLOPES["ce"](twin.logits(path[-1]), label)
+        step = 2.5 * epsilon / steps * reference.steepest(twin.gradient(path[-1], slope), "l2")
+        path.append(np.clip(image + reference.nearest(path[-1] + step - image, "l2", epsilon), 0, 1))
+    return path
+
+
+def test_noise_has_no_steps_and_is_taken_as_it_is() -> None:
+    _, net, images, labels = problem()
+    attack, source = Noise(restarts=3), ImageGenerator.of(5, (*INDICES, 1, 2, 4))
+    attacked = attacked_in_full(attack, net, images, labels, cell("l2", "1", attack=("noise",)), source)
+    assert torch.equal(attacked.candidates, attack(net, images, labels, BALLS["l2"], 1.0, source).candidates)
+
+
+def test_what_is_explained_is_judged_too() -> None:
+    def too_far(*arguments: Any) -> Proposal:
+        candidates = arguments[1].clone()
+        candidates[1] = (candidates[1] + 0.3).clamp(max=1)
+        return Proposal(candidates, Trace.blank(arguments[1]))
+
+    _, net, images, labels = problem()
+    attack: Attack = too_far
+    asked = cell("linf", "8/255")
+    with pytest.raises(ThreatViolation, match=rf"^{asked.key}: the candidate for image 7 exceeds linf radius"):
+        attacked_in_full(attack, net, images, labels, asked, ImageGenerator.of(0, (*INDICES, 1, 2, 4)))
+
+
+# Shifts
+
+
+def by_hand(seed: int, predictions: list[int]) -> Seen:
+    """Maps of 8 x 9 pixels, all different."""
+    random = torch.Generator().manual_seed(seed)
+    true, predicted = torch.randn(2, len(predictions), 8, 9, generator=random)
+    logits = torch.eye(7)[predictions]
+    targets = torch.tensor(predictions)
+    return Seen(
+        draw(len(predictions), 3, 8, 9),
+        logits,
+        Explanation(None, true, logits, targets),
+        Explanation(None, predicted, logits, targets),
+    )
+
+
+@pytest.mark.parametrize("comparison", COMPARISONS)
+def test_all_measures_of_both_classes_are_taken_of_every_image(comparison: str) -> None:
+    clean, other = by_hand(0, [1, 2, 3]), by_hand(1, [1, 5, 3])
+    shifts = shifts_between(clean, other, comparison)
+    assert [(shift.comparison, shift.explained_class) for shift in shifts] == [
+        (comparison, explained_class) for explained_class in EXPLAINED_CLASSES
+    ]
+    for shift, before, after in zip(shifts, clean[2:], other[2:], strict=True):
+        assert shift.changed.tolist() == [0, 1, 0]
+        assert list(shift.values) == list(MEASURES)
+        for name, values in shift.values.items():
+            alone = [MEASURES[name](before.contributions[i : i + 1], after.contributions[i : i + 1]) for i in range(3)]
+            torch.testing.assert_close(values, torch.cat(alone))
+
+
+def test_an_image_beside_itself_has_not_moved() -> None:
+    clean = by_hand(0, [1, 2, 3])
+    for shift in shifts_between(clean, clean, "other"):
+        assert not shift.changed.any()
+        for name, values in shift.values.items():
+            expected = torch.zeros(3) if name in ("mass", "centre") else torch.ones(3)
+            torch.testing.assert_close(values, expected.double(), rtol=0, atol=1e-6)
+
+
+# What is to be looked at
+
+
+@pytest.mark.parametrize("loss", ["bce", "ce"])
+def test_a_view_says_what_is_predicted_and_how_surely(loss: str) -> None:
+    both = seen()
+    logits = both.logits.double().numpy()
+    for place, shown in enumerate(views(both, loss)):
+        assert shown.prediction == logits[place].argmax()
+        exponentials = np.exp(logits[place])
+        shares = exponentials / exponentials.sum() if loss == "ce" else exponentials / (1 + exponentials)
+        assert shown.confidence == pytest.approx(shares.max(), rel=1e-5)
+        np.testing.assert_array_equal(shown.pixels, both.images[place].numpy())
+        np.testing.assert_array_equal(shown.contributions, both.maps("predicted")[place].numpy())
+        assert shown.explanation.shape == (5, 4, 4)
+        assert shown.explanation.min() >= 0
+        assert shown.explanation.max() <= 1
+        assert {array.dtype for array in shown[:3]} == {np.dtype(np.float32)}
+
+
+class Encoded(nn.Module):
+    """What is left of a B-cos network when its encoding is taken off."""
+
+    def forward(self, encoded: Tensor) -> Tensor:
+        return torch.einsum("nchw,kchw->nk", encoded, draw(7, 6, 5, 4, seed=3) - 0.5)
+
+
+def test_of_an_encoded_image_the_colours_are_shown() -> None:
+    images = draw(2, *SHAPE)
+    source = ImageGenerator.of(0, INDICES[:2])
+    both = see(Encoded(), AddInverse()(images), torch.tensor([0, 1]), "input_x_gradient", source)
+    for image, shown in zip(images, views(both, "bce"), strict=True):
+        np.testing.assert_array_equal(shown.pixels, image.numpy())
+        assert shown.explanation.shape == (5, 4, 4)
+
+
+def test_without_a_class_a_view_says_so() -> None:
+    images = draw(6, *SHAPE)
+    images[2] = torch.nan
+    shown = views(seen(images=images), "ce")
+    assert [view.prediction == -1 for view in shown] == [False, False, True, False, False, False]
+    assert np.isnan(shown[2].confidence)

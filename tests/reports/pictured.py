@@ -1,0 +1,186 @@
+"""Runs with pictures, made by hand: what is drawn depends on no model."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from robustbench_bcos.bench.pictures import Array, Picture, View
+from robustbench_bcos.bench.records import COLUMNS
+from robustbench_bcos.bench.shifts import COMPARISONS, EXPLAINED_CLASSES
+from robustbench_bcos.bench.store import PictureRow
+from robustbench_bcos.core.statistics import wilson
+from robustbench_bcos.explanations.differences import MEASURES
+from robustbench_bcos.reports.run_folder import RunFolder
+
+HEIGHT, WIDTH = 6, 5
+TOTAL = 200
+NAMES = ("cat", "ship", "frog", "deer")
+
+
+def view(random: np.random.Generator, pixels: Array, prediction: int, confidence: float = 0.75) -> View:
+    explanation = random.uniform(size=(HEIGHT, WIDTH, 4)).astype(np.float32)
+    contributions = random.normal(size=(HEIGHT, WIDTH)).astype(np.float32)
+    return View(pixels, explanation, contributions, prediction, confidence)
+
+
+def picture(
+    image: int, *, label: int | None = 0, before: int = 0, after: int | None = 1, change: float = 0.1
+) -> Picture:
+    """An image whose content is decided by its index.
+
+    Args:
+        image: index in the dataset.
+        label: its class.
+        before: the class predicted.
+        after: the class predicted when attacked, or ``None`` where there was no attack.
+        change: the largest that an attack did to a channel of a pixel.
+    """
+    random = np.random.default_rng(image)
+    pixels = random.uniform(0.3, 0.7, size=(3, HEIGHT, WIDTH)).astype(np.float32)
+    clean = view(random, pixels, before)
+    if after is None:
+        return Picture(image, label, clean, None)
+    delta = random.uniform(-1, 1, size=pixels.shape)
+    moved = pixels + (change * delta / np.abs(delta).max()).astype(np.float32)
+    return Picture(image, label, clean, view(random, moved, after, 0.5))
+
+
+def rows_of(cell: str, pictures: Sequence[Picture]) -> list[PictureRow]:
+    """Pictures as a store gives them; those that are predicted to be of another class than before fell."""
+    fell = [
+        one.attacked is not None and one.clean.prediction == one.label != one.attacked.prediction for one in pictures
+    ]
+    return [PictureRow(cell, one, down) for one, down in zip(pictures, fell, strict=True)]
+
+
+def record(model: str, robust: int, *, eps: float = 0.5, clean: int = 190, **changes: Any) -> dict[str, Any]:
+    """One row of results; what a figure or a page does not show is empty."""
+    low, high = wilson(robust, TOTAL)
+    row: dict[str, Any] = dict.fromkeys(COLUMNS) | {
+        "model": model,
+        "family": "conventional",
+        "architecture": "resnet8",
+        "parameters": 78042,
+        "training": "natural",
+        "dataset": "digits",
+        "slice": "0123456789ab",
+        "images": TOTAL,
+        "attack": "pgd",
+        "norm": "l2",
+        "eps": f"{eps:g}",
+        "epsilon": eps,
+        "steps": 20,
+        "loss": "ce",
+        "restarts": 1,
+        "start": "image",
+        "count": "any",
+        "space": "image",
+        "seed": 0,
+        "clean_correct": clean,
+        "clean_accuracy": clean / TOTAL,
+        "robust_correct": robust,
+        "robust_accuracy": robust / TOTAL,
+        "ci_low": low,
+        "ci_high": high,
+        "worst_correct": robust,
+        "robust_accuracy_worst": robust / TOTAL,
+        "trust": "unchecked",
+        "reasons": "",
+        "weights_sha256": "ab" * 32,
+        "version": "0.2.0",
+        "explanation": "",
+        "explained_images": 0,
+    }
+    assert changes.keys() <= row.keys()
+    return row | changes
+
+
+def explained(cosines: Mapping[str, float], images: int = 50) -> dict[str, Any]:
+    """What a row of results says of explanations.
+
+    Args:
+        cosines: mean of each comparison.
+        images: number explained.
+    """
+    means = {f"explanation_cosine_true_{comparison}": value for comparison, value in cosines.items()}
+    return {"explanation": "dynamic", "explained_images": images, "explanation_changed_attack": 0.5, **means}
+
+
+def shifts_of(cell: str, cosines: Mapping[str, Sequence[float | None]], *, counted: int = 1) -> list[dict[str, Any]]:
+    """Rows of ``explanations.csv``, one for each cosine; other measures are 0.5, and for the predicted class 0.25.
+
+    Args:
+        cell: the cell they belong to.
+        cosines: of the images 0, 1, ... in each comparison.
+        counted: whether they are part of the means.
+    """
+    assert cosines.keys() <= set(COMPARISONS)
+    return [
+        {
+            "cell": cell,
+            "image": image,
+            "comparison": comparison,
+            "explained_class": explained_class,
+            "changed": 0,
+            "counted": counted,
+            **dict.fromkeys(MEASURES, 0.5),
+            "cosine": value if explained_class == "true" else 0.25,
+        }
+        for comparison, values in cosines.items()
+        for image, value in enumerate(values)
+        for explained_class in EXPLAINED_CLASSES
+    ]
+
+
+def run_of(
+    rows: Sequence[dict[str, Any]],
+    folder: Path = Path("nowhere"),
+    *,
+    pictures: Mapping[int, Sequence[Picture]] | None = None,
+    shifts: Sequence[dict[str, Any]] = (),
+    names: Sequence[str] = NAMES,
+    missing: int = 0,
+    **session: Any,
+) -> RunFolder:
+    """A run whose complete cells, "cell 0", "cell 1", ... have these rows.
+
+    Args:
+        rows: of results.
+        folder: where it is.
+        pictures: by number of the cell.
+        shifts: rows of ``explanations.csv``.
+        names: of the classes.
+        missing: number of cells that are not complete.
+        session: what is different in the description of the session.
+    """
+    records = pd.DataFrame(list(rows), columns=list(COLUMNS))
+    cells = [f"cell {number}" for number in range(len(records))]
+    known = pictures or {}
+    return RunFolder(
+        folder=folder,
+        identity={
+            "cells": [{}] * (len(records) + missing),
+            "dataset": records["dataset"].iloc[0],
+            "images": TOTAL,
+            "slice": "0123456789ab" * 5,
+            "seed": 0,
+            "version": "0.2.0",
+        },
+        records=records,
+        timings=pd.DataFrame([{"cell": cell, "attack_seconds": 1.25, "explanation_seconds": 0.5} for cell in cells]),
+        shifts=pd.DataFrame(list(shifts)),
+        cells=cells,
+        pictures={cell: rows_of(cell, known.get(number, ())) for number, cell in enumerate(cells)},
+        session={
+            "started": "2026-01-02T03:04:05+00:00",
+            "command": "robustbench_bcos run --model net",
+            "class_names": list(names),
+            "versions": {"python": "3.12.1"},
+            "device": "x86_64 CPU, 1 threads",
+            "commit": None,
+        }
+        | session,
+    )

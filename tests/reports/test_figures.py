@@ -1,0 +1,552 @@
+"""Which figures a run has, what they draw, and the files they are written to."""
+
+import errno
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from PIL import Image
+from scipy.stats import t
+
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.statistics import wilson
+from robustbench_bcos.reports.curves import accuracy_over_epsilon, accuracy_over_steps, over_b, shift_over_epsilon
+from robustbench_bcos.reports.figures import COLUMNS, Drawn, chosen, draw, write_figures
+from robustbench_bcos.reports.run_folder import RunFolder
+from robustbench_bcos.reports.style import styled, write_figure
+from tests.reports.pictured import TOTAL, explained, picture, record, rows_of, run_of, shifts_of
+
+PICTURES = (picture(3), picture(14, after=0), picture(15), picture(92, after=0))
+NOISE: dict[str, Any] = {"attack": "noise", "steps": 0, "loss": "", "start": "random"}
+
+
+def drawn(run: RunFolder, images: Sequence[int] = ()) -> dict[str, Drawn]:
+    """Figures by name, each of which is another's."""
+    figures = list(draw(run, images))
+    assert len({figure.name for figure in figures}) == len(figures), [figure.name for figure in figures]
+    return {figure.name: figure for figure in figures}
+
+
+# Which figures there are
+
+
+def test_a_run_of_one_model_and_epsilon_without_explanations_has_a_curve() -> None:
+    assert list(drawn(run_of([record("net", 100)]))) == ["accuracy_over_epsilon_l2"]
+
+
+def test_each_norm_has_curves_of_its_own() -> None:
+    run = run_of([record("net", 100), record("net", 50, norm="linf", eps=0.25)])
+    assert list(drawn(run)) == ["accuracy_over_epsilon_l2", "accuracy_over_epsilon_linf"]
+
+
+def test_several_steps_have_a_curve_at_each_epsilon() -> None:
+    run = run_of([record("net", 100, eps=eps, steps=steps) for eps, steps in product((0.25, 1.5), (5, 20))])
+    assert list(drawn(run)) == [
+        "accuracy_over_epsilon_l2",
+        "accuracy_over_steps_l2_0.25",
+        "accuracy_over_steps_l2_1.5",
+    ]
+
+
+def test_an_epsilon_that_was_attacked_with_one_number_of_steps_has_no_curve_over_steps() -> None:
+    run = run_of([record("net", 100, steps=5), record("net", 90), record("net", 50, eps=1.5)])
+    assert list(drawn(run)) == ["accuracy_over_epsilon_l2", "accuracy_over_steps_l2_0.5"]
+
+
+def test_several_b_have_a_curve_and_models_without_one_are_not_in_it() -> None:
+    rows = [record(f"bcos-{b}", 100, b=b) for b in (1.25, 2.5)]
+    assert "over_b_l2" in drawn(run_of([*rows, record("net", 30)]))
+    assert "over_b_l2" not in drawn(run_of([rows[0], record("net", 30)]))
+    assert "over_b_l2" not in drawn(run_of([rows[0], rows[0] | {"model": "other"}]))
+
+
+def test_noise_is_not_mixed_with_gradients() -> None:
+    run = run_of([record("net", 100), record("net", 150, **NOISE)])
+    figures = drawn(run)
+    assert list(figures) == ["accuracy_over_epsilon_l2-pgd", "accuracy_over_epsilon_l2-noise"]
+    assert [lines_of(figure.figure.axes[0])["net"][1][1] for figure in figures.values()] == [0.5, 0.75]
+
+
+def test_pictures_have_a_panel_for_each_cell_and_one_of_changes_for_several_models() -> None:
+    rows = [record(model, 100, eps=eps) for model, eps in product(("net", "other"), (0.25, 1.5))]
+    run = run_of(rows, pictures=dict.fromkeys(range(4), PICTURES))
+    assert list(drawn(run)) == [
+        "accuracy_over_epsilon_l2",
+        "changes_l2_0.25",
+        "changes_l2_1.5",
+        "panel_001_net_l2-0.25",
+        "panel_002_net_l2-1.5",
+        "panel_003_other_l2-0.25",
+        "panel_004_other_l2-1.5",
+    ]
+
+
+def test_one_model_has_no_panel_to_compare_models_by() -> None:
+    assert list(drawn(run_of([record("net", 100)], pictures={0: PICTURES}))) == [
+        "accuracy_over_epsilon_l2",
+        "panel_001_net_l2-0.5",
+    ]
+
+
+def test_panels_of_fewer_steps_are_files_but_not_on_the_page() -> None:
+    run = run_of([record("net", 100, steps=5), record("net", 90)], pictures={0: PICTURES, 1: PICTURES})
+    on_page = {name: figure.on_page for name, figure in drawn(run).items() if name.startswith("panel")}
+    assert on_page == {"panel_001_net_l2-0.5": False, "panel_002_net_l2-0.5": True}
+
+
+def test_panels_belong_to_their_model_and_curves_to_all() -> None:
+    run = run_of([record("net", 100), record("other", 90)], pictures={0: PICTURES, 1: PICTURES})
+    owners = [figure.model for figure in drawn(run).values()]
+    assert owners == [None, None, "net", "other"]
+
+
+def test_the_panel_of_changes_has_only_images_that_every_model_has() -> None:
+    run = run_of([record("net", 100), record("other", 90)], pictures={0: PICTURES, 1: [PICTURES[3], picture(16)]})
+    figure = drawn(run)["changes_l2_0.5"].figure
+    assert [text.get_text() for text in figure.texts if text.get_text().startswith("image")] == ["image 92\nclass cat"]
+    apart = run_of([record("net", 100), record("other", 90)], pictures={0: PICTURES[:1], 1: [picture(16)]})
+    assert "changes_l2_0.5" not in drawn(apart)
+
+
+def test_an_attack_of_the_encoded_space_says_which_channels_are_shown() -> None:
+    run = run_of([record("net", 100, space="encoded")], pictures={0: PICTURES})
+    figure = drawn(run)["panel_001_net_l2-0.5"]
+    said = "encoded space: the first three channels are shown"
+    assert said in figure.description or said in figure.caption
+    assert said in figure.figure.texts[0].get_text().replace("\n", " ")
+    ordinary = drawn(run_of([record("net", 100)], pictures={0: PICTURES}))["panel_001_net_l2-0.5"]
+    assert "encoded" not in ordinary.caption + ordinary.description + ordinary.figure.texts[0].get_text()
+
+
+@pytest.mark.parametrize("attack", ["pgd", "noise"])
+def test_a_panel_says_what_it_shows(attack: str) -> None:
+    changes: dict[str, Any] = NOISE if attack == "noise" else {}
+    run = run_of([record("net", 100, explanation="dynamic", **changes)], pictures={0: PICTURES})
+    figure = drawn(run)["panel_001_net_l2-0.5"]
+    steps = "" if attack == "noise" else ", 20 steps"
+    assert figure.figure.texts[0].get_text().replace("\n", " ") == f"net · {attack} l2 0.5{steps} · dynamic"
+    assert figure.caption.startswith(f"net under {attack} l2 0.5{steps}: ")
+    assert figure.description == "image 3: 0 to 1, image 14: 0 to 0, image 15: 0 to 1, image 92: 0 to 0"
+
+
+def test_explanations_have_a_curve() -> None:
+    run = run_of(
+        [record("net", 100, **explained({"attack": 0.25}))], shifts=shifts_of("cell 0", {"attack": [0.2, 0.3]})
+    )
+    figure = drawn(run)["explanation_shift_l2"]
+    assert figure.model is None
+    assert figure.description.startswith("net at 0.5: attacked 0.25")
+
+
+def test_what_was_not_measured_is_not_called_a_number() -> None:
+    run = run_of(
+        [record("net", 100, **explained({"attack": 0.25}))], shifts=shifts_of("cell 0", {"attack": [0.2, 0.3]})
+    )
+    said = drawn(run)["explanation_shift_l2"].description
+    assert "None" not in said
+    assert "nan" not in said
+
+
+def test_maps_none_of_which_count_have_no_curve() -> None:
+    # As where images are asked for with --images, and no others are explained.
+    shifts = shifts_of("cell 0", {"attack": [0.2, 0.3], "noise": [0.9, 0.8]}, counted=0)
+    assert "explanation_shift_l2" not in drawn(run_of([record("net", 100, explanation="dynamic")], shifts=shifts))
+
+
+# Names
+
+
+NAMES = ("../../x:y", "..", "/etc/passwd", "a/b\\c", "a b", "", "模型", "con", "x\n", "%s{}", "-rf")
+
+
+def test_names_of_models_do_not_lead_out_of_the_folder(tmp_path: Path) -> None:
+    run = run_of(
+        [record(name, 100, eps=0.25) for name in NAMES],
+        tmp_path,
+        pictures=dict.fromkeys(range(len(NAMES)), PICTURES[:1]),
+    )
+    for name in drawn(run):
+        assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+_-]*", name), name
+
+
+def test_models_whose_names_look_alike_do_not_share_a_file() -> None:
+    drawn(run_of([record(name, 100) for name in ("a/b", "a b", "a:b")], pictures=dict.fromkeys(range(3), PICTURES[:1])))
+
+
+@pytest.mark.parametrize("radii", [(".5", "5"), ("1e+1", "1e-1")])
+def test_epsilons_that_look_alike_do_not_share_a_file(radii: tuple[str, str]) -> None:
+    rows = [record("net", 100, eps=float(eps), steps=steps) | {"eps": eps} for eps in radii for steps in (5, 20)]
+    assert len(drawn(run_of(rows))) == 3
+
+
+def test_the_name_of_a_file_is_no_longer_than_a_disk_allows() -> None:
+    # A model from a file of weights is called as that file is.
+    run = run_of([record("m" * 250, 100)], pictures={0: PICTURES[:1]})
+    assert max(len(name) for name in drawn(run)) < 240
+
+
+# Files
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[Path]]:
+    """The files of a run that was drawn twice, each time into a folder of its own."""
+    cosines = {"attack": [0.2, 0.4], "noise": [0.9, 0.8]}
+    folders = []
+    for name in ("first", "second"):
+        run = run_of(
+            [record("../../x:y", 100, **explained({"attack": 0.3}))],
+            tmp_path_factory.mktemp(name),
+            pictures={0: PICTURES[:2]},
+            shifts=shifts_of("cell 0", cosines),
+        )
+        before = dict(mpl.rcParams)
+        files = [file for figure in write_figures(run) for file in figure.files]
+        assert dict(mpl.rcParams) == before
+        assert sorted(file for file in run.folder.rglob("*") if file.is_file()) == sorted(files)
+        folders.append(files)
+    return folders[0], folders[1]
+
+
+def test_every_figure_is_written_as_png_and_pdf_into_the_folder_of_figures(
+    written: tuple[list[Path], list[Path]],
+) -> None:
+    stems = ["accuracy_over_epsilon_l2", "explanation_shift_l2", "panel_001_x-y_l2-0.5"]
+    assert [file.name for file in written[0]] == [f"{stem}.{kind}" for stem in stems for kind in ("png", "pdf")]
+    assert {file.parent.name for file in written[0]} == {"figures"}
+
+
+def test_files_are_what_their_names_say(written: tuple[list[Path], list[Path]]) -> None:
+    for file in written[0]:
+        if file.suffix == ".png":
+            with Image.open(file) as image:
+                image.load()
+                assert min(image.size) > 300
+        else:
+            assert file.read_bytes().startswith(b"%PDF-")
+
+
+def test_figures_are_the_same_bytes_whenever_they_are_drawn(written: tuple[list[Path], list[Path]]) -> None:
+    for first, second in zip(*written, strict=True):
+        assert first.read_bytes() == second.read_bytes(), first.name
+        assert b"CreationDate" not in first.read_bytes()
+
+
+def test_lines_and_letters_of_a_pdf_are_no_image(written: tuple[list[Path], list[Path]]) -> None:
+    curve = next(file for file in written[0] if file.name == "accuracy_over_epsilon_l2.pdf")
+    assert b"/Font" in curve.read_bytes()
+    assert b"/Subtype /Image" not in curve.read_bytes()
+
+
+def test_a_users_own_settings_are_left_alone_and_change_nothing(tmp_path: Path) -> None:
+    figure = accuracy_over_epsilon(table(record("net", 100)))
+    (plain,) = {file.read_bytes() for file in write_figure(figure, tmp_path, "plain") if file.suffix == ".png"}
+    with mpl.rc_context({"savefig.dpi": 33, "lines.linewidth": 9, "font.size": 20, "savefig.bbox": "tight"}):
+        before = dict(mpl.rcParams)
+        figure = accuracy_over_epsilon(table(record("net", 100)))
+        (own,) = {file.read_bytes() for file in write_figure(figure, tmp_path, "own") if file.suffix == ".png"}
+        assert dict(mpl.rcParams) == before
+    assert own == plain
+
+
+def test_settings_are_restored_when_drawing_fails() -> None:
+    before = dict(mpl.rcParams)
+    with pytest.raises(ZeroDivisionError), styled():
+        raise ZeroDivisionError
+    assert dict(mpl.rcParams) == before
+
+
+def plain_figure() -> Figure:
+    figure = Figure(figsize=(1, 1), dpi=20)
+    figure.subplots()
+    return figure
+
+
+def test_a_full_disk_leaves_what_was_there_and_nothing_by_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(b"before")
+    write_bytes = Path.write_bytes
+
+    def full(self: Path, data: Any) -> int:
+        write_bytes(self, bytes(data)[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(RequestError, match=rf"^the disk of {re.escape(str(tmp_path))} is full: free some space"):
+        write_figure(plain_figure(), tmp_path, "a")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a.png", b"before")]
+
+
+def test_a_folder_that_cannot_be_written_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, data: Any) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(RequestError, match=r"cannot be written \(Permission denied\): choose another folder"):
+        write_figure(plain_figure(), tmp_path, "a")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_where_the_folder_should_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "figures").write_text("mine", encoding="utf-8")
+    with pytest.raises(RequestError, match="figures"):
+        write_figures(run_of([record("net", 100)], tmp_path))
+    assert (tmp_path / "figures").read_text(encoding="utf-8") == "mine"
+
+
+# Which images
+
+
+def numbers(fell: Sequence[int], withstood: Sequence[int], wrong: Sequence[int] = (), **asked: Any) -> list[int]:
+    """Indices of the images chosen of those that fell, withstood, and were misclassified before any attack."""
+    pictures = [
+        *(picture(image) for image in fell),
+        *(picture(image, after=0) for image in withstood),
+        *(picture(image, before=2, after=2) for image in wrong),
+    ]
+    rows = rows_of("cell 0", sorted(pictures, key=lambda one: one.image))
+    return [one.image for one in chosen(rows, **asked)]
+
+
+def test_both_fates_are_shown_in_the_order_of_the_dataset() -> None:
+    assert numbers(range(0, 20, 2), range(1, 20, 2)) == [0, 1, 2, 3, 4, 5]
+    assert numbers(range(10), range(10, 20)) == [0, 1, 2, 10, 11, 12]
+    assert numbers(range(10, 20), range(10)) == [0, 1, 2, 10, 11, 12]
+
+
+def test_where_there_are_too_few_of_one_fate_the_other_fills_the_places() -> None:
+    assert numbers([30], range(10)) == [0, 1, 2, 3, 4, 30]
+    assert numbers(range(10), [30, 31]) == [0, 1, 2, 3, 30, 31]
+    assert numbers([], range(10)) == [0, 1, 2, 3, 4, 5]
+    assert numbers(range(10), []) == [0, 1, 2, 3, 4, 5]
+    assert numbers([5], [4]) == [4, 5]
+    assert numbers([], []) == []
+
+
+def test_images_that_were_misclassified_before_come_last() -> None:
+    assert numbers([30, 31, 32], [40, 41, 42], range(10)) == [30, 31, 32, 40, 41, 42]
+    assert numbers([30], [40], range(10)) == [0, 1, 2, 3, 30, 40]
+    assert COLUMNS == 6
+
+
+def test_images_that_are_asked_for_are_shown_in_that_order_and_no_others() -> None:
+    assert numbers(range(10), range(10, 20), images=(12, 3, 7)) == [12, 3, 7]
+    many = tuple(range(9))
+    assert numbers(range(10), (), images=many) == list(many)
+
+
+def test_images_that_are_asked_for_are_the_columns_of_every_panel() -> None:
+    shifts = shifts_of("cell 0", {"attack": [0.5, 0.6]})
+    run = run_of([record("net", 100), record("other", 90)], pictures={0: PICTURES, 1: PICTURES}, shifts=shifts)
+    panels = [figure for name, figure in drawn(run, (92, 3)).items() if name.startswith(("panel", "changes"))]
+    assert len(panels) == 3
+    for panel in panels:
+        heads = [text.get_text().split("\n")[0] for text in panel.figure.texts if text.get_text().startswith("image")]
+        assert heads == ["image 92", "image 3"]
+
+
+def test_an_image_that_was_not_pictured_is_refused_with_those_that_were(tmp_path: Path) -> None:
+    run = run_of([record("net", 100)], tmp_path, pictures={0: PICTURES}, shifts=shifts_of("cell 0", {"attack": [0.5]}))
+    with pytest.raises(RequestError) as refused:
+        write_figures(run, (3, 7))
+    assert str(refused.value) == (
+        "--images 7 was not pictured for cell 0: choose from 3, 14, 15, 92, or repeat the run with --images 7"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_without_pictures_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="has no attacked images to picture: repeat it without --no-figures"):
+        write_figures(run_of([record("net", 100)], tmp_path), (3,))
+    assert not list(tmp_path.iterdir())
+
+
+# What curves draw
+
+
+def table(*rows: dict[str, Any]) -> pd.DataFrame:
+    run = run_of(rows)
+    return run.records.assign(cell=run.cells)
+
+
+def lines_of(axes: Axes) -> dict[str, tuple[list[float], list[float]]]:
+    """Abscissae and ordinates by what the line is called."""
+    found: dict[str, tuple[list[float], list[float]]] = {}
+    for line in axes.lines:
+        assert isinstance(line, Line2D)
+        found[str(line.get_label())] = (np.asarray(line.get_xdata()).tolist(), np.asarray(line.get_ydata()).tolist())
+    return found
+
+
+def bands_of(axes: Axes) -> list[set[tuple[float, float]]]:
+    """Corners of each band, rounded: there is no other way to read it back."""
+    return [
+        {(round(x, 9), round(y, 9)) for x, y in np.asarray(band.get_paths()[0].vertices)} for band in axes.collections
+    ]
+
+
+def corners(x: Sequence[float], bounds: Sequence[tuple[float, float]]) -> set[tuple[float, float]]:
+    return {(round(place, 9), round(bound, 9)) for place, pair in zip(x, bounds, strict=True) for bound in pair}
+
+
+def legend_of(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_accuracy_over_epsilon_starts_at_the_clean_one() -> None:
+    rows = [record("net", 20, eps=1.5), record("other", 10, clean=198), record("net", 120, eps=0.25)]
+    figure = accuracy_over_epsilon(table(*rows))
+    (axes,) = figure.axes
+    assert lines_of(axes) == {"net": ([0, 0.25, 1.5], [0.95, 0.6, 0.1]), "other": ([0, 0.5], [0.99, 0.05])}
+    assert bands_of(axes) == [
+        corners([0, 0.25, 1.5], [wilson(count, TOTAL) for count in (190, 120, 20)]),
+        corners([0, 0.5], [wilson(count, TOTAL) for count in (198, 10)]),
+    ]
+    assert axes.get_xlabel() == "l2 epsilon (units of the pixel range)"
+    assert legend_of(figure) == ["net", "other"]
+
+
+def test_accuracy_is_the_worst_that_is_known() -> None:
+    figure = accuracy_over_epsilon(table(record("net", 120, worst_correct=80, robust_accuracy_worst=0.4)))
+    assert lines_of(figure.axes[0]) == {"net": ([0, 0.5], [0.95, 0.4])}
+
+
+def test_accuracy_over_steps_is_in_the_order_of_steps() -> None:
+    rows = [record("net", 50, steps=100), record("net", 80, steps=5), record("net", 60, steps=20)]
+    figure = accuracy_over_steps(table(*rows, record("other", 10, steps=20)))
+    (axes,) = figure.axes
+    assert lines_of(axes) == {"net": ([5, 20, 100], [0.4, 0.3, 0.25]), "other": ([20], [0.05])}
+    assert bands_of(axes)[0] == corners([5, 20, 100], [wilson(count, TOTAL) for count in (80, 60, 50)])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["5", "20", "100"]
+    assert axes.get_ylabel() == "robust accuracy at l2 0.5"
+
+
+def test_shift_over_epsilon_draws_means_of_the_true_class_beside_both_controls() -> None:
+    attack, noise, other = [0.25, 0.5, 0.75], [0.875, 1.0, 0.75], [0.5, 0.25, None]
+    shifts = shifts_of("cell 1", {"attack": attack, "noise": noise, "other": other})
+    shifts += shifts_of("cell 0", {"attack": [0.0, 0.25]})
+    shifts += [row | {"image": 99, "counted": 0, "cosine": 0.0} for row in shifts]
+    run = run_of([record("net", 20, eps=1.5), record("net", 120, eps=0.25)], shifts=shifts)
+    figure = shift_over_epsilon(run.records.assign(cell=run.cells), run.shifts)
+    (axes,) = figure.axes
+    assert lines_of(axes) == {
+        "attacked": ([0, 0.25, 1.5], [1, 0.5, 0.125]),
+        "random noise of the same size": ([0, 0.25], [1, 0.875]),
+        "another image of the class": ([0, 0.25], [0.375, 0.375]),
+    }
+    half = t.ppf(0.975, df=2) * np.std(noise, ddof=1) / np.sqrt(3)
+    assert bands_of(axes)[1] == corners([0, 0.25], [(1, 1), (0.875 - half, 0.875 + half)])
+    assert legend_of(figure) == list(lines_of(axes))
+    assert axes.get_title(loc="left") == "net"
+
+
+def test_the_legend_names_what_any_panel_draws() -> None:
+    # The first model's maps are of no direction under attack, as where it explains nothing.
+    shifts = shifts_of("cell 0", {"attack": [None, None], "noise": [0.5, 0.75]})
+    shifts += shifts_of("cell 1", {"attack": [0.25, 0.5], "noise": [0.5, 0.75], "other": [0.125, 0.25]})
+    run = run_of([record("net", 20), record("other", 120)], shifts=shifts)
+    figure = shift_over_epsilon(run.records.assign(cell=run.cells), run.shifts)
+    assert sorted(legend_of(figure)) == ["another image of the class", "attacked", "random noise of the same size"]
+
+
+def test_maps_that_turn_round_are_still_in_the_picture() -> None:
+    shifts = shifts_of("cell 0", {"attack": [-0.5, -0.75], "noise": [0.5, 0.75]})
+    run = run_of([record("net", 20)], shifts=shifts)
+    inside(shift_over_epsilon(run.records.assign(cell=run.cells), run.shifts).axes)
+    cosines = {"attack": -0.5}
+    rows = [record(f"bcos-{b}", 100, b=b, **explained(cosines)) for b in (1.25, 2.5)]
+    inside(over_b(table(*rows)).axes)
+
+
+def inside(panels: Sequence[Axes]) -> None:
+    for axes in panels:
+        low, high = axes.get_ylim()
+        for _, y in lines_of(axes).values():
+            assert low <= min(y) <= max(y) <= high
+
+
+def test_many_models_have_a_panel_each_and_no_empty_one_is_drawn() -> None:
+    rows = [record(f"net-{number}", 20) for number in range(5)]
+    shifts = [row for number in range(5) for row in shifts_of(f"cell {number}", {"attack": [0.25, 0.5]})]
+    run = run_of(rows, shifts=shifts)
+    figure = shift_over_epsilon(run.records.assign(cell=run.cells), run.shifts)
+    assert [axes.get_title(loc="left") for axes in figure.axes if axes.axison] == [
+        f"net-{number}" for number in range(5)
+    ]
+
+
+def test_over_b_draws_accuracy_and_similarity_for_each_threat_and_training() -> None:
+    rows = [
+        record("b2.5", 40, b=2.5, **explained({"attack": 0.25})),
+        record("b1.25", 100, b=1.25, **explained({"attack": 0.75})),
+        record("b1.25-again", 60, b=1.25, **explained({"attack": 0.25})),
+        record("b1.25-far", 20, b=1.25, eps=1.5, **explained({"attack": 0.125})),
+        record("b1.25-adv", 180, b=1.25, training="adversarial", **explained({"attack": 0.875})),
+    ]
+    figure = over_b(table(*rows))
+    accuracies, similarities = figure.axes
+    near, far, adversarial = "l2 0.5, natural", "l2 1.5, natural", "l2 0.5, adversarial"
+    assert lines_of(accuracies) == {
+        near: ([1.25, 2.5], [0.4, 0.2]),
+        far: ([1.25], [0.1]),
+        adversarial: ([1.25], [0.9]),
+    }
+    assert lines_of(similarities) == {
+        near: ([1.25, 2.5], [0.5, 0.25]),
+        far: ([1.25], [0.125]),
+        adversarial: ([1.25], [0.875]),
+    }
+    assert sorted(legend_of(figure)) == sorted([near, far, adversarial])
+
+
+def test_every_model_is_in_the_legend_whatever_it_is_called(tmp_path: Path) -> None:
+    names = ["_hidden", "$x_1$", "<b>", "plain"]
+    rows = table(*(record(name, 10 * place) for place, name in enumerate(names)))
+    figure = accuracy_over_epsilon(rows)
+    assert legend_of(figure) == names
+    write_figure(figure, tmp_path, "curve")
+    assert legend_of(accuracy_over_steps(rows)) == names
+
+
+def test_a_long_name_of_a_model_leaves_room_for_its_curve(tmp_path: Path) -> None:
+    figure = accuracy_over_epsilon(table(record("m" * 250, 100), record("mypackage.networks:robust_densenet121", 10)))
+    write_figure(figure, tmp_path, "curve")
+    assert figure.axes[0].get_position().width > 0.4
+
+
+def test_curves_of_different_models_look_different_without_colour() -> None:
+    figure = accuracy_over_epsilon(table(*(record(f"net-{number}", number) for number in range(8))))
+    looks = {(line.get_marker(), str(line.get_linestyle())) for line in figure.axes[0].lines}
+    assert len(looks) == 8
+
+
+def test_numbers_are_said_for_those_who_cannot_see_them() -> None:
+    run = run_of([record("net", 120, eps=0.25), record("net", 21, eps=1.5), record("other", 10)])
+    figure = drawn(run)["accuracy_over_epsilon_l2"]
+    assert figure.description == "net: 60.0% at 0.25, 10.5% at 1.5; other: 5.0% at 0.5"
+    run = run_of([record("net", 80, steps=5), record("net", 60)])
+    assert drawn(run)["accuracy_over_steps_l2_0.5"].description == "net: 40.0% at 5, 30.0% at 20"
+
+
+def test_a_model_with_one_image_explained_has_no_interval_and_no_line() -> None:
+    run = run_of([record("net", 20)], shifts=shifts_of("cell 0", {"attack": [0.25]}))
+    figure = shift_over_epsilon(run.records.assign(cell=run.cells), run.shifts)
+    assert lines_of(figure.axes[0]) == {}
+
+
+def test_drawing_leaves_the_run_as_it_was() -> None:
+    run = run_of([record("net", 100)], pictures={0: PICTURES})
+    records = run.records.copy()
+    kept = replace(PICTURES[0], clean=PICTURES[0].clean._replace(pixels=PICTURES[0].clean.pixels.copy()))
+    drawn(run)
+    pd.testing.assert_frame_equal(run.records, records)
+    np.testing.assert_array_equal(PICTURES[0].clean.pixels, kept.clean.pixels)
