@@ -59,6 +59,8 @@ def _alpha(strength: Maps, contributions: Maps, window: int) -> Maps:
     if window > 1:
         # An even window has its middle between pixels; it reaches one pixel further to the right and below.
         before, after = (window - 1) // 2, window // 2
-        alpha = F.avg_pool2d(F.pad(alpha[:, None], (before, after, before, after)), window, stride=1)[:, 0]
+        padded = F.pad(alpha[:, None], (before, after, before, after))
+        # One direction after the other: 2 * window reads for each pixel instead of window^2.
+        alpha = F.avg_pool2d(F.avg_pool2d(padded, (window, 1), stride=1), (1, window), stride=1)[:, 0]
     opaque = torch.quantile(alpha.flatten(1), ALPHA_QUANTILE, dim=1).view(-1, 1, 1)
     return (alpha / opaque.clamp(min=ZERO)).clamp(0, 1)
