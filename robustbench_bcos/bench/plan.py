@@ -17,6 +17,7 @@ from robustbench_bcos.bench.config import RunConfig, Space
 from robustbench_bcos.bench.provenance import command, commit, describe_device, versions
 from robustbench_bcos.bench.shifts import COUNT
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.types import Images
 from robustbench_bcos.core.version import VERSION
 from robustbench_bcos.data.slices import Slice, open_dataset
 from robustbench_bcos.explanations.explanation import explain
@@ -203,7 +204,7 @@ def check_model(model: Model, images: Slice, *, device: str, space: Space) -> No
             f"model {model.name!r} has no encoding that fills [0, 1], so --space encoded is not defined for it: "
             "choose other models, or --space image"
         )
-    logits = _try(model, images, device)
+    logits = try_model(model, images.batch(0, 2).images, device)
     tried, classes = min(2, len(images)), len(images.class_names)
     if logits.shape != (tried, classes):
         raise RequestError(
@@ -232,20 +233,30 @@ def diameter(cell: Cell, images: Slice) -> float:
     return BALLS[cell.norm].diameter((channels * (2 if cell.space == "encoded" else 1), height, width))
 
 
-def _try(model: Model, images: Slice, device: str) -> torch.Tensor:
-    tried = images.batch(0, 2).images.to(device)
+def try_model(model: Model, images: Images, device: str) -> torch.Tensor:
+    """Logits of a model that may do anything.
+
+    Raises:
+        RequestError: it fails, does not give one logit per image and class, or changes its input.
+    """
+    tried = images.to(device)
     untouched = tried.clone()
     try:
         with torch.no_grad():
             logits = model.classifier.to(device)(tried)
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         raise RequestError(
-            f"model {model.name!r} fails on images of shape {images.image_shape} ({_reason(error)}): "
+            f"model {model.name!r} fails on images of shape {tuple(images.shape[1:])} ({_reason(error)}): "
             "choose models that fit"
         ) from None
     if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
         kind = logits.dtype if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise RequestError(f"model {model.name!r} returns {kind}: it must return a tensor of floating-point logits")
+    if logits.dim() != 2 or len(logits) != len(tried):
+        raise RequestError(
+            f"model {model.name!r} gives outputs of shape {tuple(logits.shape)} for {len(tried)} images: it must give "
+            "one logit per image and class"
+        )
     if not torch.equal(tried, untouched):
         raise RequestError(f"model {model.name!r} changes the images it is given: it must work on a copy of them")
     return logits

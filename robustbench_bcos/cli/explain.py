@@ -118,7 +118,8 @@ def explain(
 
     loaded = _load(config)
     chosen = _from_dataset(config, images, loaded) if dataset else _from_files(files or [], loaded, attacked)
-    class_names = chosen.class_names or [str(number) for number in range(_classes(loaded, chosen))]
+    classes = _classes(loaded, chosen)
+    class_names = chosen.class_names or [str(number) for number in range(classes)]
     gallery = Gallery(
         loaded,
         chosen.images,
@@ -198,12 +199,9 @@ def _from_files(files: list[Path], model: "Model", attacked: bool) -> Chosen:
 
 
 def _classes(model: "Model", chosen: Chosen) -> int:
-    if model.classes is not None:
-        return model.classes
-    import torch
+    from robustbench_bcos.bench.plan import try_model
 
-    with torch.no_grad():
-        return int(model.classifier(chosen.images[:1]).shape[1])
+    return int(try_model(model, chosen.images[:2], "cpu").shape[1])
 
 
 def _class(asked: str, names: list[str]) -> int:

@@ -21,7 +21,7 @@ def split(option: str, values: list[str] | None) -> tuple[str, ...]:
 
 
 def indices(option: str, values: list[str] | None) -> tuple[int, ...]:
-    """All values of an option that names images by their place in a dataset.
+    """All values of an option that names images by their place in a dataset, each once.
 
     Raises:
         RequestError: one is not a number of at least 0.
@@ -30,7 +30,7 @@ def indices(option: str, values: list[str] | None) -> tuple[int, ...]:
     for part in parts:
         if not (part.isascii() and part.isdigit()):
             raise RequestError(f"{option} {part} is not the index of an image: give numbers from 0, 3,14,15, say")
-    return tuple(int(part) for part in parts)
+    return tuple(dict.fromkeys(int(part) for part in parts))
 
 
 def pairs(texts: list[str] | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import typer
 
 from robustbench_bcos.cli.listed import LIST, indices
 from robustbench_bcos.cli.output import print_report, results
+from robustbench_bcos.core.errors import RequestError
 
 
 def report(
@@ -20,6 +21,8 @@ def report(
     from robustbench_bcos.reports.report import write_report
     from robustbench_bcos.reports.run_folder import read_run
 
+    if images and no_figures:
+        raise RequestError("--images chooses what is in the figures, which --no-figures leaves out: give one of them")
     run = read_run(folder)
     if run.missing:
         results.print(f"{run.missing} of {len(run.identity['cells'])} cells are not complete and are left out.")

@@ -1,6 +1,9 @@
 """Pictures of one's own: single files, and moving ones as an animation or a folder of frames."""
 
-from collections.abc import Sequence
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +19,11 @@ FRAME_MILLISECONDS = 100
 """Time a frame is shown where nothing says how long."""
 
 MODES = {"L": "grey", "1": "black and white", "P": "a palette image", "CMYK": "CMYK", "F": "floating-point"}
+
+CONVERT = "convert it to 8-bit RGB without transparency"
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What is decoded. Pillow knows more, and hands PostScript, which is a program, to an interpreter."""
 
 
 class Frames(NamedTuple):
@@ -51,10 +59,10 @@ def is_moving(file: Path) -> bool:
     Raises:
         RequestError: it is neither a folder nor an image.
     """
-    if file.is_dir():
+    if os.path.isdir(file):
         return True
     with _opened(file) as image:
-        return getattr(image, "n_frames", 1) > 1
+        return _frames(image) > 1
 
 
 def read_frames(file: Path, size: tuple[int, int] | None) -> Frames:
@@ -67,7 +75,10 @@ def read_frames(file: Path, size: tuple[int, int] | None) -> Frames:
 
 
 def _read_folder(folder: Path, size: tuple[int, int] | None) -> Frames:
-    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    try:
+        files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    except OSError as error:
+        raise RequestError(f"{folder} cannot be listed ({error.strerror}): give a folder that may be read") from None
     if len(files) < 2:
         raise RequestError(f"{folder} holds {len(files)} frames: a moving picture needs at least two image files")
     images = read_images(files, size)
@@ -77,40 +88,62 @@ def _read_folder(folder: Path, size: tuple[int, int] | None) -> Frames:
 def _read_animation(file: Path, size: tuple[int, int] | None) -> Frames:
     images, times = [], []
     with _opened(file) as animation:
-        try:
-            for number, frame in enumerate(ImageSequence.Iterator(animation)):
-                # Palettes belong to the format and not to the picture.
-                image = _pixels(frame.convert("RGB"))
-                size = size or (image.shape[1], image.shape[2])
-                _check_size(f"frame {number} of {file}", image, size)
-                images.append(image)
-                times.append(int(frame.info.get("duration", 0)) or FRAME_MILLISECONDS)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise _damaged(file, error) from None
+        if _frames(animation) < 2:
+            raise RequestError(f"{file} holds one frame: a moving picture needs at least two")
+        for number, frame in enumerate(ImageSequence.Iterator(animation)):
+            kind = _other_kind(frame)
+            # Palettes belong to the format and not to the picture.
+            if kind not in (None, MODES["L"], MODES["P"], MODES["1"]):
+                raise RequestError(f"frame {number} of {file} is {kind}: {CONVERT}")
+            image = _pixels(frame.convert("RGB"))
+            size = size or (image.shape[1], image.shape[2])
+            _check_size(f"frame {number} of {file}", image, size)
+            images.append(image)
+            times.append(int(frame.info.get("duration", 0)) or FRAME_MILLISECONDS)
     return Frames(torch.stack(images), tuple(times))
 
 
 def _read(file: Path) -> Tensor:
     with _opened(file) as image:
-        if image.mode != "RGB":
-            kind = MODES.get(image.mode, "16-bit" if image.mode.startswith("I") else f"of mode {image.mode}")
-            kind = "partly transparent" if image.mode.endswith("A") or image.mode == "La" else kind
-            raise RequestError(f"{file} is {kind}: convert it to 8-bit RGB without transparency")
-        try:
-            return _pixels(image)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise _damaged(file, error) from None
+        kind = _other_kind(image) or ("partly transparent" if image.mode == "RGBA" else None)
+        if kind:
+            raise RequestError(f"{file} is {kind}: {CONVERT}")
+        return _pixels(image)
 
 
-def _opened(file: Path) -> Image.Image:
-    if not file.exists():
+def _other_kind(image: Image.Image) -> str | None:
+    """What an image is, if it is not 8-bit RGB without transparency."""
+    # Colours of 16 bits are cut to 8 without a word: only the decoder's arguments show them.
+    arguments = [str(tile.args) for tile in getattr(image, "tile", ())]
+    if image.mode.startswith("I") or any(";16" in text or "65535" in text for text in arguments):
+        return "16-bit"
+    if _see_through(image):
+        return "partly transparent"
+    return None if image.mode in ("RGB", "RGBA") else MODES.get(image.mode, f"of mode {image.mode}")
+
+
+def _see_through(image: Image.Image) -> bool:
+    return image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255)
+
+
+def _frames(image: Image.Image) -> int:
+    return int(getattr(image, "n_frames", 1))
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
+    if not os.path.exists(file):
         raise RequestError(f"{file} does not exist: give image files, an animation, or a folder of frames")
-    if file.is_dir():
+    if os.path.isdir(file):
         raise RequestError(f"{file} is a folder: give it alone to explain its images as frames of a moving picture")
     try:
-        return Image.open(file)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _damaged(file, error) from None
+        # What Pillow warns of is said once, as an error, where it matters.
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
+            yield image
+    except RequestError:
+        raise
+    except Exception as error:  # Pillow raises nearly anything over a damaged file.
+        raise RequestError(f"image {file} cannot be decoded ({error}): replace it or take it out") from None
 
 
 def _pixels(image: Image.Image) -> Tensor:
@@ -124,7 +157,3 @@ def _check_size(what: str, image: Tensor, size: tuple[int, int]) -> None:
         raise RequestError(
             f"{what} has {height}x{width} pixels and {size[0]}x{size[1]} are needed: resize it, all to one size"
         )
-
-
-def _damaged(file: Path, error: Exception) -> RequestError:
-    return RequestError(f"image {file} cannot be decoded ({error}): replace it or take it out")

@@ -17,6 +17,9 @@ from robustbench_bcos.reports.figures import COLUMNS
 from robustbench_bcos.reports.panels import attack_panel, on_grey
 from robustbench_bcos.reports.style import slug, write_figure
 
+LONGEST = 655_350
+"""Milliseconds a frame of a GIF can be shown at most."""
+
 FRAME_HEIGHT = 192
 """Pixels a frame is at least enlarged to, by whole factors."""
 
@@ -59,8 +62,9 @@ def write_maps(explained: Explained, folder: Path) -> list[Path]:
 def write_moving(pictures: Sequence[Picture], frames: Frames, folder: Path) -> Path:
     """Write ``moving.gif``: each frame beside its explanation, shown as long as the frame was."""
     sheets = [Image.fromarray(_side_by_side(picture)) for picture in pictures]
+    times = [min(time, LONGEST) for time in frames.milliseconds]
     content = io.BytesIO()
-    sheets[0].save(content, "GIF", save_all=True, append_images=sheets[1:], duration=list(frames.milliseconds), loop=0)
+    sheets[0].save(content, "GIF", save_all=True, append_images=sheets[1:], duration=times, loop=0)
     return write_bytes(folder / "moving.gif", content.getvalue())
 
 

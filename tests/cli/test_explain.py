@@ -1,0 +1,587 @@
+"""``explain``, from the command to the files; and ``report --images``, which shows what a run has explained."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageSequence
+from torch import Tensor, nn
+
+import robustbench_bcos
+from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.attacks.losses import LOSSES
+from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.data.digits import Digits
+from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.explanations.stability import stability
+from tests.cli.command_line import refusal, succeed
+
+BCOS, NATURAL = "digits-bcos-b2", "digits-natural"
+PLACES = (3, 14, 40, 7)
+"""Digits painted as 0.png, 1.png, ..."""
+
+NETS = '''
+import torch
+
+class Pixels(torch.nn.Module):
+    """Ten logits, read off the first pixels of images of any size."""
+
+    def forward(self, images):
+        return self.answer(images.flatten(1)[:, :10])
+
+    def answer(self, logits):
+        return logits
+
+class Raises(Pixels):
+    def answer(self, logits):
+        raise RuntimeError("shape mismatch somewhere")
+
+class Pair(Pixels):
+    def answer(self, logits):
+        return logits, logits
+
+class Nan(Pixels):
+    def answer(self, logits):
+        return logits / 0
+
+class Labels(Pixels):
+    def answer(self, logits):
+        return logits.argmax(dim=1)
+'''
+
+
+@pytest.fixture(autouse=True)
+def own_code(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module in the working folder, which is forgotten afterwards."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "explained_nets", raising=False)
+    (here / "explained_nets.py").write_text(NETS, encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def levels() -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Four digits of 8x8 pixels, as files hold them."""
+    images = Slice(Digits("test"), PLACES).batch(0, 4).images
+    return (255 * images).round().to(torch.uint8).movedim(1, 3).numpy()
+
+
+@pytest.fixture
+def files(here: Path, levels: np.ndarray[Any, np.dtype[np.uint8]]) -> list[Path]:
+    """A folder of frames, which are images of their own too."""
+    (here / "frames").mkdir()
+    found = [here / "frames" / f"{number}.png" for number in range(len(levels))]
+    for file, pixels in zip(found, levels, strict=True):
+        Image.fromarray(pixels).save(file)
+    return found
+
+
+@pytest.fixture
+def animation(here: Path, levels: np.ndarray[Any, np.dtype[np.uint8]]) -> Path:
+    """The same as a GIF: 17 levels of grey fit its palette."""
+    first, *others = [Image.fromarray(pixels) for pixels in levels]
+    first.save(here / "moving.gif", save_all=True, append_images=others, duration=[50, 120, 70, 200])
+    return here / "moving.gif"
+
+
+def images_of(levels: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
+    return torch.from_numpy(levels).movedim(3, 1).float() / 255
+
+
+def maps(folder: str = "explanations") -> dict[str, Tensor]:
+    with np.load(Path(folder, "maps.npz"), allow_pickle=False) as found:
+        return {name: torch.from_numpy(found[name]) for name in found}
+
+
+def explanation(model: str | nn.Module, images: Tensor, targets: Tensor | None = None, method: str = "auto") -> Tensor:
+    classifier = robustbench_bcos.load_model(model) if isinstance(model, str) else model
+    return robustbench_bcos.explain(classifier, images, targets, method).contributions
+
+
+def names_in(folder: str = "explanations") -> list[str]:
+    return sorted(file.name for file in Path(folder).iterdir())
+
+
+def words(out: str) -> list[list[str]]:
+    """Lines of a table as words, without its lines."""
+    return [line.replace("│", " ").split() for line in out.splitlines()]
+
+
+# Images
+
+
+def test_image_files_are_explained_in_the_order_given(files: list[Path], levels: Any) -> None:
+    out = succeed("explain", files[2], files[0], "--model", BCOS)
+    found, images = maps(), images_of(levels[[2, 0]])
+    assert torch.equal(found["images"], images)
+    assert torch.equal(found["contributions"], explanation(BCOS, images))
+    assert names_in() == [
+        "001_2_explanation.png",
+        "002_0_explanation.png",
+        "maps.npz",
+        "panel_01.pdf",
+        "panel_01.png",
+    ]
+    assert out.startswith(f"{BCOS} · dynamic_weights\n")
+    predictions = found["logits"].argmax(dim=1).tolist()
+    rows = [line for line in words(out) if line[:1] in (["2"], ["0"])]
+    assert [row[:2] for row in rows] == [["2", str(predictions[0])], ["0", str(predictions[1])]]
+    assert out.endswith("Written to explanations: 5 files, maps.npz with all arrays\n")
+
+
+def test_pictures_are_rgba_of_the_images_size(files: list[Path]) -> None:
+    succeed("explain", *files, "--model", NATURAL, "--out", "deep/mine")
+    pictures = maps("deep/mine")["pictures"].numpy()
+    for number, expected in enumerate(pictures):
+        with Image.open(Path("deep/mine", f"00{number + 1}_{number}_explanation.png")) as image:
+            assert image.mode == "RGBA"
+            assert image.size == (8, 8)
+            # Matplotlib cuts 255 * value off where others round: less than one level.
+            assert np.abs(np.asarray(image) - 255 * expected.astype(np.float64)).max() < 1 + 1e-4
+
+
+def test_images_of_a_dataset_are_named_by_index_and_class() -> None:
+    out = succeed("explain", "--model", NATURAL, "--dataset", "digits", "--images", "3,14", "--images", 40)
+    batch = Slice(Digits("test"), (3, 14, 40)).batch(0, 3)
+    assert torch.equal(maps()["images"], batch.images)
+    assert torch.equal(maps()["contributions"], explanation(NATURAL, batch.images))
+    assert [name for name in names_in() if name.endswith("_explanation.png")] == [
+        "001_image-3_explanation.png",
+        "002_image-14_explanation.png",
+        "003_image-40_explanation.png",
+    ]
+    assert out.startswith(f"{NATURAL} · input_x_gradient\n")
+    rows = [line[:2] for line in words(out) if line and line[0].startswith("image-")]
+    labels = batch.labels.tolist()
+    assert rows == [[f"image-{index}", str(label)] for index, label in zip((3, 14, 40), labels, strict=True)]
+
+
+@pytest.mark.parametrize("dataset", [True, False])
+def test_an_attack_is_explained_beside_the_image(dataset: bool, files: list[Path], levels: Any) -> None:
+    asked = ["--dataset", "digits", "--images", "14,40"] if dataset else files[1:3]
+    how = ["--norm", "linf", "--eps", "20/255", "--steps", 3, "--loss", "ce", "--restarts", 2, "--seed", 6]
+    out = succeed("explain", *asked, "--model", BCOS, *how)
+    classifier = robustbench_bcos.load_model(BCOS)
+    batch = Slice(Digits("test"), (14, 40)).batch(0, 2)
+    images = batch.images if dataset else images_of(levels[1:3])
+    led_from = batch.labels if dataset else classifier(images).argmax(dim=1)
+    generator = ImageGenerator.of(6, (14, 40) if dataset else (0, 1))
+    attack = robustbench_bcos.PGD(steps=3, loss=LOSSES["ce"], restarts=2, count="best-loss")
+    attacked = attack(classifier, images, led_from, BALLS["linf"], 20 / 255, generator).candidates
+    found = maps()
+    assert torch.equal(found["images"], images)
+    assert torch.equal(found["attacked_images"], attacked)
+    assert torch.equal(found["attacked_contributions"], explanation(BCOS, attacked))
+    assert len([name for name in names_in() if name.endswith("_explanation_attacked.png")]) == 2
+    assert out.startswith(f"{BCOS} · dynamic_weights · linf 20/255, 3 steps\n")
+    after = [f"{prediction}" for prediction in found["attacked_logits"].argmax(dim=1).tolist()]
+    rows = [line for line in words(out) if line[-1:] and line[-1].endswith("%)")]
+    assert [row[-2] for row in rows] == after
+
+
+def test_an_attack_needs_nothing_but_its_radius(files: list[Path]) -> None:
+    assert " · l2 0.5, 20 steps\n" in succeed("explain", files[0], "--model", NATURAL, "--eps", 0.5)
+    found = maps()
+    assert 0 < float((found["attacked_images"] - found["images"]).norm()) <= 0.5 * (1 + 1e-6)
+
+
+def test_the_same_command_gives_the_same_files(files: list[Path]) -> None:
+    command = ["explain", files[1], "--model", BCOS, "--eps", 0.3, "--steps", 2, "--restarts", 2]
+    succeed(*command, "--out", "first")
+    succeed(*command, "--out", "again")
+    for name in names_in("first"):
+        assert Path("first", name).read_bytes() == Path("again", name).read_bytes(), name
+
+
+def test_a_class_to_explain_is_asked_for_by_number(files: list[Path], levels: Any) -> None:
+    out = succeed("explain", *files, "--model", BCOS, "--target", 7)
+    assert out.startswith(f"{BCOS} · dynamic_weights of class 7\n")
+    images = images_of(levels)
+    assert torch.equal(maps()["contributions"], explanation(BCOS, images, torch.full((4,), 7)))
+
+
+@pytest.fixture
+def named(here: Path, levels: Any) -> str:
+    """Ten classes that have names."""
+    for number, name in enumerate(["ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibis", "jay"]):
+        (here / "zoo" / name).mkdir(parents=True)
+        Image.fromarray(levels[number % 4]).save(here / "zoo" / name / "0.png")
+    return f"folder:{here / 'zoo'}"
+
+
+@pytest.mark.parametrize(("target", "place"), [("gnu", 6), ("6", 6), ("jay", 9)])
+def test_a_class_to_explain_is_asked_for_by_name(target: str, place: int, named: str) -> None:
+    out = succeed("explain", "--model", BCOS, "--dataset", named, "--images", 2, "--target", target)
+    names = ["ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibis", "jay"]
+    assert f" of class {names[place]}\n" in out
+    assert maps()["targets"].tolist() == [place]
+    assert next(line for line in words(out) if line[:1] == ["image-2"])[1] == "cat"
+
+
+def test_a_name_that_is_a_number_names_its_class_first(here: Path, levels: Any) -> None:
+    for name in "123456789x":
+        (here / "odd" / name).mkdir(parents=True)
+        Image.fromarray(levels[0]).save(here / "odd" / name / "0.png")
+    for target, place in {"9": 8, "0": 0}.items():
+        succeed("explain", "--model", BCOS, "--dataset", "folder:odd", "--images", 0, "--target", target)
+        assert maps()["targets"].tolist() == [place]
+
+
+def test_another_method_can_be_asked_for(files: list[Path], levels: Any) -> None:
+    out = succeed("explain", files[0], "--model", BCOS, "--method", "gradcam")
+    assert out.startswith(f"{BCOS} · gradcam\n")
+    assert torch.equal(maps()["contributions"], explanation(BCOS, images_of(levels[:1]), None, "gradcam"))
+    assert "weights" not in maps()
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("tiny-natural", ["--architecture", "resnet8"]),
+        (
+            "tiny-bcos",
+            ["--architecture", "bcos_resnet8", "--encoding", "add_inverse", "--argument", "temperature=2e-4"],
+        ),
+    ],
+)
+def test_weights_are_explained_with_their_architecture(
+    name: str, how: list[str], tiny_zoo: Path, files: list[Path], levels: Any
+) -> None:
+    weights = tiny_zoo / f"{name}.safetensors"
+    out = succeed("explain", files[0], "--weights", weights, *how)
+    assert out.startswith(f"{name} · ")
+    arguments = {"temperature": 2e-4} if "bcos" in name else {}
+    model = robustbench_bcos.load_model(weights, architecture=how[1], **arguments)
+    assert torch.equal(maps()["contributions"], explanation(model, images_of(levels[:1])))
+
+
+def test_a_zoo_of_ones_own_is_searched(tiny_zoo: Path, files: list[Path]) -> None:
+    assert succeed("explain", files[0], "--zoo", tiny_zoo, "--model", "tiny-bcos").startswith("tiny-bcos · dynamic_w")
+
+
+def test_code_of_ones_own_is_explained_at_any_size(here: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 12, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(here / "wide.png")
+    out = succeed("explain", "wide.png", "--model", "explained_nets:Pixels", "--target", 4)
+    assert out.startswith("explained_nets:Pixels · input_x_gradient of class 4\n")
+    expected = torch.zeros(5, 12)
+    # The fifth value of the first channel is the fifth logit.
+    expected[0, 4] = float(pixels[0, 4, 0]) / 255
+    assert torch.equal(maps()["contributions"][0], expected)
+
+
+# Moving pictures
+
+
+@pytest.mark.parametrize("kind", ["animation", "folder"])
+def test_a_moving_picture_is_explained_frame_by_frame(
+    kind: str, animation: Path, files: list[Path], levels: Any
+) -> None:
+    out = succeed("explain", animation if kind == "animation" else files[0].parent, "--model", BCOS)
+    images = images_of(levels)
+    classifier = robustbench_bcos.load_model(BCOS)
+    target = int(classifier(images).mean(dim=0).argmax())
+    contributions = explanation(BCOS, images, torch.full((4,), target))
+    assert torch.equal(maps()["images"], images)
+    assert torch.equal(maps()["contributions"], contributions)
+    steady = stability(images, contributions)
+    assert out.splitlines() == [
+        f"4 frames, class {target}",
+        f"stability of maps {steady.maps:.3f}, of frames {steady.frames:.3f} (mean correlation of neighbours)",
+        "Written to explanations: moving.gif, maps.npz",
+    ]
+    assert names_in() == ["maps.npz", "moving.gif"]
+    with Image.open("explanations/moving.gif") as shown:
+        times = [frame.info["duration"] for frame in ImageSequence.Iterator(shown)]
+        first = np.asarray(next(ImageSequence.Iterator(shown)).convert("RGB"))
+    assert times == ([50, 120, 70, 200] if kind == "animation" else [100] * 4)
+    # The input is on the left, 24 times as large.
+    assert np.array_equal(first[::24, ::24][:, :8], levels[0])
+
+
+def test_a_class_can_be_asked_of_a_moving_picture(animation: Path, levels: Any) -> None:
+    assert "4 frames, class 2\n" in succeed("explain", animation, "--model", BCOS, "--target", 2, "--out", "mine")
+    contributions = explanation(BCOS, images_of(levels), torch.full((4,), 2))
+    assert torch.equal(maps("mine")["contributions"], contributions)
+
+
+def test_class_0_is_a_class_as_any_other(animation: Path) -> None:
+    assert "4 frames, class 0\n" in succeed("explain", animation, "--model", BCOS, "--target", 0)
+    assert maps()["targets"].tolist() == [0] * 4
+
+
+def test_a_picture_that_stands_still_is_perfectly_stable(here: Path, levels: Any) -> None:
+    (here / "still").mkdir()
+    for number in range(3):
+        Image.fromarray(levels[0]).save(here / "still" / f"{number}.png")
+    assert "stability of maps 1.000, of frames 1.000 " in succeed("explain", "still", "--model", BCOS)
+
+
+# Bad input
+
+
+@pytest.fixture
+def refused(here: Path, files: list[Path], animation: Path) -> Callable[..., str]:
+    """The one sentence a command is refused with; whatever it leaves behind is an error."""
+
+    def content() -> dict[Path, bytes | None]:
+        entries = [file for file in here.rglob("*") if "__pycache__" not in str(file)]
+        return {file: file.read_bytes() if file.is_file() else None for file in entries}
+
+    def attempt(*arguments: object) -> str:
+        before = content()
+        said = refusal("explain", *arguments)
+        assert content() == before
+        return said
+
+    return attempt
+
+
+FILE = ["frames/0.png"]
+DIGITS = ["--dataset", "digits", "--images", "3"]
+ATTACK = ["--eps", "0.5"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (FILE, "explain needs a model: give --model NAME, or --weights FILE with --architecture NAME"),
+        ([*FILE, "--model", BCOS, "--weights", "w.pt"], "--model and --weights name two models: explain one at a time"),
+        ([*FILE, "--weights", "w.pt"], "--weights and --architecture belong together: give both"),
+        ([*FILE, "--weights", "w.pt", "--architecture", "resnet8"], "weights w.pt cannot be read (No such file"),
+        (
+            [*FILE, "--model", "digits-*"],
+            "models (digits-adv-l2, digits-adv-linf, digits-bcos-adv-l2, ...): explain one",
+        ),
+        ([*FILE, "--model", "digits-bcos-2"], "unknown model 'digits-bcos-2': did you mean 'digits-bcos-b2'?"),
+        ([*FILE, "--model", "nowhere:net"], "--model nowhere:net cannot be imported (No module named 'nowhere'): give"),
+        (["--model", BCOS], "explain needs images: give image files, or --dataset NAME with --images 3,14,15"),
+        ([*FILE, *DIGITS, "--model", BCOS], "explain needs images: give image files, or --dataset NAME with --images"),
+        (["--model", BCOS, *DIGITS[:2]], "--dataset and --images belong together: give both, or image files instead"),
+        ([*FILE, "--model", BCOS, *DIGITS[2:]], "--dataset and --images belong together: give both, or image files"),
+    ],
+)
+def test_a_request_that_is_not_whole_says_what_is_missing(
+    arguments: list[str], said: str, refused: Callable[..., str]
+) -> None:
+    assert said in refused(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("added", "said"),
+    [
+        (["--method", "gradcamm"], "unknown explanation 'gradcamm': did you mean 'gradcam'?"),
+        (["--method", "deeplift"], "deeplift has no rule for B-cos layers: choose dynamic_weights or"),
+        (["--target", "10"], "unknown class '10': "),
+        (["--target", "-1"], "unknown class '-1': "),
+        (["--target", "dog"], "unknown class 'dog': choose from 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"),
+        (["--target", "²"], "unknown class '²': choose from"),
+        (["--target", ""], "unknown class '': choose from"),
+        (["--norm", "l2"], "--norm describes an attack: give its radius with --eps, or leave it out"),
+        (["--steps", "5"], "--steps describes an attack: give its radius with --eps, or leave it out"),
+        (["--loss", "ce"], "--loss describes an attack: give its radius with --eps, or leave it out"),
+        (["--restarts", "2"], "--restarts describes an attack: give its radius with --eps, or leave it out"),
+        ([*ATTACK, "--norm", "l3"], "unknown norm 'l3': did you mean 'l2'?"),
+        ([*ATTACK, "--loss", "margins"], "unknown loss 'margins': did you mean 'margin'?"),
+        ([*ATTACK, "--steps", "0"], "--steps 0 must be at least 1"),
+        ([*ATTACK, "--restarts", "0"], "--restarts 0 must be at least 1"),
+        (["--eps", "abc"], "--eps 'abc' is not a number: write a decimal such as 0.5 or a fraction such as 8/255"),
+        (["--eps", "-1"], "must be finite and not negative: write 0.5 or 8/255"),
+        (["--eps", "nan"], "must be finite and not negative: write 0.5 or 8/255"),
+        (["--eps", "8", "--norm", "linf"], "did you mean 8/255?"),
+        (["--eps", "13.9"], "--eps 13.9 for norm l2 is larger than the whole pixel range, 13.8564"),
+        (["--argument", "b=2"], "--encoding and --argument describe --weights: give it too"),
+        (["--zoo", "nowhere"], "--zoo nowhere is not a folder: give the folder that holds card files"),
+        (["--out", "frames/0.png"], "frames/0.png cannot be written (File exists): choose another folder"),
+    ],
+)
+@pytest.mark.parametrize("images", [FILE, DIGITS], ids=["files", "dataset"])
+def test_a_word_or_number_that_means_nothing_is_named(
+    added: list[str], said: str, images: list[str], refused: Callable[..., str]
+) -> None:
+    assert said in refused(*images, "--model", BCOS, *added)
+
+
+def test_dynamic_weights_are_not_to_be_had_of_other_networks(refused: Callable[..., str]) -> None:
+    said = refused(*FILE, "--model", NATURAL, "--method", "dynamic_weights")
+    assert said.startswith("dynamic_weights explains B-cos networks and this one is conventional: choose ")
+
+
+def test_classes_of_a_dataset_are_suggested_by_name(named: str, refused: Callable[..., str]) -> None:
+    said = refused("--dataset", named, "--images", 2, "--model", BCOS, "--target", "ibi")
+    assert said.startswith("unknown class 'ibi': did you mean 'ibis'? choose from ant, bee, cat, ")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "images", "said"),
+    [
+        ("digits", "1797", "is not in digits: its images are numbered 0 to "),
+        ("digits", "0,-3", "--images -3 is not the index of an image: give numbers from 0"),
+        ("digits", "zero", "--images zero is not the index of an image: give numbers from 0"),
+        ("digits", "1.5", "--images 1.5 is not the index of an image: give numbers from 0"),
+        ("digits", ",", "--images is empty: give it a value"),
+        ("digit", "3", "unknown dataset 'digit': did you mean 'digits'?"),
+        ("folder:nowhere", "3", "is not a folder: give the folder that holds the class folders"),
+        ("cifar10", "3", "--dataset cifar10 needs --data-dir DIR"),
+    ],
+)
+def test_images_of_a_dataset_that_are_not_there_are_named(
+    dataset: str, images: str, said: str, refused: Callable[..., str]
+) -> None:
+    assert said in refused("--model", BCOS, "--dataset", dataset, "--images", images)
+
+
+def test_a_dataset_that_does_not_fit_the_model_is_refused(here: Path, refused: Callable[..., str]) -> None:
+    (here / "zoo" / "cat").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(here / "zoo" / "cat" / "0.png")
+    said = refused("--model", BCOS, "--dataset", "folder:zoo", "--images", 0)
+    assert "has 1 classes: it must give one logit per image and class" in said
+
+
+def grey(file: Path) -> None:
+    Image.new("L", (8, 8)).save(file)
+
+
+def palette(file: Path) -> None:
+    Image.new("P", (8, 8)).save(file)
+
+
+def alpha(file: Path) -> None:
+    Image.new("RGBA", (8, 8)).save(file)
+
+
+def deep(file: Path) -> None:
+    Image.new("I;16", (8, 8)).save(file)
+
+
+def large(file: Path) -> None:
+    Image.new("RGB", (16, 12)).save(file)
+
+
+def cut(file: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(file)
+    file.write_bytes(file.read_bytes()[:-60])
+
+
+def text(file: Path) -> None:
+    file.write_text("no image")
+
+
+def missing(_: Path) -> None:
+    pass
+
+
+BROKEN = [
+    (grey, "{file} is grey: convert it to 8-bit RGB without transparency"),
+    (palette, "{file} is a palette image: convert it to 8-bit RGB without transparency"),
+    (alpha, "{file} is partly transparent: convert it to 8-bit RGB without transparency"),
+    (deep, "{file} is 16-bit: convert it to 8-bit RGB without transparency"),
+    (large, "{file} has 12x16 pixels and 8x8 are needed: resize it, all to one size"),
+    (cut, "image {file} cannot be decoded ("),
+    (text, "image {file} cannot be decoded ("),
+]
+
+every_broken_file = pytest.mark.parametrize(("broken", "said"), BROKEN, ids=[broken.__name__ for broken, _ in BROKEN])
+
+
+@every_broken_file
+@pytest.mark.parametrize("attack", [[], ATTACK], ids=["", "attacked"])
+def test_a_file_that_is_no_8_bit_rgb_of_the_right_size_is_named(
+    broken: Callable[[Path], None], said: str, attack: list[str], here: Path, refused: Callable[..., str]
+) -> None:
+    broken(here / "mine.png")
+    assert refused(*FILE, "mine.png", "--model", BCOS, *attack).startswith(said.format(file="mine.png"))
+
+
+def test_a_file_that_is_missing_is_named(refused: Callable[..., str]) -> None:
+    assert refused(*FILE, "gone.png", "--model", BCOS).startswith("gone.png does not exist: give image files")
+
+
+@every_broken_file
+def test_a_frame_that_is_no_8_bit_rgb_of_the_right_size_is_named(
+    broken: Callable[[Path], None], said: str, here: Path, refused: Callable[..., str]
+) -> None:
+    broken(here / "frames" / "9.png")
+    assert refused("frames", "--model", BCOS).startswith(said.format(file="frames/9.png"))
+
+
+def test_files_of_two_sizes_are_refused_by_a_model_that_takes_any(here: Path, refused: Callable[..., str]) -> None:
+    large(here / "mine.png")
+    said = refused(*FILE, "mine.png", "--model", "explained_nets:Pixels")
+    assert said == "mine.png has 12x16 pixels and 8x8 are needed: resize it, all to one size"
+
+
+@pytest.mark.parametrize(("count", "held"), [(0, "0 frames"), (1, "1 frames")])
+def test_a_folder_that_does_not_move_is_refused(
+    count: int, held: str, here: Path, refused: Callable[..., str], levels: Any
+) -> None:
+    (here / "few").mkdir()
+    for number in range(count):
+        Image.fromarray(levels[0]).save(here / "few" / f"{number}.png")
+    assert refused("few", "--model", BCOS) == f"few holds {held}: a moving picture needs at least two image files"
+
+
+@pytest.mark.parametrize("what", ["frames", "moving.gif"])
+def test_a_moving_picture_is_explained_alone_and_without_an_attack(what: str, refused: Callable[..., str]) -> None:
+    assert refused(*FILE, what, "--model", BCOS) == f"{what} is a moving picture: explain it alone"
+    said = refused(what, "--model", BCOS, *ATTACK)
+    assert said == f"{what} is a moving picture, which is not attacked: leave --eps out"
+
+
+def test_a_moving_picture_of_another_size_is_refused(here: Path, refused: Callable[..., str]) -> None:
+    frames = [Image.new("RGB", (10, 9), colour) for colour in ("red", "blue")]
+    frames[0].save(here / "other.gif", save_all=True, append_images=frames[1:])
+    said = refused("other.gif", "--model", BCOS)
+    assert said == "frame 0 of other.gif has 9x10 pixels and 8x8 are needed: resize it, all to one size"
+
+
+def test_a_damaged_moving_picture_is_refused(animation: Path, refused: Callable[..., str]) -> None:
+    content = animation.read_bytes()
+    # In the header of a later frame, and in its pixels.
+    for length in (len(content) // 2, len(content) - 20, content.rindex(b"\x2c") + 3):
+        animation.write_bytes(content[:length])
+        assert refused("moving.gif", "--model", BCOS).startswith("image moving.gif cannot be decoded (")
+
+
+@pytest.mark.parametrize("images", [FILE, DIGITS, ["moving.gif"]], ids=["files", "dataset", "moving"])
+@pytest.mark.parametrize("net", ["Raises", "Pair", "Nan", "Labels"])
+def test_a_model_that_gives_no_logits_is_refused(net: str, images: list[str], refused: Callable[..., str]) -> None:
+    said = refused(*images, "--model", f"explained_nets:{net}")
+    assert f"model 'explained_nets:{net}' " in said
+
+
+# Panels of a run
+
+
+@pytest.fixture
+def run(tiny_zoo: Path) -> Callable[..., str]:
+    """A run of 8 images, which draws nothing."""
+
+    def carry_out(*added: object) -> str:
+        small = ["--model", "tiny-natural", "--limit", 8, "--steps", 1, "--no-figures", "--out", "mine"]
+        return succeed("run", "--zoo", tiny_zoo, *small, *added)
+
+    return carry_out
+
+
+def test_panels_of_a_run_that_has_explained_nothing_are_refused(run: Callable[..., str]) -> None:
+    run()
+    before = {name: Path("mine", name).read_bytes() for name in names_in("mine") if name != "run.sqlite"}
+    said = refusal("report", "mine", "--images", 0)
+    assert said == "run mine has no attacked images to picture: repeat it without --no-figures"
+    assert {name: Path("mine", name).read_bytes() for name in names_in("mine") if name != "run.sqlite"} == before
+
+
+def test_a_report_shows_the_images_asked_for_and_names_those_it_has_not(run: Callable[..., str]) -> None:
+    index = Slice.of(Digits("test"), 8).indices[5]
+    run("--explained", 0, "--images", index)
+    said = refusal("report", "mine", "--images", f"{index},1")
+    assert said.startswith("--images 1 was not pictured for tiny-natural pgd l2 0.5 1 auto ")
+    assert said.endswith(f": choose from {index}, or repeat the run with --images 1")
+    assert not Path("mine/figures").exists()
+    assert "is not the index of an image" in refusal("report", "mine", "--images", "zero")
+    succeed("report", "mine", "--images", index)
+    assert list(Path("mine/figures").glob("*.png"))
