@@ -1,15 +1,31 @@
-"""Intervals for counts. Pure functions of integers: no tensor, no model."""
+"""Statistics of counts, of paired counts, and of repeated trainings. Pure functions: no tensor, no model."""
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 
 class Interval(NamedTuple):
-    """Bounds of a fraction, both in [0, 1]."""
+    """Bounds of a fraction, or of a mean."""
 
     low: float
     high: float
+
+
+class Summary(NamedTuple):
+    """Several trainings of one recipe."""
+
+    trainings: int
+    mean: float
+    deviation: float
+    """Sample standard deviation, n - 1 below the line; NaN for a single value."""
+    interval: Interval
+    """95 % t interval of the mean; NaN for a single value."""
 
 
 def wilson(correct: int, total: int, confidence: float = 0.95) -> Interval:
@@ -20,8 +36,103 @@ def wilson(correct: int, total: int, confidence: float = 0.95) -> Interval:
     Raises:
         ValueError: not 0 <= correct <= total, or total is 0.
     """
+    return _proportion(correct, total, confidence, "wilson")
+
+
+def clopper_pearson(correct: int, total: int, confidence: float = 0.95) -> Interval:
+    """Exact interval of a binomial proportion (Clopper & Pearson, 1934, Biometrika 26), never too narrow.
+
+    Raises:
+        ValueError: not 0 <= correct <= total, or total is 0.
+    """
+    return _proportion(correct, total, confidence, "beta")
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Two-sided p of the exact McNemar test (1947, Psychometrika 12): are the two equally often right alone?
+
+    Args:
+        only_first: images that only the first got right.
+        only_second: images that only the second got right.
+    """
+    return _sign_test(only_first, only_second, "two-sided")
+
+
+def mcnemar_worse(lost: int, won: int) -> float:
+    """One-sided p of the same test, against the alternative that images were lost."""
+    return _sign_test(lost, won, "greater")
+
+
+def fisher_worse(correct: int, total: int, correct_before: int, total_before: int) -> float:
+    """One-sided p of Fisher's exact test that a proportion has fallen, for counts that cannot be paired."""
+    table = [[correct, total - correct], [correct_before, total_before - correct_before]]
+    return float(stats.fisher_exact(table, alternative="less").pvalue)
+
+
+def paired_bootstrap(
+    first: Sequence[float], second: Sequence[float], *, seed: int, confidence: float = 0.95, draws: int = 9999
+) -> Interval:
+    """Percentile interval of the mean of second - first, images drawn with replacement (Efron, 1979).
+
+    Raises:
+        ValueError: the two are not of one length, or are empty.
+    """
+    if len(first) != len(second) or not first:
+        raise ValueError(f"expected as many values in both, got {len(first)} and {len(second)}")
+    differences = np.subtract(second, first)
+    if (differences == differences[0]).all():
+        return Interval(float(differences[0]), float(differences[0]))
+    found = stats.bootstrap(
+        (differences,),
+        np.mean,
+        n_resamples=draws,
+        confidence_level=confidence,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(float(found.low), float(found.high))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """P values corrected for their number, step by step (Holm, 1979, Scand. J. Stat. 6)."""
+    return [float(p) for p in multipletests(ps, method="holm")[1]] if ps else []
+
+
+def welch(first: Sequence[float], second: Sequence[float]) -> float:
+    """Two-sided p of Welch's t-test (1947, Biometrika 34) for means of unequal variance; NaN below two values each."""
+    if min(len(first), len(second)) < 2:
+        return math.nan
+    if np.ptp(first) == 0 and np.ptp(second) == 0:
+        # Nothing varies: the statistic is 0/0 or infinite, and scipy warns of both.
+        return 1.0 if first[0] == second[0] else 0.0
+    return float(stats.ttest_ind(first, second, equal_var=False).pvalue)
+
+
+def summarise(values: Sequence[float], confidence: float = 0.95) -> Summary:
+    """Mean, deviation and t interval over seeds or folds.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if not values:
+        raise ValueError("expected at least one value")
+    mean, count = float(np.mean(values)), len(values)
+    if count == 1:
+        return Summary(1, mean, math.nan, Interval(math.nan, math.nan))
+    deviation = float(np.std(values, ddof=1))
+    half = float(stats.t.ppf(0.5 + confidence / 2, count - 1)) * deviation / math.sqrt(count)
+    return Summary(count, mean, deviation, Interval(mean - half, mean + half))
+
+
+def _proportion(correct: int, total: int, confidence: float, method: str) -> Interval:
     if not 0 <= correct <= total or total == 0:
         raise ValueError(f"expected 0 <= correct <= total and total > 0, got {correct} of {total}")
-    low, high = proportion_confint(correct, total, alpha=1 - confidence, method="wilson")
+    low, high = proportion_confint(correct, total, alpha=1 - confidence, method=method)
     # Without a success, or a failure, one bound is 0, or 1, exactly; the formula rounds.
     return Interval(float(low) if correct else 0.0, float(high) if correct < total else 1.0)
+
+
+def _sign_test(first: int, second: int, alternative: str) -> float:
+    if first + second == 0:
+        return 1.0
+    return float(stats.binomtest(first, first + second, 0.5, alternative=alternative).pvalue)

@@ -1,0 +1,108 @@
+"""``check``: the gate that turns a CI red."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from robustbench_bcos.cli.listed import LIST, split
+from robustbench_bcos.cli.output import results
+from robustbench_bcos.core.errors import RequestError
+
+if TYPE_CHECKING:
+    from robustbench_bcos.reports.gate import GateReport
+
+REGRESSED = 1
+
+
+def check(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `run` has written, or its results.csv.")],
+    baseline: Annotated[Path, typer.Option(help="CSV that --update has written, results.csv, or a run folder.")],
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option(help=f"What may be lost: 2flips, 0.5points (the default), 'digits-*=1points'. {LIST}"),
+    ] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Columns compared: robust_accuracy_worst (the default), clean_accuracy, explanation_.... " + LIST
+        ),
+    ] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(help="Fail only where an exact test on the same images does, at this level over all rows."),
+    ] = None,
+    both_ways: Annotated[
+        bool, typer.Option("--both-ways", help="Fail on improvements, too: an attack may have broken.")
+    ] = False,
+    update: Annotated[bool, typer.Option("--update", help="Make this run the baseline, and compare nothing.")] = False,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Hold a run against a baseline, row by row: exit 0 if all held, 1 if not, 2 if they cannot be compared.
+
+    In GitHub Actions, what failed is annotated and the step summary has the table.
+    """
+    if alpha is not None and not 0 < alpha < 1:
+        raise RequestError(f"--alpha {alpha} must be between 0 and 1: 0.05, say")
+    from robustbench_bcos.bench.folder import write_text
+    from robustbench_bcos.reports.baseline import write_baseline
+    from robustbench_bcos.reports.gate import Tolerance
+    from robustbench_bcos.reports.gate import check as hold
+    from robustbench_bcos.reports.gate_formats import as_json as json_of
+    from robustbench_bcos.reports.gate_formats import as_junit
+    from robustbench_bcos.reports.results import read_results
+
+    tolerances = [Tolerance.parse(text) for text in split("--tolerance", tolerance)]
+    found = read_results(run)
+    if update:
+        files = write_baseline(found, baseline)
+        results.print(f"Written: {', '.join(map(str, files))}", soft_wrap=True, markup=False)
+        return
+    columns = split("--gate", gate) or ("robust_accuracy_worst",)
+    report = hold(
+        found, read_results(baseline), tolerances=tolerances, columns=columns, alpha=alpha, both_ways=both_ways
+    )
+    if junit is not None:
+        write_text(junit, as_junit(report))
+    if as_json:
+        typer.echo(json_of(report))
+    else:
+        _print(report)
+    _tell_github(report)
+    if not report.passed:
+        raise typer.Exit(REGRESSED)
+
+
+def _print(report: "GateReport") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from robustbench_bcos.reports.gate_formats import amount, difference
+
+    tested = any(row.p is not None for row in report.rows)
+    table = Table("", "row", "before", "now", "change", *(["p"] if tested else []), pad_edge=False)
+    styles = {"held": "", "improved": "green"}
+    for row in report.rows:
+        name = row.name if row.column == "robust_accuracy_worst" else f"{row.name} {row.column}"
+        cells = [row.status, name, amount(row, row.before), amount(row, row.after), difference(row)]
+        cells += ["" if row.p is None else f"{row.p:.2g}"] if tested else []
+        table.add_row(*(Text(cell) for cell in cells), style=styles.get(row.status, "bold red"))
+    results.print(table)
+    for note in report.notes:
+        results.print(note, markup=False)
+    results.print(report.summary, markup=False)
+
+
+def _tell_github(report: "GateReport") -> None:
+    if os.environ.get("GITHUB_ACTIONS") != "true":
+        return
+    from robustbench_bcos.reports.gate_formats import annotations, as_markdown
+
+    for line in annotations(report):
+        typer.echo(line, err=True)
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(as_markdown(report))

@@ -1,0 +1,32 @@
+"""Baselines: the results of a run that later ones are held against, with a birth certificate."""
+
+import json
+from pathlib import Path
+
+from robustbench_bcos.bench.folder import made, write_text
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.reports.results import SURVIVORS, Results
+
+CERTIFICATE = ".birth.json"
+
+
+def write_baseline(results: Results, file: Path) -> list[Path]:
+    """Write ``FILE`` with a row per cell and which images withstood, and beside it how it came about.
+
+    Raises:
+        RequestError: the results are not a run's, or the file cannot be written.
+    """
+    if results.run is None:
+        raise RequestError(f"{results.source} is a CSV: give the run folder it was written in, which knows every image")
+    if file.is_dir():
+        raise RequestError(f"--baseline {file} is a folder: give the name of a CSV file")
+    records = results.records.assign(**{SURVIVORS: [results.survivors[row] for row in range(len(results.records))]})
+    made(file.parent)
+    write_text(file, records.to_csv(index=False))
+    run = results.run
+    known = ("started", "command", "commit", "device", "versions")
+    birth = {key: run.session[key] for key in known}
+    birth |= {key: run.identity[key] for key in ("dataset", "images", "slice", "weights", "seed")}
+    certificate = file.with_name(file.name + CERTIFICATE)
+    write_text(certificate, json.dumps(birth, indent=2) + "\n")
+    return [file, certificate]

@@ -1,0 +1,158 @@
+"""Rows of results wherever they come from: a run folder, or a CSV that one has written."""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.folder import DATABASE
+from robustbench_bcos.bench.records import COLUMNS
+from robustbench_bcos.bench.store import Store
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.reports.run_folder import RunFolder, read_run
+
+KEY = (
+    "model",
+    "dataset",
+    "attack",
+    "norm",
+    "epsilon",
+    "steps",
+    "step_size",
+    "loss",
+    "restarts",
+    "start",
+    "count",
+    "space",
+    "seed",
+)
+"""What tells one row of results from another."""
+
+COUNTS = ("images", "clean_correct", "robust_correct", "worst_correct")
+
+NEEDED = (*KEY, "eps", "slice", *COUNTS, "weights_sha256", "version")
+
+SAME_EPSILON = 1e-5
+"""Relative difference up to which two epsilons are the same number, written twice: 0.0313725 and 8/255."""
+
+SURVIVORS = "survivors"
+"""Column of a baseline: for each image of the slice, in the order of their indices, 1 where it was robust."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Rows of results, checked; and which images withstood, where that is known."""
+
+    source: Path
+    records: pd.DataFrame
+    survivors: dict[int, str]
+    """By row: for each image, in the order of their indices, ``1`` where it was robust and ``0`` where it was not."""
+    run: RunFolder | None = None
+
+
+def read_results(path: Path) -> Results:
+    """Read a run folder, or a CSV in the columns of ``results.csv``.
+
+    A CSV of an older version lacks columns; they are added, empty.
+
+    Raises:
+        RequestError: there is nothing, it is damaged, something else, or holds a row twice or a count that is none.
+    """
+    if not path.exists():
+        raise RequestError(f"{path} does not exist: give a run folder, or a CSV that one has written")
+    found = _from_run(path) if path.is_dir() else _from_csv(path)
+    _check(found)
+    return found
+
+
+def keys_of(results: Sequence[Results]) -> list[list[tuple[object, ...]]]:
+    """A key for each row of each, equal where rows are of the same model and attack, however epsilon was written."""
+    columns = [found.records[name].dropna() for found in results for name in ("epsilon", "step_size")]
+    everything = sorted(float(value) for column in columns for value in column)
+    canonical: dict[float, float] = {}
+    last = math.nan
+    for value in everything:
+        if not abs(value - last) <= SAME_EPSILON * abs(value):
+            last = value
+        canonical[value] = last
+    return [[_key(row, canonical) for row in found.records.to_dict("records")] for found in results]
+
+
+def _key(row: Mapping[Hashable, Any], canonical: dict[float, float]) -> tuple[object, ...]:
+    def part(name: str) -> object:
+        value = row[name]
+        if pd.isna(value):
+            return ""
+        return canonical[float(value)] if name in ("epsilon", "step_size") else value
+
+    return tuple(part(name) for name in KEY)
+
+
+def _from_run(folder: Path) -> Results:
+    run = read_run(folder)
+    with Store(folder / DATABASE) as store:
+        cells = {cell.key: cell for cell in map(Cell.from_dict, run.identity["cells"])}
+        survivors = {place: store.survivors(cells[key]) for place, key in enumerate(run.cells)}
+    return Results(folder, run.records, survivors, run)
+
+
+def _from_csv(file: Path) -> Results:
+    texts = ("model", "eps", "slice", "reasons", "weights_sha256", "version", SURVIVORS)
+    try:
+        records = pd.read_csv(
+            file, dtype=dict.fromkeys(texts, str), keep_default_na=False, na_values=dict.fromkeys(_numbers(), "")
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RequestError(f"{file} cannot be read as CSV ({reason}): give the results.csv of a run") from None
+    missing = [column for column in NEEDED if column not in records]
+    if missing:
+        raise RequestError(
+            f"{file} has no column {missing[0]!r}: it was not written by this tool, or by a version too old to "
+            "compare; repeat its run"
+        )
+    for column in COLUMNS:
+        if column not in records:
+            records[column] = pd.NA
+    survivors = dict(enumerate(records[SURVIVORS])) if SURVIVORS in records else {}
+    return Results(file, records, survivors)
+
+
+def _numbers() -> list[str]:
+    """Columns in which nothing at all means that there is no number."""
+    texts = {"model", "family", "architecture", "training", "dataset", "slice", "attack", "norm", "eps", "loss"}
+    texts |= {"start", "count", "space", "trust", "reasons", "weights_sha256", "version", "explanation"}
+    return [column for column in COLUMNS if column not in texts]
+
+
+def _check(results: Results) -> None:
+    records, source = results.records, results.source
+    if results.run is not None and results.run.missing:
+        raise RequestError(
+            f"{source} has {results.run.missing} cells that are not complete: repeat the command that made it to finish"
+        )
+    if records.empty:
+        raise RequestError(f"{source} has no rows: there is nothing to compare")
+    for column in (*COUNTS, "epsilon"):
+        bad = pd.to_numeric(records[column], errors="coerce").isna()
+        if bad.any():
+            row = int(bad.to_numpy().argmax())
+            raise RequestError(
+                f"{source}, row {row + 1}: {column} is {records[column].iloc[row]!r} and must be a number"
+            )
+    (keys,) = keys_of([results])
+    seen: dict[tuple[object, ...], int] = {}
+    for row, key in enumerate(keys):
+        if key in seen:
+            raise RequestError(
+                f"{source}: rows {seen[key] + 1} and {row + 1} are of the same model and attack "
+                f"({records['model'].iloc[row]}): keep one of them"
+            )
+        seen[key] = row
+    for row, bits in results.survivors.items():
+        if set(bits) - {"0", "1"} or (bits and bits.count("1") != records["robust_correct"].iloc[row]):
+            raise RequestError(f"{source}, row {row + 1}: {SURVIVORS} and robust_correct disagree: restore the file")
