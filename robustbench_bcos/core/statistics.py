@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 
 class Interval(NamedTuple):
@@ -67,6 +67,19 @@ def fisher_worse(correct: int, total: int, correct_before: int, total_before: in
     """One-sided p of Fisher's exact test that a proportion has fallen, for counts that cannot be paired."""
     table = [[correct, total - correct], [correct_before, total_before - correct_before]]
     return float(stats.fisher_exact(table, alternative="less").pvalue)
+
+
+def fisher(correct: int, total: int, other: int, other_total: int) -> float:
+    """Two-sided p of Fisher's exact test that two proportions are equal, for counts that cannot be paired."""
+    return float(stats.fisher_exact([[correct, total - correct], [other, other_total - other]]).pvalue)
+
+
+def newcombe(correct: int, total: int, other: int, other_total: int, confidence: float = 0.95) -> Interval:
+    """Interval of correct / total - other / other_total from both Wilson intervals (Newcombe, 1998, Stat. Med. 17)."""
+    low, high = confint_proportions_2indep(
+        correct, total, other, other_total, method="newcomb", alpha=1 - confidence, compare="diff"
+    )
+    return Interval(float(low), float(high))
 
 
 def paired_bootstrap(

@@ -1,10 +1,9 @@
 """Rows of results wherever they come from: a run folder, or a CSV that one has written."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -71,25 +70,23 @@ def read_results(path: Path) -> Results:
 
 def keys_of(results: Sequence[Results]) -> list[list[tuple[object, ...]]]:
     """A key for each row of each, equal where rows are of the same model and attack, however epsilon was written."""
-    columns = [found.records[name].dropna() for found in results for name in ("epsilon", "step_size")]
-    everything = sorted(float(value) for column in columns for value in column)
+    everything = pd.concat([found.records[list(KEY)] for found in results], ignore_index=True)
+    for column in ("epsilon", "step_size"):
+        everything[column] = same_numbers(everything[column])
+    keys = iter(everything.astype(object).where(everything.notna(), "").itertuples(index=False, name=None))
+    return [[next(keys) for _ in range(len(found.records))] for found in results]
+
+
+def same_numbers(values: pd.Series) -> pd.Series:
+    """The values, those that are the same number written twice replaced by the smallest of them."""
+    numbers = pd.to_numeric(values)
     canonical: dict[float, float] = {}
     last = math.nan
-    for value in everything:
-        if not abs(value - last) <= SAME_EPSILON * abs(value):
+    for value in sorted(numbers.dropna().unique()):
+        if not value - last <= SAME_EPSILON * abs(value):
             last = value
         canonical[value] = last
-    return [[_key(row, canonical) for row in found.records.to_dict("records")] for found in results]
-
-
-def _key(row: Mapping[Hashable, Any], canonical: dict[float, float]) -> tuple[object, ...]:
-    def part(name: str) -> object:
-        value = row[name]
-        if pd.isna(value):
-            return ""
-        return canonical[float(value)] if name in ("epsilon", "step_size") else value
-
-    return tuple(part(name) for name in KEY)
+    return numbers.map(canonical)
 
 
 def _from_run(folder: Path) -> Results:

@@ -27,14 +27,26 @@ def make_model(
     data_dir: Path | None = None,
     device: str = "cpu",
     compiled: bool = False,
+    fold: tuple[int, int] | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Card:
     """Train, measure on the test split, and write ``NAME.safetensors``, ``NAME.toml`` and ``NAME.log.csv``.
+
+    Args:
+        recipe: what to train and how.
+        folder: where to write.
+        dataset: its images.
+        data_dir: where they are.
+        device: where to train.
+        compiled: use ``torch.compile``.
+        fold: (i, n) leaves out the i-th of n equal parts of the training images, balanced over classes.
+        on_epoch: called after every epoch.
 
     Raises:
         RequestError: the recipe does not fit the data, or the folder is not writable.
     """
     images = Slice.of(open_dataset(dataset, "train", data_dir=data_dir))
+    images = images if fold is None else without_fold(images, *fold)
     test = Slice.of(open_dataset(dataset, "test", data_dir=data_dir))
     check_fit(recipe, images)
     check_fit(recipe, test)
@@ -55,6 +67,18 @@ def make_model(
     (folder / f"{recipe.name}.toml").write_text(tomli_w.dumps(content), encoding="utf-8")
     checkpoint.unlink()
     return card
+
+
+def without_fold(images: Slice, fold: int, folds: int) -> Slice:
+    """All images but every ``folds``-th, counted within each class."""
+    seen = [0] * len(images.class_names)
+    kept = []
+    for index in images.indices:
+        label = images.dataset.labels[index]
+        if seen[label] % folds != fold:
+            kept.append(index)
+        seen[label] += 1
+    return Slice(images.dataset, tuple(kept))
 
 
 def clean_accuracy(classifier: ImageClassifier, images: Slice, device: str) -> CleanAccuracy:

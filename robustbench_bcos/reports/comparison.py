@@ -1,0 +1,257 @@
+"""Models, or runs, side by side: aligned rows, differences with their uncertainty, and what else differs."""
+
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.registry import unknown
+from robustbench_bcos.core.statistics import (
+    fisher,
+    holm,
+    mcnemar,
+    newcombe,
+    paired_bootstrap,
+    summarise,
+    welch,
+    wilson,
+)
+from robustbench_bcos.reports.results import Results, same_numbers
+
+GROUPS = {"architecture": "architecture", "family": "family", "training": "training", "B": "b", "norm": "norm"}
+"""What ``--by`` takes, and the column it means."""
+
+SEED = 0
+"""Of the bootstrap: the same comparison gives the same interval."""
+
+THREAT = ("attack", "norm", "epsilon", "steps", "restarts")
+"""What rows must share to be put side by side."""
+
+VARIANT = ("loss", "space", "count", "start", "step_size", "seed")
+"""What one model may have several rows of, for the same threat; part of a contender's name only then."""
+
+NAMED = ("dataset", "slice", "images", "space", "count", "start", "step_size", "loss", "training", "architecture")
+"""What is listed where it differs between rows that are put side by side."""
+
+INCOMPARABLE = ("dataset", "slice", "images", "space", "count")
+"""Where these differ, a difference says nothing about the models."""
+
+REPEATED = re.compile(r"-(?:seed|fold)\d+$")
+"""How a model that was trained with one of several seeds, or without one of several folds, is called."""
+
+
+class Comparison(NamedTuple):
+    """A table, and what must be known to read it."""
+
+    table: pd.DataFrame
+    notes: list[str]
+
+
+def compare(
+    results: Sequence[Results], *, by: str | None = None, reference: str | None = None, where: str | None = None
+) -> Comparison:
+    """Put every model of every run side by side, threat by threat.
+
+    Differences are to the reference. Where both know which images withstood, and the images are the same, p is the
+    exact McNemar test's and the interval a paired bootstrap's; otherwise Fisher's and Newcombe's, on counts. P values
+    are corrected by Holm over all rows of the table.
+
+    Args:
+        results: runs and CSVs.
+        by: ``architecture``, ``family``, ``training``, ``B`` or ``norm``: group rows by it.
+        reference: the contender differences are to; by default the first.
+        where: an expression over the columns of ``results.csv`` that rows must fulfil, as pandas reads it.
+
+    Raises:
+        RequestError: no such group, reference or column, or nothing is left to compare.
+    """
+    rows = contenders(results, where)
+    first = _reference(rows, reference)
+    table = _against(rows, results, first)
+    if by is not None:
+        if by not in GROUPS:
+            raise unknown("group", by, GROUPS)
+        # A row's group is shown before everything else, and rows of one group stay together.
+        table.insert(0, by, rows[GROUPS[by]].to_numpy())
+        table = table.sort_values([by, "threat"], kind="stable")
+    told = f"Differences are to {first}; p of exact tests, corrected by Holm over {int(table['p'].notna().sum())} rows."
+    return Comparison(table, [told, *differences(rows)])
+
+
+def compare_trainings(
+    results: Sequence[Results], *, reference: str | None = None, where: str | None = None
+) -> Comparison:
+    """Compare recipes that were trained several times: mean, deviation, t interval, and Welch's t-test.
+
+    Raises:
+        RequestError: no model was trained more than once.
+    """
+    rows = trainings(results, where)
+    if rows.groupby(["threat", "recipe"]).size().max() < 2:
+        raise RequestError(
+            "no model was trained more than once (names end in -seed0, -seed1, ...): train a recipe with --seeds 0..4"
+        )
+    first = _known(reference, list(rows["recipe"].unique()), "recipe")
+    lines = []
+    for (threat, recipe), found in rows.groupby(["threat", "recipe"], sort=False):
+        values = found["accuracy"].tolist()
+        others = rows[(rows["threat"] == threat) & (rows["recipe"] == first)]["accuracy"].tolist()
+        summary = summarise(values)
+        is_reference = recipe == first or not others
+        lines.append(
+            {
+                "threat": threat,
+                "recipe": recipe,
+                "trainings": summary.trainings,
+                "mean": summary.mean,
+                "deviation": summary.deviation,
+                "low": summary.interval.low,
+                "high": summary.interval.high,
+                "difference": None if is_reference else summary.mean - summarise(others).mean,
+                "p": None if is_reference else welch(values, others),
+            }
+        )
+    table = pd.DataFrame(lines)
+    table["p"] = _corrected(table["p"])
+    return Comparison(table, [f"Differences are to {first}; p by Welch's t-test over trainings, corrected by Holm."])
+
+
+def trainings(results: Sequence[Results], where: str | None = None) -> pd.DataFrame:
+    """A row for each training and threat: ``threat``, ``recipe``, ``accuracy``."""
+    rows = contenders(results, where)
+    recipes = [REPEATED.sub("", str(model)) for model in rows["model"]]
+    return rows.assign(recipe=recipes, accuracy=rows["worst_correct"] / rows["images"])
+
+
+def contenders(results: Sequence[Results], where: str | None = None) -> pd.DataFrame:
+    """All rows, each with the name of who is compared (``contender``) and under what (``threat``).
+
+    Raises:
+        RequestError: the expression cannot be read, or no row fulfils it.
+    """
+    parts = []
+    for place, found in enumerate(results):
+        parts.append(found.records.assign(source=place, row=range(len(found.records))))
+    rows = pd.concat(parts, ignore_index=True)
+    rows["epsilon"] = same_numbers(rows["epsilon"])
+    rows = _filtered(rows, where)
+    several = rows.groupby("model")["source"].nunique() > 1
+    varying = [column for column in VARIANT if rows.groupby(["source", "model", *THREAT])[column].nunique().gt(1).any()]
+    names = []
+    for row in rows.to_dict("records"):
+        parts_of_name = [str(row["model"]), *(f"{column} {row[column]}" for column in varying)]
+        parts_of_name += [f"({results[row['source']].source})"] if several[row["model"]] else []
+        names.append(" ".join(parts_of_name))
+    # One epsilon may have been written in two ways; it is shown in the first.
+    written = {row["epsilon"]: row["eps"] for row in reversed(rows.to_dict("records"))}
+    threats = [_threat(row, written) for row in rows.to_dict("records")]
+    return rows.assign(contender=names, threat=threats)
+
+
+def differences(rows: pd.DataFrame) -> list[str]:
+    """What else differs between rows that were put side by side, a sentence for each column."""
+    notes = []
+    for column in NAMED:
+        per_threat = rows.groupby("threat")[column].nunique()
+        if (per_threat > 1).any():
+            values: dict[str, list[str]] = {}
+            apart = column in INCOMPARABLE
+            for row in rows.to_dict("records"):
+                values.setdefault(str(row[column]), []).append(str(row["contender" if apart else "model"]))
+            told = "; ".join(f"{value}: {', '.join(dict.fromkeys(names))}" for value, names in values.items())
+            prefix = "Not comparable: " if apart else ""
+            notes.append(f"{prefix}{column} differs ({told}).")
+    return notes
+
+
+def _against(rows: pd.DataFrame, results: Sequence[Results], first: str) -> pd.DataFrame:
+    lines = []
+    references = {row["threat"]: row for row in rows[rows["contender"] == first].to_dict("records")}
+    for row in rows.to_dict("records"):
+        interval = wilson(int(row["worst_correct"]), int(row["images"]))
+        line = {
+            "threat": row["threat"],
+            "model": row["contender"],
+            "correct": int(row["worst_correct"]),
+            "images": int(row["images"]),
+            "accuracy": row["worst_correct"] / row["images"],
+            "ci_low": interval.low,
+            "ci_high": interval.high,
+        }
+        reference = references.get(row["threat"])
+        comparable = reference is not None and reference["contender"] != row["contender"]
+        lines.append(line | (_difference(row, reference, results) if comparable and reference else _NO_DIFFERENCE))
+    table = pd.DataFrame(lines)
+    table["p"] = _corrected(table["p"])
+    return table
+
+
+_NO_DIFFERENCE = {"difference": None, "low": None, "high": None, "p": None, "test": ""}
+
+
+def _difference(
+    row: Mapping[Hashable, Any], reference: Mapping[Hashable, Any], results: Sequence[Results]
+) -> dict[str, Any]:
+    if any(row[column] != reference[column] for column in INCOMPARABLE):
+        return _NO_DIFFERENCE | {"test": "not comparable"}
+    change = (row["worst_correct"] - reference["worst_correct"]) / row["images"]
+    pair = [_survivors(one, results) for one in (reference, row)]
+    if all(pair):
+        old, new = ([int(bit) for bit in bits] for bits in pair)
+        moves = list(zip(old, new, strict=True))
+        bounds = paired_bootstrap(old, new, seed=SEED)
+        p, test = mcnemar(moves.count((1, 0)), moves.count((0, 1))), "McNemar"
+    else:
+        counts = [int(one[column]) for one in (row, reference) for column in ("worst_correct", "images")]
+        bounds, p, test = newcombe(*counts), fisher(*counts), "Fisher"
+    return {"difference": change, "low": bounds.low, "high": bounds.high, "p": p, "test": test}
+
+
+def _survivors(row: Mapping[Hashable, Any], results: Sequence[Results]) -> str:
+    """Which images withstood, where that is what the worst case counts."""
+    if row["worst_correct"] != row["robust_correct"]:
+        return ""
+    survivors: str = results[row["source"]].survivors.get(row["row"], "")
+    return survivors
+
+
+def _corrected(ps: pd.Series) -> pd.Series:
+    """Holm's correction of those that are there."""
+    known = ps.dropna()
+    return pd.Series(holm(known.astype(float).tolist()), index=known.index, dtype=float).reindex(ps.index)
+
+
+def _reference(rows: pd.DataFrame, asked: str | None) -> str:
+    return _known(asked, list(rows["contender"].unique()), "reference")
+
+
+def _known(asked: str | None, names: list[str], kind: str) -> str:
+    if asked is None:
+        return names[0]
+    if asked not in names:
+        raise unknown(kind, asked, names)
+    return asked
+
+
+def _filtered(rows: pd.DataFrame, where: str | None) -> pd.DataFrame:
+    if where is None:
+        return rows
+    try:
+        kept = rows.query(where)
+    except Exception as error:  # pandas raises nearly anything over an expression.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RequestError(
+            f"--filter {where!r} cannot be read ({reason}): write norm == 'l2' and epsilon > 0.1, say"
+        ) from None
+    if not isinstance(kept, pd.DataFrame) or kept.empty:
+        raise RequestError(f"--filter {where!r} leaves no rows: leave it out to see all")
+    return kept
+
+
+def _threat(row: Mapping[Hashable, Any], written: Mapping[Any, str]) -> str:
+    parts = [row["attack"], row["norm"], written[row["epsilon"]]]
+    parts += [f"{row['steps']} steps"] if row["steps"] else []
+    parts += [f"{row['restarts']} restarts"] if row["restarts"] != 1 else []
+    return " ".join(map(str, parts))
