@@ -77,6 +77,8 @@ class Record:
     """The share whose prediction random noise of the same size changed."""
     explanation_changed_other: float | None
     """The share for which another image of the class is predicted to be of another one."""
+    encoding: str
+    """The first thing the model does to an image; empty where that is not known."""
 
 
 SHIFT_COLUMNS = tuple(
@@ -198,6 +200,7 @@ def _record(store: Store, cell: Cell, identity: dict[str, Any]) -> dict[str, Any
         explanation_changed_attack=shift_means.pop("explanation_changed_attack"),
         explanation_changed_noise=shift_means.pop("explanation_changed_noise"),
         explanation_changed_other=shift_means.pop("explanation_changed_other"),
+        encoding=model.encoding,
     )
     return asdict(record) | shift_means
 

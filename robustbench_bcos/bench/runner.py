@@ -20,6 +20,7 @@ from robustbench_bcos.core.types import Flags
 from robustbench_bcos.data.slices import Batch
 from robustbench_bcos.explanations.explanation import method_for
 from robustbench_bcos.model_zoo.bcos_layers import b_of
+from robustbench_bcos.model_zoo.classifier import encoding_of
 from robustbench_bcos.model_zoo.models import Model
 
 
@@ -111,4 +112,5 @@ def _row(plan: Plan, model: Model) -> ModelRow:
         model.weights_sha256,
         b_of(model.classifier),
         explanation,
+        encoding_of(model.classifier),
     )

@@ -16,7 +16,7 @@ from robustbench_bcos.bench.pictures import Picture
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.explanations.differences import MEASURES
 
-LAYOUT = 2
+LAYOUT = 3
 """Version of the tables, recorded in the file: another version's would be read wrongly."""
 
 # The version first: whoever is killed between two statements leaves what the next session completes.
@@ -24,7 +24,7 @@ SCHEMA = f"""
 PRAGMA user_version = {LAYOUT};
 CREATE TABLE IF NOT EXISTS models (
     name TEXT PRIMARY KEY, family TEXT, architecture TEXT, parameters INTEGER, training TEXT, loss TEXT,
-    weights_sha256 TEXT, b REAL, explanation TEXT
+    weights_sha256 TEXT, b REAL, explanation TEXT, encoding TEXT
 );
 CREATE TABLE IF NOT EXISTS clean (
     model TEXT, image INTEGER, label INTEGER, prediction INTEGER, PRIMARY KEY (model, image)
@@ -106,6 +106,8 @@ class ModelRow(NamedTuple):
     """Exponent of its B-cos layers; ``None`` for conventional networks."""
     explanation: str
     """How it is explained; empty where nothing is."""
+    encoding: str = ""
+    """The first thing it does to an image, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,13 @@ def build_classifier(spec: ModelSpec) -> ImageClassifier:
     return ImageClassifier(encoding, network)
 
 
+def encoding_of(model: nn.Module) -> str:
+    """The name of a model's encoding; empty for one that keeps its own to itself."""
+    if not isinstance(model, ImageClassifier):
+        return ""
+    return next((name for name in ENCODINGS if ENCODINGS[name] is type(model.encoding)), "")
+
+
 def freeze(model: M) -> M:
     """Put a model into evaluation mode for good: no dropout, running statistics, no gradients for parameters."""
     return model.eval().requires_grad_(False)

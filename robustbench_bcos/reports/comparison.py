@@ -32,7 +32,19 @@ THREAT = ("attack", "norm", "epsilon", "steps", "restarts")
 VARIANT = ("loss", "space", "count", "start", "step_size", "seed")
 """What one model may have several rows of, for the same threat; part of a contender's name only then."""
 
-NAMED = ("dataset", "slice", "images", "space", "count", "start", "step_size", "loss", "training", "architecture")
+NAMED = (
+    "dataset",
+    "slice",
+    "images",
+    "space",
+    "count",
+    "start",
+    "step_size",
+    "loss",
+    "training",
+    "architecture",
+    "encoding",
+)
 """What is listed where it differs between rows that are put side by side."""
 
 INCOMPARABLE = ("dataset", "slice", "images", "space", "count")

@@ -58,6 +58,7 @@ def record(model: str, robust: int, *, clean: int = 190, **changes: Any) -> dict
         "explanation_changed_attack": None,
         "explanation_changed_noise": None,
         "explanation_changed_other": None,
+        "encoding": "none",
         **dict.fromkeys(SHIFT_COLUMNS),
     }
     assert tuple(row) == COLUMNS
