@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from robustbench_bcos.attacks import balls as balls
     from robustbench_bcos.attacks import losses as losses
+    from robustbench_bcos.attacks.apgd import APGD as APGD
     from robustbench_bcos.attacks.noise import Noise as Noise
     from robustbench_bcos.attacks.pgd import PGD as PGD
     from robustbench_bcos.bench.evaluation import evaluate as evaluate
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from robustbench_bcos.model_zoo.models import load_model as load_model
 
 _HOMES = {
+    "APGD": "attacks.apgd",
     "Noise": "attacks.noise",
     "PGD": "attacks.pgd",
     "RequestError": "core.errors",

@@ -21,7 +21,7 @@ class Cell:
     radius: Radius
     steps: int
     step_size: Radius | None
-    """``None`` is 2.5 * epsilon / steps."""
+    """``None`` is 2.5 * epsilon / steps, or for APGD whatever it finds."""
     loss: str
     """``auto`` until the model is known."""
     restarts: int
@@ -72,17 +72,17 @@ def make_cells(grid: Grid, models: Sequence[str]) -> list[Cell]:
     for model, attack, (norm, radius), steps, loss, restarts in itertools.product(
         models, grid.attack, threats, grid.steps, grid.loss, grid.restarts
     ):
-        noise = attack == "noise"
+        noise, adaptive = attack == "noise", attack == "apgd"
         cell = Cell(
             model=model,
             attack=attack,
             norm=norm,
             radius=radius,
             steps=0 if noise else steps,
-            step_size=None if noise else step_size,
+            step_size=None if noise or adaptive else step_size,
             loss="" if noise else loss,
             restarts=restarts,
-            start="random" if noise else grid.start,
+            start="random" if noise or adaptive else grid.start,
             count="any" if noise else grid.count,
             space=grid.space,
         )

@@ -20,7 +20,7 @@ EXPLAINED = 50
 """Images whose explanations are compared where nothing else is asked for."""
 
 LOSS_NAMES = ("auto", "bce", "ce", "margin", "dlr")
-ATTACK_NAMES = ("pgd", "noise")
+ATTACK_NAMES = ("pgd", "apgd", "noise")
 EXPLANATION_NAMES = (
     "auto",
     "dynamic_weights",

@@ -206,6 +206,6 @@ def _record(store: Store, cell: Cell, identity: dict[str, Any]) -> dict[str, Any
 
 
 def _step_size(cell: Cell) -> float | None:
-    if cell.steps == 0:
+    if cell.steps == 0 or cell.attack == "apgd":
         return None
     return RELATIVE_STEP * cell.radius.value / cell.steps if cell.step_size is None else cell.step_size.value

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from robustbench_bcos.attacks.apgd import APGD
 from robustbench_bcos.attacks.attack import Attack
 from robustbench_bcos.attacks.balls import BALLS, AbstractBall
 from robustbench_bcos.attacks.pgd import PGD
@@ -89,7 +90,7 @@ def attacked_in_full(
 ) -> Attacked:
     """The attacked images that are explained, measured by the judge."""
     ball, epsilon = BALLS[cell.norm], cell.radius.value
-    full = replace(attack, count=COUNT) if isinstance(attack, PGD) else attack
+    full = replace(attack, count=COUNT) if isinstance(attack, PGD | APGD) else attack
     candidates = full(classifier, images, labels, ball, epsilon, generator).candidates
     verdicts = judge(classifier, images, candidates, ball, epsilon, cell=cell.key, indices=generator.indices)
     return Attacked(candidates, verdicts.sizes)

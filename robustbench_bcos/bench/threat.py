@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from robustbench_bcos.attacks.apgd import APGD
 from robustbench_bcos.attacks.attack import Attack
 from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.attacks.noise import Noise
@@ -31,6 +32,8 @@ def build_attack(cell: Cell, loss: str) -> Attack:
     """The attack of a cell, with the loss that ``auto`` turned out to be."""
     if cell.attack == "noise":
         return Noise(restarts=cell.restarts)
+    if cell.attack == "apgd":
+        return APGD(steps=cell.steps, loss=LOSSES[loss], restarts=cell.restarts, count=cell.count)
     return PGD(
         steps=cell.steps,
         step_size=None if cell.step_size is None else cell.step_size.value,

@@ -45,7 +45,9 @@ def run(
         str | None,
         typer.Option(help="Which iterate counts: any that is misclassified, last, best-loss.", rich_help_panel=ATTACK),
     ] = None,
-    attack: Annotated[Listed, typer.Option(help=f"pgd or noise. {LIST}", rich_help_panel=ATTACK)] = None,
+    attack: Annotated[
+        Listed, typer.Option(help=f"pgd, apgd (finds its own step size), noise. {LIST}", rich_help_panel=ATTACK)
+    ] = None,
     space: Annotated[
         str | None,
         typer.Option(
