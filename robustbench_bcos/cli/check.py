@@ -104,5 +104,7 @@ def _tell_github(report: "GateReport") -> None:
         typer.echo(line, err=True)
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
-        with Path(summary).open("a", encoding="utf-8") as file:
+        from robustbench_bcos.bench.folder import disk_explained
+
+        with disk_explained(Path(summary)), Path(summary).open("a", encoding="utf-8") as file:
             file.write(as_markdown(report))

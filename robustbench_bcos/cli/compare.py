@@ -45,6 +45,9 @@ def compare(
     from robustbench_bcos.reports.results import read_results
 
     write = None if style is None else FORMATS[style]
+    places = [run.resolve() for run in runs]
+    if twice := [run for run, place in zip(runs, places, strict=True) if places.count(place) > 1]:
+        raise RequestError(f"{twice[0]} is given twice: give each run once")
     found = [read_results(run) for run in runs]
     if across_seeds:
         comparison = compare_trainings(found, reference=reference, where=where)

@@ -58,8 +58,9 @@ def train(
     chosen = chosen.model_copy(update={key: value for key, value in overrides.items() if value is not None})
     trainings = list(_trainings(chosen, None if seeds is None else parse_seeds(seeds), folds))
     for training in trainings:
-        if len(trainings) > 1 and (out / f"{training.recipe.name}.toml").is_file():
-            results.print(f"{training.recipe.name}: trained already, in {out}", markup=False)
+        card = out / f"{training.recipe.name}.toml"
+        if (seeds is not None or folds is not None) and card.is_file():
+            results.print(f"{training.recipe.name}: trained already; remove {card} to train it again", markup=False)
         else:
             _train_one(training, out, dataset, data_dir, device, compiled)
 

@@ -9,6 +9,9 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
+DRAWN_TOGETHER = 1_000_000
+"""Images of all bootstrap draws that are in memory at once."""
+
 
 class Interval(NamedTuple):
     """Bounds of a fraction, or of a mean."""
@@ -101,6 +104,8 @@ def paired_bootstrap(
         n_resamples=draws,
         confidence_level=confidence,
         method="percentile",
+        # All draws at once would take 16 bytes for each image of each.
+        batch=max(1, DRAWN_TOGETHER // len(differences)),
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return Interval(float(found.low), float(found.high))
@@ -118,7 +123,9 @@ def welch(first: Sequence[float], second: Sequence[float]) -> float:
     if np.ptp(first) == 0 and np.ptp(second) == 0:
         # Nothing varies: the statistic is 0/0 or infinite, and scipy warns of both.
         return 1.0 if first[0] == second[0] else 0.0
-    return float(stats.ttest_ind(first, second, equal_var=False).pvalue)
+    # From its moments: given values, scipy warns where one of the two does not vary.
+    moments = [(np.mean(values), np.std(values, ddof=1), len(values)) for values in (first, second)]
+    return float(stats.ttest_ind_from_stats(*moments[0], *moments[1], equal_var=False).pvalue)
 
 
 def summarise(values: Sequence[float], confidence: float = 0.95) -> Summary:

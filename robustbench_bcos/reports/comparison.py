@@ -5,6 +5,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
+from pandas.api.types import is_bool_dtype
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import unknown
@@ -29,7 +30,7 @@ SEED = 0
 THREAT = ("attack", "norm", "epsilon", "steps", "restarts")
 """What rows must share to be put side by side."""
 
-VARIANT = ("loss", "space", "count", "start", "step_size", "seed")
+VARIANT = ("dataset", "loss", "space", "count", "start", "step_size", "seed")
 """What one model may have several rows of, for the same threat; part of a contender's name only then."""
 
 NAMED = (
@@ -109,9 +110,11 @@ def compare_trainings(
     lines = []
     for (threat, recipe), found in rows.groupby(["threat", "recipe"], sort=False):
         values = found["accuracy"].tolist()
-        others = rows[(rows["threat"] == threat) & (rows["recipe"] == first)]["accuracy"].tolist()
+        reference_rows = rows[(rows["threat"] == threat) & (rows["recipe"] == first)]
+        others = reference_rows["accuracy"].tolist()
         summary = summarise(values)
-        is_reference = recipe == first or not others
+        apart = (pd.concat([found, reference_rows])[list(INCOMPARABLE)].nunique() > 1).any()
+        is_reference = recipe == first or not others or apart
         lines.append(
             {
                 "threat": threat,
@@ -127,13 +130,20 @@ def compare_trainings(
         )
     table = pd.DataFrame(lines)
     table["p"] = _corrected(table["p"])
-    return Comparison(table, [f"Differences are to {first}; p by Welch's t-test over trainings, corrected by Holm."])
+    told = f"Differences are to {first}; p by Welch's t-test over trainings, corrected by Holm."
+    return Comparison(table, [told, *differences(rows)])
 
 
 def trainings(results: Sequence[Results], where: str | None = None) -> pd.DataFrame:
-    """A row for each training and threat: ``threat``, ``recipe``, ``accuracy``."""
+    """A row for each training and threat: ``threat``, ``recipe``, ``accuracy``.
+
+    What tells rows of one model apart is part of a recipe's name: two losses are not two trainings.
+    """
     rows = contenders(results, where)
-    recipes = [REPEATED.sub("", str(model)) for model in rows["model"]]
+    recipes = [
+        REPEATED.sub("", model) + contender.removeprefix(model)
+        for model, contender in zip(rows["model"], rows["contender"], strict=True)
+    ]
     return rows.assign(recipe=recipes, accuracy=rows["worst_correct"] / rows["images"])
 
 
@@ -147,13 +157,14 @@ def contenders(results: Sequence[Results], where: str | None = None) -> pd.DataF
     for place, found in enumerate(results):
         parts.append(found.records.assign(source=place, row=range(len(found.records))))
     rows = pd.concat(parts, ignore_index=True)
-    rows["epsilon"] = same_numbers(rows["epsilon"])
+    for column in ("epsilon", "step_size"):
+        rows[column] = same_numbers(rows[column])
     rows = _filtered(rows, where)
     several = rows.groupby("model")["source"].nunique() > 1
     varying = [column for column in VARIANT if rows.groupby(["source", "model", *THREAT])[column].nunique().gt(1).any()]
     names = []
     for row in rows.to_dict("records"):
-        parts_of_name = [str(row["model"]), *(f"{column} {row[column]}" for column in varying)]
+        parts_of_name = [str(row["model"]), *(f"{column} {row[column]}" for column in varying if row[column] != "")]
         parts_of_name += [f"({results[row['source']].source})"] if several[row["model"]] else []
         names.append(" ".join(parts_of_name))
     # One epsilon may have been written in two ways; it is shown in the first.
@@ -165,13 +176,16 @@ def contenders(results: Sequence[Results], where: str | None = None) -> pd.DataF
 def differences(rows: pd.DataFrame) -> list[str]:
     """What else differs between rows that were put side by side, a sentence for each column."""
     notes = []
+    sources_share_models = rows.groupby("model")["source"].nunique().gt(1).any()
     for column in NAMED:
         per_threat = rows.groupby("threat")[column].nunique()
         if (per_threat > 1).any():
             values: dict[str, list[str]] = {}
             apart = column in INCOMPARABLE
-            for row in rows.to_dict("records"):
-                values.setdefault(str(row[column]), []).append(str(row["contender" if apart else "model"]))
+            name = "contender" if apart or sources_share_models else "model"
+            there = rows["threat"].isin(per_threat.index[per_threat > 1]) & rows[column].notna()
+            for row in rows[there].to_dict("records"):
+                values.setdefault(str(row[column]), []).append(str(row[name]))
             told = "; ".join(f"{value}: {', '.join(dict.fromkeys(names))}" for value, names in values.items())
             prefix = "Not comparable: " if apart else ""
             notes.append(f"{prefix}{column} differs ({told}).")
@@ -211,7 +225,7 @@ def _difference(
     change = (row["worst_correct"] - reference["worst_correct"]) / row["images"]
     pair = [_survivors(one, results) for one in (reference, row)]
     if all(pair):
-        old, new = ([int(bit) for bit in bits] for bits in pair)
+        old, new = ([float(bit) for bit in bits] for bits in pair)
         moves = list(zip(old, new, strict=True))
         bounds = paired_bootstrap(old, new, seed=SEED)
         p, test = mcnemar(moves.count((1, 0)), moves.count((0, 1))), "McNemar"
@@ -251,15 +265,17 @@ def _filtered(rows: pd.DataFrame, where: str | None) -> pd.DataFrame:
     if where is None:
         return rows
     try:
-        kept = rows.query(where)
+        fulfilled = rows.eval(where)
     except Exception as error:  # pandas raises nearly anything over an expression.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RequestError(
             f"--filter {where!r} cannot be read ({reason}): write norm == 'l2' and epsilon > 0.1, say"
         ) from None
-    if not isinstance(kept, pd.DataFrame) or kept.empty:
+    if not isinstance(fulfilled, pd.Series) or not is_bool_dtype(fulfilled):
+        raise RequestError(f"--filter {where!r} is not a condition: write norm == 'l2' and epsilon > 0.1, say")
+    if not fulfilled.any():
         raise RequestError(f"--filter {where!r} leaves no rows: leave it out to see all")
-    return kept
+    return rows[fulfilled]
 
 
 def _threat(row: Mapping[Hashable, Any], written: Mapping[Any, str]) -> str:

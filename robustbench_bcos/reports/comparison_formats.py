@@ -1,5 +1,6 @@
 """A comparison as text for papers, pages and programs."""
 
+import re
 from collections.abc import Callable
 
 import pandas as pd
@@ -32,13 +33,9 @@ def as_csv(comparison: Comparison) -> str:
 @FORMATS.registered("markdown")
 def as_markdown(comparison: Comparison) -> str:
     """A pipe table over its notes."""
-    shown = _escaped(readable(comparison.table), {"|": "\\|", "<": "&lt;", "\n": " "})
-    return (
-        "\n".join(
-            [shown.to_markdown(index=False, disable_numparse=True), "", *(f"- {note}" for note in comparison.notes)]
-        )
-        + "\n"
-    )
+    shown = readable(comparison.table).map(_plain)
+    notes = [f"- {_plain(note)}" for note in comparison.notes]
+    return "\n".join([shown.to_markdown(index=False, disable_numparse=True), "", *notes]) + "\n"
 
 
 @FORMATS.registered("latex")
@@ -46,7 +43,7 @@ def as_latex(comparison: Comparison) -> str:
     """A tabular with booktabs' rules; notes are comments above it."""
     styled = readable(comparison.table).style.hide(axis="index").format(escape="latex")
     styled = styled.format_index(escape="latex", axis="columns")
-    comments = [f"% {note}".replace("\n", " ") for note in comparison.notes]
+    comments = [f"% {' '.join(note.splitlines())}" for note in comparison.notes]
     return "\n".join([*comments, styled.to_latex(hrules=True)])
 
 
@@ -90,7 +87,7 @@ def _interval(low: float | None, high: float | None, sign: str) -> str:
     return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
 
 
-def _escaped(shown: pd.DataFrame, replaced: dict[str, str]) -> pd.DataFrame:
-    for before, after in replaced.items():
-        shown = shown.apply(lambda column, b=before, a=after: column.str.replace(b, a, regex=False))
-    return shown
+def _plain(text: str) -> str:
+    """Markdown that shows the text: on one line, in one cell, without tags."""
+    escaped = re.sub(r"[\\`*|]", r"\\\g<0>", " ".join(text.splitlines()))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;")

@@ -75,7 +75,7 @@ class Moved:
     images: int | None
     """Images the counts are out of; ``None`` for measures."""
     p: float | None
-    """One-sided p that images were lost, corrected by Holm; only where ``alpha`` was asked for."""
+    """P that images were lost (with ``both_ways``, moved), corrected by Holm; only where ``alpha`` was asked for."""
     note: str = ""
 
     @property
@@ -133,6 +133,8 @@ def check(
     _check_columns(columns, results, baseline)
     now, before = keys_of([results, baseline])
     _check_same_images(results, baseline, now, before)
+    if not set(columns) <= set(ACCURACIES):
+        _check_same_explanations(results, baseline, now, before)
     if not set(now) & set(before):
         raise RequestError(
             f"{results.source} and {baseline.source} have no row in common: repeat the run with the baseline's models "
@@ -141,13 +143,15 @@ def check(
     rows: list[Moved] = []
     for column in columns:
         pairs = [(before.index(key), now.index(key)) for key in before if key in now]
-        ps = _tests(results, baseline, pairs, column) if alpha is not None and column in ACCURACIES else None
+        ps = None
+        if alpha is not None and column in ACCURACIES:
+            ps = holm([_test(results, baseline, pair, column, both_ways) for pair in pairs])
         for place, pair in enumerate(pairs):
             p = None if ps is None else ps[place]
             rows.append(_moved(results, baseline, pair, column, tolerances, p, alpha, both_ways))
         rows += [_alone(baseline, row, column, "missing") for row, key in enumerate(before) if key not in now]
         rows += [_alone(results, row, column, "extra") for row, key in enumerate(now) if key not in before]
-    rows.sort(key=lambda row: (not row.failed, row.change is None, row.change or 0.0))
+    rows.sort(key=lambda row: (not row.failed, -_distance(row)))
     return GateReport(tuple(rows), _notes(results, baseline, now, before))
 
 
@@ -183,11 +187,24 @@ def _check_same_images(
                 )
 
 
-def _tests(results: Results, baseline: Results, pairs: Sequence[tuple[int, int]], column: str) -> list[float]:
-    return holm([_test(results, baseline, pair, column) for pair in pairs])
+def _check_same_explanations(
+    results: Results, baseline: Results, now: Sequence[tuple[object, ...]], before: Sequence[tuple[object, ...]]
+) -> None:
+    for row, key in enumerate(now):
+        if key in before:
+            here, there = (
+                results.records["explanation"].iloc[row],
+                baseline.records["explanation"].iloc[before.index(key)],
+            )
+            if not (pd.isna(here) or pd.isna(there)) and here != there:
+                raise RequestError(
+                    f"{results.source} and {baseline.source} were explained by other methods (explanation {here} and "
+                    f"{there}, {_name(results, row)}): repeat the run with the baseline's --explanation"
+                )
 
 
-def _test(results: Results, baseline: Results, pair: tuple[int, int], column: str) -> float:
+def _test(results: Results, baseline: Results, pair: tuple[int, int], column: str, both_ways: bool) -> float:
+    """One-sided p of a loss; two-sided where an improvement closes the gate, too."""
     before, now = pair
     old, new = baseline.survivors.get(before, ""), results.survivors.get(now, "")
     attacked = column == "robust_accuracy" or (
@@ -195,14 +212,14 @@ def _test(results: Results, baseline: Results, pair: tuple[int, int], column: st
     )
     if attacked and old and len(old) == len(new):
         moves = [f"{a}{b}" for a, b in zip(old, new, strict=True)]
-        return mcnemar_worse(moves.count("10"), moves.count("01"))
-    count = ACCURACIES[column]
-    return fisher_worse(
-        int(results.records[count].iloc[now]),
-        int(results.records["images"].iloc[now]),
-        int(baseline.records[count].iloc[before]),
-        int(baseline.records["images"].iloc[before]),
-    )
+        lost, won = moves.count("10"), moves.count("01")
+        worse, better = mcnemar_worse(lost, won), mcnemar_worse(won, lost)
+    else:
+        names = (ACCURACIES[column], "images")
+        ours = [int(results.records[name].iloc[now]) for name in names]
+        theirs = [int(baseline.records[name].iloc[before]) for name in names]
+        worse, better = fisher_worse(*ours, *theirs), fisher_worse(*theirs, *ours)
+    return min(1.0, 2 * min(worse, better)) if both_ways else worse
 
 
 def _same_as_robust(results: Results, row: int) -> bool:
@@ -228,13 +245,13 @@ def _moved(
         float(found.records[counted or column].iloc[row]) for found, row in ((baseline, before), (results, now))
     )
     gain = new - old if higher_is_better(column) else old - new
-    allowed = _tolerance(model, tolerances, significant=alpha is not None).allowed(images)
+    allowed = _tolerance(model, tolerances, significant=p is not None).allowed(images)
     # Counts are whole; the share of a point that a tolerance allows must not depend on how it is rounded.
     lost, won = -gain > allowed + 1e-9, gain > allowed + 1e-9
-    if alpha is not None and p is not None:
-        lost = lost and p < alpha
+    certain = alpha is None or p is None or p < alpha
     vanished = math.isnan(new) and not math.isnan(old)
-    status: Status = "regressed" if lost or vanished or (won and both_ways) else "improved" if won else "held"
+    closed = vanished or (certain and (lost or (won and both_ways)))
+    status: Status = "regressed" if closed else "improved" if won else "held"
     return Moved(
         _name(results, now),
         model,
@@ -279,6 +296,15 @@ def _notes(
         if other:
             notes.append(f"Another {what} than in the baseline: {', '.join(sorted(other))}.")
     return tuple(notes)
+
+
+def _distance(row: Moved) -> float:
+    """How far a row moved, as a share; rows of one side are after those that moved."""
+    if row.change is None:
+        return -1.0
+    if math.isnan(row.change):
+        return math.inf if row.failed else 0.0
+    return abs(row.change) / (row.images or 1)
 
 
 def _name(results: Results, row: int) -> str:

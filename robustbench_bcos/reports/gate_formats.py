@@ -2,10 +2,14 @@
 
 import json
 import math
+import re
 from dataclasses import asdict
 from xml.etree import ElementTree
 
 from robustbench_bcos.reports.gate import GateReport, Moved
+
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that no XML may hold, escaped or not."""
 
 
 def amount(row: Moved, value: float | None) -> str:
@@ -29,7 +33,7 @@ def as_junit(report: GateReport) -> str:
         "testsuite", name="robustbench_bcos", tests=str(len(report.rows)), failures=str(failures)
     )
     for row in report.rows:
-        case = ElementTree.SubElement(suite, "testcase", classname=row.column, name=row.name)
+        case = ElementTree.SubElement(suite, "testcase", classname=row.column, name=NOT_XML.sub("\ufffd", row.name))
         if row.failed:
             text = f"{row.status}: {amount(row, row.before)} before, {amount(row, row.after)} now {row.note}".strip()
             ElementTree.SubElement(case, "failure", message=text, type=row.status).text = text
@@ -52,7 +56,7 @@ def as_markdown(report: GateReport) -> str:
     lines = [
         f"### {report.summary}",
         "",
-        *report.notes,
+        *map(_cell, report.notes),
         "",
         "| | row | before | now | change | p |",
         "|---|---|---|---|---|---|",
@@ -82,7 +86,7 @@ def annotations(report: GateReport) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    return " ".join(text.splitlines()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
 def _data(text: str) -> str:

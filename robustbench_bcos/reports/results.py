@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from robustbench_bcos.bench.cells import Cell
@@ -31,7 +32,14 @@ KEY = (
 )
 """What tells one row of results from another."""
 
-COUNTS = ("images", "clean_correct", "robust_correct", "worst_correct")
+CORRECT = ("clean_correct", "robust_correct", "worst_correct")
+
+COUNTS = ("images", *CORRECT)
+
+WHOLE = (*COUNTS, "steps", "restarts", "seed")
+
+OPTIONAL = ("step_size", *(column for column in COLUMNS if column.startswith("explanation_")))
+"""Numbers that need not be there: attacks without steps have no step size, and not every run explains."""
 
 NEEDED = (*KEY, "eps", "slice", *COUNTS, "weights_sha256", "version")
 
@@ -134,13 +142,8 @@ def _check(results: Results) -> None:
         )
     if records.empty:
         raise RequestError(f"{source} has no rows: there is nothing to compare")
-    for column in (*COUNTS, "epsilon"):
-        bad = pd.to_numeric(records[column], errors="coerce").isna()
-        if bad.any():
-            row = int(bad.to_numpy().argmax())
-            raise RequestError(
-                f"{source}, row {row + 1}: {column} is {records[column].iloc[row]!r} and must be a number"
-            )
+    for column in (*WHOLE, "epsilon", *OPTIONAL):
+        _check_numbers(results, column)
     (keys,) = keys_of([results])
     seen: dict[tuple[object, ...], int] = {}
     for row, key in enumerate(keys):
@@ -151,5 +154,25 @@ def _check(results: Results) -> None:
             )
         seen[key] = row
     for row, bits in results.survivors.items():
-        if set(bits) - {"0", "1"} or (bits and bits.count("1") != records["robust_correct"].iloc[row]):
+        counted = (records["images"].iloc[row], records["robust_correct"].iloc[row])
+        if set(bits) - {"0", "1"} or (bits and (len(bits), bits.count("1")) != counted):
             raise RequestError(f"{source}, row {row + 1}: {SURVIVORS} and robust_correct disagree: restore the file")
+
+
+def _check_numbers(results: Results, column: str) -> None:
+    records = results.records
+    written, numbers = records[column], pd.to_numeric(records[column], errors="coerce")
+    bad, said = ~np.isfinite(numbers.astype(float)), "a number"
+    if column in OPTIONAL:
+        bad &= written.notna() & (written.astype(str) != "")
+    if column in ("epsilon", "step_size"):
+        bad, said = bad | (numbers < 0), "a number of at least 0"
+    if column in WHOLE:
+        bad, said = bad | (numbers < 0) | (numbers % 1 != 0), "a whole number of at least 0"
+    if column == "images":
+        bad, said = bad | (numbers == 0), "a whole number of at least 1"
+    if column in CORRECT:
+        bad, said = bad | (numbers > records["images"]), "a whole number from 0 to that of images"
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise RequestError(f"{results.source}, row {row + 1}: {column} is {written.iloc[row]} and must be {said}")

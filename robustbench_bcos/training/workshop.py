@@ -70,7 +70,11 @@ def make_model(
 
 
 def without_fold(images: Slice, fold: int, folds: int) -> Slice:
-    """All images but every ``folds``-th, counted within each class."""
+    """All images but every ``folds``-th, counted within each class.
+
+    Raises:
+        RequestError: there are more folds than images of any class, so that some would leave out nothing.
+    """
     seen = [0] * len(images.class_names)
     kept = []
     for index in images.indices:
@@ -78,6 +82,8 @@ def without_fold(images: Slice, fold: int, folds: int) -> Slice:
         if seen[label] % folds != fold:
             kept.append(index)
         seen[label] += 1
+    if folds > max(seen):
+        raise RequestError(f"--folds {folds} is more than the {max(seen)} images of a class: give fewer")
     return Slice(images.dataset, tuple(kept))
 
 
