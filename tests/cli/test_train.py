@@ -1,0 +1,223 @@
+"""``train``: once, with several seeds, and without one of several folds at a time."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from robustbench_bcos.cli.train import parse_seeds
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.data.digits import Digits
+from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.model_zoo.cards import Zoo
+from robustbench_bcos.training import workshop
+from robustbench_bcos.training.recipes import RECIPES
+from robustbench_bcos.training.workshop import without_fold
+from tests.cli.command_line import call, refusal, succeed
+
+SEEDS = ("digits-natural-seed0", "digits-natural-seed1")
+FOLDS = ("digits-natural-fold0", "digits-natural-fold1")
+SHORT = ("train", "digits-natural", "--epochs", 1)
+
+
+class Trained(NamedTuple):
+    """A folder of models, what was said of them, and the images each was trained with."""
+
+    folder: Path
+    out: str
+    images: dict[str, tuple[int, ...]]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("trained") / "models"
+    images: dict[str, tuple[int, ...]] = {}
+    really_train = workshop.train
+
+    def spying(recipe: Any, chosen: Slice, **options: Any) -> Any:
+        images[recipe.name] = chosen.indices
+        return really_train(recipe, chosen, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workshop, "train", spying)
+        out = succeed(*SHORT, "--seeds", "0..1", "--out", folder) + succeed(*SHORT, "--folds", 2, "--out", folder)
+    return Trained(folder, out, images)
+
+
+def weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    return load_file(folder / f"{name}.safetensors")
+
+
+def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+# Models and their names
+
+
+def test_a_model_for_each_seed_and_fold_is_named_after_it(trained: Trained) -> None:
+    names = {*SEEDS, *FOLDS}
+    suffixes = (".safetensors", ".toml", ".log.csv")
+    assert {file.name for file in trained.folder.iterdir()} == {name + suffix for name in names for suffix in suffixes}
+    for name in names:
+        assert f"{name}: " in trained.out
+        assert Zoo([trained.folder])[name].card.name == name
+
+
+def test_seeds_and_folds_give_other_weights(trained: Trained) -> None:
+    models = [weights(trained.folder, name) for name in (*SEEDS, *FOLDS)]
+    assert not any(equal(models[i], models[j]) for i in range(4) for j in range(i))
+
+
+def test_a_seed_among_several_is_the_seed_alone(trained: Trained) -> None:
+    succeed(*SHORT, "--seed", 1, "--out", "alone")
+    assert equal(weights(Path("alone"), "digits-natural"), weights(trained.folder, "digits-natural-seed1"))
+
+
+def test_every_seed_sees_all_images_and_every_fold_leaves_out_its_own(trained: Trained) -> None:
+    everything = Slice.of(Digits("train")).indices
+    assert all(trained.images[name] == everything for name in SEEDS)
+    left_out = [set(everything) - set(trained.images[name]) for name in FOLDS]
+    assert left_out[0] & left_out[1] == set()
+    assert left_out[0] | left_out[1] == set(everything)
+    assert all(left_out)
+
+
+@pytest.mark.parametrize("folds", [2, 3, 7])
+def test_folds_are_disjoint_balanced_parts_of_everything(folds: int) -> None:
+    images = Slice.of(Digits("train"))
+    kept = [without_fold(images, fold, folds).indices for fold in range(folds)]
+    left_out = [[index for index in images.indices if index not in set(part)] for part in kept]
+    assert sorted(index for part in left_out for index in part) == sorted(images.indices)
+    for part in kept:
+        assert [index for index in images.indices if index in set(part)] == list(part)
+    for label in range(10):
+        sizes = [sum(images.dataset.labels[index] == label for index in part) for part in left_out]
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_run_takes_the_models_and_compare_their_trainings(trained: Trained) -> None:
+    options = ["--model", "digits-natural-*", "--limit", 10, "--steps", 1, "--no-figures", "--quiet", "--out", "mine"]
+    assert succeed("run", "--zoo", trained.folder, *options) == "mine/results.csv\n"
+    found = succeed("compare", "mine", "--across-seeds", "--format", "csv").splitlines()
+    assert len(found) == 2
+    assert found[1].startswith("pgd l2 0.5 1 steps,digits-natural,4,")
+
+
+# The same command again
+
+
+@pytest.mark.parametrize("again", [["--seeds", "0..1"], ["--seeds", "1"], ["--folds", "2"]])
+def test_models_that_are_done_are_not_trained_again(again: list[str], trained: Trained) -> None:
+    before = contents(trained.folder)
+    outcome = call(*SHORT, *again, "--out", trained.folder)
+    assert outcome.code == 0
+    assert outcome.err == ""
+    assert outcome.out.count("trained already") == len(outcome.out.splitlines())
+    assert contents(trained.folder) == before
+
+
+def test_models_that_are_missing_are_trained_beside_those_that_are_done(here: Path) -> None:
+    succeed(*SHORT, "--seeds", "0", "--out", "mine")
+    first = contents(here / "mine")
+    out = succeed(*SHORT, "--seeds", "0,5", "--out", "mine")
+    assert "digits-natural-seed0: trained already" in out
+    assert "digits-natural-seed5: " in out
+    assert {name: content for name, content in contents(here / "mine").items() if "seed0" in name} == first
+    assert (here / "mine" / "digits-natural-seed5.toml").is_file()
+
+
+def test_an_interruption_says_how_to_continue(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    really_train, names = workshop.train, []
+
+    def interrupted(recipe: Any, images: Slice, **options: Any) -> Any:
+        names.append(recipe.name)
+        if len(names) == 2:
+            raise KeyboardInterrupt
+        return really_train(recipe, images, **options)
+
+    monkeypatch.setattr(workshop, "train", interrupted)
+    outcome = call(*SHORT, "--folds", 2, "--out", "mine")
+    assert outcome.code == 130
+    assert "repeat the same command to continue" in outcome.err
+    assert succeed(*SHORT, "--folds", 2, "--out", "mine").startswith("digits-natural-fold0: trained already")
+    assert names == ["digits-natural-fold0", "digits-natural-fold1", "digits-natural-fold1"]
+    assert {file.suffix for file in (here / "mine").iterdir()} == {".toml", ".safetensors", ".csv"}
+
+
+def test_without_a_recipe_the_recipes_are_listed() -> None:
+    assert succeed("train").split() == RECIPES.names()
+
+
+# Seeds as they are written
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"),
+    [
+        ("0..4", (0, 1, 2, 3, 4)),
+        ("3..4", (3, 4)),
+        ("2..2", (2,)),
+        ("7", (7,)),
+        ("0,3,7", (0, 3, 7)),
+        ("7,0", (7, 0)),
+        (" 1 , 2 ", (1, 2)),
+        (" 8..10 ", (8, 9, 10)),
+    ],
+)
+def test_seeds_are_a_span_with_both_ends_or_a_list(text: str, seeds: tuple[int, ...]) -> None:
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize(
+    "text", ["", ",", "a", "4..0", "0..", "..4", "0...4", "0..4..5", "1,", "1,,2", "0,0", "0,00", "-1", "0.5", "0..1,3"]
+)
+def test_seeds_that_are_none_are_refused_and_nothing_is_written(text: str, here: Path) -> None:
+    with pytest.raises(RequestError):
+        parse_seeds(text)
+    said = refusal(*SHORT, f"--seeds={text}", "--out", "mine")
+    assert said.startswith(f"--seeds {text} must be like 0..4 or 0,3,7")
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--seed", 1, "--seeds", "0..1"], ["--seed", 0, "--folds", 2], ["--seeds", "0", "--folds", 2]],
+)
+def test_seeds_and_folds_are_not_mixed(options: list[object], here: Path) -> None:
+    assert refusal(*SHORT, *options, "--out", "mine") == (
+        "--seed, --seeds and --folds each say how often to train: give one of them"
+    )
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("folds", ["1", "0", "-2", "two", "2.5"])
+def test_folds_that_are_none_are_helped_by_the_parser(folds: str, here: Path) -> None:
+    outcome = call(*SHORT, f"--folds={folds}", "--out", "mine")
+    assert outcome.code == 2
+    assert "--folds" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert list(here.iterdir()) == []
+
+
+def test_more_folds_than_images_would_leave_out_nothing_and_are_refused(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_reached(*_: object, **__: object) -> None:
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(workshop, "train", not_reached)
+    assert refusal(*SHORT, "--folds", 1000, "--out", "mine").startswith("--folds 1000 ")
+    assert list(here.iterdir()) == []
+
+
+def test_an_unknown_recipe_is_refused_before_anything_is_trained(here: Path) -> None:
+    said = refusal("train", "digits-natrual", "--seeds", "0..1", "--out", "mine")
+    assert said.startswith("unknown recipe 'digits-natrual': did you mean 'digits-natural'?")
+    assert list(here.iterdir()) == []
