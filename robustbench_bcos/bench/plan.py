@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -134,14 +134,25 @@ def make_plan(config: RunConfig) -> Plan:
     for cell in cells[: len(cells) // len(sources)]:
         check_radius(cell.radius, cell.norm, diameter(cell, images))
     explained = explained_slice(config, images)
-    weights = {}
+    weights, losses = {}, {}
     for source in sources:
         model = source.load()
         check_model(model, images, device=device, space=config.space)
         if explained is not None:
             check_explanation(model, explained, config.explanation, device)
         weights[source.name] = model.weights_sha256
-    return Plan(config, images, sources, weights, tuple(cells), device, explained)
+        losses[source.name] = model.loss
+    return Plan(config, images, sources, weights, tuple(_different(cells, losses)), device, explained)
+
+
+def _different(cells: Sequence[Cell], losses: Mapping[str, str]) -> Iterator[Cell]:
+    """Cells without repetitions: for a model whose own loss is ce, ``auto`` and ``ce`` are one."""
+    seen = set()
+    for cell in cells:
+        meant = replace(cell, loss=cell.loss_of(losses[cell.model]))
+        if meant not in seen:
+            seen.add(meant)
+            yield cell
 
 
 def explained_slice(config: RunConfig, images: Slice) -> Slice | None:

@@ -308,3 +308,12 @@ def test_a_broken_image_is_found_with_the_identity(tiny_zoo: Path) -> None:
     unreadable: Plan = replace(plan, images=Slice.of(dataset))
     with pytest.raises(RequestError, match="image 0 cannot be decoded"):
         _ = unreadable.identity
+
+
+def test_a_loss_that_auto_means_anyway_is_not_attacked_twice(tiny_zoo: Path) -> None:
+    plan = tiny_plan(tiny_zoo, loss=("auto", "ce"))
+    assert [(cell.model, cell.loss) for cell in plan.cells] == [
+        ("tiny-natural", "auto"),
+        ("tiny-bcos", "auto"),
+        ("tiny-bcos", "ce"),
+    ]
