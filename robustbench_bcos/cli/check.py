@@ -76,13 +76,14 @@ def check(
 
 
 def _print(report: "GateReport") -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     from robustbench_bcos.reports.gate_formats import amount, difference
 
     tested = any(row.p is not None for row in report.rows)
-    table = Table("", "row", "before", "now", "change", *(["p"] if tested else []), pad_edge=False)
+    headings = ("", "row", "before", "now", "change", *(["p"] if tested else []))
+    table = Table(*(Column(heading, overflow="fold") for heading in headings), pad_edge=False)
     styles = {"held": "", "improved": "green"}
     for row in report.rows:
         name = row.name if row.column == "robust_accuracy_worst" else f"{row.name} {row.column}"

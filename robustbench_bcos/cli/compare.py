@@ -81,13 +81,14 @@ def _sorted(comparison: "Comparison", column: str | None) -> "Comparison":
 
 def _print(comparison: "Comparison") -> None:
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     from robustbench_bcos.reports.comparison_formats import readable
 
     shown = readable(comparison.table)
-    table = Table(*map(escape, map(str, shown)), pad_edge=False)
+    # Folded where the terminal is narrow: Rich would cut names and digits off.
+    table = Table(*(Column(escape(str(name)), overflow="fold") for name in shown), pad_edge=False)
     for row in shown.itertuples(index=False):
         table.add_row(*(Text(str(cell)) for cell in row))
     results.print(table)

@@ -224,14 +224,15 @@ def _cell(config: "RunConfig", model: "Model", chosen: Chosen) -> "Cell":
 
 
 def _show(explained: "Explained", names: list[str], class_names: list[str], out: Path, title: str) -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     from robustbench_bcos.reports.gallery import write_gallery
 
     written = write_gallery(explained, names, class_names, out, title)
     results.print(title, markup=False)
-    table = Table("image", "class", "predicted", "attacked", pad_edge=False)
+    headings = ("image", "class", "predicted", "attacked")
+    table = Table(*(Column(heading, overflow="fold") for heading in headings), pad_edge=False)
     for name, picture in zip(names, explained.pictures, strict=True):
         answers = [
             "" if view is None else f"{class_names[view.prediction]} ({view.confidence:.0%})"

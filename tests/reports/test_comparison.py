@@ -40,6 +40,8 @@ OTHER: dict[str, Any] = {
     "encoding": "add_inverse",
 }
 """For each column that may differ, another value than that of ``record``."""
+APART = ("dataset", "slice", "images", "space", "count")
+"""Where these differ, other images were counted, or counted in another way."""
 THREAT = "pgd l2 0.5 20 steps"
 NOISE: dict[str, Any] = {"attack": "noise", "steps": 0, "step_size": None, "loss": "", "start": "random"}
 
@@ -314,7 +316,12 @@ def test_a_threat_the_reference_was_not_put_to_has_no_differences() -> None:
 # What is not comparable, and what differs besides
 
 
-@pytest.mark.parametrize("column", INCOMPARABLE)
+def test_images_and_how_they_are_counted_must_be_the_same_and_the_rest_is_named() -> None:
+    assert set(INCOMPARABLE) == set(APART)
+    assert set(NAMED) == set(OTHER) - {"seed"}
+
+
+@pytest.mark.parametrize("column", APART)
 def test_rows_that_are_not_comparable_have_no_difference_and_are_said_so(column: str) -> None:
     survivors = ["1" * 90 + "0" * 110, "1" * 120 + "0" * 80, "1" * 80 + "0" * (OTHER["images"] - 80)]
     other = record("c", 80, **{column: OTHER[column]})
@@ -334,7 +341,7 @@ def test_notes_list_what_differs_and_nothing_else(column: str) -> None:
     _, *notes = compare([source(*rows)]).notes
     (note,) = notes
     assert note.removeprefix("Not comparable: ") == (f"{column} differs ({rows[0][column]}: a, b; {OTHER[column]}: c).")
-    assert note.startswith("Not comparable: ") == (column in INCOMPARABLE)
+    assert note.startswith("Not comparable: ") == (column in APART)
 
 
 def test_nothing_is_noted_where_nothing_differs() -> None:
@@ -493,9 +500,11 @@ def test_the_reference_of_trainings_is_a_recipe() -> None:
         compare_trainings([source(*rows)], reference="bcos-seed0")
 
 
-@pytest.mark.parametrize("name", ["net", "net-seed", "net-seed0-large", "net-seedling1", "net-fold1x"])
+@pytest.mark.parametrize(
+    "name", ["net{}", "net-seed{}-large", "net-seedling{}", "net-fold{}x", "seed{}", "net-seed-{}"]
+)
 def test_models_that_were_trained_once_are_refused(name: str) -> None:
-    rows = [record(name, 100), record("other-seed3", 90)]
+    rows = [record(name.format(0), 100), record(name.format(1), 110), record("other-seed3", 90)]
     with pytest.raises(RequestError, match=r"no model was trained more than once .* --seeds 0\.\.4$"):
         compare_trainings([source(*rows)])
 
@@ -519,7 +528,7 @@ def test_two_losses_of_two_trainings_are_two_means() -> None:
     assert found.table["trainings"].tolist() == [2, 2]
 
 
-@pytest.mark.parametrize("column", INCOMPARABLE)
+@pytest.mark.parametrize("column", APART)
 def test_trainings_that_are_not_comparable_are_not_tested_and_said_so(column: str) -> None:
     rows = [record(f"net-seed{seed}", 100 + seed) for seed in (0, 1)]
     rows += [record(f"bcos-seed{seed}", 90 + seed, **{column: OTHER[column]}) for seed in (0, 1)]
