@@ -9,9 +9,6 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
-DRAWN_TOGETHER = 1_000_000
-"""Images of all bootstrap draws that are in memory at once."""
-
 
 class Interval(NamedTuple):
     """Bounds of a fraction, or of a mean."""
@@ -98,17 +95,13 @@ def paired_bootstrap(
     differences = np.subtract(second, first)
     if (differences == differences[0]).all():
         return Interval(float(differences[0]), float(differences[0]))
-    found = stats.bootstrap(
-        (differences,),
-        np.mean,
-        n_resamples=draws,
-        confidence_level=confidence,
-        method="percentile",
-        # All draws at once would take 16 bytes for each image of each.
-        batch=max(1, DRAWN_TOGETHER // len(differences)),
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Interval(float(found.low), float(found.high))
+    # A draw's mean depends on how often it holds each value alone: neither memory nor time grow with the images,
+    # where drawing them one by one takes half a second for each row of 10,000.
+    values, counts = np.unique(differences, return_counts=True)
+    drawn = np.random.default_rng(seed).multinomial(len(differences), counts / len(differences), size=draws)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(drawn @ values / len(differences), [tail, 1 - tail])
+    return Interval(float(low), float(high))
 
 
 def holm(ps: Sequence[float]) -> list[float]:

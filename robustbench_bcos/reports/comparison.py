@@ -208,7 +208,8 @@ def _against(rows: pd.DataFrame, results: Sequence[Results], first: str) -> pd.D
         }
         reference = references.get(row["threat"])
         comparable = reference is not None and reference["contender"] != row["contender"]
-        lines.append(line | (_difference(row, reference, results) if comparable and reference else _NO_DIFFERENCE))
+        missing = _NO_DIFFERENCE | {"test": "no reference"} if reference is None else _NO_DIFFERENCE
+        lines.append(line | (_difference(row, reference, results) if comparable and reference else missing))
     table = pd.DataFrame(lines)
     table["p"] = _corrected(table["p"])
     return table

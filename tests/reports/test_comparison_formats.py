@@ -210,7 +210,7 @@ def test_fractions_are_shown_in_percent_and_differences_in_points() -> None:
             assert float(text["p"]) == pytest.approx(row["p"], rel=0.05)  # two digits
         else:
             assert {text["difference, points"], text["95 % of it"], text["p"]} == {""}
-    assert shown["test"].tolist() == ["", "Fisher", "not comparable", ""]
+    assert shown["test"].tolist() == ["", "Fisher", "not comparable", "no reference"]
 
 
 def test_means_are_shown_in_percent_with_what_a_single_training_lacks_left_empty() -> None:
