@@ -1,6 +1,8 @@
 """Auto-PGD (Croce & Hein, 2020, algorithm 1): gradient ascent that finds its own step size."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import final, get_args
 
 import torch
@@ -9,7 +11,8 @@ from torch import Tensor
 from robustbench_bcos.attacks.attack import Proposal, Trace, check_epsilon
 from robustbench_bcos.attacks.balls import AbstractBall
 from robustbench_bcos.attacks.losses import Loss, ce
-from robustbench_bcos.attacks.slope import image_gradient, logit_slope
+from robustbench_bcos.attacks.restarts import search_repeatedly
+from robustbench_bcos.attacks.slope import usable_gradient
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.search import Count, Start
 from robustbench_bcos.core.seeding import ImageGenerator
@@ -68,22 +71,14 @@ class APGD:
         """Search the ball around each image; without a generator, image i draws as index i of seed 0."""
         check_epsilon(epsilon)
         images = images.detach()
-        generator = generator or ImageGenerator.of(0, range(len(images)))
         search = _Search(self, classifier, images, labels, ball, epsilon)
-        for restart in range(self.restarts):
-            active = (~search.fallen).nonzero().squeeze(1)
-            if len(active) == 0:
-                break
-            starts = images[active]
-            if restart > 0 or self.start == "random":
-                sources = generator(restart)
-                noise = on_the_boundary(ball, images.shape[1:], epsilon, [sources[i] for i in active.tolist()])
-                starts = (starts + noise.to(starts)).clamp(0, 1)
-            search.run(active, starts)
-        return Proposal(search.candidates, search.trace)
+        draw = partial(on_the_boundary, ball, images.shape[1:], epsilon)
+        return search_repeatedly(search, restarts=self.restarts, start=self.start, draw=draw, generator=generator)
 
 
-def on_the_boundary(ball: AbstractBall, shape: torch.Size, epsilon: float, generators: list[torch.Generator]) -> Images:
+def on_the_boundary(
+    ball: AbstractBall, shape: torch.Size, epsilon: float, generators: Sequence[torch.Generator]
+) -> Images:
     """Draws from the ball, lengthened to its radius."""
     draws = ball.sample(shape, epsilon, generators)
     sizes = ball.size(draws)
@@ -241,13 +236,10 @@ class _Search:
         walk.keep(~leaving)
 
     def _gradient(self, walk: _Walk, iterates: Images, logits: Tensor, wrong: Flags, leaving: Flags) -> Images:
-        slope = logit_slope(self.apgd.loss, logits, self.labels[walk.active])
-        gradients = image_gradient(logits, iterates, slope)
+        gradients, blind = usable_gradient(self.apgd.loss, logits, iterates, self.labels[walk.active])
         self.trace.backward_passes[walk.active[~leaving]] += 1
-        finite = gradients.isfinite()
-        blind = ~finite.flatten(1).all(dim=1) | (gradients.flatten(1) == 0).all(dim=1)
         self.trace.zero_gradient[walk.active] |= blind & ~wrong
-        return torch.where(finite, gradients, 0)
+        return gradients
 
     def _propose(self, walk: _Walk, wrong: Flags, losses: PerImage, *, last: bool) -> None:
         """Take over the iterates that the way of counting asks for."""

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import final, get_args
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 from robustbench_bcos.attacks.attack import Proposal, Trace, check_epsilon
 from robustbench_bcos.attacks.balls import AbstractBall
 from robustbench_bcos.attacks.losses import Loss, ce
-from robustbench_bcos.attacks.slope import image_gradient, logit_slope
+from robustbench_bcos.attacks.restarts import search_repeatedly
+from robustbench_bcos.attacks.slope import usable_gradient
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.search import Count, Start
 from robustbench_bcos.core.seeding import ImageGenerator
@@ -68,19 +70,9 @@ class PGD:
         """Search the ball around each image; without a generator, image i draws as index i of seed 0."""
         check_epsilon(epsilon)
         images = images.detach()
-        generator = generator or ImageGenerator.of(0, range(len(images)))
         search = _Search(self, classifier, images, labels, ball, epsilon)
-        for restart in range(self.restarts):
-            active = (~search.fallen).nonzero().squeeze(1)
-            if len(active) == 0:
-                break
-            starts = images[active]
-            if restart > 0 or self.start == "random":
-                sources = generator(restart)
-                noise = ball.sample(images.shape[1:], epsilon, [sources[image] for image in active.tolist()])
-                starts = (starts + noise.to(starts)).clamp(0, 1)
-            search.run(active, starts)
-        return Proposal(search.candidates, search.trace)
+        draw = partial(ball.sample, images.shape[1:], epsilon)
+        return search_repeatedly(search, restarts=self.restarts, start=self.start, draw=draw, generator=generator)
 
 
 class _Search:
@@ -147,12 +139,9 @@ class _Search:
         return wrong
 
     def _gradient(self, active: Tensor, iterates: Images, logits: Tensor, wrong: Flags) -> Images:
-        slope = logit_slope(self.pgd.loss, logits, self.labels[active])
-        gradient = image_gradient(logits, iterates, slope)
-        finite = gradient.isfinite()
-        blind = ~finite.flatten(1).all(dim=1) | (gradient.flatten(1) == 0).all(dim=1)
+        gradient, blind = usable_gradient(self.pgd.loss, logits, iterates, self.labels[active])
         self.trace.zero_gradient[active] |= blind & ~wrong
-        return torch.where(finite, gradient, 0)
+        return gradient
 
     def _step(self, images: Images, iterates: Images, gradient: Images) -> Images:
         moved = iterates + self.step_size * self.ball.ascend(gradient)

@@ -1,10 +1,21 @@
 """Gradients an attack can walk along, however confident the model is."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from robustbench_bcos.attacks.losses import Loss
-from robustbench_bcos.core.types import Images, Labels, Logits
+from robustbench_bcos.core.types import Flags, Images, Labels, Logits
+
+
+class UsableGradient(NamedTuple):
+    """Where to walk."""
+
+    gradient: Images
+    """0 where it is NaN or infinite."""
+    blind: Flags
+    """Whether it was 0 everywhere, or NaN or infinite somewhere."""
 
 
 def logit_slope(loss: Loss, logits: Logits, labels: Labels) -> Logits:
@@ -32,6 +43,14 @@ def image_gradient(logits: Logits, images: Images, slope: Logits) -> Images:
         return torch.zeros_like(images)
     (gradient,) = torch.autograd.grad(logits, images, slope, materialize_grads=True)
     return gradient
+
+
+def usable_gradient(loss: Loss, logits: Logits, images: Images, labels: Labels) -> UsableGradient:
+    """The gradient of the loss by each image, without what nobody can walk along."""
+    gradient = image_gradient(logits, images, logit_slope(loss, logits, labels))
+    finite = gradient.isfinite()
+    blind = ~finite.flatten(1).all(dim=1) | (gradient.flatten(1) == 0).all(dim=1)
+    return UsableGradient(torch.where(finite, gradient, 0), blind)
 
 
 def _derivative(loss: Loss, logits: Logits, labels: Labels) -> Tensor:

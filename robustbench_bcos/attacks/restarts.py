@@ -1,0 +1,55 @@
+"""Searches that are run several times: where each run begins, and on which images."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from robustbench_bcos.attacks.attack import Proposal, Trace
+from robustbench_bcos.core.search import Start
+from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.types import Flags, Images
+
+Draw = Callable[[Sequence[torch.Generator]], Images]
+"""One delta per generator, to begin from."""
+
+
+@runtime_checkable
+class Search(Protocol):
+    """The state of an attack: what is proposed so far for each image."""
+
+    images: Images
+    candidates: Images
+    fallen: Flags
+    trace: Trace
+
+    def run(self, active: Tensor, starts: Images) -> None:
+        """Search once for the active images, from these starts; note what fell."""
+        ...
+
+
+def search_repeatedly(
+    search: Search, *, restarts: int, start: Start, draw: Draw, generator: ImageGenerator | None
+) -> Proposal:
+    """Run a search up to so many times, each time on what still stands.
+
+    Args:
+        search: what is run.
+        restarts: how often at most.
+        start: where the first run begins; further ones begin at random, since they would repeat it otherwise.
+        draw: where a random start comes from.
+        generator: the source of randomness; without one, image i draws as index i of seed 0.
+    """
+    generator = generator or ImageGenerator.of(0, range(len(search.images)))
+    for restart in range(restarts):
+        active = (~search.fallen).nonzero().squeeze(1)
+        if len(active) == 0:
+            break
+        starts = search.images[active]
+        if restart > 0 or start == "random":
+            sources = generator(restart)
+            noise = draw([sources[image] for image in active.tolist()])
+            starts = (starts + noise.to(starts)).clamp(0, 1)
+        search.run(active, starts)
+    return Proposal(search.candidates, search.trace)
