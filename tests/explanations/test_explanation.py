@@ -285,3 +285,11 @@ def test_explanations_of_a_batch_equal_the_official_ones_one_by_one(
         torch.testing.assert_close(
             explained.contributions[position], contributions, rtol=1e-7, atol=1e-9 * contributions.abs().max().item()
         )
+
+
+def test_auto_does_not_take_the_gradient_of_an_official_network_for_its_explanation() -> None:
+    peer = bcos.models.resnet.cifar10_resnet20(num_classes=4).eval().requires_grad_(False)
+    images = torch.rand((2, 6, 8, 8), generator=torch.Generator().manual_seed(0))
+    with pytest.raises(RequestError, match=r"official bcos package.*input_x_gradient"):
+        explain(peer, images)
+    assert explain(peer, images, method="input_x_gradient").contributions.shape == (2, 8, 8)
