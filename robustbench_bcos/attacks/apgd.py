@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import final, get_args
+from typing import final
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from robustbench_bcos.attacks.attack import Proposal, Trace, check_epsilon
 from robustbench_bcos.attacks.balls import AbstractBall
 from robustbench_bcos.attacks.losses import Loss, ce
-from robustbench_bcos.attacks.restarts import search_repeatedly
+from robustbench_bcos.attacks.restarts import check_search, search_repeatedly
 from robustbench_bcos.attacks.slope import usable_gradient
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.search import Count, Start
@@ -54,10 +54,7 @@ class APGD:
     zero_index: bool = False
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.restarts < 1:
-            raise ValueError(f"expected steps and restarts of at least 1, got {self.steps} and {self.restarts}")
-        if self.start not in get_args(Start) or self.count not in get_args(Count):
-            raise ValueError(f"expected start in {get_args(Start)} and count in {get_args(Count)}, got {self}")
+        check_search(self.steps, self.restarts, self.start, self.count)
 
     def __call__(
         self,

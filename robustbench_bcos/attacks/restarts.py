@@ -1,13 +1,13 @@
 """Searches that are run several times: where each run begins, and on which images."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from robustbench_bcos.attacks.attack import Proposal, Trace
-from robustbench_bcos.core.search import Start
+from robustbench_bcos.core.search import Count, Start
 from robustbench_bcos.core.seeding import ImageGenerator
 from robustbench_bcos.core.types import Flags, Images
 
@@ -27,6 +27,18 @@ class Search(Protocol):
     def run(self, active: Tensor, starts: Images) -> None:
         """Search once for the active images, from these starts; note what fell."""
         ...
+
+
+def check_search(steps: int, restarts: int, start: Start, count: Count) -> None:
+    """Refuse settings that no search has.
+
+    Raises:
+        ValueError: steps or restarts below 1, or no such start or count.
+    """
+    if steps < 1 or restarts < 1:
+        raise ValueError(f"expected steps and restarts of at least 1, got {steps} and {restarts}")
+    if start not in get_args(Start) or count not in get_args(Count):
+        raise ValueError(f"expected start in {get_args(Start)} and count in {get_args(Count)}, got {start}, {count}")
 
 
 def search_repeatedly(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from robustbench_bcos.cli.listed import LIST, indices, pairs
+from robustbench_bcos.cli.options import DATA, MODELS, Architecture, Argument, DataDir, Encoding, Weights, Zoo
 from robustbench_bcos.cli.output import results
 from robustbench_bcos.core.errors import RequestError
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from robustbench_bcos.data.image_files import Frames
     from robustbench_bcos.model_zoo.models import Model
 
-MODEL, IMAGES, EXPLANATION, ATTACK = "The model", "The images", "The explanation", "The attack"
+EXPLANATION, ATTACK = "The explanation", "The attack"
 
 
 class Chosen(NamedTuple):
@@ -37,30 +38,21 @@ def explain(
         list[Path] | None,
         typer.Argument(metavar="[FILE]...", help="8-bit RGB images; or one GIF, or one folder of frames."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Zoo name or module:callable.", rich_help_panel=MODEL)] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="safetensors file or bare state dict.", rich_help_panel=MODEL)
-    ] = None,
-    architecture: Annotated[
-        str | None, typer.Option(help="What --weights was made with: bcos_resnet56, ...", rich_help_panel=MODEL)
-    ] = None,
-    encoding: Annotated[
-        str | None, typer.Option(help="none or add_inverse, where --weights leaves it open.", rich_help_panel=MODEL)
-    ] = None,
-    argument: Annotated[
-        list[str] | None,
-        typer.Option(help="KEY=VALUE that --weights leaves open. Repeat it.", rich_help_panel=MODEL),
-    ] = None,
-    zoo: Annotated[list[Path] | None, typer.Option(help="Folder with further cards.", rich_help_panel=MODEL)] = None,
+    model: Annotated[str | None, typer.Option(help="Zoo name or module:callable.", rich_help_panel=MODELS)] = None,
+    weights: Weights = None,
+    architecture: Architecture = None,
+    encoding: Encoding = None,
+    argument: Argument = None,
+    zoo: Zoo = None,
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Explain images of digits, cifar10 or folder:DIR, which --images names.", rich_help_panel=IMAGES
+            help="Explain images of digits, cifar10 or folder:DIR, which --images names.", rich_help_panel=DATA
         ),
     ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where cifar10 lies.", rich_help_panel=IMAGES)] = None,
+    data_dir: DataDir = None,
     images: Annotated[
-        list[str] | None, typer.Option(help=f"Indices of the dataset: 3,14,15. {LIST}", rich_help_panel=IMAGES)
+        list[str] | None, typer.Option(help=f"Indices of the dataset: 3,14,15. {LIST}", rich_help_panel=DATA)
     ] = None,
     method: Annotated[
         str,
@@ -118,8 +110,7 @@ def explain(
 
     loaded = _load(config)
     chosen = _from_dataset(config, images, loaded) if dataset else _from_files(files or [], loaded, attacked)
-    classes = _classes(loaded, chosen)
-    class_names = chosen.class_names or [str(number) for number in range(classes)]
+    class_names = chosen.class_names or [str(number) for number in range(_classes(loaded, chosen))]
     gallery = Gallery(
         loaded,
         chosen.images,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustbench_bcos.cli.listed import LIST, indices, pairs, split
+from robustbench_bcos.cli.options import DATA, MODELS, Architecture, Argument, DataDir, Encoding, Weights, Zoo
 from robustbench_bcos.cli.output import errors, print_report, results
 from robustbench_bcos.core.errors import Interrupted
 
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 
 Listed = list[str] | None
 
-ATTACK, MODELS, DATA, RUN = "The attack", "The models", "The images", "The run"
-EXPLANATIONS = "The explanations"
+ATTACK, EXPLANATIONS, RUN = "The attack", "The explanations", "The run"
 
 
 def run(
@@ -64,26 +64,15 @@ def run(
             help=f"Zoo name, glob, or module:callable; by default the dataset's zoo. {LIST}", rich_help_panel=MODELS
         ),
     ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="safetensors file or bare state dict.", rich_help_panel=MODELS)
-    ] = None,
-    architecture: Annotated[
-        str | None, typer.Option(help="What --weights was made with: bcos_resnet56, ...", rich_help_panel=MODELS)
-    ] = None,
-    encoding: Annotated[
-        str | None, typer.Option(help="none or add_inverse, where --weights leaves it open.", rich_help_panel=MODELS)
-    ] = None,
-    argument: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="KEY=VALUE that --weights leaves open: b=1.5, norm=batch. Repeat it.", rich_help_panel=MODELS
-        ),
-    ] = None,
-    zoo: Annotated[list[Path] | None, typer.Option(help="Folder with further cards.", rich_help_panel=MODELS)] = None,
+    weights: Weights = None,
+    architecture: Architecture = None,
+    encoding: Encoding = None,
+    argument: Argument = None,
+    zoo: Zoo = None,
     dataset: Annotated[
         str | None, typer.Option(help="digits (the default), cifar10, or folder:DIR.", rich_help_panel=DATA)
     ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where cifar10 lies.", rich_help_panel=DATA)] = None,
+    data_dir: DataDir = None,
     download: Annotated[
         bool, typer.Option("--download", help="Fetch cifar10 if it is not there.", rich_help_panel=DATA)
     ] = False,

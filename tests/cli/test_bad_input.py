@@ -14,32 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests.cli.command_line import call, refusal, succeed
+from tests.cli.own_models import OWN_MODELS
 
 SMALL = "--model tiny-natural --limit 6 --steps 2 --no-figures".split()
-NETS = '''
-import torch
-
-class Pixels(torch.nn.Module):
-    """Ten logits, read off the first pixels."""
-
-    def forward(self, images):
-        return self.answer(images.flatten(1)[:, :10])
-
-    def answer(self, logits):
-        return logits
-
-class Raises(Pixels):
-    def answer(self, logits):
-        raise RuntimeError("shape mismatch somewhere")
-
-class Pair(Pixels):
-    def answer(self, logits):
-        return logits, logits
-
-class Nan(Pixels):
-    def answer(self, logits):
-        return logits / 0
-
+NETS = f"""{OWN_MODELS}
 class Seven(Pixels):
     def answer(self, logits):
         return logits[:, :7]
@@ -48,10 +26,6 @@ class Maps(Pixels):
     def answer(self, logits):
         return logits[:, :, None, None]
 
-class Labels(Pixels):
-    def answer(self, logits):
-        return logits.argmax(dim=1)
-
 number = 3
 
 def nothing():
@@ -59,7 +33,7 @@ def nothing():
 
 def broken():
     raise OSError("my own disk")
-'''
+"""
 
 
 @pytest.fixture(autouse=True)

@@ -19,39 +19,11 @@ from robustbench_bcos.data.digits import Digits
 from robustbench_bcos.data.slices import Slice
 from robustbench_bcos.explanations.stability import stability
 from tests.cli.command_line import refusal, succeed
+from tests.cli.own_models import OWN_MODELS
 
 BCOS, NATURAL = "digits-bcos-b2", "digits-natural"
 PLACES = (3, 14, 40, 7)
 """Digits painted as 0.png, 1.png, ..."""
-
-NETS = '''
-import torch
-
-class Pixels(torch.nn.Module):
-    """Ten logits, read off the first pixels of images of any size."""
-
-    def forward(self, images):
-        return self.answer(images.flatten(1)[:, :10])
-
-    def answer(self, logits):
-        return logits
-
-class Raises(Pixels):
-    def answer(self, logits):
-        raise RuntimeError("shape mismatch somewhere")
-
-class Pair(Pixels):
-    def answer(self, logits):
-        return logits, logits
-
-class Nan(Pixels):
-    def answer(self, logits):
-        return logits / 0
-
-class Labels(Pixels):
-    def answer(self, logits):
-        return logits.argmax(dim=1)
-'''
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +31,7 @@ def own_code(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module in the working folder, which is forgotten afterwards."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "explained_nets", raising=False)
-    (here / "explained_nets.py").write_text(NETS, encoding="utf-8")
+    (here / "explained_nets.py").write_text(OWN_MODELS, encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
