@@ -11,12 +11,12 @@ from robustbench_bcos.bench.pictures import Array, Picture, View
 from robustbench_bcos.bench.records import COLUMNS
 from robustbench_bcos.bench.shifts import COMPARISONS, EXPLAINED_CLASSES
 from robustbench_bcos.bench.store import PictureRow
-from robustbench_bcos.core.statistics import wilson
 from robustbench_bcos.explanations.differences import MEASURES
 from robustbench_bcos.reports.run_folder import RunFolder
+from tests.reports import handmade
 
 HEIGHT, WIDTH = 6, 5
-TOTAL = 200
+TOTAL = handmade.TOTAL
 NAMES = ("cat", "ship", "frog", "deer")
 
 
@@ -57,45 +57,9 @@ def rows_of(cell: str, pictures: Sequence[Picture]) -> list[PictureRow]:
 
 
 def record(model: str, robust: int, *, eps: float = 0.5, clean: int = 190, **changes: Any) -> dict[str, Any]:
-    """One row of results; what a figure or a page does not show is empty."""
-    low, high = wilson(robust, TOTAL)
-    row: dict[str, Any] = dict.fromkeys(COLUMNS) | {
-        "model": model,
-        "family": "conventional",
-        "architecture": "resnet8",
-        "parameters": 78042,
-        "training": "natural",
-        "dataset": "digits",
-        "slice": "0123456789ab",
-        "images": TOTAL,
-        "attack": "pgd",
-        "norm": "l2",
-        "eps": f"{eps:g}",
-        "epsilon": eps,
-        "steps": 20,
-        "loss": "ce",
-        "restarts": 1,
-        "start": "image",
-        "count": "any",
-        "space": "image",
-        "seed": 0,
-        "clean_correct": clean,
-        "clean_accuracy": clean / TOTAL,
-        "robust_correct": robust,
-        "robust_accuracy": robust / TOTAL,
-        "ci_low": low,
-        "ci_high": high,
-        "worst_correct": robust,
-        "robust_accuracy_worst": robust / TOTAL,
-        "trust": "unchecked",
-        "reasons": "",
-        "weights_sha256": "ab" * 32,
-        "version": "0.2.0",
-        "explanation": "",
-        "explained_images": 0,
-    }
-    assert changes.keys() <= row.keys()
-    return row | changes
+    """One row of results, with epsilon as a number."""
+    assert changes.keys() <= set(COLUMNS)
+    return handmade.record(model, robust, clean=clean, **{"eps": f"{eps:g}", "epsilon": eps} | changes)
 
 
 def explained(cosines: Mapping[str, float], images: int = 50) -> dict[str, Any]:
