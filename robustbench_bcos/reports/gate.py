@@ -36,13 +36,13 @@ class Tolerance(NamedTuple):
     """How much may be lost before a row counts as regressed."""
 
     pattern: str
-    """Of the models it is for."""
+    """Of the models, or the rows, it is for."""
     amount: float
     unit: Literal["flips", "points"]
 
     @classmethod
     def parse(cls, text: str) -> "Tolerance":
-        """Read ``2flips``, ``0.5points``, or either after ``MODEL=``, where MODEL may be a glob.
+        """Read ``2flips``, ``0.5points``, or either after ``NAME=``, a glob over models and names of rows.
 
         Raises:
             RequestError: it is none of these.
@@ -238,14 +238,14 @@ def _moved(
     both_ways: bool,
 ) -> Moved:
     before, now = pair
-    model = str(results.records["model"].iloc[now])
+    model, name = str(results.records["model"].iloc[now]), _name(results, now)
     counted = ACCURACIES.get(column)
     images = int(results.records["images"].iloc[now]) if counted else None
     old, new = (
         float(found.records[counted or column].iloc[row]) for found, row in ((baseline, before), (results, now))
     )
     gain = new - old if higher_is_better(column) else old - new
-    allowed = _tolerance(model, tolerances, significant=p is not None).allowed(images)
+    allowed = _tolerance((model, name), tolerances, significant=p is not None).allowed(images)
     # Counts are whole; the share of a point that a tolerance allows must not depend on how it is rounded.
     lost, won = -gain > allowed + 1e-9, gain > allowed + 1e-9
     certain = alpha is None or p is None or p < alpha
@@ -253,7 +253,7 @@ def _moved(
     closed = vanished or (certain and (lost or (won and both_ways)))
     status: Status = "regressed" if closed else "improved" if won else "held"
     return Moved(
-        _name(results, now),
+        name,
         model,
         column,
         status,
@@ -266,8 +266,8 @@ def _moved(
     )
 
 
-def _tolerance(model: str, tolerances: Sequence[Tolerance], *, significant: bool) -> Tolerance:
-    matching = [tolerance for tolerance in tolerances if fnmatch.fnmatchcase(model, tolerance.pattern)]
+def _tolerance(names: tuple[str, str], tolerances: Sequence[Tolerance], *, significant: bool) -> Tolerance:
+    matching = [tolerance for tolerance in tolerances if any(fnmatch.fnmatchcase(n, tolerance.pattern) for n in names)]
     if matching:
         return matching[-1]
     return Tolerance("*", 0.0, "flips") if significant else Tolerance.parse(DEFAULT_TOLERANCE)

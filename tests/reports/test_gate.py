@@ -445,3 +445,10 @@ def test_a_row_is_named_by_what_is_unusual_about_it() -> None:
         "a pgd l2 0.5 20 steps ce",
         "a pgd l2 8/255 20 steps dlr last encoded 5 restarts",
     ]
+
+
+def test_a_tolerance_may_be_for_one_row_of_a_model() -> None:
+    before = [record("a", 150), record("a", 150, norm="linf")]
+    after = [record("a", 147), record("a", 147, norm="linf")]
+    report = check(results_of(*after), results_of(*before), tolerances=[Tolerance.parse("a pgd linf *=3flips")])
+    assert [(row.name.split()[2], row.status) for row in report.rows] == [("l2", "regressed"), ("linf", "held")]
