@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robustbench_bcos.attacks.attack import Proposal, Trace, check_epsilon
 from robustbench_bcos.attacks.balls import AbstractBall
-from robustbench_bcos.attacks.losses import Loss, ce
+from robustbench_bcos.attacks.losses import Loss, ce, targeted_dlr
 from robustbench_bcos.attacks.restarts import check_search, search_repeatedly
 from robustbench_bcos.attacks.slope import usable_gradient
 from robustbench_bcos.core.prediction import predicted_classes
@@ -35,15 +35,18 @@ class APGD:
 
     Args:
         steps: gradient steps; steps + 1 iterates are looked at, the start included.
-        loss: what is ascended.
+        loss: what is ascended, unless there are targets.
         start: ``random`` is a draw of exactly the ball's radius, as published; ``image`` only serves comparisons.
         restarts: how often the search is run at most; all begin at random.
         count: as for :class:`~robustbench_bcos.attacks.pgd.PGD`.
         zero_index: compare the first loss with 0 instead of with the start's, as the published code does by an index
             of -1 into a table of zeros.
+        targets: wrong classes aimed at one after another, those of the highest logits of the clean image first; 0 is
+            untargeted. Towards each, the targeted DLR is ascended in searches of its own, ``restarts`` at most, on
+            what still stands. Looking at the clean image costs a forward pass. More than there are means all.
 
     Raises:
-        ValueError: steps or restarts below 1, or no such start or count.
+        ValueError: steps or restarts below 1, targets below 0, or no such start or count.
     """
 
     steps: int = 100
@@ -52,9 +55,12 @@ class APGD:
     restarts: int = 1
     count: Count = "any"
     zero_index: bool = False
+    targets: int = 0
 
     def __post_init__(self) -> None:
         check_search(self.steps, self.restarts, self.start, self.count)
+        if self.targets < 0:
+            raise ValueError(f"expected targets of at least 0, got {self.targets}")
 
     def __call__(
         self,
@@ -70,7 +76,13 @@ class APGD:
         images = images.detach()
         search = _Search(self, classifier, images, labels, ball, epsilon)
         draw = partial(on_the_boundary, ball, images.shape[1:], epsilon)
-        return search_repeatedly(search, restarts=self.restarts, start=self.start, draw=draw, generator=generator)
+        for number, aims in enumerate(search.likeliest_wrong_classes() if self.targets else [None]):
+            search.aims = aims
+            first = number * self.restarts
+            search_repeatedly(
+                search, restarts=self.restarts, start=self.start, draw=draw, generator=generator, first=first
+            )
+        return Proposal(search.candidates, search.trace)
 
 
 def on_the_boundary(
@@ -183,6 +195,20 @@ class _Search:
         self.proposed = torch.full((len(images),), -torch.inf, dtype=torch.float64, device=images.device)
         self.fallen = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         self.trace = Trace.blank(images)
+        self.aims: Labels | None = None
+        """The wrong class that each image is moved towards, if any in particular."""
+
+    @torch.no_grad()
+    def likeliest_wrong_classes(self) -> Sequence[Labels]:
+        """What to aim at, best first; every image has its own order."""
+        logits = self.classifier(self.images)
+        self.trace.forward_passes.add_(1)
+        if self.apgd.count == "any":
+            self.fallen = predicted_classes(logits) != self.labels
+        wrong = logits.scatter(1, self.labels[:, None], -torch.inf)
+        # A stable order: of equal logits, the same comes first in every batch.
+        ranked = wrong.argsort(dim=1, descending=True, stable=True)
+        return ranked[:, : min(self.apgd.targets, logits.shape[1] - 1)].unbind(dim=1)
 
     def run(self, active: Tensor, starts: Images) -> None:
         """One restart, from these iterates of the active images."""
@@ -223,7 +249,7 @@ class _Search:
         wrong = predicted_classes(logits.detach()) != labels
         leaving = wrong if self.apgd.count == "any" else torch.zeros_like(wrong)
         # In float64, because a saturated loss is a plateau in float32, on which no iterate is better than another.
-        losses = self.apgd.loss(logits.detach().double(), labels).double()
+        losses = self._loss(walk)(logits.detach().double(), labels).double()
         gradients = torch.zeros_like(walk.iterates)
         if not last and not leaving.all():
             gradients = self._gradient(walk, iterates, logits, wrong, leaving)
@@ -233,10 +259,16 @@ class _Search:
         walk.keep(~leaving)
 
     def _gradient(self, walk: _Walk, iterates: Images, logits: Tensor, wrong: Flags, leaving: Flags) -> Images:
-        gradients, blind = usable_gradient(self.apgd.loss, logits, iterates, self.labels[walk.active])
+        gradients, blind = usable_gradient(self._loss(walk), logits, iterates, self.labels[walk.active])
         self.trace.backward_passes[walk.active[~leaving]] += 1
         self.trace.zero_gradient[walk.active] |= blind & ~wrong
         return gradients
+
+    def _loss(self, walk: _Walk) -> Loss:
+        """What is ascended for the images that are still attacked."""
+        if self.aims is None:
+            return self.apgd.loss
+        return partial(targeted_dlr, targets=self.aims[walk.active])
 
     def _propose(self, walk: _Walk, wrong: Flags, losses: PerImage, *, last: bool) -> None:
         """Take over the iterates that the way of counting asks for."""

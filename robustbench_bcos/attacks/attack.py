@@ -4,10 +4,11 @@ import math
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from robustbench_bcos.attacks.balls import AbstractBall
 from robustbench_bcos.core.seeding import ImageGenerator
-from robustbench_bcos.core.types import Classifier, Counts, Flags, Images, Labels
+from robustbench_bcos.core.types import Classifier, Counts, Epsilon, Flags, Images, Labels
 
 
 class Trace(NamedTuple):
@@ -24,6 +25,12 @@ class Trace(NamedTuple):
         counts = torch.zeros(len(images), dtype=torch.long, device=images.device)
         return cls(counts.bool(), counts, counts.clone())
 
+    def include(self, other: "Trace", active: Tensor) -> None:
+        """Add what happened to some of the images, in another attack."""
+        self.zero_gradient[active] |= other.zero_gradient
+        self.forward_passes[active] += other.forward_passes
+        self.backward_passes[active] += other.backward_passes
+
 
 class Proposal(NamedTuple):
     """The outcome of an attack."""
@@ -32,14 +39,15 @@ class Proposal(NamedTuple):
     trace: Trace
 
 
-def check_epsilon(epsilon: float) -> None:
+def check_epsilon(epsilon: Epsilon) -> None:
     """Refuse a radius that no ball has.
 
     Raises:
         ValueError: it is negative, infinite or NaN.
     """
-    if not 0 <= epsilon < math.inf:
-        raise ValueError(f"expected a finite epsilon of at least 0, got {epsilon}")
+    for radius in epsilon.tolist() if isinstance(epsilon, Tensor) else [epsilon]:
+        if not 0 <= radius < math.inf:
+            raise ValueError(f"expected a finite epsilon of at least 0, got {radius}")
 
 
 @runtime_checkable

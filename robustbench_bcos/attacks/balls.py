@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from robustbench_bcos.core.registry import Registry
-from robustbench_bcos.core.types import Images, PerImage
+from robustbench_bcos.core.types import Epsilon, Images, PerImage
 
 BALLS: Registry["AbstractBall"] = Registry("norm")
 
@@ -35,8 +35,8 @@ class AbstractBall(ABC):
         """
 
     @abstractmethod
-    def project(self, delta: Images, epsilon: float) -> Images:
-        """The nearest delta of size at most epsilon, in the 2-norm."""
+    def project(self, delta: Images, epsilon: Epsilon) -> Images:
+        """The nearest delta of size at most epsilon, in the 2-norm; each image may have an epsilon of its own."""
 
     @abstractmethod
     def sample(self, shape: Sequence[int], epsilon: float, generators: Sequence[torch.Generator]) -> Images:
@@ -70,8 +70,11 @@ class Linf(AbstractBall):
         """Sign of the gradient (Goodfellow et al., 2015)."""
         return gradient.sign()
 
-    def project(self, delta: Images, epsilon: float) -> Images:
+    def project(self, delta: Images, epsilon: Epsilon) -> Images:
         """Clip each pixel's change."""
+        if isinstance(epsilon, Tensor):
+            bounds = _broadcast(epsilon)
+            return delta.clamp(-bounds, bounds)
         return delta.clamp(-epsilon, epsilon)
 
     def sample(self, shape: Sequence[int], epsilon: float, generators: Sequence[torch.Generator]) -> Images:
@@ -103,7 +106,7 @@ class L2(AbstractBall):
         scaled = gradient / _broadcast(_or_one(largest))
         return scaled / _broadcast(_or_one(self.size(scaled)))
 
-    def project(self, delta: Images, epsilon: float) -> Images:
+    def project(self, delta: Images, epsilon: Epsilon) -> Images:
         """Shorten what is too long."""
         factor = (epsilon / _or_one(self.size(delta))).clamp(max=1.0)
         return delta * _broadcast(factor)

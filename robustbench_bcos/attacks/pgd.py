@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import final
+from typing import cast, final
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from robustbench_bcos.attacks.slope import usable_gradient
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.search import Count, Start
 from robustbench_bcos.core.seeding import ImageGenerator
-from robustbench_bcos.core.types import Classifier, Flags, Images, Labels
+from robustbench_bcos.core.types import Classifier, Epsilon, Flags, Images, Labels
 
 RELATIVE_STEP = 2.5
 """Default step size is this times epsilon / steps (Madry et al., 2018, and MadryLab's ``robustness``)."""
@@ -61,14 +61,20 @@ class PGD:
         images: Images,
         labels: Labels,
         ball: AbstractBall,
-        epsilon: float,
+        epsilon: Epsilon,
         generator: ImageGenerator | None = None,
     ) -> Proposal:
-        """Search the ball around each image; without a generator, image i draws as index i of seed 0."""
+        """Search the ball around each image; without a generator, image i draws as index i of seed 0.
+
+        Raises:
+            ValueError: an epsilon that no ball has, or one for each image together with a random start.
+        """
         check_epsilon(epsilon)
+        if isinstance(epsilon, Tensor) and (self.start == "random" or self.restarts > 1):
+            raise ValueError("expected one epsilon for all images where a search begins at random, got one for each")
         images = images.detach()
         search = _Search(self, classifier, images, labels, ball, epsilon)
-        draw = partial(ball.sample, images.shape[1:], epsilon)
+        draw = partial(ball.sample, images.shape[1:], cast(float, epsilon))
         return search_repeatedly(search, restarts=self.restarts, start=self.start, draw=draw, generator=generator)
 
 
@@ -76,7 +82,7 @@ class _Search:
     """The state of one call: what is proposed so far for each image."""
 
     def __init__(
-        self, pgd: PGD, classifier: Classifier, images: Images, labels: Labels, ball: AbstractBall, epsilon: float
+        self, pgd: PGD, classifier: Classifier, images: Images, labels: Labels, ball: AbstractBall, epsilon: Epsilon
     ) -> None:
         self.pgd = pgd
         self.classifier = classifier
@@ -105,7 +111,7 @@ class _Search:
             gradient = self._gradient(active, iterates, logits, wrong)
             # What leaves is passed back with its batch, but not charged for it: counts must not depend on the batch.
             self.trace.backward_passes[active[~leaving]] += 1
-            iterates = self._step(self.images[active], iterates.detach(), gradient)
+            iterates = self._step(active, iterates.detach(), gradient)
             if leaving.any():
                 active, iterates = active[~leaving], iterates[~leaving]
         with torch.no_grad():
@@ -140,8 +146,13 @@ class _Search:
         self.trace.zero_gradient[active] |= blind & ~wrong
         return gradient
 
-    def _step(self, images: Images, iterates: Images, gradient: Images) -> Images:
-        moved = iterates + self.step_size * self.ball.ascend(gradient)
-        delta = self.ball.project(moved - images, self.epsilon)
+    def _step(self, active: Tensor, iterates: Images, gradient: Images) -> Images:
+        images, direction = self.images[active], self.ball.ascend(gradient)
+        if isinstance(self.step_size, Tensor):
+            moved = iterates + self.step_size[active].view(-1, 1, 1, 1) * direction
+        else:
+            moved = iterates + self.step_size * direction
+        epsilon = self.epsilon[active] if isinstance(self.epsilon, Tensor) else self.epsilon
+        delta = self.ball.project(moved - images, epsilon)
         # Clipping pixels moves them towards the image, so it cannot leave the ball.
         return (images + delta).clamp(0, 1)

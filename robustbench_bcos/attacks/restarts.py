@@ -1,6 +1,6 @@
 """Searches that are run several times: where each run begins, and on which images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, get_args, runtime_checkable
 
 import torch
@@ -41,8 +41,27 @@ def check_search(steps: int, restarts: int, start: Start, count: Count) -> None:
         raise ValueError(f"expected start in {get_args(Start)} and count in {get_args(Count)}, got {start}, {count}")
 
 
+def turns(
+    fallen: Flags, *, restarts: int, generator: ImageGenerator | None, first: int = 0
+) -> Iterator[tuple[int, Tensor, list[torch.Generator]]]:
+    """For each restart that is needed: its number, the images that still stand, and sources for the whole batch.
+
+    Args:
+        fallen: what has fallen; noted here by the search, from turn to turn.
+        restarts: how many turns at most.
+        generator: the source of randomness; without one, image i draws as index i of seed 0.
+        first: what the first restart is to the generator.
+    """
+    generator = generator or ImageGenerator.of(0, range(len(fallen)))
+    for restart in range(restarts):
+        active = (~fallen).nonzero().squeeze(1)
+        if len(active) == 0:
+            return
+        yield restart, active, generator(first + restart)
+
+
 def search_repeatedly(
-    search: Search, *, restarts: int, start: Start, draw: Draw, generator: ImageGenerator | None
+    search: Search, *, restarts: int, start: Start, draw: Draw, generator: ImageGenerator | None, first: int = 0
 ) -> Proposal:
     """Run a search up to so many times, each time on what still stands.
 
@@ -51,16 +70,12 @@ def search_repeatedly(
         restarts: how often at most.
         start: where the first run begins; further ones begin at random, since they would repeat it otherwise.
         draw: where a random start comes from.
-        generator: the source of randomness; without one, image i draws as index i of seed 0.
+        generator: as for :func:`turns`.
+        first: as for :func:`turns`.
     """
-    generator = generator or ImageGenerator.of(0, range(len(search.images)))
-    for restart in range(restarts):
-        active = (~search.fallen).nonzero().squeeze(1)
-        if len(active) == 0:
-            break
+    for restart, active, sources in turns(search.fallen, restarts=restarts, generator=generator, first=first):
         starts = search.images[active]
         if restart > 0 or start == "random":
-            sources = generator(restart)
             noise = draw([sources[image] for image in active.tolist()])
             starts = (starts + noise.to(starts)).clamp(0, 1)
         search.run(active, starts)

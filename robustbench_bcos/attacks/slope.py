@@ -24,11 +24,13 @@ def logit_slope(loss: Loss, logits: Logits, labels: Labels) -> Logits:
     Computed in the logits' precision, as peers do, so that runs can be compared bit by bit. Where it falls below that
     precision's resolution, parts of it have been rounded away: there it is taken again in float64, and rescaled to 1
     before it can underflow on its way through the network. It is exactly 0 only where float64 says so too.
+
+    The loss is always shown the whole batch, because it may know something of each image, such as a target.
     """
     slope = _derivative(loss, logits, labels)
     faint = slope.abs().amax(dim=1) < torch.finfo(slope.dtype).eps
     if faint.any():
-        exact = _derivative(loss, logits[faint].double(), labels[faint])
+        exact = _derivative(loss, logits.double(), labels)[faint]
         largest = exact.abs().amax(dim=1, keepdim=True)
         slope[faint] = (exact / torch.where(largest > 0, largest, 1)).to(slope.dtype)
     return slope
@@ -47,7 +49,11 @@ def image_gradient(logits: Logits, images: Images, slope: Logits) -> Images:
 
 def usable_gradient(loss: Loss, logits: Logits, images: Images, labels: Labels) -> UsableGradient:
     """The gradient of the loss by each image, without what nobody can walk along."""
-    gradient = image_gradient(logits, images, logit_slope(loss, logits, labels))
+    return usable(image_gradient(logits, images, logit_slope(loss, logits, labels)))
+
+
+def usable(gradient: Images) -> UsableGradient:
+    """A gradient without what nobody can walk along."""
     finite = gradient.isfinite()
     blind = ~finite.flatten(1).all(dim=1) | (gradient.flatten(1) == 0).all(dim=1)
     return UsableGradient(torch.where(finite, gradient, 0), blind)

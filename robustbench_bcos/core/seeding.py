@@ -25,6 +25,8 @@ class ImageGenerator:
     seed: int
     indices: tuple[int, ...]
     """Position of each image of the batch in its dataset (not in the batch, not in the slice)."""
+    path: tuple[int, ...] = ()
+    """Which part of an attack draws, where an attack has parts that draw: their restarts have the same numbers."""
 
     @classmethod
     def of(cls, seed: int, indices: Sequence[int] | torch.Tensor) -> "ImageGenerator":
@@ -33,4 +35,13 @@ class ImageGenerator:
 
     def __call__(self, restart: int) -> list[torch.Generator]:
         """One generator per image, always in the same state."""
-        return [generator(self.seed, index, restart) for index in self.indices]
+        return [generator(self.seed, index, *self.path, restart) for index in self.indices]
+
+    def part(self, number: int, positions: Sequence[int]) -> "ImageGenerator":
+        """The source for one part of an attack, on some images of the batch. No two parts draw the same.
+
+        Args:
+            number: of the part.
+            positions: of the images, in the batch.
+        """
+        return ImageGenerator(self.seed, tuple(self.indices[place] for place in positions), (*self.path, number))

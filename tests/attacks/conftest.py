@@ -1,5 +1,7 @@
 """A tiny network and a few images: 9 images, 3 channels, 5 x 4 pixels, 11 hidden units, 7 classes, all in float64."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,8 @@ from torch import Tensor, nn
 
 from robustbench_bcos.core.prediction import predicted_classes
 from tests.reference.pgd import TwoLayers
+
+Network = Callable[[Tensor], Tensor]
 
 
 class TanhNet(nn.Module):
@@ -22,9 +26,21 @@ class TanhNet(nn.Module):
         return torch.tanh((images.flatten(1) - 0.5) @ self.features.T + self.offset) @ self.readout.T
 
 
+class Witness:
+    """A classifier that remembers what it was shown."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.seen: list[Tensor] = []
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.seen.append(images.detach().clone())
+        return self.network(images)
+
+
 @pytest.fixture
 def twin() -> TwoLayers:
-    return draw_twin(np.random.default_rng(1), channels=3)
+    return draw_twin(np.random.default_rng(1), values=3 * 5 * 4)
 
 
 @pytest.fixture
@@ -47,8 +63,8 @@ def labels(net: TanhNet, images: Tensor) -> Tensor:
     return labels
 
 
-def draw_twin(random: np.random.Generator, *, channels: int) -> TwoLayers:
-    values = channels * 5 * 4
+def draw_twin(random: np.random.Generator, *, values: int) -> TwoLayers:
+    """For images of so many values."""
     return TwoLayers(
         features=random.normal(size=(11, values)) / np.sqrt(values) * 4,
         offset=random.normal(size=11) / 2,

@@ -1,6 +1,5 @@
 """What an attack promises whatever it is, and what PGD does on the way."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,15 +9,18 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor
 
+from robustbench_bcos.attacks.apgd import APGD
 from robustbench_bcos.attacks.attack import Attack, Proposal
 from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.attacks.ensemble import Ensemble
 from robustbench_bcos.attacks.losses import LOSSES, Loss, ce
 from robustbench_bcos.attacks.noise import Noise
 from robustbench_bcos.attacks.pgd import PGD
+from robustbench_bcos.attacks.square import Square
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.seeding import ImageGenerator
 from robustbench_bcos.model_zoo.encodings import AddInverse
-from tests.attacks.conftest import TanhNet, draw_twin
+from tests.attacks.conftest import Network, TanhNet, Witness, draw_twin
 from tests.reference import pgd as reference
 from tests.reference.pgd import TwoLayers
 
@@ -30,6 +32,10 @@ ATTACKS: dict[str, Attack] = {
     "best loss": PGD(steps=6, count="best-loss", loss=LOSSES["dlr"]),
     "random start": PGD(steps=6, start="random", restarts=3, loss=LOSSES["margin"]),
     "noise": Noise(restarts=3),
+    "targets": APGD(steps=6, targets=3, restarts=2),
+    "targets, best loss": APGD(steps=6, targets=2, count="best-loss"),
+    "square": Square(queries=20, restarts=2),
+    "ensemble": Ensemble((PGD(steps=2), APGD(steps=3, targets=2), Square(queries=20))),
 }
 
 # Some images fall within these radii and others resist, so that verdicts have something to say.
@@ -38,24 +44,10 @@ every_loss = pytest.mark.parametrize("loss", LOSSES)
 every_count = pytest.mark.parametrize("count", COUNTS)
 every_attack = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 
-Network = Callable[[Tensor], Tensor]
-
 
 def fooled(network: Network, proposal: Proposal, labels: Tensor) -> Tensor:
     with torch.no_grad():
         return predicted_classes(network(proposal.candidates)) != labels
-
-
-class Witness:
-    """A classifier that remembers what it was shown."""
-
-    def __init__(self, network: Network) -> None:
-        self.network = network
-        self.seen: list[Tensor] = []
-
-    def __call__(self, images: Tensor) -> Tensor:
-        self.seen.append(images.detach().clone())
-        return self.network(images)
 
 
 # Every attack
@@ -190,7 +182,7 @@ def test_pgd_equals_its_numpy_twin(
 
 @every_threat
 def test_pgd_on_six_encoded_channels_equals_its_numpy_twin(norm: str, epsilon: float, images: Tensor) -> None:
-    twin = draw_twin(np.random.default_rng(5), channels=6)
+    twin = draw_twin(np.random.default_rng(5), values=6 * 5 * 4)
     net = TanhNet(twin)
     encoded = AddInverse()(images)
     labels = predicted_classes(net(encoded).detach())

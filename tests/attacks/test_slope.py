@@ -81,6 +81,14 @@ def test_a_faint_image_leaves_its_neighbour_alone(name: str) -> None:
     assert torch.equal(together[:1], logit_slope(LOSSES[name], faint, torch.tensor([1])))
 
 
+def test_a_loss_may_know_something_of_each_image_of_the_batch() -> None:
+    faint, _ = confident(60.0)
+    logits, labels = torch.cat([ordinary()[0], faint, faint]), torch.tensor([0, 1, 2, 3, 0, 1, 1, 1])
+    sides = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0, -1.0, 1.0])
+    together = logit_slope(lambda logits, labels: sides.to(logits) * ce(logits, labels), logits, labels)
+    assert torch.equal(together, sides[:, None] * logit_slope(ce, logits, labels))
+
+
 @every_loss
 def test_slope_and_gradient_together_are_the_derivative_of_the_loss(
     name: str, net: nn.Module, images: Tensor, labels: Tensor

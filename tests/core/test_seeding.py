@@ -57,6 +57,22 @@ def test_seeds_images_and_restarts_draw_independently() -> None:
     assert len({tuple(draws(source)) for source in sources}) == 2 * 3 * 4
 
 
+def test_parts_draw_as_independently_as_restarts() -> None:
+    whole = ImageGenerator.of(0, range(4))
+    parts = [whole, whole.part(0, range(4)), whole.part(1, range(4)), whole.part(1, range(4)).part(0, range(4))]
+    sources = [source for part in parts for restart in (0, 1, 2) for source in part(restart)]
+    assert len({tuple(draws(source)) for source in sources}) == 4 * 3 * 4
+
+
+def test_a_part_draws_for_an_image_the_same_whichever_others_it_has() -> None:
+    whole = ImageGenerator.of(3, [8, 2, 5])
+    few = whole.part(4, [2, 0])
+    assert few.indices == (5, 8)
+    together = whole.part(4, [0, 1, 2])
+    assert draws(few(1)[0]) == draws(together(1)[2])
+    assert draws(few(1)[1]) == draws(together(1)[0])
+
+
 @pytest.mark.parametrize("indices", [[4, 0, 9], (4, 0, 9), torch.tensor([4, 0, 9]), np.array([4, 0, 9]).tolist()])
 def test_indices_may_come_as_any_sequence(indices: list[int] | torch.Tensor) -> None:
     built = ImageGenerator.of(6, indices)

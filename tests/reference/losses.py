@@ -64,6 +64,13 @@ def dlr_slope(logits: Vector, label: int) -> Vector:
     return slope
 
 
+def targeted_dlr(logits: Vector, label: int, target: int) -> float:
+    """Croce & Hein (2020), eq. 7; with three classes there is no fourth logit."""
+    ordered = sorted(logits, reverse=True)
+    lower = ordered[2] if len(ordered) == 3 else (ordered[2] + ordered[3]) / 2
+    return float(-(logits[label] - logits[target]) / (ordered[0] - lower + 1e-12))
+
+
 def _best_wrong(logits: Vector, label: int) -> int:
     best = -1
     for index, logit in enumerate(logits):

@@ -1,0 +1,237 @@
+"""The targeted DLR, and APGD that aims at one wrong class after the other."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustbench_bcos.attacks.apgd import APGD
+from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.attacks.losses import LOSSES, dlr, targeted_dlr
+from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.core.seeding import ImageGenerator, generator
+from tests.attacks.conftest import TanhNet, Witness
+from tests.reference import losses as reference
+
+RADII = {"l2": 0.3, "linf": 0.05}
+"""So large that a single step fools most images, and some only towards a later target."""
+
+every_norm = pytest.mark.parametrize("norm", RADII)
+every_number_of_classes = pytest.mark.parametrize("classes", [3, 4, 5, 10])
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand((60, 3, 5, 4), generator=generator(1), dtype=torch.float64)
+
+
+def draw(classes: int, *, scale: float = 3.0) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, labels, and targets that are other classes."""
+    random = np.random.default_rng(classes)
+    logits = torch.from_numpy(random.normal(size=(25, classes)) * scale)
+    labels = torch.from_numpy(random.integers(0, classes, size=25))
+    return logits, labels, (labels + torch.from_numpy(random.integers(1, classes, size=25))) % classes
+
+
+def slope_of(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    leaf = logits.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(targeted_dlr(leaf, labels, targets).sum(), leaf)
+    return slope
+
+
+def ranked_wrong(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Wrong classes of each image, best first: (image, rank)."""
+    rows = []
+    for logits, label in zip(network(images).detach(), labels.tolist(), strict=True):
+        rows.append([one for one in logits.argsort(descending=True).tolist() if one != label])
+    return torch.tensor(rows)
+
+
+def narrow(network: nn.Module, classes: int) -> Any:
+    """A network of the first classes alone."""
+    return lambda shown: network(shown)[:, :classes]
+
+
+# The loss
+
+
+@every_number_of_classes
+@pytest.mark.parametrize("scale", [0.1, 3.0, 200.0])
+def test_targeted_dlr_equals_its_numpy_twin(classes: int, scale: float) -> None:
+    logits, labels, targets = draw(classes, scale=scale)
+    rows = zip(logits.numpy(), labels.tolist(), targets.tolist(), strict=True)
+    expected = [reference.targeted_dlr(*row) for row in rows]
+    np.testing.assert_allclose(targeted_dlr(logits, labels, targets).numpy(), expected, rtol=1e-12)
+
+
+@every_number_of_classes
+def test_its_slope_is_what_finite_differences_of_the_twin_say(classes: int) -> None:
+    logits, labels, targets = draw(classes)
+    slopes = slope_of(logits, labels, targets).numpy()
+    for row, label, target, slope in zip(logits.numpy(), labels.tolist(), targets.tolist(), slopes, strict=True):
+        for place in range(classes):
+            step = 1e-6 * np.eye(classes)[place]
+            ahead, behind = (reference.targeted_dlr(row + sign * step, label, target) for sign in (1, -1))
+            # Differences of 1e-6 in numbers near 1 with 16 digits.
+            assert slope[place] == pytest.approx((ahead - behind) / 2e-6, rel=1e-5, abs=1e-7)
+
+
+@every_number_of_classes
+def test_it_is_positive_exactly_where_the_target_is_ahead_of_the_label(classes: int) -> None:
+    logits, labels, targets = draw(classes)
+    ahead = logits.gather(1, targets[:, None]) > logits.gather(1, labels[:, None])
+    assert torch.equal(targeted_dlr(logits, labels, targets) > 0, ahead[:, 0])
+
+
+@every_number_of_classes
+def test_it_depends_on_neither_scale_nor_shift(classes: int) -> None:
+    logits, labels, targets = draw(classes)
+    for changed in (1e-3 * logits, 1e6 * logits, logits - 500):
+        found, expected = targeted_dlr(changed, labels, targets), targeted_dlr(logits, labels, targets)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_with_few_classes_aiming_at_the_best_wrong_one_is_dlr(classes: int) -> None:
+    logits, labels, _ = draw(classes)
+    best = logits.scatter(1, labels[:, None], -torch.inf).argmax(dim=1)
+    torch.testing.assert_close(targeted_dlr(logits, labels, best), dlr(logits, labels), rtol=1e-14, atol=0)
+    leaf = logits.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(dlr(leaf, labels).sum(), leaf)
+    torch.testing.assert_close(slope_of(logits, labels, best), expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 10])
+def test_equal_logits_do_not_spoil_it(classes: int) -> None:
+    logits, labels = torch.zeros(5, classes, dtype=torch.float64), torch.zeros(5, dtype=torch.long)
+    assert targeted_dlr(logits, labels, labels + 1).isfinite().all()
+    assert slope_of(logits, labels, labels + 1).isfinite().all()
+
+
+def test_with_two_classes_it_points_from_the_label_to_the_other() -> None:
+    logits, labels, targets = draw(2)
+    direction = F.one_hot(targets, 2) - F.one_hot(labels, 2)
+    torch.testing.assert_close(F.normalize(slope_of(logits, labels, targets)), direction.double() / 2**0.5)
+
+
+def test_it_is_not_among_the_losses_of_two_arguments() -> None:
+    assert targeted_dlr not in [LOSSES[name] for name in LOSSES]
+
+
+# The search
+
+
+class Shifted(ImageGenerator):
+    """A generator whose first restart is a later one of another."""
+
+    def __call__(self, restart: int) -> list[torch.Generator]:
+        return [generator(self.seed, index, self.path[0] + restart) for index in self.indices]
+
+
+@every_norm
+def test_each_target_is_a_search_of_its_own_with_its_own_starts(
+    norm: str, net: TanhNet, images: Tensor, labels: Tensor
+) -> None:
+    attack = APGD(steps=1, targets=3, restarts=2)
+    together = attack(net, images, labels, BALLS[norm], RADII[norm], ImageGenerator.of(5, range(100, 160)))
+    ranked = ranked_wrong(net, images, labels)
+    needed = []
+    for place in range(59):
+        one = slice(place, place + 1)
+        for number in range(6):
+            loss = partial(targeted_dlr, targets=ranked[one, number // 2])
+            source = Shifted(5, (100 + place,), (number,))
+            single = APGD(steps=1, loss=loss)(net, images[one], labels[one], BALLS[norm], RADII[norm], source)
+            if predicted_classes(net(single.candidates)) != labels[one]:
+                break
+        needed.append(number)
+        torch.testing.assert_close(together.candidates[one], single.candidates, rtol=0, atol=1e-12)
+        # The ranking, two passes of every search before the last, and the last one's.
+        assert together.trace.forward_passes[place] == 1 + 2 * number + single.trace.forward_passes[0]
+    assert {0, 1, 2, 5} <= set(needed)
+
+
+def test_targets_are_taken_from_the_clean_image_best_first(net: TanhNet, images: Tensor, labels: Tensor) -> None:
+    ranked = ranked_wrong(net, images, labels)
+    witness = Witness(net)
+    # So small a ball that no image falls.
+    APGD(steps=1, targets=4, start="image")(witness, images[:8], labels[:8], BALLS["l2"], 1e-6)
+    clean, *pairs = witness.seen
+    assert torch.equal(clean, images[:8])
+    for rank in range(4):
+        start, moved = pairs[2 * rank : 2 * rank + 2]
+        assert torch.equal(start, clean)
+        alone = APGD(steps=1, loss=partial(targeted_dlr, targets=ranked[:8, rank]), start="image", count="last")
+        expected = alone(net, clean, labels[:8], BALLS["l2"], 1e-6).candidates
+        torch.testing.assert_close(moved, expected, rtol=0, atol=1e-15)  # sums in another order
+        assert (moved - pairs[1]).abs().max() > (1e-7 if rank else -1)
+
+
+def test_more_targets_than_there_are_means_all(net: TanhNet, images: Tensor, labels: Tensor) -> None:
+    all_six, too_many = (
+        APGD(steps=4, targets=targets)(net, images, labels, BALLS["l2"], 0.05) for targets in (6, 1000)
+    )
+    assert torch.equal(all_six.candidates, too_many.candidates)
+    stood = predicted_classes(net(all_six.candidates)) == labels
+    assert stood.any()
+    for proposal in (all_six, too_many):
+        assert (proposal.trace.forward_passes[stood] == 1 + 6 * 5).all()
+        assert (proposal.trace.backward_passes[stood] == 6 * 4).all()
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_two_and_three_classes_are_as_many_targets_as_they_have(classes: int, net: TanhNet, images: Tensor) -> None:
+    few = narrow(net, classes)
+    labels = predicted_classes(few(images).detach())
+    for norm, epsilon in RADII.items():
+        aimed = APGD(steps=20, targets=9)(few, images, labels, BALLS[norm], epsilon)
+        plain = APGD(steps=20)(few, images, labels, BALLS[norm], epsilon)
+        fell, fell_plain = (predicted_classes(few(one.candidates)) != labels for one in (aimed, plain))
+        assert 0 < fell.sum() < 60
+        assert not (fell_plain & ~fell).any()
+        assert (aimed.trace.forward_passes[~fell] == 1 + 21 * (classes - 1)).all()
+
+
+def test_what_is_misclassified_already_costs_the_one_look(net: TanhNet, images: Tensor, labels: Tensor) -> None:
+    proposal = APGD(steps=4, targets=3)(net, images, labels, BALLS["l2"], 0.2)
+    assert torch.equal(proposal.candidates[-1], images[-1])
+    assert proposal.trace.forward_passes[-1] == 1
+    assert proposal.trace.backward_passes[-1] == 0
+
+
+@every_norm
+def test_verdicts_are_those_of_torchattacks(
+    norm: str, net: TanhNet, images: Tensor, labels: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torchattacks = pytest.importorskip("torchattacks")
+    ball, epsilon = BALLS[norm], RADII[norm]
+    # One draw for every image and target: they draw for whole batches of what still stands.
+    pattern = torch.rand(images.shape[1:], generator=generator(1), dtype=torch.float64)
+    monkeypatch.setattr(torch, "rand", lambda shape: pattern.expand(shape).clone())
+    monkeypatch.setattr(torch, "randn", lambda shape: pattern.expand(shape).clone())
+    peer = torchattacks.APGDT(net, norm={"l2": "L2", "linf": "Linf"}[norm], eps=epsilon, steps=5, n_classes=7)
+    with torch.random.fork_rng():
+        theirs = peer(images.contiguous(), labels)
+    monkeypatch.undo()
+    delta = pattern if norm == "l2" else 2 * pattern - 1
+
+    def same_start(ball: Any, shape: Any, epsilon: float, sources: Any) -> Tensor:
+        return (delta * epsilon / ball.size(delta[None])).expand(len(sources), *shape)
+
+    monkeypatch.setattr("robustbench_bcos.attacks.apgd.on_the_boundary", same_start)
+    attack = APGD(steps=5, targets=6, zero_index=True)
+    ours = attack(net, images, labels, ball, epsilon).candidates
+    fell = predicted_classes(net(theirs)) != labels
+    once = APGD(steps=5, targets=1, zero_index=True)(net, images, labels, ball, epsilon).candidates
+    assert fell.sum() < 60
+    assert (predicted_classes(net(once)) != labels).sum() < fell.sum()
+    assert torch.equal(predicted_classes(net(ours)) != labels, fell)
+
+
+def test_a_negative_number_of_targets_is_refused() -> None:
+    with pytest.raises(ValueError, match="targets of at least 0, got -1"):
+        APGD(targets=-1)
