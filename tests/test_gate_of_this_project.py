@@ -2,8 +2,8 @@
 
 Made, and after a change that is meant to move the numbers made anew, from a clean checkout with::
 
-    python -m robustbench_bcos run --norm l2,linf --eps 0.1,0.5 --steps 5 --limit 200 --no-figures --quiet \
-        --out runs/digits
+    python -m robustbench_bcos run --norm l2,linf --eps 0.1,0.5 --steps 5 --limit 200 --evidence off --no-figures \
+        --quiet --out runs/digits
     python -m robustbench_bcos check runs/digits --baseline tests/baselines/digits.csv --update
 
 The default tolerance, half a point, is one of the 200 images. L2 0.5 and linf 0.1 are where models differ; at l2 0.1
@@ -28,7 +28,7 @@ from tests.cli.command_line import Outcome, call, succeed
 BASELINE = Path(__file__).parent / "baselines" / "digits.csv"
 CERTIFICATE = BASELINE.with_name("digits.csv.birth.json")
 CARDS = Path(__file__).parent.parent / "robustbench_bcos" / "model_zoo" / "cards"
-ATTACKS = "--norm l2,linf --eps 0.1,0.5 --steps 5 --limit 200 --no-figures --quiet"
+ATTACKS = "--norm l2,linf --eps 0.1,0.5 --steps 5 --limit 200 --evidence off --no-figures --quiet"
 
 Weights = dict[str, torch.Tensor]
 

@@ -5,10 +5,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from robustbench_bcos.bench.config import Grid
+from robustbench_bcos.bench.config import TARGETED, Grid
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.radius import Radius
 from robustbench_bcos.core.search import Count, Start
+
+FAB_PASSES = 3
+"""Forward and backward passes of a step of FAB."""
+
+STANDARD: dict[str, Any] = {"steps": 100, "start": "random", "restarts": 1, "queries": 5000, "targets": 9}
+"""AutoAttack's standard version (Croce & Hein, 2020)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,12 +34,18 @@ class Cell:
     start: Start
     count: Count
     space: str
+    queries: int = 0
+    """Of Square, per image and restart."""
+    targets: int = 0
+    """Wrong classes aimed at, at most."""
 
     @property
     def key(self) -> str:
         """All that tells it apart from other cells of a run, as text."""
         parts = [self.model, self.attack, self.norm, self.radius.text, str(self.steps), str(self.step_size or "auto")]
-        return " ".join([*parts, self.loss or "-", str(self.restarts), self.start, self.count, self.space])
+        parts += [self.loss or "-", str(self.restarts), self.start, self.count, self.space]
+        numbers = {"queries": self.queries, "targets": self.targets}
+        return " ".join([*parts, *(f"{name}{number}" for name, number in numbers.items() if number)])
 
     def loss_of(self, own: str) -> str:
         """The loss that is ascended, given the model's own."""
@@ -58,7 +70,15 @@ class Cell:
     @property
     def passes(self) -> int:
         """Forward and backward passes of one image that withstands every restart."""
-        return self.restarts * (2 * self.steps + 1)
+        if self.attack == "square":
+            return self.restarts * self.queries
+        search = 2 * self.steps + 1
+        if self.attack == "autoattack":
+            # Auto-PGD once without and once with targets; FAB takes a step forward and back for each of its own.
+            return search + self.targets * (search + FAB_PASSES * self.steps) + self.queries
+        if self.attack == "fab":
+            return self.targets * FAB_PASSES * self.steps
+        return self.restarts * max(self.targets, 1) * search
 
 
 def make_cells(grid: Grid, models: Sequence[str]) -> list[Cell]:
@@ -66,28 +86,33 @@ def make_cells(grid: Grid, models: Sequence[str]) -> list[Cell]:
     radii: dict[float, Radius] = {}
     for radius in map(Radius.parse, grid.eps):
         radii.setdefault(radius.value, radius)
-    step_size = None if grid.step_size is None else Radius.parse(grid.step_size, argument="--step-size")
     threats = list(itertools.product(dict.fromkeys(grid.norm), radii.values()))
     cells: dict[Cell, None] = {}
     for model, attack, (norm, radius), steps, loss, restarts in itertools.product(
         models, grid.attack, threats, grid.steps, grid.loss, grid.restarts
     ):
-        noise, adaptive = attack == "noise", attack == "apgd"
-        cell = Cell(
-            model=model,
-            attack=attack,
-            norm=norm,
-            radius=radius,
-            steps=0 if noise else steps,
-            step_size=None if noise or adaptive else step_size,
-            loss="" if noise else loss,
-            restarts=restarts,
-            start="random" if noise or adaptive else grid.start,
-            count="any" if noise else grid.count,
-            space=grid.space,
-        )
-        cells[cell] = None
+        settings: dict[str, Any] = {"steps": steps, "loss": loss, "restarts": restarts} | _settings(attack, loss, grid)
+        cells[Cell(model=model, attack=attack, norm=norm, radius=radius, space=grid.space, **settings)] = None
     return list(cells)
+
+
+def _settings(attack: str, loss: str, grid: Grid) -> dict[str, Any]:
+    """What an attack has of its own, and what it does without."""
+    if attack == "pgd":
+        step_size = None if grid.step_size is None else Radius.parse(grid.step_size, argument="--step-size")
+        return {"step_size": step_size, "start": grid.start, "count": grid.count}
+    if attack == "apgd":
+        targets = grid.targets if loss == TARGETED else 0
+        return {"step_size": None, "start": "random", "count": grid.count, "targets": targets}
+    own: dict[str, Any] = {"step_size": None, "loss": "", "count": "any"}
+    if attack == "noise":
+        return own | {"steps": 0, "start": "random"}
+    if attack == "square":
+        return own | {"steps": 0, "start": "random", "queries": grid.queries}
+    if attack == "fab":
+        return own | {"start": "image", "restarts": 1, "targets": grid.targets}
+    # A published standard has no settings.
+    return own | STANDARD
 
 
 def check_radius(radius: Radius, norm: str, diameter: float) -> None:

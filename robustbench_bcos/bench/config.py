@@ -19,8 +19,11 @@ NORM_NAMES = ("l2", "linf")
 EXPLAINED = 50
 """Images whose explanations are compared where nothing else is asked for."""
 
-LOSS_NAMES = ("auto", "bce", "ce", "margin", "dlr")
-ATTACK_NAMES = ("pgd", "apgd", "noise")
+TARGETED = "targeted_dlr"
+"""The loss that aims at one wrong class after another; Auto-PGD alone has it."""
+
+LOSS_NAMES = ("auto", "bce", "ce", "margin", "dlr", TARGETED)
+ATTACK_NAMES = ("pgd", "apgd", "square", "fab", "autoattack", "noise")
 EXPLANATION_NAMES = (
     "auto",
     "dynamic_weights",
@@ -32,6 +35,7 @@ EXPLANATION_NAMES = (
 )
 
 Space = Literal["image", "encoded"]
+Evidence = Literal["quick", "full", "off"]
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "norm": NORM_NAMES,
@@ -41,6 +45,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "start": get_args(Start),
     "count": get_args(Count),
     "space": get_args(Space),
+    "evidence": get_args(Evidence),
 }
 """What can be asked for, by option."""
 
@@ -58,6 +63,10 @@ class Grid(Table):
     loss: tuple[str, ...] = ("auto",)
     """``auto`` is the loss on each model's card."""
     restarts: tuple[int, ...] = (1,)
+    queries: int = 5000
+    """Of Square, per image and restart."""
+    targets: int = 9
+    """Wrong classes that a targeted search aims at, at most."""
     start: Start = "image"
     count: Count = "any"
     space: Space = "image"
@@ -85,6 +94,10 @@ class RunConfig(Grid):
     threads: int | None = Field(default=None, ge=1)
     """CPU threads; by default one for small images and torch's own choice for others."""
     figures: bool = True
+    evidence: Evidence = "quick"
+    """Checks of each number: on some of the images that withstood the attack, on all of them, or none."""
+    distances: bool = False
+    """Whether the smallest epsilon that fools each image is searched for."""
     explanation: str = "auto"
     explained: int | None = Field(default=None, ge=0)
     """Images explained, the first of the slice; by default 50 where there are figures, and none where there are not."""
@@ -144,10 +157,14 @@ def _check_names(values: Mapping[str, Any]) -> None:
 def _check_numbers(config: RunConfig) -> None:
     for eps in config.eps:
         Radius.parse(eps)
-    for name, counts in {"--steps": config.steps, "--restarts": config.restarts}.items():
+    counted = {"--steps": config.steps, "--restarts": config.restarts}
+    counted |= {"--queries": (config.queries,), "--targets": (config.targets,)}
+    for name, counts in counted.items():
         for count in counts:
             if count < 1:
                 raise RequestError(f"{name} {count} must be at least 1")
+    if TARGETED in config.loss and set(config.attack) != {"apgd"}:
+        raise RequestError(f"--loss {TARGETED} is for --attack apgd: give that, or another loss")
     for image in config.images:
         if image < 0:
             raise RequestError(f"--images {image} must be at least 0: give indices of the dataset")

@@ -30,6 +30,9 @@ OPTIONS = (
     "step_size",
     "start",
     "count",
+    "queries",
+    "targets",
+    "evidence",
     "space",
     "seed",
     "batch_size",
@@ -69,8 +72,9 @@ def evaluate(
         norm: ``l2``, ``linf``, or several.
         eps: radii in units of the pixel range, as numbers or as text such as ``8/255``.
         options: as on the command line: ``steps``, ``step_size``, ``loss``, ``restarts``, ``start``, ``count``,
-            ``attack``, ``space``, ``seed``, ``batch_size``, ``device``; ``explained``, the number of images whose
-            explanations are compared, by default none, and ``explanation``, the method; and ``name`` for the row.
+            ``attack``, ``queries``, ``targets``, ``evidence``, ``space``, ``seed``, ``batch_size``, ``device``;
+            ``explained``, the number of images whose explanations are compared, by default none, and ``explanation``,
+            the method; and ``name`` for the row.
 
     Raises:
         RequestError: it cannot be carried out as asked.

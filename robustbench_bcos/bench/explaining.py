@@ -1,6 +1,5 @@
 """Carries out the explanations of a plan, for one model at a time."""
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
@@ -13,6 +12,7 @@ from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.shifts import Seen, Shift, attacked_in_full, noise_of_size, see, shifts_between, views
 from robustbench_bcos.bench.store import PictureRow, ShiftRow, Store
 from robustbench_bcos.bench.threat import Threat, build_attack, make_threat
+from robustbench_bcos.core.rounding import significant
 from robustbench_bcos.core.seeding import ImageGenerator
 from robustbench_bcos.core.types import Labels
 from robustbench_bcos.data.slices import Batch, Slice
@@ -94,7 +94,7 @@ class _Explainer:
             columns = [values.tolist() for values in shift.values.values()]
             for position, (index, changed) in enumerate(zip(self.batch.indices, shift.changed.tolist(), strict=True)):
                 alone = shift.comparison == "other" and index == self.others.indices[position]
-                values = tuple(None if alone else _digits(column[position]) for column in columns)
+                values = tuple(None if alone else significant(column[position]) for column in columns)
                 rows.append(ShiftRow(cell.key, index, shift.comparison, shift.explained_class, bool(changed), values))
         return rows
 
@@ -117,8 +117,3 @@ def _kept(plan: Plan, store: Store, cell: Cell, pictures: Sequence[tuple[Picture
             kept.append(PictureRow(cell.key, picture, fell))
             counts[fell] += not picture.wrong_before
     return kept
-
-
-def _digits(value: float) -> float | None:
-    """To 6 significant digits, of which the last can be float noise of the batch the image was in."""
-    return float(f"{value:.6g}") if math.isfinite(value) else None

@@ -11,7 +11,7 @@ import torch
 
 from robustbench_bcos.attacks.balls import AbstractBall
 from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.core.types import Classifier, Images, Labels, PerImage
+from robustbench_bcos.core.types import Classifier, Epsilon, Images, Labels, Logits, PerImage
 
 RELATIVE_TOLERANCE = 1e-6
 
@@ -26,6 +26,8 @@ class Verdicts(NamedTuple):
     predictions: Labels
     sizes: PerImage
     """Norm of candidate - image, measured in float64."""
+    logits: Logits
+    """What the classifier says of each."""
 
 
 def judge(
@@ -33,7 +35,7 @@ def judge(
     images: Images,
     candidates: Images,
     ball: AbstractBall,
-    epsilon: float,
+    epsilon: Epsilon,
     *,
     cell: str,
     indices: Sequence[int],
@@ -45,7 +47,7 @@ def judge(
         images: what was attacked.
         candidates: what the attack proposes.
         ball: the norm of the threat.
-        epsilon: its radius.
+        epsilon: its radius, or each image's.
         cell: named in an error.
         indices: dataset index of each image, named in an error.
 
@@ -58,7 +60,7 @@ def judge(
     violations = {
         "is not finite": ~flat.isfinite().all(dim=1),
         "leaves [0, 1]": ((flat < 0) | (flat > 1)).any(dim=1),
-        f"exceeds {ball.name} radius {epsilon:g}": ~(sizes <= allowed),
+        f"exceeds {ball.name} radius {epsilon if isinstance(epsilon, float) else 'of its own'}": ~(sizes <= allowed),
     }
     for what, where in violations.items():
         if where.any():
@@ -68,7 +70,8 @@ def judge(
                 f"{int(where.sum())} of {len(indices)} candidates)"
             )
     with torch.no_grad():
-        return Verdicts(predicted_classes(classifier(candidates)), sizes)
+        logits = classifier(candidates)
+    return Verdicts(predicted_classes(logits), sizes, logits)
 
 
 def _rounding(candidates: Images) -> Images:

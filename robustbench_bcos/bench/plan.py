@@ -12,8 +12,11 @@ from typing import Any
 import torch
 
 from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.attacks.fab import REMEDY, torchattacks_available
+from robustbench_bcos.bench.candidates import KEPT
 from robustbench_bcos.bench.cells import Cell, check_radius, make_cells
 from robustbench_bcos.bench.config import RunConfig, Space
+from robustbench_bcos.bench.evidence.checks import checks_of
 from robustbench_bcos.bench.provenance import command, commit, describe_device, versions
 from robustbench_bcos.bench.shifts import COUNT
 from robustbench_bcos.core.errors import RequestError
@@ -73,6 +76,10 @@ class Plan:
             "seed": self.config.seed,
             "device": torch.device(self.device).type,
             "explained": self._explained_identity(),
+            "evidence": self.config.evidence,
+            "distances": self.config.distances,
+            "classes": len(self.images.class_names),
+            "fab": "autoattack" not in self.config.attack or torchattacks_available(),
             "version": VERSION,
             "torch": versions()["torch"],
         }
@@ -91,8 +98,28 @@ class Plan:
 
     @property
     def work(self) -> int:
-        """Images of all cells, attacked ones and explained ones."""
-        return len(self.cells) * (len(self.images) + (len(self.explained) if self.explained else 0))
+        """Images of all cells, attacked ones and explained ones, and those that checks are likely to examine."""
+        explained = len(self.explained) if self.explained else 0
+        distances = len(self.sources) * len(self.config.norm) * len(self.images) if self.config.distances else 0
+        each = len(self.images) + explained + self.checks * self.work_of_a_check
+        return len(self.cells) * each + distances
+
+    @property
+    def checks(self) -> int:
+        """Checks of each cell, besides those of its verdicts and of its model."""
+        return len(checks_of(self.config.evidence, "cell"))
+
+    @property
+    def work_of_a_check(self) -> int:
+        """Images it counts for in a display of progress."""
+        return len(self.images) if self.config.evidence == "full" else max(1, len(self.images) // 10)
+
+    @property
+    def transferred(self) -> frozenset[int]:
+        """Images whose candidates are kept to be tried on other models."""
+        if self.config.evidence == "off" or len(self.sources) < 2 or self.config.space != "image":
+            return frozenset()
+        return frozenset(self.images.indices if self.config.evidence == "full" else self.images.indices[:KEPT])
 
     @property
     def passes(self) -> int:
@@ -133,6 +160,8 @@ def make_plan(config: RunConfig) -> Plan:
     cells = make_cells(config, [source.name for source in sources])
     for cell in cells[: len(cells) // len(sources)]:
         check_radius(cell.radius, cell.norm, diameter(cell, images))
+    if "fab" in config.attack and not torchattacks_available():
+        raise RequestError(f"--attack fab needs torchattacks: {REMEDY}, or leave it out")
     explained = explained_slice(config, images)
     weights, losses = {}, {}
     for source in sources:

@@ -1,5 +1,6 @@
 """Rows of results: one per cell, each explaining itself."""
 
+import math
 from dataclasses import asdict, dataclass, fields
 from statistics import fmean
 from typing import Any
@@ -8,9 +9,10 @@ import pandas as pd
 
 from robustbench_bcos.attacks.pgd import RELATIVE_STEP
 from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.evidence.trust import Judgement, Outcome, Trust
 from robustbench_bcos.bench.shifts import COMPARISONS, EXPLAINED_CLASSES
-from robustbench_bcos.bench.store import Store
-from robustbench_bcos.core.statistics import wilson
+from robustbench_bcos.bench.store import DistanceRow, Store
+from robustbench_bcos.core.statistics import summarise, wilson
 from robustbench_bcos.explanations.differences import MEASURES
 
 
@@ -50,7 +52,8 @@ class Record:
     """Lower bound of Wilson's 95 % interval of robust_accuracy."""
     ci_high: float
     worst_correct: int
-    """Images that withstood everything that was tried on them; equals robust_correct until evidence is gathered."""
+    """Images that withstood everything that was tried on this model within this radius: this attack, the other attacks
+    of the run, and the checks; equals robust_correct where no evidence is gathered."""
     robust_accuracy_worst: float
     trust: str
     """``sound``, ``suspect`` or ``unchecked``."""
@@ -79,7 +82,29 @@ class Record:
     """The share for which another image of the class is predicted to be of another one."""
     encoding: str
     """The first thing the model does to an image; empty where that is not known."""
+    queries: int
+    """Of Square, per image and restart."""
+    targets: int
+    """Wrong classes a targeted search aims at, at most."""
+    evidence: str
+    """``quick``, ``full`` or ``off``."""
+    evidence_images: int
+    """Images of the cell that further attacks were spent on."""
+    evidence_passes: int
+    """Forward and backward passes of all checks of the cell."""
 
+
+CURVE_COLUMNS = (
+    "model",
+    "norm",
+    "images",
+    "median_distance",
+    "up_to",
+    "area",
+    "area_low",
+    "area_high",
+    "passes",
+)
 
 SHIFT_COLUMNS = tuple(
     f"explanation_{measure}_{explained_class}_{comparison}"
@@ -99,7 +124,8 @@ def make_records(store: Store, identity: dict[str, Any]) -> pd.DataFrame:
         store: what was measured.
         identity: the identity of the run it was measured for.
     """
-    rows = [_record(store, cell, identity) for cell in complete_cells(store, identity)]
+    judgement = Judgement(store, identity)
+    rows = [_record(store, cell, identity, judgement.of(cell)) for cell in complete_cells(store, identity)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -107,8 +133,67 @@ def complete_cells(store: Store, identity: dict[str, Any]) -> list[Cell]:
     """Cells of which every image has been attacked, and every image to be explained has been."""
     explained = identity["explained"] or {"images": [], "pictured": []}
     wanted = {*explained["images"], *explained["pictured"]}
-    cells = map(Cell.from_dict, identity["cells"])
-    return [cell for cell in cells if len(store.done(cell)) == identity["images"] and store.explained(cell) >= wanted]
+    return [
+        cell
+        for cell in map(Cell.from_dict, identity["cells"])
+        if len(store.done(cell)) == identity["images"] and store.explained(cell) >= wanted
+    ]
+
+
+def make_evidence(store: Store, identity: dict[str, Any]) -> pd.DataFrame:
+    """A row for each check of each cell that is complete, in the order of the plan."""
+    judgement = Judgement(store, identity)
+    rows = [
+        {"cell": cell.key, **outcome._asdict()}
+        for cell in complete_cells(store, identity)
+        for outcome in judgement.of(cell).outcomes
+    ]
+    return pd.DataFrame(rows, columns=["cell", *Outcome._fields])
+
+
+def make_distances(store: Store, identity: dict[str, Any]) -> pd.DataFrame:
+    """A row for each image of each model and norm whose distances are all known, in the order of the plan."""
+    pairs = dict.fromkeys((cell["model"], cell["norm"]) for cell in identity["cells"])
+    rows = []
+    for model, norm in pairs:
+        found = store.distances(model, norm)
+        if len(found) == identity["images"]:
+            rows += [row._asdict() for row in found.values()]
+    return pd.DataFrame(rows, columns=list(DistanceRow._fields))
+
+
+def make_curves(distances: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
+    """A row for each model and norm: the median distance, and the area under accuracy over epsilon.
+
+    ``area`` is the mean of each image's distance, cut off at the largest epsilon of the run for that norm and divided
+    by it: 1 where every image withstands everything, 0 where all are misclassified when clean. Its interval is the t
+    interval of that mean, so it covers the sampling of images and nothing else.
+
+    Args:
+        distances: rows of :func:`make_distances`.
+        records: rows of ``results.csv``.
+    """
+    rows = []
+    for (model, norm), found in distances.groupby(["model", "norm"], sort=False):
+        most = float(records.loc[records["norm"] == norm, "epsilon"].max())
+        # An image that nothing fooled is farther away than any other.
+        reached = found["high"].astype(float).fillna(math.inf)
+        area = summarise([min(distance, most) / most if most else 0.0 for distance in reached])
+        median = float(reached.median())
+        rows.append(
+            {
+                "model": model,
+                "norm": norm,
+                "images": len(found),
+                "median_distance": median if math.isfinite(median) else None,
+                "up_to": most,
+                "area": area.mean,
+                "area_low": area.interval.low,
+                "area_high": area.interval.high,
+                "passes": int(found["passes"].sum()),
+            }
+        )
+    return pd.DataFrame(rows, columns=list(CURVE_COLUMNS))
 
 
 def make_shifts(store: Store, identity: dict[str, Any]) -> pd.DataFrame:
@@ -151,7 +236,7 @@ def _shift_means(store: Store, cell: Cell, identity: dict[str, Any]) -> dict[str
     return means
 
 
-def _record(store: Store, cell: Cell, identity: dict[str, Any]) -> dict[str, Any]:
+def _record(store: Store, cell: Cell, identity: dict[str, Any], trust: Trust) -> dict[str, Any]:
     model = store.model(cell.model)
     sums = store.sums(cell)
     shift_means = _shift_means(store, cell, identity)
@@ -184,10 +269,10 @@ def _record(store: Store, cell: Cell, identity: dict[str, Any]) -> dict[str, Any
         robust_accuracy=robust,
         ci_low=interval.low,
         ci_high=interval.high,
-        worst_correct=sums.robust_correct,
-        robust_accuracy_worst=robust,
-        trust="unchecked",
-        reasons="",
+        worst_correct=trust.worst_correct,
+        robust_accuracy_worst=trust.worst_correct / sums.images,
+        trust=trust.trust,
+        reasons=trust.reasons,
         zero_gradient_share=sums.zero_gradient / sums.clean_correct if sums.clean_correct else None,
         mean_delta=float(f"{sums.fallen_size / sums.fallen:.4g}") if sums.fallen else None,
         forward_passes=sums.forward_passes,
@@ -201,6 +286,11 @@ def _record(store: Store, cell: Cell, identity: dict[str, Any]) -> dict[str, Any
         explanation_changed_noise=shift_means.pop("explanation_changed_noise"),
         explanation_changed_other=shift_means.pop("explanation_changed_other"),
         encoding=model.encoding,
+        queries=cell.queries,
+        targets=cell.targets,
+        evidence=identity["evidence"],
+        evidence_images=trust.examined,
+        evidence_passes=trust.passes,
     )
     return asdict(record) | shift_means
 

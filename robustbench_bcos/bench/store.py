@@ -4,7 +4,7 @@ A batch is one transaction, so that a killed run loses at most the batch it was 
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from robustbench_bcos.bench.pictures import Picture
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.explanations.differences import MEASURES
 
-LAYOUT = 3
+LAYOUT = 4
 """Version of the tables, recorded in the file: another version's would be read wrongly."""
 
 # The version first: whoever is killed between two statements leaves what the next session completes.
@@ -31,7 +31,21 @@ CREATE TABLE IF NOT EXISTS clean (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS verdicts (
     cell TEXT, image INTEGER, attacked INTEGER, prediction INTEGER, size REAL, zero_gradient INTEGER,
-    forward_passes INTEGER, backward_passes INTEGER, PRIMARY KEY (cell, image)
+    forward_passes INTEGER, backward_passes INTEGER, margin REAL, eight_bit INTEGER, PRIMARY KEY (cell, image)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS candidates (cell TEXT, image INTEGER, pixels BLOB, PRIMARY KEY (cell, image)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS examinations (
+    subject TEXT, "check" TEXT, undone TEXT, PRIMARY KEY (subject, "check")
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS findings (
+    subject TEXT, "check" TEXT, image INTEGER, part TEXT, fell INTEGER, against INTEGER, value REAL, passes INTEGER,
+    PRIMARY KEY (subject, "check", image)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS transfers (
+    cell TEXT, source TEXT, image INTEGER, fell INTEGER, PRIMARY KEY (cell, source, image)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS distances (
+    model TEXT, norm TEXT, image INTEGER, low REAL, high REAL, passes INTEGER, PRIMARY KEY (model, norm, image)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS timings (cell TEXT, work TEXT, images INTEGER, seconds REAL);
 CREATE TABLE IF NOT EXISTS shifts (
@@ -67,6 +81,61 @@ class VerdictRow(NamedTuple):
     zero_gradient: bool
     forward_passes: int
     backward_passes: int
+    margin: float | None = None
+    """Of the candidate, best wrong logit minus true logit, to 6 significant digits; ``None`` where it is not finite."""
+    eight_bit: bool | None = None
+    """Whether the candidate fools still when its pixels are rounded to k/255; ``None`` where it does not fool."""
+
+
+class ExaminationRow(NamedTuple):
+    """A check that has been carried out on a cell, or on a model."""
+
+    subject: str
+    check: str
+    undone: str
+    """Why it could not be carried out; empty where it was."""
+
+
+class FindingRow(NamedTuple):
+    """What a check found for one image."""
+
+    subject: str
+    check: str
+    image: int
+    part: str
+    """Why it was examined: see :mod:`robustbench_bcos.bench.evidence.selection`."""
+    fell: bool
+    """Whether the check has a candidate within the cell's threat that fools the model."""
+    against: bool
+    """Whether this image speaks against the number."""
+    value: float | None
+    """What was measured, where there is such a thing, to 6 significant digits."""
+    passes: int
+    """Forward and backward passes spent on it."""
+
+
+class TransferRow(NamedTuple):
+    """What became of a candidate made on another model."""
+
+    cell: str
+    source: str
+    """The model it was made on."""
+    image: int
+    fell: bool
+
+
+class DistanceRow(NamedTuple):
+    """Between which two radii an image falls."""
+
+    model: str
+    norm: str
+    image: int
+    low: float
+    """A radius within which it was not fooled; 0 where it was misclassified when clean."""
+    high: float | None
+    """Size of the smallest delta that was found to fool; ``None`` where none was."""
+    passes: int
+    """Forward and backward passes spent."""
 
 
 class ShiftRow(NamedTuple):
@@ -158,10 +227,13 @@ class Store:
         with self._transaction():
             self._insert("clean", rows)
 
-    def add_verdicts(self, rows: Sequence[VerdictRow], seconds: float) -> None:
-        """Record a batch of a cell and how long it took."""
+    def add_verdicts(
+        self, rows: Sequence[VerdictRow], seconds: float, candidates: Mapping[int, bytes] | None = None
+    ) -> None:
+        """Record a batch of a cell, how long it took, and pixels of candidates that are to be tried on other models."""
         with self._transaction():
             self._insert("verdicts", rows)
+            self._insert("candidates", [(rows[0].cell, image, pixels) for image, pixels in (candidates or {}).items()])
             self._insert("timings", [(rows[0].cell, "attack", len(rows), seconds)])
 
     def add_shifts(self, shifts: Sequence[ShiftRow], pictures: Iterable[PictureRow], seconds: float) -> None:
@@ -177,6 +249,66 @@ class Store:
             )
             images = len({row.image for row in shifts})
             self._insert("timings", [(shifts[0].cell, "explanation", images, seconds)])
+
+    def add_examination(
+        self, row: ExaminationRow, findings: Iterable[FindingRow], cells: Sequence[Cell], seconds: float
+    ) -> None:
+        """Record a check, what it found, and that it took these cells so long together."""
+        with self._transaction():
+            self._insert("examinations", [row])
+            self._insert("findings", findings)
+            self._insert("timings", [(cell.key, "evidence", 0, seconds / len(cells)) for cell in cells])
+
+    def add_transfers(self, rows: Iterable[TransferRow]) -> None:
+        """Record what became of candidates made on other models."""
+        with self._transaction():
+            self._insert("transfers", rows)
+
+    def add_distances(self, rows: Iterable[DistanceRow], cell: Cell, seconds: float) -> None:
+        """Record a batch of distances, and that they took so long, for a cell of the model and norm."""
+        with self._transaction():
+            self._insert("distances", rows)
+            self._insert("timings", [(cell.key, "distances", 0, seconds)])
+
+    def distances(self, model: str, norm: str) -> dict[int, DistanceRow]:
+        """Distances of a model's images, by image, as far as they are known."""
+        rows = self._select("SELECT * FROM distances WHERE model = ? AND norm = ? ORDER BY image", model, norm)
+        return {row[2]: DistanceRow(*row) for row in rows}
+
+    def examinations(self, subject: str) -> dict[str, ExaminationRow]:
+        """Checks that have been carried out on a subject, by name."""
+        rows = self._select("SELECT * FROM examinations WHERE subject = ?", subject)
+        return {row[1]: ExaminationRow(*row) for row in rows}
+
+    def findings(self, subject: str) -> list[FindingRow]:
+        """What has been found of a subject, by check and image."""
+        rows = self._select('SELECT * FROM findings WHERE subject = ? ORDER BY "check", image', subject)
+        return [FindingRow(*row) for row in rows]
+
+    def transfers(self, cell: Cell) -> list[TransferRow]:
+        """What became of candidates made on other models, by source and image."""
+        rows = self._select("SELECT * FROM transfers WHERE cell = ? ORDER BY source, image", cell.key)
+        return [TransferRow(*row) for row in rows]
+
+    def candidates(self, cell: Cell) -> dict[int, bytes]:
+        """Pixels of the candidates that were kept, by image."""
+        return dict(self._select("SELECT image, pixels FROM candidates WHERE cell = ? ORDER BY image", cell.key))
+
+    def verdicts(self, cell: Cell) -> list[VerdictRow]:
+        """All verdicts of a cell, by image."""
+        return [
+            VerdictRow(*row) for row in self._select("SELECT * FROM verdicts WHERE cell = ? ORDER BY image", cell.key)
+        ]
+
+    def withstood(self, cell: Cell) -> list[int]:
+        """Images that an attack did not fool, those it came nearest to fooling first."""
+        rows = self._select(
+            "SELECT v.image FROM verdicts v JOIN clean c ON c.model = ? AND c.image = v.image "
+            "WHERE v.cell = ? AND v.attacked AND v.prediction = c.label ORDER BY v.margin DESC, v.image",
+            cell.model,
+            cell.key,
+        )
+        return [image for (image,) in rows]
 
     def clean(self, model: str) -> dict[int, CleanRow]:
         """Clean predictions by image, as far as they are known."""

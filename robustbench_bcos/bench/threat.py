@@ -1,15 +1,20 @@
 """What a cell attacks, and with what."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import nn
 
 from robustbench_bcos.attacks.apgd import APGD
 from robustbench_bcos.attacks.attack import Attack
+from robustbench_bcos.attacks.ensemble import standard
+from robustbench_bcos.attacks.fab import FAB, torchattacks_available
 from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.attacks.noise import Noise
 from robustbench_bcos.attacks.pgd import PGD
+from robustbench_bcos.attacks.square import Square
 from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.config import TARGETED
 from robustbench_bcos.core.types import Images
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 
@@ -30,15 +35,25 @@ def make_threat(classifier: nn.Module, images: Images, cell: Cell) -> Threat:
 
 def build_attack(cell: Cell, loss: str) -> Attack:
     """The attack of a cell, with the loss that ``auto`` turned out to be."""
-    if cell.attack == "noise":
-        return Noise(restarts=cell.restarts)
-    if cell.attack == "apgd":
-        return APGD(steps=cell.steps, loss=LOSSES[loss], restarts=cell.restarts, count=cell.count)
-    return PGD(
-        steps=cell.steps,
-        step_size=None if cell.step_size is None else cell.step_size.value,
-        loss=LOSSES[loss],
-        start=cell.start,
-        restarts=cell.restarts,
-        count=cell.count,
-    )
+    searches: dict[str, Callable[[], Attack]] = {
+        "pgd": lambda: PGD(
+            steps=cell.steps,
+            step_size=None if cell.step_size is None else cell.step_size.value,
+            loss=LOSSES[loss],
+            start=cell.start,
+            restarts=cell.restarts,
+            count=cell.count,
+        ),
+        "apgd": lambda: APGD(
+            steps=cell.steps,
+            loss=LOSSES["dlr" if loss == TARGETED else loss],
+            restarts=cell.restarts,
+            count=cell.count,
+            targets=cell.targets,
+        ),
+        "square": lambda: Square(queries=cell.queries, restarts=cell.restarts),
+        "fab": lambda: FAB(steps=cell.steps, targets=cell.targets),
+        "autoattack": lambda: standard(fab=torchattacks_available()),
+        "noise": lambda: Noise(restarts=cell.restarts),
+    }
+    return searches[cell.attack]()

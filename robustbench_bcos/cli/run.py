@@ -33,7 +33,10 @@ def run(
     ] = None,
     loss: Annotated[
         Listed,
-        typer.Option(help=f"auto (the loss on the model's card), bce, ce, margin, dlr. {LIST}", rich_help_panel=ATTACK),
+        typer.Option(
+            help=f"auto (the loss on the model's card), bce, ce, margin, dlr, targeted_dlr. {LIST}",
+            rich_help_panel=ATTACK,
+        ),
     ] = None,
     restarts: Annotated[
         Listed, typer.Option(help=f"Runs per image; further ones start at random. {LIST}", rich_help_panel=ATTACK)
@@ -46,8 +49,30 @@ def run(
         typer.Option(help="Which iterate counts: any that is misclassified, last, best-loss.", rich_help_panel=ATTACK),
     ] = None,
     attack: Annotated[
-        Listed, typer.Option(help=f"pgd, apgd (finds its own step size), noise. {LIST}", rich_help_panel=ATTACK)
+        Listed,
+        typer.Option(
+            help="pgd, apgd (finds its own step size), square (asks for no gradients), fab, "
+            f"autoattack (the three before it), noise. {LIST}",
+            rich_help_panel=ATTACK,
+        ),
     ] = None,
+    queries: Annotated[
+        int | None, typer.Option(help="Of square, per image; by default 5000.", rich_help_panel=ATTACK)
+    ] = None,
+    targets: Annotated[
+        int | None,
+        typer.Option(help="Classes that fab and targeted_dlr aim at; by default 9.", rich_help_panel=ATTACK),
+    ] = None,
+    evidence: Annotated[
+        str | None,
+        typer.Option(
+            help="Checks of each number: quick (the default, costs at most as much as the attack), full, off.",
+            rich_help_panel=ATTACK,
+        ),
+    ] = None,
+    distances: Annotated[
+        bool, typer.Option("--distances", help="Also find the smallest epsilon that fools.", rich_help_panel=ATTACK)
+    ] = False,
     space: Annotated[
         str | None,
         typer.Option(
@@ -137,7 +162,11 @@ def run(
         "start": start,
         "count": count,
         "attack": split("--attack", attack),
+        "queries": queries,
+        "targets": targets,
         "space": space,
+        "evidence": evidence,
+        "distances": distances or None,
         "model": split("--model", model),
         "weights": weights,
         "architecture": architecture,

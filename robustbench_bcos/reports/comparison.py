@@ -45,6 +45,7 @@ NAMED = (
     "training",
     "architecture",
     "encoding",
+    "evidence",
 )
 """What is listed where it differs between rows that are put side by side."""
 
@@ -237,9 +238,7 @@ def _difference(
 
 
 def _survivors(row: Mapping[Hashable, Any], results: Sequence[Results]) -> str:
-    """Which images withstood, where that is what the worst case counts."""
-    if row["worst_correct"] != row["robust_correct"]:
-        return ""
+    """Which images withstood everything, where that is known."""
     survivors: str = results[row["source"]].survivors.get(row["row"], "")
     return survivors
 

@@ -5,6 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from robustbench_bcos.core.statistics import wilson
+from robustbench_bcos.reports.reasons import marked, trust_notes
 from robustbench_bcos.reports.run_folder import RunFolder
 from robustbench_bcos.reports.tables import JOIN, column_names, strongest, wide_table
 
@@ -15,7 +16,7 @@ def accuracy_table(run: RunFolder) -> Table:
     title = f"Robust accuracy in % on {run.identity['images']} images of {run.identity['dataset']}"
     table = Table(title=Text(title), title_justify="left", pad_edge=False)
     table.add_column("model", overflow="fold")
-    lines = wide_table(records, lambda record: percent(record["robust_accuracy_worst"]))
+    lines = wide_table(records, lambda record: marked(record, percent(record["robust_accuracy_worst"])))
     intervals = wide_table(records, lambda record: interval_text(record["worst_correct"], record["images"]))
     winners = best_models(records)
     for column in ("clean", *lines.columns):
@@ -37,8 +38,7 @@ def reading_notes(run: RunFolder) -> list[str]:
     steps = JOIN.join(str(count) for count in sorted(records["steps"].unique()) if count > 0)
     notes = [f"Steps: {steps}."] if steps else []
     notes.append("Below each number its 95 % interval; bold is the best of its column.")
-    if (records["trust"] == "unchecked").all():
-        notes.append("Trust: unchecked. No evidence for or against these numbers has been gathered.")
+    notes += trust_notes(run)
     if (records["space"] == "encoded").any():
         notes.append("Space: encoded. The attack moved r and 1-r apart, which no picture does: not a robust accuracy.")
     return notes

@@ -4,6 +4,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -39,7 +40,7 @@ def accuracy_over_epsilon(records: pd.DataFrame) -> Figure:
         for model, rows in _models(records):
             attacked = rows.to_dict("records")
             clean = attacked[0] | {"epsilon": 0.0, "worst_correct": attacked[0]["clean_correct"]}
-            _accuracy_line(axes, styles[model], model, "epsilon", [clean, *attacked])
+            _accuracy_line(axes, styles[model], model, "epsilon", [clean, *attacked], "worst_correct")
         _legend(figure, axes)
         return figure
 
@@ -59,7 +60,9 @@ def accuracy_over_steps(records: pd.DataFrame) -> Figure:
         axes.set_xticks(counts, [str(count) for count in counts])
         axes.minorticks_off()
         for model, rows in _models(records):
-            _accuracy_line(axes, styles[model], model, "steps", rows.sort_values("steps").to_dict("records"))
+            # What each attack left by itself: the worst over everything tried is the same for all of them.
+            ordered = rows.sort_values("steps").to_dict("records")
+            _accuracy_line(axes, styles[model], model, "steps", ordered, "robust_correct")
         _legend(figure, axes)
         return figure
 
@@ -88,6 +91,54 @@ def shift_over_epsilon(records: pd.DataFrame, shifts: pd.DataFrame) -> Figure:
         figure.supylabel("mean cosine of maps", fontsize=8)
         known = {str(line.get_label()): line for axes in grid for line in axes.lines}
         figure.legend(list(known.values()), list(known), loc="outside upper left", ncols=3, fontsize=7)
+        return figure
+
+
+def accuracy_over_distance(distances: pd.DataFrame) -> Figure:
+    """Share of images that the smallest delta found to fool them leaves standing, over epsilon, with Wilson intervals.
+
+    Args:
+        distances: rows of ``distances.csv`` of one norm.
+    """
+    styles = lines(list(distances["model"].unique()))
+    with styled():
+        figure, axes = _single(f"{distances['norm'].iloc[0]} epsilon (units of the pixel range)", "robust accuracy")
+        for model, found in distances.groupby("model", sort=False):
+            reached = np.sort(found["high"].astype(float).fillna(np.inf).to_numpy())
+            finite = reached[np.isfinite(reached)]
+            x = [0.0, *finite[finite > 0].tolist()]
+            standing = [int((reached > epsilon).sum()) for epsilon in x]
+            line = styles[str(model)]._replace(marker="")
+            fractions = [count / len(reached) for count in standing]
+            axes.plot(x, fractions, drawstyle="steps-post", label=model, **line._asdict())
+            _band(axes, line, x, [wilson(count, len(reached)) for count in standing])
+        _legend(figure, axes)
+        return figure
+
+
+def transfer_matrix(transfers: pd.DataFrame) -> Figure:
+    """Share of images that candidates made on one model (rows) fool on another (columns).
+
+    Args:
+        transfers: rows of ``transfer.csv`` of one threat.
+    """
+    models = list(transfers["target"].unique())
+    shares = transfers.pivot(index="source", columns="target", values="share").reindex(index=models, columns=models)
+    with styled():
+        size = 1.6 + 0.55 * len(models)
+        figure = Figure(figsize=(size + 1.2, size), layout="constrained")
+        axes = figure.subplots()
+        axes.grid(visible=False)
+        image = axes.imshow(shares.to_numpy(dtype=float), vmin=0, vmax=1, cmap="cividis")
+        for (row, column), share in np.ndenumerate(shares.to_numpy(dtype=float)):
+            if np.isfinite(share):
+                colour = "black" if share > 0.5 else "white"
+                axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=7)
+        axes.set_xticks(range(len(models)), models, rotation=45, ha="right", fontsize=7)
+        axes.set_yticks(range(len(models)), models, fontsize=7)
+        axes.set_xlabel("tried on")
+        axes.set_ylabel("made on")
+        figure.colorbar(image, format=PercentFormatter(1, symbol=" %"), label="fooled")
         return figure
 
 
@@ -150,10 +201,12 @@ def _models(records: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return [(str(model), rows.sort_values("epsilon")) for model, rows in records.groupby("model", sort=False)]
 
 
-def _accuracy_line(axes: Axes, line: Line, model: str, over: str, rows: Sequence[Mapping[Hashable, Any]]) -> None:
+def _accuracy_line(
+    axes: Axes, line: Line, model: str, over: str, rows: Sequence[Mapping[Hashable, Any]], counted: str
+) -> None:
     x = [float(row[over]) for row in rows]
-    bounds = [wilson(row["worst_correct"], row["images"]) for row in rows]
-    axes.plot(x, [row["worst_correct"] / row["images"] for row in rows], label=model, **line._asdict())
+    bounds = [wilson(row[counted], row["images"]) for row in rows]
+    axes.plot(x, [row[counted] / row["images"] for row in rows], label=model, **line._asdict())
     _band(axes, line, x, bounds)
 
 

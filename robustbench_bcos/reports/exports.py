@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from robustbench_bcos.bench.folder import write_text
+from robustbench_bcos.bench.records import make_curves
 from robustbench_bcos.reports.run_folder import RunFolder
 from robustbench_bcos.reports.tables import wide_table
 
@@ -12,7 +13,9 @@ from robustbench_bcos.reports.tables import wide_table
 def export(run: RunFolder) -> list[Path]:
     """Write ``results.csv``, ``timings.csv`` and, for each norm of the run, ``table_<norm>.csv``.
 
-    Where maps were compared, ``explanations.csv`` has every comparison of every image.
+    Where maps were compared, ``explanations.csv`` has every comparison of every image; where numbers were checked,
+    ``evidence.csv`` has what each check found, and ``transfer.csv`` who falls to whose candidates; where distances were
+    measured, ``distances.csv`` has every image's, and ``curves.csv`` their median and area.
 
     Fractions are ``repr`` floats; what could not be measured is empty. Times are in ``timings.csv`` alone, so that the
     other files depend on nothing but the configuration.
@@ -23,6 +26,13 @@ def export(run: RunFolder) -> list[Path]:
     tables = {"results.csv": run.records.to_csv(index=False), "timings.csv": run.timings.to_csv(index=False)}
     if len(run.shifts):
         tables["explanations.csv"] = run.shifts.to_csv(index=False)
+    if len(run.evidence):
+        tables["evidence.csv"] = run.evidence.to_csv(index=False)
+    if len(run.transfers):
+        tables["transfer.csv"] = run.transfers.to_csv(index=False)
+    if len(run.distances):
+        tables["distances.csv"] = run.distances.to_csv(index=False)
+        tables["curves.csv"] = make_curves(run.distances, run.records).to_csv(index=False)
     for norm, records in run.records.groupby("norm", sort=False):
         wide = wide_table(records, lambda record: repr(float(record["robust_accuracy_worst"])))
         wide.insert(0, "clean", _clean(records))

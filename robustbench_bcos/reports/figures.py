@@ -1,5 +1,6 @@
 """Which figures a run has, and what each shows in words."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,9 +9,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from robustbench_bcos.bench.pictures import Picture
+from robustbench_bcos.bench.records import make_curves
 from robustbench_bcos.bench.store import PictureRow
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.reports.curves import accuracy_over_epsilon, accuracy_over_steps, over_b, shift_over_epsilon
+from robustbench_bcos.reports.curves import (
+    accuracy_over_distance,
+    accuracy_over_epsilon,
+    accuracy_over_steps,
+    over_b,
+    shift_over_epsilon,
+    transfer_matrix,
+)
 from robustbench_bcos.reports.panels import attack_panel, noise_panel
 from robustbench_bcos.reports.run_folder import RunFolder
 from robustbench_bcos.reports.style import slug, write_figure
@@ -70,6 +79,8 @@ def draw(run: RunFolder, images: Sequence[int] = ()) -> Iterator[Drawn]:
     _check_images(run, images)
     if len(run.records):
         yield from _curves(run)
+        yield from _distances(run)
+        yield from _transfer_matrices(run)
         yield from _noise_panels(run, images)
         yield from _attack_panels(run, images)
 
@@ -145,6 +156,38 @@ def _curves(run: RunFolder) -> Iterator[Drawn]:
                     for row in with_b.to_dict("records")
                 ),
             )
+
+
+def _distances(run: RunFolder) -> Iterator[Drawn]:
+    if not len(run.distances):
+        return
+    curves = make_curves(run.distances, run.records)
+    for norm, found in run.distances.groupby("norm", sort=False):
+        shown = curves[curves["norm"] == norm].fillna({"median_distance": math.inf}).to_dict("records")
+        yield Drawn(
+            f"distances_{norm}",
+            accuracy_over_distance(found),
+            f"Robust accuracy over every epsilon, {norm}: images for which no delta as small was found that fools. "
+            "Bands are Wilson 95 % intervals at each epsilon.",
+            "; ".join("{model}: median {median_distance:.4g}, area {area:.3f}".format_map(row) for row in shown),
+        )
+
+
+def _transfer_matrices(run: RunFolder) -> Iterator[Drawn]:
+    if not len(run.transfers):
+        return
+    records = run.records.assign(cell=run.cells)
+    for variant, rows in variants(records):
+        for eps, same in strongest(rows).groupby("eps", sort=False):
+            shown = run.transfers[run.transfers["cell"].isin(same["cell"])]
+            if len(shown):
+                yield Drawn(
+                    f"transfer_{slug(variant)}_{slug(str(eps))}",
+                    transfer_matrix(shown),
+                    f"Share of {shown['images'].max()} images at most that candidates made on one model fool on "
+                    f"another, {variant}, epsilon {eps}. On the diagonal a model's own.",
+                    "; ".join("{source} to {target}: {share:.0%}".format_map(row) for row in shown.to_dict("records")),
+                )
 
 
 def _noise_panels(run: RunFolder, images: Sequence[int]) -> Iterator[Drawn]:

@@ -29,6 +29,9 @@ DISTANCES = ("mass", "centre", "changed")
 POINT = 0.01
 """A point is a hundredth: of the images, or of a measure."""
 
+TRUST = "trust"
+"""The column of rows that were sound and are suspect: these close the gate, whatever is gated."""
+
 DEFAULT_TOLERANCE = "0.5points"
 
 
@@ -133,6 +136,8 @@ def check(
     _check_columns(columns, results, baseline)
     now, before = keys_of([results, baseline])
     _check_same_images(results, baseline, now, before)
+    if "robust_accuracy_worst" in columns:
+        _check_same_evidence(results, baseline, now, before)
     if not set(columns) <= set(ACCURACIES):
         _check_same_explanations(results, baseline, now, before)
     if not set(now) & set(before):
@@ -151,8 +156,13 @@ def check(
             rows.append(_moved(results, baseline, pair, column, tolerances, p, alpha, both_ways))
         rows += [_alone(baseline, row, column, "missing") for row, key in enumerate(before) if key not in now]
         rows += [_alone(results, row, column, "extra") for row, key in enumerate(now) if key not in before]
+    rows += _distrusted(results, baseline, now, before)
     rows.sort(key=lambda row: (not row.failed, -_distance(row)))
-    return GateReport(tuple(rows), _notes(results, baseline, now, before))
+    notes = [
+        *_notes(results, baseline, now, before),
+        *(f"{row.name}: {row.note}." for row in rows if row.column == TRUST),
+    ]
+    return GateReport(tuple(rows), tuple(notes))
 
 
 def higher_is_better(column: str) -> bool:
@@ -187,6 +197,43 @@ def _check_same_images(
                 )
 
 
+def _check_same_evidence(
+    results: Results, baseline: Results, now: Sequence[tuple[object, ...]], before: Sequence[tuple[object, ...]]
+) -> None:
+    """What more checks find is no regression."""
+    for row, key in enumerate(now):
+        if key in before:
+            here, there = (_evidence(one, place) for one, place in ((results, row), (baseline, before.index(key))))
+            if here != there:
+                raise RequestError(
+                    f"{results.source} and {baseline.source} were checked differently (evidence {here} and {there}, "
+                    f"{_name(results, row)}): repeat the run with --evidence {there}, make a new baseline with "
+                    "--update, or compare what the attacks alone left with --gate robust_accuracy"
+                )
+
+
+def _evidence(results: Results, row: int) -> str:
+    """``off`` where an older version knew of none."""
+    value = results.records["evidence"].iloc[row]
+    return "off" if pd.isna(value) or not value else str(value)
+
+
+def _distrusted(
+    results: Results, baseline: Results, now: Sequence[tuple[object, ...]], before: Sequence[tuple[object, ...]]
+) -> list[Moved]:
+    """Rows that were sound and are suspect."""
+    found = []
+    for row, key in enumerate(now):
+        if key not in before:
+            continue
+        trust = [one.records["trust"].iloc[place] for one, place in ((baseline, before.index(key)), (results, row))]
+        if trust == ["sound", "suspect"]:
+            model, name = str(results.records["model"].iloc[row]), _name(results, row)
+            note = f"sound before and suspect now: {results.records['reasons'].iloc[row]}"
+            found.append(Moved(name, model, TRUST, "regressed", None, None, None, None, None, note))
+    return found
+
+
 def _check_same_explanations(
     results: Results, baseline: Results, now: Sequence[tuple[object, ...]], before: Sequence[tuple[object, ...]]
 ) -> None:
@@ -207,10 +254,10 @@ def _test(results: Results, baseline: Results, pair: tuple[int, int], column: st
     """One-sided p of a loss; two-sided where an improvement closes the gate, too."""
     before, now = pair
     old, new = baseline.survivors.get(before, ""), results.survivors.get(now, "")
-    attacked = column == "robust_accuracy" or (
-        column == "robust_accuracy_worst" and _same_as_robust(results, now) and _same_as_robust(baseline, before)
+    known = column == "robust_accuracy_worst" or (
+        column == "robust_accuracy" and _same_as_worst(results, now) and _same_as_worst(baseline, before)
     )
-    if attacked and old and len(old) == len(new):
+    if known and old and len(old) == len(new):
         moves = [f"{a}{b}" for a, b in zip(old, new, strict=True)]
         lost, won = moves.count("10"), moves.count("01")
         worse, better = mcnemar_worse(lost, won), mcnemar_worse(won, lost)
@@ -222,8 +269,8 @@ def _test(results: Results, baseline: Results, pair: tuple[int, int], column: st
     return min(1.0, 2 * min(worse, better)) if both_ways else worse
 
 
-def _same_as_robust(results: Results, row: int) -> bool:
-    """Whether the worst case is the attack's own count, so that the survivors are its survivors."""
+def _same_as_worst(results: Results, row: int) -> bool:
+    """Whether the attack's own count is the worst case, so that the survivors are its survivors."""
     return bool(results.records["worst_correct"].iloc[row] == results.records["robust_correct"].iloc[row])
 
 

@@ -16,13 +16,18 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from robustbench_bcos.bench.evidence.checks import CHECKS
 from robustbench_bcos.bench.folder import write_text
 from robustbench_bcos.reports.console import best_models, interval_text, percent, reading_notes
 from robustbench_bcos.reports.figures import SAID, WrittenFigure
+from robustbench_bcos.reports.reasons import marked, trust_of
 from robustbench_bcos.reports.run_folder import RunFolder
 from robustbench_bcos.reports.tables import strongest, wide_table
 
 PAGE = "report.html"
+
+GRAVITY = ("undermined", "repaired", "not done", "reported", "held")
+"""What a check can say, the gravest first."""
 
 
 class Cell(NamedTuple):
@@ -76,6 +81,8 @@ def render(run: RunFolder, figures: Sequence[WrittenFigure]) -> str:
         script_hash=_hash(script),
         notes=reading_notes(run),
         accuracies=accuracies(run.records),
+        evidence=evidence(run) if len(run.evidence) else None,
+        checks=[CHECKS[name] for name in CHECKS],
         shifts=shifts(run.records) if len(run.shifts) else None,
         figures=[_embedded(figure) for figure in shown if figure.model is None],
         models=[_model(run, model, shown) for model in run.records["model"].unique()],
@@ -87,7 +94,7 @@ def render(run: RunFolder, figures: Sequence[WrittenFigure]) -> str:
 
 def accuracies(records: pd.DataFrame) -> Content:
     """Clean and robust accuracies in percent, with their intervals, models as rows."""
-    texts = wide_table(records, lambda record: percent(record["robust_accuracy_worst"]))
+    texts = wide_table(records, lambda record: marked(record, percent(record["robust_accuracy_worst"])))
     intervals = wide_table(records, lambda record: interval_text(record["worst_correct"], record["images"]))
     values = wide_table(strongest(records), lambda record: repr(float(record["robust_accuracy_worst"])))
     winners = best_models(records)
@@ -105,12 +112,33 @@ def accuracies(records: pd.DataFrame) -> Content:
         for column in texts.columns:
             text, interval, value = (str(table.at[model, column]) for table in (texts, intervals, values))
             cells.append(Cell(text, value, interval, model in winners[column]))
-        rows.append(Row(str(model), cells))
+        trust = trust_of(records[records["model"] == model])
+        rows.append(Row(str(model), [*cells, Cell(trust, trust)]))
     return Content(
         "Accuracy in percent of the images",
-        ["model", "clean", *texts.columns],
+        ["model", "clean", *texts.columns, "trust"],
         rows,
     )
+
+
+def evidence(run: RunFolder) -> Content:
+    """What each check found, over all rows of each model: how many it undermines or repairs, and the most it found."""
+    models = dict(zip(run.cells, run.records["model"], strict=True))
+    found = run.evidence.assign(model=run.evidence["cell"].map(models))
+    columns = list(found["check"].unique())
+    rows = []
+    for model, outcomes in found.groupby("model", sort=False):
+        by_check = dict(list(outcomes.groupby("check")))
+        rows.append(Row(str(model), [_answer(by_check[check]) for check in columns]))
+    return Content("What each check found: images against the number, of those examined", ["model", *columns], rows)
+
+
+def _answer(outcomes: pd.DataFrame) -> Cell:
+    """Of a check's outcomes for one model the gravest."""
+    gravest = min(outcomes.to_dict("records"), key=lambda row: (GRAVITY.index(row["status"]), -row["against"]))
+    if gravest["status"] == "not done":
+        return Cell("not done", "")
+    return Cell(f"{gravest['against']} of {gravest['examined']}", str(gravest["against"]), str(gravest["status"]))
 
 
 def shifts(records: pd.DataFrame) -> Content:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.evidence.trust import UNFINISHED, Judgement
 from robustbench_bcos.bench.folder import DATABASE
 from robustbench_bcos.bench.records import COLUMNS
 from robustbench_bcos.bench.store import Store
@@ -29,8 +30,13 @@ KEY = (
     "count",
     "space",
     "seed",
+    "queries",
+    "targets",
 )
 """What tells one row of results from another."""
+
+ADDED = ("queries", "targets")
+"""Columns of the key that files of an older version lack."""
 
 CORRECT = ("clean_correct", "robust_correct", "worst_correct")
 
@@ -41,13 +47,13 @@ WHOLE = (*COUNTS, "steps", "restarts", "seed")
 OPTIONAL = ("step_size", *(column for column in COLUMNS if column.startswith("explanation_")))
 """Numbers that need not be there: attacks without steps have no step size, and not every run explains."""
 
-NEEDED = (*KEY, "eps", "slice", *COUNTS, "weights_sha256", "version")
+NEEDED = (*(column for column in KEY if column not in ADDED), "eps", "slice", *COUNTS, "weights_sha256", "version")
 
 SAME_EPSILON = 1e-5
 """Relative difference up to which two epsilons are the same number, written twice: 0.0313725 and 8/255."""
 
 SURVIVORS = "survivors"
-"""Column of a baseline: for each image of the slice, in the order of their indices, 1 where it was robust."""
+"""Column of a baseline: for each image of the slice, in the order of their indices, 1 where it withstood everything."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Results:
     source: Path
     records: pd.DataFrame
     survivors: dict[int, str]
-    """By row: for each image, in the order of their indices, ``1`` where it was robust and ``0`` where it was not."""
+    """By row: for each image, in the order of their indices, ``1`` where it withstood everything, else ``0``."""
     run: RunFolder | None = None
 
 
@@ -81,6 +87,9 @@ def keys_of(results: Sequence[Results]) -> list[list[tuple[object, ...]]]:
     everything = pd.concat([found.records[list(KEY)] for found in results], ignore_index=True)
     for column in ("epsilon", "step_size"):
         everything[column] = same_numbers(everything[column])
+    for column in ADDED:
+        # An older version had no attack that has any.
+        everything[column] = pd.to_numeric(everything[column]).fillna(0)
     keys = iter(everything.astype(object).where(everything.notna(), "").itertuples(index=False, name=None))
     return [[next(keys) for _ in range(len(found.records))] for found in results]
 
@@ -101,8 +110,14 @@ def _from_run(folder: Path) -> Results:
     run = read_run(folder)
     with Store(folder / DATABASE) as store:
         cells = {cell.key: cell for cell in map(Cell.from_dict, run.identity["cells"])}
-        survivors = {place: store.survivors(cells[key]) for place, key in enumerate(run.cells)}
+        judgement = Judgement(store, run.identity)
+        survivors = {place: _bits(store, judgement, cells[key]) for place, key in enumerate(run.cells)}
     return Results(folder, run.records, survivors, run)
+
+
+def _bits(store: Store, judgement: Judgement, cell: Cell) -> str:
+    standing = judgement.standing(cell)
+    return "".join(str(int(row.image in standing)) for row in store.verdicts(cell))
 
 
 def _from_csv(file: Path) -> Results:
@@ -131,6 +146,7 @@ def _numbers() -> list[str]:
     """Columns in which nothing at all means that there is no number."""
     texts = {"model", "family", "architecture", "training", "dataset", "slice", "attack", "norm", "eps", "loss"}
     texts |= {"start", "count", "space", "trust", "reasons", "weights_sha256", "version", "explanation", "encoding"}
+    texts |= {"evidence"}
     return [column for column in COLUMNS if column not in texts]
 
 
@@ -140,6 +156,8 @@ def _check(results: Results) -> None:
         raise RequestError(
             f"{source} has {results.run.missing} cells that are not complete: repeat the command that made it to finish"
         )
+    if (records["reasons"] == UNFINISHED).any():
+        raise RequestError(f"{source}: the evidence for its rows is not finished: repeat the command that made it")
     if records.empty:
         raise RequestError(f"{source} has no rows: there is nothing to compare")
     for column in (*WHOLE, "epsilon", *OPTIONAL):
@@ -154,9 +172,9 @@ def _check(results: Results) -> None:
             )
         seen[key] = row
     for row, bits in results.survivors.items():
-        counted = (records["images"].iloc[row], records["robust_correct"].iloc[row])
+        counted = (records["images"].iloc[row], records["worst_correct"].iloc[row])
         if set(bits) - {"0", "1"} or (bits and (len(bits), bits.count("1")) != counted):
-            raise RequestError(f"{source}, row {row + 1}: {SURVIVORS} and robust_correct disagree: restore the file")
+            raise RequestError(f"{source}, row {row + 1}: {SURVIVORS} and worst_correct disagree: restore the file")
 
 
 def _check_numbers(results: Results, column: str) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.evidence.transfer import make_transfers
 from robustbench_bcos.bench.folder import DATABASE, read_description
-from robustbench_bcos.bench.records import complete_cells, make_records, make_shifts
+from robustbench_bcos.bench.records import complete_cells, make_distances, make_evidence, make_records, make_shifts
 from robustbench_bcos.bench.store import PictureRow, Store
 from robustbench_bcos.core.errors import RequestError
 
@@ -46,6 +47,12 @@ class RunFolder:
     """Key of the cell of each record."""
     pictures: Mapping[str, Sequence[PictureRow]]
     """Images to be looked at, by cell."""
+    evidence: pd.DataFrame
+    """Per cell and check, what was found."""
+    transfers: pd.DataFrame
+    """Who falls to whose candidates."""
+    distances: pd.DataFrame
+    """Per model, norm and image, the smallest epsilon that fools."""
     session: dict[str, Any]
     """What ``run.json`` says of the session that finished, or of the last one."""
 
@@ -77,10 +84,27 @@ def read_run(folder: Path) -> RunFolder:
         cells = [Cell.from_dict(values) for values in identity["cells"]]
         timings = pd.DataFrame([_timing(store, cell) for cell in cells])
         shifts = make_shifts(store, identity)
-    pictures = StoredPictures(folder / DATABASE, {cell.key: cell for cell in cells})
-    return RunFolder(folder, identity, records, timings, shifts, complete, pictures, description["sessions"][-1])
+        evidence = make_evidence(store, identity)
+        transfers = make_transfers(store, identity)
+        distances = make_distances(store, identity)
+    return RunFolder(
+        folder=folder,
+        identity=identity,
+        records=records,
+        timings=timings,
+        shifts=shifts,
+        cells=complete,
+        pictures=StoredPictures(folder / DATABASE, {cell.key: cell for cell in cells}),
+        evidence=evidence,
+        transfers=transfers,
+        distances=distances,
+        session=description["sessions"][-1],
+    )
 
 
 def _timing(store: Store, cell: Cell) -> dict[str, Any]:
-    spent = {f"{work}_seconds": round(store.seconds(cell, work), 3) for work in ("attack", "explanation")}
+    spent = {
+        f"{work}_seconds": round(store.seconds(cell, work), 3)
+        for work in ("attack", "explanation", "evidence", "distances")
+    }
     return {"cell": cell.key, **spent}

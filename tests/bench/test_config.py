@@ -102,7 +102,7 @@ def test_fifty_images_are_explained_where_there_are_figures_or_as_many_as_are_as
 def test_names_are_those_of_what_can_be_had() -> None:
     # The configuration is read without torch, so it has to repeat them.
     assert set(CHOICES["norm"]) == set(BALLS)
-    assert set(CHOICES["loss"]) == {"auto", *LOSSES}
+    assert set(CHOICES["loss"]) == {"auto", *LOSSES, "targeted_dlr"}
     assert CHOICES["start"] == get_args(configuration.Start) == get_args(pgd.Start)
     assert CHOICES["count"] == get_args(configuration.Count) == get_args(pgd.Count)
     assert CHOICES["space"] == get_args(configuration.Space)
@@ -113,7 +113,9 @@ def test_names_are_those_of_what_can_be_had() -> None:
 def test_every_choice_is_accepted_and_a_slip_of_the_pen_is_helped(kind: str, name: str) -> None:
     several = isinstance(getattr(RunConfig(), kind), tuple)
     value: Any = (name,) if several else name
-    assert getattr(make_config({kind: value}), kind) == value
+    # One loss is had by one attack alone.
+    besides: dict[str, Any] = {"attack": ("apgd",)} if name == "targeted_dlr" else {}
+    assert getattr(make_config({kind: value} | besides), kind) == value
     slip = name[:-1] + "0"
     said = refusal({kind: (name, slip) if several else slip})
     assert said.startswith(f"unknown {kind} {slip!r}: did you mean ")

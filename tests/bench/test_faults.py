@@ -288,7 +288,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 256 kB."""
     place = tmp_path / "disk"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=768k", "tmpfs", str(place)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("a small disk cannot be mounted here: it takes Linux and root")
     try:
@@ -301,7 +301,7 @@ def test_a_run_goes_on_when_a_full_disk_gets_more_room(command: list[str], whole
     folder, ballast = small_disk / "run", small_disk / "ballast"
     refused = 0
     # A little more room each time, so that the disk is full at one moment after another.
-    for room in range(0, 256, 12):
+    for room in range(0, 768, 24):
         ballast.unlink(missing_ok=True)
         status = os.statvfs(small_disk)
         ballast.write_bytes(bytes(max(0, status.f_bavail * status.f_frsize - room * 1024)))

@@ -18,7 +18,8 @@ PROMISED = """
     step_size, loss, restarts, start, count, space, seed, clean_correct, clean_accuracy, robust_correct,
     robust_accuracy, ci_low, ci_high, worst_correct, robust_accuracy_worst, trust, reasons, zero_gradient_share,
     mean_delta, forward_passes, backward_passes, weights_sha256, version, b, explanation, explained_images,
-    explanation_changed_attack, explanation_changed_noise, explanation_changed_other, encoding
+    explanation_changed_attack, explanation_changed_noise, explanation_changed_other, encoding, queries, targets,
+    evidence, evidence_images, evidence_passes
 """
 DIFFERENCES = ("cosine", "pearson", "spearman", "topk", "ssim", "mass", "centre")
 MODEL = ModelRow("net", "bcos", "bcos_resnet8", 123, "adversarial l2 0.5", "bce", "ab" * 32, 2.0, "dynamic_weights")
@@ -31,6 +32,7 @@ def cells(**flags: Any) -> list[Cell]:
 
 def identity(planned: list[Cell], images: int = 5, explained: dict[str, Any] | None = None) -> dict[str, Any]:
     facts = {"dataset": "digits", "slice": "0123456789abcdef", "seed": 7, "version": "1.2.3", "images": images}
+    facts |= {"evidence": "off", "distances": False, "classes": 10, "fab": True}
     return {**facts, "explained": explained, "cells": [cell.as_dict() for cell in planned]}
 
 

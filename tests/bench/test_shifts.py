@@ -208,7 +208,7 @@ def cell(norm: str, eps: str, **flags: Any) -> Cell:
 
 def problem() -> tuple[Any, TanhNet, Tensor, Tensor]:
     """A network with its NumPy twin, in float64, with images of which the last is misclassified."""
-    twin = draw_twin(np.random.default_rng(1), channels=3)
+    twin = draw_twin(np.random.default_rng(1), values=3 * 5 * 4)
     images = torch.from_numpy(np.random.default_rng(2).integers(-60, 316, size=(9, *SHAPE)).clip(0, 255) / 255)
     net = TanhNet(twin)
     labels = net(images).argmax(dim=1)

@@ -23,7 +23,7 @@ from robustbench_bcos.model_zoo.weights import sha256_of
 from tests.bench.tiny_zoo import NAMES, tiny_plan
 from tests.cli.command_line import Outcome, call, refusal, succeed
 
-SMALL = "--limit 40 --steps 3 --no-figures --quiet".split()
+SMALL = "--limit 40 --steps 3 --evidence off --no-figures --quiet".split()
 FIRST_VERSION = COLUMNS[: COLUMNS.index("version") + 1]
 """Columns of 0.1.0."""
 

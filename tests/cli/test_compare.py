@@ -28,6 +28,7 @@ def finished(tiny_zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two models on 20 images."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     options = ["--model", ",".join(NAMES), "--limit", 20, "--steps", 2, "--eps", "0.25", "--no-figures", "--quiet"]
+    options += ["--evidence", "off"]
     succeed("run", "--zoo", tiny_zoo, *options, "--out", folder)
     return folder
 

@@ -18,7 +18,7 @@ from robustbench_bcos.cli.progress import watch
 from tests.bench.tiny_zoo import NAMES, tiny_plan
 from tests.cli.command_line import call, refusal, succeed
 
-FILES = {"run.json", "run.sqlite", "run.lock", "results.csv", "timings.csv"}
+FILES = {"run.json", "run.sqlite", "run.lock", "results.csv", "timings.csv", "evidence.csv", "transfer.csv"}
 NETS = '''
 import torch
 
@@ -71,8 +71,8 @@ def test_the_first_screen_needs_no_options(here: Path) -> None:
         ("l2", "0.5", "digits", "10")
     }
     assert "Robust accuracy in % on 10 images of digits" in out
-    assert "Trust: unchecked." in out
-    assert f"Written to runs/{folder.name}: results.csv, timings.csv, table_l2.csv" in out
+    assert "Trust: " in out
+    assert f"Written to runs/{folder.name}: results.csv, timings.csv, evidence.csv, transfer.csv, table_l2.csv" in out
     assert "\x1b" not in out
 
 

@@ -59,6 +59,11 @@ def record(model: str, robust: int, *, clean: int = 190, **changes: Any) -> dict
         "explanation_changed_noise": None,
         "explanation_changed_other": None,
         "encoding": "none",
+        "queries": 0,
+        "targets": 0,
+        "evidence": "off",
+        "evidence_images": 0,
+        "evidence_passes": 0,
         **dict.fromkeys(SHIFT_COLUMNS),
     }
     assert tuple(row) == COLUMNS
@@ -82,5 +87,8 @@ def run_of(
         shifts=pd.DataFrame() if shifts is None else shifts,
         cells=[f"cell {number}" for number in range(len(records))],
         pictures={},
+        evidence=pd.DataFrame(),
+        transfers=pd.DataFrame(),
+        distances=pd.DataFrame(),
         session={"class_names": [str(digit) for digit in range(10)]},
     )

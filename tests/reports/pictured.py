@@ -137,6 +137,9 @@ def run_of(
         timings=pd.DataFrame([{"cell": cell, "attack_seconds": 1.25, "explanation_seconds": 0.5} for cell in cells]),
         shifts=pd.DataFrame(list(shifts)),
         cells=cells,
+        evidence=pd.DataFrame(),
+        transfers=pd.DataFrame(),
+        distances=pd.DataFrame(),
         pictures={cell: rows_of(cell, known.get(number, ())) for number, cell in enumerate(cells)},
         session={
             "started": "2026-01-02T03:04:05+00:00",

@@ -2,12 +2,14 @@
 
 import io
 import re
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 import pytest
 from rich.console import Console
 
+from robustbench_bcos.bench.evidence.trust import Outcome
 from robustbench_bcos.reports.console import accuracy_table, reading_notes
 from tests.reports.handmade import record, run_of, table
 
@@ -108,5 +110,55 @@ def test_notes_do_not_speak_of_what_is_not_there() -> None:
     noise = record("net", 10, steps=0, attack="noise", loss="", trust="sound")
     notes = " ".join(reading_notes(run_of(table(noise))))
     assert "Steps" not in notes
-    assert "Trust" not in notes
+    assert "suspect" not in notes
+    assert "unchecked" not in notes
+    assert "Further searches" not in notes
     assert "encoded" not in notes
+
+
+# Trust
+
+
+def test_a_suspect_number_is_marked_and_its_neighbours_are_not() -> None:
+    mixed = table(
+        record("a", 60, trust="sound"),
+        record("a", 50, steps=100, trust="suspect"),
+        record("b", 40, trust="suspect"),
+        record("b", 30, steps=100, trust="sound"),
+        record("c", 20, trust="unchecked"),
+        record("c", 10, steps=100, trust="unchecked"),
+    )
+    text = printed(mixed)
+    for shown in ("30.0 / 25.0?", "20.0? / 15.0", "10.0 / 5.0 "):
+        assert shown in text
+    assert text.count("?") == 2
+    assert "95.0?" not in text
+
+
+@pytest.mark.parametrize("width", [60, 200])
+def test_a_mark_is_not_lost_on_a_narrow_terminal(width: int) -> None:
+    text = printed(MANY.assign(trust="suspect"), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert text.count("?") == len(MANY)
+
+
+def test_a_marked_number_can_be_the_best() -> None:
+    assert "30.0?" in bold(table(record("a", 60, trust="suspect"), record("b", 40, trust="sound")))
+
+
+def test_the_worst_case_is_what_is_shown_with_its_interval_and_decides_the_best() -> None:
+    fallen = record("a", 60, trust="sound", worst_correct=20, robust_accuracy_worst=0.1)
+    text = printed(table(fallen, record("b", 40, trust="sound")))
+    assert "30.0" not in text
+    assert "10.0" in text
+    # Wilson's interval of 20 of 200.
+    assert "6.6–14.9" in text
+    assert {"20.0"} <= bold(table(fallen, record("b", 40, trust="sound")))
+
+
+def test_notes_say_why_a_number_is_suspect() -> None:
+    run = run_of(table(record("net[bold]", 10, trust="suspect")))
+    found = Outcome("noise", "undermined", 9, 3, None, "3 of 9 images fooled by noise", "docs/evidence.md#noise")
+    notes = reading_notes(replace(run, evidence=pd.DataFrame([{"cell": "cell 0", **found._asdict()}])))
+    assert "  net[bold]: noise: 3 of 9 images fooled by noise; see docs/evidence.md#noise" in notes
+    assert notes[0] == "Steps: 20."

@@ -2,14 +2,20 @@
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from robustbench_bcos.bench.records import COLUMNS
+from robustbench_bcos.bench.evidence import transfer
+from robustbench_bcos.bench.evidence.trust import Outcome
+from robustbench_bcos.bench.records import COLUMNS, CURVE_COLUMNS
+from robustbench_bcos.bench.store import DistanceRow, Store
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.reports.exports import export
+from robustbench_bcos.reports.run_folder import read_run
+from robustbench_bcos.reports.run_folder import RunFolder
 from tests.reports.handmade import record, run_of, table
 
 RECORDS = table(
@@ -17,6 +23,26 @@ RECORDS = table(
     record("net", 33, eps="8/255", epsilon=8 / 255, norm="linf", steps=100),
     record("net", 0, attack="noise", steps=0, step_size=None, loss="", zero_gradient_share=None, mean_delta=None),
 )
+
+
+def write_description(folder: Path, store: Store) -> list[Cell]:
+    """A run of two cells, of which something is timed."""
+    cells = make_cells(make_config({"steps": (5, 20)}), ["net"])
+    store.add_model(ModelRow("net", "bcos", "bcos_resnet8", 123, "natural", "bce", "ab" * 32, 2.0, ""))
+    store.add_clean([CleanRow("net", 0, 1, 1)])
+    store.add_verdicts([VerdictRow(cells[0].key, 0, True, 1, 0.25, False, 6, 5)], 1.5)
+    for check, seconds in (("noise", 0.5), ("black_box", 0.0)):
+        store.add_examination(ExaminationRow("net", check, ""), [], cells, seconds)
+    store.add_examination(ExaminationRow(cells[0].key, "noise", ""), [], cells[:1], 0.5)
+    store.add_distances([DistanceRow("net", "l2", 0, 0.25, 0.5, 9)], cells[0], 0.125)
+    identity = {
+        "cells": [cell.as_dict() for cell in cells], "images": 1, "explained": None, "evidence": "off",
+        "distances": True, "classes": 10, "fab": True, "dataset": "digits", "slice": "0" * 12, "seed": 0,
+        "version": "0.2.0",
+    }  # fmt: skip
+    description = {"identity": identity, "sessions": [{"class_names": list("0123456789")}]}
+    (folder / "run.json").write_text(json.dumps(description), encoding="utf-8")
+    return cells
 
 
 def rows(file: Path) -> list[dict[str, str]]:
@@ -76,6 +102,96 @@ def test_comparisons_of_maps_are_a_file_of_their_own_where_there_are_any(tmp_pat
     assert (tmp_path / "explanations.csv").read_text(encoding="utf-8") == (
         "cell,image,comparison,counted,cosine,ssim\na cell,7,attack,1,0.123457,\na cell,9,other,0,,-0.5\n"
     )
+
+
+EVIDENCE = pd.DataFrame(
+    [
+        {"cell": "cell 0", **Outcome("noise", "held", 9, 0, None, "0 of 9 images, so far", "page#noise")._asdict()},
+        {"cell": "cell 1", **Outcome("unstable_loss", "reported", 4, 1, 0.25, "1 of 4", "page#loss")._asdict()},
+        {"cell": "cell 1", **Outcome("fab", "not done", 0, 0, None, 'not done: "peers"', "page")._asdict()},
+    ]
+)
+TRANSFERS = pd.DataFrame(
+    [["pgd", "l2", "1/2", 20, "a", "b", 3, 1, 1 / 3, 0.1, 0.5, "cell 0"]], columns=list(transfer.COLUMNS)
+)
+DISTANCES = pd.DataFrame(
+    [
+        DistanceRow("net", "linf", 7, 0.0, 0.0, 0),
+        DistanceRow("net", "linf", 9, 0.0123457, 0.015625, 287),
+        DistanceRow("net", "linf", 12, 1.0, None, 492),
+    ]
+)
+EXAMINED = {
+    "evidence.csv": {"evidence": EVIDENCE},
+    "transfer.csv": {"transfers": TRANSFERS},
+    "distances.csv": {"distances": DISTANCES},
+    "curves.csv": {"distances": DISTANCES},
+}
+
+
+def examined(folder: Path) -> RunFolder:
+    return replace(run_of(RECORDS, folder), evidence=EVIDENCE, transfers=TRANSFERS, distances=DISTANCES)
+
+
+@pytest.mark.parametrize("name", EXAMINED)
+def test_what_was_examined_is_a_file_of_its_own_where_there_is_anything(name: str, tmp_path: Path) -> None:
+    run = run_of(RECORDS, tmp_path)
+    assert not {file.name for file in export(run)} & EXAMINED.keys()
+    beside = {"distances.csv", "curves.csv"} if "distances" in EXAMINED[name] else {name}
+    files = {file.name for file in export(replace(run, **EXAMINED[name]))}
+    assert files & EXAMINED.keys() == beside
+    assert files == {file.name for file in tmp_path.iterdir()}
+
+
+def test_evidence_says_of_each_check_what_it_found(tmp_path: Path) -> None:
+    export(examined(tmp_path))
+    held, reported, undone = rows(tmp_path / "evidence.csv")
+    assert tuple(held) == ("cell", *Outcome._fields)
+    assert held == {
+        "cell": "cell 0", "check": "noise", "status": "held", "examined": "9", "against": "0", "value": "",
+        "sentence": "0 of 9 images, so far", "link": "page#noise",
+    }  # fmt: skip
+    assert (reported["value"], undone["sentence"]) == ("0.25", 'not done: "peers"')
+
+
+def test_who_falls_to_whom_is_exact(tmp_path: Path) -> None:
+    export(examined(tmp_path))
+    (row,) = rows(tmp_path / "transfer.csv")
+    assert tuple(row) == transfer.COLUMNS
+    assert (row["eps"], row["source"], row["target"], row["share"]) == ("1/2", "a", "b", repr(1 / 3))
+
+
+def test_distances_are_written_image_by_image_and_summed_up_in_curves(tmp_path: Path) -> None:
+    export(examined(tmp_path))
+    assert (tmp_path / "distances.csv").read_text(encoding="utf-8") == (
+        "model,norm,image,low,high,passes\n"
+        "net,linf,7,0.0,0.0,0\nnet,linf,9,0.0123457,0.015625,287\nnet,linf,12,1.0,,492\n"
+    )
+    (curve,) = rows(tmp_path / "curves.csv")
+    assert tuple(curve) == CURVE_COLUMNS
+    assert (curve["images"], curve["median_distance"], curve["passes"]) == ("3", "0.015625", "779")
+    # Up to the largest radius of the norm, 8/255: at once, about half-way, never.
+    assert float(curve["area"]) == pytest.approx((0 + 0.015625 / (8 / 255) + 1) / 3)
+
+
+def test_a_median_that_is_not_known_is_empty(tmp_path: Path) -> None:
+    export(replace(run_of(RECORDS, tmp_path), distances=DISTANCES.assign(high=None)))
+    (curve,) = rows(tmp_path / "curves.csv")
+    assert (curve["median_distance"], curve["area"]) == ("", "1.0")
+
+
+def test_times_of_all_work_are_a_row_for_each_cell(tmp_path: Path) -> None:
+    with Store(tmp_path / "run.sqlite") as store:
+        first, second = write_description(tmp_path, store)
+    run = read_run(tmp_path)
+    export(run)
+    names = ["attack_seconds", "explanation_seconds", "evidence_seconds", "distances_seconds"]
+    assert rows(tmp_path / "timings.csv") == [
+        {"cell": first.key, **dict(zip(names, ("1.5", "0.0", "0.75", "0.125"), strict=True))},
+        {"cell": second.key, **dict(zip(names, ("0.0", "0.0", "0.25", "0.0"), strict=True))},
+    ]
+    for name in ("results.csv", "table_l2.csv"):
+        assert "0.75" not in (tmp_path / name).read_text(encoding="utf-8")
 
 
 def test_files_are_replaced(tmp_path: Path) -> None:

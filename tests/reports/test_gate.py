@@ -299,17 +299,17 @@ def test_a_tolerance_holds_beside_the_test() -> None:
     assert hold_images(6, 0, alpha=0.05, tolerances=tolerances("6flips")).passed
 
 
-@pytest.mark.parametrize("column", ["robust_accuracy_worst", "clean_accuracy"])
-def test_survivors_of_the_attack_say_nothing_of_other_counts(column: str) -> None:
+@pytest.mark.parametrize("column", ["robust_accuracy", "clean_accuracy"])
+def test_survivors_of_everything_say_nothing_of_other_counts(column: str) -> None:
     now, before = surviving(10, 0)
     for side in (now, before):
         side["row"] |= {
-            "worst_correct": side["row"]["robust_correct"] - 1,
-            "clean_correct": side["row"]["robust_correct"],
+            "robust_correct": side["row"]["worst_correct"] + 1,
+            "clean_correct": side["row"]["worst_correct"],
         }
     sides = [results_of(side["row"], survivors={0: side["bits"]}) for side in (now, before)]
     unpaired = [results_of(side["row"]) for side in (now, before)]
-    paired = check(*sides, columns=["robust_accuracy"], alpha=0.05).rows[0].p
+    paired = check(*sides, columns=["robust_accuracy_worst"], alpha=0.05).rows[0].p
     counted = check(*sides, columns=[column], alpha=0.05).rows[0].p
     assert counted == check(*unpaired, columns=[column], alpha=0.05).rows[0].p
     assert counted != paired == pytest.approx(2.0**-10)
@@ -452,3 +452,32 @@ def test_a_tolerance_may_be_for_one_row_of_a_model() -> None:
     after = [record("a", 147), record("a", 147, norm="linf")]
     report = check(results_of(*after), results_of(*before), tolerances=[Tolerance.parse("a pgd linf *=3flips")])
     assert [(row.name.split()[2], row.status) for row in report.rows] == [("l2", "regressed"), ("linf", "held")]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "closes"),
+    [
+        ("sound", "suspect", True),
+        ("suspect", "suspect", False),
+        ("unchecked", "suspect", False),
+        ("sound", "sound", False),
+    ],
+)
+def test_a_row_that_was_sound_and_is_suspect_closes_the_gate(before: str, now: str, closes: bool) -> None:
+    sides = [results_of(record("a", 90, trust=trust, reasons="noise", evidence="quick")) for trust in (now, before)]
+    report = check(*sides, tolerances=tolerances("200flips"))
+    assert report.passed is not closes
+    said = "a pgd l2 0.5 20 steps ce: sound before and suspect now: noise."
+    assert (said in report.notes) is closes
+    assert [row.column for row in report.rows if row.failed] == ["trust"] * closes
+
+
+def test_numbers_that_were_checked_differently_are_refused_unless_the_attack_alone_is_gated() -> None:
+    sides = [results_of(record("a", 90, evidence=evidence)) for evidence in ("quick", "off")]
+    with pytest.raises(RequestError, match=r"evidence quick and off, .* --evidence off, .* --gate robust_accuracy"):
+        check(*sides)
+    assert check(*sides, columns=["robust_accuracy"]).passed
+
+
+def test_a_baseline_from_before_there_was_evidence_had_none() -> None:
+    assert check(results_of(record("a", 90)), results_of(record("a", 90, evidence=None))).passed

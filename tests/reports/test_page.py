@@ -146,8 +146,9 @@ def column(table: Element, name: str) -> dict[str, Element]:
 def test_accuracies_are_those_of_the_records_with_their_intervals(page: Element) -> None:
     accuracies = table(page, "accuracies")
     heads = [head.words for head in accuracies.one("thead").all("th")]
-    assert heads == ["model", "clean", "l2 0.5", "l2 1.5"]
-    clean, near, far = (column(accuracies, name) for name in heads[1:])
+    assert heads == ["model", "clean", "l2 0.5", "l2 1.5", "trust"]
+    clean, near, far, trust = (column(accuracies, name) for name in heads[1:])
+    assert {cell.text for cell in trust.values()} == {"unchecked"}
     assert list(clean) == ["net", "bcos"]
 
     def interval(count: int) -> str:

@@ -15,7 +15,7 @@ from robustbench_bcos.bench.records import COLUMNS, SHIFT_COLUMNS
 from robustbench_bcos.bench.store import CleanRow, ModelRow, Store, VerdictRow
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.radius import Radius
-from robustbench_bcos.reports.results import KEY, SURVIVORS, Results, keys_of, read_results
+from robustbench_bcos.reports.results import KEY, NEEDED, SURVIVORS, Results, keys_of, read_results
 from tests.reports.handmade import TOTAL, record, table
 
 FIRST_VERSION = COLUMNS[: COLUMNS.index("version") + 1]
@@ -46,6 +46,10 @@ def write_run(folder: Path, outcomes: Mapping[Cell, Sequence[bool | None]], *, i
         "slice": "0123456789ab" + "0" * 52,
         "seed": 3,
         "explained": None,
+        "evidence": "off",
+        "distances": False,
+        "classes": 10,
+        "fab": True,
         "version": "0.2.0",
     }
     session = {
@@ -178,7 +182,7 @@ def test_a_csv_of_the_first_version_is_read_and_what_it_lacks_is_empty(written: 
         assert found.records[column].isna().all()
 
 
-@pytest.mark.parametrize("column", [*KEY, "eps", "slice", "images", "worst_correct", "weights_sha256", "version"])
+@pytest.mark.parametrize("column", NEEDED)
 def test_a_csv_without_what_a_comparison_needs_is_refused(column: str, written: Callable[..., Path]) -> None:
     said = refused(written(record("a", 150), columns=[name for name in COLUMNS if name != column]))
     assert f"has no column '{column}'" in said
@@ -314,7 +318,7 @@ def test_survivors_are_read_with_their_leading_zeros(tmp_path: Path) -> None:
 def test_survivors_that_disagree_with_the_count_are_refused(bits: str, tmp_path: Path) -> None:
     file = tmp_path / "baseline.csv"
     table(record("a", 140)).assign(**{SURVIVORS: [bits]}).to_csv(file, index=False)
-    assert "row 1: survivors and robust_correct disagree" in refused(file)
+    assert "row 1: survivors and worst_correct disagree" in refused(file)
 
 
 def test_survivors_of_other_images_than_were_counted_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,123 @@
+"""How far each image is from falling: the smallest epsilon that fools, by bisection.
+
+It begins with what the grid already knows: the largest radius an image withstood, and the smallest delta that was found
+to fool it. A delta found within some radius is often shorter than the radius, so a step can be more than a half.
+"""
+
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.attacks.losses import LOSSES
+from robustbench_bcos.attacks.pgd import PGD
+from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.judge import judge
+from robustbench_bcos.bench.plan import Plan
+from robustbench_bcos.bench.progress import Progress
+from robustbench_bcos.bench.store import DistanceRow, Store
+from robustbench_bcos.bench.threat import make_threat
+from robustbench_bcos.core.rounding import significant
+from robustbench_bcos.data.slices import Batch, Slice
+from robustbench_bcos.model_zoo.models import Model
+
+HALVINGS = 7
+"""Radii tried for an image that is known to fall; the last interval is at most a 128th of the first."""
+
+DOUBLINGS = 12
+"""Radii tried at most for an image that is not, each twice the one before, up to the whole pixel range."""
+
+FEWEST_STEPS = 20
+
+
+def measure_distances(plan: Plan, store: Store) -> Iterator[Progress]:
+    """Find what is not yet in the store, for every model and norm, batch by batch."""
+    for source in plan.sources:
+        for norm in plan.config.norm:
+            cells = [cell for cell in plan.cells if (cell.model, cell.norm) == (source.name, norm)]
+            cell = max(cells, key=lambda cell: cell.steps)
+            known = store.distances(source.name, norm).keys()
+            missing = [image for image in plan.images.indices if image not in known]
+            yield Progress(cell, len(plan.images) - len(missing), "distances")
+            if missing:
+                model = source.load()
+                model.classifier.to(plan.device)
+                yield from _measure(plan, store, model, cells, cell, missing)
+
+
+def _measure(
+    plan: Plan, store: Store, model: Model, cells: list[Cell], cell: Cell, missing: list[int]
+) -> Iterator[Progress]:
+    clean = store.clean(model.name)
+    brackets = _brackets(store, cells)
+    size = plan.config.batch_size
+    for start in range(0, len(missing), size):
+        began = time.perf_counter()
+        indices = missing[start : start + size]
+        wrong = [image for image in indices if clean[image].prediction != clean[image].label]
+        rows = [DistanceRow(model.name, cell.norm, image, 0.0, 0.0, 0) for image in wrong]
+        right = tuple(image for image in indices if image not in wrong)
+        if right:
+            batch = Slice(plan.images.dataset, right).batch(0, len(right))
+            rows += _bisect(plan, model, cell, batch, [brackets[image] for image in right])
+        store.add_distances(rows, cell, time.perf_counter() - began)
+        yield Progress(cell, len(indices), "distances")
+
+
+def _brackets(store: Store, cells: list[Cell]) -> dict[int, tuple[float, float | None]]:
+    """What the cells of a model and norm know of each image: not fooled within the first, fooled by the second."""
+    found: dict[int, tuple[float, float | None]] = {}
+    for cell in sorted(cells, key=lambda cell: cell.radius.value):
+        withstood = set(store.withstood(cell))
+        for row in store.verdicts(cell):
+            low, high = found.get(row.image, (0.0, None))
+            if row.image in withstood:
+                low = max(low, cell.radius.value)
+            elif row.attacked:
+                high = row.size if high is None else min(high, row.size)
+            found[row.image] = (low if high is None else min(low, high), high)
+    return found
+
+
+def _bisect(
+    plan: Plan, model: Model, cell: Cell, batch: Batch, brackets: list[tuple[float, float | None]]
+) -> list[DistanceRow]:
+    threat = make_threat(model.classifier, batch.images.to(plan.device), cell)
+    labels = batch.labels.to(plan.device)
+    ball = BALLS[cell.norm]
+    largest = ball.diameter(threat.images.shape[1:])
+    loss = "margin" if cell.loss in ("", "targeted_dlr") else cell.loss_of(model.loss)
+    attack = PGD(steps=max(cell.steps, FEWEST_STEPS), loss=LOSSES[loss])
+    low = torch.tensor([low for low, _ in brackets], dtype=torch.float64)
+    high = torch.tensor([torch.inf if high is None else high for _, high in brackets], dtype=torch.float64)
+    halvings = torch.zeros(len(low), dtype=torch.long)
+    passes = torch.zeros(len(low), dtype=torch.long)
+    for _ in range(HALVINGS + DOUBLINGS):
+        tried = _next(low, high, largest)
+        active = ((halvings < HALVINGS) & (tried < high) & (tried > low)).nonzero().squeeze(1)
+        if len(active) == 0:
+            break
+        epsilon = tried[active].to(threat.images)
+        images, right = threat.images[active], labels[active]
+        candidates, trace = attack(threat.classifier, images, right, ball, epsilon)
+        indices = [batch.indices[place] for place in active.tolist()]
+        verdicts = judge(threat.classifier, images, candidates, ball, epsilon, cell=cell.key, indices=indices)
+        fell = (verdicts.predictions != right).cpu()
+        passes[active] += (trace.forward_passes + trace.backward_passes).cpu()
+        halvings[active] += high[active].isfinite()
+        high[active[fell]] = torch.minimum(verdicts.sizes.cpu().double()[fell], tried[active[fell]])
+        low[active[~fell]] = tried[active[~fell]]
+        low = torch.minimum(low, high)
+    rows = zip(batch.indices, low.tolist(), high.tolist(), passes.tolist(), strict=True)
+    return [
+        DistanceRow(model.name, cell.norm, image, significant(below) or 0.0, significant(above), spent)
+        for image, below, above, spent in rows
+    ]
+
+
+def _next(low: Tensor, high: Tensor, largest: float) -> Tensor:
+    """The middle, or twice as far where nothing is known to fool."""
+    further = torch.where(low > 0, 2 * low, largest / 2 ** (DOUBLINGS - 1)).clamp(max=largest)
+    return torch.where(high.isfinite(), (low + high) / 2, further)

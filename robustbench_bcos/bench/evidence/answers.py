@@ -1,0 +1,193 @@
+"""What a look at a model tells, before any attack: does it answer as the function does that an attack assumes?"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.attacks.losses import margin
+from robustbench_bcos.attacks.slope import image_gradient, usable, usable_gradient
+from robustbench_bcos.bench.evidence.finding import Found
+from robustbench_bcos.core.types import Classifier, Images, Labels, Logits, PerImage
+
+ASKED = 16
+"""Images of the slice that a model is asked about, the first ones."""
+
+REPETITIONS = 4
+"""How often it is asked again."""
+
+ALONE = 4
+"""Images it is asked about one by one."""
+
+SAME = 1e-4
+"""Relative distance of logits that counts as float noise (AutoAttack's threshold for randomised models)."""
+
+SAME_IN_ANY_BATCH = 1e-3
+"""The same, where kernels may be others."""
+
+UNDERFLOW = 104.0
+"""Gap between the two largest logits above which the slope of a cross-entropy is 0 in float32."""
+
+FLAT = 0.1
+"""Range of logits below which a cross-entropy ascends all wrong classes alike."""
+
+STRIDES = (1e-3, 1e-2, 1e-1)
+"""Lengths in the 2-norm at which a margin is looked at along its gradient."""
+
+PARTS = 4
+"""Parts of a gradient, by the size of its entries, along which it is compared with what happens."""
+
+AGREEMENT = 0.8
+"""Cosine between promised and real growth along the parts, at the best stride, below which a gradient is wrong. Those
+of honest networks have 0.99 and more."""
+
+REACH = 0.2
+"""Share of the growth promised by the smallest stride that the longest must see, in the median. Honest networks see
+0.5 and more."""
+
+TINY = 1e-300
+"""A norm that is not 0."""
+
+Answer = Callable[[nn.Module, Images, Labels], Found]
+
+
+def repeated(classifier: nn.Module, images: Images, labels: Labels) -> Found:
+    """Distance of further answers from the first, on the same images."""
+    first = _logits(classifier, images)
+    again = [_distance(_logits(classifier, images), first) for _ in range(REPETITIONS)]
+    distances = torch.stack(again).amax(dim=0)
+    return Found(distances > SAME, distances, 1 + REPETITIONS)
+
+
+def alone(classifier: nn.Module, images: Images, labels: Labels) -> Found:
+    """Distance of answers to images on their own from those to the same images among others."""
+    among = _logits(classifier, images)[:ALONE]
+    single = torch.cat([_logits(classifier, images[place : place + 1]) for place in range(len(among))])
+    distances = _distance(single, among)
+    return Found(distances > SAME_IN_ANY_BATCH, distances, 2)
+
+
+def watched(classifier: nn.Module, images: Images, labels: Labels) -> Found:
+    """Distance of answers where gradients are asked for, or modules are told to train, from answers to nobody."""
+    plain = _logits(classifier, images)
+    with torch.enable_grad():
+        attacked = classifier(images.clone().requires_grad_()).detach()
+    distances = _distance(attacked, plain)
+    with _training(classifier):
+        first, second = _tensor(classifier, images), _tensor(classifier, images)
+    # Two answers that differ come from dropout, which an honest model has in training.
+    if first is not None and second is not None and first.shape == plain.shape and torch.equal(first, second):
+        distances = torch.maximum(distances, _distance(first, plain))
+    return Found(distances > SAME, distances, 4)
+
+
+def scaled(classifier: nn.Module, images: Images, labels: Labels) -> Found:
+    """Range of each image's logits; against the model where they are probabilities, or far too large or too small.
+
+    And where the largest logit has come to an end that no pixel moves it from, though other images are below it.
+    """
+    with torch.enable_grad():
+        leaf = images.clone().requires_grad_()
+        answers = classifier(leaf)
+        logits = answers.detach().double()
+        ordered = logits.sort(dim=1, descending=True)
+        largest = torch.zeros_like(answers).scatter(1, ordered.indices[:, :1], 1.0)
+        immovable = usable(image_gradient(answers, leaf, largest)).blind
+    ranges, gaps = ordered.values[:, 0] - ordered.values[:, -1], ordered.values[:, 0] - ordered.values[:, 1]
+    probabilities = bool(((logits >= 0) & (logits <= 1)).all())
+    wrong_scale = bool(gaps.median() > UNDERFLOW) or bool(ranges.median() < FLAT)
+    # A class may have no logit of its own, but 0 for every image.
+    varies = logits.amax(dim=0) > logits.amin(dim=0)
+    return Found((immovable & varies[ordered.indices[:, 0]]) | probabilities | wrong_scale, ranges, 2)
+
+
+def uphill(classifier: nn.Module, images: Images, labels: Labels) -> Found:
+    """How far the growth of the margin is from what its gradient promises: 0 where it is proportional to it, 2 at most.
+
+    Looked at along parts of the gradient, its smallest entries by themselves and its largest by themselves, so that
+    neither its sign nor its shape can be wrong; its scale may be. And looked at along all of it: where the margin
+    follows for the smallest stride alone, the slope is that of a ripple, which leads nowhere.
+    """
+    with torch.enable_grad():
+        leaf = images.clone().requires_grad_()
+        logits = classifier(leaf)
+        gradient = usable_gradient(margin, logits, leaf, labels).gradient
+    # A pixel at the edge of the box cannot follow its gradient out of it.
+    stuck = ((images <= 0) & (gradient < 0)) | ((images >= 1) & (gradient > 0))
+    gradient = torch.where(stuck, 0, gradient)
+    before = margin(logits.detach().double(), labels)
+    agreements, reaches = [], []
+    for stride in STRIDES:
+        pairs = []
+        for part in (gradient, *_by_size(gradient)):
+            moved = (images + stride * BALLS["l2"].ascend(part)).clamp(0, 1)
+            promised = (gradient.double() * (moved - images).double()).flatten(1).sum(dim=1)
+            pairs.append((promised, margin(_logits(classifier, moved).double(), labels) - before))
+        promises, growths = (torch.stack(column, dim=1) for column in zip(*pairs, strict=True))
+        agreements.append(torch.cosine_similarity(promises[:, 1:], growths[:, 1:], dim=1, eps=TINY).nan_to_num(-1.0))
+        reaches.append((growths[:, 0] / promises[:, 0]).nan_to_num(0.0))
+    agreement = torch.stack(agreements).amax(dim=0)
+    ripples = bool(reaches[-1].median() < REACH * reaches[0].median())
+    return Found((agreement < AGREEMENT) | ripples, 1 - agreement, 2 + len(STRIDES) * (1 + PARTS))
+
+
+ANSWERS: dict[str, Answer] = {
+    "stochastic": repeated,
+    "batch_dependent": alone,
+    "detects_attack": watched,
+    "saturated_output": scaled,
+    "wrong_gradients": uphill,
+}
+"""By the name of the check."""
+
+
+def _logits(classifier: Classifier, images: Images) -> Logits:
+    with torch.no_grad():
+        logits: Tensor = classifier(images)
+    return logits
+
+
+def _by_size(gradient: Images) -> list[Images]:
+    """Parts of equally many entries each, the smallest first, 0 elsewhere."""
+    flat = gradient.flatten(1)
+    parts = []
+    for places in flat.abs().argsort(dim=1).tensor_split(PARTS, dim=1):
+        part = torch.zeros_like(flat)
+        parts.append(part.scatter(1, places, flat.gather(1, places)).view_as(gradient))
+    return parts
+
+
+def _tensor(classifier: Classifier, images: Images) -> Tensor | None:
+    """Logits, unless a model in training fails or has more to say, as those with auxiliary heads do."""
+    try:
+        answer = _logits(classifier, images)
+    except (RuntimeError, ValueError, TypeError, AttributeError):
+        return None
+    return answer if isinstance(answer, Tensor) else None
+
+
+def _distance(logits: Logits, others: Logits) -> PerImage:
+    """Relative distance of each image's logits; infinite where either is not finite."""
+    away = torch.linalg.vector_norm((logits - others).double(), dim=1)
+    size = torch.linalg.vector_norm(others.double(), dim=1)
+    return (away / torch.where(size > 0, size, 1)).nan_to_num(nan=torch.inf)
+
+
+@contextmanager
+def _training(classifier: nn.Module) -> Iterator[None]:
+    """Tell modules to train whose answer should not depend on it: those of one's own, without running statistics."""
+    told = [module for module in classifier.modules() if not module.training and _should_not_care(module)]
+    try:
+        for module in told:
+            module.training = True
+        yield
+    finally:
+        for module in told:
+            module.training = False
+
+
+def _should_not_care(module: nn.Module) -> bool:
+    library = type(module).__module__.partition(".")[0] in ("torch", "torchvision", "timm")
+    return not library and next(module.buffers(recurse=False), None) is None

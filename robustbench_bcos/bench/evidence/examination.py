@@ -1,0 +1,275 @@
+"""Carries out the checks of a plan, for one model at a time, once every model has been attacked."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from robustbench_bcos.attacks.apgd import APGD
+from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.attacks.losses import LOSSES
+from robustbench_bcos.attacks.pgd import PGD
+from robustbench_bcos.bench.candidates import unpacked
+from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.evidence.answers import ANSWERS, ASKED
+from robustbench_bcos.bench.evidence.binarization import Features, binarize
+from robustbench_bcos.bench.evidence.checks import CHECKS, Check, checks_of
+from robustbench_bcos.bench.evidence.finding import Found
+from robustbench_bcos.bench.evidence.indicators import DRAWS, PROGRESS, UNSTABLE, Path, instability, records
+from robustbench_bcos.bench.evidence.searches import FULL, QUICK, SecondSearch
+from robustbench_bcos.bench.evidence.selection import Part, Selection
+from robustbench_bcos.bench.judge import judge
+from robustbench_bcos.bench.plan import Plan
+from robustbench_bcos.bench.progress import Progress
+from robustbench_bcos.bench.store import ExaminationRow, FindingRow, Store, TransferRow
+from robustbench_bcos.bench.threat import Threat, build_attack, make_threat
+from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.types import Labels
+from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.model_zoo.models import Model
+
+LOOKED_AT = 32
+"""Images of which paths are read and read-outs are fitted."""
+
+STREAM = 1 << 20
+"""Where an attack has the number of one of its parts, so that no check draws what an attack has drawn."""
+
+
+class Undone(Exception):
+    """A check that cannot be carried out here; the message says why, as the end of a sentence."""
+
+
+def examine(plan: Plan, store: Store, model: Model, cells: Sequence[Cell]) -> Iterator[Progress]:
+    """Carry out what is not yet in the store: checks of the model once, checks of cells for each; tell of every one."""
+    known = store.examinations(model.name)
+    for check in checks_of(plan.config.evidence, "model"):
+        if check.name not in known:
+            _record(store, model.name, check, _ask(plan, model, check), cells)
+    for cell in cells:
+        examiner = _Examiner(plan, store, model, cell)
+        known = store.examinations(cell.key)
+        for check in checks_of(plan.config.evidence, "cell"):
+            if check.name not in known:
+                _record(store, cell.key, check, examiner.findings(check), [cell])
+            yield Progress(cell, plan.work_of_a_check, "evidence")
+
+
+def _record(store: Store, subject: str, check: Check, findings: Iterator[FindingRow], cells: Sequence[Cell]) -> None:
+    began = time.perf_counter()
+    try:
+        rows, undone = list(findings), ""
+    except Undone as reason:
+        rows, undone = [], str(reason)
+    store.add_examination(ExaminationRow(subject, check.name, undone), rows, cells, time.perf_counter() - began)
+
+
+def _ask(plan: Plan, model: Model, check: Check) -> Iterator[FindingRow]:
+    batch = plan.images.batch(0, ASKED)
+    found = ANSWERS[check.name](model.classifier, batch.images.to(plan.device), batch.labels.to(plan.device))
+    asked = batch.indices[: len(found.against)]
+    yield from found.rows(model.name, check.name, dict.fromkeys(asked, "nearest"))
+
+
+@dataclass
+class _Examiner:
+    """One cell, and the images of it that withstood the attack."""
+
+    plan: Plan
+    store: Store
+    model: Model
+    cell: Cell
+
+    def findings(self, check: Check) -> Iterator[FindingRow]:
+        """Carry a check out."""
+        special = {
+            "transfer": self._transfer,
+            "binarization": self._binarized,
+            "unstable_loss": self._unstable,
+            "silent_success": self._path,
+            "incomplete_search": self._path,
+            "surrogate": self._path,
+        }
+        return special.get(check.name, self._search)(check)
+
+    def _search(self, check: Check) -> Iterator[FindingRow]:
+        """The nearest images, part by part for as long as some fall, and a sample of the others."""
+        full = self.plan.config.evidence == "full"
+        share = (FULL if full else QUICK)[check.name]
+        search = share.search(self.cell, self._loss)
+        withstood = self.store.withstood(self.cell)
+        if not withstood:
+            return
+        most = len(withstood) if full else max(1, int(self._budget(share.part) / search.passes))
+        selection = Selection.of(withstood, len(self.plan.images), most)
+        examined: dict[int, Part] = {}
+        nearest: dict[int, bool] = {}
+        chosen = selection.first
+        while chosen:
+            rows = list(self._examined(check, search, chosen))
+            yield from rows
+            examined |= chosen
+            nearest |= {row.image: row.fell for row in rows if row.part == "nearest"}
+            goes_on = check.rule == "search" and any(nearest[image] for image in selection.last(nearest))
+            chosen = selection.following(examined) if goes_on else {}
+        if check.rule == "search":
+            called = sorted(self._called() - examined.keys())
+            yield from self._examined(check, search, dict.fromkeys(called, "called"))
+
+    def _budget(self, part: float) -> float:
+        """Passes that quick evidence may spend on a check: part of the attack's, and what others have left of them."""
+        sums = self.store.sums(self.cell)
+        spent = sums.forward_passes + sums.backward_passes
+        already = sum(row.passes for row in self.store.findings(self.cell.key))
+        return min(part * spent, float(spent - already))
+
+    def _called(self) -> set[int]:
+        """Images that were fooled without gradients."""
+        found = self.store.findings(self.cell.key)
+        return {row.image for row in found if row.fell and CHECKS[row.check].rule == "gradients"}
+
+    def _examined(self, check: Check, search: SecondSearch, parts: Mapping[int, Part]) -> Iterator[FindingRow]:
+        """Search for images, each of a part, in batches."""
+        size = self.plan.config.batch_size
+        for start in range(0, len(parts), size):
+            indices = tuple(parts)[start : start + size]
+            chosen = {image: parts[image] for image in indices}
+            yield from self._attacked(check, search, indices).rows(self.cell.key, check.name, chosen)
+
+    def _attacked(self, check: Check, search: SecondSearch, indices: tuple[int, ...]) -> Found:
+        threat, labels = self._threat(indices)
+        ball, epsilon = BALLS[self.cell.norm], self.cell.radius.value
+        if check.name == "unbounded_attack":
+            epsilon = ball.diameter(threat.images.shape[1:])
+        source = ImageGenerator.of(self.plan.config.seed, indices).part(
+            STREAM + list(CHECKS).index(check.name), range(len(indices))
+        )
+        fell = torch.zeros(len(indices), dtype=torch.bool, device=labels.device)
+        passes = torch.zeros_like(labels)
+        for number, attack in enumerate(search.attacks):
+            standing = (~fell).nonzero().squeeze(1)
+            if len(standing) == 0:
+                break
+            images, right = threat.images[standing], labels[standing]
+            stream = source.part(number, standing.tolist())
+            candidates, trace = attack(threat.classifier, images, right, ball, epsilon, stream)
+            subject = f"{self.cell.key}, {check.name}"
+            verdicts = judge(threat.classifier, images, candidates, ball, epsilon, cell=subject, indices=stream.indices)
+            fell[standing] = verdicts.predictions != right
+            passes[standing] += trace.forward_passes + trace.backward_passes
+        if check.name == "unbounded_attack":
+            return Found(~fell, None, passes)
+        return Found(fell, None, passes, fell)
+
+    def _first(self) -> Slice:
+        """The images that the slower checks look at: the first of the slice that are classified correctly."""
+        clean = self.store.clean(self.cell.model)
+        right = [image for image in self.plan.images.indices if clean[image].prediction == clean[image].label]
+        if not right:
+            raise Undone("no image is classified correctly")
+        return Slice(self.plan.images.dataset, tuple(right[:LOOKED_AT]))
+
+    def _path(self, check: Check) -> Iterator[FindingRow]:
+        """What the attack saw on its way."""
+        attack = build_attack(self.cell, self._loss)
+        if not isinstance(attack, PGD | APGD) or not records(attack):
+            raise Undone("only the paths of pgd and apgd can be read")
+        indices = self._first().indices
+        threat, labels = self._threat(indices)
+        ball, epsilon = BALLS[self.cell.norm], self.cell.radius.value
+        source = ImageGenerator.of(self.plan.config.seed, indices)
+        path = Path.of(attack, threat.classifier, threat.images, labels, ball, epsilon, source)
+        values = None
+        if check.name == "silent_success":
+            # Where any iterate counts, none is silent.
+            against = path.silent() & (self.cell.count != "any")
+        elif check.name == "incomplete_search":
+            values = path.progress(attack.loss)
+            against = values > PROGRESS
+        else:
+            against = path.surrogate(threat.classifier) | torch.tensor(self.cell.space != "image")
+        found = Found(against, values, path.passes)
+        yield from found.rows(self.cell.key, check.name, dict.fromkeys(indices, "sample"))
+
+    def _unstable(self, check: Check) -> Iterator[FindingRow]:
+        indices = self._first().indices
+        threat, labels = self._threat(indices)
+        source = ImageGenerator.of(self.plan.config.seed, indices).part(STREAM - 1, range(len(indices)))
+        loss = LOSSES[self._loss] if self._loss in LOSSES else LOSSES["ce"]
+        values = instability(threat.classifier, threat.images, labels, loss, source)
+        found = Found(values > UNSTABLE, values, 1 + DRAWS)
+        yield from found.rows(self.cell.key, check.name, dict.fromkeys(indices, "sample"))
+
+    def _binarized(self, check: Check) -> Iterator[FindingRow]:
+        """Image by image, because each has a read-out of its own."""
+        indices = self._first().indices
+        ball, epsilon = BALLS[self.cell.norm], self.cell.radius.value
+        attack = build_attack(self.cell, self._loss)
+        usable = 0
+        for index in indices:
+            threat, _ = self._threat((index,))
+            try:
+                features = Features(threat.classifier, threat.images)
+            except ValueError as reason:
+                raise Undone(str(reason)) from None
+            source = ImageGenerator.of(self.plan.config.seed, [index]).part(STREAM - 2, [0])
+            answer = binarize(features, attack, threat.images, ball, epsilon, source)
+            usable += answer.usable
+            if answer.usable:
+                yield FindingRow(
+                    self.cell.key, check.name, index, "sample", False, not answer.found, None, answer.passes
+                )
+        if not usable:
+            raise Undone("no read-out of its features is hard enough for random points and can be fitted")
+
+    @property
+    def _loss(self) -> str:
+        return self.cell.loss_of(self.model.loss)
+
+    def _transfer(self, check: Check) -> Iterator[FindingRow]:
+        """Candidates made on every other model for the same threat, judged on this one."""
+        if len(self.plan.sources) < 2:
+            raise Undone("there is no second model in this run")
+        if self.cell.space != "image":
+            raise Undone("candidates in the space of one model's encoding are no images for another")
+        clean = self.store.clean(self.cell.model)
+        withstood = set(self.store.withstood(self.cell))
+        candidates = {
+            source.name: self.store.candidates(replace(self.cell, model=source.name))
+            for source in self.plan.sources
+            if source.name != self.cell.model
+        }
+        if not any(candidates.values()):
+            raise Undone("no other model of this run was attacked in the same way")
+        fell: dict[int, bool] = {}
+        for source, kept in candidates.items():
+            right = {image: kept[image] for image in kept if clean[image].prediction == clean[image].label}
+            rows = self._tried(source, right)
+            self.store.add_transfers(rows)
+            for row in rows:
+                if row.image in withstood:
+                    fell[row.image] = fell.get(row.image, False) or row.fell
+        for image, fooled in sorted(fell.items()):
+            passes = len(self.plan.sources) - 1
+            yield FindingRow(self.cell.key, check.name, image, "sample", fooled, fooled, None, passes)
+
+    def _tried(self, source: str, kept: dict[int, bytes]) -> list[TransferRow]:
+        rows = []
+        ball, epsilon = BALLS[self.cell.norm], self.cell.radius.value
+        images, size = list(kept), self.plan.config.batch_size
+        for start in range(0, len(images), size):
+            indices = tuple(images[start : start + size])
+            threat, labels = self._threat(indices)
+            pixels = [kept[image] for image in indices]
+            candidates = unpacked(pixels, threat.images.shape[1:]).to(threat.images.device)
+            verdicts = judge(
+                threat.classifier, threat.images, candidates, ball, epsilon, cell=self.cell.key, indices=indices
+            )
+            fooled = (verdicts.predictions != labels).tolist()
+            rows += [TransferRow(self.cell.key, source, *row) for row in zip(indices, fooled, strict=True)]
+        return rows
+
+    def _threat(self, indices: tuple[int, ...]) -> tuple[Threat, Labels]:
+        batch = Slice(self.plan.images.dataset, indices).batch(0, len(indices))
+        images, labels = batch.images.to(self.plan.device), batch.labels.to(self.plan.device)
+        return make_threat(self.model.classifier, images, self.cell), labels
