@@ -10,8 +10,11 @@ if TYPE_CHECKING:
     from robustbench_bcos.attacks import balls as balls
     from robustbench_bcos.attacks import losses as losses
     from robustbench_bcos.attacks.apgd import APGD as APGD
+    from robustbench_bcos.attacks.ensemble import Ensemble as Ensemble
+    from robustbench_bcos.attacks.fab import FAB as FAB
     from robustbench_bcos.attacks.noise import Noise as Noise
     from robustbench_bcos.attacks.pgd import PGD as PGD
+    from robustbench_bcos.attacks.square import Square as Square
     from robustbench_bcos.bench.evaluation import evaluate as evaluate
     from robustbench_bcos.core.errors import RequestError as RequestError
     from robustbench_bcos.explanations.explanation import explain as explain
@@ -21,9 +24,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "APGD": "attacks.apgd",
+    "Ensemble": "attacks.ensemble",
+    "FAB": "attacks.fab",
     "Noise": "attacks.noise",
     "PGD": "attacks.pgd",
     "RequestError": "core.errors",
+    "Square": "attacks.square",
     "balls": "attacks",
     "evaluate": "bench.evaluation",
     "explain": "explanations.explanation",

@@ -17,6 +17,7 @@ from robustbench_bcos.bench.candidates import KEPT
 from robustbench_bcos.bench.cells import Cell, check_radius, make_cells
 from robustbench_bcos.bench.config import RunConfig, Space
 from robustbench_bcos.bench.evidence.checks import checks_of
+from robustbench_bcos.bench.evidence.searches import full_passes
 from robustbench_bcos.bench.provenance import command, commit, describe_device, versions
 from robustbench_bcos.bench.shifts import COUNT
 from robustbench_bcos.core.errors import RequestError
@@ -123,12 +124,21 @@ class Plan:
 
     @property
     def passes(self) -> int:
-        """Forward and backward passes of one image at most, explanations by gradients included."""
+        """Forward and backward passes of one image at most, evidence and explanations by gradients included."""
         explained = 0 if self.explained is None else len(self.explained)
         attacks = sum(cell.passes for cell in self.cells) * (len(self.images) + explained)
         # Clean and other images once for each model, attacked and noisy ones for each cell.
         seen = 2 * len(self.sources) + 2 * len(self.cells)
-        return attacks + seen * PASSES_PER_EXPLANATION * explained
+        return attacks + self.evidence_passes + seen * PASSES_PER_EXPLANATION * explained
+
+    @property
+    def evidence_passes(self) -> int:
+        """Of these, about as many as evidence can take."""
+        if self.config.evidence == "off":
+            return 0
+        if self.config.evidence == "quick":
+            return sum(cell.passes for cell in self.cells) * len(self.images)
+        return sum(full_passes(cell) for cell in self.cells) * len(self.images)
 
     def _explained_identity(self) -> dict[str, Any] | None:
         if self.explained is None:

@@ -28,6 +28,9 @@ from robustbench_bcos.model_zoo.bcos_layers import b_of
 from robustbench_bcos.model_zoo.classifier import encoding_of
 from robustbench_bcos.model_zoo.models import Model
 
+MARGIN_DIGITS = 3
+"""Significant digits of a margin: images are ordered by it, and further ones differ from batch to batch."""
+
 
 def execute(plan: Plan, store: Store) -> Iterator[Progress]:
     """Do what is not yet in the store, and tell of every batch, those found done included.
@@ -38,7 +41,8 @@ def execute(plan: Plan, store: Store) -> Iterator[Progress]:
     for source in plan.sources:
         cells = [cell for cell in plan.cells if cell.model == source.name]
         if _finished(plan, store, cells):
-            yield from (Progress(cell, plan.work // len(plan.cells)) for cell in cells)
+            explained = len(plan.explained) if plan.explained is not None else 0
+            yield from (Progress(cell, len(plan.images) + explained) for cell in cells)
             continue
         model = source.load()
         model.classifier.to(plan.device)
@@ -107,7 +111,7 @@ def _attack_batch(
         verdicts.predictions.tolist(),
         verdicts.sizes.tolist(),
         *(part.tolist() for part in trace),
-        [significant(value) for value in margins],
+        [significant(value, MARGIN_DIGITS) for value in margins],
         _in_eight_bits(threat, candidates, labels, fooled),
         strict=True,
     )

@@ -82,7 +82,7 @@ class VerdictRow(NamedTuple):
     forward_passes: int
     backward_passes: int
     margin: float | None = None
-    """Of the candidate, best wrong logit minus true logit, to 6 significant digits; ``None`` where it is not finite."""
+    """Of the candidate, best wrong logit minus true logit, to 3 significant digits; ``None`` where it is not finite."""
     eight_bit: bool | None = None
     """Whether the candidate fools still when its pixels are rounded to k/255; ``None`` where it does not fool."""
 

@@ -125,12 +125,14 @@ def evidence(run: RunFolder) -> Content:
     """What each check found, over all rows of each model: how many it undermines or repairs, and the most it found."""
     models = dict(zip(run.cells, run.records["model"], strict=True))
     found = run.evidence.assign(model=run.evidence["cell"].map(models))
-    columns = list(found["check"].unique())
+    columns = list(found["model"].unique())
     rows = []
-    for model, outcomes in found.groupby("model", sort=False):
-        by_check = dict(list(outcomes.groupby("check")))
-        rows.append(Row(str(model), [_answer(by_check[check]) for check in columns]))
-    return Content("What each check found: images against the number, of those examined", ["model", *columns], rows)
+    for check, outcomes in found.groupby("check", sort=False):
+        by_model = dict(list(outcomes.groupby("model")))
+        rows.append(
+            Row(str(check), [_answer(by_model[name]) if name in by_model else Cell("", "") for name in columns])
+        )
+    return Content("What each check found: images against the number, of those examined", ["check", *columns], rows)
 
 
 def _answer(outcomes: pd.DataFrame) -> Cell:

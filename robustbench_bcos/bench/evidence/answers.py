@@ -10,7 +10,7 @@ from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.losses import margin
 from robustbench_bcos.attacks.slope import image_gradient, usable, usable_gradient
 from robustbench_bcos.bench.evidence.finding import Found
-from robustbench_bcos.core.types import Classifier, Images, Labels, Logits, PerImage
+from robustbench_bcos.core.types import Classifier, Flags, Images, Labels, Logits, PerImage
 
 ASKED = 16
 """Images of the slice that a model is asked about, the first ones."""
@@ -59,6 +59,15 @@ def repeated(classifier: nn.Module, images: Images, labels: Labels) -> Found:
     again = [_distance(_logits(classifier, images), first) for _ in range(REPETITIONS)]
     distances = torch.stack(again).amax(dim=0)
     return Found(distances > SAME, distances, 1 + REPETITIONS)
+
+
+def changed(classifier: nn.Module, images: Images, predictions: Labels) -> Flags:
+    """Whether other classes are predicted than at an earlier time, by more than float noise."""
+    logits = _logits(classifier, images)
+    ahead = logits.amax(dim=1) - logits.gather(1, predictions.clamp(min=0)[:, None]).squeeze(1)
+    noise = SAME_IN_ANY_BATCH * torch.linalg.vector_norm(logits, dim=1)
+    other: Tensor = (ahead > noise) | (predictions < 0) | ~logits.isfinite().all(dim=1)
+    return other
 
 
 def alone(classifier: nn.Module, images: Images, labels: Labels) -> Found:
@@ -114,14 +123,12 @@ def uphill(classifier: nn.Module, images: Images, labels: Labels) -> Found:
         leaf = images.clone().requires_grad_()
         logits = classifier(leaf)
         gradient = usable_gradient(margin, logits, leaf, labels).gradient
-    # A pixel at the edge of the box cannot follow its gradient out of it.
-    stuck = ((images <= 0) & (gradient < 0)) | ((images >= 1) & (gradient > 0))
-    gradient = torch.where(stuck, 0, gradient)
     before = margin(logits.detach().double(), labels)
     agreements, reaches = [], []
     for stride in STRIDES:
         pairs = []
         for part in (gradient, *_by_size(gradient)):
+            # A pixel at the edge of the box cannot follow its gradient out of it, and nothing is promised of it.
             moved = (images + stride * BALLS["l2"].ascend(part)).clamp(0, 1)
             promised = (gradient.double() * (moved - images).double()).flatten(1).sum(dim=1)
             pairs.append((promised, margin(_logits(classifier, moved).double(), labels) - before))
@@ -172,7 +179,8 @@ def _distance(logits: Logits, others: Logits) -> PerImage:
     """Relative distance of each image's logits; infinite where either is not finite."""
     away = torch.linalg.vector_norm((logits - others).double(), dim=1)
     size = torch.linalg.vector_norm(others.double(), dim=1)
-    return (away / torch.where(size > 0, size, 1)).nan_to_num(nan=torch.inf)
+    relative: Tensor = away / torch.where(size > 0, size, 1)
+    return relative.nan_to_num(nan=torch.inf)
 
 
 @contextmanager

@@ -131,7 +131,7 @@ def _inner_points(features: int) -> int:
     return max(1, min(INNER_POINTS, features - 3))
 
 
-def _around(deltas: Tensor, image: Images) -> Images:
+def _around(deltas: Images, image: Tensor) -> Images:
     return (image + deltas.to(image)).clamp(0, 1)
 
 

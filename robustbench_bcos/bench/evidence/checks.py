@@ -34,7 +34,7 @@ class Check(NamedTuple):
     @property
     def link(self) -> str:
         """Where it is explained."""
-        return f"{PAGE}#{self.name.replace('_', '-')}"
+        return f"{PAGE}#{self.name}"
 
 
 CHECKS: Registry[Check] = Registry("check")

@@ -12,12 +12,12 @@ from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.bench.candidates import unpacked
 from robustbench_bcos.bench.cells import Cell
-from robustbench_bcos.bench.evidence.answers import ANSWERS, ASKED
+from robustbench_bcos.bench.evidence.answers import ANSWERS, ASKED, changed
 from robustbench_bcos.bench.evidence.binarization import Features, binarize
 from robustbench_bcos.bench.evidence.checks import CHECKS, Check, checks_of
 from robustbench_bcos.bench.evidence.finding import Found
 from robustbench_bcos.bench.evidence.indicators import DRAWS, PROGRESS, UNSTABLE, Path, instability, records
-from robustbench_bcos.bench.evidence.searches import FULL, QUICK, SecondSearch
+from robustbench_bcos.bench.evidence.searches import FEWEST_STEPS, FULL, QUICK, SecondSearch
 from robustbench_bcos.bench.evidence.selection import Part, Selection
 from robustbench_bcos.bench.judge import judge
 from robustbench_bcos.bench.plan import Plan
@@ -35,6 +35,9 @@ LOOKED_AT = 32
 STREAM = 1 << 20
 """Where an attack has the number of one of its parts, so that no check draws what an attack has drawn."""
 
+LEAST = 2 * FEWEST_STEPS + 1
+"""Forward and backward passes of each image that withstood, which an attack is taken to have cost at least."""
+
 
 class Undone(Exception):
     """A check that cannot be carried out here; the message says why, as the end of a sentence."""
@@ -45,7 +48,7 @@ def examine(plan: Plan, store: Store, model: Model, cells: Sequence[Cell]) -> It
     known = store.examinations(model.name)
     for check in checks_of(plan.config.evidence, "model"):
         if check.name not in known:
-            _record(store, model.name, check, _ask(plan, model, check), cells)
+            _record(store, model.name, check, _ask(plan, store, model, check), cells)
     for cell in cells:
         examiner = _Examiner(plan, store, model, cell)
         known = store.examinations(cell.key)
@@ -64,10 +67,15 @@ def _record(store: Store, subject: str, check: Check, findings: Iterator[Finding
     store.add_examination(ExaminationRow(subject, check.name, undone), rows, cells, time.perf_counter() - began)
 
 
-def _ask(plan: Plan, model: Model, check: Check) -> Iterator[FindingRow]:
+def _ask(plan: Plan, store: Store, model: Model, check: Check) -> Iterator[FindingRow]:
     batch = plan.images.batch(0, ASKED)
-    found = ANSWERS[check.name](model.classifier, batch.images.to(plan.device), batch.labels.to(plan.device))
+    images = batch.images.to(plan.device)
+    found = ANSWERS[check.name](model.classifier, images, batch.labels.to(plan.device))
     asked = batch.indices[: len(found.against)]
+    if check.name == "stochastic":
+        clean = store.clean(model.name)
+        before = torch.tensor([clean[image].prediction for image in asked], device=plan.device)
+        found = found._replace(against=found.against | changed(model.classifier, images, before))
     yield from found.rows(model.name, check.name, dict.fromkeys(asked, "nearest"))
 
 
@@ -119,7 +127,8 @@ class _Examiner:
     def _budget(self, part: float) -> float:
         """Passes that quick evidence may spend on a check: part of the attack's, and what others have left of them."""
         sums = self.store.sums(self.cell)
-        spent = sums.forward_passes + sums.backward_passes
+        # An attack that costs next to nothing would be checked with next to nothing.
+        spent = max(sums.forward_passes + sums.backward_passes, sums.robust_correct * LEAST)
         already = sum(row.passes for row in self.store.findings(self.cell.key))
         return min(part * spent, float(spent - already))
 

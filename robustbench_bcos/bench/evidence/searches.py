@@ -108,5 +108,11 @@ FULL: dict[str, Share] = QUICK | {"black_box": Share(long_black_box, math.inf)}
 """The same where all images are examined, whatever that costs."""
 
 
+def full_passes(cell: Cell) -> int:
+    """Forward and backward passes that ``full`` evidence spends at most on an image that withstands everything."""
+    loss = "ce" if cell.loss in ("", "auto") else cell.loss
+    return sum(share.search(cell, loss).passes for share in FULL.values())
+
+
 def _own(loss: str) -> str:
     return loss if loss and loss != TARGETED else "ce"

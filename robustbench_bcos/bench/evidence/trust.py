@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from robustbench_bcos.attacks.fab import REMEDY
 from robustbench_bcos.bench.cells import Cell
-from robustbench_bcos.bench.evidence.checks import CHECKS, PAGE, POINTS, Check, checks_of
+from robustbench_bcos.bench.evidence.checks import PAGE, POINTS, Check, checks_of
 from robustbench_bcos.bench.evidence.selection import Selection
 from robustbench_bcos.bench.store import FindingRow, Store
 from robustbench_bcos.core.prediction import NO_CLASS
@@ -178,7 +178,11 @@ class Judgement:
         ]
 
     def _of_cell(self, cell: Cell, findings: Sequence[FindingRow]) -> list[Outcome]:
-        by_gradients = {row.image for row in findings if row.fell and CHECKS[row.check].rule == "search"}
+        searches = {check.name for check in checks_of("full", "cell") if check.rule == "search"}
+        if cell.attack in ("square", "noise"):
+            # More of the same, which is not along gradients.
+            searches.remove("more_steps")
+        by_gradients = {row.image for row in findings if row.fell and row.check in searches}
         outcomes = []
         for check in checks_of(self.identity["evidence"], "cell"):
             rows = [row for row in findings if row.check == check.name]
@@ -235,7 +239,8 @@ class Judgement:
         nearest = {row.image: row.fell for row in rows if row.part == "nearest"}
         last = Selection.of(withstood, images, len(withstood)).last(nearest)
         following = _at_least(sum(nearest[image] for image in last), len(last)) * len(nearest)
-        return bool(max(elsewhere, following) > POINTS / 100 * images)
+        # Half a point of few images is less than one of them, and less than one image is nothing to be accused of.
+        return bool(max(elsewhere, following) > max(POINTS / 100 * images, 1))
 
     def _undone(self, subject: str, check: Check) -> str:
         """Why a check could not be carried out; empty where it was."""

@@ -1,0 +1,302 @@
+"""A look at a model before any attack: each answer both ways, on models of a few lines."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustbench_bcos.bench.evidence import answers
+from robustbench_bcos.bench.evidence.answers import ANSWERS, alone, repeated, scaled, uphill, watched
+from robustbench_bcos.bench.evidence.checks import checks_of
+
+IMAGES = torch.rand(9, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+MIXED = torch.randn(60, 7, generator=torch.Generator().manual_seed(1))
+
+
+def smooth(images: Tensor) -> Tensor:
+    """Logits of seven classes, with a little curvature."""
+    return torch.tanh((images - 0.5).flatten(1) @ MIXED / 4) * 5
+
+
+LABELS = smooth(IMAGES).argmax(dim=1)
+
+
+class Model(nn.Module):
+    """A function as a module, with whatever layers it needs to be told to train."""
+
+    def __init__(self, run: Callable[[Tensor], Tensor] = smooth, *layers: nn.Module) -> None:
+        super().__init__()
+        self.run = run
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.run(images)
+        for layer in self.layers:
+            logits = layer(logits)
+        return logits
+
+
+def model(run: Callable[[Tensor], Tensor] = smooth, *layers: nn.Module) -> nn.Module:
+    return Model(run, *layers).eval()
+
+
+def test_there_is_an_answer_for_every_check_of_a_model() -> None:
+    assert set(ANSWERS) == {check.name for check in checks_of("full", "model")}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_nothing_speaks_against_a_function(name: str) -> None:
+    found = ANSWERS[name](model(), IMAGES, LABELS)
+    assert not found.against.any()
+    assert found.fell is None
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_answer_leaves_model_images_and_modes_as_they_were(name: str) -> None:
+    asked, images = model(smooth, nn.BatchNorm1d(7), nn.Dropout(0.5)), IMAGES.clone()
+    before = {key: value.clone() for key, value in asked.state_dict().items()}
+    ANSWERS[name](asked, images, LABELS)
+    assert torch.equal(images, IMAGES)
+    assert not images.requires_grad
+    assert not any(module.training for module in asked.modules())
+    assert all(torch.equal(value, before[key]) for key, value in asked.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_passes_are_counted(name: str) -> None:
+    """Forward passes of the whole batch, and a backward pass for every time a gradient is asked for."""
+    calls = []
+
+    def counted(images: Tensor) -> Tensor:
+        calls.append(len(images))
+        if images.requires_grad:
+            images.register_hook(lambda gradient: calls.append(len(gradient)))
+        return smooth(images)
+
+    found = ANSWERS[name](model(counted), IMAGES, LABELS)
+    assert isinstance(found.passes, int)
+    # Images that are asked about alone have passes of their own.
+    assert len([size for size in calls if size == len(IMAGES)]) in (found.passes, found.passes - 1)
+
+
+# Asked again
+
+
+def test_answers_that_change_are_stochastic_and_float_noise_is_not() -> None:
+    drawn = torch.Generator().manual_seed(2)
+    for noise, differs in ((1e-2, True), (1e-6, False)):
+        noisy = model(lambda x, noise=noise: smooth(x) + noise * torch.randn(len(x), 7, generator=drawn))
+        assert repeated(noisy, IMAGES, LABELS).against.all().item() is differs
+
+
+def test_an_answer_that_changes_once_in_a_while_is_stochastic() -> None:
+    calls = iter(range(100))
+    seldom = model(lambda x: smooth(x) + (next(calls) == 4))
+    assert repeated(seldom, IMAGES, LABELS).against.all()
+
+
+def test_logits_that_are_not_finite_are_never_the_same() -> None:
+    broken = repeated(model(lambda x: smooth(x) / 0), IMAGES, LABELS)
+    assert broken.against.all()
+    assert broken.values is not None
+    assert broken.values.isinf().all()
+
+
+def test_logits_that_are_all_0_are_the_same() -> None:
+    assert not repeated(model(lambda x: 0 * smooth(x)), IMAGES, LABELS).against.any()
+
+
+# Asked alone
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda x: smooth(x - x.mean(dim=0) + 0.5),
+        lambda x: smooth(x) + len(x),
+        lambda x: smooth(x) + 0.1 * torch.arange(len(x))[:, None],
+    ],
+    ids=["statistics", "size", "place"],
+)
+def test_answers_that_depend_on_other_images_are_batch_dependent(run: Callable[[Tensor], Tensor]) -> None:
+    assert alone(model(run), IMAGES, LABELS).against.any()
+
+
+def test_four_images_are_asked_about_alone_or_as_many_as_there_are() -> None:
+    assert len(alone(model(), IMAGES, LABELS).against) == 4
+    assert len(alone(model(), IMAGES[:2], LABELS[:2]).against) == 2
+
+
+# Asked by an attacker
+
+
+def test_another_answer_where_gradients_are_on_or_wanted_detects_attacks() -> None:
+    switched_on = model(lambda x: smooth(x) + torch.is_grad_enabled())
+    wanted = model(lambda x: smooth(x) + x.requires_grad)
+    for asked in (switched_on, wanted):
+        assert watched(asked, IMAGES, LABELS).against.all()
+
+
+class Own(nn.Module):
+    """A layer of one's own that is told to train."""
+
+    def __init__(self, trained: float) -> None:
+        super().__init__()
+        self.trained = trained
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return logits + self.trained if self.training else logits
+
+
+class OwnDropout(nn.Module):
+    """Two answers that differ are dropout."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        drawn = torch.rand(logits.shape)
+        return logits * drawn if self.training else logits
+
+
+class Auxiliary(nn.Module):
+    """More to say in training, as some networks have."""
+
+    def forward(self, logits: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        return (logits, logits) if self.training else logits
+
+
+class Failing(nn.Module):
+    """Not to be trained."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        if self.training:
+            raise RuntimeError("it is frozen")
+        return logits
+
+
+class OwnStatistics(nn.Module):
+    """Running statistics, which training may use otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(7))
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return logits - logits.mean(dim=0) if self.training else logits - self.mean
+
+
+def test_another_answer_when_told_to_train_detects_attacks() -> None:
+    assert watched(model(smooth, Own(1.0)), IMAGES, LABELS).against.all()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.Dropout(0.5), nn.BatchNorm1d(7), Own(0.0), OwnDropout(), Auxiliary(), Failing(), OwnStatistics()],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_what_layers_do_in_training_is_not_held_against_them(layer: nn.Module) -> None:
+    torch.manual_seed(0)
+    asked = model(smooth, layer)
+    assert not watched(asked, IMAGES, LABELS).against.any()
+    assert not any(module.training for module in asked.modules())
+
+
+# The scale of logits
+
+
+@pytest.mark.parametrize(
+    ("finish", "wrong"),
+    [
+        (lambda z: z, False),
+        (lambda z: 20 * z, False),
+        (lambda z: z / 20, False),
+        (lambda z: 1000 * z, True),
+        (lambda z: z / 1000, True),
+        (lambda z: z.softmax(dim=1), True),
+        (torch.sigmoid, True),
+        (lambda z: z.log_softmax(dim=1), False),
+        (lambda z: torch.cat([0 * z[:, :1], z[:, 1:] - 6], dim=1), False),
+        (lambda z: (40 * z).tanh(), True),
+        (lambda z: z.clamp(max=1), True),
+    ],
+    ids=["plain", "x20", "/20", "x1000", "/1000", "softmax", "sigmoid", "log-softmax", "reference", "tanh", "clamped"],
+)
+def test_probabilities_and_scales_that_hide_every_slope_are_saturated(
+    finish: Callable[[Tensor], Tensor], wrong: bool
+) -> None:
+    assert scaled(model(lambda x: finish(smooth(x))), IMAGES, LABELS).against.any().item() is wrong
+
+
+def test_the_range_of_logits_is_told() -> None:
+    values = scaled(model(), IMAGES, LABELS).values
+    logits = smooth(IMAGES)
+    assert values is not None
+    assert torch.allclose(values, (logits.amax(dim=1) - logits.amin(dim=1)).double())
+
+
+# Gradients
+
+
+def hooked(change: Callable[[Tensor], Tensor]) -> nn.Module:
+    def run(images: Tensor) -> Tensor:
+        shown = images.clone()
+        if shown.requires_grad:
+            shown.register_hook(change)
+        return smooth(shown)
+
+    return model(run)
+
+
+def test_the_disagreement_of_a_true_gradient_is_0() -> None:
+    values = uphill(model(), IMAGES, LABELS).values
+    assert values is not None
+    # The function bends a little, and its slope is measured in float32.
+    assert values.abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("factor", [1e-6, 3.0, 1e6])
+def test_the_scale_of_a_gradient_may_be_wrong(factor: float) -> None:
+    assert not uphill(hooked(lambda gradient: factor * gradient), IMAGES, LABELS).against.any()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        torch.neg,
+        torch.zeros_like,
+        lambda g: g * torch.nan,
+        lambda g: g.abs(),
+        lambda g: g.flip(3),
+        lambda g: torch.where(torch.arange(5) < 2, -g, g),
+        lambda g: g * torch.logspace(-3, 3, 60).view(3, 4, 5),
+    ],
+    ids=["sign", "zero", "nan", "absolute", "mirrored", "partly", "scaled"],
+)
+def test_a_gradient_of_another_sign_or_shape_is_wrong(change: Callable[[Tensor], Tensor]) -> None:
+    assert uphill(hooked(change), IMAGES, LABELS).against.any()
+
+
+def test_a_gradient_that_was_cut_off_is_wrong() -> None:
+    assert uphill(model(lambda x: smooth(x.detach())), IMAGES, LABELS).against.all()
+    assert uphill(model(lambda x: smooth((4 * x).round() / 4)), IMAGES, LABELS).against.all()
+
+
+@pytest.mark.parametrize("size", [1e-2, 3e-2])
+def test_the_slope_of_a_ripple_is_wrong_though_it_is_the_slope(size: float) -> None:
+    assert uphill(model(lambda x: smooth(x + size * torch.sin(1000 * x))), IMAGES, LABELS).against.all()
+
+
+def test_pixels_that_cannot_move_are_not_held_against_a_gradient() -> None:
+    """At the edge of the box half of them point out of it."""
+    edges = IMAGES.round()
+    assert not uphill(model(), edges, smooth(edges).argmax(dim=1)).against.any()
+
+
+def test_images_that_are_misclassified_are_looked_at_too() -> None:
+    assert not uphill(model(), IMAGES, (LABELS + 1) % 7).against.any()
+    assert uphill(hooked(torch.neg), IMAGES, (LABELS + 1) % 7).against.all()
+
+
+def test_thresholds_leave_room_for_honest_networks() -> None:
+    """Between 0.99 or more for honest networks and 0 for random directions."""
+    assert 0.5 <= answers.AGREEMENT <= 0.9
+    assert 0 < answers.REACH <= 0.25

@@ -1,0 +1,42 @@
+"""A panel of broken defences and broken evaluations: none is called sound, and the reason is the right one."""
+
+import pytest
+
+from robustbench_bcos.bench.evidence.checks import CHECKS
+from tests.bench.evidence.planted import IMAGES, PANEL, Planted, evaluated, reasons, zoo
+
+
+def off_the_grid(planted: Planted) -> bool:
+    return "grid" in planted.name
+
+
+@pytest.mark.parametrize("planted", PANEL, ids=lambda planted: planted.name)
+def test_a_broken_defence_is_suspect_for_the_right_reason(planted: Planted) -> None:
+    images = (IMAGES * 255).round() / 255 if off_the_grid(planted) else IMAGES
+    row = evaluated(planted.build, images, **planted.options)
+    assert row["trust"] == "suspect"
+    assert set(planted.reasons) <= reasons(row)
+
+
+def test_the_panel_has_no_name_twice_and_expects_checks_that_exist() -> None:
+    names = [planted.name for planted in PANEL]
+    assert len(names) == len(set(names))
+    assert {reason for planted in PANEL for reason in planted.reasons} <= set(CHECKS)
+
+
+def test_the_network_inside_is_sound_by_itself() -> None:
+    row = evaluated(zoo)
+    assert (row["trust"], reasons(row)) == ("sound", set())
+    assert row["robust_correct"] < 0.8 * len(IMAGES)
+
+
+def test_without_evidence_a_broken_defence_is_not_called_sound() -> None:
+    (planted,) = (planted for planted in PANEL if planted.name == "downhill")
+    row = evaluated(planted.build, evidence="off")
+    assert (row["trust"], row["reasons"], row["worst_correct"]) == ("unchecked", "", row["robust_correct"])
+
+
+def test_what_a_check_finds_is_taken_from_the_worst_case() -> None:
+    (planted,) = (planted for planted in PANEL if planted.name == "downhill")
+    row = evaluated(planted.build)
+    assert row["worst_correct"] < row["robust_correct"] == row["clean_correct"]

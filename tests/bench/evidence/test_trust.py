@@ -1,0 +1,370 @@
+"""The judgement on a number, from stores filled by hand: every rule, at its boundary, and the worst case."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from robustbench_bcos.bench.cells import Cell, make_cells
+from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.evidence.checks import CHECKS, checks_of
+from robustbench_bcos.bench.evidence.trust import Judgement, Outcome, Trust
+from robustbench_bcos.bench.store import CleanRow, ExaminationRow, FindingRow, ModelRow, Store, VerdictRow
+
+MODEL = ModelRow("net", "conventional", "resnet8", 123, "natural", "ce", "ab" * 32, None, "")
+VERDICTS = [check.name for check in checks_of("full", "verdicts")]
+OF_MODEL = [check.name for check in checks_of("full", "model")]
+OF_CELL = [check.name for check in checks_of("full", "cell")]
+IMAGES = 400
+
+
+def cells(**flags: Any) -> list[Cell]:
+    return make_cells(make_config({"eps": ("0.5",), "norm": ("l2",), **flags}), ["net"])
+
+
+(CELL,) = cells()
+
+
+def attack(store: Store, cell: Cell = CELL, fell: Sequence[int] = (), images: int = IMAGES, **changed: Any) -> None:
+    """Every image is classified correctly; some fall; what is changed is so for the first image."""
+    store.add_model(MODEL)
+    store.add_clean(CleanRow("net", image, 1, 1) for image in range(images))
+    # Image 0 came nearest to falling.
+    rows = [
+        VerdictRow(cell.key, image, True, 0 if image in fell else 1, 0.1, False, 5, 4, 1.0 if image in fell else -image)
+        for image in range(images)
+    ]
+    store.add_verdicts([rows[0]._replace(**changed), *rows[1:]], 0.1)
+
+
+def examine(store: Store, found: dict[str, Any] | None = None, cell: Cell = CELL, without: Sequence[str] = ()) -> None:
+    """Every check was carried out; what some of them found, by image."""
+    found = found or {}
+    for name in [*OF_MODEL, *OF_CELL]:
+        subject = "net" if name in OF_MODEL else cell.key
+        rows = [FindingRow(subject, name, image, *of) for image, of in found.get(name, {}).items()]
+        if name not in without:
+            store.add_examination(ExaminationRow(subject, name, ""), rows, [cell], 0.1)
+
+
+def against(images: Sequence[int], part: str = "nearest", value: float | None = None) -> dict[int, Any]:
+    """Findings that speak against the number, without a candidate."""
+    return {image: (part, False, True, value, 3) for image in images}
+
+
+def fallen(images: Sequence[int], part: str = "nearest") -> dict[int, Any]:
+    return {image: (part, True, True, None, 3) for image in images}
+
+
+def held(images: Sequence[int], part: str = "nearest") -> dict[int, Any]:
+    return {image: (part, False, False, None, 3) for image in images}
+
+
+def judged(store: Store, planned: Sequence[Cell] = (CELL,), cell: Cell = CELL, **facts: Any) -> Trust:
+    identity = {"images": IMAGES, "evidence": "full", "classes": 10, "fab": True, **facts}
+    return Judgement(store, identity | {"cells": [one.as_dict() for one in planned]}).of(cell)
+
+
+def outcome(trust: Trust, name: str) -> Outcome:
+    (found,) = (outcome for outcome in trust.outcomes if outcome.check == name)
+    return found
+
+
+def reasons(trust: Trust) -> list[str]:
+    return [reason for reason in trust.reasons.split("; ") if reason]
+
+
+# Nothing found
+
+
+def test_what_every_check_leaves_alone_is_sound(store: Store) -> None:
+    attack(store, fell=range(5))
+    examine(store, {"more_steps": held(range(5, IMAGES)), "stochastic": held(range(16))})
+    trust = judged(store)
+    assert (trust.trust, trust.reasons, trust.worst_correct) == ("sound", "", IMAGES - 5)
+    assert {outcome.status for outcome in trust.outcomes} == {"held", "reported"}
+
+
+def test_every_check_has_its_say_once_with_a_sentence_and_a_place_to_read_on(store: Store) -> None:
+    attack(store)
+    examine(store)
+    outcomes = judged(store).outcomes
+    assert sorted(outcome.check for outcome in outcomes) == sorted(CHECKS)
+    assert all(outcome.sentence.startswith("0 of ") for outcome in outcomes)
+    assert {outcome.link.partition("#")[2] for outcome in outcomes} == set(CHECKS)
+
+
+def test_quick_evidence_does_not_miss_what_only_full_evidence_has(store: Store) -> None:
+    attack(store)
+    quick = {check.name for scope in ("verdicts", "model", "cell") for check in checks_of("quick", scope)}
+    examine(store, without=set(CHECKS) - quick)
+    trust = judged(store, evidence="quick")
+    assert (trust.trust, trust.reasons) == ("sound", "")
+    assert {outcome.check for outcome in trust.outcomes} == quick
+
+
+def test_without_evidence_nothing_is_checked_and_the_worst_is_what_was_measured(store: Store) -> None:
+    attack(store, fell=[3], zero_gradient=True, margin=None)
+    assert judged(store, evidence="off") == Trust("unchecked", "", IMAGES - 1, 0, 0, ())
+
+
+# One image suffices
+
+
+@pytest.mark.parametrize("name", [name for name in CHECKS if CHECKS[name].rule == "any" and name not in VERDICTS])
+def test_one_image_undermines_where_one_suffices(name: str, store: Store) -> None:
+    attack(store)
+    examine(store, {name: against([7]) | held([8, 9])})
+    trust = judged(store)
+    assert (trust.trust, reasons(trust)) == ("suspect", [name])
+    assert outcome(trust, name)[1:4] == ("undermined", 3, 1)
+    # No candidate was found, so none has fallen.
+    assert trust.worst_correct == IMAGES
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({"zero_gradient": True}, "zero_gradients"),
+        ({"prediction": -1}, "not_finite"),
+        ({"margin": None}, "not_finite"),
+    ],
+)
+def test_one_verdict_undermines_where_one_suffices(changed: dict[str, Any], name: str, store: Store) -> None:
+    attack(store, **changed)
+    examine(store)
+    assert reasons(judged(store)) == [name]
+
+
+def test_the_space_of_the_encoding_undermines_every_number(store: Store) -> None:
+    encoded = replace(CELL, space="encoded")
+    attack(store, encoded)
+    examine(store, cell=encoded)
+    trust = judged(store, [encoded], encoded)
+    assert reasons(trust) == ["space"]
+    assert outcome(trust, "space").against == IMAGES
+
+
+def test_pixels_that_need_more_than_eight_bits_are_only_reported(store: Store) -> None:
+    attack(store, fell=[0], eight_bit=False)
+    examine(store)
+    trust = judged(store)
+    assert (trust.trust, trust.reasons) == ("sound", "")
+    assert outcome(trust, "eight_bit")[1:4] == ("reported", 1, 1)
+
+
+@pytest.mark.parametrize("name", [name for name in OF_CELL if CHECKS[name].rule == "report"])
+def test_what_is_reported_undermines_nothing(name: str, store: Store) -> None:
+    attack(store)
+    examine(store, {name: against(range(32), "sample", 0.7)})
+    trust = judged(store)
+    assert trust.trust == "sound"
+    assert (outcome(trust, name).status, outcome(trust, name).value) == ("reported", 0.7)
+
+
+def test_the_largest_value_is_told(store: Store) -> None:
+    attack(store)
+    values = {1: ("nearest", False, False, 0.2, 3), 2: ("nearest", False, False, 0.5, 3)}
+    examine(store, {"stochastic": values | {3: ("nearest", False, False, None, 3)}})
+    assert outcome(judged(store), "stochastic").value == 0.5
+
+
+# What no search by gradients fooled
+
+
+@pytest.mark.parametrize("name", [name for name in CHECKS if CHECKS[name].rule == "gradients"])
+def test_what_falls_without_gradients_alone_undermines(name: str, store: Store) -> None:
+    attack(store)
+    examine(store, {name: fallen([7])})
+    trust = judged(store)
+    assert reasons(trust) == [name]
+    assert trust.worst_correct == IMAGES - 1
+
+
+@pytest.mark.parametrize("name", [name for name in CHECKS if CHECKS[name].rule == "gradients"])
+def test_what_falls_to_a_longer_search_by_gradients_too_does_not(name: str, store: Store) -> None:
+    attack(store)
+    examine(store, {name: fallen([7]), "more_steps": fallen([7], "called")})
+    trust = judged(store)
+    assert trust.trust == "sound"
+    assert outcome(trust, name)[1:4] == ("repaired", 1, 1)
+    assert trust.worst_correct == IMAGES - 1
+
+
+def test_one_image_that_gradients_do_not_explain_is_enough(store: Store) -> None:
+    attack(store)
+    examine(store, {"black_box": fallen([7, 8]), "other_losses": fallen([7], "called") | held([8], "called")})
+    trust = judged(store)
+    assert reasons(trust) == ["black_box"]
+    assert outcome(trust, "black_box").against == 1
+
+
+def test_a_longer_search_without_gradients_explains_nothing(store: Store) -> None:
+    """Of an attack by queries, four times the queries are no gradients."""
+    (square,) = cells(attack=("square",))
+    attack(store, square)
+    examine(store, {"black_box": fallen([7]), "more_steps": fallen([7], "called")}, square)
+    assert "black_box" in reasons(judged(store, [square], square))
+
+
+# Second searches
+
+
+@pytest.mark.parametrize(("fell", "status"), [(0, "held"), (1, "repaired"), (5, "repaired"), (6, "undermined")])
+def test_few_images_that_fall_to_a_longer_search_are_counted_as_fallen_and_forgotten(
+    fell: int, status: str, store: Store
+) -> None:
+    """The one-sided 95 % bound of 5 of 400 is 0.494 %, that of 6 is 0.655 %: half a point lies between."""
+    attack(store)
+    examine(store, {"more_steps": fallen(range(fell)) | held(range(fell, IMAGES))})
+    trust = judged(store)
+    assert outcome(trust, "more_steps")[1:4] == (status, IMAGES, fell)
+    assert trust.worst_correct == IMAGES - fell
+    assert (trust.trust == "suspect") == (status == "undermined")
+
+
+@pytest.mark.parametrize(("fell", "status"), [(40, "repaired"), (41, "undermined")])
+def test_other_losses_may_take_ten_points_before_the_attack_is_none(fell: int, status: str, store: Store) -> None:
+    attack(store)
+    examine(store, {"other_losses": fallen(range(fell)) | held(range(fell, IMAGES))})
+    trust = judged(store)
+    assert outcome(trust, "other_losses").status == status
+    assert trust.worst_correct == IMAGES - fell
+
+
+@pytest.mark.parametrize("name", ["more_steps", "other_losses"])
+def test_a_sample_that_falls_stands_for_images_that_nobody_examined(name: str, store: Store) -> None:
+    attack(store)
+    examine(store, {name: held(range(48)) | fallen([100, 200], "sample") | held(range(300, 314), "sample")})
+    assert reasons(judged(store)) == [name]
+
+
+@pytest.mark.parametrize("name", ["more_steps", "other_losses"])
+def test_a_sample_stands_for_nobody_where_everyone_was_examined(name: str, store: Store) -> None:
+    attack(store, images=20)
+    examine(store, {name: fallen([19], "sample") | held(range(19))})
+    assert outcome(judged(store), name).status == "repaired"
+
+
+@pytest.mark.parametrize("name", ["more_steps", "other_losses"])
+def test_where_the_last_of_the_nearest_still_fall_more_would(name: str, store: Store) -> None:
+    attack(store)
+    examine(store, {name: fallen(range(8)) | held([300], "sample")})
+    assert reasons(judged(store)) == [name]
+
+
+def test_where_the_last_of_the_nearest_stand_no_more_would_fall(store: Store) -> None:
+    attack(store)
+    examine(store, {"other_losses": fallen(range(32)) | held(range(32, 48)) | held(range(300, 316), "sample")})
+    trust = judged(store)
+    assert (trust.trust, trust.worst_correct) == ("sound", IMAGES - 32)
+
+
+@pytest.mark.parametrize("images", [64, 100, 400])
+def test_one_or_two_of_the_nearest_accuse_nobody_where_little_was_examined(images: int, store: Store) -> None:
+    """Honest networks lose one or two of ten to a better search; half a point of 64 images is less than one image."""
+    attack(store, images=images)
+    found = {"other_losses": fallen([0, 1]) | held(range(2, 10)) | held(range(20, 30), "sample")}
+    examine(store, found | {"more_steps": fallen([2]) | held([0, 1]) | held([40, 50], "sample")})
+    trust = judged(store, images=images)
+    assert (trust.trust, trust.worst_correct) == ("sound", images - 3)
+
+
+def test_images_that_were_called_are_no_sample(store: Store) -> None:
+    attack(store)
+    found = {"noise": fallen([300, 301, 302]), "other_losses": fallen([300, 301, 302], "called") | held(range(48))}
+    examine(store, found)
+    trust = judged(store)
+    assert (trust.trust, trust.worst_correct) == ("sound", IMAGES - 3)
+
+
+# Other cells
+
+
+def test_an_image_that_falls_within_a_smaller_radius_is_not_robust_within_a_larger_one(store: Store) -> None:
+    small, large = cells(eps=("0.25", "0.5"))
+    attack(store, small, fell=[1, 2])
+    attack(store, large, fell=[2, 3])
+    for cell in (small, large):
+        examine(store, cell=cell)
+    trusts = [judged(store, [small, large], cell) for cell in (small, large)]
+    assert [trust.worst_correct for trust in trusts] == [IMAGES - 2, IMAGES - 3]
+    assert outcome(trusts[1], "larger_ball")[1:4] == ("repaired", IMAGES - 2, 1)
+    assert outcome(trusts[0], "larger_ball").status == "held"
+    assert outcome(trusts[1], "other_attacks").status == "held"
+
+
+def test_many_images_that_fall_within_a_smaller_radius_undermine(store: Store) -> None:
+    small, large = cells(eps=("0.25", "0.5"))
+    attack(store, small, fell=range(10))
+    attack(store, large)
+    examine(store, cell=large)
+    trust = judged(store, [small, large], large)
+    assert reasons(trust) == ["larger_ball"]
+    assert trust.worst_correct == IMAGES - 10
+
+
+def test_the_worst_case_is_over_all_attacks_and_all_checks_within_the_radius(store: Store) -> None:
+    few, many = cells(steps=(5, 50))
+    attack(store, few, fell=[1])
+    attack(store, many, fell=[2])
+    examine(store, {"noise": fallen([3]), "more_steps": fallen([4]) | held([3])}, few)
+    examine(store, {"black_box": fallen([5])}, many)
+    trusts = [judged(store, [few, many], cell) for cell in (few, many)]
+    assert [trust.worst_correct for trust in trusts] == [IMAGES - 5, IMAGES - 5]
+    assert outcome(trusts[0], "other_attacks")[1:4] == ("repaired", IMAGES - 1, 1)
+
+
+@pytest.mark.parametrize("other", [{"norm": "linf"}, {"model": "other"}, {"space": "encoded"}])
+def test_what_falls_under_another_threat_proves_nothing(other: dict[str, Any], store: Store) -> None:
+    elsewhere = replace(CELL, **other)
+    attack(store)
+    attack(store, elsewhere, fell=range(50))
+    store.add_clean(CleanRow("other", image, 1, 1) for image in range(IMAGES))
+    examine(store)
+    trust = judged(store, [CELL, elsewhere])
+    assert (trust.trust, trust.worst_correct) == ("sound", IMAGES)
+
+
+# What was not done
+
+
+def test_a_check_that_could_not_be_done_is_named_and_accuses_nobody(store: Store) -> None:
+    attack(store)
+    examine(store)
+    store.add_examination(ExaminationRow(CELL.key, "transfer", "there is no second model in this run"), [], [CELL], 0.1)
+    trust = judged(store)
+    assert (trust.trust, trust.reasons) == ("sound", "transfer not done")
+    assert outcome(trust, "transfer").sentence == "not done: there is no second model in this run"
+
+
+def test_while_checks_are_yet_to_be_carried_out_a_number_is_not_called_anything(store: Store) -> None:
+    attack(store)
+    examine(store, {"wrong_gradients": against([1]), "more_steps": fallen([7])}, without=["noise"])
+    trust = judged(store)
+    assert (trust.trust, trust.reasons, trust.outcomes) == ("unchecked", "evidence not finished", ())
+    assert trust.worst_correct == IMAGES - 1
+
+
+# Sums
+
+
+def test_examined_images_count_once_and_passes_add_up(store: Store) -> None:
+    attack(store)
+    examine(store, {"noise": held([1, 2]), "more_steps": held([2, 3, 4])})
+    trust = judged(store)
+    assert (trust.examined, trust.passes) == (4, 15)
+
+
+def test_images_that_were_wrong_when_clean_are_never_robust(store: Store) -> None:
+    store.add_model(MODEL)
+    store.add_clean(CleanRow("net", image, 1, 1 - image % 2) for image in range(10))
+    rows = [
+        VerdictRow(CELL.key, image, image % 2 == 0, 1 if image else 0, 0.1, False, 5, 4, -1.0) for image in range(10)
+    ]
+    store.add_verdicts(rows, 0.1)
+    examine(store)
+    trust = judged(store, images=10)
+    assert trust.worst_correct == 4
+    assert outcome(trust, "zero_gradients").examined == 5
