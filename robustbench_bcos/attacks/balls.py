@@ -108,7 +108,8 @@ class L2(AbstractBall):
 
     def project(self, delta: Images, epsilon: Epsilon) -> Images:
         """Shorten what is too long."""
-        factor = (epsilon / _or_one(self.size(delta))).clamp(max=1.0)
+        # As a number over a tensor is worked out, so that one epsilon for each image changes no bit.
+        factor = (_or_one(self.size(delta)).reciprocal() * epsilon).clamp(max=1.0)
         return delta * _broadcast(factor)
 
     def sample(self, shape: Sequence[int], epsilon: float, generators: Sequence[torch.Generator]) -> Images:

@@ -73,12 +73,15 @@ class Cell:
         if self.attack == "square":
             return self.restarts * self.queries
         search = 2 * self.steps + 1
+        # Whoever aims looks at the clean image first; FAB also looks at what it has found for each target.
+        targeted = 1 + self.targets * self.restarts * search
+        fab = 1 + self.targets * (FAB_PASSES * self.steps + 1)
         if self.attack == "autoattack":
-            # Auto-PGD once without and once with targets; FAB takes a step forward and back for each of its own.
-            return search + self.targets * (search + FAB_PASSES * self.steps) + self.queries
+            # Auto-PGD once without and once with targets, FAB, Square; and a look at what still stands between them.
+            return search + targeted + fab + self.queries + 3
         if self.attack == "fab":
-            return self.targets * FAB_PASSES * self.steps
-        return self.restarts * max(self.targets, 1) * search
+            return fab
+        return targeted if self.targets else self.restarts * search
 
 
 def make_cells(grid: Grid, models: Sequence[str]) -> list[Cell]:

@@ -68,16 +68,22 @@ def _measure(
 
 def _brackets(store: Store, cells: list[Cell]) -> dict[int, tuple[float, float | None]]:
     """What the cells of a model and norm know of each image: not fooled within the first, fooled by the second."""
-    found: dict[int, tuple[float, float | None]] = {}
-    for cell in sorted(cells, key=lambda cell: cell.radius.value):
+    radii: dict[int, list[float]] = {}
+    sizes: dict[int, list[float]] = {}
+    for cell in cells:
         withstood = set(store.withstood(cell))
         for row in store.verdicts(cell):
-            low, high = found.get(row.image, (0.0, None))
-            if row.image in withstood:
-                low = max(low, cell.radius.value)
-            elif row.attacked:
-                high = row.size if high is None else min(high, row.size)
-            found[row.image] = (low if high is None else min(low, high), high)
+            lows, highs = radii.setdefault(row.image, []), sizes.setdefault(row.image, [])
+            # That random noise fools nobody says nothing.
+            if row.image in withstood and cell.attack != "noise":
+                lows.append(cell.radius.value)
+            elif row.attacked and row.image not in withstood:
+                highs.append(row.size)
+    found: dict[int, tuple[float, float | None]] = {}
+    for image, lows in radii.items():
+        high = min(sizes[image], default=None)
+        # A radius that an attack missed within, though a smaller delta fools, is no bound.
+        found[image] = (max((low for low in lows if high is None or low < high), default=0.0), high)
     return found
 
 
@@ -92,6 +98,7 @@ def _bisect(
     attack = PGD(steps=max(cell.steps, FEWEST_STEPS), loss=LOSSES[loss])
     low = torch.tensor([low for low, _ in brackets], dtype=torch.float64)
     high = torch.tensor([torch.inf if high is None else high for _, high in brackets], dtype=torch.float64)
+    withstood = torch.zeros(len(low), dtype=torch.bool)
     halvings = torch.zeros(len(low), dtype=torch.long)
     passes = torch.zeros(len(low), dtype=torch.long)
     for _ in range(HALVINGS + DOUBLINGS):
@@ -109,7 +116,9 @@ def _bisect(
         halvings[active] += high[active].isfinite()
         high[active[fell]] = torch.minimum(verdicts.sizes.cpu().double()[fell], tried[active[fell]])
         low[active[~fell]] = tried[active[~fell]]
-        low = torch.minimum(low, high)
+        withstood[active[~fell]] = True
+        # What another attack missed within a radius, though a smaller delta fools, is searched for from the beginning.
+        low = torch.where(withstood, torch.minimum(low, high), torch.where(low > high, 0, low))
     rows = zip(batch.indices, low.tolist(), high.tolist(), passes.tolist(), strict=True)
     return [
         DistanceRow(model.name, cell.norm, image, significant(below) or 0.0, significant(above), spent)

@@ -287,7 +287,8 @@ def try_model(model: Model, images: Images, device: str) -> torch.Tensor:
     """Logits of a model that may do anything.
 
     Raises:
-        RequestError: it fails, does not give one logit per image and class, or changes its input.
+        RequestError: it fails, with gradients or without, does not give one logit per image and class, or changes its
+            input.
     """
     tried = images.to(device)
     untouched = tried.clone()
@@ -309,7 +310,19 @@ def try_model(model: Model, images: Images, device: str) -> torch.Tensor:
         )
     if not torch.equal(tried, untouched):
         raise RequestError(f"model {model.name!r} changes the images it is given: it must work on a copy of them")
+    _try_gradients(model, untouched)
     return logits
+
+
+def _try_gradients(model: Model, images: Images) -> None:
+    """Some code that has no gradient gives none, which is evidence; some fails, and would fail in the first step."""
+    try:
+        with torch.enable_grad():
+            model.classifier(images.requires_grad_())
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise RequestError(
+            f"model {model.name!r} fails where gradients are asked for ({_reason(error)}): detach what has none"
+        ) from None
 
 
 def _reason(error: Exception) -> str:

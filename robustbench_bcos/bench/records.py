@@ -296,6 +296,7 @@ def _record(store: Store, cell: Cell, identity: dict[str, Any], trust: Trust) ->
 
 
 def _step_size(cell: Cell) -> float | None:
-    if cell.steps == 0 or cell.attack == "apgd":
+    # The others find theirs, or make no steps.
+    if cell.attack != "pgd":
         return None
     return RELATIVE_STEP * cell.radius.value / cell.steps if cell.step_size is None else cell.step_size.value

@@ -381,16 +381,6 @@ class Store:
             backward_passes=sum(row[5] for row in rows),
         )
 
-    def survivors(self, cell: Cell) -> str:
-        """For each image of a cell, in the order of their indices, ``1`` where it was robust and ``0`` otherwise."""
-        rows = self._select(
-            "SELECT v.attacked AND v.prediction = c.label FROM verdicts v "
-            "JOIN clean c ON c.model = ? AND c.image = v.image WHERE v.cell = ? ORDER BY v.image",
-            cell.model,
-            cell.key,
-        )
-        return "".join(str(robust) for (robust,) in rows)
-
     def seconds(self, cell: Cell, work: str) -> float:
         """Time spent on a cell's ``attack`` or ``explanation``, all sessions together."""
         total = self._select("SELECT TOTAL(seconds) FROM timings WHERE cell = ? AND work = ?", cell.key, work)[0][0]

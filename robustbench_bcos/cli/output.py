@@ -22,7 +22,8 @@ def print_report(run: "RunFolder", files: list[Path]) -> None:
 
     results.print(accuracy_table(run))
     for note in reading_notes(run):
-        results.print(note)
+        # Names and remedies may have square brackets.
+        results.print(note, markup=False)
     names = [str(file.relative_to(run.folder)) for file in files if file.parent == run.folder]
     figures = len({file.stem for file in files if file.parent != run.folder})
     drawn = [f"figures ({figures}, as PNG and PDF)"] if figures else []

@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from textwrap import fill
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -111,7 +111,7 @@ def accuracy_over_distance(distances: pd.DataFrame) -> Figure:
             line = styles[str(model)]._replace(marker="")
             fractions = [count / len(reached) for count in standing]
             axes.plot(x, fractions, drawstyle="steps-post", label=model, **line._asdict())
-            _band(axes, line, x, [wilson(count, len(reached)) for count in standing])
+            _band(axes, line, x, [wilson(count, len(reached)) for count in standing], step="post")
         _legend(figure, axes)
         return figure
 
@@ -125,8 +125,11 @@ def transfer_matrix(transfers: pd.DataFrame) -> Figure:
     models = list(transfers["target"].unique())
     shares = transfers.pivot(index="source", columns="target", values="share").reindex(index=models, columns=models)
     with styled():
-        size = 1.6 + 0.55 * len(models)
-        figure = Figure(figsize=(size + 1.2, size), layout="constrained")
+        names = [fill(model, 24) for model in models]
+        # Letters of this size are 0.06 inches wide; below the matrix they are turned.
+        room = 0.06 * max(len(line) for name in names for line in name.splitlines())
+        size = 0.9 + 0.55 * len(models)
+        figure = Figure(figsize=(size + 1.2 + room, size + 0.75 * room), layout="constrained")
         axes = figure.subplots()
         axes.grid(visible=False)
         image = axes.imshow(shares.to_numpy(dtype=float), vmin=0, vmax=1, cmap="cividis")
@@ -134,8 +137,8 @@ def transfer_matrix(transfers: pd.DataFrame) -> Figure:
             if np.isfinite(share):
                 colour = "black" if share > 0.5 else "white"
                 axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=7)
-        axes.set_xticks(range(len(models)), models, rotation=45, ha="right", fontsize=7)
-        axes.set_yticks(range(len(models)), models, fontsize=7)
+        axes.set_xticks(range(len(models)), names, rotation=45, ha="right", fontsize=7)
+        axes.set_yticks(range(len(models)), names, fontsize=7)
         axes.set_xlabel("tried on")
         axes.set_ylabel("made on")
         figure.colorbar(image, format=PercentFormatter(1, symbol=" %"), label="fooled")
@@ -228,8 +231,15 @@ def _shift_line(axes: Axes, rows: pd.DataFrame, shifts: pd.DataFrame, comparison
     _band(axes, line, x, [(1.0, 1.0) if moves else bounds[0], *bounds])
 
 
-def _band(axes: Axes, line: Line, x: Sequence[float], bounds: Sequence[tuple[float, float]]) -> None:
-    axes.fill_between(x, [low for low, _ in bounds], [high for _, high in bounds], color=line.color, alpha=0.12, lw=0)
+def _band(
+    axes: Axes,
+    line: Line,
+    x: Sequence[float],
+    bounds: Sequence[tuple[float, float]],
+    step: Literal["post"] | None = None,
+) -> None:
+    lows, highs = [low for low, _ in bounds], [high for _, high in bounds]
+    axes.fill_between(x, lows, highs, color=line.color, alpha=0.12, lw=0, step=step)
 
 
 def _legend(figure: Figure, axes: Axes) -> None:

@@ -102,6 +102,18 @@ def test_clipping_pixels_never_leaves_the_ball(norm: str, data: st.DataObject, d
 
 
 @every_ball
+@given(data=st.data(), delta=deltas)
+@quick
+def test_a_projection_with_an_epsilon_for_each_image_is_that_with_its_own(
+    norm: str, data: st.DataObject, delta: Tensor
+) -> None:
+    radii = data.draw(st.lists(st.just(0.0) | st.floats(1e-6, 9), min_size=len(delta), max_size=len(delta)))
+    together = BALLS[norm].project(delta, torch.tensor(radii, dtype=torch.float64))
+    for place, radius in enumerate(radii):
+        assert torch.equal(together[place], BALLS[norm].project(delta, radius)[place])
+
+
+@every_ball
 @given(gradient=deltas)
 @quick
 def test_ascent_has_size_one_and_gains_the_dual_norm(norm: str, gradient: Tensor) -> None:

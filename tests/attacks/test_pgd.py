@@ -529,3 +529,83 @@ def test_an_iterate_that_fools_needs_no_gradient(net: TanhNet, images: Tensor) -
 def test_arguments_out_of_range_are_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
         PGD(**arguments)
+
+
+# An epsilon for each image
+
+EPSILONS = {
+    "l2": (0.05, 0.3, 0.0, 0.2, 1.5, 0.1, 0.25, 0.4, 0.2),
+    "linf": (0.01, 0.05, 0.0, 0.03, 0.3, 0.1, 0.02, 1.0, 0.04),
+}
+
+
+def one_at_a_time(net: Network) -> Network:
+    """The same network, whose sums do not depend on the batch."""
+    return lambda shown: torch.cat([net(image[None]) for image in shown])
+
+
+@pytest.mark.parametrize("norm", EPSILONS)
+@pytest.mark.parametrize("step_size", [None, 0.02])
+@every_count
+def test_an_epsilon_for_each_image_is_as_if_each_were_alone(
+    count: Any, step_size: float | None, norm: str, net: TanhNet, images: Tensor, labels: Tensor
+) -> None:
+    attack = PGD(steps=6, step_size=step_size, count=count, loss=LOSSES["margin"])
+    network = one_at_a_time(net)
+    together = attack(network, images, labels, BALLS[norm], torch.tensor(EPSILONS[norm], dtype=torch.float64))
+    for place, epsilon in enumerate(EPSILONS[norm]):
+        chosen = slice(place, place + 1)
+        if count != "any":
+            # All images stay to the end, so that nothing but the epsilon differs: to the last bit.
+            whole = attack(network, images, labels, BALLS[norm], epsilon)
+            assert torch.equal(together.candidates[chosen], whole.candidates[chosen])
+        alone = attack(network, images[chosen], labels[chosen], BALLS[norm], epsilon)
+        # The sum of squares of one image alone may be rounded otherwise.
+        slack = 0 if norm == "linf" else 1e-12
+        torch.testing.assert_close(together.candidates[chosen], alone.candidates, rtol=0, atol=slack)
+        for part, theirs in zip(together.trace, alone.trace, strict=True):
+            assert torch.equal(part[chosen], theirs)
+    assert fooled(net, together, labels).any()
+    assert not fooled(net, together, labels).all()
+
+
+@pytest.mark.parametrize("norm", EPSILONS)
+def test_float32_epsilons_are_those_of_each_image_too(norm: str, net: TanhNet, images: Tensor, labels: Tensor) -> None:
+    net, images, epsilons = net.float(), images.float(), torch.tensor(EPSILONS[norm])
+    network, attack = one_at_a_time(net), PGD(steps=6, loss=LOSSES["ce"])
+    together = attack(network, images, labels, BALLS[norm], epsilons).candidates
+    assert together.dtype == torch.float32
+    for place in range(9):
+        chosen = slice(place, place + 1)
+        alone = attack(network, images[chosen], labels[chosen], BALLS[norm], epsilons[chosen]).candidates
+        # As above; the squares are summed in float64.
+        torch.testing.assert_close(together[chosen], alone, rtol=0, atol=0 if norm == "linf" else 1e-6)
+        # Given as a float, the step size is worked out in float64 and rounded once.
+        single = attack(network, images[chosen], labels[chosen], BALLS[norm], float(epsilons[place])).candidates
+        torch.testing.assert_close(single, alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", EPSILONS)
+def test_equal_epsilons_are_the_same_as_one(norm: str, net: TanhNet, images: Tensor, labels: Tensor) -> None:
+    attack = PGD(steps=5)
+    one = attack(net, images, labels, BALLS[norm], 0.125)
+    each = attack(net, images, labels, BALLS[norm], torch.full((9,), 0.125, dtype=torch.float64))
+    assert torch.equal(one.candidates, each.candidates)
+
+
+@pytest.mark.parametrize("arguments", [{"start": "random"}, {"restarts": 2}], ids=str)
+def test_a_random_start_needs_one_epsilon_for_all(
+    arguments: dict[str, Any], net: TanhNet, images: Tensor, labels: Tensor
+) -> None:
+    with pytest.raises(ValueError, match="one epsilon for all images where a search begins at random"):
+        PGD(steps=2, **arguments)(net, images, labels, BALLS["l2"], torch.full((9,), 0.1, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("wrong", [-0.1, torch.inf, torch.nan])
+def test_one_epsilon_that_no_ball_has_is_found_among_the_others(
+    wrong: float, net: TanhNet, images: Tensor, labels: Tensor
+) -> None:
+    epsilons = torch.full((9,), 0.1, dtype=torch.float64)
+    epsilons[6] = wrong
+    with pytest.raises(ValueError, match="expected a finite epsilon of at least 0, got"):
+        PGD(steps=2)(net, images, labels, BALLS["l2"], epsilons)

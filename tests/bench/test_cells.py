@@ -6,12 +6,19 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
+import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
+from robustbench_bcos.attacks.attack import Attack
 from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.attacks.ensemble import Ensemble, standard
+from robustbench_bcos.attacks.square import Square
 from robustbench_bcos.bench.cells import Cell, check_radius, make_cells
 from robustbench_bcos.bench.config import CHOICES, make_config
+from robustbench_bcos.bench.threat import build_attack
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.radius import Radius
 
@@ -37,6 +44,8 @@ any_cell = st.builds(
     start=st.sampled_from(CHOICES["start"]),
     count=st.sampled_from(CHOICES["count"]),
     space=st.sampled_from(CHOICES["space"]),
+    queries=st.integers(0, 300),
+    targets=st.integers(0, 30),
 )
 
 
@@ -70,6 +79,95 @@ def test_noise_has_no_steps_and_no_loss_and_starts_at_random() -> None:
 def test_passes_are_those_of_an_image_that_withstands_everything() -> None:
     (cell,) = cells(steps=(20,), restarts=(3,))
     assert cell.passes == 3 * (20 + 21)
+
+
+EVERY: dict[str, Any] = {"attack": CHOICES["attack"], "loss": ("ce", "margin"), "queries": 7, "targets": 3}
+
+
+def test_every_attack_has_what_is_its_own_and_nothing_else() -> None:
+    made = cells(**EVERY, steps=(20, 50), restarts=(1, 2), step_size="0.1", start="random", count="last")
+    found: dict[str, list[tuple[Any, ...]]] = {}
+    for c in made:
+        said = (c.steps, str(c.step_size), c.loss, c.restarts, c.start, c.count, c.queries, c.targets)
+        found.setdefault(c.attack, []).append(said)
+    grid = list(itertools.product((20, 50), ("ce", "margin"), (1, 2)))
+    assert found == {
+        "pgd": [(steps, "0.1", loss, restarts, "random", "last", 0, 0) for steps, loss, restarts in grid],
+        "apgd": [(steps, "None", loss, restarts, "random", "last", 0, 0) for steps, loss, restarts in grid],
+        "square": [(0, "None", "", restarts, "random", "any", 7, 0) for restarts in (1, 2)],
+        "fab": [(steps, "None", "", 1, "image", "any", 0, 3) for steps in (20, 50)],
+        "autoattack": [(100, "None", "", 1, "random", "any", 5000, 9)],
+        "noise": [(0, "None", "", restarts, "random", "any", 0, 0) for restarts in (1, 2)],
+    }
+    assert len({cell.key for cell in made}) == len(made)
+
+
+def test_a_published_standard_has_no_settings() -> None:
+    plain = cells(attack=("autoattack",))
+    settings: dict[str, Any] = {"steps": (3, 4), "restarts": (2, 5), "queries": 9, "targets": 2, "step_size": "0.1"}
+    assert cells(attack=("autoattack",), loss=("ce", "bce"), start="random", count="last", **settings) == plain
+    assert len(plain) == 1
+
+
+def test_only_a_loss_that_aims_has_targets() -> None:
+    aiming, plain = cells(attack=("apgd",), loss=("targeted_dlr",), targets=4)[0], cells(attack=("apgd",), targets=4)[0]
+    assert (aiming.targets, aiming.loss, plain.targets) == (4, "targeted_dlr", 0)
+
+
+def test_numbers_that_a_cell_does_not_have_are_not_in_its_key() -> None:
+    by_attack = {cell.attack: cell.key for cell in cells(**EVERY)}
+    assert by_attack["square"].endswith(" queries7")
+    assert by_attack["fab"].endswith(" targets3")
+    assert by_attack["autoattack"].endswith(" queries5000 targets9")
+    assert not {"queries", "targets"} & set(by_attack["pgd"].rstrip("0123456789").split())
+
+
+class Fortress(nn.Module):
+    """A network that nothing fools, which counts what it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.shown += len(images)
+        logits = 1e-3 * images.flatten(1)[:, :10]
+        return logits + 1000 * F.one_hot(torch.zeros(len(images), dtype=torch.long), 10)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"attack": ("pgd",), "restarts": (3,)},
+        {"attack": ("apgd",), "restarts": (2,)},
+        {"attack": ("apgd",), "restarts": (2,), "loss": ("targeted_dlr",), "targets": 3},
+        {"attack": ("apgd",), "loss": ("targeted_dlr",), "targets": 9},
+        {"attack": ("square",), "queries": 7, "restarts": (3,)},
+        {"attack": ("fab",), "targets": 4},
+        {"attack": ("noise",), "restarts": (5,)},
+        {"attack": ("autoattack",)},
+    ],
+    ids=lambda flags: " ".join(map(str, flags.values())),
+)
+def test_passes_of_an_image_that_withstands_everything_are_no_more_than_was_said(flags: dict[str, Any]) -> None:
+    if {"fab", "autoattack"} & set(flags["attack"]):
+        pytest.importorskip("torchattacks")
+    (cell,) = cells(steps=(6,), **flags)
+    if cell.attack == "autoattack":
+        # Its queries alone would take a minute.
+        members = standard().members
+        attack: Attack = Ensemble((*members[:-1], Square(queries=7)))
+        cell = replace(cell, queries=7)
+    else:
+        attack = build_attack(cell, "ce" if cell.loss == "auto" else cell.loss)
+    network = Fortress()
+    images = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(1))
+    trace = attack(network, images, torch.zeros(2, dtype=torch.long), BALLS["l2"], 0.1).trace
+    spent = trace.forward_passes + trace.backward_passes
+    assert trace.forward_passes.sum() == network.shown
+    assert (spent <= cell.passes).all()
+    # And not many more than are needed.
+    assert (spent >= 0.9 * cell.passes).all()
 
 
 @given(any_cell)

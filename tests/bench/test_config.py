@@ -96,6 +96,20 @@ def test_fifty_images_are_explained_where_there_are_figures_or_as_many_as_are_as
     assert make_config(flags).explanations == count
 
 
+# Further attacks and evidence
+
+
+def test_without_flags_numbers_are_checked_quickly_and_no_distances_are_measured() -> None:
+    config = make_config({})
+    assert (config.evidence, config.distances, config.queries, config.targets) == ("quick", False, 5000, 9)
+    assert (config.attack, config.loss) == (("pgd",), ("auto",))
+
+
+def test_a_loss_that_aims_goes_with_other_losses_of_the_same_attack() -> None:
+    config = make_config({"attack": ("apgd",), "loss": ("ce", "targeted_dlr"), "targets": 1, "queries": 1})
+    assert (config.loss, config.targets, config.queries) == (("ce", "targeted_dlr"), 1, 1)
+
+
 # Names
 
 
@@ -166,6 +180,11 @@ def test_a_suite_that_does_not_fit_is_refused(tmp_path: Path, change: tuple[str,
         ({"steps": ("x",)}, "steps.0"),
         ({"steps": (2.5,)}, "steps.0"),
         ({"restarts": (0,)}, "--restarts 0 must be at least 1"),
+        ({"queries": 0}, "--queries 0 must be at least 1"),
+        ({"queries": "many"}, "queries: input should be a valid integer"),
+        ({"targets": 0}, "--targets 0 must be at least 1"),
+        ({"targets": -3}, "--targets -3 must be at least 1"),
+        ({"distances": "some"}, "distances: input should be a valid boolean"),
         ({"step_size": "0"}, "--step-size 0 must be positive"),
         ({"step_size": "-0.1"}, "--step-size '-0.1' must be finite and not negative"),
         ({"step_size": "x"}, "--step-size 'x' is not a number"),
@@ -191,6 +210,9 @@ def test_a_value_that_cannot_be_carried_out_is_named(flags: dict[str, Any], said
         ({"architecture": "resnet8"}, "--weights and --architecture belong together"),
         ({"encoding": "none"}, "--encoding and --argument describe --weights"),
         ({"argument": {"b": 1.5}}, "--encoding and --argument describe --weights"),
+        ({"loss": ("targeted_dlr",)}, "--loss targeted_dlr is for --attack apgd: give that, or another loss"),
+        ({"loss": ("ce", "targeted_dlr"), "attack": ("apgd", "pgd")}, "--loss targeted_dlr is for --attack apgd"),
+        ({"loss": ("targeted_dlr",), "attack": ("autoattack",)}, "--loss targeted_dlr is for --attack apgd"),
     ],
 )
 def test_options_that_would_say_nothing_alone_are_refused(flags: dict[str, Any], said: str) -> None:

@@ -151,3 +151,14 @@ def test_what_cannot_be_carried_out_is_refused_in_a_sentence(
     arguments: Any, options: dict[str, Any], said: str
 ) -> None:
     assert said in refusal(*arguments, **options)
+
+
+def test_a_model_that_fails_where_gradients_are_asked_for_is_refused_before_it_is_attacked() -> None:
+    class Filtered(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.from_numpy(images.numpy().copy()).flatten(1)[:, :10]
+
+    with pytest.raises(
+        RequestError, match=r"'Filtered' fails where gradients are asked for \(.*\): detach what has none"
+    ):
+        evaluate(Filtered(), IMAGES, LABELS, "l2", 0.5, steps=2)

@@ -39,7 +39,9 @@ def on_the_surface(norm: str, epsilon: float, *shape: int, darkest: float = 0.75
     return images, candidates
 
 
-def decide(images: Tensor, candidates: Tensor, norm: str = "linf", epsilon: float = 0.25, **changes: Any) -> Any:
+def decide(
+    images: Tensor, candidates: Tensor, norm: str = "linf", epsilon: float | Tensor = 0.25, **changes: Any
+) -> Any:
     arguments: dict[str, Any] = {"cell": "some cell", "indices": range(len(images)), **changes}
     return judge(Corner(), images, candidates, BALLS[norm], epsilon, **arguments)
 
@@ -146,3 +148,33 @@ def test_sizes_are_measured_in_float64(norm: str) -> None:
     sizes = decide(images, candidates, norm, 0.5).sizes
     assert sizes.dtype == torch.float64
     np.testing.assert_allclose(sizes.numpy(), expected, rtol=1e-14)
+
+
+# An epsilon for each image
+
+
+@every_ball
+def test_each_image_is_held_to_its_own_epsilon(norm: str) -> None:
+    radii = torch.tensor([0.02, 0.3, 0.1, 0.0, 0.25], dtype=torch.float64)
+    pairs = [on_the_surface(norm, float(radius), 1, 3, 5, 4) for radius in radii]
+    images, candidates = (torch.cat(part) for part in zip(*pairs, strict=True))
+    together = decide(images, candidates, norm, radii)
+    torch.testing.assert_close(together.sizes, radii, rtol=0, atol=2e-7)  # rounding of the pixels
+    for place, radius in enumerate(radii):
+        alone = decide(images[place, None], candidates[place, None], norm, float(radius))
+        for part, theirs in zip(together, alone, strict=True):
+            assert torch.equal(part[place, None], theirs)
+    # The largest of them is no excuse for the others.
+    for place in radii.nonzero().flatten().tolist():
+        smaller = radii.clone()
+        smaller[place] *= 1 - 1e-4
+        with pytest.raises(ThreatViolation, match=rf"image {INDICES[place]} exceeds {norm} radius of its own .*1 of 5"):
+            decide(images, candidates, norm, smaller, indices=INDICES)
+
+
+@every_ball
+def test_float32_radii_are_no_stricter_than_float32_pixels(norm: str) -> None:
+    radii = (0.01 + 0.4 * draw(40, seed=3)).float()
+    pairs = [on_the_surface(norm, float(radius), 1, 3, 8, 7) for radius in radii]
+    images, candidates = (torch.cat(part) for part in zip(*pairs, strict=True))
+    assert decide(images, candidates, norm, radii).sizes.shape == (40,)

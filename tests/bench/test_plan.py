@@ -1,5 +1,6 @@
 """The plan: everything is checked before the first attack, and the identity holds what decides the numbers."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from robustbench_bcos.bench.candidates import KEPT
+from robustbench_bcos.bench.evidence.checks import checks_of
 from robustbench_bcos.bench.plan import Plan, check_model, choose_device, portable_name
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.memory import InMemory
@@ -237,6 +240,9 @@ def test_what_decides_no_number_is_not_part_of_the_identity(tiny_zoo: Path, flag
         ({"steps": (4,)}, "cells"),
         ({"count": "last"}, "cells"),
         ({"model": ("tiny-bcos",)}, "weights"),
+        ({"evidence": "quick"}, "evidence"),
+        ({"distances": True}, "distances"),
+        ({"attack": ("square",), "queries": 3}, "cells"),
     ],
 )
 def test_what_decides_a_number_is_part_of_the_identity(tiny_zoo: Path, flags: dict[str, Any], key: str) -> None:
@@ -316,4 +322,72 @@ def test_a_loss_that_auto_means_anyway_is_not_attacked_twice(tiny_zoo: Path) -> 
         ("tiny-natural", "auto"),
         ("tiny-bcos", "auto"),
         ("tiny-bcos", "ce"),
+    ]
+
+
+# Evidence and distances
+
+
+def test_work_counts_what_is_checked_and_measured(tiny_zoo: Path) -> None:
+    def work(**flags: Any) -> int:
+        return tiny_plan(tiny_zoo, limit=20, norm=("l2", "linf"), eps=("0.1",), **flags).work
+
+    # Two models, two norms.
+    assert work() == 4 * 20
+    assert work(distances=True) == 4 * 20 + 4 * 20
+    quick, full = (len(checks_of(evidence, "cell")) for evidence in ("quick", "full"))
+    assert 0 < quick < full
+    assert work(evidence="quick") == 4 * (20 + quick * 2)
+    assert work(evidence="full") == 4 * (20 + full * 20)
+    assert work(evidence="full", explained=3) == 4 * (20 + 3 + full * 20)
+
+
+@pytest.mark.parametrize(
+    ("flags", "count"),
+    [
+        ({"evidence": "off"}, 0),
+        ({"evidence": "quick"}, KEPT),
+        ({"evidence": "full"}, 80),
+        ({"evidence": "quick", "limit": 5}, 5),
+        ({"evidence": "full", "model": ("tiny-bcos",)}, 0),
+    ],
+)
+def test_candidates_are_kept_where_another_model_is_to_be_tried_on_them(
+    tiny_zoo: Path, flags: dict[str, Any], count: int
+) -> None:
+    plan = tiny_plan(tiny_zoo, **{"limit": 80, **flags})
+    assert plan.transferred == frozenset(plan.images.indices[:count])
+
+
+def test_candidates_of_an_encoded_space_are_not_kept(tiny_zoo: Path, tmp_path: Path) -> None:
+    (tmp_path / "twin.safetensors").write_bytes((tiny_zoo / "tiny-bcos.safetensors").read_bytes())
+    twin: dict[str, Any] = {"weights": tmp_path / "twin.safetensors", "architecture": "bcos_resnet8"}
+    plan = tiny_plan(tiny_zoo, model=("tiny-bcos",), limit=5, evidence="quick", **twin)
+    assert len(plan.sources) == 2
+    assert len(plan.transferred) == 5
+    encoded = tiny_plan(tiny_zoo, model=("tiny-bcos",), limit=5, evidence="quick", space="encoded", **twin)
+    assert encoded.transferred == frozenset()
+
+
+def test_without_torchattacks_fab_is_refused_and_autoattack_is_another_run(
+    tiny_zoo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torchattacks")
+    whole = identity(tiny_zoo, attack=("autoattack",))
+    monkeypatch.setitem(sys.modules, "torchattacks", None)
+    less = identity(tiny_zoo, attack=("autoattack",))
+    assert {key for key in whole if whole[key] != less[key]} == {"fab"}
+    assert (whole["fab"], less["fab"]) == (True, False)
+    assert identity(tiny_zoo)["fab"] is True
+    said = refusal(tiny_zoo, attack=("pgd", "fab"))
+    assert said == '--attack fab needs torchattacks: pip install "robustbench_bcos[peers]", or leave it out'
+
+
+def test_an_attack_without_a_loss_is_not_repeated_for_each(tiny_zoo: Path) -> None:
+    plan = tiny_plan(tiny_zoo, loss=("auto", "margin"), attack=("square", "noise", "apgd"), model=("tiny-natural",))
+    assert [(cell.attack, cell.loss) for cell in plan.cells] == [
+        ("square", ""),
+        ("noise", ""),
+        ("apgd", "auto"),
+        ("apgd", "margin"),
     ]

@@ -10,8 +10,19 @@ import pytest
 
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.records import COLUMNS, make_records, make_shifts
-from robustbench_bcos.bench.store import CleanRow, ModelRow, ShiftRow, Store, VerdictRow
+from robustbench_bcos.bench.evidence.checks import checks_of
+from robustbench_bcos.bench.evidence.trust import Outcome
+from robustbench_bcos.bench.records import COLUMNS, make_distances, make_evidence, make_records, make_shifts
+from robustbench_bcos.bench.store import (
+    CleanRow,
+    DistanceRow,
+    ExaminationRow,
+    FindingRow,
+    ModelRow,
+    ShiftRow,
+    Store,
+    VerdictRow,
+)
 
 PROMISED = """
     model, family, architecture, parameters, training, dataset, slice, images, attack, norm, eps, epsilon, steps,
@@ -221,3 +232,81 @@ def test_a_record_cannot_be_changed() -> None:
 
     assert Record.__dataclass_params__.frozen  # type: ignore[attr-defined]
     assert all(field.kw_only for field in dataclasses.fields(Record))
+
+
+# Further attacks, evidence, distances
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"attack": ("square",), "queries": 7}, (0, None, "", "random", 7, 0)),
+        ({"attack": ("fab",), "targets": 3, "steps": (5,)}, (5, None, "", "image", 0, 3)),
+        ({"attack": ("autoattack",)}, (100, None, "", "random", 5000, 9)),
+        (
+            {"attack": ("apgd",), "loss": ("targeted_dlr",), "targets": 3, "steps": (5,)},
+            (5, None, "targeted_dlr", "random", 0, 3),
+        ),
+        ({"attack": ("pgd",), "queries": 7, "targets": 3, "steps": (5,)}, (5, 2.5 * 8 / 255 / 5, "bce", "image", 0, 0)),
+    ],
+    ids=["square", "fab", "autoattack", "targets", "pgd"],
+)
+def test_a_record_has_the_settings_that_its_attack_has(
+    flags: dict[str, Any], said: tuple[Any, ...], store: Store
+) -> None:
+    (cell,) = cells(**flags)
+    record = one_record(store, cell)
+    names = ("steps", "step_size", "loss", "start", "queries", "targets")
+    assert tuple(None if pd.isna(record[name]) else record[name] for name in names) == said
+
+
+def test_a_run_without_evidence_has_spent_nothing_on_it(store: Store) -> None:
+    (cell,) = cells()
+    record = one_record(store, cell)
+    assert (record["evidence"], record["evidence_images"], record["evidence_passes"]) == ("off", 0, 0)
+    assert make_evidence(store, identity([cell])).empty
+    assert list(make_evidence(store, identity([cell])).columns) == ["cell", *Outcome._fields]
+
+
+def test_what_evidence_cost_is_counted_over_checks_and_its_images_once(store: Store) -> None:
+    (cell,) = cells()
+    fill(store, cell)
+    for check in checks_of("quick", "cell"):
+        found = {"noise": {0: (5, True), 3: (7, False)}, "black_box": {3: (100, False)}}.get(check.name, {})
+        rows = [
+            FindingRow(cell.key, check.name, image, "sample", fell, fell, None, passes)
+            for image, (passes, fell) in found.items()
+        ]
+        store.add_examination(ExaminationRow(cell.key, check.name, ""), rows, [cell], 0.5)
+    for check in checks_of("quick", "model"):
+        store.add_examination(ExaminationRow("net", check.name, ""), [], [cell], 0.5)
+    quick = identity([cell]) | {"evidence": "quick"}
+    (record,) = make_records(store, quick).to_dict(orient="records")
+    assert (record["evidence_images"], record["evidence_passes"]) == (2, 5 + 7 + 100)
+    # Of two that withstood the attack, one fell to noise.
+    assert (record["robust_correct"], record["worst_correct"], record["robust_accuracy_worst"]) == (2, 1, 0.2)
+    # The interval beside it stays that of the attack alone.
+    assert (record["robust_accuracy"], record["trust"]) == (0.4, "suspect")
+    assert "noise" in record["reasons"].split("; ")
+    table = make_evidence(store, quick)
+    (noise,) = table[table["check"] == "noise"].to_dict("records")
+    assert (noise["cell"], noise["status"], noise["examined"], noise["against"]) == (cell.key, "undermined", 2, 1)
+    assert noise["sentence"].startswith("1 of 2 images fooled by random noise")
+
+
+def test_distances_are_reported_when_those_of_all_images_are_known(store: Store) -> None:
+    planned = cells(norm=("linf", "l2"), eps=("0.1", "0.2"))
+    known = {
+        norm: [DistanceRow("net", norm, image, 0.0, image / 4 or None, 3) for image in range(count)]
+        for norm, count in (("l2", 5), ("linf", 4))
+    }
+    for rows in known.values():
+        # Backwards: no reader may rely on the order.
+        store.add_distances(rows[::-1], planned[0], 0.5)
+    table = make_distances(store, identity(planned))
+    assert table[["norm", "image"]].to_numpy().tolist() == [["l2", image] for image in range(5)]
+    assert table["high"].isna().tolist() == [True, False, False, False, False]
+    store.add_distances([DistanceRow("net", "linf", 4, 0.0, 0.5, 3)], planned[0], 0.5)
+    table = make_distances(store, identity(planned))
+    assert table["norm"].tolist() == ["linf"] * 5 + ["l2"] * 5
+    assert list(table.columns) == list(DistanceRow._fields)

@@ -12,7 +12,19 @@ import pytest
 
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.pictures import Picture, View
-from robustbench_bcos.bench.store import LAYOUT, CleanRow, ModelRow, PictureRow, ShiftRow, Store, VerdictRow
+from robustbench_bcos.bench.store import (
+    LAYOUT,
+    CleanRow,
+    DistanceRow,
+    ExaminationRow,
+    FindingRow,
+    ModelRow,
+    PictureRow,
+    ShiftRow,
+    Store,
+    TransferRow,
+    VerdictRow,
+)
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.radius import Radius
 from robustbench_bcos.explanations.differences import MEASURES
@@ -236,6 +248,98 @@ def test_a_damaged_picture_is_named_with_what_to_do(place: int, tmp_path: Path) 
         assert "unsafe" not in str(caught.value)
         # Numbers do not depend on pictures.
         assert len(store.shifts(CELL)) == 2
+
+
+# Evidence and distances
+
+
+def finding(image: int, check: str = "noise", subject: str = CELL.key) -> FindingRow:
+    return FindingRow(subject, check, image, "nearest", image % 2 == 1, image % 3 == 0, image / 8 or None, 3 + image)
+
+
+def test_what_was_found_is_there_when_the_file_is_opened_again(tmp_path: Path) -> None:
+    distances = [DistanceRow("net", "l2", 3, 0.25, None, 40), DistanceRow("net", "l2", 1, 0.0, 0.5, 30)]
+    with Store(tmp_path / "run.sqlite") as store:
+        store.add_examination(ExaminationRow(CELL.key, "noise", ""), [finding(5), finding(2)], [CELL], 1.5)
+        store.add_examination(ExaminationRow(CELL.key, "black_box", "why not"), [], [CELL], 0.25)
+        store.add_examination(ExaminationRow("net", "stochastic", ""), [finding(1, "stochastic", "net")],
+                              [CELL, OTHER], 1.0)  # fmt: skip
+        store.add_transfers([TransferRow(CELL.key, "b", 9, True), TransferRow(CELL.key, "a", 9, False)])
+        store.add_transfers([TransferRow(CELL.key, "a", 7, True), TransferRow(OTHER.key, "a", 1, True)])
+        store.add_distances(distances, CELL, 2.0)
+        store.add_distances([DistanceRow("net", "linf", 1, 0.0, 0.0, 0), DistanceRow("other", "l2", 1, 0, 1, 2)],
+                            OTHER, 3.0)  # fmt: skip
+        store.add_verdicts([verdict(4), verdict(2)], 1.0, {4: b"four", 2: b"two"})
+    with Store(tmp_path / "run.sqlite") as store:
+        assert store.findings(CELL.key) == [finding(2), finding(5)]
+        assert store.findings("net") == [finding(1, "stochastic", "net")]
+        assert store.examinations(CELL.key) == {
+            "noise": ExaminationRow(CELL.key, "noise", ""),
+            "black_box": ExaminationRow(CELL.key, "black_box", "why not"),
+        }
+        assert store.examinations(OTHER.key) == {}
+        assert [tuple(row[1:]) for row in store.transfers(CELL)] == [("a", 7, True), ("a", 9, False), ("b", 9, True)]
+        assert store.distances("net", "l2") == {1: distances[1], 3: distances[0]}
+        assert list(store.distances("net", "l2")) == [1, 3]
+        assert [len(store.distances(*pair)) for pair in (("net", "linf"), ("other", "l2"), ("other", "linf"))] == [
+            1, 1, 0,
+        ]  # fmt: skip
+        assert store.candidates(CELL) == {2: b"two", 4: b"four"}
+        assert store.candidates(OTHER) == {}
+        # What a look at the model took is shared by its cells.
+        assert [store.seconds(cell, "evidence") for cell in (CELL, OTHER)] == [2.25, 0.5]
+        assert [store.seconds(cell, "distances") for cell in (CELL, OTHER)] == [2.0, 3.0]
+
+
+@pytest.mark.parametrize("what", ["examination", "transfers", "distances", "candidates"])
+def test_evidence_is_recorded_whole_or_not_at_all(what: str, store: Store) -> None:
+    unstorable: Any = object()
+    bad = finding(1)._replace(value=unstorable)
+    adding = {
+        "examination": lambda: store.add_examination(
+            ExaminationRow(CELL.key, "noise", ""), iter([finding(0), bad]), [CELL], 1.0
+        ),
+        "transfers": lambda: store.add_transfers(TransferRow(CELL.key, "a", 1, value) for value in (True, unstorable)),
+        "distances": lambda: store.add_distances(
+            (DistanceRow("net", "l2", 1, value, 1.0, 0) for value in (0.5, unstorable)), CELL, 1.0
+        ),
+        "candidates": lambda: store.add_verdicts([verdict(1)], 1.0, {1: b"one", 2: unstorable}),
+    }  # fmt: skip
+    with pytest.raises(RequestError):
+        adding[what]()
+    assert store.examinations(CELL.key) == {}
+    assert store.findings(CELL.key) == []
+    assert store.transfers(CELL) == []
+    assert store.distances("net", "l2") == {}
+    assert store.candidates(CELL) == {}
+    assert store.done(CELL) == set()
+    assert all(store.seconds(CELL, work) == 0 for work in ("attack", "evidence", "distances"))
+
+
+def test_evidence_that_is_recorded_again_replaces_the_first(store: Store) -> None:
+    for seconds, high in ((1.0, None), (1.0, 0.5)):
+        store.add_distances([DistanceRow("net", "l2", 1, 0.25, high, 40)], CELL, seconds)
+        store.add_transfers([TransferRow(CELL.key, "a", 1, high is None)])
+        store.add_examination(ExaminationRow(CELL.key, "noise", "" if high else "why"), [finding(2)], [CELL], seconds)
+    assert store.distances("net", "l2")[1].high == 0.5
+    assert [bool(row.fell) for row in store.transfers(CELL)] == [False]
+    assert store.examinations(CELL.key)["noise"].undone == ""
+    assert len(store.findings(CELL.key)) == 1
+
+
+def test_images_that_withstood_come_in_the_order_of_their_margins(store: Store) -> None:
+    margins = {0: -3.0, 1: -0.5, 2: 0.25, 3: None, 4: -0.5, 5: -1.0, 6: -9.0}
+    store.add_clean(clean_rows([1] * 7, [1, 1, 1, 1, 1, 1, 2]))
+    store.add_verdicts(
+        [
+            VerdictRow(CELL.key, image, image != 6, 0 if image == 2 else 1, 0.25, False, 3, 2, margin)
+            for image, margin in margins.items()
+        ],
+        1.0,
+    )
+    # The second fell, the last was wrong before; equal margins by image; what is not finite comes last.
+    assert store.withstood(CELL) == [1, 4, 5, 0, 3]
+    assert store.withstood(OTHER) == []
 
 
 # Versions

@@ -103,7 +103,11 @@ def test_a_dry_run_prints_the_cells_and_writes_nothing(tiny: list[str], here: Pa
     assert "12 images of digits, slice " in out
     assert out.count("tiny-natural pgd") == out.count("tiny-bcos pgd") == 2
     # 4 cells of 12 images, 3 restarts of 2 steps forward and backward and a last look.
-    assert "At most 720 forward and backward passes" in out
+    # Evidence may cost as much again.
+    assert "At most 1,440 forward and backward passes" in out
+    assert "At most 720 forward and backward passes" in succeed(
+        *tiny, "--norm", "l2,linf", "--restarts", "3", "--dry-run", "--evidence", "off"
+    )
 
 
 @pytest.mark.parametrize(
@@ -199,6 +203,144 @@ def test_the_encoded_space_is_named_in_the_row_and_warned_of(tiny_zoo: Path) -> 
     out = succeed(*encoded, "--no-figures", "--out", "mine")
     assert rows(Path("mine/results.csv"))[0]["space"] == "encoded"
     assert "not a robust accuracy" in out
+
+
+# Further attacks, evidence, distances
+
+
+def quiet(*arguments: object) -> list[dict[str, str]]:
+    """The rows of a run in the folder ``mine``."""
+    succeed(*arguments, "--out", "mine", "--quiet")
+    return rows(Path("mine/results.csv"))
+
+
+def test_square_and_targeted_searches_have_their_options_in_the_row(tiny: list[str]) -> None:
+    (square, *_) = quiet(*tiny, "--attack", "square", "--queries", 5, "--evidence", "off")
+    assert (square["queries"], square["targets"], square["loss"], square["steps"]) == ("5", "0", "", "0")
+    assert int(square["forward_passes"]) <= 5 * int(square["clean_correct"])
+    assert square["backward_passes"] == "0"
+    aimed = ["--attack", "apgd", "--loss", "targeted_dlr", "--targets", 2, "--evidence", "off", "--out", "aimed"]
+    succeed(*tiny, *aimed)
+    assert {(row["loss"], row["targets"]) for row in rows(Path("aimed/results.csv"))} == {("targeted_dlr", "2")}
+
+
+def test_a_model_without_a_second_one_is_not_tried_on_its_candidates_and_that_is_said(tiny_zoo: Path) -> None:
+    one = ["run", "--zoo", tiny_zoo, "--model", "tiny-natural", "--limit", 6, "--steps", 2, "--no-figures"]
+    out = succeed(*one, "--out", "mine")
+    (row,) = rows(Path("mine/results.csv"))
+    assert row["evidence"] == "quick"
+    assert "transfer not done" in row["reasons"].split("; ")
+    assert row["trust"] in ("sound", "suspect")
+    assert "transfer not done: there is no second model in this run." in out
+    assert {file.name for file in Path("mine").iterdir()} == {*FILES, "table_l2.csv"} - {"transfer.csv"}
+    (said,) = (line for line in rows(Path("mine/evidence.csv")) if line["check"] == "transfer")
+    assert (said["status"], said["sentence"]) == ("not done", "not done: there is no second model in this run")
+
+
+def test_two_models_are_tried_on_each_others_candidates(tiny: list[str]) -> None:
+    written = quiet(*tiny, "--evidence", "quick", "--eps", "0.05")
+    assert not any("transfer" in row["reasons"] and "not done" in row["reasons"] for row in written)
+    pairs = [(row["source"], row["target"]) for row in rows(Path("mine/transfer.csv"))]
+    assert sorted(pairs) == sorted((source, target) for source in NAMES for target in NAMES)
+    for row in written:
+        assert int(row["worst_correct"]) <= int(row["robust_correct"])
+        assert int(row["evidence_passes"]) > 0
+        assert int(row["evidence_images"]) > 0
+    timings = rows(Path("mine/timings.csv"))
+    assert all(float(row["evidence_seconds"]) > 0 for row in timings)
+
+
+def test_evidence_that_is_not_wanted_leaves_nothing(tiny: list[str]) -> None:
+    written = quiet(*tiny, "--evidence", "off")
+    assert {(row["trust"], row["reasons"], row["evidence"], row["evidence_passes"]) for row in written} == {
+        ("unchecked", "", "off", "0")
+    }
+    assert {file.name for file in Path("mine").iterdir()} == {*FILES, "table_l2.csv"} - {"evidence.csv", "transfer.csv"}
+
+
+def test_distances_are_files_of_their_own_and_a_figure(tiny_zoo: Path) -> None:
+    asked = ["run", "--zoo", tiny_zoo, "--model", "tiny-bcos", "--limit", 4, "--steps", 2, "--evidence", "off"]
+    out = succeed(*asked, "--distances", "--explained", 0, "--out", "mine")
+    assert "distances.csv" in out
+    assert "curves.csv" in out
+    measured = rows(Path("mine/distances.csv"))
+    assert len(measured) == 4
+    assert all(float(row["low"]) <= float(row["high"] or "inf") for row in measured)
+    (curve,) = rows(Path("mine/curves.csv"))
+    assert (curve["model"], curve["norm"], curve["images"], curve["up_to"]) == ("tiny-bcos", "l2", "4", "0.5")
+    assert {"distances_l2.png", "distances_l2.pdf"} <= {file.name for file in Path("mine/figures").iterdir()}
+    assert "distances_l2" in Path("mine/report.html").read_text(encoding="utf-8")
+    assert float(rows(Path("mine/timings.csv"))[0]["distances_seconds"]) > 0
+    description = json.loads(Path("mine/run.json").read_text(encoding="utf-8"))
+    assert description["identity"]["distances"] is True
+
+
+def test_fab_is_one_attack_of_several(tiny_zoo: Path) -> None:
+    pytest.importorskip("torchattacks")
+    one = ["run", "--zoo", tiny_zoo, "--model", "tiny-natural", "--limit", 5, "--steps", 3, "--no-figures"]
+    pgd, fab = quiet(*one, "--attack", "pgd,fab", "--targets", 2, "--evidence", "off")
+    assert (pgd["targets"], fab["targets"], fab["loss"], fab["steps"], fab["start"]) == ("0", "2", "", "3", "image")
+    assert 0 < int(fab["backward_passes"]) <= 2 * 3 * int(fab["clean_correct"])
+
+
+@pytest.mark.parametrize("attack", [["fab"], ["apgd", "--loss", "targeted_dlr"]], ids=["fab", "targets"])
+def test_more_targets_than_wrong_classes_go_on_and_are_said(attack: list[str], tiny_zoo: Path) -> None:
+    pytest.importorskip("torchattacks")
+    few = ["run", "--zoo", tiny_zoo, "--model", "tiny-bcos", "--limit", 3, "--steps", 1, "--eps", "3", "--no-figures"]
+    (within,) = quiet(*few, "--attack", *attack, "--targets", 9)
+    assert "targets not done" not in within["reasons"]
+    succeed(*few, "--attack", *attack, "--targets", 12, "--out", "more")
+    (row,) = rows(Path("more/results.csv"))
+    assert "targets not done" in row["reasons"].split("; ")
+    assert row["targets"] == "12"
+    assert row["robust_correct"] == within["robust_correct"]
+    said = {line["check"]: line["sentence"] for line in rows(Path("more/evidence.csv"))}["targets"]
+    assert said == "not done: 12 were asked for and there are 9 wrong classes, all are aimed at"
+
+
+def test_autoattack_without_torchattacks_goes_on_without_fab_and_says_so(
+    tiny_zoo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A radius at which every image falls at once, and a single query is left for those that do not.
+    asked = ["run", "--zoo", tiny_zoo, "--model", "tiny-bcos", "--limit", 2, "--eps", "8", "--no-figures"]
+    monkeypatch.setitem(sys.modules, "torchattacks", None)
+    out = succeed(*asked, "--attack", "autoattack", "--out", "mine")
+    (row,) = rows(Path("mine/results.csv"))
+    assert "fab not done" in row["reasons"].split("; ")
+    assert 'fab not done: it needs torchattacks, pip install "robustbench_bcos[peers]".' in out
+    assert (row["attack"], row["steps"], row["queries"], row["targets"]) == ("autoattack", "100", "5000", "9")
+    description = json.loads(Path("mine/run.json").read_text(encoding="utf-8"))
+    assert description["identity"]["fab"] is False
+
+
+@pytest.mark.parametrize(
+    ("added", "said"),
+    [
+        (["--queries", "0"], "--queries 0 must be at least 1"),
+        (["--targets", "0"], "--targets 0 must be at least 1"),
+        (["--loss", "targeted_dlr"], "--loss targeted_dlr is for --attack apgd: give that, or another loss"),
+        (["--evidence", "sometimes"], "unknown evidence 'sometimes': choose from "),
+        (["--evidence", "quik"], "unknown evidence 'quik': did you mean 'quick'?"),
+        (["--attack", "autoatack"], "unknown attack 'autoatack': did you mean 'autoattack'?"),
+        (["--distances", "--evidence", ""], "unknown evidence ''"),
+    ],
+)
+def test_options_of_attacks_and_evidence_that_mean_nothing_are_named(
+    added: list[str], said: str, tiny: list[str], here: Path
+) -> None:
+    assert said in refusal(*tiny, *added)
+    assert list(here.iterdir()) == []
+
+
+def test_fab_without_torchattacks_is_refused_before_anything_is_attacked(
+    tiny: list[str], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchattacks", None)
+    for added in ([], ["--dry-run"]):
+        assert refusal(*tiny, "--attack", "pgd,fab", *added) == (
+            '--attack fab needs torchattacks: pip install "robustbench_bcos[peers]", or leave it out'
+        )
+    assert list(here.iterdir()) == []
 
 
 # Models and images of one's own

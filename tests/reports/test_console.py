@@ -129,7 +129,7 @@ def test_a_suspect_number_is_marked_and_its_neighbours_are_not() -> None:
         record("c", 10, steps=100, trust="unchecked"),
     )
     text = printed(mixed)
-    for shown in ("30.0 / 25.0?", "20.0? / 15.0", "10.0 / 5.0 "):
+    for shown in ("30.0 / 25.0?", "20.0? / 15.0", "10.0 / 5.0"):
         assert shown in text
     assert text.count("?") == 2
     assert "95.0?" not in text

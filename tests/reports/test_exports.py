@@ -2,20 +2,23 @@
 
 import csv
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from robustbench_bcos.bench.cells import Cell, make_cells
+from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.evidence import transfer
 from robustbench_bcos.bench.evidence.trust import Outcome
 from robustbench_bcos.bench.records import COLUMNS, CURVE_COLUMNS
-from robustbench_bcos.bench.store import DistanceRow, Store
+from robustbench_bcos.bench.store import CleanRow, DistanceRow, ExaminationRow, ModelRow, Store, VerdictRow
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.reports.exports import export
-from robustbench_bcos.reports.run_folder import read_run
-from robustbench_bcos.reports.run_folder import RunFolder
+from robustbench_bcos.reports.run_folder import RunFolder, read_run
 from tests.reports.handmade import record, run_of, table
 
 RECORDS = table(
@@ -121,7 +124,7 @@ DISTANCES = pd.DataFrame(
         DistanceRow("net", "linf", 12, 1.0, None, 492),
     ]
 )
-EXAMINED = {
+EXAMINED: dict[str, dict[str, Any]] = {
     "evidence.csv": {"evidence": EVIDENCE},
     "transfer.csv": {"transfers": TRANSFERS},
     "distances.csv": {"distances": DISTANCES},

@@ -2,6 +2,7 @@
 
 import errno
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
@@ -18,9 +19,18 @@ from matplotlib.lines import Line2D
 from PIL import Image
 from scipy.stats import t
 
+from robustbench_bcos.bench.evidence.transfer import COLUMNS as TRANSFER_COLUMNS
+from robustbench_bcos.bench.store import DistanceRow
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.statistics import wilson
-from robustbench_bcos.reports.curves import accuracy_over_epsilon, accuracy_over_steps, over_b, shift_over_epsilon
+from robustbench_bcos.reports.curves import (
+    accuracy_over_distance,
+    accuracy_over_epsilon,
+    accuracy_over_steps,
+    over_b,
+    shift_over_epsilon,
+    transfer_matrix,
+)
 from robustbench_bcos.reports.figures import COLUMNS, Drawn, chosen, draw, write_figures
 from robustbench_bcos.reports.run_folder import RunFolder
 from robustbench_bcos.reports.style import styled, write_figure
@@ -550,3 +560,138 @@ def test_drawing_leaves_the_run_as_it_was() -> None:
     drawn(run)
     pd.testing.assert_frame_equal(run.records, records)
     np.testing.assert_array_equal(PICTURES[0].clean.pixels, kept.clean.pixels)
+
+
+# Distances
+
+
+def distances_of(model: str, reached: Sequence[float | None], norm: str = "l2") -> pd.DataFrame:
+    rows = [DistanceRow(model, norm, image, 0.0, high, 10) for image, high in enumerate(reached)]
+    return pd.DataFrame(rows, columns=list(DistanceRow._fields))
+
+
+def test_accuracy_over_distance_falls_where_an_image_falls() -> None:
+    # One misclassified when clean, two that fall together, one that never does.
+    found = pd.concat([distances_of("net", [0.75, 0.0, 0.25, None, 0.25]), distances_of("other", [None, None])])
+    figure = accuracy_over_distance(found)
+    (axes,) = figure.axes
+    # Of five images four stand at 0, two from 0.25 on, and one from 0.75 on.
+    assert lines_of(axes)["net"] == ([0, 0.25, 0.25, 0.75], [0.8, 0.4, 0.4, 0.2])
+    assert lines_of(axes)["other"] == ([0], [1])
+    assert {line.get_drawstyle() for line in axes.lines if isinstance(line, Line2D)} == {"steps-post"}
+    assert bands_of(axes)[0] >= corners([0, 0.25, 0.75], [wilson(count, 5) for count in (4, 2, 1)])
+    assert bands_of(axes)[1] == corners([0], [wilson(2, 2)])
+    assert axes.get_xlabel() == "l2 epsilon (units of the pixel range)"
+    assert legend_of(figure) == ["net", "other"]
+
+
+def test_the_band_of_accuracy_over_distance_has_the_steps_of_its_line() -> None:
+    (axes,) = accuracy_over_distance(distances_of("net", [0.25, 0.75])).axes
+    # Just before 0.75 one of two still stands: the band goes there at its height, and falls upright.
+    low, high = wilson(1, 2)
+    assert corners([0.75], [(low, high)]) <= bands_of(axes)[0]
+
+
+def test_distances_have_a_figure_for_each_norm_that_says_median_and_area() -> None:
+    run = replace(
+        run_of([record("net", 100, eps=1.0), record("net", 50, norm="linf", eps=0.25)]),
+        distances=pd.concat(
+            [distances_of("net", [0.25, 0.75, 0.5, 0.0]), distances_of("net", [None, None, 0.125], "linf")]
+        ),
+    )
+    figures = drawn(run)
+    assert figures["distances_l2"].description == "net: median 0.375, area 0.375"
+    # Never, never, and half-way.
+    assert figures["distances_linf"].description == "net: median inf, area 0.833"
+    assert figures["distances_l2"].model is None
+    assert lines_of(figures["distances_linf"].figure.axes[0]) == {"net": ([0, 0.125], [1, 2 / 3])}
+    assert not [name for name in drawn(run_of([record("net", 100)])) if name.startswith("distances")]
+
+
+# Who falls to whom
+
+
+def transfers_of(cells: dict[str, int], shares: dict[tuple[str, str], float]) -> pd.DataFrame:
+    """Rows by source and target, each of the target's cell."""
+    rows = [
+        ["pgd", "l2", "0.5", 20, source, target, 40, round(40 * share), share, 0.0, 1.0, f"cell {cells[target]}"]
+        for (source, target), share in shares.items()
+    ]
+    return pd.DataFrame(rows, columns=list(TRANSFER_COLUMNS))
+
+
+SHARES = {("b", "a"): 0.25, ("a", "a"): 0.75, ("a", "b"): 0.125, ("b", "b"): 1.0}
+
+
+def test_the_matrix_has_the_sources_as_rows_and_the_targets_as_columns() -> None:
+    axes, bar = transfer_matrix(transfers_of({"a": 0, "b": 1}, SHARES)).axes
+    (image,) = axes.images
+    np.testing.assert_array_equal(np.asarray(image.get_array()), [[0.75, 0.125], [0.25, 1.0]])
+    assert image.get_clim() == (0, 1)
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert [label.get_text() for label in labels] == ["a", "b"]
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("made on", "tried on")
+    said = {(text.get_position()[1], text.get_position()[0]): text.get_text() for text in axes.texts}
+    assert said == {(0, 0): "75", (0, 1): "12", (1, 0): "25", (1, 1): "100"}
+    assert bar.get_ylabel() == "fooled"
+
+
+def test_what_was_not_tried_is_empty_and_not_zero() -> None:
+    shares = {pair: share for pair, share in SHARES.items() if pair != ("b", "a")} | {("gone", "a"): 0.5}
+    axes, _ = transfer_matrix(transfers_of({"a": 0, "b": 1}, shares)).axes
+    found = np.ma.filled(np.ma.masked_invalid(axes.images[0].get_array()), -1.0)
+    np.testing.assert_array_equal(found, [[0.75, 0.125], [-1, 1.0]])
+    assert len(axes.texts) == 3
+
+
+def test_numbers_of_the_matrix_can_be_read_on_their_colour() -> None:
+    axes, _ = transfer_matrix(transfers_of({"a": 0, "b": 1}, SHARES)).axes
+    image = axes.images[0]
+    for text in axes.texts:
+        column, row = text.get_position()
+        share = float(np.asarray(image.get_array())[int(row), int(column)])
+        red, green, blue, _ = image.cmap(image.norm(share))
+        brightness = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+        assert (text.get_color() == "black") == (brightness > 0.5)
+
+
+@pytest.mark.parametrize("name", ["net", "my_package.networks:make_it", "m" * 60, "$x_1$ of <b> 模型"])
+def test_names_in_a_matrix_are_not_cut_off_and_leave_room_for_it(name: str) -> None:
+    figure = transfer_matrix(transfers_of({name: 0, "b": 1}, {(name, name): 0.5, ("b", "b"): 0.5}))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.draw_without_rendering()
+    axes = figure.axes[0]
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        box = label.get_window_extent()
+        assert min(box.x0, box.y0) > -1
+        assert max(box.x1 - figure.bbox.x1, box.y1 - figure.bbox.y1) < 1
+    # Two models: each cell has a third of an inch.
+    assert axes.get_window_extent().width > 2 * figure.dpi / 3
+    assert axes.get_window_extent().height > 2 * figure.dpi / 3
+    assert axes.get_yticklabels()[0].get_text().replace("\n", "") == name
+
+
+def test_every_threat_has_a_matrix_of_the_most_steps() -> None:
+    rows = [record(model, 100, eps=eps, steps=steps) for eps in (0.25, 1.5) for model in "ab" for steps in (5, 20)]
+    transfers = pd.concat(
+        [
+            transfers_of({"a": 1, "b": 3}, SHARES),
+            transfers_of({"a": 5, "b": 7}, {pair: 1 - share for pair, share in SHARES.items()}),
+            # Of fewer steps.
+            transfers_of({"a": 0, "b": 2}, dict.fromkeys(SHARES, 0.0)),
+        ]
+    )
+    figures = drawn(replace(run_of(rows), transfers=transfers))
+    found = {name: figure for name, figure in figures.items() if name.startswith("transfer")}
+    assert list(found) == ["transfer_l2_0.25", "transfer_l2_1.5"]
+    near, far = found.values()
+    np.testing.assert_array_equal(np.asarray(near.figure.axes[0].images[0].get_array()), [[0.75, 0.125], [0.25, 1.0]])
+    np.testing.assert_array_equal(np.asarray(far.figure.axes[0].images[0].get_array()), [[0.25, 0.875], [0.75, 0.0]])
+    assert near.description == "b to a: 25%; a to a: 75%; a to b: 12%; b to b: 100%"
+    assert "40 images" in near.caption
+    assert near.model is None
+
+
+def test_a_run_without_transfers_has_no_matrix() -> None:
+    assert not [name for name in drawn(run_of([record("a", 100), record("b", 100)])) if name.startswith("transfer")]

@@ -5,19 +5,23 @@ import json
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import sha256
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import pandas as pd
 import pytest
 from PIL import Image
 
+from robustbench_bcos.bench.evidence.checks import CHECKS
+from robustbench_bcos.bench.evidence.trust import Outcome, Status
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.statistics import wilson
 from robustbench_bcos.reports.figures import WrittenFigure
-from robustbench_bcos.reports.page import render, write_page
+from robustbench_bcos.reports.page import GRAVITY, render, write_page
 from robustbench_bcos.reports.run_folder import RunFolder
 from tests.reports.pictured import TOTAL, explained, record, run_of, shifts_of
 
@@ -292,6 +296,122 @@ def test_what_a_run_does_not_have_is_not_on_its_page() -> None:
 
 def test_equal_runs_have_equal_pages(run: RunFolder) -> None:
     assert render(run, []) == render(run_of(ROWS, shifts=SHIFTS), [])
+
+
+# Evidence
+
+
+def outcome(cell: int, check: str, status: str, against: int = 0, examined: int = 40) -> dict[str, Any]:
+    sentence, link = f"{against} of {examined} images <b>{check}</b>", "page"
+    found = Outcome(check, status, examined, against, None, sentence, link)  # type: ignore[arg-type]
+    return {"cell": f"cell {cell}", **found._asdict()}
+
+
+def examined(*outcomes: dict[str, Any], rows: list[dict[str, Any]] = ROWS) -> RunFolder:
+    return replace(run_of(rows), evidence=pd.DataFrame(list(outcomes)))
+
+
+EVIDENCE = (
+    outcome(0, "noise", "held", 0, 12), outcome(0, "more_steps", "repaired", 3, 20), outcome(0, "fab", "not done"),
+    outcome(1, "noise", "undermined", 2, 9), outcome(1, "more_steps", "repaired", 5, 30), outcome(1, "fab", "not done"),
+    outcome(2, "noise", "held", 0, 8), outcome(2, "more_steps", "held", 0, 8), outcome(2, "fab", "not done"),
+    outcome(3, "noise", "reported", 1, 7), outcome(3, "more_steps", "held", 0, 6), outcome(3, "fab", "not done"),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def evidence() -> Element:
+    return parsed(render(examined(*EVIDENCE), []))
+
+
+def test_evidence_has_a_row_for_each_check_and_a_column_for_each_model(evidence: Element) -> None:
+    found = table(evidence, "evidence")
+    assert [head.words for head in found.one("thead").all("th")] == ["check", "net", "bcos"]
+    assert list(column(found, "net")) == ["noise", "more_steps", "fab"]
+    assert "#evidence" in [link.attributes["href"] for link in evidence.one("nav").all("a")]
+
+
+def test_of_a_models_rows_the_gravest_answer_is_shown(evidence: Element) -> None:
+    found = table(evidence, "evidence")
+    net, bcos = (column(found, name) for name in ("net", "bcos"))
+    assert [cell.text for cell in net.values()] == ["2 of 9undermined", "5 of 30repaired", "not done"]
+    assert [cell.text for cell in bcos.values()] == ["1 of 7reported", "0 of 8held", "not done"]
+    assert net["noise"].one("span").attributes == bcos["more_steps"].one("span").attributes == {"class": "interval"}
+
+
+def test_evidence_is_sorted_by_counts_and_what_was_not_done_has_none(evidence: Element) -> None:
+    found = table(evidence, "evidence")
+    values = {
+        name: [cell.attributes["data-value"] for cell in column(found, name).values()] for name in ("net", "bcos")
+    }
+    assert values == {"net": ["2", "5", ""], "bcos": ["1", "0", ""]}
+
+
+@pytest.mark.parametrize(("graver", "status"), list(pairwise(GRAVITY)))
+def test_answers_have_an_order(graver: str, status: str) -> None:
+    rows = [record("net", 21), record("net", 31, eps=1.5)]
+    for order in ((0, 1), (1, 0)):
+        outcomes = [outcome(place, "noise", (graver, status)[place], 3) for place in order]
+        cell = column(table(parsed(render(examined(*outcomes, rows=rows), [])), "evidence"), "net")["noise"]
+        assert cell.text == ("not done" if graver == "not done" else f"3 of 40{graver}")
+
+
+def test_every_status_there_is_can_be_shown() -> None:
+    assert set(GRAVITY) == set(get_args(Status))
+
+
+def test_a_check_that_only_some_models_have_is_empty_for_the_others() -> None:
+    found = table(parsed(render(examined(*EVIDENCE[:2], EVIDENCE[6]), [])), "evidence")
+    cells = {name: column(found, name)["more_steps"] for name in ("net", "bcos")}
+    assert {model: (cell.words, cell.attributes["data-value"]) for model, cell in cells.items()} == {
+        "net": ("3 of 20repaired", "3"),
+        "bcos": ("", ""),
+    }
+
+
+def test_every_check_is_explained_once_with_a_name_that_can_be_linked_to(evidence: Element) -> None:
+    section = evidence.one("section", id="evidence")
+    terms = list(section.all("dt"))
+    assert [term.text for term in terms] == list(CHECKS)
+    assert [term.attributes["id"] for term in terms] == [f"check-{name}" for name in CHECKS]
+    for name, said in zip(CHECKS, section.all("dd"), strict=True):
+        assert said.words == f"Images {CHECKS[name].asks} ({CHECKS[name].link})."
+
+
+def test_why_a_number_is_suspect_stands_above_it_and_is_escaped() -> None:
+    rows = [record("<i>net", 21, trust="suspect"), record("<i>net", 31, eps=1.5, trust="sound")]
+    text = render(examined(outcome(0, "noise", "undermined", 2, 9), outcome(1, "noise", "held"), rows=rows), [])
+    assert "<b>" not in text
+    assert "<i>net" not in text
+    section = parsed(text).one("section", id="accuracies")
+    notes = [note.words for note in section.all("p")]
+    assert "<i>net: noise: 2 of 9 images <b>noise</b>; see page" in notes
+    (highlighted,) = (note.words for note in section.all("p", **{"class": "note"}))
+    assert highlighted.startswith("Trust: 1 of 2 rows")
+    accuracies = table(parsed(text), "accuracies")
+    assert column(accuracies, "trust")["<i>net"].text == "1 suspect, 1 sound"
+    near, far = (column(accuracies, name)["<i>net"] for name in ("l2 0.5", "l2 1.5"))
+    assert near.text.startswith("10.5?")
+    assert far.text.startswith("15.5")
+    assert "?" not in far.text
+    # The mark is no part of the number that is sorted.
+    assert near.attributes["data-value"] == "0.105"
+
+
+def test_a_check_of_another_name_is_escaped() -> None:
+    text = render(examined(outcome(0, "<script>alert(1)</script>", "undermined", 2), rows=[record("net", 1)]), [])
+    assert "<script>alert" not in text
+    assert list(column(table(parsed(text), "evidence"), "net")) == ["<script>alert(1)</script>"]
+
+
+def test_tables_of_evidence_are_tables_with_captions_and_headers(evidence: Element) -> None:
+    tables = list(evidence.all("table"))
+    assert len(tables) == 2
+    names = [element.attributes["id"] for element in elements(evidence) if "id" in element.attributes]
+    assert len(set(names)) == len(names)
+    for one in tables:
+        assert one.one("caption").words
+        assert all(head.attributes["scope"] == "col" and head.words for head in one.one("thead").all("th"))
 
 
 # For everyone

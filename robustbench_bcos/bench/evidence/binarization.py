@@ -22,6 +22,9 @@ from robustbench_bcos.core.types import Images
 INNER_POINTS = 999
 """Points inside at most; fewer where there are not enough features."""
 
+FEWEST_FEATURES = 16
+"""With fewer, there are hardly points to tell apart; a network of one module takes in nothing but colours."""
+
 GAP = 0.05
 """How far inside they stay, as a share of the radius."""
 
@@ -62,6 +65,9 @@ class Features:
     def __init__(self, model: nn.Module, images: Images) -> None:
         self._model = model
         self._layer = _last_layer(model, images)
+        with torch.no_grad():
+            if (count := self(images).shape[1]) < FEWEST_FEATURES:
+                raise ValueError(f"its last layer takes in only {count} features")
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images to features, with their gradients."""
@@ -160,6 +166,8 @@ def _last_layer(model: nn.Module, images: Images) -> nn.Module:
         for handle in handles:
             handle.remove()
     heads = [module for channels, module in found if channels == classes]
+    # Of modules within one another the innermost: what surrounds it takes in more than features.
+    heads = [head for head in heads if not any(part in heads for part in head.modules() if part is not head)]
     if not heads:
         raise ValueError("its last layer is not a module of its own")
     return heads[-1]

@@ -188,16 +188,16 @@ class _Examiner:
         ball, epsilon = BALLS[self.cell.norm], self.cell.radius.value
         source = ImageGenerator.of(self.plan.config.seed, indices)
         path = Path.of(attack, threat.classifier, threat.images, labels, ball, epsilon, source)
-        values = None
+        values, fell = None, None
         if check.name == "silent_success":
             # Where any iterate counts, none is silent.
-            against = path.silent() & (self.cell.count != "any")
+            against = fell = path.silent() & (self.cell.count != "any")
         elif check.name == "incomplete_search":
             values = path.progress(attack.loss)
             against = values > PROGRESS
         else:
             against = path.surrogate(threat.classifier) | torch.tensor(self.cell.space != "image")
-        found = Found(against, values, path.passes)
+        found = Found(against, values, path.passes, fell)
         yield from found.rows(self.cell.key, check.name, dict.fromkeys(indices, "sample"))
 
     def _unstable(self, check: Check) -> Iterator[FindingRow]:

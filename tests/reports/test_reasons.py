@@ -1,0 +1,151 @@
+"""Reasons: what undermines a run, in sentences that name model, check, numbers and where it is explained."""
+
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from robustbench_bcos.bench.evidence.checks import CHECKS, PAGE
+from robustbench_bcos.bench.evidence.trust import Outcome
+from robustbench_bcos.reports.reasons import MARK, REPAIR, Reason, marked, reasons, trust_notes, trust_of
+from robustbench_bcos.reports.run_folder import RunFolder
+from tests.reports.handmade import record, run_of, table
+
+SOUND = "Trust: sound. Nothing was found that undermines these numbers."
+
+
+def outcome(cell: int, check: str, status: str, against: int = 0, examined: int = 40, why: str = "") -> dict[str, Any]:
+    sentence = f"not done: {why}" if status == "not done" else f"{against} of {examined} images {CHECKS[check].asks}"
+    link = CHECKS[check].link if check in CHECKS else PAGE
+    found = Outcome(check, status, examined, against, None, sentence, link)  # type: ignore[arg-type]
+    return {"cell": f"cell {cell}", **found._asdict()}
+
+
+def judged(*rows: dict[str, Any], evidence: tuple[dict[str, Any], ...] = ()) -> RunFolder:
+    run = run_of(table(*rows))
+    return replace(run, evidence=pd.DataFrame(list(evidence), columns=["cell", *Outcome._fields]))
+
+
+def sound(model: str = "net", **changes: Any) -> dict[str, Any]:
+    return record(model, 100, trust="sound", **changes)
+
+
+def suspect(model: str = "net", **changes: Any) -> dict[str, Any]:
+    return record(model, 100, trust="suspect", **changes)
+
+
+# Reasons
+
+
+def test_a_reason_is_a_check_of_a_model_with_what_it_found_most() -> None:
+    run = judged(
+        suspect("b"), suspect("b", eps="1"), suspect("a"), sound("a", eps="1"),
+        evidence=(
+            outcome(0, "noise", "undermined", 2),
+            outcome(0, "black_box", "undermined", 1),
+            outcome(1, "noise", "undermined", 7),
+            outcome(1, "black_box", "held"),
+            outcome(2, "noise", "undermined", 3),
+            outcome(3, "noise", "repaired", 9),
+        ),
+    )  # fmt: skip
+    said = "images fooled by random noise and by no search along gradients"
+    assert reasons(run) == [
+        Reason("b", "noise", 2, f"7 of 40 {said}", "docs/evidence.md#noise"),
+        Reason("b", "black_box", 1, "1 of 40 images fooled by Square and by no search along gradients",
+               "docs/evidence.md#black_box"),
+        Reason("a", "noise", 1, f"3 of 40 {said}", "docs/evidence.md#noise"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("status", ["held", "repaired", "reported", "not done"])
+def test_nothing_else_is_a_reason(status: str) -> None:
+    run = judged(sound(), evidence=(outcome(0, "more_steps", status, 3, why="of this"),))
+    assert reasons(run) == []
+
+
+def test_a_run_without_evidence_has_no_reasons() -> None:
+    assert reasons(run_of(table(record("net", 10)))) == []
+    assert reasons(judged(sound())) == []
+
+
+# Notes
+
+
+def test_an_unchecked_run_says_so_and_nothing_else() -> None:
+    (note,) = trust_notes(run_of(table(record("net", 10), record("other", 10))))
+    assert note == "Trust: unchecked. No evidence for or against these numbers has been gathered."
+
+
+def test_a_sound_run_says_so_and_nothing_else() -> None:
+    assert trust_notes(judged(sound(), evidence=(outcome(0, "noise", "held"),))) == [SOUND]
+
+
+def test_a_suspect_run_counts_its_rows_and_says_why_of_each_model() -> None:
+    run = judged(
+        suspect("a"), suspect("a", eps="1"), sound("b"),
+        evidence=(outcome(0, "noise", "undermined", 2), outcome(1, "noise", "undermined", 3)),
+    )  # fmt: skip
+    first, why = trust_notes(run)
+    assert first.startswith("Trust: 2 of 3 rows are suspect")
+    assert MARK in first
+    assert why == (
+        "  a: noise: 3 of 40 images fooled by random noise and by no search along gradients (2 rows); "
+        "see docs/evidence.md#noise"
+    )
+
+
+def test_one_row_is_not_counted() -> None:
+    run = judged(suspect(), evidence=(outcome(0, "space", "undermined", 40),))
+    assert "rows)" not in trust_notes(run)[1]
+
+
+def test_what_further_searches_took_is_said_of_each_model_at_its_most() -> None:
+    run = judged(
+        sound("b", worst_correct=98), sound("b", eps="1", worst_correct=93), sound("a", worst_correct=100),
+        sound("c", worst_correct=99),
+    )  # fmt: skip
+    assert trust_notes(run) == [SOUND, f"{REPAIR}b 7, c 1."]
+
+
+def test_what_was_not_done_is_said_once_with_its_reason() -> None:
+    alone = outcome(0, "transfer", "not done", why="there is no second model in this run")
+    run = judged(
+        sound(), sound(eps="1"),
+        evidence=(
+            alone, {**alone, "cell": "cell 1"},
+            outcome(1, "fab", "not done", why='it needs torchattacks, pip install "robustbench_bcos[peers]"'),
+        ),
+    )  # fmt: skip
+    assert trust_notes(run) == [
+        SOUND,
+        "transfer not done: there is no second model in this run.",
+        'fab not done: it needs torchattacks, pip install "robustbench_bcos[peers]".',
+    ]
+
+
+def test_a_link_leads_to_where_the_check_is_explained() -> None:
+    assert [CHECKS[name].link for name in CHECKS] == [f"{PAGE}#{name}" for name in CHECKS]
+
+
+# Marks
+
+
+@pytest.mark.parametrize(("trust", "text"), [("suspect", "12.5?"), ("sound", "12.5"), ("unchecked", "12.5")])
+def test_a_number_is_marked_where_its_row_is_suspect(trust: str, text: str) -> None:
+    assert marked(pd.Series(record("net", 25, trust=trust)), "12.5") == text
+
+
+@pytest.mark.parametrize(
+    ("trusts", "said"),
+    [
+        (["sound"], "sound"),
+        (["sound", "sound"], "sound"),
+        (["unchecked"], "unchecked"),
+        (["suspect", "sound", "suspect"], "2 suspect, 1 sound"),
+        (["sound", "suspect", "sound", "sound"], "3 sound, 1 suspect"),
+    ],
+)
+def test_the_trust_of_several_rows_counts_them(trusts: list[str], said: str) -> None:
+    assert trust_of(table(*(record("net", 1, trust=trust) for trust in trusts))) == said
