@@ -56,8 +56,12 @@ class Selection:
         return self._as("nearest", left[: max(0, min(self.tail, self.most - len(examined)))])
 
     def last(self, nearest: Collection[int]) -> list[int]:
-        """The tail of the nearest images that have been examined."""
-        return [image for image in self.withstood if image in nearest][-self.tail :]
+        """The tail of the nearest images that have been examined, half of them where they are few.
+
+        The very nearest are expected to fall, and say nothing of those that come after.
+        """
+        examined = [image for image in self.withstood if image in nearest]
+        return examined[-min(self.tail, -(-len(examined) // 2)) :] if examined else []
 
     @staticmethod
     def _as(part: Part, images: Sequence[int]) -> dict[int, Part]:

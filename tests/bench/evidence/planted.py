@@ -346,7 +346,6 @@ SEARCHES = (
     one("twenty tiny steps", zoo, "more_steps", "other_losses", step_size="0.0005"),
     one("two steps", zoo, "more_steps", steps=2),
     one("one step", zoo, "more_steps", steps=1),
-    one("steps far too long", zoo, "other_losses", step_size="5", count="last"),
     one("noise as an attack", zoo, "other_losses", attack="noise", restarts=2),
     one("few queries", zoo, "other_losses", attack="square", queries=10),
     one("six channels", lambda: zoo(BCOS), "space", space="encoded", loss="bce"),

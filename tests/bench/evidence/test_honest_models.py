@@ -85,3 +85,11 @@ def test_percentages_are_not_accused_because_they_hide_nothing() -> None:
     plain, percent = evaluated(zoo), evaluated(lambda: After(lambda z: 100 * z.softmax(dim=1)))
     assert percent["trust"] == "sound"
     assert percent["worst_correct"] == plain["worst_correct"]
+
+
+def test_a_weak_attack_on_an_honest_network_is_repaired() -> None:
+    # Steps so long that each leaves the ball on its other side; what is fooled besides counts as fallen.
+    weak = evaluated(zoo, step_size="5", count="last")
+    plain = evaluated(zoo)
+    assert weak["robust_correct"] > plain["robust_correct"]
+    assert weak["robust_accuracy_worst"] <= plain["robust_accuracy_worst"] + 1 / weak["images"]

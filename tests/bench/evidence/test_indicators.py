@@ -72,7 +72,9 @@ def test_a_path_has_the_logits_of_every_iterate_of_pgd(norm: str, problem: tuple
         np.testing.assert_allclose(path.candidates[place].numpy(), iterates[-1], rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("attack", [PGD(steps=5, start="random", restarts=2), APGD(steps=5, restarts=2)], ids=str)
+@pytest.mark.parametrize(
+    "attack", [PGD(steps=5, start="random", restarts=2), APGD(steps=5, restarts=2)], ids=["pgd", "apgd"]
+)
 def test_no_image_leaves_a_path_and_one_restart_is_recorded(
     attack: PGD | APGD, problem: tuple[TanhNet, Tensor, Tensor]
 ) -> None:

@@ -92,7 +92,8 @@ def test_a_search_along_gradients_is_repeated_with_four_times_the_steps_from_a_r
         ),
         ({"attack": ("autoattack",)}, APGD(steps=400, loss=LOSSES["ce"])),
     ],
-    ids=str,
+    # Not by what they are called: the address of a loss differs from one worker to the next.
+    ids=["noise", "square", "apgd", "targeted", "autoattack"],
 )
 def test_other_attacks_are_repeated_with_four_times_what_they_have(flags: dict[str, Any], longer: Any) -> None:
     attacked = cell(**flags)
