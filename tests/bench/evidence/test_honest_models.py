@@ -1,7 +1,7 @@
 """Good networks are not accused: the digits zoo, and changes that leave a network's number what it is.
 
-Every network of the zoo was sound at l2 0.5 on all 364 test images, with 20 steps and five seeds, and with 100 steps
-and two; here are few images, so that it takes no minutes.
+Every network of the zoo was sound at l2 0.5 on all 364 test images, with 20 steps and with 100, each with five seeds;
+here are few images, so that it takes no minutes.
 """
 
 from collections.abc import Callable
