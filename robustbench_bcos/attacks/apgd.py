@@ -1,17 +1,17 @@
 """Auto-PGD (Croce & Hein, 2020, algorithm 1): gradient ascent that finds its own step size."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from typing import final
 
 import torch
 from torch import Tensor
 
-from robustbench_bcos.attacks.attack import Proposal, Trace, check_epsilon
+from robustbench_bcos.attacks.attack import Proposal, check_epsilon
 from robustbench_bcos.attacks.balls import AbstractBall
 from robustbench_bcos.attacks.losses import Loss, ce, targeted_dlr
-from robustbench_bcos.attacks.restarts import check_search, search_repeatedly
+from robustbench_bcos.attacks.restarts import ActiveState, SearchState, check_search, search_repeatedly
 from robustbench_bcos.attacks.slope import usable_gradient
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.search import Count, Start
@@ -106,7 +106,7 @@ def checkpoints(steps: int) -> list[int]:
 
 
 @dataclass
-class _Walk:
+class _Walk(ActiveState):
     """Where a restart stands, for each image that is still attacked."""
 
     active: Tensor
@@ -172,29 +172,17 @@ class _Walk:
         self.halved, self.checked = stalled, self.best_losses
         self.rises = torch.zeros_like(self.rises)
 
-    def keep(self, staying: Flags) -> None:
-        """Forget the others."""
-        if not staying.all():
-            for field in fields(self):
-                setattr(self, field.name, getattr(self, field.name)[staying])
 
-
-class _Search:
+class _Search(SearchState):
     """The state of one call: what is proposed so far for each image."""
 
     def __init__(
         self, apgd: APGD, classifier: Classifier, images: Images, labels: Labels, ball: AbstractBall, epsilon: float
     ) -> None:
+        super().__init__(classifier, images, labels, ball)
         self.apgd = apgd
-        self.classifier = classifier
-        self.images = images
-        self.labels = labels
-        self.ball = ball
         self.epsilon = epsilon
-        self.candidates = images.clone()
         self.proposed = torch.full((len(images),), -torch.inf, dtype=torch.float64, device=images.device)
-        self.fallen = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        self.trace = Trace.blank(images)
         self.aims: Labels | None = None
         """The wrong class that each image is moved towards, if any in particular."""
 

@@ -8,10 +8,10 @@ from typing import cast, final
 import torch
 from torch import Tensor
 
-from robustbench_bcos.attacks.attack import Proposal, Trace, check_epsilon
+from robustbench_bcos.attacks.attack import Proposal, check_epsilon
 from robustbench_bcos.attacks.balls import AbstractBall
 from robustbench_bcos.attacks.losses import Loss, ce
-from robustbench_bcos.attacks.restarts import check_search, search_repeatedly
+from robustbench_bcos.attacks.restarts import SearchState, check_search, search_repeatedly
 from robustbench_bcos.attacks.slope import usable_gradient
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.search import Count, Start
@@ -78,22 +78,16 @@ class PGD:
         return search_repeatedly(search, restarts=self.restarts, start=self.start, draw=draw, generator=generator)
 
 
-class _Search:
+class _Search(SearchState):
     """The state of one call: what is proposed so far for each image."""
 
     def __init__(
         self, pgd: PGD, classifier: Classifier, images: Images, labels: Labels, ball: AbstractBall, epsilon: Epsilon
     ) -> None:
+        super().__init__(classifier, images, labels, ball)
         self.pgd = pgd
-        self.classifier = classifier
-        self.images = images
-        self.labels = labels
-        self.ball = ball
         self.epsilon = epsilon
         self.step_size = RELATIVE_STEP * epsilon / pgd.steps if pgd.step_size is None else pgd.step_size
-        self.candidates = images.clone()
-        self.fallen = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        self.trace = Trace.blank(images)
         self.best = torch.full((len(images),), -torch.inf, dtype=torch.float64, device=images.device)
 
     @torch.enable_grad()

@@ -1,15 +1,17 @@
 """Searches that are run several times: where each run begins, and on which images."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from robustbench_bcos.attacks.attack import Proposal, Trace
+from robustbench_bcos.attacks.balls import AbstractBall
 from robustbench_bcos.core.search import Count, Start
 from robustbench_bcos.core.seeding import ImageGenerator
-from robustbench_bcos.core.types import Flags, Images
+from robustbench_bcos.core.types import Classifier, Flags, Images, Labels
 
 Draw = Callable[[Sequence[torch.Generator]], Images]
 """One delta per generator, to begin from."""
@@ -27,6 +29,30 @@ class Search(Protocol):
     def run(self, active: Tensor, starts: Images) -> None:
         """Search once for the active images, from these starts; note what fell."""
         ...
+
+
+class SearchState:
+    """What every search knows in one call, and what is proposed so far: the images themselves, until one falls."""
+
+    def __init__(self, classifier: Classifier, images: Images, labels: Labels, ball: AbstractBall) -> None:
+        self.classifier = classifier
+        self.images = images
+        self.labels = labels
+        self.ball = ball
+        self.candidates = images.clone()
+        self.fallen = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        self.trace = Trace.blank(images)
+
+
+@dataclass
+class ActiveState:
+    """Where a restart stands, for each image that is still attacked: every field has a row for each."""
+
+    def keep(self, staying: Flags) -> None:
+        """Forget the others."""
+        if not staying.all():
+            for field in fields(self):
+                setattr(self, field.name, getattr(self, field.name)[staying])
 
 
 def check_search(steps: int, restarts: int, start: Start, count: Count) -> None:

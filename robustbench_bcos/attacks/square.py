@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from typing import final
 
@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from robustbench_bcos.attacks.attack import Proposal, Trace, check_epsilon
+from robustbench_bcos.attacks.attack import Proposal, check_epsilon
 from robustbench_bcos.attacks.balls import AbstractBall
 from robustbench_bcos.attacks.losses import margin
-from robustbench_bcos.attacks.restarts import turns
+from robustbench_bcos.attacks.restarts import ActiveState, SearchState, turns
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.registry import Registry
 from robustbench_bcos.core.seeding import ImageGenerator
-from robustbench_bcos.core.types import Classifier, Flags, Images, Labels, PerImage
+from robustbench_bcos.core.types import Classifier, Images, Labels, PerImage
 
 Draws = Float[Tensor, "image number"]
 """Uniform in [0, 1), in float64; each image has its own."""
@@ -176,7 +176,7 @@ MOVES.register("linf", LinfMoves())
 
 
 @dataclass
-class _Walk:
+class _Walk(ActiveState):
     """Where a restart stands, for each image that is still attacked."""
 
     active: Tensor
@@ -189,30 +189,18 @@ class _Walk:
     draws: Tensor
     """For the moves of a chunk: (image, move, number)."""
 
-    def keep(self, staying: Flags) -> None:
-        """Forget the others."""
-        if not staying.all():
-            for field in fields(self):
-                setattr(self, field.name, getattr(self, field.name)[staying])
 
-
-class _Search:
+class _Search(SearchState):
     """The state of one call: what is proposed so far for each image."""
 
     def __init__(
         self, square: Square, classifier: Classifier, images: Images, labels: Labels, ball: AbstractBall, epsilon: float
     ) -> None:
+        super().__init__(classifier, images, labels, ball)
         self.square = square
-        self.classifier = classifier
-        self.images = images
-        self.labels = labels
-        self.ball = ball
         self.epsilon = epsilon
         self.moves = MOVES[ball.name]
-        self.candidates = images.clone()
         self.margins = torch.full((len(images),), -torch.inf, dtype=torch.float64, device=images.device)
-        self.fallen = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        self.trace = Trace.blank(images)
 
     @torch.no_grad()
     def run(self, active: Tensor, sources: Sequence[torch.Generator]) -> None:
