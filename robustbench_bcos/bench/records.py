@@ -117,14 +117,15 @@ SHIFT_COLUMNS = tuple(
 COLUMNS = (*(field.name for field in fields(Record)), *SHIFT_COLUMNS)
 
 
-def make_records(store: Store, identity: dict[str, Any]) -> pd.DataFrame:
+def make_records(store: Store, identity: dict[str, Any], judgement: Judgement | None = None) -> pd.DataFrame:
     """A row for each cell that is complete, in the order of the plan.
 
     Args:
         store: what was measured.
         identity: the identity of the run it was measured for.
+        judgement: on its cells, where somebody has it already.
     """
-    judgement = Judgement(store, identity)
+    judgement = judgement or Judgement(store, identity)
     rows = [_record(store, cell, identity, judgement.of(cell)) for cell in complete_cells(store, identity)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -140,9 +141,9 @@ def complete_cells(store: Store, identity: dict[str, Any]) -> list[Cell]:
     ]
 
 
-def make_evidence(store: Store, identity: dict[str, Any]) -> pd.DataFrame:
+def make_evidence(store: Store, identity: dict[str, Any], judgement: Judgement | None = None) -> pd.DataFrame:
     """A row for each check of each cell that is complete, in the order of the plan."""
-    judgement = Judgement(store, identity)
+    judgement = judgement or Judgement(store, identity)
     rows = [
         {"cell": cell.key, **outcome._asdict()}
         for cell in complete_cells(store, identity)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence.transfer import make_transfers
+from robustbench_bcos.bench.evidence.trust import Judgement
 from robustbench_bcos.bench.folder import DATABASE, read_description
 from robustbench_bcos.bench.records import complete_cells, make_distances, make_evidence, make_records, make_shifts
 from robustbench_bcos.bench.store import PictureRow, Store
@@ -79,12 +80,13 @@ def read_run(folder: Path) -> RunFolder:
     if not (folder / DATABASE).is_file():
         raise RequestError(f"run {folder} holds no results yet: repeat the command that made it")
     with Store(folder / DATABASE) as store:
-        records = make_records(store, identity)
+        judgement = Judgement(store, identity)
+        records = make_records(store, identity, judgement)
         complete = [cell.key for cell in complete_cells(store, identity)]
         cells = [Cell.from_dict(values) for values in identity["cells"]]
         timings = pd.DataFrame([_timing(store, cell) for cell in cells])
         shifts = make_shifts(store, identity)
-        evidence = make_evidence(store, identity)
+        evidence = make_evidence(store, identity, judgement)
         transfers = make_transfers(store, identity)
         distances = make_distances(store, identity)
     return RunFolder(

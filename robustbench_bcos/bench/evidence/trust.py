@@ -65,12 +65,18 @@ class Judgement:
         self.store = store
         self.identity = identity
         self.cells = [Cell.from_dict(values) for values in identity["cells"]]
+        self._trusts: dict[str, Trust] = {}
         self._fooled: dict[str, set[int]] = {}
         self._fallen: dict[str, set[int]] = {}
         self._withstood: dict[str, set[int]] = {}
 
     def of(self, cell: Cell) -> Trust:
-        """Weigh what was found for a cell."""
+        """Weigh what was found for a cell, once."""
+        if cell.key not in self._trusts:
+            self._trusts[cell.key] = self._weigh(cell)
+        return self._trusts[cell.key]
+
+    def _weigh(self, cell: Cell) -> Trust:
         if self.identity["evidence"] == "off":
             return Trust("unchecked", "", len(self.standing(cell)), 0, 0, ())
         if not self._finished(cell):
