@@ -6,64 +6,75 @@ there the published default holds (uncentred for B-cos), and an argument overrid
 
 from typing import Any
 
-from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.model_zoo.architectures import BCOS_PREFIX
-from robustbench_bcos.model_zoo.resnet import WIDTHS
-from robustbench_bcos.model_zoo.weights import Tensors
+from torch import Tensor
 
-NORM = "bn1."
-"""Prefix of the stem's norm: the network has norms exactly where its stem has one."""
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.model_zoo.architectures.registry import ARCHITECTURES, BCOS_PREFIX, Layout
+from robustbench_bcos.model_zoo.weights import Tensors
 
 
 def infer_arguments(architecture: str, tensors: Tensors, given: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of a CIFAR ResNet, ``in_channels`` and ``classes`` among them; what is given is not guessed.
+    """Arguments of an architecture, ``in_channels`` and ``classes`` among them; what is given is not guessed.
 
     Raises:
         RequestError: tensors the architecture must have are missing, or they leave the norm open.
     """
     bcos = architecture.startswith(BCOS_PREFIX)
-    inner = "linear." if bcos else ""
+    taken, layout = ARCHITECTURES[architecture].arguments, ARCHITECTURES[architecture].layout
+    first, last = _ends(architecture, tensors)
+    inferred: dict[str, Any] = {"in_channels": first.shape[1] // layout.patch}
+    max_out = given.get("max_out", max(1, first.shape[0] // layout.filters)) if "max_out" in taken else 1
+    if not isinstance(max_out, int) or max_out < 1:
+        raise RequestError(f"max_out must be a whole number of at least 1, got {max_out!r}: choose 1 for no MaxOut")
+    inferred["classes"] = last.shape[0] // max_out
+    if inferred["classes"] < 2:
+        raise RequestError(
+            f"the weights' last layer has {last.shape[0]} filters, which is fewer than two classes: choose the "
+            "architecture and max_out they were made with"
+        )
+    if "max_out" in taken:
+        inferred["max_out"] = max_out
+    if "norm" in taken and layout.norm is not None:
+        inferred |= _norm(f"{layout.norm}.", tensors, layout, given, bcos=bcos)
+    return {**inferred, **given}
+
+
+def _ends(architecture: str, tensors: Tensors) -> tuple[Tensor, Tensor]:
+    """Weights of the first and of the last layer."""
+    layout = ARCHITECTURES[architecture].layout
+    inner = "linear." if architecture.startswith(BCOS_PREFIX) else ""
     try:
-        stem, classifier = tensors[f"conv1.{inner}weight"], tensors[f"fc.{inner}weight"]
+        first, last = tensors[f"{layout.first}.{inner}weight"], tensors[f"{layout.last}.{inner}weight"]
     except KeyError as error:
         raise RequestError(
             f"the weights have no tensor {error} of architecture {architecture!r}: choose the architecture they were "
             "made with (the prefix bcos_ marks B-cos networks)"
         ) from None
-    if stem.dim() != 4 or classifier.dim() < 2:
+    if first.dim() != (4 if layout.patch == 1 else 2) or last.dim() < 2:
         raise RequestError(
-            f"the weights' first and last layers have shapes {tuple(stem.shape)} and {tuple(classifier.shape)}, which "
+            f"the weights' first and last layers have shapes {tuple(first.shape)} and {tuple(last.shape)}, which "
             f"architecture {architecture!r} cannot have: choose the architecture they were made with"
         )
-    inferred: dict[str, Any] = {"in_channels": stem.shape[1]}
-    max_out = given.get("max_out", max(1, stem.shape[0] // WIDTHS[0])) if bcos else 1
-    if not isinstance(max_out, int) or max_out < 1:
-        raise RequestError(f"max_out must be a whole number of at least 1, got {max_out!r}: choose 1 for no MaxOut")
-    inferred["classes"] = classifier.shape[0] // max_out
-    if inferred["classes"] < 2:
-        raise RequestError(
-            f"the weights' last layer has {classifier.shape[0]} filters, which is fewer than two classes: choose the "
-            "architecture and max_out they were made with"
-        )
-    if bcos:
-        inferred["max_out"] = max_out
-    if "norm" not in given:
-        inferred["norm"] = _norm(tensors, bcos)
-    if NORM + "weight" in tensors:
-        inferred["norm_affine"] = "full" if NORM + "bias" in tensors else "no-bias"
-    elif inferred.get("norm", given.get("norm")) != "none":
-        inferred["norm_affine"] = "none"
-    return {**inferred, **given}
+    return first, last
 
 
-def _norm(tensors: Tensors, bcos: bool) -> str:
-    variance = tensors.get(NORM + "running_var")
+def _norm(prefix: str, tensors: Tensors, layout: Layout, given: dict[str, Any], *, bcos: bool) -> dict[str, Any]:
+    norm = given["norm"] if "norm" in given else _kind_of_norm(prefix, tensors, layout, bcos=bcos)
+    if f"{prefix}weight" in tensors:
+        return {"norm": norm, "norm_affine": "full" if f"{prefix}bias" in tensors else "no-bias"}
+    return {"norm": norm} if norm == "none" else {"norm": norm, "norm_affine": "none"}
+
+
+def _kind_of_norm(prefix: str, tensors: Tensors, layout: Layout, *, bcos: bool) -> str:
+    variance = tensors.get(f"{prefix}running_var")
     if variance is not None:
         kind = "all" if variance.numel() == 1 else "batch"
         return f"{kind}-uncentred" if bcos else kind
-    if any(name.startswith(NORM) for name in tensors):
+    if not any(name.startswith(prefix) for name in tensors):
+        return "none"
+    if layout.image_norm is None:
         raise RequestError(
             "the weights have norms without running statistics, which could be group, instance, layer or position "
             "norms: name one with --argument norm=position-uncentred, say"
         )
-    return "none"
+    return layout.image_norm

@@ -9,11 +9,11 @@ from typing import TypeVar, cast
 
 from torch import Tensor, nn
 
+from robustbench_bcos.model_zoo.architectures.parts import NormedBlock
 from robustbench_bcos.model_zoo.bcos_layers import AbstractBcosLayer, BcosConv2d, unit_rows
 from robustbench_bcos.model_zoo.classifier import freeze
 from robustbench_bcos.model_zoo.explanation_mode import DynamicLayer
 from robustbench_bcos.model_zoo.norms import BatchNormUncentred2d
-from robustbench_bcos.model_zoo.resnet import NormedBlock
 
 M = TypeVar("M", bound=nn.Module)
 

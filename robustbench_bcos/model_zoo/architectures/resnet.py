@@ -4,36 +4,14 @@ Convolution, norm, activation and head are parts that are handed in, so that a B
 baseline differ in those and in nothing else. Names of modules are those of published checkpoints.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from functools import partial
 
 from torch import Tensor, nn
 
+from robustbench_bcos.model_zoo.architectures.parts import Parts
+from robustbench_bcos.model_zoo.architectures.registry import Layout, register_twins
+
 WIDTHS = (16, 32, 64)
-
-Convolution = Callable[[int, int, int, int], nn.Module]
-"""(in_channels, out_channels, kernel, stride) to a convolution padded by kernel // 2."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a skeleton is filled with."""
-
-    convolution: Convolution
-    norm: Callable[[int], nn.Module]
-    activation: Callable[[], nn.Module]
-    head: Callable[[int, int], nn.Module]
-    """(features, classes) to a module from feature maps to logits, pooling included."""
-
-
-@runtime_checkable
-class NormedBlock(Protocol):
-    """A module that knows which of its convolutions feed a norm, and nothing else."""
-
-    def normed(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Convolutions and their norms."""
-        ...
 
 
 class BasicBlock(nn.Module):
@@ -101,3 +79,11 @@ class CifarResNet(nn.Module):
 def _stage(parts: Parts, blocks: int, in_channels: int, out_channels: int, *, stride: int) -> nn.Sequential:
     first = BasicBlock(parts, in_channels, out_channels, stride)
     return nn.Sequential(first, *(BasicBlock(parts, out_channels, out_channels, 1) for _ in range(blocks - 1)))
+
+
+for _depth in (8, 20, 32, 44, 56, 110):
+    register_twins(
+        f"resnet{_depth}",
+        partial(CifarResNet, blocks=(_depth - 2) // 6),
+        Layout(first="conv1", last="fc", norm="bn1", filters=WIDTHS[0]),
+    )

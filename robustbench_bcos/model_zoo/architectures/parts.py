@@ -1,0 +1,156 @@
+"""What skeletons are filled with: a B-cos network and its conventional twin differ in parts and in nothing else."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from robustbench_bcos.model_zoo.bcos_layers import BcosConv2d, LogitLayer
+from robustbench_bcos.model_zoo.norms import Affine, make_norm
+
+
+@runtime_checkable
+class Convolution(Protocol):
+    """Makes a convolution from image-shaped features to image-shaped features."""
+
+    def __call__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: int = 1,
+        *,
+        padding: int | None = None,
+        groups: int = 1,
+        bias: bool = False,
+    ) -> nn.Module:
+        """Make one.
+
+        Args:
+            in_channels: channels taken.
+            out_channels: channels given.
+            kernel: height and width in pixels.
+            stride: in pixels.
+            padding: in pixels; by default kernel // 2.
+            groups: channels are split into so many groups.
+            bias: whether the conventional layer has a bias; a B-cos layer has none, ever.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a skeleton is filled with."""
+
+    convolution: Convolution
+    norm: Callable[[int], nn.Module]
+    """Channels to a layer on (image, channel, height, width)."""
+    activation: Callable[[], nn.Module]
+    pool: Callable[[int, int, int], nn.Module]
+    """(kernel, stride, padding) to a layer that halves height and width inside the network."""
+    head: Callable[[int, int], nn.Module]
+    """(features, classes) to a module from feature maps to logits, pooling included."""
+
+
+@runtime_checkable
+class NormedBlock(Protocol):
+    """A module that knows which of its convolutions feed a norm, and nothing else."""
+
+    def normed(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Convolutions and their norms."""
+        ...
+
+
+class PooledLinear(nn.Linear):
+    """Conventional head: mean over positions, then a linear classifier."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Feature maps to logits."""
+        return super().forward(input.mean(dim=(2, 3)))
+
+
+class PooledClassMaps(BcosConv2d):
+    """B-cos head: classify every position, mean over positions, then temperature and bias."""
+
+    def __init__(self, features: int, classes: int, logit_layer: LogitLayer, *, b: float, max_out: int) -> None:
+        super().__init__(features, classes, b=b, max_out=max_out)
+        self.logit_layer = logit_layer
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Feature maps to logits."""
+        logits: Tensor = self.logit_layer(super().forward(features).mean(dim=(2, 3)))
+        return logits
+
+
+def conventional_parts(
+    *, norm: str = "batch", norm_affine: Affine = "full", activation: Callable[[], nn.Module] = nn.ReLU
+) -> Parts:
+    """Plain convolutions, an activation, maxima for pools, and biases in norms and classifier."""
+
+    def convolution(
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: int = 1,
+        *,
+        padding: int | None = None,
+        groups: int = 1,
+        bias: bool = False,
+    ) -> nn.Module:
+        padding = kernel // 2 if padding is None else padding
+        return nn.Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=bias)
+
+    return Parts(convolution, partial(make_norm, norm, norm_affine), activation, nn.MaxPool2d, PooledLinear)
+
+
+def bcos_parts(
+    *,
+    classes: int,
+    b: float = 2.0,
+    max_out: int = 1,
+    norm: str = "batch-uncentred",
+    norm_affine: Affine = "no-bias",
+    logit_bias: float | None = None,
+    temperature: float | None = None,
+) -> Parts:
+    """B-cos convolutions and classifier, no activation, means for pools.
+
+    Args:
+        classes: number of logits.
+        b: exponent of the B-cos transform.
+        max_out: filters per output.
+        norm: name of the normalisation.
+        norm_affine: which affine parameters the norms have.
+        logit_bias: added to all logits; by default -ln(classes - 1), at which sigmoid gives 1 / classes.
+        temperature: divides the logits.
+    """
+
+    def convolution(
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: int = 1,
+        *,
+        padding: int | None = None,
+        groups: int = 1,
+        bias: bool = False,
+    ) -> nn.Module:
+        padding = kernel // 2 if padding is None else padding
+        return BcosConv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, b=b, max_out=max_out)
+
+    logit_layer = bcos_logit_layer(classes, logit_bias, temperature)
+    return Parts(
+        convolution,
+        partial(make_norm, norm, norm_affine),
+        nn.Identity,
+        nn.AvgPool2d,
+        lambda features, classes: PooledClassMaps(features, classes, logit_layer, b=b, max_out=max_out),
+    )
+
+
+def bcos_logit_layer(classes: int, bias: float | None, temperature: float | None) -> LogitLayer:
+    """The last step of a B-cos network, by default with the published bias of -ln(classes - 1)."""
+    return LogitLayer(temperature=temperature, bias=-math.log(classes - 1) if bias is None else bias)

@@ -1,0 +1,65 @@
+"""What holds for every architecture in the registry, and for one of each family where it takes a forward pass."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustbench_bcos.core.registry import Registry
+from robustbench_bcos.model_zoo.architectures import ARCHITECTURES, BCOS_PREFIX, build_architecture, initialise
+from robustbench_bcos.model_zoo.architectures.registry import Architecture
+
+CLASSES = 7
+
+SMALLEST = {
+    "resnet8": ((8, 8), (9, 13)),
+    "resnet20": ((8, 8), (9, 13)),
+}
+"""The smallest networks of each family, and sizes of images that take its downsampling to an end, square and not."""
+
+EACH = [f"{prefix}{name}" for name in SMALLEST for prefix in ("", BCOS_PREFIX)]
+
+
+def built(name: str) -> nn.Module:
+    channels = 6 if name.startswith(BCOS_PREFIX) else 3
+    return build_architecture(name, in_channels=channels, classes=CLASSES, arguments={})
+
+
+def images(size: tuple[int, int]) -> Tensor:
+    pixels = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    return torch.cat([pixels, 1 - pixels], dim=1)
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_an_architecture_gives_finite_logits_and_gradients_on_images_of_any_size(name: str) -> None:
+    network = built(name).eval()
+    initialise(network, torch.Generator().manual_seed(1))
+    network.double()
+    for size in SMALLEST[name.removeprefix(BCOS_PREFIX)]:
+        leaf = images(size)[:, : 6 if name.startswith(BCOS_PREFIX) else 3].requires_grad_()
+        logits = network(leaf)
+        (gradient,) = torch.autograd.grad((logits * torch.arange(1, CLASSES + 1)).sum(), leaf)
+        assert logits.shape == (2, CLASSES)
+        assert logits.isfinite().all()
+        assert gradient.isfinite().all()
+        assert gradient.flatten(1).any(dim=1).all()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_has_a_twin(name: str) -> None:
+    twin = name.removeprefix(BCOS_PREFIX) if name.startswith(BCOS_PREFIX) else BCOS_PREFIX + name
+    assert twin in ARCHITECTURES
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_layout_of_every_architecture_names_layers_it_has(name: str) -> None:
+    registry: Registry[Architecture] = ARCHITECTURES
+    layout = registry[name].layout
+    with torch.device("meta"):
+        network = built(name)
+    first, last = network.get_submodule(layout.first), network.get_submodule(layout.last)
+    inner = "linear.weight" if name.startswith(BCOS_PREFIX) else "weight"
+    assert first.get_parameter(inner).shape[0] == layout.filters
+    assert first.get_parameter(inner).shape[1] == (6 if name.startswith(BCOS_PREFIX) else 3) * layout.patch
+    assert last.get_parameter(inner).shape[0] == CLASSES
+    if layout.norm is not None:
+        assert network.get_submodule(layout.norm).state_dict()
