@@ -1,0 +1,64 @@
+"""A model that is ready to be attacked, and one that has yet to be loaded."""
+
+import hashlib
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+UNKNOWN = "unknown"
+
+
+class Model(NamedTuple):
+    """A frozen classifier and what a row of results says of it."""
+
+    name: str
+    family: str
+    architecture: str
+    training: str
+    loss: Literal["bce", "ce"]
+    """What ``--loss auto`` means for it."""
+    weights_sha256: str
+    classifier: nn.Module
+    image_size: tuple[int, int] | None = None
+    """Height and width it was made for, where that is known."""
+    classes: int | None = None
+    """Number of logits, where that is known without running it."""
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained values."""
+        return sum(parameter.numel() for parameter in self.classifier.parameters())
+
+
+@runtime_checkable
+class ModelSource(Protocol):
+    """A named model that has not been loaded yet."""
+
+    @property
+    def name(self) -> str:
+        """What the model is called in rows and tables."""
+        ...
+
+    def load(self) -> Model:
+        """Read and check the weights.
+
+        Raises:
+            RequestError: they cannot be had as asked.
+        """
+        ...
+
+
+def own_model(name: str, classifier: nn.Module) -> Model:
+    """A model of which nothing is known but its code; ``--loss auto`` means ``ce``."""
+    architecture = type(classifier).__name__
+    return Model(name, UNKNOWN, architecture, UNKNOWN, "ce", state_digest(classifier), classifier)
+
+
+def state_digest(module: nn.Module) -> str:
+    """SHA-256 of a module's parameters and buffers, names included."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
