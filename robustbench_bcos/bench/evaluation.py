@@ -9,9 +9,10 @@ import pandas as pd
 import torch
 from torch import nn
 
+from robustbench_bcos.bench.admission import check_explanation, check_model
 from robustbench_bcos.bench.cells import check_radius, make_cells
 from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.plan import Plan, check_explanation, check_model, choose_device, diameter, explained_slice
+from robustbench_bcos.bench.plan import Plan, choose_device, diameter, explained_slice
 from robustbench_bcos.bench.records import make_records
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import Store

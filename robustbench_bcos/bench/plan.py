@@ -13,24 +13,20 @@ import torch
 
 from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.fab import REMEDY, torchattacks_available
+from robustbench_bcos.bench.admission import check_explanation, check_model, reason_of
+from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.candidates import KEPT
 from robustbench_bcos.bench.cells import Cell, check_radius, make_cells
-from robustbench_bcos.bench.config import RunConfig, Space
+from robustbench_bcos.bench.config import RunConfig
 from robustbench_bcos.bench.evidence.checks import checks_of
 from robustbench_bcos.bench.evidence.searches import full_passes
 from robustbench_bcos.bench.provenance import command, commit, describe_device, versions
 from robustbench_bcos.bench.shifts import COUNT
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.types import Images
 from robustbench_bcos.core.version import VERSION
 from robustbench_bcos.data.slices import Slice, open_dataset
-from robustbench_bcos.explanations.explanation import explain
 from robustbench_bcos.model_zoo.cards import Zoo
-from robustbench_bcos.model_zoo.classifier import ImageClassifier
-from robustbench_bcos.model_zoo.models import CheckpointModel, Model, ModelSource, find_models
-
-TRIED = 8
-"""Images a method is tried on before a run begins."""
+from robustbench_bcos.model_zoo.models import CheckpointModel, ModelSource, find_models
 
 PASSES_PER_EXPLANATION = 4
 """Two forward passes, for the prediction and for the maps, and a backward pass for each of two classes."""
@@ -56,6 +52,11 @@ class Plan:
     def source(self, name: str) -> ModelSource:
         """The source of the model of that name."""
         return next(source for source in self.sources if source.name == name)
+
+    def batch_size(self, model: Model) -> BatchSize:
+        """How many images to work on together, of a model that is on the run's device."""
+        example = self.images.batch(0, 1).images.to(self.device)
+        return BatchSize.of(model.classifier, example, self.config.batch_size)
 
     @property
     def threads(self) -> int:
@@ -230,105 +231,15 @@ def choose_device(asked: str) -> str:
         torch.zeros(1, device=asked).item()
     except (RuntimeError, AssertionError, ImportError) as error:
         raise RequestError(
-            f"--device {asked} is not to be had here ({_reason(error)}): use cpu, or leave it out"
+            f"--device {asked} is not to be had here ({reason_of(error)}): use cpu, or leave it out"
         ) from None
     return asked
-
-
-def check_model(model: Model, images: Slice, *, device: str, space: Space) -> None:
-    """Try a model on two images of the slice.
-
-    Raises:
-        RequestError: it was made for other images, does not give one logit per class, or gives NaN.
-    """
-    size = (images.image_shape[1], images.image_shape[2])
-    if model.image_size is not None and model.image_size != size:
-        raise RequestError(
-            f"model {model.name!r} takes images of {model.image_size[0]}x{model.image_size[1]} pixels and "
-            f"{images.dataset.name} has {size[0]}x{size[1]}: choose models or data that fit"
-        )
-    if space == "encoded" and not (
-        isinstance(model.classifier, ImageClassifier) and model.classifier.encoding.unit_box
-    ):
-        raise RequestError(
-            f"model {model.name!r} has no encoding that fills [0, 1], so --space encoded is not defined for it: "
-            "choose other models, or --space image"
-        )
-    logits = try_model(model, images.batch(0, 2).images, device)
-    tried, classes = min(2, len(images)), len(images.class_names)
-    if logits.shape != (tried, classes):
-        raise RequestError(
-            f"model {model.name!r} gives outputs of shape {tuple(logits.shape)} for {tried} images, and "
-            f"{images.dataset.name} has {classes} classes: it must give one logit per image and class"
-        )
-    if not logits.isfinite().all():
-        raise RequestError(f"model {model.name!r} gives NaN or infinite logits on clean images: check its weights")
-
-
-def check_explanation(model: Model, explained: Slice, method: str, device: str) -> None:
-    """Try to explain a few images.
-
-    Raises:
-        RequestError: the method cannot serve the model.
-    """
-    try:
-        explain(model.classifier.to(device), explained.batch(0, TRIED).images.to(device), method=method)
-    except RequestError as error:
-        raise RequestError(f"--explanation cannot serve model {model.name!r}: {error}") from None
 
 
 def diameter(cell: Cell, images: Slice) -> float:
     """Size of the largest delta in the space that a cell attacks."""
     channels, height, width = images.image_shape
     return BALLS[cell.norm].diameter((channels * (2 if cell.space == "encoded" else 1), height, width))
-
-
-def try_model(model: Model, images: Images, device: str) -> torch.Tensor:
-    """Logits of a model that may do anything.
-
-    Raises:
-        RequestError: it fails, with gradients or without, does not give one logit per image and class, or changes its
-            input.
-    """
-    tried = images.to(device)
-    untouched = tried.clone()
-    try:
-        with torch.no_grad():
-            logits = model.classifier.to(device)(tried)
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        raise RequestError(
-            f"model {model.name!r} fails on images of shape {tuple(images.shape[1:])} ({_reason(error)}): "
-            "choose models that fit"
-        ) from None
-    if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
-        kind = logits.dtype if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise RequestError(f"model {model.name!r} returns {kind}: it must return a tensor of floating-point logits")
-    if logits.dim() != 2 or len(logits) != len(tried):
-        raise RequestError(
-            f"model {model.name!r} gives outputs of shape {tuple(logits.shape)} for {len(tried)} images: it must give "
-            "one logit per image and class"
-        )
-    if not torch.equal(tried, untouched):
-        raise RequestError(f"model {model.name!r} changes the images it is given: it must work on a copy of them")
-    _try_gradients(model, untouched)
-    return logits
-
-
-def _try_gradients(model: Model, images: Images) -> None:
-    """Some code that has no gradient gives none, which is evidence; some fails, and would fail in the first step."""
-    try:
-        with torch.enable_grad():
-            model.classifier(images.requires_grad_())
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise RequestError(
-            f"model {model.name!r} fails where gradients are asked for ({_reason(error)}): detach what has none"
-        ) from None
-
-
-def _reason(error: Exception) -> str:
-    """The first sentence of what a library says, which may be nothing, or pages."""
-    lines = str(error).strip().splitlines()
-    return lines[0].partition(". ")[0] if lines else type(error).__name__
 
 
 def find_sources(config: RunConfig) -> tuple[ModelSource, ...]:

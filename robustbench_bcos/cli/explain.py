@@ -157,7 +157,7 @@ def _load(config: "RunConfig") -> "Model":
 
 
 def _from_dataset(config: "RunConfig", images: list[str] | None, model: "Model") -> Chosen:
-    from robustbench_bcos.bench.plan import check_model
+    from robustbench_bcos.bench.admission import check_model
     from robustbench_bcos.data.slices import Slice, open_dataset
 
     opened = open_dataset(config.dataset, "test", data_dir=config.data_dir)
@@ -190,7 +190,7 @@ def _from_files(files: list[Path], model: "Model", attacked: bool) -> Chosen:
 
 
 def _classes(model: "Model", chosen: Chosen) -> int:
-    from robustbench_bcos.bench.plan import try_model
+    from robustbench_bcos.bench.admission import try_model
 
     return int(try_model(model, chosen.images[:2], "cpu").shape[1])
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from robustbench_bcos.bench.admission import check_model
 from robustbench_bcos.bench.candidates import KEPT
 from robustbench_bcos.bench.evidence.checks import checks_of
-from robustbench_bcos.bench.plan import Plan, check_model, choose_device, portable_name
+from robustbench_bcos.bench.plan import Plan, choose_device, portable_name
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.slices import Slice

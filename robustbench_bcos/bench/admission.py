@@ -1,0 +1,104 @@
+"""Who may be attacked: each model is tried on a few images of the slice, before hours are spent on it."""
+
+import torch
+
+from robustbench_bcos.bench.config import Space
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.types import Images
+from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.explanations.explanation import explain
+from robustbench_bcos.model_zoo.classifier import ImageClassifier
+from robustbench_bcos.model_zoo.models import Model
+
+TRIED = 8
+"""Images a method is tried on before a run begins."""
+
+
+def check_model(model: Model, images: Slice, *, device: str, space: Space) -> None:
+    """Try a model on two images of the slice.
+
+    Raises:
+        RequestError: it was made for other images, does not give one logit per class, or gives NaN.
+    """
+    size = (images.image_shape[1], images.image_shape[2])
+    if model.image_size is not None and model.image_size != size:
+        raise RequestError(
+            f"model {model.name!r} takes images of {model.image_size[0]}x{model.image_size[1]} pixels and "
+            f"{images.dataset.name} has {size[0]}x{size[1]}: choose models or data that fit"
+        )
+    if space == "encoded" and not (
+        isinstance(model.classifier, ImageClassifier) and model.classifier.encoding.unit_box
+    ):
+        raise RequestError(
+            f"model {model.name!r} has no encoding that fills [0, 1], so --space encoded is not defined for it: "
+            "choose other models, or --space image"
+        )
+    logits = try_model(model, images.batch(0, 2).images, device)
+    tried, classes = min(2, len(images)), len(images.class_names)
+    if logits.shape != (tried, classes):
+        raise RequestError(
+            f"model {model.name!r} gives outputs of shape {tuple(logits.shape)} for {tried} images, and "
+            f"{images.dataset.name} has {classes} classes: it must give one logit per image and class"
+        )
+    if not logits.isfinite().all():
+        raise RequestError(f"model {model.name!r} gives NaN or infinite logits on clean images: check its weights")
+
+
+def check_explanation(model: Model, explained: Slice, method: str, device: str) -> None:
+    """Try to explain a few images.
+
+    Raises:
+        RequestError: the method cannot serve the model.
+    """
+    try:
+        explain(model.classifier.to(device), explained.batch(0, TRIED).images.to(device), method=method)
+    except RequestError as error:
+        raise RequestError(f"--explanation cannot serve model {model.name!r}: {error}") from None
+
+
+def try_model(model: Model, images: Images, device: str) -> torch.Tensor:
+    """Logits of a model that may do anything.
+
+    Raises:
+        RequestError: it fails, with gradients or without, does not give one logit per image and class, or changes its
+            input.
+    """
+    tried = images.to(device)
+    untouched = tried.clone()
+    try:
+        with torch.no_grad():
+            logits = model.classifier.to(device)(tried)
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        raise RequestError(
+            f"model {model.name!r} fails on images of shape {tuple(images.shape[1:])} ({reason_of(error)}): "
+            "choose models that fit"
+        ) from None
+    if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
+        kind = logits.dtype if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise RequestError(f"model {model.name!r} returns {kind}: it must return a tensor of floating-point logits")
+    if logits.dim() != 2 or len(logits) != len(tried):
+        raise RequestError(
+            f"model {model.name!r} gives outputs of shape {tuple(logits.shape)} for {len(tried)} images: it must give "
+            "one logit per image and class"
+        )
+    if not torch.equal(tried, untouched):
+        raise RequestError(f"model {model.name!r} changes the images it is given: it must work on a copy of them")
+    _try_gradients(model, untouched)
+    return logits
+
+
+def _try_gradients(model: Model, images: Images) -> None:
+    """Some code that has no gradient gives none, which is evidence; some fails, and would fail in the first step."""
+    try:
+        with torch.enable_grad():
+            model.classifier(images.requires_grad_())
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise RequestError(
+            f"model {model.name!r} fails where gradients are asked for ({reason_of(error)}): detach what has none"
+        ) from None
+
+
+def reason_of(error: Exception) -> str:
+    """The first sentence of what a library says, which may be nothing, or pages."""
+    lines = str(error).strip().splitlines()
+    return lines[0].partition(". ")[0] if lines else type(error).__name__
