@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, runtime_checkable
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustbench_bcos.model_zoo.bcos_layers import BcosConv2d, LogitLayer
-from robustbench_bcos.model_zoo.norms import Affine, make_norm
+from robustbench_bcos.model_zoo.bcos_layers import BcosConv2d, BcosLinear, LogitLayer
+from robustbench_bcos.model_zoo.norms import EPSILON, Affine, make_norm
+from robustbench_bcos.model_zoo.tokens import TokenNorm
 
 
 @runtime_checkable
@@ -41,6 +43,15 @@ class Convolution(Protocol):
         ...
 
 
+@runtime_checkable
+class Linear(Protocol):
+    """Makes a linear layer on the last axis."""
+
+    def __call__(self, in_features: int, out_features: int, *, bias: bool = True) -> nn.Module:
+        """Make one; a B-cos layer has no bias, ever."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a skeleton is filled with."""
@@ -53,6 +64,27 @@ class Parts:
     """(kernel, stride, padding) to a layer that halves height and width inside the network."""
     head: Callable[[int, int], nn.Module]
     """(features, classes) to a module from feature maps to logits, pooling included."""
+    pointwise: Callable[[int, int], nn.Module]
+    """Channels taken and given to a 1x1 convolution; conventional weights have no axes of height and width."""
+    linear: Linear
+    token_norm: Callable[[int], nn.Module]
+    """Features to a layer norm on (image, token, feature)."""
+    logit_layer: LogitLayer | None = None
+    """The last step of a B-cos network. It is in the head; a network without that head has to end with it."""
+
+    @property
+    def bcos(self) -> bool:
+        """Whether these are parts of a B-cos network, for families whose published twins name layers differently."""
+        return self.logit_layer is not None
+
+
+@runtime_checkable
+class BcosHead(Protocol):
+    """Makes the end of a B-cos network, from feature maps to logits."""
+
+    def __call__(self, features: int, classes: int, logit_layer: LogitLayer, *, b: float, max_out: int) -> nn.Module:
+        """Make one."""
+        ...
 
 
 @runtime_checkable
@@ -62,6 +94,14 @@ class NormedBlock(Protocol):
     def normed(self) -> list[tuple[nn.Module, nn.Module]]:
         """Convolutions and their norms."""
         ...
+
+
+class PointwiseLinear(nn.Linear):
+    """Conventional 1x1 convolution that is stored as a linear layer on channels."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Mix the channels of each position."""
+        return F.conv2d(input, self.weight[:, :, None, None], self.bias)
 
 
 class PooledLinear(nn.Linear):
@@ -86,7 +126,12 @@ class PooledClassMaps(BcosConv2d):
 
 
 def conventional_parts(
-    *, norm: str = "batch", norm_affine: Affine = "full", activation: Callable[[], nn.Module] = nn.ReLU
+    *,
+    norm: str = "batch",
+    norm_affine: Affine = "full",
+    norm_epsilon: float = EPSILON,
+    activation: Callable[[], nn.Module] = nn.ReLU,
+    head: Callable[[int, int], nn.Module] = PooledLinear,
 ) -> Parts:
     """Plain convolutions, an activation, maxima for pools, and biases in norms and classifier."""
 
@@ -103,7 +148,16 @@ def conventional_parts(
         padding = kernel // 2 if padding is None else padding
         return nn.Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=bias)
 
-    return Parts(convolution, partial(make_norm, norm, norm_affine), activation, nn.MaxPool2d, PooledLinear)
+    return Parts(
+        convolution,
+        partial(make_norm, norm, norm_affine, epsilon=norm_epsilon),
+        activation,
+        nn.MaxPool2d,
+        head,
+        PointwiseLinear,
+        nn.Linear,
+        partial(TokenNorm, affine=norm_affine),
+    )
 
 
 def bcos_parts(
@@ -113,8 +167,10 @@ def bcos_parts(
     max_out: int = 1,
     norm: str = "batch-uncentred",
     norm_affine: Affine = "no-bias",
+    norm_epsilon: float = EPSILON,
     logit_bias: float | None = None,
     temperature: float | None = None,
+    head: BcosHead = PooledClassMaps,
 ) -> Parts:
     """B-cos convolutions and classifier, no activation, means for pools.
 
@@ -124,8 +180,10 @@ def bcos_parts(
         max_out: filters per output.
         norm: name of the normalisation.
         norm_affine: which affine parameters the norms have.
+        norm_epsilon: what norms that take their statistics from the image add to a variance.
         logit_bias: added to all logits; by default -ln(classes - 1), at which sigmoid gives 1 / classes.
         temperature: divides the logits.
+        head: the family's own end of the network.
     """
 
     def convolution(
@@ -141,13 +199,20 @@ def bcos_parts(
         padding = kernel // 2 if padding is None else padding
         return BcosConv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, b=b, max_out=max_out)
 
+    def linear(in_features: int, out_features: int, *, bias: bool = True) -> nn.Module:
+        return BcosLinear(in_features, out_features, b=b, max_out=max_out)
+
     logit_layer = bcos_logit_layer(classes, logit_bias, temperature)
     return Parts(
         convolution,
-        partial(make_norm, norm, norm_affine),
+        partial(make_norm, norm, norm_affine, epsilon=norm_epsilon),
         nn.Identity,
         nn.AvgPool2d,
-        lambda features, classes: PooledClassMaps(features, classes, logit_layer, b=b, max_out=max_out),
+        partial(head, logit_layer=logit_layer, b=b, max_out=max_out),
+        partial(BcosConv2d, b=b, max_out=max_out),
+        linear,
+        partial(TokenNorm, affine=norm_affine),
+        logit_layer,
     )
 
 

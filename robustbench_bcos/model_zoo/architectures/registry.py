@@ -1,6 +1,6 @@
 """The registry of architectures, and how one is built by name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, get_args, runtime_checkable
 
@@ -63,8 +63,10 @@ def register_twins(
     skeleton: Skeleton,
     layout: Layout,
     *,
+    bcos_layout: Layout | None = None,
     conventional: Mapping[str, Any] | None = None,
     bcos: Mapping[str, Any] | None = None,
+    fixed: Collection[str] = (),
 ) -> None:
     """Register a conventional network and its B-cos twin.
 
@@ -72,8 +74,10 @@ def register_twins(
         name: of the conventional one.
         skeleton: what both share.
         layout: where their checkpoints say what they were built with.
+        bcos_layout: the B-cos network's, where its layers have other names.
         conventional: defaults of :func:`conventional_parts` that are this family's own.
         bcos: defaults of :func:`bcos_parts` that are this family's own.
+        fixed: arguments that this family does not leave open.
     """
 
     def build_conventional(*, in_channels: int, classes: int, **arguments: Any) -> nn.Module:  # noqa: ANN401
@@ -84,8 +88,12 @@ def register_twins(
         parts = bcos_parts(classes=classes, **{**(bcos or {}), **arguments})
         return skeleton(parts, in_channels=in_channels, classes=classes)
 
-    ARCHITECTURES.register(name, Architecture(build_conventional, CONVENTIONAL_ARGUMENTS, layout))
-    ARCHITECTURES.register(f"{BCOS_PREFIX}{name}", Architecture(build_bcos, BCOS_ARGUMENTS, layout))
+    left, bcos_left = (
+        tuple(argument for argument in arguments if argument not in fixed)
+        for arguments in (CONVENTIONAL_ARGUMENTS, BCOS_ARGUMENTS)
+    )
+    ARCHITECTURES.register(name, Architecture(build_conventional, left, layout))
+    ARCHITECTURES.register(f"{BCOS_PREFIX}{name}", Architecture(build_bcos, bcos_left, bcos_layout or layout))
 
 
 def build_architecture(name: str, *, in_channels: int, classes: int, arguments: Mapping[str, Any]) -> nn.Module:
@@ -98,7 +106,7 @@ def build_architecture(name: str, *, in_channels: int, classes: int, arguments: 
     for key in arguments:
         if key not in architecture.arguments:
             raise RequestError(
-                f"architecture {name!r} takes no argument {key!r}: it takes {', '.join(architecture.arguments)}"
+                f"architecture {name!r} takes no argument {key!r}: it takes {', '.join(architecture.arguments) or 'none'}"
             )
     affine = arguments.get("norm_affine", "full")
     if affine not in get_args(Affine):

@@ -1,0 +1,100 @@
+"""The one skeleton of VGG networks (Simonyan and Zisserman, 2015) with norms.
+
+The conventional classifier is three linear layers on a map of 7x7 positions. Its B-cos twin slides the same three
+layers over the map, as convolutions, and takes the mean of what they say at each position.
+"""
+
+from functools import partial
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from robustbench_bcos.model_zoo.architectures.parts import Parts, PooledClassMaps
+from robustbench_bcos.model_zoo.architectures.registry import Layout, register_twins
+from robustbench_bcos.model_zoo.bcos_layers import BcosConv2d, LogitLayer
+
+MAP = 7
+"""Height and width that the classifier's first layer sees."""
+HIDDEN = 4096
+"""Features of the classifier's hidden layers."""
+
+
+class LinearHead(nn.Sequential):
+    """Conventional head: means over 7x7 parts of the map, then three linear layers with dropout between."""
+
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__(
+            nn.Linear(features * MAP * MAP, HIDDEN),
+            nn.ReLU(),
+            nn.Dropout(),
+            nn.Linear(HIDDEN, HIDDEN),
+            nn.ReLU(),
+            nn.Dropout(),
+            nn.Linear(HIDDEN, classes),
+        )
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Feature maps to logits."""
+        features = nn.functional.adaptive_avg_pool2d(input, MAP).flatten(1)
+        for layer in self:
+            features = layer(features)
+        return features
+
+
+class ConvolutionalHead(nn.Sequential):
+    """B-cos head: a 7x7 and a 1x1 convolution, then class maps."""
+
+    def __init__(self, features: int, classes: int, logit_layer: LogitLayer, *, b: float, max_out: int) -> None:
+        super().__init__(
+            BcosConv2d(features, HIDDEN, MAP, padding=MAP // 2, b=b, max_out=max_out),
+            BcosConv2d(HIDDEN, HIDDEN, b=b, max_out=max_out),
+            PooledClassMaps(HIDDEN, classes, logit_layer, b=b, max_out=max_out),
+        )
+
+
+class Vgg(nn.Module):
+    """Stages of 3x3 convolutions, each ended by a pool that halves height and width.
+
+    Args:
+        parts: the layers to build it from.
+        stages: channels of each convolution of each stage.
+        in_channels: channels of the encoded image.
+        classes: number of logits.
+    """
+
+    def __init__(self, parts: Parts, *, stages: tuple[tuple[int, ...], ...], in_channels: int, classes: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential()
+        channels = in_channels
+        for stage in stages:
+            for width in stage:
+                self.features.extend(_unit(parts, channels, width))
+                channels = width
+            self.features.append(parts.pool(2, 2, 0))
+        self.classifier = parts.head(channels, classes)
+
+    def forward(self, encoded: Tensor) -> Tensor:
+        """Encoded images to logits."""
+        logits: Tensor = self.classifier(self.features(encoded))
+        return logits
+
+    def normed(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Every convolution before the classifier: each is followed by its norm."""
+        return [(layer, norm) for layer, norm in pairwise(self.features) if isinstance(layer, BcosConv2d)]
+
+
+def _unit(parts: Parts, in_channels: int, out_channels: int) -> list[nn.Module]:
+    layers = [parts.convolution(in_channels, out_channels, 3, bias=True), parts.norm(out_channels)]
+    activation = parts.activation()
+    # Checkpoints number the layers, and B-cos ones give no number to an activation that is not there.
+    return layers if isinstance(activation, nn.Identity) else [*layers, activation]
+
+
+register_twins(
+    "vgg11",
+    partial(Vgg, stages=((64,), (128,), (256, 256), (512, 512), (512, 512))),
+    Layout(first="features.0", last="classifier.6", norm="features.1", filters=64),
+    bcos_layout=Layout(first="features.0", last="classifier.2", norm="features.1", filters=64),
+    conventional={"head": LinearHead},
+    bcos={"head": ConvolutionalHead},
+)
