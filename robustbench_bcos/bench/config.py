@@ -36,6 +36,7 @@ EXPLANATION_NAMES = (
 
 Space = Literal["image", "encoded"]
 Evidence = Literal["quick", "full", "off"]
+Interpolation = Literal["bilinear", "bicubic"]
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "norm": NORM_NAMES,
@@ -46,6 +47,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "count": get_args(Count),
     "space": get_args(Space),
     "evidence": get_args(Evidence),
+    "interpolation": get_args(Interpolation),
 }
 """What can be asked for, by option."""
 
@@ -88,6 +90,13 @@ class RunConfig(Grid):
     data_dir: Path | None = None
     download: bool = False
     limit: int | None = Field(default=None, ge=1)
+    resize: int | None = Field(default=None, ge=1)
+    """Pixels of the shorter side of image files; by default as the models' cards say."""
+    crop: int | None = Field(default=None, ge=1)
+    """Pixels of a side of the square in the middle that is kept; by default as the models' cards say."""
+    interpolation: Interpolation | None = None
+    image_list: Path | None = None
+    """Names the image files to use, one a line; by default all."""
     seed: int = Field(default=0, ge=0)
     batch_size: int = Field(default=256, ge=1)
     device: str = "auto"

@@ -20,11 +20,12 @@ from robustbench_bcos.bench.cells import Cell, check_radius, make_cells
 from robustbench_bcos.bench.config import RunConfig
 from robustbench_bcos.bench.evidence.checks import checks_of
 from robustbench_bcos.bench.evidence.searches import full_passes
+from robustbench_bcos.bench.images import open_images
 from robustbench_bcos.bench.provenance import command, commit, describe_device, versions
 from robustbench_bcos.bench.shifts import COUNT
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.version import VERSION
-from robustbench_bcos.data.slices import Slice, open_dataset
+from robustbench_bcos.data.slices import Slice
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.models import CheckpointModel, ModelSource, find_models
 
@@ -75,6 +76,7 @@ class Plan:
             "dataset": portable_name(self.config.dataset),
             "images": len(self.images),
             "slice": self.images.digest,
+            "preprocessing": str(self.images.dataset.preprocessing),
             "seed": self.config.seed,
             "device": torch.device(self.device).type,
             "explained": self._explained_identity(),
@@ -165,8 +167,7 @@ def make_plan(config: RunConfig) -> Plan:
         RequestError: it cannot be carried out as asked.
     """
     sources = find_sources(config)
-    dataset = open_dataset(config.dataset, "test", data_dir=config.data_dir, download=config.download)
-    images = Slice.of(dataset, config.limit)
+    images = Slice.of(open_images(config, sources), config.limit)
     device = choose_device(config.device)
     cells = make_cells(config, [source.name for source in sources])
     for cell in cells[: len(cells) // len(sources)]:

@@ -6,7 +6,20 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from robustbench_bcos.cli.listed import LIST, indices, pairs
-from robustbench_bcos.cli.options import DATA, MODELS, Architecture, Argument, DataDir, Encoding, Weights, Zoo
+from robustbench_bcos.cli.options import (
+    DATA,
+    MODELS,
+    Architecture,
+    Argument,
+    Crop,
+    DataDir,
+    Encoding,
+    ImageList,
+    Interpolation,
+    Resize,
+    Weights,
+    Zoo,
+)
 from robustbench_bcos.cli.output import results
 from robustbench_bcos.core.errors import RequestError
 
@@ -17,7 +30,7 @@ if TYPE_CHECKING:
     from robustbench_bcos.bench.config import RunConfig
     from robustbench_bcos.bench.gallery import Explained, Gallery
     from robustbench_bcos.data.image_files import Frames
-    from robustbench_bcos.model_zoo.models import Model
+    from robustbench_bcos.model_zoo.models import Model, ModelSource
 
 EXPLANATION, ATTACK = "The explanation", "The attack"
 
@@ -47,10 +60,15 @@ def explain(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Explain images of digits, cifar10 or folder:DIR, which --images names.", rich_help_panel=DATA
+            help="Explain images of digits, cifar10, imagenet or folder:DIR, which --images names.",
+            rich_help_panel=DATA,
         ),
     ] = None,
     data_dir: DataDir = None,
+    resize: Resize = None,
+    crop: Crop = None,
+    interpolation: Interpolation = None,
+    image_list: ImageList = None,
     images: Annotated[
         list[str] | None, typer.Option(help=f"Indices of the dataset: 3,14,15. {LIST}", rich_help_panel=DATA)
     ] = None,
@@ -92,6 +110,10 @@ def explain(
         "zoo": tuple(zoo or ()),
         "dataset": dataset,
         "data_dir": data_dir,
+        "resize": resize,
+        "crop": crop,
+        "interpolation": interpolation,
+        "image_list": image_list,
         "explanation": method,
         "norm": None if norm is None else (norm,),
         "eps": None if eps is None else (eps,),
@@ -108,8 +130,10 @@ def explain(
     from robustbench_bcos.bench.gallery import Gallery
     from robustbench_bcos.explanations.explanation import method_for
 
-    loaded = _load(config)
-    chosen = _from_dataset(config, images, loaded) if dataset else _from_files(files or [], loaded, attacked)
+    source = _source(config)
+    loaded = source.load()
+    asked = (config, source, loaded)
+    chosen = _from_dataset(*asked, images) if dataset else _from_files(*asked, files or [], attacked)
     class_names = chosen.class_names or [str(number) for number in range(_classes(loaded, chosen))]
     gallery = Gallery(
         loaded,
@@ -139,12 +163,14 @@ def _check_request(flags: dict[str, Any], files: list[Path] | None, images: list
         raise RequestError("explain needs images: give image files, or --dataset NAME with --images 3,14,15")
     if bool(flags["dataset"]) != bool(images):
         raise RequestError("--dataset and --images belong together: give both, or image files instead")
+    if flags["image_list"] is not None and files:
+        raise RequestError("--image-list names images of a dataset: give --dataset instead of image files")
     for name in ("norm", "steps", "loss", "restarts"):
         if flags[name] is not None and flags["eps"] is None:
             raise RequestError(f"--{name} describes an attack: give its radius with --eps, or leave it out")
 
 
-def _load(config: "RunConfig") -> "Model":
+def _source(config: "RunConfig") -> "ModelSource":
     from robustbench_bcos.bench.plan import find_sources
 
     sources = find_sources(config)
@@ -153,14 +179,15 @@ def _load(config: "RunConfig") -> "Model":
         raise RequestError(
             f"--model {config.model[0]} names {len(sources)} models ({names}, ...): explain one at a time"
         )
-    return sources[0].load()
+    return sources[0]
 
 
-def _from_dataset(config: "RunConfig", images: list[str] | None, model: "Model") -> Chosen:
+def _from_dataset(config: "RunConfig", source: "ModelSource", model: "Model", images: list[str] | None) -> Chosen:
     from robustbench_bcos.bench.admission import check_model
-    from robustbench_bcos.data.slices import Slice, open_dataset
+    from robustbench_bcos.bench.images import open_images
+    from robustbench_bcos.data.slices import Slice
 
-    opened = open_dataset(config.dataset, "test", data_dir=config.data_dir)
+    opened = open_images(config, [source])
     asked = indices("--images", images)
     for index in asked:
         if index >= len(opened):
@@ -173,18 +200,22 @@ def _from_dataset(config: "RunConfig", images: list[str] | None, model: "Model")
     return Chosen(batch.images, [f"image-{i}" for i in asked], asked, batch.labels, list(opened.class_names))
 
 
-def _from_files(files: list[Path], model: "Model", attacked: bool) -> Chosen:
+def _from_files(
+    config: "RunConfig", source: "ModelSource", model: "Model", files: list[Path], attacked: bool
+) -> Chosen:
+    from robustbench_bcos.bench.images import preprocessing_for
     from robustbench_bcos.data.image_files import is_moving, read_frames, read_images
 
+    preprocessing = preprocessing_for(config, [source])
     moving = [file for file in files if is_moving(file)]
     if not moving:
-        images = read_images(files, model.image_size)
+        images = read_images(files, model.image_size, preprocessing)
         return Chosen(images, [file.stem for file in files], tuple(range(len(files))), None, None)
     if len(files) > 1:
         raise RequestError(f"{moving[0]} is a moving picture: explain it alone")
     if attacked:
         raise RequestError(f"{moving[0]} is a moving picture, which is not attacked: leave --eps out")
-    frames = read_frames(moving[0], model.image_size)
+    frames = read_frames(moving[0], model.image_size, preprocessing)
     count = len(frames.images)
     return Chosen(frames.images, [f"frame-{i}" for i in range(count)], tuple(range(count)), None, None, frames)
 

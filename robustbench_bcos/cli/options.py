@@ -19,4 +19,20 @@ Argument = Annotated[
     typer.Option(help="KEY=VALUE that --weights leaves open: b=1.5, norm=batch. Repeat it.", rich_help_panel=MODELS),
 ]
 Zoo = Annotated[list[Path] | None, typer.Option(help="Folder with further cards.", rich_help_panel=MODELS)]
-DataDir = Annotated[Path | None, typer.Option(help="Where cifar10 lies.", rich_help_panel=DATA)]
+DataDir = Annotated[Path | None, typer.Option(help="Where cifar10 or imagenet lies.", rich_help_panel=DATA)]
+Resize = Annotated[
+    int | None,
+    typer.Option(
+        help="Pixels of the shorter side of image files, before --crop; by default as the models' cards say.",
+        rich_help_panel=DATA,
+    ),
+]
+Crop = Annotated[
+    int | None, typer.Option(help="Pixels of a side of the square in the middle that is kept.", rich_help_panel=DATA)
+]
+Interpolation = Annotated[
+    str | None, typer.Option(help="Of --resize: bilinear (the default) or bicubic.", rich_help_panel=DATA)
+]
+ImageList = Annotated[
+    Path | None, typer.Option(help="Text file that names the images to use, one a line.", rich_help_panel=DATA)
+]

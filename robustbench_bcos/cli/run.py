@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustbench_bcos.cli.listed import LIST, indices, pairs, split
-from robustbench_bcos.cli.options import DATA, MODELS, Architecture, Argument, DataDir, Encoding, Weights, Zoo
+from robustbench_bcos.cli.options import (
+    DATA,
+    MODELS,
+    Architecture,
+    Argument,
+    Crop,
+    DataDir,
+    Encoding,
+    ImageList,
+    Interpolation,
+    Resize,
+    Weights,
+    Zoo,
+)
 from robustbench_bcos.cli.output import errors, print_report, results
 from robustbench_bcos.core.errors import Interrupted
 
@@ -95,7 +108,7 @@ def run(
     argument: Argument = None,
     zoo: Zoo = None,
     dataset: Annotated[
-        str | None, typer.Option(help="digits (the default), cifar10, or folder:DIR.", rich_help_panel=DATA)
+        str | None, typer.Option(help="digits (the default), cifar10, imagenet, or folder:DIR.", rich_help_panel=DATA)
     ] = None,
     data_dir: DataDir = None,
     download: Annotated[
@@ -104,6 +117,10 @@ def run(
     limit: Annotated[
         int | None, typer.Option(help="Use so many images, balanced over classes.", rich_help_panel=DATA)
     ] = None,
+    resize: Resize = None,
+    crop: Crop = None,
+    interpolation: Interpolation = None,
+    image_list: ImageList = None,
     explained: Annotated[
         int | None,
         typer.Option(
@@ -177,6 +194,10 @@ def run(
         "data_dir": data_dir,
         "download": download or None,
         "limit": limit,
+        "resize": resize,
+        "crop": crop,
+        "interpolation": interpolation,
+        "image_list": image_list,
         "explained": explained,
         "explanation": explanation,
         "images": indices("--images", images),
@@ -251,7 +272,9 @@ def _print_cells(plan: "Plan") -> None:
     from rich.text import Text
 
     # The digest reads every image once: a broken one is found now, too.
-    images = f"{len(plan.images)} images of {plan.images.dataset.name}, slice {plan.images.digest[:12]}"
+    dataset = plan.images.dataset
+    framed = f" ({dataset.preprocessing})" if str(dataset.preprocessing) else ""
+    images = f"{len(plan.images)} images of {dataset.name}{framed}, slice {plan.images.digest[:12]}"
     table = Table("cell", "images", "passes at most", title=f"{len(plan.cells)} cells", title_justify="left")
     for cell in plan.cells:
         table.add_row(Text(cell.key), str(len(plan.images)), f"{cell.passes * len(plan.images):,}")

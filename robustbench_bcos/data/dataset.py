@@ -5,6 +5,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
+
 Split = Literal["train", "test"]
 
 
@@ -15,11 +17,13 @@ class AbstractDataset(ABC):
         name: how the dataset is asked for, ``folder:DIR`` included.
         labels: class of each image, in the dataset's own order.
         class_names: one name per class.
+        preprocessing: what was done to make images as large as they are.
     """
 
     name: str
     labels: list[int]
     class_names: tuple[str, ...]
+    preprocessing: Preprocessing = AS_THEY_ARE
 
     @abstractmethod
     def read(self, index: int) -> Tensor:

@@ -1,42 +1,38 @@
-"""Image folders: ``DIR/test/CLASS/*`` or ``DIR/CLASS/*``, any format that Pillow reads."""
+"""Image folders: ``DIR/test/CLASS/*`` or ``DIR/CLASS/*``, any format that Pillow reads without running it."""
 
 from pathlib import Path
 
-import torch
-from torch import Tensor
-from torchvision.datasets import ImageFolder
-from torchvision.transforms.functional import pil_to_tensor
+from torchvision.datasets.folder import find_classes
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.data.dataset import AbstractDataset, Split
+from robustbench_bcos.data.dataset import Split
+from robustbench_bcos.data.file_dataset import AbstractFileDataset
+from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
 
 
-class Folder(AbstractDataset):
-    """A folder of classes; images are decoded when they are asked for."""
+class Folder(AbstractFileDataset):
+    """A folder of classes, which are named and numbered by its sub-folders in order."""
 
-    def __init__(self, root: Path, split: Split) -> None:
+    def __init__(
+        self,
+        root: Path,
+        split: Split,
+        *,
+        preprocessing: Preprocessing = AS_THEY_ARE,
+        image_list: Path | None = None,
+    ) -> None:
         self.name = f"folder:{root}"
+        self.preprocessing = preprocessing
+        folder = _split_folder(root, split)
         try:
-            files = ImageFolder(str(_split_folder(root, split)))
-        except (OSError, RuntimeError) as error:
+            classes, labels = find_classes(str(folder))
+        except OSError as error:
             raise RequestError(
                 f"--dataset {self.name} holds no images that can be listed ({error}): "
                 "it needs one folder of images per class, in DIR/test or in DIR itself"
             ) from None
-        self.labels = list(files.targets)
-        self.class_names = tuple(files.classes)
-        self._paths = [path for path, _ in files.samples]
-        self._decode = files.loader
-
-    def read(self, index: int) -> Tensor:
-        """Decode one image."""
-        path = self._paths[index]
-        try:
-            image = self._decode(path)
-        except Exception as error:  # Pillow raises nearly anything over a damaged file.
-            raise RequestError(f"image {path} cannot be decoded ({error}): replace it or take it out") from None
-        pixels: Tensor = pil_to_tensor(image)
-        return pixels.to(torch.float32) / 255
+        self.class_names = tuple(classes)
+        self._list(folder, labels, image_list)
 
 
 def _split_folder(root: Path, split: Split) -> Path:

@@ -1,7 +1,6 @@
 """Pictures of one's own: single files, and moving ones as an animation or a folder of frames."""
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import NamedTuple
 import torch
 from PIL import Image, ImageSequence
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.types import Images
+from robustbench_bcos.data.decoding import opened
+from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
 
 FRAME_MILLISECONDS = 100
 """Time a frame is shown where nothing says how long."""
@@ -21,9 +21,6 @@ FRAME_MILLISECONDS = 100
 MODES = {"L": "grey", "1": "black and white", "P": "a palette image", "CMYK": "CMYK", "F": "floating-point"}
 
 CONVERT = "convert it to 8-bit RGB without transparency"
-
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""What is decoded. Pillow knows more, and hands PostScript, which is a program, to an interpreter."""
 
 
 class Frames(NamedTuple):
@@ -34,19 +31,22 @@ class Frames(NamedTuple):
     """How long each is shown."""
 
 
-def read_images(files: Sequence[Path], size: tuple[int, int] | None) -> Images:
+def read_images(
+    files: Sequence[Path], size: tuple[int, int] | None, preprocessing: Preprocessing = AS_THEY_ARE
+) -> Images:
     """8-bit RGB files as one batch in [0, 1].
 
     Args:
         files: in the order of the batch.
-        size: height and width they must have; by default those of the first.
+        size: height and width they must have in the end; by default those of the first.
+        preprocessing: how they are resized and cropped.
 
     Raises:
         RequestError: a file is missing, damaged, of another size, or not 8-bit RGB.
     """
     images = []
     for file in files:
-        image = _read(file)
+        image = _read(file, preprocessing)
         size = size or (image.shape[1], image.shape[2])
         _check_size(str(file), image, size)
         images.append(image)
@@ -65,27 +65,28 @@ def is_moving(file: Path) -> bool:
         return _frames(image) > 1
 
 
-def read_frames(file: Path, size: tuple[int, int] | None) -> Frames:
+def read_frames(file: Path, size: tuple[int, int] | None, preprocessing: Preprocessing = AS_THEY_ARE) -> Frames:
     """An animation, or a folder of frames in the order of their names.
 
     Raises:
         RequestError: there are fewer than two frames, or one is damaged or of another size.
     """
-    return _read_folder(file, size) if file.is_dir() else _read_animation(file, size)
+    read = _read_folder if file.is_dir() else _read_animation
+    return read(file, size, preprocessing)
 
 
-def _read_folder(folder: Path, size: tuple[int, int] | None) -> Frames:
+def _read_folder(folder: Path, size: tuple[int, int] | None, preprocessing: Preprocessing) -> Frames:
     try:
         files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
     except OSError as error:
         raise RequestError(f"{folder} cannot be listed ({error.strerror}): give a folder that may be read") from None
     if len(files) < 2:
         raise RequestError(f"{folder} holds {len(files)} frames: a moving picture needs at least two image files")
-    images = read_images(files, size)
+    images = read_images(files, size, preprocessing)
     return Frames(images, (FRAME_MILLISECONDS,) * len(images))
 
 
-def _read_animation(file: Path, size: tuple[int, int] | None) -> Frames:
+def _read_animation(file: Path, size: tuple[int, int] | None, preprocessing: Preprocessing) -> Frames:
     images, times = [], []
     with _opened(file) as animation:
         if _frames(animation) < 2:
@@ -95,7 +96,7 @@ def _read_animation(file: Path, size: tuple[int, int] | None) -> Frames:
             # Palettes belong to the format and not to the picture.
             if kind not in (None, MODES["L"], MODES["P"], MODES["1"]):
                 raise RequestError(f"frame {number} of {file} is {kind}: {CONVERT}")
-            image = _pixels(frame.convert("RGB"))
+            image = preprocessing.pixels(frame.convert("RGB"), f"frame {number} of {file}")
             size = size or (image.shape[1], image.shape[2])
             _check_size(f"frame {number} of {file}", image, size)
             images.append(image)
@@ -103,12 +104,12 @@ def _read_animation(file: Path, size: tuple[int, int] | None) -> Frames:
     return Frames(torch.stack(images), tuple(times))
 
 
-def _read(file: Path) -> Tensor:
+def _read(file: Path, preprocessing: Preprocessing) -> Tensor:
     with _opened(file) as image:
         kind = _other_kind(image) or ("partly transparent" if image.mode == "RGBA" else None)
         if kind:
             raise RequestError(f"{file} is {kind}: {CONVERT}")
-        return _pixels(image)
+        return preprocessing.pixels(image, str(file))
 
 
 def _other_kind(image: Image.Image) -> str | None:
@@ -136,19 +137,8 @@ def _opened(file: Path) -> Iterator[Image.Image]:
         raise RequestError(f"{file} does not exist: give image files, an animation, or a folder of frames")
     if os.path.isdir(file):
         raise RequestError(f"{file} is a folder: give it alone to explain its images as frames of a moving picture")
-    try:
-        # What Pillow warns of is said once, as an error, where it matters.
-        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
-            yield image
-    except RequestError:
-        raise
-    except Exception as error:  # Pillow raises nearly anything over a damaged file.
-        raise RequestError(f"image {file} cannot be decoded ({error}): replace it or take it out") from None
-
-
-def _pixels(image: Image.Image) -> Tensor:
-    pixels: Tensor = pil_to_tensor(image)
-    return pixels.to(torch.float32) / 255
+    with opened(file) as image:
+        yield image
 
 
 def _check_size(what: str, image: Tensor, size: tuple[int, int]) -> None:

@@ -14,8 +14,9 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.types import Images, Labels
 from robustbench_bcos.data.dataset import AbstractDataset, Split
+from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
 
-DATASETS = ("digits", "cifar10", "folder:DIR")
+DATASETS = ("digits", "cifar10", "imagenet", "folder:DIR")
 
 
 class Batch(NamedTuple):
@@ -76,7 +77,7 @@ class Slice:
             if image.shape != self.image_shape:
                 raise RequestError(
                     f"image {index} of {self.dataset.name} has shape {tuple(image.shape)} and the first has "
-                    f"{self.image_shape}: all images of a dataset need one size"
+                    f"{self.image_shape}: all images of a dataset need one size, which --resize and --crop give them"
                 )
         labels = torch.tensor([self.dataset.labels[index] for index in indices])
         return Batch(torch.stack(images), labels, indices)
@@ -103,27 +104,66 @@ class Slice:
         return digest.hexdigest()
 
 
-def open_dataset(name: str, split: Split, *, data_dir: Path | None = None, download: bool = False) -> AbstractDataset:
-    """The dataset of that name: ``digits``, ``cifar10`` (needs ``data_dir``) or ``folder:DIR``.
+def open_dataset(
+    name: str,
+    split: Split,
+    *,
+    data_dir: Path | None = None,
+    download: bool = False,
+    preprocessing: Preprocessing = AS_THEY_ARE,
+    image_list: Path | None = None,
+) -> AbstractDataset:
+    """The dataset of that name: ``digits``, ``folder:DIR``, or ``cifar10`` and ``imagenet``, which need ``data_dir``.
 
     Each dataset's module is imported when it is asked for: scikit-learn is slow to import, and only digits need it.
 
     Raises:
-        RequestError: no such dataset, or its files are not there.
+        RequestError: no such dataset, its files are not there, or its images have one size and are to be given another.
     """
-    kind, _, argument = name.partition(":")
+    if any_size(name):
+        return _open_files(name, split, data_dir, preprocessing, image_list)
+    if name not in DATASETS:
+        raise unknown("dataset", name, DATASETS)
+    if preprocessing != AS_THEY_ARE or image_list is not None:
+        raise RequestError(
+            f"--resize, --crop and --image-list are for image files, of imagenet and folder:DIR, and {name} is fixed: "
+            "leave them out"
+        )
     if name == "digits":
         from robustbench_bcos.data.digits import Digits
 
         return Digits(split)
-    if name == "cifar10":
-        from robustbench_bcos.data.cifar10 import Cifar10
+    from robustbench_bcos.data.cifar10 import Cifar10
 
-        if data_dir is None:
-            raise RequestError("--dataset cifar10 needs --data-dir DIR, the folder that holds cifar-10-batches-py")
-        return Cifar10(data_dir, split, download=download)
-    if kind == "folder" and argument:
-        from robustbench_bcos.data.folder import Folder
+    return Cifar10(_needed(name, data_dir, "cifar-10-batches-py"), split, download=download)
 
-        return Folder(Path(argument).expanduser(), split)
-    raise unknown("dataset", name, DATASETS)
+
+def any_size(dataset: str) -> bool:
+    """Whether a dataset's images come in all sizes, so that they are resized and cropped to that of the models."""
+    kind, _, argument = dataset.partition(":")
+    return dataset in ("imagenet", "voc") or (kind == "folder" and argument != "")
+
+
+def _open_files(
+    name: str, split: Split, data_dir: Path | None, preprocessing: Preprocessing, image_list: Path | None
+) -> AbstractDataset:
+    if name == "voc":
+        raise RequestError(
+            "--dataset voc has several objects in a picture and so no label for it, it is for segmentation: choose "
+            "digits, cifar10, imagenet or folder:DIR"
+        )
+    if name == "imagenet":
+        from robustbench_bcos.data.imagenet import Imagenet
+
+        place = _needed(name, data_dir, "val")
+        return Imagenet(place, split, preprocessing=preprocessing, image_list=image_list)
+    from robustbench_bcos.data.folder import Folder
+
+    place = Path(name.partition(":")[2]).expanduser()
+    return Folder(place, split, preprocessing=preprocessing, image_list=image_list)
+
+
+def _needed(dataset: str, data_dir: Path | None, holding: str) -> Path:
+    if data_dir is None:
+        raise RequestError(f"--dataset {dataset} needs --data-dir DIR, the folder that holds {holding}")
+    return data_dir

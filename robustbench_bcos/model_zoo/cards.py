@@ -71,6 +71,10 @@ class ModelSpec(Table):
     classes: int = Field(ge=2)
     image_size: tuple[int, int]
     """Height and width in pixels."""
+    resize: int | None = Field(default=None, ge=1)
+    """Of images of other sizes: shorter side in pixels before the middle is cropped to ``image_size``."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """How they are resized."""
     encoding: EncodingSpec
     loss: TrainingLoss
     training: TrainingSpec = TrainingSpec()

@@ -1,0 +1,73 @@
+"""The images of a request, in the size that its models take."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from robustbench_bcos.bench.config import RunConfig
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.data.dataset import AbstractDataset
+from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
+from robustbench_bcos.data.slices import any_size, open_dataset
+from robustbench_bcos.model_zoo.models import ModelSource, ZooModel
+
+
+def open_images(config: RunConfig, sources: Sequence[ModelSource]) -> AbstractDataset:
+    """The test images, resized and cropped where they come in all sizes.
+
+    Raises:
+        RequestError: the dataset is not to be had, or not in one size for all models.
+    """
+    return open_dataset(
+        config.dataset,
+        "test",
+        data_dir=config.data_dir,
+        download=config.download,
+        # Of images that have one size, cards say what it is, and not what to do.
+        preprocessing=preprocessing_for(config, sources if any_size(config.dataset) else ()),
+        image_list=config.image_list,
+    )
+
+
+def preprocessing_for(config: RunConfig, sources: Sequence[ModelSource]) -> Preprocessing:
+    """What the options say, and where they say nothing, the models' cards.
+
+    A crop that is asked for without a size to resize to is cut from the image as it is.
+
+    Raises:
+        RequestError: the cards of two models differ in what the options leave open, or there is nothing to interpolate.
+    """
+    stated = {source.name: of_card for source in sources if (of_card := _stated(source)) is not None}
+    found = {name: _overridden(of_card, config) for name, of_card in stated.items()}
+    for (name, wanted), (other, differently) in pairwise(found.items()):
+        if wanted != differently:
+            raise RequestError(
+                f"the card of model {name!r} says {wanted} and that of {other!r} {differently}, and images are "
+                "attacked in one size: choose with --resize, --crop and --interpolation, or run these models apart"
+            )
+    chosen = next(iter(found.values()), _overridden(AS_THEY_ARE, config))
+    if config.interpolation is not None and chosen.resize is None:
+        raise RequestError(
+            f"--interpolation {config.interpolation} says how images are resized, and nothing says to what: "
+            "give --resize too, or leave it out"
+        )
+    return chosen
+
+
+def _stated(source: ModelSource) -> Preprocessing | None:
+    """What a model's card says of images that are not of its size."""
+    if not isinstance(source, ZooModel) or source.entry.card.resize is None:
+        return None
+    card = source.entry.card
+    return Preprocessing(resize=card.resize, crop=card.image_size, interpolation=card.interpolation)
+
+
+def _overridden(preprocessing: Preprocessing, config: RunConfig) -> Preprocessing:
+    if config.crop is not None:
+        preprocessing = replace(preprocessing, resize=config.resize, crop=(config.crop, config.crop))
+    elif config.resize is not None:
+        preprocessing = replace(preprocessing, resize=config.resize)
+    if preprocessing.resize is None:
+        # Where nothing is resized, cards do not differ in how.
+        return replace(preprocessing, interpolation=AS_THEY_ARE.interpolation)
+    return replace(preprocessing, interpolation=config.interpolation or preprocessing.interpolation)

@@ -1,0 +1,58 @@
+"""Text files that name some images of a dataset, one a line: ``n01440764/ILSVRC2012_val_00000293.JPEG``.
+
+The form is that of RobustBench's list of 5,000 ImageNet images; the class folder may be left out.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from robustbench_bcos.core.errors import RequestError
+
+
+def choose_listed(file: Path, paths: Sequence[str]) -> list[int]:
+    """Positions of the listed images, in the dataset's order and not the list's.
+
+    Args:
+        file: the list.
+        paths: of all images, from the folder that holds the class folders on, with forward slashes.
+
+    Raises:
+        RequestError: the list cannot be read, names no image, one that is not there, several by one name, or one twice.
+    """
+    known: dict[str, list[int]] = {}
+    for place, path in enumerate(paths):
+        for name in {path, path.rpartition("/")[2]}:
+            known.setdefault(name, []).append(place)
+    chosen: dict[int, int] = {}
+    for number, name in _lines(file):
+        places = known.get(name, [])
+        where = f"line {number} of --image-list {file}"
+        if not places:
+            example = f" such as {paths[0]}" if paths else ""
+            raise RequestError(
+                f"{where} names {name!r}, which is not among the {len(paths)} images{example}: correct it"
+            )
+        if len(places) > 1:
+            first, second = (paths[place] for place in places[:2])
+            raise RequestError(
+                f"{where} names {name!r}, which is both {first} and {second}: write the class folder too"
+            )
+        if places[0] in chosen:
+            raise RequestError(f"{where} names {name!r} again, after line {chosen[places[0]]}: take one of them out")
+        chosen[places[0]] = number
+    return sorted(chosen)
+
+
+def _lines(file: Path) -> list[tuple[int, str]]:
+    """Lines that hold something, with their numbers."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise RequestError(
+            f"--image-list {file} cannot be read ({reason}): give a text file with an image per line"
+        ) from None
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    if not lines:
+        raise RequestError(f"--image-list {file} is empty: name one image per line, or leave it out")
+    return lines
