@@ -4,14 +4,15 @@ from torch import nn
 
 from robustbench_bcos.model_zoo.bcos_layers import LogitLayer
 from robustbench_bcos.model_zoo.norms import BatchNormUncentred2d
+from robustbench_bcos.model_zoo.tokens import PositionCode
 
 
 def additive_constants(network: nn.Module) -> list[str]:
     """Names of the layers whose constants are part of the logits but not of any contribution map.
 
-    A bias anywhere is one, and so is the running mean of a centred batch norm. Centred norms that take their mean from
-    the image are not, since a mean is linear; nor is the logit bias, which is known and left out on purpose. Empty for
-    networks whose dynamic weights sum to the logit without its bias.
+    A bias anywhere is one, and so are the running mean of a centred batch norm and a transformer's position code.
+    Centred norms that take their mean from the image are not, since a mean is linear; nor is the logit bias, which is
+    known and left out on purpose. Empty for networks whose dynamic weights sum to the logit without its bias.
     """
     return [name for name, module in network.named_modules() if _adds_constant(module)]
 
@@ -19,7 +20,7 @@ def additive_constants(network: nn.Module) -> list[str]:
 def _adds_constant(module: nn.Module) -> bool:
     if isinstance(module, LogitLayer):
         return False
-    if module._parameters.get("bias") is not None:
+    if isinstance(module, PositionCode) or module._parameters.get("bias") is not None:
         return True
     if not isinstance(module, nn.modules.batchnorm._BatchNorm) or isinstance(module, BatchNormUncentred2d):
         return False

@@ -41,9 +41,10 @@ class Explanation(NamedTuple):
     weights: Float[Tensor, "*image channel height width"] | None
     """What each encoded value was multiplied with; ``None`` for methods without weights (gradcam, lime)."""
     contributions: Float[Tensor, "*image height width"]
-    """Signed share of each position, summed over channels. For dynamic weights they sum to the logit without its bias;
-    for input x gradient to nothing in particular; for integrated gradients and deeplift to the change of the logit
-    from an encoded image of zeros."""
+    """Signed share of each position, summed over channels. For dynamic weights they sum to the logit without its bias,
+    unless :func:`~robustbench_bcos.explanations.completeness.additive_constants` names layers, whose share is what is
+    left (a vision transformer's position code, say); for input x gradient to nothing in particular; for integrated
+    gradients and deeplift to the change of the logit from an encoded image of zeros."""
     logits: Logits
     targets: Int[Tensor, "*image"]
     """The logit each map explains."""

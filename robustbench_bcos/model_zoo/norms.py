@@ -88,6 +88,9 @@ class ImageNorm2d(DynamicLayer):
         groups: channels are split into so many groups.
         per_position: take statistics over a group's channels at each position, instead of over its positions too.
         centred: subtract the mean.
+
+    Attributes:
+        epsilon: added to the variance.
     """
 
     def __init__(self, channels: int, *, groups: int = 1, per_position: bool = False, centred: bool) -> None:
@@ -95,6 +98,7 @@ class ImageNorm2d(DynamicLayer):
         self.groups = groups
         self.reduced = (2,) if per_position else (2, 3, 4)
         self.centred = centred
+        self.epsilon = EPSILON
         self.weight: nn.Parameter | None = nn.Parameter(torch.ones(channels))
         self.bias: nn.Parameter | None = nn.Parameter(torch.zeros(channels))
 
@@ -104,7 +108,7 @@ class ImageNorm2d(DynamicLayer):
         variance, mean = torch.var_mean(grouped, dim=self.reduced, correction=0, keepdim=True)
         if self.centred:
             grouped = grouped - mean
-        normed: Tensor = (grouped / self.as_constant((variance + EPSILON).sqrt())).flatten(1, 2)
+        normed: Tensor = (grouped / self.as_constant((variance + self.epsilon).sqrt())).flatten(1, 2)
         if self.weight is not None:
             normed = normed * _per_channel(self.weight)
         return normed if self.bias is None else normed + _per_channel(self.bias)
@@ -132,13 +136,21 @@ _register_image_norms("", centred=True)
 _register_image_norms("-uncentred", centred=False)
 
 
-def make_norm(name: str, affine: Affine, channels: int) -> nn.Module:
+def make_norm(name: str, affine: Affine, channels: int, *, epsilon: float = EPSILON) -> nn.Module:
     """A norm layer with both affine parameters, without bias, or with neither.
+
+    Args:
+        name: in the registry.
+        affine: which affine parameters it has.
+        channels: of its input.
+        epsilon: what norms that take their statistics from the image add to a variance.
 
     Raises:
         RequestError: no norm of that name.
     """
     norm = NORMS[name](channels)
+    if isinstance(norm, ImageNorm2d):
+        norm.epsilon = epsilon
     dropped = {"full": (), "no-bias": ("bias",), "none": ("bias", "weight")}[affine]
     for parameter in dropped:
         norm.register_parameter(parameter, None)

@@ -105,9 +105,8 @@ def build_architecture(name: str, *, in_channels: int, classes: int, arguments: 
     architecture = ARCHITECTURES[name]
     for key in arguments:
         if key not in architecture.arguments:
-            raise RequestError(
-                f"architecture {name!r} takes no argument {key!r}: it takes {', '.join(architecture.arguments) or 'none'}"
-            )
+            taken = ", ".join(architecture.arguments) or "none"
+            raise RequestError(f"architecture {name!r} takes no argument {key!r}: it takes {taken}")
     affine = arguments.get("norm_affine", "full")
     if affine not in get_args(Affine):
         raise unknown("norm_affine", str(affine), get_args(Affine))

@@ -1,0 +1,169 @@
+"""The one skeleton of simple vision transformers (Beyer et al., 2022), with patches or a convolutional stem.
+
+The stem of ViT-C (Xiao et al., 2021) takes the place of one encoder. Names of modules are those of published
+checkpoints, where all tensors of a B-cos network stand under ``0`` because its logit layer is ``1``.
+"""
+
+from collections import OrderedDict
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.model_zoo.architectures.parts import Parts
+from robustbench_bcos.model_zoo.architectures.registry import Layout, register_twins
+from robustbench_bcos.model_zoo.tokens import Attention, PositionCode
+
+PATCH = 16
+HEAD_FEATURES = 64
+
+
+class Size(NamedTuple):
+    """What the members of the family differ in."""
+
+    width: int
+    """Features of a token."""
+    depth: int
+    """Encoders."""
+    stem: tuple[int, ...] = ()
+    """Channels after each convolution of the stem, which halves height and width where it adds channels; if there is
+    none, tokens are patches of 16x16 pixels."""
+
+
+SIZES = {
+    "simple_vit_ti": Size(192, 12),
+    "simple_vit_s": Size(384, 12),
+    "simple_vit_b": Size(768, 12),
+    "simple_vit_l": Size(1024, 14),
+    "vitc_ti": Size(192, 11, (24, 48, 96, 192)),
+    "vitc_s": Size(384, 11, (48, 96, 192, 384)),
+    "vitc_b": Size(768, 11, (64, 128, 128, 256, 256, 512)),
+    "vitc_l": Size(1024, 13, (64, 128, 128, 256, 256, 512)),
+}
+
+
+class Embedding(nn.Module):
+    """Encoded images to tokens, row by row: a stem or none, then a linear layer on patches."""
+
+    def __init__(self, parts: Parts, size: Size, in_channels: int) -> None:
+        super().__init__()
+        self.conv_stem = _stem(parts, in_channels, size.stem)
+        self.patch = 1 if size.stem else PATCH
+        channels = size.stem[-1] if size.stem else in_channels
+        self.linear = parts.linear(channels * self.patch**2, size.width)
+
+    def forward(self, encoded: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """(image, token, feature), and the rows and columns the tokens stand in."""
+        features = self.conv_stem(encoded)
+        rows, columns = (self._patches(pixels) for pixels in features.shape[2:])
+        cut = features.unflatten(3, (columns, self.patch)).unflatten(2, (rows, self.patch))
+        # Values of a patch are in order of row, column, channel.
+        tokens: Tensor = self.linear(cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2))
+        return tokens, (rows, columns)
+
+    def _patches(self, pixels: int) -> int:
+        if pixels == 0 or pixels % self.patch:
+            raise RequestError(
+                f"an image has {pixels} pixels in height or width, expected a multiple of {self.patch}: "
+                "crop or resize it, or choose vitc instead of simple_vit"
+            )
+        return pixels // self.patch
+
+
+def _stem(parts: Parts, in_channels: int, widths: tuple[int, ...]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before, width in zip((in_channels, *widths), widths, strict=False):
+        stride = 2 if width > before else 1
+        layers += [parts.convolution(before, width, 3, stride, bias=True), parts.norm(width), parts.activation()]
+    return nn.Sequential(*layers)
+
+
+class FeedForward(nn.Module):
+    """Norm, then a perceptron with four times as many hidden features, on each token."""
+
+    def __init__(self, parts: Parts, features: int) -> None:
+        super().__init__()
+        layers = OrderedDict(
+            norm=parts.token_norm(features),
+            linear1=parts.linear(features, 4 * features),
+            act=parts.activation(),
+            linear2=parts.linear(4 * features, features),
+        )
+        self.net = nn.Sequential(layers)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """The residual."""
+        residual: Tensor = self.net(tokens)
+        return residual
+
+
+class Encoder(nn.Module):
+    """Attention, then a perceptron, each added to what it was made of."""
+
+    def __init__(self, parts: Parts, features: int) -> None:
+        super().__init__()
+        out = parts.linear(features, features, bias=False)
+        self.attn = Attention(parts.token_norm(features), out, features=features, heads=features // HEAD_FEATURES)
+        self.ff = FeedForward(parts, features)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Add both residuals."""
+        tokens = tokens + self.attn(tokens)
+        added: Tensor = tokens + self.ff(tokens)
+        return added
+
+
+class SimpleViT(nn.Module):
+    """A vision transformer without class token, whose position code is a constant and follows the image's size.
+
+    Args:
+        parts: the layers to build it from.
+        size: features, number of encoders and stem.
+        in_channels: channels of the encoded image.
+        classes: number of logits.
+    """
+
+    def __init__(self, parts: Parts, *, size: Size, in_channels: int, classes: int) -> None:
+        super().__init__()
+        self.to_patch_embedding = Embedding(parts, size, in_channels)
+        self.positional_embedding = PositionCode()
+        self.transformer = nn.Sequential(
+            OrderedDict((f"encoder_{index}", Encoder(parts, size.width)) for index in range(size.depth))
+        )
+        self.linear_head = nn.Sequential(
+            OrderedDict(norm=parts.token_norm(size.width), linear=parts.linear(size.width, classes))
+        )
+
+    def forward(self, encoded: Tensor) -> Tensor:
+        """Encoded images to logits; those of a B-cos network lack the logit layer."""
+        tokens, grid = self.to_patch_embedding(encoded)
+        tokens = self.transformer(self.positional_embedding(tokens, grid))
+        logits: Tensor = self.linear_head(tokens.mean(dim=1))
+        return logits
+
+
+def simple_vit(parts: Parts, *, size: Size, in_channels: int, classes: int) -> nn.Module:
+    """A vision transformer, with its logit layer if it is a B-cos network."""
+    network = SimpleViT(parts, size=size, in_channels=in_channels, classes=classes)
+    return network if parts.logit_layer is None else nn.Sequential(network, parts.logit_layer)
+
+
+def _layout(size: Size) -> Layout:
+    if size.stem:
+        return Layout(first="to_patch_embedding.conv_stem.0", last="linear_head.linear", filters=size.stem[0])
+    return Layout(first="to_patch_embedding.linear", last="linear_head.linear", filters=size.width, patch=PATCH * PATCH)
+
+
+for _name, _size in SIZES.items():
+    _plain = _layout(_size)
+    register_twins(
+        _name,
+        partial(simple_vit, size=_size),
+        _plain,
+        bcos_layout=replace(_plain, first=f"0.{_plain.first}", last=f"0.{_plain.last}"),
+        conventional={"norm": "layer", "activation": nn.GELU},
+        bcos={"norm": "layer"},
+        fixed=("norm", "norm_affine"),
+    )
