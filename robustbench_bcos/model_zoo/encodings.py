@@ -1,5 +1,6 @@
 """The first thing a model does to an image. It is part of the model, so that an attack sees RGB in [0, 1]."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, final
@@ -15,6 +16,18 @@ from robustbench_bcos.core.types import Images
 Encoded = Float[Tensor, "image encoded_channel height width"]
 
 ENCODINGS: Registry[type["AbstractEncoding"]] = Registry("encoding")
+
+Constants = tuple[tuple[float, ...], tuple[float, ...]]
+"""A mean and a standard deviation for each channel, in units of the pixel range."""
+
+CONSTANTS: dict[str, Constants] = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    # To [-1, 1], and to [0, 255].
+    "symmetric": ((0.5,) * 3, (0.5,) * 3),
+    "bytes": ((0.0,) * 3, (1 / 255,) * 3),
+}
+"""Those that have a name: the two data sets' own, and the two other ranges that pixels come in."""
 
 
 class AbstractEncoding(nn.Module, ABC):
@@ -70,7 +83,8 @@ class Normalize(AbstractEncoding):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        finite = all(math.isfinite(value) for value in (*mean, *std))
+        if len(mean) != 3 or len(std) != 3 or not finite or min(std) <= 0:
             raise RequestError(
                 f"encoding 'normalize' needs three means and three positive deviations, got {mean} and {std}"
             )
@@ -81,3 +95,37 @@ class Normalize(AbstractEncoding):
     def forward(self, images: Images) -> Encoded:
         """Standardise each channel."""
         return (images - self.mean) / self.std
+
+
+def parse_encoding(text: str) -> AbstractEncoding:
+    """``none``, ``add_inverse``, ``normalize:NAME`` of ``CONSTANTS``, or ``normalize:MEAN/DEVIATION``.
+
+    Both may be one number for all channels or three with commas between them.
+
+    Raises:
+        RequestError: it is none of these.
+    """
+    kind, _, constants = text.partition(":")
+    if kind == "normalize":
+        return Normalize(*_parse_constants(constants))
+    if constants:
+        raise RequestError(f"--encoding {text}: {kind} takes no constants, and normalize does: leave them out")
+    return ENCODINGS[kind]()
+
+
+def _parse_constants(text: str) -> Constants:
+    if text in CONSTANTS:
+        return CONSTANTS[text]
+    mean, _, deviation = text.partition("/")
+    try:
+        return _three(mean), _three(deviation)
+    except ValueError:
+        raise RequestError(
+            f"--encoding normalize:{text} gives no mean and deviation: write normalize:0.485,0.456,0.406/"
+            f"0.229,0.224,0.225, or one of {', '.join(f'normalize:{name}' for name in CONSTANTS)}"
+        ) from None
+
+
+def _three(text: str) -> tuple[float, ...]:
+    values = tuple(float(value) for value in text.split(","))
+    return values * 3 if len(values) == 1 else values
