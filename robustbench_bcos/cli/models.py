@@ -1,7 +1,7 @@
 """``models``: the zoo. Reads cards alone; no torch, no weights."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tomli_w
 import typer
@@ -9,9 +9,15 @@ from rich.table import Table
 
 from robustbench_bcos.cli.output import results
 
+if TYPE_CHECKING:
+    from robustbench_bcos.model_zoo.cards import Card
+
 app = typer.Typer(help="List the zoo, or show a card.", invoke_without_command=True)
 
 Folders = Annotated[list[Path] | None, typer.Option("--zoo", help="Folder with further cards.")]
+
+WIDE = 110
+"""Columns of a terminal from which on family and architecture have room."""
 
 
 @app.callback()
@@ -23,19 +29,33 @@ def models(context: typer.Context, zoo: Folders = None) -> None:
 
 @app.command("list")
 def list_models(zoo: Folders = None) -> None:
-    """Every model, with what it was trained on and its clean accuracy."""
+    """Every model, with what it was trained on, its clean accuracy, and whether its weights are here."""
     from robustbench_bcos.model_zoo.cards import Zoo
 
+    # In a narrow terminal a name is what one needs whole, to type it, and `models show` has the rest.
+    wide = results.width >= WIDE
     table = Table(pad_edge=False)
-    # In a narrow terminal a name is what one needs whole, to type it.
     table.add_column("model", no_wrap=True)
-    for column in ("family", "architecture", "training", "dataset", "clean %"):
+    for column in (*(("family", "architecture") if wide else ()), "training", "dataset", "clean %", "weights"):
         table.add_column(column, overflow="fold")
-    for name, (card, _) in sorted(Zoo(zoo or ()).entries.items()):
-        clean = card.clean_accuracy
-        percent = "" if clean is None else f"{100 * clean.correct / clean.total:.1f}"
-        table.add_row(name, card.family, card.architecture, str(card.training), card.dataset, percent)
+    entries = [entry for _, entry in sorted(Zoo(zoo or ()).entries.items())]
+    for entry in entries:
+        card = entry.card
+        what = (card.family, card.architecture) if wide else ()
+        state = "here" if entry.is_here else "to fetch"
+        table.add_row(card.name, *what, str(card.training), card.dataset, _clean(card), state)
     results.print(table)
+    if not all(entry.is_here for entry in entries):
+        results.print("`fetch NAME` gets weights; * as published.", markup=False)
+
+
+def _clean(card: "Card") -> str:
+    clean, published = card.clean_accuracy, card.published
+    if clean is not None:
+        return f"{100 * clean.correct / clean.total:.1f}"
+    if published is not None and published.top1 is not None:
+        return f"{published.top1:.1f}*"
+    return ""
 
 
 @app.command("show")

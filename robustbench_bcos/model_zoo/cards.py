@@ -4,6 +4,7 @@ Packaged cards lie in ``model_zoo/cards``; an installed package adds a folder of
 ``robustbench_bcos.cards`` (a package name), a user with ``--zoo DIR``.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from importlib.metadata import entry_points
@@ -17,10 +18,12 @@ from pydantic import Field, model_validator
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.tables import Table, read_table
+from robustbench_bcos.model_zoo.cache import check_digest, weights_folder
+from robustbench_bcos.model_zoo.digests import sha256_of
 
 Family = Literal["bcos", "conventional"]
 TrainingLoss = Literal["bce", "bce_off_label", "ce"]
-WeightsFormat = Literal["safetensors", "state_dict"]
+WeightsFormat = Literal["safetensors", "state_dict", "lightning", "madry", "robustbench"]
 
 
 class EncodingSpec(Table):
@@ -81,11 +84,25 @@ class ModelSpec(Table):
 
 
 class WeightsSpec(Table):
-    """A file beside the card and the SHA-256 it must have."""
+    """A file beside the card, or one that is fetched into the cache, and the SHA-256 it must have."""
 
     file: str
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Relative to the card's folder; a plain name where the file is fetched."""
+    url: str | None = Field(default=None, pattern=r"^(https://[^/\s]+|http://(127\.0\.0\.1|localhost)(:[0-9]+)?)/\S+$")
+    """Where to fetch it; unencrypted from this machine alone."""
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{8,64}$")
+    """All 64 digits; of a file that is fetched, what is published of them."""
+    size: int | None = Field(default=None, ge=1)
+    """Bytes, where that is published."""
     format: WeightsFormat = "safetensors"
+
+    @model_validator(mode="after")
+    def _what_is_not_fetched_is_known_in_full(self) -> "WeightsSpec":
+        if self.url is None and (self.sha256 is None or len(self.sha256) != 64):
+            raise ValueError("sha256 must have all 64 digits, unless there is a url to fetch the file from")
+        if self.url is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.file):
+            raise ValueError("file must be a plain name where there is a url: it is put into the cache")
+        return self
 
 
 class CleanAccuracy(Table):
@@ -95,12 +112,35 @@ class CleanAccuracy(Table):
     total: int = Field(gt=0)
 
 
+class Published(Table):
+    """What a model's authors say of it: percentages, and millions of parameters."""
+
+    top1: float | None = Field(default=None, ge=0, le=100)
+    top5: float | None = Field(default=None, ge=0, le=100)
+    parameters: float | None = Field(default=None, gt=0)
+    robust: dict[str, float] = Field(default_factory=dict)
+    """Robust accuracies of attacks on the image by threat: ``"l2 0.5" = 70.11``."""
+
+
+class Paper(Table):
+    """Where a model was published, for lists of models such as RobustBench's."""
+
+    title: str = ""
+    authors: str = ""
+    venue: str = ""
+    link: str = ""
+    additional_data: bool | None = None
+    """Whether it was trained on more than the training images of its dataset."""
+
+
 class Card(ModelSpec):
     """A trained model of the zoo."""
 
     recipe: str | None = None
     weights: WeightsSpec
     clean_accuracy: CleanAccuracy | None = None
+    published: Published | None = None
+    paper: Paper | None = None
     reference: str = ""
     """Paper or post the model comes from, with its published numbers."""
     licence: str
@@ -114,11 +154,13 @@ class Entry(NamedTuple):
 
     @property
     def weights_file(self) -> Path:
-        """Path of the weights.
+        """Path of the weights, which need not be there yet if the card says where to fetch them.
 
         Raises:
             RequestError: the card points outside its folder.
         """
+        if self.card.weights.url is not None:
+            return weights_folder() / self.card.name / self.card.weights.file
         path = (self.folder / self.card.weights.file).resolve()
         if not path.is_relative_to(self.folder.resolve()):
             raise RequestError(
@@ -126,6 +168,30 @@ class Entry(NamedTuple):
                 "move it there"
             )
         return path
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the weights need not be fetched."""
+        return self.card.weights.url is None or self.weights_file.is_file()
+
+    def check_weights(self) -> str:
+        """The whole SHA-256 of the weights, which is the card's, or that of their first use.
+
+        Raises:
+            RequestError: they are not here, or their digest differs.
+        """
+        weights, file = self.card.weights, self.weights_file
+        if weights.url is not None:
+            if not file.is_file():
+                raise RequestError(
+                    f"the weights of {self.card.name!r} are not here: `fetch {self.card.name}` gets them "
+                    f"from {weights.url}; without a connection, put that file at {file}"
+                )
+            return check_digest(file, url=weights.url, published=weights.sha256)
+        found = sha256_of(file)
+        if found != weights.sha256:
+            raise RequestError(f"weights {file} have SHA-256 {found}, expected {weights.sha256}: get the file again")
+        return found
 
 
 class Zoo:
@@ -154,6 +220,25 @@ class Zoo:
         if not found:
             raise unknown("model", pattern, self.entries)
         return found
+
+    def at_hand(self, dataset: str) -> list[str]:
+        """Names of a dataset's models whose weights need not be fetched, in order.
+
+        Raises:
+            RequestError: there are none.
+        """
+        entries = [self.entries[name] for name in sorted(self.entries) if self.entries[name].card.dataset == dataset]
+        if not entries:
+            raise RequestError(f"the zoo has no models for --dataset {dataset}: name some with --model")
+        here = [entry.card.name for entry in entries if entry.is_here]
+        if not here:
+            names = ", ".join(entry.card.name for entry in entries[:3])
+            more = f" and {len(entries) - 3} more" if len(entries) > 3 else ""
+            raise RequestError(
+                f"the weights of no model for --dataset {dataset} are here: `fetch NAME` gets those of {names}{more}, or "
+                "name others with --model"
+            )
+        return here
 
 
 def _collect(folders: Iterable[Path]) -> dict[str, Entry]:

@@ -17,7 +17,7 @@ from robustbench_bcos.model_zoo.norms import NORMS, Affine, AllNorm2d, BatchNorm
 
 CLASSES = 7
 AFFINES: list[Affine] = ["full", "no-bias", "none"]
-BCOS_MODELS = sorted(name for name, entry in Zoo().entries.items() if entry.card.family == "bcos")
+BCOS_MODELS = sorted(name for name in Zoo().at_hand("digits") if Zoo()[name].card.family == "bcos")
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

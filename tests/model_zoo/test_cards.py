@@ -61,10 +61,11 @@ def test_a_users_cards_are_added_to_the_packaged_ones(tmp_path: Path) -> None:
     [
         ({"licens": "MIT"}, "'licens': did you mean 'licence'?"),
         ({"weights": {**CARD["weights"], "sha": "x"}}, "'weights.sha': did you mean 'weights.sha256'?"),
-        ({"weights": {"file": "x", "sha256": 63 * "0"}}, "weights.sha256: string should match pattern"),
+        ({"weights": {"file": "x", "sha256": 63 * "0"}}, "sha256 must have all 64 digits, unless there is a url"),
+        ({"weights": {"file": "x", "sha256": 65 * "0"}}, "weights.sha256: string should match pattern"),
         ({"weights": {"file": "x", "sha256": 64 * "F"}}, "weights.sha256: string should match pattern"),
         ({"weights": {"file": "x", "sha256": 63 * "0" + "g"}}, "weights.sha256: string should match pattern"),
-        ({"weights": {"file": "x"}}, "weights.sha256: field required"),
+        ({"weights": {"file": "x"}}, "sha256 must have all 64 digits, unless there is a url"),
         ({"weights": {**CARD["weights"], "format": "pickle"}}, "weights.format: input should be 'safetensors'"),
         ({"licence": None}, "licence: field required"),
         ({"name": None}, "name: field required"),

@@ -22,8 +22,9 @@ class ZooModel:
     def load(self) -> Model:
         """Build what the card says and load the weights it names."""
         card = self.entry.card
+        digest = self.entry.check_weights()
         classifier = build_classifier(card)
-        tensors = read_weights(self.entry.weights_file, sha256=card.weights.sha256, kind=card.weights.format)
+        tensors = read_weights(self.entry.weights_file, kind=card.weights.format)
         load_weights(classifier.network, tensors, self.entry.weights_file)
         return Model(
             card.name,
@@ -31,7 +32,7 @@ class ZooModel:
             card.architecture,
             str(card.training),
             "ce" if card.loss == "ce" else "bce",
-            card.weights.sha256,
+            digest,
             freeze(classifier),
             card.image_size,
             card.classes,

@@ -1,0 +1,138 @@
+"""``fetch``: weights and data from the web, for machines that have it, before they are needed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.filesize import decimal
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from robustbench_bcos.cli.options import DataDir, Zoo
+from robustbench_bcos.cli.output import errors, results
+from robustbench_bcos.core.errors import Interrupted, RequestError
+
+if TYPE_CHECKING:
+    from robustbench_bcos.model_zoo.cards import Entry
+
+BYTES_PER_PARAMETER = 4
+
+
+def fetch(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME...", help="Models of the zoo, globs ('madry-*'), or cifar10.", show_default=False),
+    ] = None,
+    zoo: Zoo = None,
+    data_dir: DataDir = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and fetch nothing.")] = False,
+) -> None:
+    """Fetch weights into the cache, or data into --data-dir.
+
+    The same command continues what was interrupted.
+    """
+    from robustbench_bcos.data.fetching import FETCHED, NOT_FETCHED
+    from robustbench_bcos.model_zoo.cards import Zoo as Cards
+
+    if not names:
+        raise RequestError("fetch needs a name: official-bcos-resnet50, 'madry-*' or cifar10, say (`models` lists all)")
+    cards, entries, data = Cards(zoo or ()), dict[str, "Entry"](), False
+    for name in names:
+        if name in NOT_FETCHED:
+            raise RequestError(NOT_FETCHED[name])
+        if name in FETCHED:
+            data = True
+        else:
+            entries |= {entry.card.name: entry for entry in cards.matching(name)}
+    if data and data_dir is None:
+        raise RequestError("fetch cifar10 needs --data-dir DIR, the folder that --data-dir of `run` will name")
+    if dry_run:
+        _print_plan(list(entries.values()), data_dir if data else None)
+        return
+    for entry in entries.values():
+        _fetch_weights(entry)
+    if data and data_dir is not None:
+        _fetch_cifar10(data_dir)
+
+
+def _fetch_weights(entry: "Entry") -> None:
+    from robustbench_bcos.model_zoo.fetching import fetch_weights
+
+    name, was_here = entry.card.name, entry.is_here
+    with _watched(name) as watch:
+        digest = fetch_weights(entry, watch.report, watch.wait)
+    published = "as published" if entry.card.weights.sha256 else "which is recorded, because none is published"
+    state = "was here" if was_here else "fetched"
+    size = decimal(entry.weights_file.stat().st_size)
+    _say(f"{name} {state}: {entry.weights_file}, {size}, SHA-256 {digest}, {published}")
+
+
+def _fetch_cifar10(folder: Path) -> None:
+    from robustbench_bcos.data.fetching import fetch_cifar10
+
+    with _watched("cifar10") as watch:
+        place = fetch_cifar10(folder, watch.report, watch.wait)
+    _say(f"cifar10 is in {place}; run with --dataset cifar10 --data-dir {folder}")
+
+
+def _say(text: str) -> None:
+    results.print(text, markup=False, soft_wrap=True)
+
+
+class _Watch:
+    """A bar on standard error, where somebody is there to watch it."""
+
+    def __init__(self, name: str, display: Progress) -> None:
+        self.name, self.display, self.done = name, display, 0
+        self.task = display.add_task(name, total=None)
+
+    def report(self, done: int, total: int | None) -> None:
+        self.done = done
+        self.display.update(self.task, completed=done, total=total)
+
+    def wait(self) -> None:
+        errors.print(f"another process is fetching {self.name}; waiting for it", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _watched(name: str) -> Iterator[_Watch]:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    rest = (TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, *rest, console=errors, disable=not errors.is_terminal, transient=True) as display:
+        watch = _Watch(name, display)
+        try:
+            yield watch
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"interrupted after {watch.done:,} bytes of {name}; repeat the same command to continue"
+            ) from None
+
+
+def _print_plan(entries: "list[Entry]", data_dir: Path | None) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(pad_edge=False)
+    table.add_column("name", no_wrap=True)
+    for column in ("size", "from", "to"):
+        table.add_column(column, overflow="fold")
+    for entry in entries:
+        url = entry.card.weights.url or "beside its card"
+        size = decimal(entry.weights_file.stat().st_size) + ", is here" if entry.is_here else _size(entry)
+        table.add_row(entry.card.name, size, Text(url), Text(str(entry.weights_file)))
+    if data_dir is not None:
+        from torchvision.datasets import CIFAR10
+
+        table.add_row("cifar10", "unknown", Text(CIFAR10.url), Text(str(data_dir / CIFAR10.base_folder)))
+    results.print(table)
+
+
+def _size(entry: "Entry") -> str:
+    weights, published = entry.card.weights, entry.card.published
+    if weights.size is not None:
+        return decimal(weights.size)
+    # A bare state dict holds the parameters and little else; other checkpoints hold an optimiser's state, too.
+    if weights.format == "state_dict" and published is not None and published.parameters is not None:
+        return f"about {decimal(int(published.parameters * 1e6 * BYTES_PER_PARAMETER))}"
+    return "unknown"

@@ -1,0 +1,101 @@
+"""Where fetched weights lie, and which digest each of them must have.
+
+``ROBUSTBENCH_BCOS_CACHE`` names the cache folder; by default it is the one that the operating system gives to programs.
+A model's weights lie in ``weights/NAME``, beside a record of where they came from and of their whole digest. A card may
+state the digest, or the first digits of it, or none: what is not stated is recorded on first use and enforced from
+then on.
+"""
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from platformdirs import user_cache_path
+
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.model_zoo.digests import sha256_of
+
+VARIABLE = "ROBUSTBENCH_BCOS_CACHE"
+
+
+def weights_folder() -> Path:
+    """The folder of fetched weights, which need not exist."""
+    given = os.environ.get(VARIABLE)
+    return (Path(given).expanduser() if given else user_cache_path("robustbench_bcos")) / "weights"
+
+
+class Record(NamedTuple):
+    """What is known of a fetched file."""
+
+    url: str
+    sha256: str
+
+    @staticmethod
+    def file_of(weights: Path) -> Path:
+        """Where the record of a file lies."""
+        return weights.with_name(f"{weights.name}.json")
+
+    @classmethod
+    def of(cls, weights: Path) -> "Record | None":
+        """The record of a file; ``None`` before its first use.
+
+        Raises:
+            RequestError: the record is damaged.
+        """
+        file = cls.file_of(weights)
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            return cls(str(content["url"]), str(content["sha256"]))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError):
+            raise RequestError(
+                f"{file}, the record of the digest of {weights.name}, cannot be read: delete both files and fetch again"
+            ) from None
+
+    def write(self, weights: Path) -> None:
+        """Keep the record beside a file, as a whole or not at all."""
+        file = self.file_of(weights)
+        partial = file.with_name(f"{file.name}.{os.getpid()}")
+        try:
+            partial.write_text(json.dumps(self._asdict(), indent=2) + "\n", encoding="utf-8")
+            partial.replace(file)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def check_digest(file: Path, *, url: str, published: str | None) -> str:
+    """The whole SHA-256 of a fetched file, which is what was published and what was recorded on first use.
+
+    Args:
+        file: what to check.
+        url: where the card says that it comes from.
+        published: its digest, or the first digits of it, or ``None`` where nothing is published.
+
+    Raises:
+        RequestError: the digest differs from either, or the file was fetched from elsewhere.
+    """
+    record, found = Record.of(file), sha256_of(file)
+    if published is not None and not found.startswith(published):
+        raise RequestError(
+            f"weights {file} have SHA-256 {found}, which does not begin with the published {published}: "
+            "delete the file and fetch it again"
+        )
+    if record is not None and record.url != url:
+        raise RequestError(
+            f"weights {file} were recorded as coming from {record.url}, and the card names {url}: "
+            "delete the file and its record (.json), and fetch again"
+        )
+    if record is not None and record.sha256 != found:
+        raise RequestError(
+            f"weights {file} have SHA-256 {found}, and on first use it was {record.sha256}: get the former file back, "
+            "or delete its record (.json) if you trust the new one"
+        )
+    if record is None:
+        # A cache that is shared and cannot be written is used as it is.
+        with suppress(OSError):
+            Record(url, found).write(file)
+    return found
