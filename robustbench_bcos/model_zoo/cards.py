@@ -95,6 +95,8 @@ class WeightsSpec(Table):
     size: int | None = Field(default=None, ge=1)
     """Bytes, where that is published."""
     format: WeightsFormat = "safetensors"
+    ema: bool = False
+    """Whether the moving average of the weights is meant, which a Lightning checkpoint may have."""
 
     @model_validator(mode="after")
     def _what_is_not_fetched_is_known_in_full(self) -> "WeightsSpec":

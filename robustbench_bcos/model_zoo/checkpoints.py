@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.architectures.registry import ARCHITECTURES, BCOS_PREFIX, Layout
-from robustbench_bcos.model_zoo.weights import Tensors
+from robustbench_bcos.model_zoo.weights import MisfitError, Tensors
 
 
 def infer_arguments(architecture: str, tensors: Tensors, given: dict[str, Any]) -> dict[str, Any]:
@@ -28,10 +28,7 @@ def infer_arguments(architecture: str, tensors: Tensors, given: dict[str, Any]) 
         raise RequestError(f"max_out must be a whole number of at least 1, got {max_out!r}: choose 1 for no MaxOut")
     inferred["classes"] = last.shape[0] // max_out
     if inferred["classes"] < 2:
-        raise RequestError(
-            f"the weights' last layer has {last.shape[0]} filters, which is fewer than two classes: choose the "
-            "architecture and max_out they were made with"
-        )
+        raise MisfitError(f"the weights' last layer has {last.shape[0]} filters, which is fewer than two classes")
     if "max_out" in taken:
         inferred["max_out"] = max_out
     if "norm" in taken and layout.norm is not None:
@@ -46,14 +43,14 @@ def _ends(architecture: str, tensors: Tensors) -> tuple[Tensor, Tensor]:
     try:
         first, last = tensors[f"{layout.first}.{inner}weight"], tensors[f"{layout.last}.{inner}weight"]
     except KeyError as error:
-        raise RequestError(
-            f"the weights have no tensor {error} of architecture {architecture!r}: choose the architecture they were "
-            "made with (the prefix bcos_ marks B-cos networks)"
+        raise MisfitError(
+            f"the weights have no tensor {error} of architecture {architecture!r} (the prefix bcos_ marks B-cos "
+            "networks)"
         ) from None
-    if first.dim() != (4 if layout.patch == 1 else 2) or last.dim() < 2:
-        raise RequestError(
+    if first.dim() != (4 if layout.patch == 1 else 2) or first.shape[1] % layout.patch or last.dim() < 2:
+        raise MisfitError(
             f"the weights' first and last layers have shapes {tuple(first.shape)} and {tuple(last.shape)}, which "
-            f"architecture {architecture!r} cannot have: choose the architecture they were made with"
+            f"architecture {architecture!r} cannot have"
         )
     return first, last
 

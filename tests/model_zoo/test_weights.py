@@ -163,7 +163,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path, network: nn.Modu
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")  # torch, of any sparse tensor it reads
 def test_values_that_are_no_dense_real_numbers_are_refused(tmp_path: Path, tensor: Tensor) -> None:
     torch.save({"odd": tensor}, tmp_path / "w.pt")
-    assert "tensor 'odd' is sparse, complex or without values" in refusal(tmp_path / "w.pt")
+    assert "tensor 'odd' is sparse, complex, quantised or without values" in refusal(tmp_path / "w.pt")
 
 
 @pytest.mark.parametrize(
@@ -171,19 +171,34 @@ def test_values_that_are_no_dense_real_numbers_are_refused(tmp_path: Path, tenso
     [
         torch.ones(3),
         [torch.ones(3)],
-        {"state_dict": {"weight": torch.ones(3)}, "epoch": 3},
+        {"state_dict": {"weight": torch.ones(3), "epoch": 3}},
+        {"weights": {"weight": torch.ones(3)}},
+        {"state_dict": {}},
+        {},
         {"weight": torch.ones(3), "epoch": 3},
         {"weight": None},
         3,
         "text",
         None,
     ],
-    ids=["tensor", "list", "wrapped", "a number too many", "none in it", "number", "text", "none"],
+    ids=[
+        "tensor",
+        "list",
+        "number in it",
+        "elsewhere",
+        "none of it",
+        "empty",
+        "a number too many",
+        "none in it",
+        "number",
+        "text",
+        "none",
+    ],
 )
 @pytest.mark.parametrize("name", ["w.pt", "w.pth"])
 def test_what_is_no_dictionary_of_tensors_is_refused(tmp_path: Path, name: str, content: Any) -> None:
     FORMATS[name](content, tmp_path / name)
-    assert refusal(tmp_path / name).endswith("are not a bare state dict (names to tensors): save model.state_dict()")
+    assert refusal(tmp_path / name).endswith(" and no state dict (names to tensors): save model.state_dict()")
 
 
 def test_a_whole_model_is_refused(tmp_path: Path, network: nn.Module) -> None:
@@ -216,10 +231,16 @@ def test_a_program_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path, kind: 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda state: state.pop("2.bias"), "missing 2.bias; choose"),
-        (lambda state: state.update(extra=torch.ones(1)), "surplus extra; choose"),
-        (lambda state: state.update({"2.bias_": state.pop("2.bias")}), "missing 2.bias; surplus 2.bias_; choose"),
-        (lambda state: [state.pop(name) for name in list(state)[:5]], "missing 0.bias, 0.weight, 1.bias and 2 more;"),
+        (lambda state: state.pop("2.bias"), "missing 2.bias (6,): choose"),
+        (lambda state: state.update(extra=torch.ones(1)), "surplus extra (1,): choose"),
+        (
+            lambda state: state.update({"2.bias_": state.pop("2.bias")}),
+            "missing 2.bias (6,); surplus 2.bias_ (6,): choose",
+        ),
+        (
+            lambda state: [state.pop(name) for name in list(state)[:5]],
+            "missing 0.bias (4,), 0.weight (4, 3, 2, 2), 1.bias (4,) and 2 more: choose",
+        ),
         (
             lambda state: state.update({"2.bias": torch.ones(7)}),
             "'2.bias' has shape (7,) and the architecture's has (6,)",

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.cards import Entry
 from robustbench_bcos.model_zoo.classifier import build_classifier, freeze
+from robustbench_bcos.model_zoo.formats import agree
 from robustbench_bcos.model_zoo.sources.model import Model
-from robustbench_bcos.model_zoo.weights import load_weights, read_weights
+from robustbench_bcos.model_zoo.weights import load_weights, read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,14 @@ class ZooModel:
         card = self.entry.card
         digest = self.entry.check_weights()
         classifier = build_classifier(card)
-        tensors = read_weights(self.entry.weights_file, kind=card.weights.format)
-        load_weights(classifier.network, tensors, self.entry.weights_file)
+        file = self.entry.weights_file
+        checkpoint = read_checkpoint(file, kind=card.weights.format, ema=card.weights.ema)
+        if checkpoint.encoding is not None and not agree(card.encoding, checkpoint.encoding):
+            raise RequestError(
+                f"card {card.name!r} states encoding {card.encoding.kind} {card.encoding.constants or ''} and weights "
+                f"{file} have normalize {checkpoint.encoding.constants}: write the latter on the card"
+            )
+        load_weights(classifier.network, checkpoint.tensors, file)
         return Model(
             card.name,
             card.family,

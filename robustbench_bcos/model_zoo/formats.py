@@ -1,0 +1,213 @@
+"""How published checkpoints are laid out: which of their tensors are the network's, and by which names.
+
+- ``state_dict``, ``safetensors``: names to tensors and nothing else.
+- ``lightning``: ``state_dict`` holds ``model.NAME`` and, where an average of the weights was kept,
+  ``ema.module.NAME``; a training without Lightning writes ``model_state_dict``. As in the official B-cos trainings.
+- ``madry``: ``model`` (once ``state_dict``) holds ``module.model.NAME``, the same network again for its attacker, and
+  the normaliser that is part of the model (Engstrom et al., 2019, the ``robustness`` library).
+- ``robustbench``: bare or under ``state_dict``, with prefixes ``module.`` and ``model.`` where all names carry them.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.model_zoo.cards import EncodingSpec, WeightsFormat
+from robustbench_bcos.model_zoo.weights_files import Content
+
+Tensors = dict[str, Tensor]
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+"""Where training scripts put the weights."""
+
+PREFIXES = ("module.", "model.")
+"""What a wrapper around a network puts before all its names."""
+
+EMA = "ema."
+
+
+class Checkpoint(NamedTuple):
+    """A network's tensors, and what else its file says of it."""
+
+    tensors: Tensors
+    kind: WeightsFormat
+    encoding: EncodingSpec | None = None
+    """The normaliser that is part of the model; ``None`` where the file has none."""
+    prefix: str = ""
+    """What was taken off all names."""
+    left_out: int = 0
+    """Tensors that are not the network's."""
+
+
+class _Laid(NamedTuple):
+    """A file's state dict and where in it that lay."""
+
+    file: Path
+    container: Literal["safetensors", "torch"]
+    state: Tensors
+    wrapper: str | None
+
+
+def unpack(file: Path, content: Content, *, kind: WeightsFormat | None = None, ema: bool = False) -> Checkpoint:
+    """The network's tensors in what was read from a file.
+
+    Args:
+        file: for messages.
+        content: what lay in it.
+        kind: how it is laid out; by default as it looks.
+        ema: take the moving average of the weights in place of the last ones.
+
+    Raises:
+        RequestError: there is no state dict in it, it is laid out in another way, or has no moving average.
+    """
+    laid = _find_state(file, content)
+    found = _recognise(content, laid)
+    layout = kind or found
+    if layout not in (found, *_further_readings(found, laid)):
+        raise RequestError(
+            f"weights {file} are laid out as {found!r} and not as {kind!r}: write the former as the card's "
+            "weights.format"
+        )
+    if layout == "lightning":
+        return _from_lightning(laid, ema=ema)
+    if ema:
+        raise RequestError(f"weights {file} have no moving average of the weights: leave out ema (--ema)")
+    if layout == "madry":
+        return _from_madry(laid)
+    if kind in ("state_dict", "safetensors"):
+        return Checkpoint(laid.state, kind)
+    tensors, prefix = _without_prefixes(laid.state)
+    return Checkpoint(tensors, layout, prefix=prefix)
+
+
+def agree(stated: EncodingSpec, found: EncodingSpec) -> bool:
+    """Whether two encodings have the same constants in the precision that networks are computed in."""
+    return stated.kind == found.kind and all(
+        torch.equal(torch.tensor(stated.constants[key]), torch.tensor(found.constants[key])) for key in found.constants
+    )
+
+
+def normalizing(mean: Sequence[float], std: Sequence[float]) -> EncodingSpec:
+    """The encoding ``normalize`` with three means and three deviations."""
+    return EncodingSpec.model_validate({"kind": "normalize", "mean": mean, "std": std})
+
+
+def decimals(constants: Tensor) -> list[float]:
+    """The shortest decimals that give these values in single precision: what was written where they were chosen."""
+    return [float(str(np.float32(value))) for value in constants.flatten().tolist()]
+
+
+def common_prefix(tensors: Mapping[str, Tensor]) -> str:
+    """The first part of the names, dot included, if it is that of all."""
+    first = {name.partition(".")[0] for name in tensors if "." in name}
+    all_have_one = len(first) == 1 and all("." in name for name in tensors)
+    return f"{first.pop()}." if all_have_one else ""
+
+
+def _find_state(file: Path, content: Content) -> _Laid:
+    for wrapper in (None, *WRAPPERS):
+        state = content.value if wrapper is None else _entry(content.value, wrapper)
+        if isinstance(state, Mapping) and state and all(isinstance(value, Tensor) for value in state.values()):
+            return _Laid(file, content.container, {str(name): tensor for name, tensor in state.items()}, wrapper)
+    raise RequestError(
+        f"weights {file} hold {_described(content.value)} and no state dict (names to tensors): save model.state_dict()"
+    )
+
+
+def _entry(content: object, key: str) -> object:
+    return content.get(key) if isinstance(content, Mapping) else None
+
+
+def _described(content: object) -> str:
+    if not isinstance(content, Mapping):
+        return f"a value of type {type(content).__name__}"
+    keys = [str(key) for key in content][:5]
+    return f"a dictionary of {', '.join(keys)}" if keys else "an empty dictionary"
+
+
+def _recognise(content: Content, laid: _Laid) -> WeightsFormat:
+    names = _without_prefixes(laid.state, prefixes=("module.",))[0]
+    if any(name.startswith(("attacker.", "normalizer.")) for name in names):
+        return "madry"
+    averaged = any(name.startswith(EMA) for name in names)
+    if averaged or laid.wrapper == "model_state_dict" or _entry(content.value, "pytorch-lightning_version") is not None:
+        return "lightning"
+    if content.container == "safetensors":
+        return "safetensors"
+    bare = laid.wrapper is None and not _without_prefixes(laid.state)[1]
+    return "state_dict" if bare else "robustbench"
+
+
+def _further_readings(found: WeightsFormat, laid: _Laid) -> tuple[WeightsFormat, ...]:
+    """Layouts that a card may state of a file that looks like another: what tells them apart may be missing."""
+    if laid.wrapper is None:
+        bare: WeightsFormat = "safetensors" if laid.container == "safetensors" else "state_dict"
+        return (bare, "robustbench") if found == "state_dict" else (bare,)
+    return ("lightning",) if found == "robustbench" else ()
+
+
+def _from_lightning(laid: _Laid, *, ema: bool) -> Checkpoint:
+    names = list(laid.state)
+    wanted = f"{EMA}module." if ema else "model."
+    selected = [name for name in names if name.startswith(wanted)]
+    if ema and not selected:
+        raise RequestError(f"weights {laid.file} have no moving average of the weights: leave out ema (--ema)")
+    if not selected:
+        selected, wanted = [name for name in names if not name.startswith(EMA)], ""
+    tensors, prefix = _without_prefixes({name.removeprefix(wanted): laid.state[name] for name in selected})
+    return Checkpoint(tensors, "lightning", prefix=wanted + prefix, left_out=len(names) - len(selected))
+
+
+def _from_madry(laid: _Laid) -> Checkpoint:
+    state, prefix = _without_prefixes(laid.state, prefixes=("module.",))
+    model, attacked = _below("model.", state), _below("attacker.model.", state)
+    if not model:
+        raise RequestError(f"weights {laid.file} have a normaliser or an attacker and no model: get another checkpoint")
+    if attacked and not _equal(model, attacked):
+        raise RequestError(
+            f"weights {laid.file} hold two models, and the attacked one differs from the other: save the one that is "
+            "meant, torch.save(attacker_model.model.state_dict(), 'weights.pth')"
+        )
+    normalisers = [part for part in (_below("normalizer.", state), _below("attacker.normalize.", state)) if part]
+    if not all(_equal(normalisers[0], other) for other in normalisers[1:]):
+        raise RequestError(
+            f"weights {laid.file} hold two normalisers that differ: save the model's state dict alone, and state its "
+            "encoding"
+        )
+    tensors, further = _without_prefixes(model)
+    encoding = _normaliser(laid.file, normalisers[0]) if normalisers else None
+    return Checkpoint(tensors, "madry", encoding, f"{prefix}model.{further}", len(state) - len(tensors))
+
+
+def _normaliser(file: Path, constants: Tensors) -> EncodingSpec:
+    try:
+        mean, std = (decimals(constants[name]) for name in ("new_mean", "new_std"))
+    except KeyError as error:
+        raise RequestError(f"weights {file}: their normaliser has no {error}: get another checkpoint") from None
+    if len(mean) != 3 or len(std) != 3 or not min(std) > 0:
+        raise RequestError(
+            f"weights {file}: their normaliser has means {mean} and deviations {std}, and three of each were expected, "
+            "all deviations positive: get another checkpoint"
+        )
+    return normalizing(mean, std)
+
+
+def _below(prefix: str, state: Tensors) -> Tensors:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def _equal(first: Tensors, second: Tensors) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def _without_prefixes(state: Tensors, prefixes: tuple[str, ...] = PREFIXES) -> tuple[Tensors, str]:
+    """The state without prefixes that all its names carry, one after the other, and the prefixes."""
+    taken = ""
+    while (prefix := common_prefix(state)) in prefixes:
+        state, taken = _below(prefix, state), taken + prefix
+    return state, taken

@@ -1,0 +1,145 @@
+"""What lies in a weights file: safetensors, or what ``torch.save`` wrote, whatever the file is called.
+
+Nothing in a file is ever executed. Tensors and plain values are read; records that training scripts leave beside
+weights (:data:`RECORDS`) become placeholders that can do nothing; anything else is refused by its name.
+"""
+
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from robustbench_bcos.core.errors import RequestError
+
+HEAD = 512
+"""Bytes from which a file is told apart."""
+
+_NO_WEIGHTS = (
+    (b"<", "are a web page or a server's message", "download the file itself, not the page that shows it"),
+    (b"version https://git-lfs", "are a pointer of Git LFS", "`git lfs pull` gets the file itself"),
+    (b"\x1f\x8b", "are compressed", "unpack them with gunzip or tar first"),
+)
+"""What files under the right name often are instead: how they begin, what they are, what helps."""
+
+_NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
+_DILL = ("_create_cell", "_create_code", "_create_function", "_get_attr", "_import_module", "_load_type")
+RECORDS = (
+    # Learning rates, best accuracies and losses that training scripts computed with NumPy.
+    *(f"{module}.{name}" for module in _NUMPY for name in ("scalar", "_reconstruct")),
+    "numpy.dtype",
+    "numpy.ndarray",
+    # The command line that a script was called with.
+    "argparse.Namespace",
+    "cox.utils.Parameters",
+    *(f"pathlib.{name}" for name in ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")),
+    # Functions of a schedule, which some of MadryLab's published files hold (saved with dill by its training script).
+    *(f"dill.{module}.{name}" for module in ("_dill", "dill") for name in _DILL),
+    "builtins.__main__",
+    "__main__.__dict__",
+)
+"""Globals that a checkpoint may name although they are neither tensors nor plain values."""
+
+
+class Placeholder:
+    """Stands for a record that is not read. Calling, building or instantiating it gives itself and does nothing."""
+
+    def __new__(cls, *_: object) -> "Placeholder":
+        """There is one."""
+        return _PLACEHOLDER
+
+    def __call__(self, *_: object) -> "Placeholder":
+        """Whatever was to be made of the record is not made."""
+        return self
+
+    def __setstate__(self, state: object) -> None:
+        """Keep nothing."""
+
+
+_PLACEHOLDER: Placeholder = object.__new__(Placeholder)
+
+
+class Content(NamedTuple):
+    """What a file holds, as it was saved."""
+
+    value: object
+    container: Literal["safetensors", "torch"]
+
+
+def read_content(file: Path) -> Content:
+    """Read a file by what it is, not by what it is called.
+
+    Raises:
+        RequestError: it is no weights file, is not whole, or needs more than tensors and plain values.
+    """
+    head, size = _head(file)
+    for magic, found, remedy in _NO_WEIGHTS:
+        if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(magic):
+            raise RequestError(f"weights {file} {found}: {remedy}")
+    # The length of a header in JSON, and the header.
+    if head[8:9] == b"{":
+        return Content(_read_safetensors(file, size), "safetensors")
+    if not head.startswith((b"PK", b"\x80")):
+        raise RequestError(
+            f"weights {file} are neither a whole safetensors file nor a whole torch checkpoint ({size} bytes that "
+            f"begin with {head[:8]!r}): get the file again"
+        )
+    if head.startswith(b"PK") and not zipfile.is_zipfile(file):
+        raise RequestError(
+            f"weights {file} are not a whole torch checkpoint (the end of the archive is missing after {size} bytes): "
+            "get the file again"
+        )
+    return Content(_read_torch(file), "torch")
+
+
+def _head(file: Path) -> tuple[bytes, int]:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(HEAD), file.stat().st_size
+    except OSError as error:
+        raise RequestError(f"weights {file} cannot be read ({error.strerror}): check the path") from None
+
+
+def _read_safetensors(file: Path, size: int) -> object:
+    try:
+        return load_file(str(file))
+    except (SafetensorError, OSError) as error:
+        raise RequestError(
+            f"weights {file} are not a whole safetensors file ({error}; {size} bytes): get the file again"
+        ) from None
+
+
+def _read_torch(file: Path) -> object:
+    allowed: list[Callable[..., object] | tuple[Callable[..., object], str]] = [Placeholder]
+    allowed += [(_PLACEHOLDER, name) for name in RECORDS]
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
+            # torch warns of pickles it then refuses; the refusal says it better.
+            warnings.simplefilter("ignore")
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise RequestError(
+            f"weights {file} hold more than tensors and plain values{_needed(str(error))}, and programs in a "
+            "checkpoint are not run: where they were made, torch.save(model.state_dict(), 'weights.pth') saves what "
+            "is needed"
+        ) from None
+    except Exception as error:  # torch raises nearly anything over a damaged file.
+        if "TorchScript" in str(error):
+            raise RequestError(
+                f"weights {file} are a TorchScript program, and programs are not run: save the state dict of the "
+                "model it was made from"
+            ) from None
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise RequestError(f"weights {file} are not a whole torch checkpoint ({reason}): get the file again") from None
+
+
+def _needed(message: str) -> str:
+    """The global that torch would not read."""
+    found = re.search(r"GLOBAL (\S+)", message)
+    return f" (they need {found[1]})" if found else ""
