@@ -1,5 +1,6 @@
-"""Models ready to be attacked, wherever they come from: the zoo, a checkpoint, one's own code."""
+"""Models ready to be attacked, wherever they come from: the zoo, a checkpoint, a library, one's own code."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,31 +10,94 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.sources.checkpoint import CheckpointModel
 from robustbench_bcos.model_zoo.sources.imported import ImportedModel
-from robustbench_bcos.model_zoo.sources.model import Model, ModelSource, own_model, state_digest
+from robustbench_bcos.model_zoo.sources.library import AbstractLibrary, LibraryCheckpoint, LibraryModel
+from robustbench_bcos.model_zoo.sources.model import Framing, Model, ModelSource, own_model, state_digest
+from robustbench_bcos.model_zoo.sources.robustbench import RobustBenchModel
 from robustbench_bcos.model_zoo.sources.zoo import ZooModel
 
 __all__ = [
     "CheckpointModel",
+    "Framing",
     "ImportedModel",
+    "LibraryCheckpoint",
+    "LibraryModel",
     "Model",
     "ModelSource",
+    "RobustBenchModel",
     "ZooModel",
     "find_models",
+    "find_weights",
     "load_model",
     "own_model",
     "state_digest",
 ]
 
 
-def find_models(pattern: str, zoo: Zoo) -> list[ModelSource]:
-    """Sources for one ``--model``: a name, a glob over the zoo, or ``module:callable``.
+LIBRARIES = ("torchvision", "timm")
+
+
+def find_models(pattern: str, zoo: Zoo, encoding: str | None = None) -> list[ModelSource]:
+    """Sources for one ``--model``: a name, a glob over the zoo, or what stands before and after a colon.
+
+    Before it: ``torchvision``, ``timm``, ``robustbench``, or any other module.
+
+    Args:
+        pattern: as on the command line.
+        zoo: the cards.
+        encoding: stated for a model that has no card, as on the command line.
 
     Raises:
-        RequestError: nothing of that name.
+        RequestError: nothing of that name, or a card that has an encoding already.
     """
-    if ":" in pattern:
-        return [ImportedModel(pattern)]
-    return [ZooModel(entry) for entry in zoo.matching(pattern)]
+    prefix, colon, name = pattern.partition(":")
+    if prefix in LIBRARIES and colon:
+        return [LibraryModel(_library(prefix), name, encoding)]
+    if prefix == "robustbench" and colon:
+        return [RobustBenchModel(name, encoding)]
+    if colon:
+        return [ImportedModel(pattern, encoding)]
+    found = [ZooModel(entry) for entry in zoo.matching(pattern)]
+    if encoding is not None:
+        raise RequestError(
+            f"--encoding {encoding} describes models without a card, and {found[0].name!r} has one: leave it out"
+        )
+    return [*found]
+
+
+def find_weights(
+    file: Path,
+    architecture: str,
+    *,
+    encoding: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    ema: bool = False,
+) -> ModelSource:
+    """The source for ``--weights`` and ``--architecture``, which is one of this package, or of a library.
+
+    Raises:
+        RequestError: the library is not installed.
+    """
+    prefix, colon, name = architecture.partition(":")
+    if prefix in LIBRARIES and colon:
+        return LibraryCheckpoint(_library(prefix), file, name, encoding, arguments, ema)
+    return CheckpointModel(file, architecture, encoding, arguments, ema)
+
+
+def _library(prefix: str) -> AbstractLibrary:
+    # Imported where it is asked for: each takes seconds, and timm is optional.
+    if prefix == "torchvision":
+        from robustbench_bcos.model_zoo.sources.torchvision import Torchvision
+
+        return Torchvision()
+    try:
+        from robustbench_bcos.model_zoo.sources.timm import Timm
+    except ModuleNotFoundError as error:
+        if error.name != "timm":
+            raise
+        raise RequestError(
+            'timm, which models of timm:NAME come from, is not installed: pip install "robustbench_bcos[timm]"'
+        ) from None
+    return Timm()
 
 
 def load_model(
@@ -47,9 +111,11 @@ def load_model(
     """A frozen classifier from images in [0, 1] to logits.
 
     Args:
-        name_or_path: a zoo name, ``module:callable``, or a weights file.
+        name_or_path: a zoo name, ``torchvision:NAME``, ``timm:NAME``, ``robustbench:ID``, ``module:callable``, or a
+            weights file.
         architecture: what a weights file was made with.
-        encoding: overrides the encoding read from a weights file.
+        encoding: of a model without a card: ``none``, ``add_inverse``, ``normalize:imagenet``, or with constants
+            ``normalize:0.485,0.456,0.406/0.229,0.224,0.225``.
         zoo: a folder with further cards.
         arguments: override what cannot be read from a weights file, such as ``b`` and ``norm``.
 
@@ -57,15 +123,16 @@ def load_model(
         RequestError: there is no such model, or its weights are not what they should be.
     """
     if architecture is not None:
-        return CheckpointModel(Path(name_or_path), architecture, encoding, arguments).load().classifier
+        source = find_weights(Path(name_or_path), architecture, encoding=encoding, arguments=arguments)
+        return source.load().classifier
     if Path(name_or_path).is_file():
         raise RequestError(f"{name_or_path} is a file: name the architecture of the weights in it, bcos_resnet20, say")
-    if encoding is not None or arguments:
+    if arguments:
         raise RequestError(
-            f"encoding and arguments ({', '.join(arguments) or 'none'}) go with a weights file and its architecture: "
-            f"model {name_or_path!r} has its own"
+            f"arguments ({', '.join(arguments)}) go with a weights file and its architecture: model {name_or_path!r} "
+            "has its own"
         )
-    found = find_models(str(name_or_path), Zoo([zoo] if zoo else []))
+    found = find_models(str(name_or_path), Zoo([zoo] if zoo else []), encoding)
     if len(found) > 1:
         raise RequestError(f"{name_or_path!r} names {len(found)} models: load one at a time")
     return found[0].load().classifier

@@ -2,14 +2,19 @@
 
 import importlib
 import sys
+import sysconfig
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.model_zoo.classifier import freeze
+from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
+from robustbench_bcos.model_zoo.encodings import parse_encoding
 from robustbench_bcos.model_zoo.sources.model import Model, own_model
+
+PACKAGE = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -20,9 +25,26 @@ class ImportedModel:
     """
 
     name: str
+    encoding: str | None = None
+    """Put in front of the module; by default nothing is."""
 
     def load(self) -> Model:
         """Import, call and freeze."""
+        made = self._imported()
+        if not callable(made):
+            raise RequestError(
+                f"--model {self.name} is of type {type(made).__name__}: it must be a torch.nn.Module or return one"
+            )
+        classifier = made if isinstance(made, nn.Module) else self._called(made)
+        if not isinstance(classifier, nn.Module):
+            raise RequestError(
+                f"--model {self.name} returned {type(classifier).__name__}: it must return a torch.nn.Module"
+            )
+        if self.encoding is not None:
+            classifier = ImageClassifier(parse_encoding(self.encoding), classifier)
+        return own_model(self.name, freeze(classifier))
+
+    def _imported(self) -> object:
         module, _, attribute = self.name.partition(":")
         if not all(part.isidentifier() for part in module.split(".")):
             raise RequestError(f"--model {self.name} names no module before the colon: write my_package.nets:make, say")
@@ -30,18 +52,56 @@ class ImportedModel:
         if here not in sys.path:
             sys.path.insert(0, here)
         try:
-            made = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
+            imported = importlib.import_module(module)
+        except Exception as error:
+            place = where(error)
+            said = f"{type(error).__name__}: {_message(error)}, {place}" if place else str(error)
+            remedy = "mend it there" if place else "give an importable module and a callable in it"
+            raise RequestError(f"--model {self.name} cannot be imported ({said}): {remedy}") from error
+        if not hasattr(imported, attribute):
             raise RequestError(
-                f"--model {self.name} cannot be imported ({error}): give an importable module and a callable in it"
-            ) from None
-        if not callable(made):
-            raise RequestError(
-                f"--model {self.name} is of type {type(made).__name__}: it must be a torch.nn.Module or return one"
+                f"--model {self.name} cannot be imported (module {module!r} has no attribute {attribute!r}): give an "
+                "importable module and a callable in it"
             )
-        classifier = made if isinstance(made, nn.Module) else made()
-        if not isinstance(classifier, nn.Module):
-            raise RequestError(
-                f"--model {self.name} returned {type(classifier).__name__}: it must return a torch.nn.Module"
-            )
-        return own_model(self.name, freeze(classifier))
+        return getattr(imported, attribute)
+
+    def _called(self, make: object) -> object:
+        try:
+            return make()  # type: ignore[operator]
+        except Exception as error:
+            said = f"{type(error).__name__}: {_message(error)}, {where(error) or self.name}"
+            raise RequestError(f"--model {self.name} could not be made ({said}): mend it there") from error
+
+
+def where(error: Exception) -> str:
+    """File and line in the user's own code where an error was raised; empty if there is none.
+
+    The innermost line that is neither Python's nor of an installed package, or, if all are, the innermost one.
+    """
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{_shown(error.filename)}, line {error.lineno}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _ours(frame.filename)]
+    own = [frame for frame in frames if not _installed(frame.filename)]
+    chosen = (own or frames)[-1:]
+    return "".join(f"{_shown(frame.filename)}, line {frame.lineno}" for frame in chosen)
+
+
+def _ours(file: str) -> bool:
+    """This package, and what imports and calls on its behalf."""
+    return file.startswith("<frozen") or file == importlib.__file__ or Path(file).is_relative_to(PACKAGE)
+
+
+def _installed(file: str) -> bool:
+    paths = sysconfig.get_paths()
+    return any(Path(file).is_relative_to(paths[kind]) for kind in ("stdlib", "purelib", "platlib"))
+
+
+def _shown(file: str) -> str:
+    path = Path(file)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _message(error: Exception) -> str:
+    """Of a syntax error without the place, which is told anyway; in one line."""
+    said = error.msg if isinstance(error, SyntaxError) else str(error)
+    return said.strip().partition("\n")[0] or "no message"

@@ -6,7 +6,21 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import nn
 
+from robustbench_bcos.model_zoo.classifier import ImageClassifier
+
 UNKNOWN = "unknown"
+
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+class Framing(NamedTuple):
+    """How a picture of any size becomes an image for a model: resized, then the middle cropped out."""
+
+    image_size: tuple[int, int]
+    """Height and width of the middle."""
+    resize: int | None
+    """Pixels of the shorter side; ``None`` leaves it as it is."""
+    interpolation: Interpolation
 
 
 class Model(NamedTuple):
@@ -51,8 +65,8 @@ class ModelSource(Protocol):
 
 def own_model(name: str, classifier: nn.Module) -> Model:
     """A model of which nothing is known but its code; ``--loss auto`` means ``ce``."""
-    architecture = type(classifier).__name__
-    return Model(name, UNKNOWN, architecture, UNKNOWN, "ce", state_digest(classifier), classifier)
+    network = classifier.network if isinstance(classifier, ImageClassifier) else classifier
+    return Model(name, UNKNOWN, type(network).__name__, UNKNOWN, "ce", state_digest(classifier), classifier)
 
 
 def state_digest(module: nn.Module) -> str:

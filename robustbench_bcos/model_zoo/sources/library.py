@@ -1,0 +1,231 @@
+"""Networks of other people's libraries: built by the library, loaded as data, fed with what it says they take."""
+
+import difflib
+import os
+import re
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
+from robustbench_bcos.model_zoo.digests import sha256_of
+from robustbench_bcos.model_zoo.encodings import Normalize, parse_encoding
+from robustbench_bcos.model_zoo.sources.model import UNKNOWN, Framing, Model, state_digest
+from robustbench_bcos.model_zoo.weights import load_weights, read_checkpoint
+
+RANDOM = "none"
+"""Tag of a network without trained weights."""
+
+FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+"""torch's own switch, which overrides what a library asks for."""
+
+SEED = 0
+"""Of random weights, the same on every call."""
+
+
+class Facts(NamedTuple):
+    """What a library says of the images a network was trained on."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    framing: Framing
+
+
+class Trained(NamedTuple):
+    """A network with its trained weights."""
+
+    network: nn.Module
+    weights_sha256: str
+
+
+class AbstractLibrary(ABC):
+    """What has to be known of a library to attack its classifiers of images."""
+
+    prefix: ClassVar[str]
+    """Before the colon of a model's name."""
+
+    @abstractmethod
+    def check(self, name: str, tag: str) -> None:
+        """Refuse a name or a tag (which may be empty) that the library does not have.
+
+        Raises:
+            RequestError: so it is, or the network classifies no images.
+        """
+
+    @abstractmethod
+    def facts(self, name: str, tag: str) -> Facts:
+        """Of these weights, or of the ones the library takes by default."""
+
+    @abstractmethod
+    def build(self, name: str, arguments: Mapping[str, Any]) -> nn.Module:
+        """The network with weights drawn from torch's generator."""
+
+    @abstractmethod
+    def head(self, name: str) -> str:
+        """Name of the tensor with a row for each class."""
+
+    def arguments_of(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What a file says of the builder's arguments: the number of classes."""
+        head = tensors.get(self.head(name))
+        return {} if head is None or head.dim() == 0 else {"num_classes": len(head)}
+
+    @abstractmethod
+    def trained(self, name: str, tag: str) -> Trained:
+        """The network with these weights, from the library's own cache or downloaded into it.
+
+        Raises:
+            RequestError: they cannot be had.
+        """
+
+
+@dataclass(frozen=True)
+class LibraryModel:
+    """``torchvision:NAME`` or ``timm:NAME``, with ``@`` and the name of the weights, or ``@none`` for random ones."""
+
+    library: AbstractLibrary
+    asked: str
+    encoding: str | None = None
+    """In place of what the library says."""
+
+    @property
+    def name(self) -> str:
+        """As it was asked for, so that weights that go by default keep the name they were asked by."""
+        return f"{self.library.prefix}:{self.asked}"
+
+    @property
+    def framing(self) -> Framing:
+        """What the library does to pictures."""
+        return self.library.facts(*self._checked()).framing
+
+    def load(self) -> Model:
+        """Build the network, with weights from the library's cache, from the network, or random ones."""
+        name, tag = self._checked()
+        facts = self.library.facts(name, tag)
+        if tag == RANDOM:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(SEED)
+                network = self.library.build(name, {})
+            trained, training = Trained(network, state_digest(network)), "random weights"
+        else:
+            trained, training = self.library.trained(name, tag), UNKNOWN
+        architecture = f"{self.library.prefix}:{name}"
+        return _model(
+            self.name, architecture, trained, training, _encoded(trained.network, facts, self.encoding), facts
+        )
+
+    def _checked(self) -> tuple[str, str]:
+        name, _, tag = self.asked.partition("@")
+        self.library.check(name, tag)
+        return name, tag
+
+
+@dataclass(frozen=True)
+class LibraryCheckpoint:
+    """A weights file for a network of a library."""
+
+    library: AbstractLibrary
+    file: Path
+    asked: str
+    """The library's name for the network."""
+    encoding: str | None = None
+    """In place of the file's own, and of what the library says of its default weights."""
+    arguments: Mapping[str, Any] | None = None
+    """Of the library's own builder."""
+    ema: bool = False
+    """Whether to take the moving average of the weights."""
+
+    @property
+    def name(self) -> str:
+        """The file's name without its suffix."""
+        return self.file.stem
+
+    @property
+    def framing(self) -> Framing:
+        """What the library does to pictures for its default weights."""
+        self.library.check(self.asked, "")
+        return self.library.facts(self.asked, "").framing
+
+    def load(self) -> Model:
+        """Build the network with as many classes as the file has, and load it strictly."""
+        self.library.check(self.asked, "")
+        facts = self.library.facts(self.asked, "")
+        checkpoint = read_checkpoint(self.file, ema=self.ema)
+        if checkpoint.encoding is not None:
+            facts = Facts(**checkpoint.encoding.constants, framing=facts.framing)
+        tensors = {_modern(name): tensor for name, tensor in checkpoint.tensors.items()}
+        architecture = f"{self.library.prefix}:{self.asked}"
+        with torch.random.fork_rng(devices=[]):
+            network = self._build(architecture, tensors)
+        load_weights(network, _as_saved_by(network, tensors), self.file)
+        trained = Trained(network, sha256_of(self.file))
+        return _model(self.name, architecture, trained, UNKNOWN, _encoded(network, facts, self.encoding), facts)
+
+    def _build(self, architecture: str, tensors: Mapping[str, Tensor]) -> nn.Module:
+        arguments = self.library.arguments_of(self.asked, tensors) | dict(self.arguments or {})
+        try:
+            return self.library.build(self.asked, arguments)
+        except (TypeError, RuntimeError) as error:
+            raise RequestError(
+                f"--architecture {architecture} cannot be built with {arguments} ({error}): give arguments it takes"
+            ) from None
+
+
+@contextmanager
+def weights_only() -> Iterator[None]:
+    """Inside it, whatever a library loads with torch is tensors, and nothing in a file is executed."""
+    before = os.environ.get(FORCED)
+    os.environ[FORCED] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[FORCED]
+        else:
+            os.environ[FORCED] = before
+
+
+def not_listed(library: str, name: str, known: Iterable[str]) -> RequestError:
+    """The error for a name that is not among ``known``, which are too many to be named."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return RequestError(f"{library} has no classifier {name!r}: {hint}{library}.list_models() has them all")
+
+
+def _model(name: str, architecture: str, trained: Trained, training: str, classifier: nn.Module, facts: Facts) -> Model:
+    return Model(
+        name,
+        "conventional",
+        architecture,
+        training,
+        "ce",
+        trained.weights_sha256,
+        freeze(classifier),
+        image_size=facts.framing.image_size,
+    )
+
+
+def _encoded(network: nn.Module, facts: Facts, asked: str | None) -> nn.Module:
+    encoding = Normalize(facts.mean, facts.std) if asked is None else parse_encoding(asked)
+    return ImageClassifier(encoding, network)
+
+
+def _modern(name: str) -> str:
+    """Published DenseNets were saved when their layers had dots in their names."""
+    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)
+
+
+def _as_saved_by(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """With what torch itself would forgive: counts of batches that old versions did not save, and its version marks."""
+    state = network.state_dict()
+    counts = {name: state[name] for name in state if name.endswith("num_batches_tracked")}
+    whole = OrderedDict({**counts, **tensors})
+    whole._metadata = state._metadata  # type: ignore[attr-defined]
+    return whole

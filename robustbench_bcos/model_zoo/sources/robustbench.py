@@ -1,0 +1,111 @@
+"""Models of RobustBench, loaded by an installed RobustBench."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.registry import unknown
+from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
+from robustbench_bcos.model_zoo.encodings import parse_encoding
+from robustbench_bcos.model_zoo.sources.imported import where
+from robustbench_bcos.model_zoo.sources.library import weights_only
+from robustbench_bcos.model_zoo.sources.model import Model, own_model
+
+REMEDY = "pip install git+https://github.com/RobustBench/robustbench"
+CIFAR_SIZE = (32, 32)
+DATASETS = ("cifar10", "cifar100", "imagenet")
+THREATS = ("Linf", "L2", "corruptions", "corruptions_3d")
+
+
+class Identity(NamedTuple):
+    """Where RobustBench keeps a model."""
+
+    dataset: str
+    threat: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Identity":
+        """``NAME``, of CIFAR-10 and Linf, or ``DATASET/THREAT/NAME``.
+
+        Raises:
+            RequestError: it is neither, or RobustBench has no such data or threat.
+        """
+        parts = text.split("/")
+        if len(parts) not in (1, 3) or not all(parts):
+            raise RequestError(
+                f"--model robustbench:{text} is no identity of a model: write robustbench:Carmon2019Unlabeled or "
+                "robustbench:cifar10/Linf/Carmon2019Unlabeled, say"
+            )
+        found = cls(*parts) if len(parts) == 3 else cls(DATASETS[0], THREATS[0], text)
+        if found.dataset not in DATASETS:
+            raise unknown("dataset of RobustBench", found.dataset, DATASETS)
+        if found.threat not in THREATS:
+            raise unknown("threat of RobustBench", found.threat, THREATS)
+        return found
+
+
+@dataclass(frozen=True)
+class RobustBenchModel:
+    """``robustbench:ID``. Its own code builds the model, downloads weights into ``models`` and loads them."""
+
+    asked: str
+    encoding: str | None = None
+    """Put in front; RobustBench's models take images in [0, 1] and need none."""
+
+    @property
+    def name(self) -> str:
+        """As it was asked for."""
+        return f"robustbench:{self.asked}"
+
+    def load(self) -> Model:
+        """Ask the installed package; no file makes it execute anything."""
+        identity = Identity.parse(self.asked)
+        load = _loader()
+        try:
+            with weights_only(), redirect_stdout(sys.stderr):
+                classifier = load(model_name=identity.name, dataset=identity.dataset, threat_model=identity.threat)
+        except KeyError as error:
+            raise self._failed(
+                f"it has no {error} for {identity.dataset} and {identity.threat}", "check the name"
+            ) from error
+        except Exception as error:
+            said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            raise self._failed(
+                said, "mend that, or give the weights with --weights and --architecture, if this package has it"
+            ) from error
+        if not isinstance(classifier, nn.Module):
+            raise self._failed(f"it returned {type(classifier).__name__}", f"{REMEDY}")
+        if self.encoding is not None:
+            classifier = ImageClassifier(parse_encoding(self.encoding), classifier)
+        size = CIFAR_SIZE if identity.dataset.startswith("cifar") else None
+        return own_model(self.name, freeze(classifier))._replace(family="conventional", image_size=size)
+
+    def _failed(self, reason: str, remedy: str) -> RequestError:
+        return RequestError(f"the installed RobustBench cannot load {self.asked} ({reason}): {remedy}")
+
+
+def _loader() -> Callable[..., Any]:
+    try:
+        load: Callable[..., Any] = importlib.import_module("robustbench.utils").load_model
+    except ModuleNotFoundError as error:
+        if error.name == "robustbench":
+            raise RequestError(f"--model robustbench:ID needs RobustBench, which is not installed: {REMEDY}") from None
+        raise _broken(error) from error
+    except Exception as error:
+        raise _broken(error) from error
+    return load
+
+
+def _broken(error: Exception) -> RequestError:
+    """The release on the package index needs modules that are not to be had there."""
+    return RequestError(
+        f"the installed RobustBench cannot be imported ({type(error).__name__}: {error}, {where(error)}), as its "
+        f"release on the package index cannot: {REMEDY}"
+    )
