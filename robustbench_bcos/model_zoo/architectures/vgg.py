@@ -16,21 +16,21 @@ from robustbench_bcos.model_zoo.bcos_layers import BcosConv2d, LogitLayer
 MAP = 7
 """Height and width that the classifier's first layer sees."""
 HIDDEN = 4096
-"""Features of the classifier's hidden layers."""
+"""Features of the classifier's hidden layers in published networks."""
 
 
 class LinearHead(nn.Sequential):
     """Conventional head: means over 7x7 parts of the map, then three linear layers with dropout between."""
 
-    def __init__(self, features: int, classes: int) -> None:
+    def __init__(self, features: int, classes: int, *, hidden: int = HIDDEN) -> None:
         super().__init__(
-            nn.Linear(features * MAP * MAP, HIDDEN),
+            nn.Linear(features * MAP * MAP, hidden),
             nn.ReLU(),
             nn.Dropout(),
-            nn.Linear(HIDDEN, HIDDEN),
+            nn.Linear(hidden, hidden),
             nn.ReLU(),
             nn.Dropout(),
-            nn.Linear(HIDDEN, classes),
+            nn.Linear(hidden, classes),
         )
 
     def forward(self, input: Tensor) -> Tensor:
@@ -44,11 +44,20 @@ class LinearHead(nn.Sequential):
 class ConvolutionalHead(nn.Sequential):
     """B-cos head: a 7x7 and a 1x1 convolution, then class maps."""
 
-    def __init__(self, features: int, classes: int, logit_layer: LogitLayer, *, b: float, max_out: int) -> None:
+    def __init__(
+        self,
+        features: int,
+        classes: int,
+        logit_layer: LogitLayer,
+        *,
+        b: float,
+        max_out: int,
+        hidden: int = HIDDEN,
+    ) -> None:
         super().__init__(
-            BcosConv2d(features, HIDDEN, MAP, padding=MAP // 2, b=b, max_out=max_out),
-            BcosConv2d(HIDDEN, HIDDEN, b=b, max_out=max_out),
-            PooledClassMaps(HIDDEN, classes, logit_layer, b=b, max_out=max_out),
+            BcosConv2d(features, hidden, MAP, padding=MAP // 2, b=b, max_out=max_out),
+            BcosConv2d(hidden, hidden, b=b, max_out=max_out),
+            PooledClassMaps(hidden, classes, logit_layer, b=b, max_out=max_out),
         )
 
 
@@ -90,9 +99,12 @@ def _unit(parts: Parts, in_channels: int, out_channels: int) -> list[nn.Module]:
     return layers if isinstance(activation, nn.Identity) else [*layers, activation]
 
 
+VGG11 = ((64,), (128,), (256, 256), (512, 512), (512, 512))
+"""Configuration A of the paper."""
+
 register_twins(
     "vgg11",
-    partial(Vgg, stages=((64,), (128,), (256, 256), (512, 512), (512, 512))),
+    partial(Vgg, stages=VGG11),
     Layout(first="features.0", last="classifier.6", norm="features.1", filters=64),
     bcos_layout=Layout(first="features.0", last="classifier.2", norm="features.1", filters=64),
     conventional={"head": LinearHead},
