@@ -9,11 +9,14 @@ from torch import Tensor, nn
 from robustbench_bcos.data.slices import Slice, open_dataset
 from robustbench_bcos.explanations.completeness import additive_constants
 from robustbench_bcos.explanations.explanation import explain
+from robustbench_bcos.model_zoo import tokens
 from robustbench_bcos.model_zoo.architectures import build_architecture
 from robustbench_bcos.model_zoo.bcos_layers import BcosLinear, LogitLayer
 from robustbench_bcos.model_zoo.cards import Zoo
+from robustbench_bcos.model_zoo.explanation_mode import explanation_mode
 from robustbench_bcos.model_zoo.models import load_model
 from robustbench_bcos.model_zoo.norms import NORMS, Affine, AllNorm2d, BatchNormUncentred2d
+from tests.model_zoo import peers
 
 CLASSES = 7
 AFFINES: list[Affine] = ["full", "no-bias", "none"]
@@ -91,6 +94,54 @@ def test_bias_of_every_norm_is_named(norm: str) -> None:
     owners = [name.removesuffix(".bias") for name, _ in network.named_parameters() if name.endswith(".bias")]
     assert len(owners) == 9
     assert additive_constants(network) == owners
+
+
+VITS = ["bcos_simple_vit_ti", "bcos_vitc_ti"]
+
+
+def make_large(architecture: str, **arguments: Any) -> nn.Module:
+    """A frozen network of many layers, whose signals do not die on their way."""
+    network = build_architecture(architecture, in_channels=6, classes=CLASSES, arguments=arguments).double()
+    peers.randomise(network, peers.encoded(2, 3, 32, 48))
+    return network.requires_grad_(False)
+
+
+def shares(network: nn.Module) -> tuple[Tensor, Tensor]:
+    """Logits of two images without their bias of -1.5, and what their contributions sum to."""
+    explained = explain(network, peers.encoded(2, 3, 32, 48), torch.tensor([4, 1]))
+    return explained.logits[[0, 1], [4, 1]] + 1.5, explained.contributions.sum(dim=(1, 2))
+
+
+@pytest.mark.parametrize("norm", ["position", "batch-uncentred"])
+def test_contributions_of_a_convnext_sum_to_the_logit(norm: str) -> None:
+    network = make_large("bcos_convnext_atto", norm=norm, logit_bias=-1.5)
+    assert additive_constants(network) == []
+    torch.testing.assert_close(*shares(network), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("architecture", VITS)
+def test_position_code_is_named_and_its_share_is_what_contributions_leave(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = make_large(architecture, logit_bias=-1.5)
+    assert additive_constants(network) == ["0.positional_embedding"]
+    logits, sums = shares(network)
+    assert ((logits - sums).abs() > 1e-3 * logits.abs()).all()
+
+    code = tokens.position_code(2, 3, 192).double().requires_grad_()
+    monkeypatch.setattr(tokens, "position_code", lambda *_: code)
+    for image, target, logit, total in zip(peers.encoded(2, 3, 32, 48).split(1), (4, 1), logits, sums, strict=True):
+        with explanation_mode(network):
+            (weights,) = torch.autograd.grad(network(image)[0, target], code)
+        torch.testing.assert_close(total + (code * weights).sum(), logit, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("architecture", VITS)
+def test_contributions_of_a_transformer_without_position_code_sum_to_the_logit(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "position_code", lambda *_: torch.zeros(6, 192))
+    torch.testing.assert_close(*shares(make_large(architecture, logit_bias=-1.5)), rtol=1e-9, atol=0)
 
 
 def test_biases_of_a_conventional_network_are_named() -> None:

@@ -13,8 +13,19 @@ CLASSES = 7
 SMALLEST = {
     "resnet8": ((8, 8), (9, 13)),
     "resnet20": ((8, 8), (9, 13)),
+    "resnext29_32x4d": ((8, 8), (9, 13)),
+    "cifar_resnet50": ((8, 8), (9, 13)),
+    "resnet18": ((32, 32), (33, 47)),
+    "densenet52_12": ((8, 8), (9, 13)),
+    "densenet121": ((32, 32), (33, 47)),
+    "convnext_atto": ((32, 32), (41, 70)),
+    "simple_vit_ti": ((16, 16), (48, 32)),
+    "vitc_ti": ((16, 16), (19, 50)),
 }
-"""The smallest networks of each family, and sizes of images that take its downsampling to an end, square and not."""
+"""The smallest networks of each family, and sizes of images that take its downsampling to an end, square and not.
+
+There is no small VGG: test_vgg.py narrows the one there is.
+"""
 
 EACH = [f"{prefix}{name}" for name in SMALLEST for prefix in ("", BCOS_PREFIX)]
 

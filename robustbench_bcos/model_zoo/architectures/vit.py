@@ -49,14 +49,14 @@ class Embedding(nn.Module):
 
     def __init__(self, parts: Parts, size: Size, in_channels: int) -> None:
         super().__init__()
-        self.conv_stem = _stem(parts, in_channels, size.stem)
+        self.conv_stem = _stem(parts, in_channels, size.stem) if size.stem else None
         self.patch = 1 if size.stem else PATCH
         channels = size.stem[-1] if size.stem else in_channels
         self.linear = parts.linear(channels * self.patch**2, size.width)
 
     def forward(self, encoded: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """(image, token, feature), and the rows and columns the tokens stand in."""
-        features = self.conv_stem(encoded)
+        features = encoded if self.conv_stem is None else self.conv_stem(encoded)
         rows, columns = (self._patches(pixels) for pixels in features.shape[2:])
         cut = features.unflatten(3, (columns, self.patch)).unflatten(2, (rows, self.patch))
         # Values of a patch are in order of row, column, channel.
