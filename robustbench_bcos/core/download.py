@@ -93,7 +93,7 @@ def download(url: str, file: Path, report: Report, *, size: int | None = None) -
             time.sleep(PAUSE_SECONDS * 2**failures if failures else 0)
         except HTTPError as error:
             raise RequestError(
-                f"{_host(url)} answers {error.code} {error.reason} to {url}: get the file from elsewhere and put it "
+                f"{_host(url)} answers {error.code} {_reason(error)} to {url}: get the file from elsewhere and put it "
                 f"at {file}"
             ) from None
         except URLError as error:
@@ -121,14 +121,15 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self,
         req: urllib.request.Request,
-        fp: IO[bytes],
+        fp: Any,  # noqa: ANN401 (the response, which is not the file that the base class calls it)
         code: int,
         msg: str,
-        headers: Any,  # noqa: ANN401 (as the base class has it)
+        headers: Any,  # noqa: ANN401 (as the base class has them)
         newurl: str,
     ) -> urllib.request.Request | None:
         new, old = urlsplit(newurl), urlsplit(req.full_url)
         if new.scheme != "https" and not (new.scheme == "http" and new.hostname in LOCAL and old.hostname in LOCAL):
+            fp.close()
             raise RequestError(
                 f"{req.full_url} leads on to {new.scheme}://{new.hostname}, which is not encrypted: get the file from "
                 "elsewhere"
@@ -266,4 +267,4 @@ def _host(url: str) -> str:
 
 def _reason(error: URLError) -> str:
     reason = error.reason
-    return str(getattr(reason, "strerror", None) or reason)
+    return str(getattr(reason, "strerror", None) or reason).partition("\n")[0]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from jaxtyping import config
+from rich.console import Console
 
 from robustbench_bcos.bench.config import SUITES
 from robustbench_bcos.model_zoo.cards import Card, Zoo
@@ -34,8 +35,28 @@ def test_every_card_is_listed_by_name_with_what_it_is(tiny_zoo: Path) -> None:
     assert "%" not in lines["digits-natural"]
 
 
+def test_the_zoo_says_whose_weights_are_here(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROBUSTBENCH_BCOS_CACHE", str(here / "cache"))
+    (here / "cache/weights/madry-resnet50-l2-0.5").mkdir(parents=True)
+    (here / "cache/weights/madry-resnet50-l2-0.5/cifar_l2_0_5.pt").touch()
+    out = succeed("models")
+    rows = {line.split("│")[1].strip(): line for line in out.splitlines() if line.startswith("│")}
+    assert rows["madry-resnet50-l2-0.5"].endswith("│ adversarial l2 0.5     │ cifar10  │ 90.8*   │ here    │")
+    assert rows["official-bcos-resnet50"].endswith("│ natural                │ imagenet │ 75.9*   │ to fetch│")
+    assert rows["digits-natural"].endswith("│ natural                │ digits   │ 99.7    │ here    │")
+    assert out.endswith("`fetch NAME` gets weights; * as published.\n")
+
+
+def test_in_a_narrow_terminal_names_are_whole_and_lines_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("robustbench_bcos.cli.models.results", Console(width=80, highlight=False))
+    lines = succeed("models").splitlines()
+    assert max(map(len, lines)) <= 80
+    assert {line.split("│")[1].strip() for line in lines if line.startswith("│")} >= Zoo().entries.keys()
+    assert any("natural" in line and "to fetch" in line for line in lines)
+
+
 def test_a_card_is_shown_as_the_toml_it_was_read_from(tiny_zoo: Path) -> None:
-    for name in ("tiny-bcos", "digits-natural"):
+    for name in ("tiny-bcos", "digits-natural", "madry-resnet50-linf-8", "official-bcos-resnet50"):
         shown = Card.model_validate(tomllib.loads(succeed("models", "show", name, "--zoo", tiny_zoo)))
         assert shown == Zoo([tiny_zoo])[name].card
 

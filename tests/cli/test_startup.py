@@ -16,6 +16,8 @@ LIGHT = [
     ["models", "show", "digits-natural"],
     ["suites"],
     ["train"],
+    ["fetch", "official-*", "--dry-run"],
+    ["fetch", "imagenet"],
     ["run", "--norm", "l3"],
     ["run", "--eps", "abc"],
     ["run", "--suite", "nothing"],
@@ -42,7 +44,7 @@ def test_help_lists_and_plain_mistakes_import_no_torch() -> None:
     done = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "digits-bcos-b2" in done.stdout
-    assert done.stderr.count("error: ") == 3
+    assert done.stderr.count("error: ") == 4
 
 
 @pytest.mark.parametrize("name", robustbench_bcos.__all__)
