@@ -1,6 +1,7 @@
 """ResNeXts and MadryLab's ResNet-50 for small images."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,8 +10,8 @@ import torchvision
 from bcos.models import resnet as peers
 from torch import nn
 
-from robustbench_bcos.model_zoo.architectures.parts import conventional_parts
-from robustbench_bcos.model_zoo.architectures.resnet import CIFAR_RESNEXTS, ResNet
+from robustbench_bcos.model_zoo.architectures.parts import bcos_parts, conventional_parts
+from robustbench_bcos.model_zoo.architectures.resnet import CIFAR_RESNEXTS, MADRYLAB, ResNet
 from tests.model_zoo.peers import (
     CLASSES,
     NO_LOGIT_BIAS,
@@ -81,18 +82,23 @@ def test_conventional_networks_have_the_papers_size(name: str, millions: float) 
         assert parameters(ours(name, classes=10)) / 1e6 == pytest.approx(millions, abs=0.06)
 
 
-def madrylab_resnet50() -> Any:
-    return importorskip_quietly("robustness.cifar_models").resnet50(num_classes=CLASSES)
+SHORT = replace(MADRYLAB["cifar_resnet50"], depths=(2, 1, 1, 1), width=16)
+"""A quarter of the width, and fewer of the same blocks."""
 
 
 def test_cifar_resnet_50_has_madrylabs_names_and_shapes_in_its_order() -> None:
+    madrylab = importorskip_quietly("robustness.cifar_models.resnet")
     with torch.device("meta"):
-        assert list(shapes(ours("cifar_resnet50")).items()) == list(shapes(madrylab_resnet50()).items())
+        network, peer = ours("cifar_resnet50", classes=10), madrylab.resnet50()
+    assert list(shapes(network).items()) == list(shapes(peer).items())
 
 
-def test_cifar_resnet_50_equals_madrylabs() -> None:
+def test_short_cifar_resnet_equals_madrylabs() -> None:
+    madrylab = importorskip_quietly("robustness.cifar_models.resnet")
+    peer = madrylab.ResNet(madrylab.Bottleneck, list(SHORT.depths), num_classes=CLASSES, wm=1 / 4)
+    network = ResNet(conventional_parts(), plan=SHORT, in_channels=3, classes=CLASSES)
     # Its last pool is 4x4, for images of 32x32.
-    assert_same_network(ours("cifar_resnet50"), madrylab_resnet50(), encoded(2, 3, 32, 32)[:, :3])
+    assert_same_network(network, peer, encoded(2, 3, 32, 32)[:, :3])
 
 
 def renamed(name: str) -> str:
@@ -108,9 +114,12 @@ def test_bcos_twin_of_madrylabs_resnet_50_has_the_official_tensors_under_its_own
     assert {renamed(name): shape for name, shape in shapes(network).items()} == shapes(peer)
 
 
-def test_bcos_twin_of_madrylabs_resnet_50_equals_the_official_one() -> None:
-    network, peer = bcos("cifar_resnet50").double(), official(peers.resnet50, small_inputs=True).double().eval()
-    images = encoded(2, 3, 8, 12)
+@pytest.mark.parametrize("max_out", [1, 2])
+def test_bcos_twin_of_a_short_cifar_resnet_equals_the_official_one(max_out: int) -> None:
+    parts = bcos_parts(classes=CLASSES, max_out=max_out, logit_bias=NO_LOGIT_BIAS)
+    network = ResNet(parts, plan=SHORT, in_channels=6, classes=CLASSES).double()
+    builder = partial(peers.BcosResNet, peers.Bottleneck, list(SHORT.depths), inplanes=16, small_inputs=True)
+    peer, images = official(builder, max_out=max_out).double().eval(), encoded(2, 3, 8, 12)
     randomise(network, images)
     peer.load_state_dict({renamed(name): tensor for name, tensor in network.state_dict().items()})
     assert_same_function(network, peer, images)

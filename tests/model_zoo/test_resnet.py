@@ -10,21 +10,28 @@ import torch
 import torch.nn.functional as F
 from bcos.experiments.CIFAR10.norm_ablations_final.experiment_parameters import CONFIGS
 from bcos.experiments.CIFAR10.norm_ablations_final.model import get_model
+from bcos.models.resnet import cifar10_resnet110
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.explanations.explanation import explain
-from robustbench_bcos.model_zoo.architectures import (
-    BCOS_PREFIX,
-    build_architecture,
-    initialise,
+from robustbench_bcos.model_zoo.architectures import build_architecture, initialise
+from robustbench_bcos.model_zoo.norms import NORMS, Affine
+from tests.model_zoo.peers import (
+    CLASSES,
+    CLOSE,
+    NO_LOGIT_BIAS,
+    dynamic_weights_of_peer,
+    encoded,
+    normal,
+    ours,
+    outcomes,
+    parameters,
+    shapes,
 )
-from robustbench_bcos.model_zoo.architectures.parts import PooledClassMaps, PooledLinear
-from robustbench_bcos.model_zoo.bcos_layers import BcosConv2d
-from robustbench_bcos.model_zoo.norms import NORMS, Affine, BatchNormUncentred2d
+from tests.model_zoo.peers import official as built_by_peer
 
 DEPTHS = [20, 32, 44, 56]
-CLASSES = 7
 PUBLISHED_NORMS = {
     "none": "",
     "batch": "_bn",
@@ -41,18 +48,6 @@ PUBLISHED_NORMS = {
     "position-uncentred": "_pnu",
 }
 PUBLISHED_AFFINE = {"full": "", "no-bias": "-linear", "none": "-unaffine"}
-
-# float64: all epsilons of layers and norms (1e-5 and less) are visible at this tolerance.
-CLOSE = {"rtol": 1e-7, "atol": 1e-8}
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def encoded(*shape: int) -> Tensor:
-    images = torch.rand(shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    return torch.cat([images, 1 - images], dim=1)
 
 
 def official(
@@ -72,11 +67,6 @@ def official(
     return get_model(config)
 
 
-def ours(name: str, *, classes: int = CLASSES, **arguments: Any) -> nn.Module:
-    channels = 6 if name.startswith(BCOS_PREFIX) else 3
-    return build_architecture(name, in_channels=channels, classes=classes, arguments=arguments)
-
-
 def randomise(network: nn.Module) -> None:
     """Filters, weights of norms of both signs, biases and running statistics, all away from their defaults."""
     for seed, (name, tensor) in enumerate(network.state_dict().items()):
@@ -87,21 +77,6 @@ def randomise(network: nn.Module) -> None:
             elif name.endswith("running_mean"):
                 values = 0.1 * values
             tensor.copy_(values)
-
-
-def logits_and_gradient(network: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    leaf = inputs.clone().requires_grad_()
-    logits = network(leaf)
-    (gradient,) = torch.autograd.grad((logits * normal(*logits.shape, seed=5)).sum(), leaf)
-    return logits.detach(), gradient
-
-
-def official_dynamic_weights(network: Any, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    leaf = inputs.clone().requires_grad_()
-    with network.explanation_mode():
-        logits = network(leaf)
-    (weights,) = torch.autograd.grad(logits[torch.arange(len(targets)), targets].sum(), leaf)
-    return logits.detach(), weights
 
 
 def assert_proportionally_close(actual: Tensor, expected: Tensor) -> None:
@@ -121,16 +96,11 @@ def assert_same_network(network: nn.Module, peer: Any) -> None:
     network.load_state_dict(peer.state_dict())
     inputs = encoded(2, 3, 8, 12)
     targets = torch.tensor([4, 1])
-    for actual, expected in zip(logits_and_gradient(network, inputs), logits_and_gradient(peer, inputs), strict=True):
+    for actual, expected in zip(outcomes(network, inputs), outcomes(peer, inputs), strict=True):
         assert_proportionally_close(actual, expected)
     explained = explain(network, inputs, targets)
-    logits, weights = official_dynamic_weights(peer, inputs, targets)
-    assert_proportionally_close(explained.logits, logits)
-    assert_proportionally_close(explained.weights, weights)
-
-
-NO_LOGIT_BIAS = 1e-300
-"""Passes for none where 0.0 is taken for unset; beside a logit bias of -1.8 an error in small logits would hide."""
+    assert_proportionally_close(explained.logits, peer(inputs).detach())
+    assert_proportionally_close(explained.weights, dynamic_weights_of_peer(peer, inputs, targets))
 
 
 @pytest.mark.parametrize("max_out", [1, 2])
@@ -211,8 +181,14 @@ def test_max_out_doubles_the_filters_of_every_layer() -> None:
 
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_norm_layers_are_named_as_published(depth: int) -> None:
-    network, peer = ours(f"bcos_resnet{depth}"), official("batch-uncentred", "no-bias", depth=depth)
+    with torch.device("meta"):
+        network, peer = ours(f"bcos_resnet{depth}"), official("batch-uncentred", "no-bias", depth=depth)
     assert shapes(network) == shapes(peer)
+
+
+def test_the_deepest_network_has_the_published_names_though_no_published_configuration() -> None:
+    with torch.device("meta"):
+        assert shapes(ours("bcos_resnet110")) == shapes(built_by_peer(cifar10_resnet110))
 
 
 def test_tensors_of_the_resnet_56_without_norm_are_those_of_its_checkpoint() -> None:
@@ -225,14 +201,6 @@ def test_tensors_of_the_resnet_56_without_norm_are_those_of_its_checkpoint() -> 
     expected["layer2.0.downsample.0.linear.weight"] = (32, 16, 1, 1)
     expected["layer3.0.downsample.0.linear.weight"] = (64, 32, 1, 1)
     assert shapes(ours("bcos_resnet56", classes=10, norm="none")) == expected
-
-
-def parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
 @pytest.mark.parametrize(("classes", "expected"), [(2, 0.0), (10, -math.log(9)), (1000, -math.log(999))])
@@ -288,44 +256,6 @@ def test_conventional_network_equals_a_plain_re_computation_from_its_tensors(dep
 @pytest.mark.parametrize(("depth", "count"), [(20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018)])
 def test_conventional_networks_have_the_papers_size(depth: int, count: int) -> None:
     assert parameters(ours(f"resnet{depth}", classes=10)) == count + 2752
-
-
-@pytest.mark.parametrize("depth", [8, *DEPTHS])
-def test_twins_have_one_skeleton_and_differ_in_their_parts_only(depth: int) -> None:
-    conventional, bcos = ours(f"resnet{depth}"), ours(f"{BCOS_PREFIX}resnet{depth}")
-    ours_by_name, theirs_by_name = skeleton(conventional), skeleton(bcos)
-    assert list(ours_by_name) == list(theirs_by_name)
-    swapped = {
-        (type(ours_by_name[name]), type(theirs_by_name[name]))
-        for name in ours_by_name
-        if type(ours_by_name[name]) is not type(theirs_by_name[name])
-    }
-    assert swapped == {
-        (nn.Conv2d, BcosConv2d),
-        (nn.BatchNorm2d, BatchNormUncentred2d),
-        (nn.ReLU, nn.Identity),
-        (PooledLinear, PooledClassMaps),
-    }
-
-
-@pytest.mark.parametrize("depth", [8, *DEPTHS])
-def test_twins_have_convolutions_of_the_same_geometry(depth: int) -> None:
-    conventional, bcos = ours(f"resnet{depth}"), ours(f"{BCOS_PREFIX}resnet{depth}")
-    for name, module in skeleton(conventional).items():
-        if isinstance(module, nn.Conv2d):
-            twin = bcos.get_submodule(f"{name}.linear")
-            stem = {"in_channels"} if name == "conv1" else set()
-            for attribute in {"in_channels", "out_channels", "kernel_size", "stride", "padding", "bias"} - stem:
-                assert getattr(module, attribute) == getattr(twin, attribute), (name, attribute)
-
-
-def skeleton(network: nn.Module) -> dict[str, nn.Module]:
-    """Modules by name, without the inside of convolutions and head."""
-    return {
-        name: module
-        for name, module in network.named_modules()
-        if not name.endswith(".linear") and not name.startswith("fc.")
-    }
 
 
 @pytest.mark.parametrize("name", ["resnet20", "bcos_resnet20"])
