@@ -29,7 +29,7 @@ _NO_WEIGHTS = (
 """What files under the right name often are instead: how they begin, what they are, what helps."""
 
 _NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
-_DILL = ("_create_cell", "_create_code", "_create_function", "_get_attr", "_import_module", "_load_type")
+_DILL = ("_create_cell", "_create_function", "_get_attr", "_import_module", "_load_type")
 RECORDS = (
     # Learning rates, best accuracies and losses that training scripts computed with NumPy.
     *(f"{module}.{name}" for module in _NUMPY for name in ("scalar", "_reconstruct")),
@@ -38,11 +38,10 @@ RECORDS = (
     # The command line that a script was called with.
     "argparse.Namespace",
     "cox.utils.Parameters",
-    *(f"pathlib.{name}" for name in ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")),
-    # Functions of a schedule, which some of MadryLab's published files hold (saved with dill by its training script).
+    *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in ("Path", "PosixPath", "WindowsPath")),
+    # Functions as dill saved them in 2019, which some of MadryLab's published files hold beside the weights.
     *(f"dill.{module}.{name}" for module in ("_dill", "dill") for name in _DILL),
     "builtins.__main__",
-    "__main__.__dict__",
 )
 """Globals that a checkpoint may name although they are neither tensors nor plain values."""
 
