@@ -9,7 +9,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.dataset import AbstractDataset
 from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
 from robustbench_bcos.data.slices import any_size, open_dataset
-from robustbench_bcos.model_zoo.models import ModelSource, ZooModel
+from robustbench_bcos.model_zoo.models import LibraryCheckpoint, LibraryModel, ModelSource, ZooModel
 
 
 def open_images(config: RunConfig, sources: Sequence[ModelSource]) -> AbstractDataset:
@@ -30,20 +30,20 @@ def open_images(config: RunConfig, sources: Sequence[ModelSource]) -> AbstractDa
 
 
 def preprocessing_for(config: RunConfig, sources: Sequence[ModelSource]) -> Preprocessing:
-    """What the options say, and where they say nothing, the models' cards.
+    """What the options say, and where they say nothing, what is known of the models.
 
     A crop that is asked for without a size to resize to is cut from the image as it is.
 
     Raises:
-        RequestError: the cards of two models differ in what the options leave open, or there is nothing to interpolate.
+        RequestError: two models differ in what the options leave open, or there is nothing to interpolate.
     """
-    stated = {source.name: of_card for source in sources if (of_card := _stated(source)) is not None}
-    found = {name: _overridden(of_card, config) for name, of_card in stated.items()}
+    stated = {source.name: known for source in sources if (known := _stated(source)) is not None}
+    found = {name: _overridden(known, config) for name, known in stated.items()}
     for (name, wanted), (other, differently) in pairwise(found.items()):
         if wanted != differently:
             raise RequestError(
-                f"the card of model {name!r} says {wanted} and that of {other!r} {differently}, and images are "
-                "attacked in one size: choose with --resize, --crop and --interpolation, or run these models apart"
+                f"model {name!r} was made for images with {wanted}, and {other!r} for images with {differently}: "
+                "choose for both with --resize, --crop and --interpolation, or run them apart"
             )
     chosen = next(iter(found.values()), _overridden(AS_THEY_ARE, config))
     if config.interpolation is not None and chosen.resize is None:
@@ -56,6 +56,9 @@ def preprocessing_for(config: RunConfig, sources: Sequence[ModelSource]) -> Prep
 
 def _stated(source: ModelSource) -> Preprocessing | None:
     """What a model's card says of images that are not of its size."""
+    if isinstance(source, LibraryModel | LibraryCheckpoint):
+        size, resize, interpolation = source.framing
+        return Preprocessing(resize=resize, crop=size, interpolation=interpolation)
     if not isinstance(source, ZooModel) or source.entry.card.resize is None:
         return None
     card = source.entry.card
@@ -68,6 +71,6 @@ def _overridden(preprocessing: Preprocessing, config: RunConfig) -> Preprocessin
     elif config.resize is not None:
         preprocessing = replace(preprocessing, resize=config.resize)
     if preprocessing.resize is None:
-        # Where nothing is resized, cards do not differ in how.
+        # Where nothing is resized, models do not differ in how.
         return replace(preprocessing, interpolation=AS_THEY_ARE.interpolation)
     return replace(preprocessing, interpolation=config.interpolation or preprocessing.interpolation)

@@ -1,7 +1,7 @@
 """``explain``: show why a model decides what it decides, with or without an attack."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from robustbench_bcos.cli.options import (
     Argument,
     Crop,
     DataDir,
+    Ema,
     Encoding,
     ImageList,
     Interpolation,
@@ -24,26 +25,14 @@ from robustbench_bcos.cli.output import results
 from robustbench_bcos.core.errors import RequestError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from robustbench_bcos.bench.cells import Cell
     from robustbench_bcos.bench.config import RunConfig
     from robustbench_bcos.bench.gallery import Explained, Gallery
+    from robustbench_bcos.cli.chosen import Chosen
     from robustbench_bcos.data.image_files import Frames
     from robustbench_bcos.model_zoo.models import Model, ModelSource
 
 EXPLANATION, ATTACK = "The explanation", "The attack"
-
-
-class Chosen(NamedTuple):
-    """Images to explain, and what is known of them."""
-
-    images: "Tensor"
-    names: list[str]
-    indices: tuple[int, ...]
-    labels: "Tensor | None"
-    class_names: list[str] | None
-    frames: "Frames | None" = None
 
 
 def explain(
@@ -51,11 +40,15 @@ def explain(
         list[Path] | None,
         typer.Argument(metavar="[FILE]...", help="8-bit RGB images; or one GIF, or one folder of frames."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Zoo name or module:callable.", rich_help_panel=MODELS)] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="As for run: zoo name, torchvision:resnet50, module:callable, ...", rich_help_panel=MODELS),
+    ] = None,
     weights: Weights = None,
     architecture: Architecture = None,
     encoding: Encoding = None,
     argument: Argument = None,
+    ema: Ema = False,
     zoo: Zoo = None,
     dataset: Annotated[
         str | None,
@@ -107,6 +100,7 @@ def explain(
         "architecture": architecture,
         "encoding": encoding,
         "argument": pairs(argument),
+        "ema": ema or None,
         "zoo": tuple(zoo or ()),
         "dataset": dataset,
         "data_dir": data_dir,
@@ -128,13 +122,16 @@ def explain(
     attacked = eps is not None
     # This imports torch; a mistake that can be told without it has been told.
     from robustbench_bcos.bench.gallery import Gallery
+    from robustbench_bcos.cli.chosen import from_dataset, from_files
     from robustbench_bcos.explanations.explanation import method_for
 
     source = _source(config)
     loaded = source.load()
-    asked = (config, source, loaded)
-    chosen = _from_dataset(*asked, images) if dataset else _from_files(*asked, files or [], attacked)
-    class_names = chosen.class_names or [str(number) for number in range(_classes(loaded, chosen))]
+    if dataset:
+        chosen = from_dataset(config, source, loaded, indices("--images", images))
+    else:
+        chosen = from_files(config, source, loaded, files or [], attacked=attacked)
+    class_names = chosen.class_names
     gallery = Gallery(
         loaded,
         chosen.images,
@@ -182,50 +179,6 @@ def _source(config: "RunConfig") -> "ModelSource":
     return sources[0]
 
 
-def _from_dataset(config: "RunConfig", source: "ModelSource", model: "Model", images: list[str] | None) -> Chosen:
-    from robustbench_bcos.bench.admission import check_model
-    from robustbench_bcos.bench.images import open_images
-    from robustbench_bcos.data.slices import Slice
-
-    opened = open_images(config, [source])
-    asked = indices("--images", images)
-    for index in asked:
-        if index >= len(opened):
-            raise RequestError(
-                f"--images {index} is not in {opened.name}: its images are numbered 0 to {len(opened) - 1}"
-            )
-    chosen = Slice(opened, asked)
-    check_model(model, chosen, device="cpu", space="image")
-    batch = chosen.batch(0, len(asked))
-    return Chosen(batch.images, [f"image-{i}" for i in asked], asked, batch.labels, list(opened.class_names))
-
-
-def _from_files(
-    config: "RunConfig", source: "ModelSource", model: "Model", files: list[Path], attacked: bool
-) -> Chosen:
-    from robustbench_bcos.bench.images import preprocessing_for
-    from robustbench_bcos.data.image_files import is_moving, read_frames, read_images
-
-    preprocessing = preprocessing_for(config, [source])
-    moving = [file for file in files if is_moving(file)]
-    if not moving:
-        images = read_images(files, model.image_size, preprocessing)
-        return Chosen(images, [file.stem for file in files], tuple(range(len(files))), None, None)
-    if len(files) > 1:
-        raise RequestError(f"{moving[0]} is a moving picture: explain it alone")
-    if attacked:
-        raise RequestError(f"{moving[0]} is a moving picture, which is not attacked: leave --eps out")
-    frames = read_frames(moving[0], model.image_size, preprocessing)
-    count = len(frames.images)
-    return Chosen(frames.images, [f"frame-{i}" for i in range(count)], tuple(range(count)), None, None, frames)
-
-
-def _classes(model: "Model", chosen: Chosen) -> int:
-    from robustbench_bcos.bench.admission import try_model
-
-    return int(try_model(model, chosen.images[:2], "cpu").shape[1])
-
-
 def _class(asked: str, names: list[str]) -> int:
     if asked in names:
         return names.index(asked)
@@ -236,7 +189,7 @@ def _class(asked: str, names: list[str]) -> int:
     raise unknown("class", asked, names)
 
 
-def _cell(config: "RunConfig", model: "Model", chosen: Chosen) -> "Cell":
+def _cell(config: "RunConfig", model: "Model", chosen: "Chosen") -> "Cell":
     from robustbench_bcos.attacks.balls import BALLS
     from robustbench_bcos.bench.cells import check_radius, make_cells
 

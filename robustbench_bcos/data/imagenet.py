@@ -14,6 +14,9 @@ from robustbench_bcos.data.dataset import Split
 from robustbench_bcos.data.file_dataset import AbstractFileDataset
 from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
 
+CLASS_NAMES: tuple[str, ...] = tuple(ResNet18_Weights.DEFAULT.meta["categories"])
+"""Of the 1,000 classes, in the order in which models count them, each a word of its synset."""
+
 WNID = re.compile(r"n\d{8}")
 
 CLASSES_SHA256 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
@@ -39,7 +42,7 @@ class Imagenet(AbstractFileDataset):
     ) -> None:
         self.name = "imagenet"
         self.preprocessing = preprocessing
-        self.class_names = tuple(ResNet18_Weights.DEFAULT.meta["categories"])
+        self.class_names = CLASS_NAMES
         folder = _split_folder(root, split)
         self._list(folder, _labels(folder, root), image_list)
 

@@ -1,0 +1,77 @@
+"""The images that ``explain`` is asked for: of a dataset, or files of one's own. Importing this imports torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from robustbench_bcos.bench.admission import check_model, try_model
+from robustbench_bcos.bench.config import RunConfig
+from robustbench_bcos.bench.images import open_images, preprocessing_for
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.data.image_files import Frames, is_moving, read_frames, read_images
+from robustbench_bcos.data.imagenet import CLASS_NAMES
+from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.model_zoo.models import Model, ModelSource, ZooModel
+
+
+class Chosen(NamedTuple):
+    """Images to explain, and what is known of them."""
+
+    images: Tensor
+    names: list[str]
+    indices: tuple[int, ...]
+    class_names: list[str]
+    labels: Tensor | None = None
+    frames: Frames | None = None
+    """Where the images are one moving picture."""
+
+
+def from_dataset(config: RunConfig, source: ModelSource, model: Model, asked: tuple[int, ...]) -> Chosen:
+    """Images of a dataset by their indices, which must suit the model.
+
+    Raises:
+        RequestError: the dataset or one of the images is not to be had, or the model does not fit them.
+    """
+    opened = open_images(config, [source])
+    for index in asked:
+        if index >= len(opened):
+            raise RequestError(
+                f"--images {index} is not in {opened.name}: its images are numbered 0 to {len(opened) - 1}"
+            )
+    chosen = Slice(opened, asked)
+    check_model(model, chosen, device="cpu", space="image")
+    batch = chosen.batch(0, len(asked))
+    return Chosen(batch.images, [f"image-{i}" for i in asked], asked, list(opened.class_names), batch.labels)
+
+
+def from_files(
+    config: RunConfig, source: ModelSource, model: Model, files: Sequence[Path], *, attacked: bool
+) -> Chosen:
+    """Image files, or the frames of one moving picture, resized and cropped as the options or the model's card say.
+
+    Raises:
+        RequestError: a file cannot be read, they are of several sizes, or the model fails on them.
+    """
+    preprocessing = preprocessing_for(config, [source])
+    moving = [file for file in files if is_moving(file)]
+    frames = None
+    if not moving:
+        images, names = read_images(files, model.image_size, preprocessing), [file.stem for file in files]
+    else:
+        if len(files) > 1:
+            raise RequestError(f"{moving[0]} is a moving picture: explain it alone")
+        if attacked:
+            raise RequestError(f"{moving[0]} is a moving picture, which is not attacked: leave --eps out")
+        frames = read_frames(moving[0], model.image_size, preprocessing)
+        images, names = frames.images, [f"frame-{number}" for number in range(len(frames.images))]
+    class_names = _class_names(source, classes=try_model(model, images[:2], "cpu").shape[1])
+    return Chosen(images, names, tuple(range(len(images))), class_names, frames=frames)
+
+
+def _class_names(source: ModelSource, *, classes: int) -> list[str]:
+    """What the model's card knows its classes by, or their numbers."""
+    if isinstance(source, ZooModel) and source.entry.card.dataset == "imagenet" and classes == len(CLASS_NAMES):
+        return list(CLASS_NAMES)
+    return [str(number) for number in range(classes)]
