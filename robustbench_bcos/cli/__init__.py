@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from robustbench_bcos.cli import check, compare, explain, fetch, models, report, run, suites, train
+from robustbench_bcos.cli import check, compare, convert, explain, fetch, models, report, run, suites, train
 from robustbench_bcos.cli.output import errors
 from robustbench_bcos.core.errors import Interrupted, RequestError
 
@@ -22,6 +22,7 @@ app.command("check")(check.check)
 app.command("compare")(compare.compare)
 app.command("train")(train.train)
 app.command("fetch")(fetch.fetch)
+app.command("convert")(convert.convert)
 app.add_typer(models.app, name="models")
 app.add_typer(suites.app, name="suites")
 

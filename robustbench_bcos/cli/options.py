@@ -7,16 +7,27 @@ import typer
 
 MODELS, DATA = "The models", "The images"
 
-Weights = Annotated[Path | None, typer.Option(help="safetensors file or bare state dict.", rich_help_panel=MODELS)]
+Weights = Annotated[
+    Path | None, typer.Option(help="Checkpoint of any layout in docs/weights.md.", rich_help_panel=MODELS)
+]
 Architecture = Annotated[
-    str | None, typer.Option(help="What --weights was made with: bcos_resnet56, ...", rich_help_panel=MODELS)
+    str | None,
+    typer.Option(help="What --weights was made with: bcos_resnet56, torchvision:resnet50, ...", rich_help_panel=MODELS),
 ]
 Encoding = Annotated[
-    str | None, typer.Option(help="none or add_inverse, where --weights leaves it open.", rich_help_panel=MODELS)
+    str | None,
+    typer.Option(
+        help="What --weights, or else a --model without a card, takes: none, add_inverse, normalize:imagenet, "
+        "normalize:0.5,0.5,0.5/0.5,0.5,0.5.",
+        rich_help_panel=MODELS,
+    ),
 ]
 Argument = Annotated[
     list[str] | None,
     typer.Option(help="KEY=VALUE that --weights leaves open: b=1.5, norm=batch. Repeat it.", rich_help_panel=MODELS),
+]
+Ema = Annotated[
+    bool, typer.Option("--ema", help="Take the moving average of --weights, where it has one.", rich_help_panel=MODELS)
 ]
 Zoo = Annotated[list[Path] | None, typer.Option(help="Folder with further cards.", rich_help_panel=MODELS)]
 DataDir = Annotated[Path | None, typer.Option(help="Where cifar10 or imagenet lies.", rich_help_panel=DATA)]

@@ -49,7 +49,7 @@ class EncodingSpec(Table):
 class TrainingSpec(Table):
     """How the weights came about: on clean images, or on attacked ones inside a ball."""
 
-    kind: Literal["natural", "adversarial"] = "natural"
+    kind: Literal["natural", "adversarial", "unknown"] = "natural"
     norm: Literal["l2", "linf"] | None = None
     eps: str | None = None
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.cards import Zoo
+from robustbench_bcos.model_zoo.restoration import architecture_needed
 from robustbench_bcos.model_zoo.sources.checkpoint import CheckpointModel
 from robustbench_bcos.model_zoo.sources.imported import ImportedModel
 from robustbench_bcos.model_zoo.sources.library import AbstractLibrary, LibraryCheckpoint, LibraryModel
@@ -66,7 +67,7 @@ def find_models(pattern: str, zoo: Zoo, encoding: str | None = None) -> list[Mod
 
 def find_weights(
     file: Path,
-    architecture: str,
+    architecture: str | None,
     *,
     encoding: str | None = None,
     arguments: Mapping[str, Any] | None = None,
@@ -75,8 +76,10 @@ def find_weights(
     """The source for ``--weights`` and ``--architecture``, which is one of this package, or of a library.
 
     Raises:
-        RequestError: the library is not installed.
+        RequestError: the library is not installed, or no architecture is given.
     """
+    if architecture is None:
+        raise architecture_needed(file, ema=ema)
     prefix, colon, name = architecture.partition(":")
     if prefix in LIBRARIES and colon:
         return LibraryCheckpoint(_library(prefix), file, name, encoding, arguments, ema)
@@ -106,6 +109,7 @@ def load_model(
     architecture: str | None = None,
     encoding: str | None = None,
     zoo: Path | None = None,
+    ema: bool = False,
     **arguments: Any,  # noqa: ANN401 (an architecture's own arguments)
 ) -> nn.Module:
     """A frozen classifier from images in [0, 1] to logits.
@@ -117,16 +121,17 @@ def load_model(
         encoding: of a model without a card: ``none``, ``add_inverse``, ``normalize:imagenet``, or with constants
             ``normalize:0.485,0.456,0.406/0.229,0.224,0.225``.
         zoo: a folder with further cards.
+        ema: take the moving average of the weights in a file.
         arguments: override what cannot be read from a weights file, such as ``b`` and ``norm``.
 
     Raises:
         RequestError: there is no such model, or its weights are not what they should be.
     """
     if architecture is not None:
-        source = find_weights(Path(name_or_path), architecture, encoding=encoding, arguments=arguments)
+        source = find_weights(Path(name_or_path), architecture, encoding=encoding, arguments=arguments, ema=ema)
         return source.load().classifier
     if Path(name_or_path).is_file():
-        raise RequestError(f"{name_or_path} is a file: name the architecture of the weights in it, bcos_resnet20, say")
+        raise architecture_needed(Path(name_or_path), ema=ema)
     if arguments:
         raise RequestError(
             f"arguments ({', '.join(arguments)}) go with a weights file and its architecture: model {name_or_path!r} "

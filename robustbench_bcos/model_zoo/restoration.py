@@ -58,10 +58,13 @@ def restore(
     return Restored(classifier, classes, chosen, inferred, checkpoint)
 
 
-def require_architecture(file: Path, *, ema: bool = False) -> RequestError:
-    """The error for a weights file whose architecture was not named, with those that it fits."""
+def architecture_needed(file: Path, *, ema: bool = False) -> RequestError:
+    """The error for a weights file whose architecture was not named, with those that it fits.
+
+    It is not simply taken: tensors do not tell B, nor a centred norm from an uncentred one.
+    """
     suggestion = suggest_architecture(read_checkpoint(file, ema=ema).tensors)
-    return RequestError(f"{file} is a file: name the architecture of the weights in it; {suggestion}")
+    return RequestError(f"weights {file} need the architecture they were made with: {suggestion}")
 
 
 def _encoding(file: Path, stated: str | None, found: EncodingSpec | None, in_channels: int) -> EncodingSpec:

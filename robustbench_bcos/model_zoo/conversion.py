@@ -1,0 +1,137 @@
+"""From a checkpoint of any layout to what this project keeps: safetensors, and a card that ``--zoo`` takes."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tomli_w
+import torch
+
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.tables import parse_table
+from robustbench_bcos.model_zoo.architectures import BCOS_PREFIX
+from robustbench_bcos.model_zoo.cards import Card
+from robustbench_bcos.model_zoo.formats import Checkpoint
+from robustbench_bcos.model_zoo.restoration import architecture_needed, restore
+from robustbench_bcos.model_zoo.weights import write_weights
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+"""What models may be called."""
+
+
+class Facts(NamedTuple):
+    """What a checkpoint does not say of its model, and somebody has to."""
+
+    image_size: tuple[int, int]
+    """Height and width in pixels."""
+    licence: str
+    dataset: str = "unknown"
+    training: str = "unknown"
+    """``natural``, ``unknown``, or as in ``adversarial l2 0.5``."""
+    loss: str | None = None
+    """By default ``bce`` for B-cos networks and ``ce`` for others."""
+    reference: str = ""
+
+
+class Converted(NamedTuple):
+    """The card that was written, and the checkpoint it was made from."""
+
+    card: Card
+    checkpoint: Checkpoint
+
+
+def convert(
+    file: Path,
+    architecture: str | None,
+    folder: Path,
+    facts: Facts,
+    *,
+    name: str | None = None,
+    encoding: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    ema: bool = False,
+    half: bool = False,
+) -> Converted:
+    """Write ``NAME.safetensors`` and ``NAME.toml``.
+
+    Args:
+        file: the checkpoint.
+        architecture: what it was made with.
+        folder: where to write; it is made where it is not there.
+        facts: go on the card.
+        name: of the model; by default the file's.
+        encoding: as on the command line, where the file leaves it open.
+        arguments: of the architecture, where the tensors leave them open.
+        ema: take the moving average of the weights.
+        half: round the weights to half precision, which makes the file half as large.
+
+    Raises:
+        RequestError: the checkpoint or the facts do not fit, or files of that name are there already.
+    """
+    name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem)
+    if not re.fullmatch(NAME, name):
+        raise RequestError(f"--name {name!r} must be letters and digits, after the first also '.', '_' and '-'")
+    weights, card_file = folder / f"{name}.safetensors", folder / f"{name}.toml"
+    for written in (weights, card_file):
+        if written.exists():
+            raise RequestError(f"{written} is there already: choose another --name or --out, or remove it")
+    if architecture is None:
+        raise architecture_needed(file, ema=ema)
+    restored = restore(file, architecture, encoding=encoding, arguments=arguments or {}, ema=ema)
+    bcos = architecture.startswith(BCOS_PREFIX)
+    values = {
+        "name": name,
+        "family": "bcos" if bcos else "conventional",
+        "architecture": architecture,
+        "arguments": dict(restored.arguments),
+        "dataset": facts.dataset,
+        "classes": restored.classes,
+        "image_size": facts.image_size,
+        "encoding": restored.encoding,
+        "loss": facts.loss or ("bce" if bcos else "ce"),
+        "training": parse_training(facts.training),
+        "weights": {"file": weights.name, "sha256": 64 * "0"},
+        "reference": facts.reference,
+        "licence": facts.licence,
+    }
+    # Read once without the digest, so that nothing is written for a card that cannot be.
+    parse_table(Card, values, "the card")
+    if half:
+        _check_half(file, restored.checkpoint)
+    _make(folder)
+    values["weights"] = {"file": weights.name, "sha256": write_weights(restored.classifier.network, weights, half=half)}
+    card = parse_table(Card, values, "the card")
+    content = card.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    card_file.write_text(tomli_w.dumps(content), encoding="utf-8")
+    return Converted(card, restored.checkpoint)
+
+
+def parse_training(text: str) -> dict[str, str]:
+    """``natural``, ``unknown``, or ``adversarial NORM EPS``, as a card has it.
+
+    Raises:
+        RequestError: it is none of these.
+    """
+    parts = text.split()
+    if parts in (["natural"], ["unknown"]):
+        return {"kind": parts[0]}
+    if len(parts) == 3 and parts[0] == "adversarial":
+        return dict(zip(("kind", "norm", "eps"), parts, strict=True))
+    raise RequestError(f"--training {text!r} must be natural, unknown, or like 'adversarial linf 8/255'")
+
+
+def _check_half(file: Path, checkpoint: Checkpoint) -> None:
+    for name, tensor in checkpoint.tensors.items():
+        if tensor.is_floating_point() and not tensor.half().isfinite().all():
+            raise RequestError(
+                f"weights {file}: tensor {name!r} holds {float(tensor.abs().max()):g}, and half precision ends at "
+                f"{torch.finfo(torch.half).max:g}: leave --half out"
+            )
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"--out {folder} cannot be made ({error.strerror}): choose another folder") from None
