@@ -79,13 +79,18 @@ class RunConfig(Grid):
     """A grid, the models it is for, the images, and where it runs."""
 
     model: tuple[str, ...] = ()
-    """Zoo names, globs, ``module:callable``; by default the whole zoo of the dataset."""
+    """Zoo names, globs, ``torchvision:NAME`` and the like, ``module:callable``; by default the dataset's whole zoo."""
     zoo: tuple[Path, ...] = ()
     weights: Path | None = None
     architecture: str | None = None
     encoding: str | None = None
+    """Of ``weights``, or, where there are none, of models that have no card."""
+    anyway: bool = False
+    """Whether to attack models whose answers make every number meaningless."""
     argument: dict[str, Any] = Field(default_factory=dict)
     """What cannot be read from ``weights``: arguments of the architecture."""
+    ema: bool = False
+    """Whether the moving average of ``weights`` is meant."""
     dataset: str = "digits"
     data_dir: Path | None = None
     download: bool = False
@@ -98,7 +103,8 @@ class RunConfig(Grid):
     image_list: Path | None = None
     """Names the image files to use, one a line; by default all."""
     seed: int = Field(default=0, ge=0)
-    batch_size: int = Field(default=256, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
+    """Images worked on together; by default as many as fit into memory, 256 at most."""
     device: str = "auto"
     threads: int | None = Field(default=None, ge=1)
     """CPU threads; by default one for small images and torch's own choice for others."""
@@ -147,11 +153,21 @@ def make_config(flags: Mapping[str, Any], suite: str | None = None) -> RunConfig
     _check_names(values)
     config = parse_table(RunConfig, values, "the request")
     _check_numbers(config)
-    if (config.weights is None) != (config.architecture is None):
-        raise RequestError("--weights and --architecture belong together: give both, or neither")
-    if config.weights is None and (config.encoding is not None or config.argument):
-        raise RequestError("--encoding and --argument describe --weights: give it too, or leave them out")
+    if config.weights is None:
+        _check_no_weights_are_described(config)
     return config
+
+
+def _check_no_weights_are_described(config: RunConfig) -> None:
+    described = {"architecture": config.architecture, "argument": config.argument, "ema": config.ema}
+    for option, value in described.items():
+        if value:
+            raise RequestError(f"--{option} describes --weights: give it too, or leave it out")
+    if config.encoding is not None and not any(":" in model for model in config.model):
+        raise RequestError(
+            "--encoding describes --weights, or models without a card such as --model my_package.nets:make: give one, "
+            "or leave it out"
+        )
 
 
 def _check_names(values: Mapping[str, Any]) -> None:

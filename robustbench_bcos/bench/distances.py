@@ -52,18 +52,18 @@ def _measure(
 ) -> Iterator[Progress]:
     clean = store.clean(model.name)
     brackets = _brackets(store, cells)
-    size = plan.config.batch_size
-    for start in range(0, len(missing), size):
-        began = time.perf_counter()
-        indices = missing[start : start + size]
-        wrong = [image for image in indices if clean[image].prediction != clean[image].label]
-        rows = [DistanceRow(model.name, cell.norm, image, 0.0, 0.0, 0) for image in wrong]
-        right = tuple(image for image in indices if image not in wrong)
-        if right:
-            batch = Slice(plan.images.dataset, right).batch(0, len(right))
-            rows += _bisect(plan, model, cell, batch, [brackets[image] for image in right])
-        store.add_distances(rows, cell, time.perf_counter() - began)
-        yield Progress(cell, len(indices), "distances")
+    for attempt in plan.batch_size(model).over(len(missing)):
+        with attempt as part:
+            began = time.perf_counter()
+            indices = missing[part]
+            wrong = [image for image in indices if clean[image].prediction != clean[image].label]
+            rows = [DistanceRow(model.name, cell.norm, image, 0.0, 0.0, 0) for image in wrong]
+            right = tuple(image for image in indices if image not in wrong)
+            if right:
+                batch = Slice(plan.images.dataset, right).batch(0, len(right))
+                rows += _bisect(plan, model, cell, batch, [brackets[image] for image in right])
+            store.add_distances(rows, cell, time.perf_counter() - began)
+            yield Progress(cell, len(indices), "distances")
 
 
 def _brackets(store: Store, cells: list[Cell]) -> dict[int, tuple[float, float | None]]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
 
 from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.pictures import Picture
 from robustbench_bcos.bench.plan import Plan
@@ -24,24 +25,23 @@ PICTURES = 6
 
 
 def explain_cells(
-    plan: Plan, store: Store, model: Model, cells: Sequence[Cell], explained: Slice
+    plan: Plan, store: Store, model: Model, cells: Sequence[Cell], explained: Slice, size: BatchSize
 ) -> Iterator[Progress]:
     """Explain what is not yet in the store, batch by batch: clean images once, attacked ones for each cell."""
     others = companions(explained)
-    done = {cell: store.explained(cell) for cell in cells}
-    size = plan.config.batch_size
-    for start in range(0, len(explained), size):
-        batch = explained.batch(start, start + size)
-        pending = [cell for cell in cells if not done[cell].issuperset(batch.indices)]
-        if pending:
-            explainer = _Explainer(plan, model, pending[0], batch, others.batch(start, start + size))
-        for cell in cells:
-            if cell in pending:
-                began = time.perf_counter()
-                after, rows = explainer.attack(cell)
-                pictures = _kept(plan, store, cell, explainer.pictures(after))
-                store.add_shifts(rows, pictures, time.perf_counter() - began)
-            yield Progress(cell, len(batch.indices), "explanation")
+    for attempt in size.over(len(explained)):
+        with attempt as part:
+            batch = explained.batch(part.start, part.stop)
+            pending = [cell for cell in cells if not store.explained(cell).issuperset(batch.indices)]
+            if pending:
+                explainer = _Explainer(plan, model, pending[0], batch, others.batch(part.start, part.stop))
+            for cell in cells:
+                if cell in pending:
+                    began = time.perf_counter()
+                    after, rows = explainer.attack(cell)
+                    pictures = _kept(plan, store, cell, explainer.pictures(after))
+                    store.add_shifts(rows, pictures, time.perf_counter() - began)
+                yield Progress(cell, len(batch.indices), "explanation")
 
 
 def companions(images: Slice) -> Slice:

@@ -21,13 +21,14 @@ from robustbench_bcos.bench.config import RunConfig
 from robustbench_bcos.bench.evidence.checks import checks_of
 from robustbench_bcos.bench.evidence.searches import full_passes
 from robustbench_bcos.bench.images import open_images
+from robustbench_bcos.bench.objections import check_answers
 from robustbench_bcos.bench.provenance import command, commit, describe_device, versions
 from robustbench_bcos.bench.shifts import COUNT
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.version import VERSION
 from robustbench_bcos.data.slices import Slice
 from robustbench_bcos.model_zoo.cards import Zoo
-from robustbench_bcos.model_zoo.models import CheckpointModel, ModelSource, find_models
+from robustbench_bcos.model_zoo.models import Model, ModelSource, find_models, find_weights
 
 PASSES_PER_EXPLANATION = 4
 """Two forward passes, for the prediction and for the maps, and a backward pass for each of two classes."""
@@ -86,6 +87,7 @@ class Plan:
             "fab": "autoattack" not in self.config.attack or torchattacks_available(),
             "version": VERSION,
             "torch": versions()["torch"],
+            **self._stated_identity(),
         }
 
     def describe(self) -> dict[str, Any]:
@@ -143,6 +145,11 @@ class Plan:
             return sum(cell.passes for cell in self.cells) * len(self.images)
         return sum(full_passes(cell) for cell in self.cells) * len(self.images)
 
+    def _stated_identity(self) -> dict[str, Any]:
+        """One file of weights is several models, by what is stated of it."""
+        stated = self.config.model_dump(mode="json", include={"architecture", "encoding", "argument", "ema"})
+        return {"stated": stated} if any(stated.values()) else {}
+
     def _explained_identity(self) -> dict[str, Any] | None:
         if self.explained is None:
             return None
@@ -179,6 +186,8 @@ def make_plan(config: RunConfig) -> Plan:
     for source in sources:
         model = source.load()
         check_model(model, images, device=device, space=config.space)
+        if not config.anyway:
+            check_answers(model, images, device=device)
         if explained is not None:
             check_explanation(model, explained, config.explanation, device)
         weights[source.name] = model.weights_sha256
@@ -251,17 +260,20 @@ def find_sources(config: RunConfig) -> tuple[ModelSource, ...]:
     """
     zoo = Zoo(config.zoo)
     found: dict[str, ModelSource] = {}
-    if config.weights is not None and config.architecture is not None:
-        checkpoint = CheckpointModel(config.weights, config.architecture, config.encoding, config.argument)
+    if config.weights is not None:
+        checkpoint = find_weights(
+            config.weights, config.architecture, encoding=config.encoding, arguments=config.argument, ema=config.ema
+        )
         found[checkpoint.name] = checkpoint
     patterns: Sequence[str] = config.model
     if not patterns and not found:
-        patterns = sorted(name for name, entry in zoo.entries.items() if entry.card.dataset == config.dataset)
-        if not patterns:
-            raise RequestError(f"the zoo has no models for --dataset {config.dataset}: name some with --model")
+        patterns = zoo.at_hand(config.dataset)
+    of_file = frozenset(found)
     for pattern in patterns:
-        for source in find_models(pattern, zoo):
-            if isinstance(found.get(source.name), CheckpointModel):
+        # A card has its own encoding, and beside a weights file what is stated is the file's.
+        stated = config.encoding if ":" in pattern and not of_file else None
+        for source in find_models(pattern, zoo, stated):
+            if source.name in of_file:
                 raise RequestError(f"--weights and --model are both called {source.name!r}: rename the weights file")
             found[source.name] = source
     return tuple(found.values())

@@ -8,6 +8,7 @@ import torch
 from robustbench_bcos.attacks.attack import Attack
 from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.losses import margin
+from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.candidates import packed
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.distances import measure_distances
@@ -47,11 +48,12 @@ def execute(plan: Plan, store: Store) -> Iterator[Progress]:
         model = source.load()
         model.classifier.to(plan.device)
         store.add_model(_row(plan, model))
-        _record_clean(plan, store, model)
+        size = plan.batch_size(model)
+        _record_clean(plan, store, model, size)
         for cell in cells:
-            yield from _execute_cell(plan, store, model, cell)
+            yield from _execute_cell(plan, store, model, cell, size)
         if plan.explained is not None:
-            yield from explain_cells(plan, store, model, cells, plan.explained)
+            yield from explain_cells(plan, store, model, cells, plan.explained, size)
     if plan.config.evidence != "off":
         yield from _gather_evidence(plan, store)
     if plan.config.distances:
@@ -71,20 +73,20 @@ def _gather_evidence(plan: Plan, store: Store) -> Iterator[Progress]:
         yield from examine(plan, store, model, cells)
 
 
-def _execute_cell(plan: Plan, store: Store, model: Model, cell: Cell) -> Iterator[Progress]:
+def _execute_cell(plan: Plan, store: Store, model: Model, cell: Cell, size: BatchSize) -> Iterator[Progress]:
     done = store.done(cell)
     clean = store.clean(cell.model)
     attack = build_attack(cell, cell.loss_of(model.loss))
-    size = plan.config.batch_size
-    for start in range(0, len(plan.images), size):
-        indices = plan.images.indices[start : start + size]
-        if not done.issuperset(indices):
-            began = time.perf_counter()
-            batch = plan.images.batch(start, start + size)
-            correct = torch.tensor([clean[index].prediction == clean[index].label for index in indices])
-            rows, candidates = _attack_batch(plan, model, cell, attack, batch, correct)
-            store.add_verdicts(rows, time.perf_counter() - began, candidates)
-        yield Progress(cell, len(indices))
+    for attempt in size.over(len(plan.images)):
+        with attempt as part:
+            indices = plan.images.indices[part]
+            if not done.issuperset(indices):
+                began = time.perf_counter()
+                batch = plan.images.batch(part.start, part.stop)
+                correct = torch.tensor([clean[index].prediction == clean[index].label for index in indices])
+                rows, candidates = _attack_batch(plan, model, cell, attack, batch, correct)
+                store.add_verdicts(rows, time.perf_counter() - began, candidates)
+            yield Progress(cell, len(indices))
 
 
 def _attack_batch(
@@ -140,15 +142,16 @@ def _finished(plan: Plan, store: Store, cells: list[Cell]) -> bool:
     return all(len(store.done(cell)) == len(plan.images) and len(store.explained(cell)) == explained for cell in cells)
 
 
-def _record_clean(plan: Plan, store: Store, model: Model) -> None:
+def _record_clean(plan: Plan, store: Store, model: Model, size: BatchSize) -> None:
     known = store.clean(model.name)
-    for batch in plan.images.batches(plan.config.batch_size):
-        if known.keys() >= set(batch.indices):
-            continue
-        with torch.no_grad():
+    for attempt in size.over(len(plan.images)):
+        with attempt as part, torch.no_grad():
+            if known.keys() >= set(plan.images.indices[part]):
+                continue
+            batch = plan.images.batch(part.start, part.stop)
             predictions = predicted_classes(model.classifier(batch.images.to(plan.device))).tolist()
-        rows = zip(batch.indices, batch.labels.tolist(), predictions, strict=True)
-        store.add_clean(CleanRow(model.name, *row) for row in rows)
+            rows = zip(batch.indices, batch.labels.tolist(), predictions, strict=True)
+            store.add_clean(CleanRow(model.name, *row) for row in rows)
 
 
 def _row(plan: Plan, model: Model) -> ModelRow:

@@ -14,6 +14,7 @@ from robustbench_bcos.cli.options import (
     Argument,
     Crop,
     DataDir,
+    Ema,
     Encoding,
     ImageList,
     Interpolation,
@@ -99,14 +100,23 @@ def run(
     model: Annotated[
         Listed,
         typer.Option(
-            help=f"Zoo name, glob, or module:callable; by default the dataset's zoo. {LIST}", rich_help_panel=MODELS
+            help="Zoo name, glob, torchvision:resnet50, timm:NAME, robustbench:ID, or module:callable; by default the "
+            f"dataset's zoo. {LIST}",
+            rich_help_panel=MODELS,
         ),
     ] = None,
     weights: Weights = None,
     architecture: Architecture = None,
     encoding: Encoding = None,
     argument: Argument = None,
+    ema: Ema = False,
     zoo: Zoo = None,
+    anyway: Annotated[
+        bool,
+        typer.Option(
+            "--anyway", help="Also attack models that are refused for what they answer.", rich_help_panel=MODELS
+        ),
+    ] = False,
     dataset: Annotated[
         str | None, typer.Option(help="digits (the default), cifar10, imagenet, or folder:DIR.", rich_help_panel=DATA)
     ] = None,
@@ -148,7 +158,10 @@ def run(
             rich_help_panel=EXPLANATIONS,
         ),
     ] = False,
-    batch_size: Annotated[int | None, typer.Option(help="Images attacked together.", rich_help_panel=RUN)] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Images attacked together; by default as many as fit, 256 at most.", rich_help_panel=RUN),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.", rich_help_panel=RUN)] = None,
     threads: Annotated[
         int | None, typer.Option(help="CPU threads; by default one for small images.", rich_help_panel=RUN)
@@ -189,7 +202,9 @@ def run(
         "architecture": architecture,
         "encoding": encoding,
         "argument": pairs(argument),
+        "ema": ema or None,
         "zoo": tuple(zoo or ()),
+        "anyway": anyway or None,
         "dataset": dataset,
         "data_dir": data_dir,
         "download": download or None,

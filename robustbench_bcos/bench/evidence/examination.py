@@ -10,6 +10,7 @@ from robustbench_bcos.attacks.apgd import APGD
 from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.attacks.pgd import PGD
+from robustbench_bcos.bench.batch_size import BatchSize, is_out_of_memory
 from robustbench_bcos.bench.candidates import unpacked
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence.answers import ANSWERS, ASKED, changed
@@ -45,12 +46,13 @@ class Undone(Exception):
 
 def examine(plan: Plan, store: Store, model: Model, cells: Sequence[Cell]) -> Iterator[Progress]:
     """Carry out what is not yet in the store: checks of the model once, checks of cells for each; tell of every one."""
+    size = plan.batch_size(model)
     known = store.examinations(model.name)
     for check in checks_of(plan.config.evidence, "model"):
         if check.name not in known:
             _record(store, model.name, check, _ask(plan, store, model, check), cells)
     for cell in cells:
-        examiner = _Examiner(plan, store, model, cell)
+        examiner = _Examiner(plan, store, model, cell, size)
         known = store.examinations(cell.key)
         for check in checks_of(plan.config.evidence, "cell"):
             if check.name not in known:
@@ -64,6 +66,11 @@ def _record(store: Store, subject: str, check: Check, findings: Iterator[Finding
         rows, undone = list(findings), ""
     except Undone as reason:
         rows, undone = [], str(reason)
+    except (RuntimeError, MemoryError) as error:
+        # Checks that look at a fixed number of images do so at once.
+        if not is_out_of_memory(error):
+            raise
+        rows, undone = [], "memory ran out"
     store.add_examination(ExaminationRow(subject, check.name, undone), rows, cells, time.perf_counter() - began)
 
 
@@ -87,6 +94,7 @@ class _Examiner:
     store: Store
     model: Model
     cell: Cell
+    size: BatchSize
 
     def findings(self, check: Check) -> Iterator[FindingRow]:
         """Carry a check out."""
@@ -139,11 +147,10 @@ class _Examiner:
 
     def _examined(self, check: Check, search: SecondSearch, parts: Mapping[int, Part]) -> Iterator[FindingRow]:
         """Search for images, each of a part, in batches."""
-        size = self.plan.config.batch_size
-        for start in range(0, len(parts), size):
-            indices = tuple(parts)[start : start + size]
-            chosen = {image: parts[image] for image in indices}
-            yield from self._attacked(check, search, indices).rows(self.cell.key, check.name, chosen)
+        for attempt in self.size.over(len(parts)):
+            with attempt as part:
+                chosen = {image: parts[image] for image in tuple(parts)[part]}
+                yield from self._attacked(check, search, tuple(chosen)).rows(self.cell.key, check.name, chosen)
 
     def _attacked(self, check: Check, search: SecondSearch, indices: tuple[int, ...]) -> Found:
         threat, labels = self._threat(indices)
@@ -265,17 +272,17 @@ class _Examiner:
     def _tried(self, source: str, kept: dict[int, bytes]) -> list[TransferRow]:
         rows = []
         ball, epsilon = BALLS[self.cell.norm], self.cell.radius.value
-        images, size = list(kept), self.plan.config.batch_size
-        for start in range(0, len(images), size):
-            indices = tuple(images[start : start + size])
-            threat, labels = self._threat(indices)
-            pixels = [kept[image] for image in indices]
-            candidates = unpacked(pixels, threat.images.shape[1:]).to(threat.images.device)
-            verdicts = judge(
-                threat.classifier, threat.images, candidates, ball, epsilon, cell=self.cell.key, indices=indices
-            )
-            fooled = (verdicts.predictions != labels).tolist()
-            rows += [TransferRow(self.cell.key, source, *row) for row in zip(indices, fooled, strict=True)]
+        for attempt in self.size.over(len(kept)):
+            with attempt as part:
+                indices = tuple(kept)[part]
+                threat, labels = self._threat(indices)
+                pixels = [kept[image] for image in indices]
+                candidates = unpacked(pixels, threat.images.shape[1:]).to(threat.images.device)
+                verdicts = judge(
+                    threat.classifier, threat.images, candidates, ball, epsilon, cell=self.cell.key, indices=indices
+                )
+                fooled = (verdicts.predictions != labels).tolist()
+                rows += [TransferRow(self.cell.key, source, *row) for row in zip(indices, fooled, strict=True)]
         return rows
 
     def _threat(self, indices: tuple[int, ...]) -> tuple[Threat, Labels]:

@@ -346,7 +346,8 @@ class Restless(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked = 0
+        # One less than nothing, for the look at its memory before the first answer that counts.
+        self.asked = -1
 
     def forward(self, images: Tensor) -> Tensor:
         self.asked += 1
