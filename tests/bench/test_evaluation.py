@@ -69,7 +69,7 @@ def test_ones_own_model_is_attacked_like_the_zoos(tiny_zoo: Path) -> None:
     carded = measure(tiny_plan(tiny_zoo, model=("tiny-bcos",), limit=24, eps=("0.25",), steps=(4,)))
     same = ["model", "parameters", "images", "epsilon", "loss", "clean_correct", "robust_correct", "forward_passes"]
     pd.testing.assert_frame_equal(own[same], carded[same])
-    assert own[["family", "training", "architecture"]].iloc[0].tolist() == ["unknown", "unknown", "ImageClassifier"]
+    assert own[["family", "training", "architecture"]].iloc[0].tolist() == ["unknown", "unknown", "ResNet"]
 
 
 def test_the_model_is_left_as_it_was() -> None:

@@ -205,9 +205,10 @@ class TestCards:
             load_model("digits-*")
 
     def test_what_only_a_weights_file_takes_is_not_ignored(self) -> None:
-        for further in ({"b": 1.5}, {"encoding": "none"}):
-            with pytest.raises(RequestError, match="go with a weights file and its architecture: model 'digits-nat"):
-                load_model("digits-natural", **further)
+        with pytest.raises(RequestError, match=r"\(b\) go with a weights file and its architecture: model 'digits-nat"):
+            load_model("digits-natural", b=1.5)
+        with pytest.raises(RequestError, match=r"^--encoding none describes models without .*'digits-nat"):
+            load_model("digits-natural", encoding="none")
 
 
 AFFINE = ("full", "no-bias", "none")
@@ -436,10 +437,36 @@ class TestOwnCode:
         assert str(caught.value).startswith(f"--model {name} ")
         assert said in str(caught.value)
 
-    def test_an_error_in_the_users_code_is_not_hidden(self, tmp_path: Path) -> None:
-        (tmp_path / "own_nets_for_tests.py").write_text("def make():\n    return 1 / 0\n")
-        with pytest.raises(ZeroDivisionError):
+    @pytest.mark.parametrize(
+        ("code", "said"),
+        [
+            ("def make():\n    return 1 / 0\n", "could not be made (ZeroDivisionError: division by zero, {}, line 2)"),
+            ("import numpyy\n", "cannot be imported (ModuleNotFoundError: No module named 'numpyy', {}, line 1)"),
+            ("\nmake = undefined\n", "cannot be imported (NameError: name 'undefined' is not defined, {}, line 2)"),
+            ("def make(:\n", "cannot be imported (SyntaxError: invalid syntax, {}, line 1)"),
+            # The line of one's own, and not the one in torch that it leads to.
+            ("import torch\n\ntorch.zeros(2) @ torch.zeros(3)\n", "cannot be imported (RuntimeError: inconsistent"),
+            ("import torch\n\ntorch.nn.Linear(2, 3)(torch.zeros(5))\n", "{}, line 3)"),
+            ("raise KeyError()\n", "cannot be imported (KeyError: no message, {}, line 1)"),
+        ],
+    )
+    def test_an_error_in_the_users_code_is_shown_where_it_is(self, tmp_path: Path, code: str, said: str) -> None:
+        (tmp_path / "own_nets_for_tests.py").write_text(code)
+        with pytest.raises(RequestError) as caught:
             load_model("own_nets_for_tests:make")
+        assert said.format("own_nets_for_tests.py") in str(caught.value)
+        assert str(caught.value).endswith(": mend it there")
+        assert "\n" not in str(caught.value)
+        assert caught.value.__cause__ is not None
+
+    def test_an_encoding_is_put_in_front_of_ones_own_network(self) -> None:
+        plain, encoded = (
+            load_model("own_nets_for_tests:ready", encoding=encoding) for encoding in (None, "normalize:bytes")
+        )
+        torch.testing.assert_close(encoded(images()), plain(255 * images()), rtol=1e-5, atol=1e-4)
+        assert_frozen(encoded)
+        (source,) = find_models("own_nets_for_tests:ready", Zoo(), "normalize:bytes")
+        assert source.load().architecture == "Net"
 
 
 def test_the_digest_of_a_state_depends_on_names_types_shapes_and_values() -> None:

@@ -106,6 +106,6 @@ def _loader() -> Callable[..., Any]:
 def _broken(error: Exception) -> RequestError:
     """The release on the package index needs modules that are not to be had there."""
     return RequestError(
-        f"the installed RobustBench cannot be imported ({type(error).__name__}: {error}, {where(error)}), as its "
-        f"release on the package index cannot: {REMEDY}"
+        f"the installed RobustBench cannot be imported ({type(error).__name__}: {error}, {where(error)}), and neither "
+        f"can its release on the package index: {REMEDY}"
     )

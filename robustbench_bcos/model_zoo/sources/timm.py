@@ -54,8 +54,9 @@ class Timm(AbstractLibrary):
         data = resolve_data_config(pretrained_cfg=_config(name, tag).to_dict())
         _, height, width = data["input_size"]
         middle = data["crop_mode"] == "center"
-        # As timm's own evaluation does.
-        resize = int(min(height, width) / data["crop_pct"]) if middle else None
+        # As timm's own evaluation does, which fills up with black where an image would be smaller than its crop.
+        shorter = min(height, width)
+        resize = max(shorter, int(shorter / data["crop_pct"])) if middle else None
         interpolation: Interpolation = "bilinear" if data["interpolation"] == "bilinear" else "bicubic"
         return Facts(data["mean"], data["std"], Framing((height, width), resize, interpolation))
 
