@@ -5,13 +5,25 @@ import torch
 from robustbench_bcos.bench.config import Space
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.types import Images
-from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.data.slices import Slice, any_size
 from robustbench_bcos.explanations.explanation import explain
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.models import Model
 
 TRIED = 8
 """Images a method is tried on before a run begins."""
+
+CLASSES = {
+    10: "CIFAR-10's, or those of digits",
+    100: "CIFAR-100's",
+    1000: "ImageNet's",
+    1001: "ImageNet's and one for background",
+    11221: "ImageNet-21k's without the rare ones",
+    11821: "ImageNet-12k's",
+    21841: "ImageNet-21k's",
+    21843: "ImageNet-21k's",
+}
+"""Whose classes a model has, by their number."""
 
 
 def check_model(model: Model, images: Slice, *, device: str, space: Space) -> None:
@@ -22,9 +34,13 @@ def check_model(model: Model, images: Slice, *, device: str, space: Space) -> No
     """
     size = (images.image_shape[1], images.image_shape[2])
     if model.image_size is not None and model.image_size != size:
+        height, width = model.image_size
+        remedy = "choose models or data that fit"
+        if any_size(images.dataset.name):
+            remedy = f"give --crop {height}, and --resize to what the shorter side should be before it"
         raise RequestError(
-            f"model {model.name!r} takes images of {model.image_size[0]}x{model.image_size[1]} pixels and "
-            f"{images.dataset.name} has {size[0]}x{size[1]}: choose models or data that fit"
+            f"model {model.name!r} takes images of {height}x{width} pixels and {images.dataset.name} has "
+            f"{size[0]}x{size[1]}: {remedy}"
         )
     if space == "encoded" and not (
         isinstance(model.classifier, ImageClassifier) and model.classifier.encoding.unit_box
@@ -39,9 +55,17 @@ def check_model(model: Model, images: Slice, *, device: str, space: Space) -> No
         raise RequestError(
             f"model {model.name!r} gives outputs of shape {tuple(logits.shape)} for {tried} images, and "
             f"{images.dataset.name} has {classes} classes: it must give one logit per image and class"
+            f"{_hint(logits.shape[1])}"
         )
     if not logits.isfinite().all():
         raise RequestError(f"model {model.name!r} gives NaN or infinite logits on clean images: check its weights")
+
+
+def _hint(outputs: int) -> str:
+    """Whose classes so many outputs are likely to be."""
+    if outputs == 1:
+        return " (of one output for two classes, return two logits: its negative half and its half)"
+    return f" ({outputs} are {CLASSES[outputs]})" if outputs in CLASSES else ""
 
 
 def check_explanation(model: Model, explained: Slice, method: str, device: str) -> None:

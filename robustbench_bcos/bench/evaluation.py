@@ -12,6 +12,7 @@ from torch import nn
 from robustbench_bcos.bench.admission import check_explanation, check_model
 from robustbench_bcos.bench.cells import check_radius, make_cells
 from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.objections import check_answers
 from robustbench_bcos.bench.plan import Plan, choose_device, diameter, explained_slice
 from robustbench_bcos.bench.records import make_records
 from robustbench_bcos.bench.runner import execute
@@ -41,6 +42,7 @@ OPTIONS = (
     "name",
     "explained",
     "explanation",
+    "anyway",
 )
 
 
@@ -75,7 +77,8 @@ def evaluate(
         options: as on the command line: ``steps``, ``step_size``, ``loss``, ``restarts``, ``start``, ``count``,
             ``attack``, ``queries``, ``targets``, ``evidence``, ``space``, ``seed``, ``batch_size``, ``device``;
             ``explained``, the number of images whose explanations are compared, by default none, and ``explanation``,
-            the method; and ``name`` for the row.
+            the method; ``name`` for the row; and ``anyway``, by default true: false refuses a model whose answers make
+            every number meaningless, as ``run`` does, where otherwise evidence says so on the row.
 
     Raises:
         RequestError: it cannot be carried out as asked.
@@ -86,13 +89,16 @@ def evaluate(
     name = options.pop("name", model if isinstance(model, str) else type(model).__name__)
     flags = {key: _listed(value) if key in LISTED else value for key, value in options.items()}
     flags |= {"norm": _listed(norm), "eps": tuple(str(radius) for radius in _listed(eps))}
-    flags |= {"dataset": "memory", "figures": False}
+    # Whoever has the model in hand gets rows, and evidence judges them.
+    flags = {"anyway": True, "dataset": "memory", "figures": False} | flags
     config = make_config(flags)
     device = choose_device(config.device)
     loaded = _load(model, name)
     classes = _classes(loaded, images, device)
     chosen = Slice.of(InMemory(images, labels, classes=classes))
     check_model(loaded, chosen, device=device, space=config.space)
+    if not config.anyway:
+        check_answers(loaded, chosen, device=device)
     explained = explained_slice(config, chosen)
     if explained is not None:
         check_explanation(loaded, explained, config.explanation, device)

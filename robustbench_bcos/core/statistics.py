@@ -63,6 +63,11 @@ def mcnemar_worse(lost: int, won: int) -> float:
     return _sign_test(lost, won, "greater")
 
 
+def binomial_greater(correct: int, total: int, chance: float) -> float:
+    """One-sided p of the exact binomial test that successes are more than chance gives."""
+    return float(stats.binomtest(correct, total, chance, alternative="greater").pvalue)
+
+
 def fisher_worse(correct: int, total: int, correct_before: int, total_before: int) -> float:
     """One-sided p of Fisher's exact test that a proportion has fallen, for counts that cannot be paired."""
     table = [[correct, total - correct], [correct_before, total_before - correct_before]]

@@ -1,0 +1,159 @@
+"""Answers of a model that make every number about it meaningless, found on a few images before hours are spent.
+
+Evidence measures the same after an attack, and judges the numbers of models that are attacked anyway.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+
+from robustbench_bcos.bench.evidence import answers
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.core.statistics import binomial_greater, mcnemar_worse
+from robustbench_bcos.core.types import Classifier, Flags, Images, Labels
+from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.model_zoo.classifier import ImageClassifier
+from robustbench_bcos.model_zoo.encodings import parse_encoding
+from robustbench_bcos.model_zoo.models import Model
+
+SUMS_TO_ONE = 1e-4
+"""How far the sum of a row of probabilities may be from 1."""
+
+LABELLED = 64
+"""Images whose labels are compared with predictions, to find out which range of pixels a model takes."""
+
+FEWEST = 32
+"""With less of them nothing is said of the range."""
+
+CHANCE = 0.05
+"""P value of an accuracy above which it may be that of guesses."""
+
+CERTAIN = 1e-3
+"""P value, for all ranges together, below which another range of pixels is what the model was made for."""
+
+RANGES = {
+    "none": "as they are, in [0, 1]",
+    "normalize:bytes": "in [0, 255]",
+    "normalize:symmetric": "in [-1, 1]",
+    "normalize:imagenet": "less ImageNet's mean, over its deviation",
+    "normalize:cifar10": "less CIFAR-10's mean, over its deviation",
+}
+"""Encodings that networks are made for, and what they do to pixels."""
+
+Objection = Callable[[nn.Module, Images, Labels], str]
+"""What is wrong and its remedy; empty where nothing is."""
+
+
+def check_answers(model: Model, images: Slice, *, device: str) -> None:
+    """Ask a model that gives one logit per image and class about some images of the slice.
+
+    Raises:
+        RequestError: its answers are probabilities, are not the same twice, depend on the other images, or are those of
+            a network made for another range of pixels.
+    """
+    batch = images.batch(0, LABELLED)
+    classifier = model.classifier.to(device)
+    shown, labels = batch.images.to(device), batch.labels.to(device)
+    for objection, asked in OBJECTIONS.items():
+        said = objection(classifier, shown[:asked], labels[:asked])
+        if said:
+            raise RequestError(f"model {model.name!r} {said}, or have it attacked nonetheless with --anyway")
+
+
+def probabilities(classifier: nn.Module, images: Images, labels: Labels) -> str:
+    """Rows in [0, 1] that sum to 1, which losses for logits saturate on."""
+    rows = _logits(classifier, images)
+    bounded = bool(((rows >= 0) & (rows <= 1)).all())
+    if bounded and bool(((rows.double().sum(dim=1) - 1).abs() < SUMS_TO_ONE).all()):
+        return "gives probabilities (each row sums to 1), and attacks need logits: return what its softmax is given"
+    return ""
+
+
+def not_the_same_twice(classifier: nn.Module, images: Images, labels: Labels) -> str:
+    """Answers to the same images, asked again."""
+    against = answers.repeated(classifier, images, labels).against
+    if not bool(against.any()):
+        return ""
+    return (
+        f"answers {_share(against)} differently when it is asked again: make it deterministic, or average over its "
+        "draws inside it"
+    )
+
+
+def dependent_on_the_batch(classifier: nn.Module, images: Images, labels: Labels) -> str:
+    """Answers to images on their own, beside those to the same images among others."""
+    against = answers.alone(classifier, images, labels).against
+    if not bool(against.any()):
+        return ""
+    culprit = next(_norms_of_the_batch(classifier), "")
+    cause = f" (its batch norm {culprit} has no running statistics or is in training mode)" if culprit else ""
+    return (
+        f"answers {_share(against)} differently alone than among others{cause}: normalise with statistics that do not "
+        "come from the batch"
+    )
+
+
+def made_for_another_range(classifier: nn.Module, images: Images, labels: Labels) -> str:
+    """Guesses on [0, 1], and good answers in another range.
+
+    Thresholds are exact: that no better than guessing is right as it is, and that another range is better than guesses
+    and, image by image, than this one. A constant answer may be right as often as the commonest label.
+    """
+    network, channels = classifier, 3
+    if isinstance(classifier, ImageClassifier):
+        network, channels = classifier.network, classifier.encoding.channels
+    if len(images) < FEWEST or channels != 3:
+        return ""
+    guessed = float(labels.bincount().max()) / len(labels)
+    plain = _correct(classifier, images, labels)
+    if binomial_greater(int(plain.sum()), len(images), guessed) <= CHANCE:
+        return ""
+    found = {}
+    for encoding in RANGES:
+        right = _correct(nn.Sequential(parse_encoding(encoding).to(images.device), network), images, labels)
+        lost, won = int((right & ~plain).sum()), int((plain & ~right).sum())
+        ps = binomial_greater(int(right.sum()), len(images), guessed), mcnemar_worse(lost, won)
+        if max(ps) < CERTAIN / len(RANGES):
+            found[encoding] = int(right.sum())
+    if not found:
+        return ""
+    best = max(found, key=found.__getitem__)
+    return (
+        f"gets {int(plain.sum())} of {len(images)} images right, as guesses do, and {found[best]} if it is given "
+        f"pixels {RANGES[best]}: give --encoding {best}, or correct its card"
+    )
+
+
+OBJECTIONS: dict[Objection, int] = {
+    probabilities: answers.ASKED,
+    not_the_same_twice: answers.ASKED,
+    dependent_on_the_batch: answers.ASKED,
+    made_for_another_range: LABELLED,
+}
+"""In this order, on so many images."""
+
+
+def _norms_of_the_batch(classifier: nn.Module) -> Iterator[str]:
+    """Names of batch norms that take statistics from the batch they are given."""
+    for name, module in classifier.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or module.running_mean is None):
+            yield name
+
+
+def _logits(classifier: Classifier, images: Images) -> torch.Tensor:
+    with torch.no_grad():
+        return classifier(images)
+
+
+def _correct(classifier: Classifier, images: Images, labels: Labels) -> Flags:
+    """Which images are right; none where the network fails on such pixels."""
+    try:
+        return predicted_classes(_logits(classifier, images)) == labels
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
+        return torch.zeros_like(labels, dtype=torch.bool)
+
+
+def _share(flags: Flags) -> str:
+    return f"{int(flags.sum())} of {len(flags)} images"
