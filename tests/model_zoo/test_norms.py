@@ -172,7 +172,7 @@ def test_uncentred_norm_divides_by_the_deviation_about_the_mean_and_keeps_the_me
         "batch": y.transpose(0, 1).flatten(1),
         "all": y.flatten()[None],
         "position": y.movedim(1, -1).flatten(0, 2),
-    }.get(kind, y.view(rows.shape))
+    }.get(kind, y.reshape(rows.shape))
     torch.testing.assert_close(regrouped, expected, **CLOSE)
 
 
