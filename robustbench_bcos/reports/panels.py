@@ -21,6 +21,9 @@ BACKGROUND = 0.75
 NAME_WIDTH = 21
 """Characters of a row's name that fit into its margin."""
 
+CAPTION_WIDTH = 18
+"""Characters that fit beneath a tile, even wide ones beside others like them."""
+
 LETTER, LINE = 0.09, 0.16
 """Inches a letter, and a line, of the title takes."""
 
@@ -153,7 +156,7 @@ class _Sheet:
         """Name the columns."""
         for place, picture in enumerate(self.pictures):
             lines = [f"image {picture.image}"]
-            lines += [] if picture.label is None else [f"class {_short(names[picture.label])}"]
+            lines += [] if picture.label is None else [f"class {_short(names[picture.label], CAPTION_WIDTH - 6)}"]
             lines += [_fate(picture)] if fates and picture.attacked is not None else []
             x = LABELS + (place + 0.5) * TILE * (1 + GAP) - TILE * GAP / 2
             self._text(x, self.header - 0.06, "\n".join(lines), ha="center", va="bottom")
@@ -231,9 +234,9 @@ def _says(pictures: Sequence[Picture], names: Names, moment: str) -> list[str]:
 
 
 def _answer(view: View, names: Names) -> str:
-    name = _short(names[view.prediction]) if view.prediction >= 0 else "nothing"
-    return f"{name} ({100 * view.confidence:.0f} %)"
+    sure = f" ({100 * view.confidence:.0f} %)"
+    return (_short(names[view.prediction], CAPTION_WIDTH - len(sure)) if view.prediction >= 0 else "nothing") + sure
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 12 else name[:11] + "…"
+def _short(name: str, room: int) -> str:
+    return name if len(name) <= room else name[: room - 1] + "…"

@@ -292,7 +292,7 @@ def test_names_are_text_whatever_is_in_them(draw: Callable[[Sequence[Picture], S
     for part in pictures:
         figure = draw(part, HOSTILE, "$\\alpha_$")
         assert rendered(figure)
-        shown = [one.clean.prediction for one in part if len(HOSTILE[one.clean.prediction]) <= 12]
+        shown = [one.clean.prediction for one in part if len(HOSTILE[one.clean.prediction]) <= 11]
         for place in shown:
             assert f"{HOSTILE[place]} (50 %)" in texts(figure)
 
@@ -302,10 +302,11 @@ def test_names_in_scripts_that_the_font_lacks_are_drawn_without_a_warning() -> N
 
 
 def test_a_long_name_is_cut_and_says_so() -> None:
-    names = ("a name of thirteen and more letters", "exactly twelve"[:12], "", "")
+    names = ("a name of twelve and more letters", "exactly eleven"[:11], "", "")
     shown = " ".join(texts(attack_panel([picture(3)], names, "net")))
-    assert "a name of t… (75 %)" in shown
-    assert "exactly twel (50 %)" in shown
+    assert "class a name of t…" in shown
+    assert "a name of … (75 %)" in shown
+    assert "exactly ele (50 %)" in shown
 
 
 def extents(figure: Figure, found: Sequence[Text]) -> npt.NDArray[np.float64]:
@@ -331,11 +332,19 @@ def test_names_of_models_lie_inside_the_figure() -> None:
     assert extents(figure, figure.texts)[:, 0].min() >= 0
 
 
-def test_captions_of_neighbours_do_not_touch() -> None:
-    names = ("American black bear", "killer whale", "convertible", "espresso maker")
-    figure = attack_panel(
-        [picture(1000 + image, label=image % 4, before=image % 4) for image in range(6)], names, TITLE
-    )
+SURE = ("German shepherd", "Komodo dragon", "Bernese mountain dog", "chambered nautilus")
+"""ImageNet's widest, of which a model is sure."""
+
+
+@pytest.mark.parametrize(
+    ("names", "confidence"),
+    [(("American black bear", "killer whale", "convertible", "espresso maker"), 0.75), (SURE, 1.0)],
+    ids=["long", "wide"],
+)
+def test_captions_of_neighbours_do_not_touch(names: Sequence[str], confidence: float) -> None:
+    pictures = [picture(1000 + image, label=image % 4, before=image % 4) for image in range(6)]
+    pictures = [replace(one, clean=one.clean._replace(confidence=confidence)) for one in pictures]
+    figure = attack_panel(pictures, names, TITLE)
     boxes = extents(figure, [text for text in figure.texts if text.get_horizontalalignment() == "center"])
     for place, (left, bottom, right, top) in enumerate(boxes):
         for other in boxes[place + 1 :]:
