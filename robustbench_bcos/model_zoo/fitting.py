@@ -1,6 +1,6 @@
 """Which known architectures a checkpoint fits, by the names and shapes of its tensors. No values are computed with."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -26,9 +26,14 @@ class Fit(NamedTuple):
     """Arguments that have to be stated, because the tensors fit several values."""
 
 
-def fitting_architectures(tensors: Tensors) -> list[Fit]:
-    """Architectures that a checkpoint fits exactly, with arguments read off its tensors, in order of registration."""
-    fits = (_fit(name, tensors) for name in ARCHITECTURES)
+def fitting_architectures(tensors: Tensors, among: Iterable[str] = ARCHITECTURES) -> list[Fit]:
+    """Architectures that a checkpoint fits exactly, with arguments read off its tensors.
+
+    Args:
+        tensors: of the checkpoint.
+        among: names of architectures to try; by default all, which takes some seconds.
+    """
+    fits = (_fit(name, tensors) for name in among)
     return [fit for fit in fits if fit is not None]
 
 
