@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -92,20 +93,13 @@ class RobustBenchModel:
 
 
 def _loader() -> Callable[..., Any]:
+    if find_spec("robustbench") is None:
+        raise RequestError(f"--model robustbench:ID needs RobustBench, which is not installed: {REMEDY}")
     try:
         load: Callable[..., Any] = importlib.import_module("robustbench.utils").load_model
-    except ModuleNotFoundError as error:
-        if error.name == "robustbench":
-            raise RequestError(f"--model robustbench:ID needs RobustBench, which is not installed: {REMEDY}") from None
-        raise _broken(error) from error
     except Exception as error:
-        raise _broken(error) from error
+        raise RequestError(
+            f"the installed RobustBench cannot be imported ({type(error).__name__}: {error}, {where(error)}), and "
+            f"neither can its release on the package index: {REMEDY}"
+        ) from error
     return load
-
-
-def _broken(error: Exception) -> RequestError:
-    """The release on the package index needs modules that are not to be had there."""
-    return RequestError(
-        f"the installed RobustBench cannot be imported ({type(error).__name__}: {error}, {where(error)}), and neither "
-        f"can its release on the package index: {REMEDY}"
-    )

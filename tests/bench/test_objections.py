@@ -1,0 +1,247 @@
+"""Objections to a model: broken ones are refused for what is wrong with them, and honest ones are left alone."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import robustbench_bcos as rb
+from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.objections import CERTAIN, FEWEST, LABELLED, RANGES, check_answers, made_for_another_range
+from robustbench_bcos.bench.plan import make_plan
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.data.digits import Digits
+from robustbench_bcos.data.memory import InMemory
+from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.model_zoo.cards import Zoo
+from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
+from robustbench_bcos.model_zoo.encodings import CONSTANTS, AddInverse, Normalize
+from robustbench_bcos.model_zoo.models import ZooModel, own_model
+from tests.bench.evidence.planted import After, Before, Own, Sharing, always_dropping, own_noise, zoo
+from tests.bench.tiny_zoo import tiny_plan
+
+DIGITS = Slice.of(Digits("test"))
+IMAGES, LABELS, _ = DIGITS.batch(0, LABELLED)
+
+
+def objection(network: nn.Module, images: Slice = DIGITS) -> str:
+    """What is said of it, or nothing."""
+    model = own_model("mine", freeze(network))
+    said = ""
+    try:
+        check_answers(model, images, device="cpu")
+    except RequestError as error:
+        said = str(error)
+    assert "\n" not in said
+    return said
+
+
+def constant(images: Tensor, label: int = 0) -> Tensor:
+    """The same logits for all images."""
+    return (5 * torch.eye(10)[label]).expand(len(images), 10)
+
+
+# Honest models
+
+
+@pytest.mark.parametrize("name", [name for name, entry in Zoo().entries.items() if entry.card.dataset == "digits"])
+def test_there_is_no_objection_to_a_packaged_model(name: str) -> None:
+    check_answers(ZooModel(Zoo()[name]).load(), DIGITS, device="cpu")
+
+
+@pytest.mark.parametrize("finish", [lambda z: z.log_softmax(dim=1), lambda z: z / 1000, lambda z: z * 1000])
+def test_logits_of_any_scale_and_shift_are_logits(finish: Callable[[Tensor], Tensor]) -> None:
+    assert objection(After(finish)) == ""
+
+
+def test_pixels_that_are_taken_for_logits_are_no_probabilities() -> None:
+    # In [0, 1] as well, and they sum to anything.
+    assert objection(Own(lambda _, images: images.flatten(1)[:, :10])) == ""
+
+
+def test_an_honest_model_is_shown_few_images() -> None:
+    seen = []
+    counting = Before(lambda images: seen.append(len(images)) or images)
+    assert objection(counting) == ""
+    assert sum(seen) <= LABELLED + 8 * 16
+
+
+# Answers
+
+
+class Norms(nn.Module):
+    """A batch norm before a good network."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3, **options)
+        self.network = zoo()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(self.norm(images) * 0.4 + 0.3)
+
+
+class Stubborn(Norms):
+    """Never leaves training mode, whoever asks."""
+
+    def train(self, mode: bool = True) -> "Stubborn":
+        super().train(mode)
+        self.norm.training = True
+        return self
+
+
+def softmax(logits: Tensor) -> Tensor:
+    return logits.softmax(dim=1)
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        (
+            lambda: After(softmax),
+            "model 'mine' gives probabilities (each row sums to 1), and attacks need logits: return",
+        ),
+        (lambda: Before(own_noise), "answers 16 of 16 images differently when it is asked again: make it determin"),
+        (lambda: Before(always_dropping), "images differently when it is asked again"),
+        (Sharing, "answers 3 of 4 images differently alone than among others: normalise with statistics that do not"),
+        (lambda: Norms(track_running_stats=False), "alone than among others (its batch norm norm has no running stat"),
+        (Stubborn, "alone than among others (its batch norm norm has no running statistics or is in training mode): n"),
+    ],
+)
+def test_answers_that_make_numbers_meaningless_are_named_with_the_remedy(
+    network: Callable[[], nn.Module], said: str
+) -> None:
+    torch.manual_seed(0)
+    found = objection(network())
+    assert said in found
+    assert found.endswith(", or have it attacked nonetheless with --anyway")
+
+
+def test_a_batch_norm_with_statistics_is_not_blamed() -> None:
+    network = Sharing()
+    network.network = Norms()
+    assert "differently alone than among others: normalise with statistics" in objection(network)
+
+
+# The range of pixels
+
+
+def picky(encoding: str) -> nn.Module:
+    """Good at images in the range of an encoding, and constant on what is not of that range."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in CONSTANTS[encoding])
+
+    def forward(network: nn.Module, images: Tensor) -> Tensor:
+        decoded = images * std + mean
+        least, most = decoded.flatten(1).amin(dim=1), decoded.flatten(1).amax(dim=1)
+        fits = (least.abs() < 0.02) & (most > 0.7) & (most < 1.02)
+        return torch.where(fits[:, None], network(decoded), constant(images))
+
+    return Own(forward)
+
+
+@pytest.mark.parametrize("encoding", ["bytes", "symmetric", "imagenet", "cifar10"])
+def test_a_network_for_another_range_is_told_which(encoding: str) -> None:
+    said = objection(picky(encoding))
+    right = int((zoo()(IMAGES).argmax(dim=1) == LABELS).sum())
+    constant = int((LABELS == 0).sum())
+    assert f"gets {constant} of {LABELLED} images right, as guesses do, and {right} if it is given pixels " in said
+    assert f"{RANGES[f'normalize:{encoding}']}: give --encoding normalize:{encoding}, or correct its card" in said
+    # The remedy is one.
+    assert objection(ImageClassifier(Normalize(*CONSTANTS[encoding]), picky(encoding))) == ""
+
+
+def test_a_real_network_for_bytes_is_recognised() -> None:
+    assert "give --encoding normalize:bytes" in objection(Before(lambda images: images / 255))
+
+
+def test_an_encoding_that_should_not_be_there_is_recognised() -> None:
+    class Unit(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            inside = images.amin() >= 0 and images.amax() <= 1
+            return zoo()(images) if inside else constant(images)
+
+    assert "give --encoding none, or correct its card" in objection(
+        ImageClassifier(Normalize(*CONSTANTS["imagenet"]), Unit())
+    )
+    assert objection(Unit()) == ""
+
+
+def test_a_network_that_fails_in_another_range_is_not_asked_again() -> None:
+    def strict(network: nn.Module, images: Tensor) -> Tensor:
+        if images.amin() < 0 or images.amax() > 1:
+            raise ValueError("pixels must be in [0, 1]")
+        return constant(images)
+
+    assert objection(Own(strict)) == ""
+
+
+def test_nothing_is_said_on_few_images_or_of_six_channels() -> None:
+    assert "bytes" in objection(picky("bytes"), Slice.of(Digits("test"), FEWEST))
+    assert objection(picky("bytes"), Slice.of(Digits("test"), FEWEST - 1)) == ""
+    six = Own(lambda _, images: constant(images))
+    assert objection(ImageClassifier(AddInverse(), six)) == ""
+
+
+def test_constant_answers_are_guesses_however_common_a_class_is() -> None:
+    labels = torch.tensor([0] * 40 + [1] * 24)
+
+    def forward(network: nn.Module, images: Tensor) -> Tensor:
+        return constant(images, 0 if images.amax() > 1 else 1)
+
+    images = Slice.of(InMemory(IMAGES, labels, classes=10))
+    assert objection(Own(forward), images) == ""
+
+
+def test_models_that_guess_are_not_accused() -> None:
+    """In 400 tries, 0.4 accusations are expected where guesses are independent; random networks are bolder."""
+    accused = 0
+    for seed in range(400):
+        weights = torch.randn(192, 10, generator=torch.Generator().manual_seed(seed))
+        bias = 8 * torch.randn(10, generator=torch.Generator().manual_seed(1000 + seed))
+        labels = torch.randint(10, (LABELLED,), generator=torch.Generator().manual_seed(2000 + seed))
+        network = Own(lambda _, images, weights=weights, bias=bias: images.flatten(1) @ weights + bias)
+        accused += bool(made_for_another_range(network, IMAGES, labels))
+    assert accused <= 400 * CERTAIN * 3
+
+
+# In a run and in memory
+
+
+def own_module(folder: Path) -> None:
+    (folder / "own_soft_nets.py").write_text(
+        "import torch\nimport robustbench_bcos as rb\n\n"
+        "def soft():\n    return torch.nn.Sequential(rb.load_model('digits-natural'), torch.nn.Softmax(dim=1))\n\n"
+        "def bright():\n    return torch.nn.Sequential(Divide(), rb.load_model('digits-natural'))\n\n"
+        "class Divide(torch.nn.Module):\n    def forward(self, images):\n        return images / 255\n"
+    )
+
+
+def test_a_run_refuses_them_unless_told_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_module(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    flags: dict[str, Any] = {"model": ("own_soft_nets:soft",), "limit": 40, "device": "cpu", "figures": False}
+    with pytest.raises(RequestError, match=r"^model 'own_soft_nets:soft' gives probabilities"):
+        make_plan(make_config(flags))
+    plan = make_plan(make_config(flags | {"anyway": True}))
+    bright = flags | {"model": ("own_soft_nets:bright",)}
+    with pytest.raises(RequestError, match="give --encoding normalize:bytes"):
+        make_plan(make_config(bright))
+    assert make_plan(make_config(bright | {"encoding": "normalize:bytes"}))
+    # How a model was admitted decides no number.
+    assert "anyway" not in plan.identity
+
+
+def test_in_memory_evidence_is_the_judge_unless_told_otherwise() -> None:
+    arguments = (After(softmax), IMAGES[:20], LABELS[:20], "l2", 0.5)
+    (row,) = rb.evaluate(*arguments, steps=3, device="cpu").to_dict(orient="records")
+    assert row["trust"] == "suspect"
+    assert "saturated_output" in row["reasons"]
+    with pytest.raises(RequestError, match=r"^model 'After' gives probabilities"):
+        rb.evaluate(*arguments, steps=3, device="cpu", anyway=False)
+
+
+def test_the_tiny_zoo_is_admitted(tiny_zoo: Path) -> None:
+    assert len(tiny_plan(tiny_zoo, limit=LABELLED).weights) == 2
