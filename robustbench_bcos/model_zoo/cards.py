@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -120,7 +120,7 @@ class Published(Table):
     top1: float | None = Field(default=None, ge=0, le=100)
     top5: float | None = Field(default=None, ge=0, le=100)
     parameters: float | None = Field(default=None, gt=0)
-    robust: dict[str, float] = Field(default_factory=dict)
+    robust: dict[Annotated[str, Field(pattern=r"^(l2|linf) [0-9.]+(/[0-9]+)?$")], float] = Field(default_factory=dict)
     """Robust accuracies of attacks on the image by threat: ``"l2 0.5" = 70.11``."""
 
 
@@ -237,8 +237,8 @@ class Zoo:
             names = ", ".join(entry.card.name for entry in entries[:3])
             more = f" and {len(entries) - 3} more" if len(entries) > 3 else ""
             raise RequestError(
-                f"the weights of no model for --dataset {dataset} are here: `fetch NAME` gets those of {names}{more}, or "
-                "name others with --model"
+                f"the weights of no model for --dataset {dataset} are here: `fetch NAME` gets those of {names}{more}, "
+                "or name others with --model"
             )
         return here
 

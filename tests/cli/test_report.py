@@ -1,8 +1,10 @@
 """``report``: the table of a run and its files again, from the store alone."""
 
+import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from robustbench_bcos.bench import runner
@@ -76,3 +78,28 @@ def test_what_is_not_a_run_is_refused(command: list[str], here: Path) -> None:
     Path("mine/run.sqlite").unlink()
     assert "run mine holds no results yet: repeat the command that made it" in refusal("report", "mine")
     assert not Path("mine/run.sqlite").exists()
+
+
+def test_cells_of_autoattack_are_written_as_robustbench_has_them(tiny_zoo: Path) -> None:
+    run = ["run", "--zoo", tiny_zoo, "--model", "tiny-natural", "--limit", 2, "--attack", "pgd,autoattack"]
+    succeed(*run, "--eps", 1, "--evidence", "off", "--no-figures", "--out", "mine")
+    out = succeed("report", "mine", "--no-figures", "--robustbench", "theirs", "--zoo", tiny_zoo)
+    assert out.splitlines()[:2] == [
+        "RobustBench's files: theirs/digits/L2/tiny-natural.json",
+        "1 row is of other attacks (pgd) and left out.",
+    ]
+    found = json.loads(Path("theirs/digits/L2/tiny-natural.json").read_text(encoding="utf-8"))
+    rows = pd.read_csv("mine/results.csv")
+    robust = rows.loc[rows["attack"] == "autoattack", "robust_accuracy"].item()
+    assert (found["eps"], float(found["autoattack_acc"])) == ("1", 100 * robust)
+
+
+def test_a_run_without_autoattack_has_nothing_for_robustbench(tiny_zoo: Path) -> None:
+    run = ["run", "--zoo", tiny_zoo, "--model", "tiny-natural", "--limit", 2, "--steps", 1, "--evidence", "off"]
+    succeed(*run, "--norm", "l2,linf", "--eps", "0.1", "--no-figures", "--out", "mine")
+    said = refusal("report", "mine", "--robustbench", "theirs")
+    assert said.startswith(
+        "run mine has nothing for RobustBench's files, which state what withstands AutoAttack (2 rows "
+    )
+    assert said.endswith(": run with --attack autoattack")
+    assert not Path("theirs").exists()
