@@ -31,10 +31,6 @@ Asked = Int[Tensor, " row"] | Int[Tensor, "row target"]
 """Targets as they are asked for: a wrong number of them is the caller's to hear of, so the axis has its own name."""
 
 
-OFFICIAL_SWITCH = "set_explanation_mode"
-"""What layers of the official B-cos code have."""
-
-
 class Explanation(NamedTuple):
     """Why each target's logit is what it is. Without an axis of targets where one was asked for each image."""
 
@@ -88,21 +84,10 @@ def explain(
 
 
 def method_for(model: nn.Module, asked: str = "auto") -> str:
-    """The method that ``auto`` is for this model, or the one asked for.
-
-    Raises:
-        RequestError: ``auto`` for a network of the official package: its gradient is not its explanation.
-    """
+    """The method that ``auto`` is for this model, or the one asked for."""
     if asked != "auto":
         return asked
-    if is_bcos(model):
-        return "dynamic_weights"
-    if any(hasattr(module, OFFICIAL_SWITCH) for module in model.modules()):
-        raise RequestError(
-            "auto takes this for a network of the official bcos package, whose own explanation no method here gives: "
-            "load its weights with an architecture of this package, or choose input_x_gradient, say"
-        )
-    return "input_x_gradient"
+    return "dynamic_weights" if is_bcos(model) else "input_x_gradient"
 
 
 def _taken_apart(model: nn.Module, images: Images) -> tuple[Encoded, nn.Module]:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.model_zoo.explanation_mode import DynamicLayer
+from robustbench_bcos.model_zoo.explanation_mode import DynamicLayer, official_layers
 
 PATCH_EPSILON = 1e-6
 LINEAR_EPSILON = 1e-12
@@ -197,8 +197,9 @@ class BcosLinear(AbstractBcosLayer):
 
 
 def is_bcos(network: nn.Module) -> bool:
-    """Whether a network is built of B-cos layers, so that its dynamic weights explain it."""
-    return any(isinstance(module, AbstractBcosLayer) for module in network.modules())
+    """Whether a network is built of B-cos layers, ours or the official ones, so that its dynamic weights explain it."""
+    ours = any(isinstance(module, AbstractBcosLayer) for module in network.modules())
+    return ours or bool(official_layers(network))
 
 
 def b_of(network: nn.Module) -> float | None:

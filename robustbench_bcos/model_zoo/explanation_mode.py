@@ -36,13 +36,33 @@ class DynamicLayer(nn.Module):
         return scale.detach() if self.explaining else scale
 
 
+OFFICIAL_SWITCH = "set_explanation_mode"
+"""What layers of the official B-cos package have: a flag of their own, which other threads see, too."""
+
+
+def official_layers(model: nn.Module) -> list[nn.Module]:
+    """Dynamic layers of the official package."""
+    return [module for module in model.modules() if hasattr(module, OFFICIAL_SWITCH)]
+
+
 @contextmanager
 def explanation_mode(model: nn.Module) -> Iterator[None]:
-    """Explain ``model`` inside the ``with``; nests, and covers layers swapped in before it was entered."""
+    """Explain ``model`` inside the ``with``; nests, and covers layers swapped in before it was entered.
+
+    Layers of the official package are switched, too, and afterwards as they were.
+    """
+    switched = [layer for layer in official_layers(model) if not getattr(layer, "is_in_explanation_mode", False)]
     # The list keeps the layers alive, so that no new layer can be given the identity of one of them.
     layers = [module for module in model.modules() if isinstance(module, DynamicLayer)]
     token = _explained.set(_explained.get().union(map(id, layers)))
     try:
+        _switch(switched, on=True)
         yield
     finally:
+        _switch(switched, on=False)
         _explained.reset(token)
+
+
+def _switch(layers: list[nn.Module], *, on: bool) -> None:
+    for layer in layers:
+        getattr(layer, OFFICIAL_SWITCH)(on)

@@ -15,6 +15,7 @@ from robustbench_bcos.core.seeding import ImageGenerator
 from robustbench_bcos.explanations.explanation import METHODS, Explanation, explain, method_for
 from robustbench_bcos.model_zoo.architectures import build_architecture
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
+from robustbench_bcos.model_zoo.encodings import AddInverse
 from robustbench_bcos.model_zoo.models import load_model
 
 CLASSES = 10
@@ -287,9 +288,24 @@ def test_explanations_of_a_batch_equal_the_official_ones_one_by_one(
         )
 
 
-def test_auto_does_not_take_the_gradient_of_an_official_network_for_its_explanation() -> None:
-    peer = bcos.models.resnet.cifar10_resnet20(num_classes=4).eval().requires_grad_(False)
-    images = torch.rand((2, 6, 8, 8), generator=torch.Generator().manual_seed(0))
-    with pytest.raises(RequestError, match=r"official bcos package.*input_x_gradient"):
-        explain(peer, images)
-    assert explain(peer, images, method="input_x_gradient").contributions.shape == (2, 8, 8)
+@pytest.mark.filterwarnings("ignore:Input tensor did not require grad:UserWarning")  # the official explanation's remark
+def test_an_official_network_is_explained_as_it_explains_itself() -> None:
+    peer = bcos.models.resnet.cifar10_resnet20(
+        num_classes=4, norm_layer=official_norms.NoBias(official_norms.BatchNormUncentered2d)
+    )
+    peer = peer.double().eval().requires_grad_(False)
+    images = torch.rand((2, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    explained = explain(ImageClassifier(AddInverse(), peer), images)
+    encoded = torch.cat([images, 1 - images], dim=1)
+    for position, image in enumerate(encoded.split(1)):
+        expected = peer.explain(image)
+        torch.testing.assert_close(explained.weights[position], expected["dynamic_linear_weights"][0])
+        assert explained.targets[position] == expected["prediction"]
+    gradient = explain(peer, encoded, method="input_x_gradient").weights
+    assert not torch.allclose(gradient, explained.weights)
+    # Its switches are back where they were, also where it was on.
+    switches = [layer for layer in peer.modules() if hasattr(layer, "set_explanation_mode")]
+    assert not any(layer.is_in_explanation_mode for layer in switches)
+    switches[0].set_explanation_mode(True)
+    explain(peer, encoded)
+    assert [layer.is_in_explanation_mode for layer in switches] == [True] + [False] * (len(switches) - 1)
