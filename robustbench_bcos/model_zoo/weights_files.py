@@ -118,10 +118,11 @@ def _read_torch(file: Path) -> object:
     allowed: list[Callable[..., object] | tuple[Callable[..., object], str]] = [Placeholder]
     allowed += [(_PLACEHOLDER, name) for name in RECORDS]
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
+        # Opened here, because by a path torch goes by the file's name.
+        with file.open("rb") as stream, warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
             # torch warns of pickles it then refuses; the refusal says it better.
             warnings.simplefilter("ignore")
-            return torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RequestError(
             f"weights {file} hold more than tensors and plain values{_needed(str(error))}, and programs in a "
