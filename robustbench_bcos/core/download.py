@@ -43,8 +43,13 @@ class BrokenConnection(Exception):
 
 
 @contextmanager
-def held(file: Path, waiting: Callable[[], None]) -> Iterator[None]:
+def held(file: Path, waiting: Callable[[], None], remedy: str = "choose another folder") -> Iterator[None]:
     """Keep other processes from fetching a file at the same time; waits for one that does.
+
+    Args:
+        file: what is fetched.
+        waiting: called before waiting.
+        remedy: what to do if its folder cannot be written.
 
     Raises:
         RequestError: the file's folder cannot be made or written.
@@ -58,7 +63,7 @@ def held(file: Path, waiting: Callable[[], None]) -> Iterator[None]:
             waiting()
             lock.acquire()
     except OSError as error:
-        raise RequestError(f"{file.parent} cannot be written ({error.strerror}): choose another folder") from None
+        raise RequestError(f"{file.parent} cannot be written ({error.strerror}): {remedy}") from None
     try:
         yield
     finally:
@@ -166,7 +171,8 @@ def _continue(url: str, partial: Path, report: Report) -> None:
             raise BrokenConnection(f"{error.code} {error.reason}") from None
         raise
     except URLError as error:
-        if isinstance(error.reason, TimeoutError | ConnectionResetError):
+        # Who does not answer at all is not asked five times: that would take minutes.
+        if isinstance(error.reason, ConnectionResetError):
             raise BrokenConnection(_reason(error)) from None
         raise
     except (HTTPException, ConnectionError, TimeoutError) as error:

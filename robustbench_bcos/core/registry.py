@@ -8,13 +8,25 @@ from robustbench_bcos.core.errors import RequestError
 
 T = TypeVar("T")
 
+LISTED = 24
+"""Names that a message has room for; of more, it names the nearest."""
+
+NEAREST = 8
+
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> RequestError:
     """The error for a name that is not among ``known``, with the nearest one as a suggestion."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return RequestError(f"unknown {kind} {name!r}: {hint}choose from {', '.join(names) or 'nothing (none is known)'}")
+    return RequestError(f"unknown {kind} {name!r}: {hint}choose from {_choice(name, names)}")
+
+
+def _choice(name: str, names: list[str]) -> str:
+    if len(names) <= LISTED:
+        return ", ".join(names) or "nothing (none is known)"
+    nearest = difflib.get_close_matches(name, names, n=NEAREST, cutoff=0.0)
+    return f"{', '.join(nearest)} and {len(names) - len(nearest)} others"
 
 
 class Registry(Generic[T]):

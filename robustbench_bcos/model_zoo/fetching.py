@@ -6,7 +6,7 @@ from pathlib import Path
 
 from robustbench_bcos.core.download import Report, discard, download, held
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.model_zoo.cache import Record
+from robustbench_bcos.model_zoo.cache import VARIABLE, Record
 from robustbench_bcos.model_zoo.cards import Entry
 from robustbench_bcos.model_zoo.digests import sha256_of
 
@@ -25,7 +25,7 @@ def fetch_weights(entry: Entry, report: Report, waiting: Callable[[], None]) -> 
     url, file = entry.card.weights.url, entry.weights_file
     if url is None or entry.is_here:
         return entry.check_weights()
-    with held(file, waiting):
+    with held(file, waiting, f"set {VARIABLE} to a folder that can be"):
         if file.is_file():
             return entry.check_weights()
         partial = download(url, file, report, size=entry.card.weights.size)

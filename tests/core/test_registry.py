@@ -52,3 +52,12 @@ def test_a_far_miss_is_answered_with_all_names(fruit: Registry[str]) -> None:
 
 def test_a_miss_in_an_empty_collection_says_that_it_is_empty() -> None:
     assert str(unknown("fruit", "pear", [])) == "unknown fruit 'pear': choose from nothing (none is known)"
+
+
+def test_of_many_names_the_nearest_are_listed_and_the_rest_is_counted() -> None:
+    names = [f"pear-{number}" for number in range(24)]
+    assert str(unknown("fruit", "pear-77", names)).endswith(f"choose from {', '.join(sorted(names))}")
+    said = str(unknown("fruit", "aple", ["apple", *names]))
+    assert said.startswith("unknown fruit 'aple': did you mean 'apple'? choose from apple, ")
+    assert said.endswith(" and 17 others")
+    assert said.count("pear-") == 7
