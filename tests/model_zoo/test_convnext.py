@@ -10,6 +10,7 @@ from bcos.experiments.ImageNet.bcos_final_long.model import get_model
 from torch import Tensor, nn
 from torchvision.models import convnext as torchvision_convnext
 
+from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.architectures import initialise
 from robustbench_bcos.model_zoo.architectures.convnext import SIZES
 from robustbench_bcos.model_zoo.folding import fold
@@ -170,6 +171,17 @@ def test_initial_weights_leave_nothing_undefined_and_keep_what_layers_begin_with
             assert torch.equal(tensor, torch.full_like(tensor, float(key.endswith("weight")))), key
         else:
             assert not torch.equal(tensor, constants.state_dict()[key]), key
+
+
+@pytest.mark.parametrize(("height", "width"), [(31, 64), (40, 8)])
+@pytest.mark.parametrize("name", ["convnext_atto", "bcos_convnext_atto"])
+def test_image_that_is_too_small_is_refused(name: str, height: int, width: int) -> None:
+    network, channels = ours(name), 6 if name.startswith("bcos_") else 3
+    with pytest.raises(
+        RequestError, match=f"^images have {height}x{width} pixels, expected at least 32x32 for a ConvNeX"
+    ):
+        network(torch.zeros(1, channels, height, width))
+    assert network.eval()(torch.zeros(1, channels, 32, 32)).shape == (1, CLASSES)
 
 
 def test_twins_have_filters_of_the_same_shape_in_the_same_order() -> None:

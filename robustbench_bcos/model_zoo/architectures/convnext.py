@@ -12,12 +12,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.architectures.parts import Parts
 from robustbench_bcos.model_zoo.architectures.registry import Layout, register_twins
 
 LAYER_SCALE = 1e-6
 """What residuals are multiplied with at first."""
 NORM_EPSILON = 1e-6
+
+SMALLEST = 32
+"""Height and width that the stem and three stages reduce to one position."""
 
 
 class Size(NamedTuple):
@@ -63,7 +67,7 @@ class Block(nn.Module):
 
 
 class ConvNeXt(nn.Module):
-    """ConvNeXt for images of at least 32 pixels in height and width.
+    """ConvNeXt for images of at least 32x32 pixels.
 
     Args:
         parts: the layers to build it from.
@@ -88,7 +92,17 @@ class ConvNeXt(nn.Module):
         self.classifier = _numbered({0: norm, 1 if parts.bcos else 2: head})
 
     def forward(self, encoded: Tensor) -> Tensor:
-        """Encoded images to logits."""
+        """Encoded images to logits.
+
+        Raises:
+            RequestError: nothing would be left of the images.
+        """
+        height, width = encoded.shape[2:]
+        if min(height, width) < SMALLEST:
+            raise RequestError(
+                f"images have {height}x{width} pixels, expected at least {SMALLEST}x{SMALLEST} for a ConvNeXt: "
+                "enlarge them"
+            )
         logits: Tensor = self.classifier(self.avgpool(self.features(encoded)))
         return logits
 

@@ -55,7 +55,11 @@ class Embedding(nn.Module):
         self.linear = parts.linear(channels * self.patch**2, size.width)
 
     def forward(self, encoded: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """(image, token, feature), and the rows and columns the tokens stand in."""
+        """(image, token, feature), and the rows and columns the tokens stand in.
+
+        Raises:
+            RequestError: patches would not cover the images.
+        """
         features = encoded if self.conv_stem is None else self.conv_stem(encoded)
         rows, columns = (self._patches(pixels) for pixels in features.shape[2:])
         cut = features.unflatten(3, (columns, self.patch)).unflatten(2, (rows, self.patch))
