@@ -1,0 +1,26 @@
+"""The documentation's Python runs as it stands."""
+
+import doctest
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = [page for page in sorted(DOCS.glob("*.md")) if ">>>" in page.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_examples_give_what_the_page_says(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    told: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    # Fences are not part of what is expected.
+    text = page.read_text(encoding="utf-8").replace("```pycon\n", "\n").replace("```\n", "\n")
+    examples = doctest.DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
+    runner.run(examples, out=told.append)
+    assert runner.summarize(verbose=False).failed == 0, "".join(told)
+    assert examples.examples
+
+
+def test_some_pages_have_examples() -> None:
+    assert [page.name for page in PAGES] == ["python.md"]
