@@ -206,10 +206,15 @@ def test_a_value_that_cannot_be_carried_out_is_named(flags: dict[str, Any], said
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ({"weights": Path("w.pt")}, "--weights and --architecture belong together"),
-        ({"architecture": "resnet8"}, "--weights and --architecture belong together"),
-        ({"encoding": "none"}, "--encoding and --argument describe --weights"),
-        ({"argument": {"b": 1.5}}, "--encoding and --argument describe --weights"),
+        ({"architecture": "resnet8"}, "--architecture describes --weights: give it too, or leave it out"),
+        ({"ema": True}, "--ema describes --weights: give it too, or leave it out"),
+        ({"encoding": "none"}, "--encoding describes --weights, or models without a card such as"),
+        (
+            {"encoding": "none", "model": ("digits-natural",)},
+            "--encoding describes --weights, or models without a card",
+        ),
+        ({"argument": {"b": 1.5}}, "--argument describes --weights: give it too, or leave it out"),
+        ({"argument": {"b": 1.5}, "model": ("my:net",)}, "--argument describes --weights: give it too"),
         ({"loss": ("targeted_dlr",)}, "--loss targeted_dlr is for --attack apgd: give that, or another loss"),
         ({"loss": ("ce", "targeted_dlr"), "attack": ("apgd", "pgd")}, "--loss targeted_dlr is for --attack apgd"),
         ({"loss": ("targeted_dlr",), "attack": ("autoattack",)}, "--loss targeted_dlr is for --attack apgd"),

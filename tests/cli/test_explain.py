@@ -322,7 +322,7 @@ ATTACK = ["--eps", "0.5"]
     [
         (FILE, "explain needs a model: give --model NAME, or --weights FILE with --architecture NAME"),
         ([*FILE, "--model", BCOS, "--weights", "w.pt"], "--model and --weights name two models: explain one at a time"),
-        ([*FILE, "--weights", "w.pt"], "--weights and --architecture belong together: give both"),
+        ([*FILE, "--weights", "w.pt"], "weights w.pt cannot be read (No such file"),
         ([*FILE, "--weights", "w.pt", "--architecture", "resnet8"], "weights w.pt cannot be read (No such file"),
         (
             [*FILE, "--model", "digits-*"],

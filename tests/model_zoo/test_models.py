@@ -372,7 +372,7 @@ class TestCheckpoints:
 
     def test_a_weights_file_without_an_architecture_is_refused_with_the_remedy(self, tmp_path: Path) -> None:
         make_checkpoint(tmp_path / "net.pt", "resnet8")
-        with pytest.raises(RequestError, match=f"^{tmp_path}/net.pt is a file: name the architecture"):
+        with pytest.raises(RequestError, match=f"^weights {tmp_path}/net.pt need the architecture .* resnet8, which"):
             load_model(tmp_path / "net.pt")
 
 
