@@ -13,6 +13,8 @@ from robustbench_bcos.model_zoo.models import Model
 TRIED = 8
 """Images a method is tried on before a run begins."""
 
+FIT = "choose models that fit"
+
 CLASSES = {
     10: "CIFAR-10's, or those of digits",
     100: "CIFAR-100's",
@@ -49,7 +51,10 @@ def check_model(model: Model, images: Slice, *, device: str, space: Space) -> No
             f"model {model.name!r} has no encoding that fills [0, 1], so --space encoded is not defined for it: "
             "choose other models, or --space image"
         )
-    logits = try_model(model, images.batch(0, 2).images, device)
+    remedy = FIT
+    if any_size(images.dataset.name):
+        remedy = f"{FIT}, or another size of images with --resize and --crop"
+    logits = try_model(model, images.batch(0, 2).images, device, remedy)
     tried, classes = min(2, len(images)), len(images.class_names)
     if logits.shape != (tried, classes):
         raise RequestError(
@@ -80,7 +85,7 @@ def check_explanation(model: Model, explained: Slice, method: str, device: str) 
         raise RequestError(f"--explanation cannot serve model {model.name!r}: {error}") from None
 
 
-def try_model(model: Model, images: Images, device: str) -> torch.Tensor:
+def try_model(model: Model, images: Images, device: str, remedy: str = FIT) -> torch.Tensor:
     """Logits of a model that may do anything.
 
     Raises:
@@ -94,8 +99,7 @@ def try_model(model: Model, images: Images, device: str) -> torch.Tensor:
             logits = model.classifier.to(device)(tried)
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         raise RequestError(
-            f"model {model.name!r} fails on images of shape {tuple(images.shape[1:])} ({reason_of(error)}): "
-            "choose models that fit"
+            f"model {model.name!r} fails on images of shape {tuple(images.shape[1:])} ({reason_of(error)}): {remedy}"
         ) from None
     if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
         kind = logits.dtype if isinstance(logits, torch.Tensor) else type(logits).__name__

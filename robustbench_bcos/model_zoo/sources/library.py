@@ -117,9 +117,7 @@ class LibraryModel:
         else:
             trained, training = self.library.trained(name, tag), UNKNOWN
         architecture = f"{self.library.prefix}:{name}"
-        return _model(
-            self.name, architecture, trained, training, _encoded(trained.network, facts, self.encoding), facts
-        )
+        return _model(self.name, architecture, trained, training, _encoded(trained.network, facts, self.encoding))
 
     def _checked(self) -> tuple[str, str]:
         name, _, tag = self.asked.partition("@")
@@ -166,7 +164,7 @@ class LibraryCheckpoint:
             network = self._build(architecture, tensors)
         load_weights(network, _as_saved_by(network, tensors), self.file)
         trained = Trained(network, sha256_of(self.file))
-        return _model(self.name, architecture, trained, UNKNOWN, _encoded(network, facts, self.encoding), facts)
+        return _model(self.name, architecture, trained, UNKNOWN, _encoded(network, facts, self.encoding))
 
     def _build(self, architecture: str, tensors: Mapping[str, Tensor]) -> nn.Module:
         arguments = self.library.arguments_of(self.asked, tensors) | dict(self.arguments or {})
@@ -199,17 +197,9 @@ def not_listed(library: str, name: str, known: Iterable[str]) -> RequestError:
     return RequestError(f"{library} has no classifier {name!r}: {hint}{library}.list_models() has them all")
 
 
-def _model(name: str, architecture: str, trained: Trained, training: str, classifier: nn.Module, facts: Facts) -> Model:
-    return Model(
-        name,
-        "conventional",
-        architecture,
-        training,
-        "ce",
-        trained.weights_sha256,
-        freeze(classifier),
-        image_size=facts.framing.image_size,
-    )
+def _model(name: str, architecture: str, trained: Trained, training: str, classifier: nn.Module) -> Model:
+    # Most of these networks take images of any size, and the others say so when they are tried.
+    return Model(name, "conventional", architecture, training, "ce", trained.weights_sha256, freeze(classifier))
 
 
 def _encoded(network: nn.Module, facts: Facts, asked: str | None) -> nn.Module:
