@@ -32,6 +32,9 @@ ATTEMPTS = 5
 PAUSE_SECONDS = 1.0
 """Before the second of these attempts; twice as long before each further one."""
 
+PASSING = (408, 429, 500, 502, 503, 504)
+"""Statuses of a server that may think better of it."""
+
 LOCAL = ("127.0.0.1", "localhost")
 
 Report = Callable[[int, int | None], None]
@@ -148,28 +151,13 @@ def _continue(url: str, partial: Path, report: Report) -> None:
     Raises:
         BrokenConnection: the end was not reached.
     """
-    begun, version = _size(partial), _version(partial, url)
-    if begun and version is None:
-        discard(partial)
-        begun = 0
-    headers = {"User-Agent": f"robustbench_bcos/{VERSION}"}
-    if begun and version is not None:
-        headers |= {"Range": f"bytes={begun}-", "If-Range": version}
-    request = urllib.request.Request(url, headers=headers)
+    request = _request(url, partial)
     try:
         with urllib.request.build_opener(_SafeRedirects).open(request, timeout=TIMEOUT_SECONDS) as response:
             _receive(response, partial, url, report)
     except HTTPError as error:
         error.close()
-        if error.code == 416 and begun:
-            # There is nothing behind what is here, so either it is all, or it is not of this file.
-            if error.headers.get("Content-Range", "").rpartition("/")[2] == str(begun):
-                return
-            discard(partial)
-            raise BrokenConnection("the file has become shorter") from None
-        if error.code in (408, 429, 500, 502, 503, 504):
-            raise BrokenConnection(f"{error.code} {error.reason}") from None
-        raise
+        _judge_status(error, partial)
     except URLError as error:
         # Who does not answer at all is not asked five times: that would take minutes.
         if isinstance(error.reason, ConnectionResetError):
@@ -179,13 +167,38 @@ def _continue(url: str, partial: Path, report: Report) -> None:
         raise BrokenConnection(str(error) or type(error).__name__) from None
 
 
+def _request(url: str, partial: Path) -> urllib.request.Request:
+    """For all of a file, or for the rest of the version that a part is here of."""
+    headers = {"User-Agent": f"robustbench_bcos/{VERSION}"}
+    begun, version = _size(partial), _version(partial, url)
+    if begun and version is not None:
+        headers |= {"Range": f"bytes={begun}-", "If-Range": version}
+    elif begun:
+        discard(partial)
+    return urllib.request.Request(url, headers=headers)
+
+
+def _judge_status(error: HTTPError, partial: Path) -> None:
+    """Return if everything is here, and raise what is to be done about it otherwise."""
+    begun = _size(partial)
+    if error.code == 416 and begun:
+        # There is nothing behind what is here, so either it is all, or it is not of this file.
+        if error.headers.get("Content-Range", "").rpartition("/")[2] == str(begun):
+            return
+        discard(partial)
+        raise BrokenConnection("the file has become shorter")
+    if error.code in PASSING:
+        raise BrokenConnection(f"{error.code} {error.reason}")
+    raise error
+
+
 def _receive(response: HTTPResponse, partial: Path, url: str, report: Report) -> None:
     if response.headers.get_content_type() == "text/html":
         raise RequestError(f"{url} is a web page and no file of weights: open it in a browser, and get the file there")
     first = _first_byte(response.headers) if response.status == 206 else 0
-    if first != (_size(partial) if response.status == 206 else 0):
+    if response.status == 206 and (first, _version_in(response.headers)) != (_size(partial), _version(partial, url)):
         discard(partial)
-        raise BrokenConnection("the server sent another part of the file than was asked for")
+        raise BrokenConnection("the server sent a part of something else than was asked for")
     length = response.headers.get("Content-Length")
     total = None if length is None else first + int(length)
     _check_space(partial, total)
@@ -244,14 +257,17 @@ def _version_file(partial: Path) -> Path:
 
 
 def _keep_version(partial: Path, url: str, headers: Message) -> None:
-    tag = headers.get("ETag", "")
-    # A weak tag does not promise equal bytes.
-    version = headers.get("Last-Modified") if not tag or tag.startswith("W/") else tag
-    content = json.dumps({"url": url, "version": version})
+    content = json.dumps({"url": url, "version": _version_in(headers)})
     try:
         _version_file(partial).write_text(content, encoding="utf-8")
     except OSError as error:
         raise RequestError(f"{partial.parent} cannot be written ({error.strerror}): choose another folder") from None
+
+
+def _version_in(headers: Message) -> str | None:
+    tag = headers.get("ETag", "")
+    # A weak tag does not promise equal bytes.
+    return headers.get("Last-Modified") if not tag or tag.startswith("W/") else tag
 
 
 def _version(partial: Path, url: str) -> str | None:

@@ -129,10 +129,11 @@ class TestBrokenConnections:
         site.dies_after, site.ranges = [300_000], False
         assert get(site, file) == CONTENT
 
-    def test_a_file_that_has_changed_meanwhile_begins_anew(self, site: Site, file: Path) -> None:
+    @pytest.mark.parametrize("heedless", [False, True], ids=["as the server sees", "as only we see"])
+    def test_a_file_that_has_changed_meanwhile_begins_anew(self, site: Site, file: Path, heedless: bool) -> None:
         site.dies_after = [300_000] + ATTEMPTS * [0]
         refusal(site, file)
-        site.content, site.version = CONTENT[::-1], '"two"'
+        site.content, site.version, site.heedless = CONTENT[::-1], '"two"', heedless
         assert get(site, file) == CONTENT[::-1]
 
     def test_a_file_that_has_become_shorter_begins_anew(self, site: Site, file: Path) -> None:
