@@ -11,8 +11,8 @@ from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.images import open_images, preprocessing_for
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
-from robustbench_bcos.model_zoo.cards import Card, Entry
-from robustbench_bcos.model_zoo.models import CheckpointModel, ZooModel
+from robustbench_bcos.model_zoo.cards import Card, Entry, Zoo
+from robustbench_bcos.model_zoo.models import CheckpointModel, ZooModel, find_models, find_weights
 from tests.bench.tiny_zoo import NATURAL
 
 SHORT = Preprocessing(resize=256, crop=(224, 224))
@@ -99,6 +99,18 @@ def test_options_settle_what_cards_disagree_on() -> None:
         chosen(SHORT, LONG, interpolation="bicubic")
     with pytest.raises(RequestError, match="choose for both"):
         chosen(SHORT, BICUBIC, resize=256)
+
+
+def test_what_a_library_does_to_pictures_counts_as_a_card() -> None:
+    (resnet,) = find_models("torchvision:resnet50@IMAGENET1K_V1", Zoo())
+    expected = Preprocessing(resize=256, crop=(224, 224))
+    assert preprocessing_for(make_config({}), [resnet]) == expected
+    assert preprocessing_for(make_config({}), [find_weights(Path("not_read.pth"), "torchvision:resnet18")]) == expected
+    (later,) = find_models("torchvision:resnet50", Zoo())
+    assert preprocessing_for(make_config({}), [later]) == Preprocessing(resize=232, crop=(224, 224))
+    with pytest.raises(RequestError, match=r"'torchvision:resnet50@IMAGENET1K_V1' .* 256 .*:resnet50' .* 232 "):
+        preprocessing_for(make_config({}), [resnet, later])
+    assert preprocessing_for(make_config({"resize": 256}), [resnet, later]) == expected
 
 
 def test_an_interpolation_of_nothing_is_refused() -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tests.cli.command_line import call, refusal, succeed
+from tests.cli.command_line import refusal, succeed
 from tests.cli.own_models import OWN_MODELS
 
 SMALL = "--model tiny-natural --limit 6 --steps 2 --no-figures".split()
@@ -105,8 +105,11 @@ def test_the_command_is_fine_before_anything_is_added_to_it(tiny_zoo: Path) -> N
         (["--argument", "b"], "--argument 'b' must be KEY=VALUE: b=1.5, say"),
         (["--argument", "b=2"], "--argument describes --weights: give it too, or leave it out"),
         (["--encoding", "none"], "--encoding describes --weights, or models without a card such as --model my_pack"),
-        (["--model", "own_nets:Pixels", "--encoding", "invert"], "unknown encoding 'invert': choose from"),
-        (["--model", "own_nets:Pixels", "--encoding", "normalize"], "--encoding normalize: gives no mean and deviation"),
+        (
+            ["--model", "own_nets:Pixels", "--encoding", "invert"],
+            "unknown encoding 'invert': did you mean 'add_inverse'?",
+        ),
+        (["--model", "own_nets:Pixels", "--encoding", "normalize"], "--encoding normalize: gives no mean and devia"),
         (["--explanation", "gradcamm"], "unknown explanation 'gradcamm': did you mean 'gradcam'?"),
         (["--explained", "-1"], "explained: input should be greater than or equal to 0, got -1"),
         (["--images", "0,-3"], "--images -3 is not the index of an image: give numbers from 0"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torchvision
 from PIL import Image
@@ -82,9 +83,9 @@ def test_whose_classes_a_model_has_is_said(pictures: Path) -> None:
 
 
 def test_a_network_that_takes_one_size_asks_for_it(pictures: Path, here: Path) -> None:
-    torch.save(torchvision.models.get_model("vit_b_32", num_classes=2).state_dict(), here / "vit.pth")
-    arguments = ("--weights", "vit.pth", "--architecture", "torchvision:vit_b_32", "--dataset", f"folder:{pictures}")
-    said = refusal("run", *arguments, "--resize", 100, "--crop", 96)
+    torch.save(timm.create_model("test_vit", num_classes=2).state_dict(), here / "vit.pth")
+    arguments = ("--weights", "vit.pth", "--architecture", "timm:test_vit", "--dataset", f"folder:{pictures}")
+    said = refusal("run", *arguments, "--resize", 100, "--crop", 96, "--argument", "dynamic_img_size=false")
     assert said.startswith("model 'vit' fails on images of shape (3, 96, 96) (")
     assert said.endswith("): choose models that fit, or another size of images with --resize and --crop")
 

@@ -12,6 +12,7 @@ from scipy.stats import t as student
 
 from robustbench_bcos.core.statistics import (
     Interval,
+    binomial_greater,
     clopper_pearson,
     fisher_worse,
     holm,
@@ -144,6 +145,15 @@ def test_mcnemar_sums_the_binomial(first: int, second: int) -> None:
 @pytest.mark.parametrize(("lost", "won"), PAIRS)
 def test_mcnemar_for_losses_sums_one_tail(lost: int, won: int) -> None:
     assert mcnemar_worse(lost, won) == pytest.approx(float(tail(lost, won)), rel=1e-12)
+
+
+@pytest.mark.parametrize(("correct", "total"), [(0, 1), (1, 1), (6, 64), (7, 64), (13, 64), (64, 64), (30, 300)])
+@pytest.mark.parametrize("chance", [Fraction(1, 10), Fraction(1, 2), Fraction(7, 64)])
+def test_more_than_chance_sums_one_tail_of_the_binomial(correct: int, total: int, chance: Fraction) -> None:
+    """P(X >= correct) in total throws."""
+    throws = range(correct, total + 1)
+    expected = sum(math.comb(total, k) * chance**k * (1 - chance) ** (total - k) for k in throws)
+    assert binomial_greater(correct, total, float(chance)) == pytest.approx(float(expected), rel=1e-12)
 
 
 @given(first=st.integers(0, 300), second=st.integers(0, 300))

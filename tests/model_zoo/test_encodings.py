@@ -12,7 +12,15 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.architectures import build_architecture, initialise
 from robustbench_bcos.model_zoo.cards import EncodingSpec, ModelSpec
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, build_classifier, freeze
-from robustbench_bcos.model_zoo.encodings import ENCODINGS, AbstractEncoding, AddInverse, NoEncoding, Normalize
+from robustbench_bcos.model_zoo.encodings import (
+    CONSTANTS,
+    ENCODINGS,
+    AbstractEncoding,
+    AddInverse,
+    NoEncoding,
+    Normalize,
+    parse_encoding,
+)
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 ARGUMENTS: dict[str, dict[str, Any]] = {"none": {}, "add_inverse": {}, "normalize": {"mean": MEAN, "std": STD}}
@@ -180,3 +188,56 @@ def test_frozen_model_has_no_gradients_for_parameters_and_keeps_its_statistics()
 
 def test_frozen_dropout_lets_everything_pass() -> None:
     assert torch.equal(freeze(nn.Dropout(0.5))(images()), images())
+
+
+# As they are written on the command line
+
+
+@pytest.mark.parametrize(
+    ("text", "low", "high"),
+    [
+        ("none", (0, 0, 0), (1, 1, 1)),
+        ("normalize:symmetric", (-1, -1, -1), (1, 1, 1)),
+        ("normalize:bytes", (0, 0, 0), (255, 255, 255)),
+        ("normalize:0.5/0.25", (-2, -2, -2), (2, 2, 2)),
+        ("normalize:0,0.5,1/1,0.5,2", (0, -1, -0.5), (1, 1, 0)),
+        ("normalize:imagenet", (-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225), (0.515 / 0.229, 0.544 / 0.224, 2.64)),
+    ],
+)
+def test_a_written_encoding_sends_black_and_white_where_it_says(
+    text: str, low: tuple[float, ...], high: tuple[float, ...]
+) -> None:
+    encoding = parse_encoding(text)
+    for value, expected in ((0.0, low), (1.0, high)):
+        encoded = encoding(torch.full((1, 3, 1, 1), value))
+        torch.testing.assert_close(encoded.flatten(), torch.tensor(expected, dtype=torch.float32))
+
+
+def test_every_encoding_and_every_name_of_constants_can_be_written() -> None:
+    assert {type(parse_encoding(name)) for name in ENCODINGS if name != "normalize"} == {NoEncoding, AddInverse}
+    for name, (mean, std) in CONSTANTS.items():
+        encoding = parse_encoding(f"normalize:{name}")
+        assert torch.equal(encoding(images()), Normalize(mean, std)(images()))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("invert", "^unknown encoding 'invert'"),
+        ("", "^unknown encoding ''"),
+        ("none:imagenet", "^--encoding none:imagenet: none takes no constants, and normalize does: leave them out"),
+        ("normalize", "^--encoding normalize: gives no mean and deviation: write normalize:0.485"),
+        ("normalize:imagenets", "^--encoding normalize:imagenets gives no mean and deviation: .*normalize:imagenet"),
+        ("normalize:0.5", "^--encoding normalize:0.5 gives no mean and deviation"),
+        ("normalize:0.5/", "gives no mean and deviation"),
+        ("normalize:0.5,0.5/1", "needs three means and three positive deviations"),
+        ("normalize:0.5/0", "needs three means and three positive deviations"),
+        ("normalize:0.5/-1", "needs three means and three positive deviations"),
+        ("normalize:nan/1", "needs three means and three positive deviations"),
+        ("normalize:0/nan", "needs three means and three positive deviations"),
+        ("normalize:0/inf", "needs three means and three positive deviations"),
+    ],
+)
+def test_an_encoding_that_is_not_written_well_is_refused(text: str, said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        parse_encoding(text)
