@@ -13,7 +13,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.image_files import Frames, is_moving, read_frames, read_images
 from robustbench_bcos.data.imagenet import CLASS_NAMES
 from robustbench_bcos.data.slices import Slice
-from robustbench_bcos.model_zoo.models import Model, ModelSource, ZooModel
+from robustbench_bcos.model_zoo.models import LibraryModel, Model, ModelSource, ZooModel
 
 
 class Chosen(NamedTuple):
@@ -71,7 +71,11 @@ def from_files(
 
 
 def _class_names(source: ModelSource, *, classes: int) -> list[str]:
-    """What the model's card knows its classes by, or their numbers."""
-    if isinstance(source, ZooModel) and source.entry.card.dataset == "imagenet" and classes == len(CLASS_NAMES):
+    """ImageNet's, of a model that is known to be for it, or numbers."""
+    # What libraries publish with so many classes is for ImageNet.
+    known = isinstance(source, LibraryModel) or (
+        isinstance(source, ZooModel) and source.entry.card.dataset == "imagenet"
+    )
+    if known and classes == len(CLASS_NAMES):
         return list(CLASS_NAMES)
     return [str(number) for number in range(classes)]

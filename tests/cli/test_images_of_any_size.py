@@ -11,12 +11,16 @@ import pytest
 import tomli_w
 import torch
 from PIL import Image
+from torch import nn
 
+from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.cli.chosen import from_files
 from robustbench_bcos.data.folder import Folder
 from robustbench_bcos.data.preprocessing import Preprocessing
 from robustbench_bcos.model_zoo.architectures import initialise
-from robustbench_bcos.model_zoo.cards import ModelSpec
+from robustbench_bcos.model_zoo.cards import ModelSpec, Zoo
 from robustbench_bcos.model_zoo.classifier import build_classifier
+from robustbench_bcos.model_zoo.models import find_models, own_model
 from robustbench_bcos.model_zoo.weights import write_weights
 from tests.bench.tiny_zoo import NATURAL
 from tests.cli.command_line import refusal, succeed
@@ -177,6 +181,16 @@ def test_photos_are_explained_by_the_names_of_the_models_classes(zoo: Path, here
     assert "short · input_x_gradient of class tench" in printed
     with np.load("named/maps.npz") as maps:
         assert maps["targets"].tolist() == [0]
+
+
+def test_photos_are_framed_and_named_as_a_librarys_models_have_them(here: Path) -> None:
+    (here / "photo.jpeg").write_bytes(jpeg(3, size=(300, 400)))
+    (source,) = find_models("torchvision:resnet50@IMAGENET1K_V1", Zoo())
+    # Its weights are not here; whatever gives a thousand logits does.
+    model = own_model("thousand", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 1000)))
+    chosen = from_files(make_config({}), source, model, [here / "photo.jpeg"], attacked=False)
+    assert chosen.images.shape == (1, 3, 224, 224)
+    assert chosen.class_names[:2] == ["tench", "goldfish"]
 
 
 def test_frames_are_framed_as_the_card_says(zoo: Path, here: Path) -> None:
