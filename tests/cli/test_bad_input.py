@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from robustbench_bcos.model_zoo.cards import Zoo
 from tests.cli.command_line import refusal, succeed
 from tests.cli.own_models import OWN_MODELS
 
@@ -368,6 +369,15 @@ def test_the_folder_of_another_configuration_is_left_alone(tiny_zoo: Path, run: 
         "run mine belongs to another configuration (seed is 0 there and 4 here): choose another --out, or leave it out"
     )
     assert "belongs to another configuration (other cells)" in run("--out", "mine", "--eps", "0.25")
+
+
+def test_the_folder_of_the_same_weights_read_otherwise_is_left_alone() -> None:
+    mine = ["--weights", Zoo()["digits-bcos-b2"].weights_file, "--architecture", "bcos_resnet8", "--out", "mine"]
+    options = [*SMALL[2:], *mine]
+    succeed("run", *options)
+    for other in (["--argument", "b=1.5"], ["--argument", "temperature=2.0"]):
+        said = refusal("run", *options, *other)
+        assert said.startswith("run mine belongs to another configuration (other reading)")
 
 
 def test_an_unpickled_module_is_not_a_state_dict(run: Callable[..., str], here: Path) -> None:

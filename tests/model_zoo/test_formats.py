@@ -1,6 +1,7 @@
 """Files of exactly the published layouts give the network that was saved, and nothing else in them matters or runs."""
 
 import copy
+import hashlib
 import os
 import pickle
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import dill
 import numpy as np
 import pytest
+import tomli_w
 import torch
 from bcos.experiments.CIFAR10.norm_ablations_final.experiment_parameters import CONFIGS
 from bcos.experiments.CIFAR10.norm_ablations_final.model import get_model
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.architectures import build_architecture
 from robustbench_bcos.model_zoo.cards import EncodingSpec, WeightsFormat
+from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.fitting import fitting_architectures
 from robustbench_bcos.model_zoo.formats import Checkpoint, agree, common_prefix, unpack
 from robustbench_bcos.model_zoo.models import CheckpointModel, load_model
@@ -410,6 +413,51 @@ def test_a_file_of_another_layout_than_its_card_states_is_refused(
     else:
         said = refusal(file, kind=stated)
         assert f"are laid out as {layout!r} and not as {stated!r}" in said
+
+
+def write_card(
+    folder: Path, file: Path, family: str, architecture: str, encoding: dict[str, Any], **weights: Any
+) -> None:
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    card = {
+        "name": "mine",
+        "family": family,
+        "architecture": architecture,
+        "dataset": "digits",
+        "classes": 4 if family == "conventional" else 10,
+        "image_size": [8, 12],
+        "encoding": encoding,
+        "loss": "ce",
+        "weights": {"file": file.name, "sha256": digest, **weights},
+        "licence": "CC0-1.0",
+    }
+    (folder / "mine.toml").write_text(tomli_w.dumps(card))
+
+
+@pytest.mark.parametrize("ema", [False, True])
+def test_a_card_says_which_weights_of_a_lightning_checkpoint_are_meant(tmp_path: Path, ema: bool) -> None:
+    trained = lightning(official())
+    file = save(trained.content, tmp_path / "last.ckpt")
+    write_card(tmp_path, file, "bcos", "bcos_resnet20", {"kind": "add_inverse"}, format="lightning", ema=ema)
+    loaded = load_model("mine", zoo=tmp_path)
+    assert isinstance(loaded, ImageClassifier)
+    assert_same(loaded.network.state_dict(), (trained.average if ema else trained.network).state_dict())
+
+
+def test_a_card_with_other_constants_than_the_normaliser_of_its_file_is_refused(tmp_path: Path) -> None:
+    network = conventional()
+    file = save(madry(network), tmp_path / "cifar.pt", pickle_module=dill)
+    stated = {"kind": "normalize", "mean": MEAN, "std": STD}
+    write_card(tmp_path, file, "conventional", "resnet8", stated, format="madry")
+    with torch.no_grad():
+        expected = network(AttackerModel(network, Cifar).normalizer(images()))
+    torch.testing.assert_close(load_model("mine", zoo=tmp_path)(images()), expected)
+    for other in ({**stated, "std": (0.247, 0.2435, 0.2616)}, {"kind": "none"}):
+        write_card(tmp_path, file, "conventional", "resnet8", other, format="madry")
+        with pytest.raises(
+            RequestError, match=r"^card 'mine' states encoding .* have normalize .*0\.2023.*: write the l"
+        ):
+            load_model("mine", zoo=tmp_path)
 
 
 def test_a_card_may_ask_for_names_as_they_are(tmp_path: Path) -> None:
