@@ -148,7 +148,7 @@ class Plan:
     def _stated_identity(self) -> dict[str, Any]:
         """One file of weights is several models, by what is stated of it."""
         stated = self.config.model_dump(mode="json", include={"architecture", "encoding", "argument", "ema"})
-        return {"stated": stated} if any(stated.values()) else {}
+        return {"reading": stated} if any(stated.values()) else {}
 
     def _explained_identity(self) -> dict[str, Any] | None:
         if self.explained is None:
