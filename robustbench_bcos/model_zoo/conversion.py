@@ -13,7 +13,7 @@ from robustbench_bcos.core.tables import parse_table
 from robustbench_bcos.model_zoo.architectures import BCOS_PREFIX
 from robustbench_bcos.model_zoo.cards import Card
 from robustbench_bcos.model_zoo.formats import Checkpoint
-from robustbench_bcos.model_zoo.restoration import architecture_needed, restore
+from robustbench_bcos.model_zoo.restoration import Restored, architecture_needed, restore
 from robustbench_bcos.model_zoo.weights import write_weights
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -69,9 +69,7 @@ def convert(
     Raises:
         RequestError: the checkpoint or the facts do not fit, or files of that name are there already.
     """
-    name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem)
-    if not re.fullmatch(NAME, name):
-        raise RequestError(f"--name {name!r} must be letters and digits, after the first also '.', '_' and '-'")
+    name = _name(name, file)
     weights, card_file = folder / f"{name}.safetensors", folder / f"{name}.toml"
     for written in (weights, card_file):
         if written.exists():
@@ -79,6 +77,26 @@ def convert(
     if architecture is None:
         raise architecture_needed(file, ema=ema)
     restored = restore(file, architecture, encoding=encoding, arguments=arguments or {}, ema=ema)
+    # Made once without the digest, so that nothing is written for a card that cannot be.
+    _card(name, architecture, restored, facts, {"file": weights.name, "sha256": 64 * "0"})
+    if half:
+        _check_half(file, restored.checkpoint)
+    _make(folder)
+    digest = write_weights(restored.classifier.network, weights, half=half)
+    card = _card(name, architecture, restored, facts, {"file": weights.name, "sha256": digest})
+    content = card.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    card_file.write_text(tomli_w.dumps(content), encoding="utf-8")
+    return Converted(card, restored.checkpoint)
+
+
+def _name(stated: str | None, file: Path) -> str:
+    name = stated or re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem)
+    if not re.fullmatch(NAME, name):
+        raise RequestError(f"--name {name!r} must be letters and digits, after the first also '.', '_' and '-'")
+    return name
+
+
+def _card(name: str, architecture: str, restored: Restored, facts: Facts, weights: Mapping[str, str]) -> Card:
     bcos = architecture.startswith(BCOS_PREFIX)
     values = {
         "name": name,
@@ -91,20 +109,11 @@ def convert(
         "encoding": restored.encoding,
         "loss": facts.loss or ("bce" if bcos else "ce"),
         "training": parse_training(facts.training),
-        "weights": {"file": weights.name, "sha256": 64 * "0"},
+        "weights": weights,
         "reference": facts.reference,
         "licence": facts.licence,
     }
-    # Read once without the digest, so that nothing is written for a card that cannot be.
-    parse_table(Card, values, "the card")
-    if half:
-        _check_half(file, restored.checkpoint)
-    _make(folder)
-    values["weights"] = {"file": weights.name, "sha256": write_weights(restored.classifier.network, weights, half=half)}
-    card = parse_table(Card, values, "the card")
-    content = card.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-    card_file.write_text(tomli_w.dumps(content), encoding="utf-8")
-    return Converted(card, restored.checkpoint)
+    return parse_table(Card, values, "the card")
 
 
 def parse_training(text: str) -> dict[str, str]:

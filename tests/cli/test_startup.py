@@ -15,6 +15,7 @@ LIGHT = [
     ["models"],
     ["models", "show", "digits-natural"],
     ["suites"],
+    ["convert", "--help"],
     ["train"],
     ["fetch", "official-*", "--dry-run"],
     ["fetch", "imagenet"],
