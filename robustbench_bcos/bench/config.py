@@ -36,6 +36,8 @@ EXPLANATION_NAMES = (
 
 Space = Literal["image", "encoded"]
 Evidence = Literal["quick", "full", "off"]
+MemoryFormat = Literal["auto", "contiguous", "channels_last"]
+Precision = Literal["fp32", "tf32", "bf16"]
 Interpolation = Literal["bilinear", "bicubic"]
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -47,6 +49,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "count": get_args(Count),
     "space": get_args(Space),
     "evidence": get_args(Evidence),
+    "memory_format": get_args(MemoryFormat),
+    "precision": get_args(Precision),
     "interpolation": get_args(Interpolation),
 }
 """What can be asked for, by option."""
@@ -108,9 +112,17 @@ class RunConfig(Grid):
     device: str = "auto"
     threads: int | None = Field(default=None, ge=1)
     """CPU threads; by default one for small images and torch's own choice for others."""
+    compile: bool = False
+    """Whether attacks walk on compiled networks; the judge never does."""
+    memory_format: MemoryFormat = "auto"
+    """Of the networks attacks walk on, where they are this package's or a library's; by default channels last."""
+    precision: Precision = "fp32"
+    """Of the networks attacks walk on; what they find is judged in float32."""
     figures: bool = True
     evidence: Evidence = "quick"
     """Checks of each number: on some of the images that withstood the attack, on all of them, or none."""
+    independent_cells: bool = False
+    """Whether images that fell within a smaller radius are attacked again within each larger one."""
     distances: bool = False
     """Whether the smallest epsilon that fools each image is searched for."""
     explanation: str = "auto"

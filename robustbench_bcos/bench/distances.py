@@ -42,8 +42,7 @@ def measure_distances(plan: Plan, store: Store) -> Iterator[Progress]:
             missing = [image for image in plan.images.indices if image not in known]
             yield Progress(cell, len(plan.images) - len(missing), "distances")
             if missing:
-                model = source.load()
-                model.classifier.to(plan.device)
+                model = plan.load(source)
                 yield from _measure(plan, store, model, cells, cell, missing)
 
 
@@ -90,7 +89,7 @@ def _brackets(store: Store, cells: list[Cell]) -> dict[int, tuple[float, float |
 def _bisect(
     plan: Plan, model: Model, cell: Cell, batch: Batch, brackets: list[tuple[float, float | None]]
 ) -> list[DistanceRow]:
-    threat = make_threat(model.classifier, batch.images.to(plan.device), cell)
+    threat = make_threat(model, batch.images.to(plan.device), cell)
     labels = batch.labels.to(plan.device)
     ball = BALLS[cell.norm]
     largest = ball.diameter(threat.images.shape[1:])

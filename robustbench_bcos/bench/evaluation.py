@@ -13,7 +13,7 @@ from robustbench_bcos.bench.admission import check_explanation, check_model
 from robustbench_bcos.bench.cells import check_radius, make_cells
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.objections import check_answers
-from robustbench_bcos.bench.plan import Plan, choose_device, diameter, explained_slice
+from robustbench_bcos.bench.plan import Plan, check_precision, choose_device, diameter, explained_slice
 from robustbench_bcos.bench.records import make_records
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import Store
@@ -38,7 +38,11 @@ OPTIONS = (
     "space",
     "seed",
     "batch_size",
+    "independent_cells",
     "device",
+    "compile",
+    "memory_format",
+    "precision",
     "name",
     "explained",
     "explanation",
@@ -93,6 +97,7 @@ def evaluate(
     flags = {"anyway": True, "dataset": "memory", "figures": False} | flags
     config = make_config(flags)
     device = choose_device(config.device)
+    check_precision(config.precision, device)
     loaded = _load(model, name)
     classes = _classes(loaded, images, device)
     chosen = Slice.of(InMemory(images, labels, classes=classes))

@@ -63,19 +63,17 @@ class _Explainer:
         self.labels: Labels = batch.labels.to(plan.device)
         self.generator = ImageGenerator.of(plan.config.seed, batch.indices)
         # All cells of a run are in one space.
-        self.threat = make_threat(model.classifier, batch.images.to(plan.device), cell)
+        self.threat = make_threat(model, batch.images.to(plan.device), cell)
         self.clean = self._see(self.threat, self.generator)
         self.other = self._see(
-            make_threat(model.classifier, others.images.to(plan.device), cell),
+            make_threat(model, others.images.to(plan.device), cell),
             ImageGenerator.of(plan.config.seed, others.indices),
         )
 
     def attack(self, cell: Cell) -> tuple[Seen, list[ShiftRow]]:
         """The attacked batch as the model sees it, and how far its maps and those of the controls are away."""
         attack = build_attack(cell, cell.loss_of(self.model.loss))
-        attacked = attacked_in_full(
-            attack, self.threat.classifier, self.threat.images, self.labels, cell, self.generator
-        )
+        attacked = attacked_in_full(attack, self.threat, self.labels, cell, self.generator)
         noise = noise_of_size(self.threat.images, attacked.sizes, BALLS[cell.norm], self.generator)
         after = self._see(self.threat._replace(images=attacked.candidates), self.generator)
         noisy = self._see(self.threat._replace(images=noise), self.generator)

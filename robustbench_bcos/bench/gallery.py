@@ -10,7 +10,7 @@ import torch
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.pictures import Picture
 from robustbench_bcos.bench.shifts import Seen, attacked_in_full, views
-from robustbench_bcos.bench.threat import build_attack
+from robustbench_bcos.bench.threat import Threat, build_attack
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.seeding import ImageGenerator
@@ -77,7 +77,8 @@ class Gallery:
             return Explained([Picture(index, label, view, None) for index, label, view in shown], arrays)
         led_from = clean.predictions if labels is None else labels
         attack = build_attack(self.cell, self.cell.loss_of(self.model.loss))
-        attacked = attacked_in_full(attack, self.model.classifier, images, led_from, self.cell, generator)
+        threat = Threat(self.model.classifier, images, self.model.classifier)
+        attacked = attacked_in_full(attack, threat, led_from, self.cell, generator)
         after = self._see(attacked.candidates, generator)
         pairs = zip(indices, known, views(clean, self.model.loss), views(after, self.model.loss), strict=True)
         return Explained([Picture(*pair) for pair in pairs], arrays | _arrays(after, "attacked_"))

@@ -17,13 +17,14 @@ from robustbench_bcos.bench.admission import check_explanation, check_model, rea
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.candidates import KEPT
 from robustbench_bcos.bench.cells import Cell, check_radius, make_cells
-from robustbench_bcos.bench.config import RunConfig
+from robustbench_bcos.bench.config import Precision, RunConfig
 from robustbench_bcos.bench.evidence.checks import checks_of
 from robustbench_bcos.bench.evidence.searches import full_passes
 from robustbench_bcos.bench.images import open_images
 from robustbench_bcos.bench.objections import check_answers
 from robustbench_bcos.bench.provenance import command, commit, describe_device, versions
 from robustbench_bcos.bench.shifts import COUNT
+from robustbench_bcos.bench.twin import make_twin
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.version import VERSION
 from robustbench_bcos.data.slices import Slice
@@ -55,10 +56,17 @@ class Plan:
         """The source of the model of that name."""
         return next(source for source in self.sources if source.name == name)
 
+    def load(self, source: ModelSource) -> Model:
+        """The model on the run's device, with the twin that attacks walk on."""
+        model = source.load()
+        model.classifier.to(self.device)
+        config = self.config
+        return make_twin(model, compiled=config.compile, memory_format=config.memory_format, precision=config.precision)
+
     def batch_size(self, model: Model) -> BatchSize:
         """How many images to work on together, of a model that is on the run's device."""
         example = self.images.batch(0, 1).images.to(self.device)
-        return BatchSize.of(model.classifier, example, self.config.batch_size)
+        return BatchSize.of(model.searched, example, self.config.batch_size)
 
     @property
     def threads(self) -> int:
@@ -83,6 +91,8 @@ class Plan:
             "explained": self._explained_identity(),
             "evidence": self.config.evidence,
             "distances": self.config.distances,
+            "independent_cells": self.config.independent_cells,
+            "search": [self.config.compile, self.config.memory_format, self.config.precision],
             "classes": len(self.images.class_names),
             "fab": "autoattack" not in self.config.attack or torchattacks_available(),
             "version": VERSION,
@@ -176,6 +186,7 @@ def make_plan(config: RunConfig) -> Plan:
     sources = find_sources(config)
     images = Slice.of(open_images(config, sources), config.limit)
     device = choose_device(config.device)
+    check_precision(config.precision, device)
     cells = make_cells(config, [source.name for source in sources])
     for cell in cells[: len(cells) // len(sources)]:
         check_radius(cell.radius, cell.norm, diameter(cell, images))
@@ -226,6 +237,16 @@ def portable_name(dataset: str) -> str:
     """A folder goes by its last part: where it lies differs from one machine to the next."""
     kind, _, path = dataset.partition(":")
     return f"{kind}:{Path(path).resolve().name}" if path else dataset
+
+
+def check_precision(precision: Precision, device: str) -> None:
+    """Refuse a way of rounding that a device has not.
+
+    Raises:
+        RequestError: TF32 without a GPU.
+    """
+    if precision == "tf32" and not device.startswith("cuda"):
+        raise RequestError(f"--precision tf32 is how NVIDIA's GPUs round, and --device is {device}: use fp32 or bf16")
 
 
 def choose_device(asked: str) -> str:

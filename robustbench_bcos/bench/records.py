@@ -92,6 +92,10 @@ class Record:
     """Images of the cell that further attacks were spent on."""
     evidence_passes: int
     """Forward and backward passes of all checks of the cell."""
+    search: str
+    """How the network was made fast that attacks walked on: ``folded`` or not, its memory format and precision."""
+    carried: int
+    """Images that count as fallen because the same attack fooled them within a smaller radius of the run."""
 
 
 CURVE_COLUMNS = (
@@ -292,6 +296,8 @@ def _record(store: Store, cell: Cell, identity: dict[str, Any], trust: Trust) ->
         evidence=identity["evidence"],
         evidence_images=trust.examined,
         evidence_passes=trust.passes,
+        search=model.search,
+        carried=sums.carried,
     )
     return asdict(record) | shift_means
 

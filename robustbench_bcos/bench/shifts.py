@@ -16,8 +16,9 @@ from robustbench_bcos.attacks.attack import Attack
 from robustbench_bcos.attacks.balls import BALLS, AbstractBall
 from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.bench.cells import Cell
-from robustbench_bcos.bench.judge import judge
 from robustbench_bcos.bench.pictures import Array, View
+from robustbench_bcos.bench.threat import Threat
+from robustbench_bcos.bench.trial import try_images
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.search import Count
 from robustbench_bcos.core.seeding import ImageGenerator
@@ -85,15 +86,12 @@ def see(model: nn.Module, images: Images, labels: Labels, method: str, generator
     return Seen(images, both.logits, *(_target(both, column) for column in range(2)))
 
 
-def attacked_in_full(
-    attack: Attack, classifier: nn.Module, images: Images, labels: Labels, cell: Cell, generator: ImageGenerator
-) -> Attacked:
+def attacked_in_full(attack: Attack, threat: Threat, labels: Labels, cell: Cell, generator: ImageGenerator) -> Attacked:
     """The attacked images that are explained, measured by the judge."""
     ball, epsilon = BALLS[cell.norm], cell.radius.value
     full = replace(attack, count=COUNT) if isinstance(attack, PGD | APGD) else attack
-    candidates = full(classifier, images, labels, ball, epsilon, generator).candidates
-    verdicts = judge(classifier, images, candidates, ball, epsilon, cell=cell.key, indices=generator.indices)
-    return Attacked(candidates, verdicts.sizes)
+    tried = try_images(full, threat, labels, ball, epsilon, generator, subject=cell.key)
+    return Attacked(tried.candidates, tried.verdicts.sizes)
 
 
 def noise_of_size(images: Images, sizes: PerImage, ball: AbstractBall, generator: ImageGenerator) -> Images:

@@ -16,7 +16,7 @@ from robustbench_bcos.bench.pictures import Picture
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.explanations.differences import MEASURES
 
-LAYOUT = 4
+LAYOUT = 5
 """Version of the tables, recorded in the file: another version's would be read wrongly."""
 
 # The version first: whoever is killed between two statements leaves what the next session completes.
@@ -24,14 +24,15 @@ SCHEMA = f"""
 PRAGMA user_version = {LAYOUT};
 CREATE TABLE IF NOT EXISTS models (
     name TEXT PRIMARY KEY, family TEXT, architecture TEXT, parameters INTEGER, training TEXT, loss TEXT,
-    weights_sha256 TEXT, b REAL, explanation TEXT, encoding TEXT
+    weights_sha256 TEXT, b REAL, explanation TEXT, encoding TEXT, search TEXT
 );
 CREATE TABLE IF NOT EXISTS clean (
     model TEXT, image INTEGER, label INTEGER, prediction INTEGER, PRIMARY KEY (model, image)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS verdicts (
     cell TEXT, image INTEGER, attacked INTEGER, prediction INTEGER, size REAL, zero_gradient INTEGER,
-    forward_passes INTEGER, backward_passes INTEGER, margin REAL, eight_bit INTEGER, PRIMARY KEY (cell, image)
+    forward_passes INTEGER, backward_passes INTEGER, margin REAL, eight_bit INTEGER, carried INTEGER,
+    PRIMARY KEY (cell, image)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS candidates (cell TEXT, image INTEGER, pixels BLOB, PRIMARY KEY (cell, image)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS examinations (
@@ -85,6 +86,8 @@ class VerdictRow(NamedTuple):
     """Of the candidate, best wrong logit minus true logit, to 3 significant digits; ``None`` where it is not finite."""
     eight_bit: bool | None = None
     """Whether the candidate fools still when its pixels are rounded to k/255; ``None`` where it does not fool."""
+    carried: bool = False
+    """Whether the candidate is that of a smaller radius, so that nothing was attacked within this one."""
 
 
 class ExaminationRow(NamedTuple):
@@ -177,6 +180,8 @@ class ModelRow(NamedTuple):
     """How it is explained; empty where nothing is."""
     encoding: str = ""
     """The first thing it does to an image, where that is known."""
+    search: str = ""
+    """How the network was made fast that its attacks walked on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +196,7 @@ class CellSums:
     zero_gradient: int
     forward_passes: int
     backward_passes: int
+    carried: int
 
 
 class Store:
@@ -364,8 +370,9 @@ class Store:
     def sums(self, cell: Cell) -> CellSums:
         """Counts over what is recorded of a cell, in the order of images, so that sums do not depend on history."""
         rows = self._select(
-            "SELECT v.attacked, v.prediction = c.label, v.size, v.zero_gradient, v.forward_passes, v.backward_passes "
-            "FROM verdicts v JOIN clean c ON c.model = ? AND c.image = v.image WHERE v.cell = ? ORDER BY v.image",
+            "SELECT v.attacked, v.prediction = c.label, v.size, v.zero_gradient, v.forward_passes, v.backward_passes, "
+            "v.carried FROM verdicts v JOIN clean c ON c.model = ? AND c.image = v.image "
+            "WHERE v.cell = ? ORDER BY v.image",
             cell.model,
             cell.key,
         )
@@ -379,6 +386,7 @@ class Store:
             zero_gradient=sum(row[3] for row in rows),
             forward_passes=sum(row[4] for row in rows),
             backward_passes=sum(row[5] for row in rows),
+            carried=sum(row[6] for row in rows),
         )
 
     def seconds(self, cell: Cell, work: str) -> float:

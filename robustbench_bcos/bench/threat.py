@@ -17,6 +17,7 @@ from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.config import TARGETED
 from robustbench_bcos.core.types import Images
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
+from robustbench_bcos.model_zoo.models import Model
 
 
 class Threat(NamedTuple):
@@ -24,13 +25,17 @@ class Threat(NamedTuple):
 
     classifier: nn.Module
     images: Images
+    searched: nn.Module
+    """What an attack walks on; the judge asks the classifier."""
 
 
-def make_threat(classifier: nn.Module, images: Images, cell: Cell) -> Threat:
+def make_threat(model: Model, images: Images, cell: Cell) -> Threat:
     """The classifier and its images, or the network behind the encoding and encoded images."""
+    classifier, searched = model.classifier, model.searched
     if cell.space == "encoded" and isinstance(classifier, ImageClassifier):
-        return Threat(classifier.network, classifier.encoding(images))
-    return Threat(classifier, images)
+        walked = searched.network if isinstance(searched, ImageClassifier) else classifier.network
+        return Threat(classifier.network, classifier.encoding(images), walked)
+    return Threat(classifier, images, searched)
 
 
 def build_attack(cell: Cell, loss: str) -> Attack:

@@ -84,6 +84,14 @@ def run(
             rich_help_panel=ATTACK,
         ),
     ] = None,
+    independent_cells: Annotated[
+        bool,
+        typer.Option(
+            "--independent-cells",
+            help="Attack what fell within a smaller radius again within each larger one.",
+            rich_help_panel=ATTACK,
+        ),
+    ] = False,
     distances: Annotated[
         bool, typer.Option("--distances", help="Also find the smallest epsilon that fools.", rich_help_panel=ATTACK)
     ] = False,
@@ -166,6 +174,20 @@ def run(
     threads: Annotated[
         int | None, typer.Option(help="CPU threads; by default one for small images.", rich_help_panel=RUN)
     ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Attack compiled networks; slow to start.", rich_help_panel=RUN)
+    ] = False,
+    memory_format: Annotated[
+        str | None,
+        typer.Option(help="Of attacked networks: auto, contiguous, channels_last.", rich_help_panel=RUN),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Of attacked networks: fp32 (the default), tf32, bf16; verdicts are always in fp32.",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of random starts and noise.", rich_help_panel=RUN)] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; an unfinished one is continued.", rich_help_panel=RUN)
@@ -196,6 +218,7 @@ def run(
         "targets": targets,
         "space": space,
         "evidence": evidence,
+        "independent_cells": independent_cells or None,
         "distances": distances or None,
         "model": split("--model", model),
         "weights": weights,
@@ -220,6 +243,9 @@ def run(
         "batch_size": batch_size,
         "device": device,
         "threads": threads,
+        "compile": compiled or None,
+        "memory_format": memory_format,
+        "precision": precision,
         "seed": seed,
     }
     from robustbench_bcos.bench.config import make_config

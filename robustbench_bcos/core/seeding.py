@@ -37,6 +37,10 @@ class ImageGenerator:
         """One generator per image, always in the same state."""
         return [generator(self.seed, index, *self.path, restart) for index in self.indices]
 
+    def some(self, positions: Sequence[int]) -> "ImageGenerator":
+        """The same source for some images of the batch: they draw what they would have drawn among all."""
+        return ImageGenerator(self.seed, tuple(self.indices[place] for place in positions), self.path)
+
     def part(self, number: int, positions: Sequence[int]) -> "ImageGenerator":
         """The source for one part of an attack, on some images of the batch. No two parts draw the same.
 
@@ -44,4 +48,5 @@ class ImageGenerator:
             number: of the part.
             positions: of the images, in the batch.
         """
-        return ImageGenerator(self.seed, tuple(self.indices[place] for place in positions), (*self.path, number))
+        chosen = self.some(positions)
+        return ImageGenerator(self.seed, chosen.indices, (*self.path, number))

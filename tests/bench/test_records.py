@@ -30,7 +30,7 @@ PROMISED = """
     robust_accuracy, ci_low, ci_high, worst_correct, robust_accuracy_worst, trust, reasons, zero_gradient_share,
     mean_delta, forward_passes, backward_passes, weights_sha256, version, b, explanation, explained_images,
     explanation_changed_attack, explanation_changed_noise, explanation_changed_other, encoding, queries, targets,
-    evidence, evidence_images, evidence_passes
+    evidence, evidence_images, evidence_passes, search, carried
 """
 DIFFERENCES = ("cosine", "pearson", "spearman", "topk", "ssim", "mass", "centre")
 MODEL = ModelRow("net", "bcos", "bcos_resnet8", 123, "adversarial l2 0.5", "bce", "ab" * 32, 2.0, "dynamic_weights")

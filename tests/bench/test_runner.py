@@ -14,7 +14,7 @@ from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.attacks.noise import Noise
 from robustbench_bcos.attacks.pgd import PGD
-from robustbench_bcos.bench import runner
+from robustbench_bcos.bench import attacking
 from robustbench_bcos.bench.evaluation import evaluate
 from robustbench_bcos.bench.judge import ThreatViolation
 from robustbench_bcos.bench.plan import Plan
@@ -88,7 +88,7 @@ class Recorder:
         return Proposal(self.propose(arguments[1]), Trace.blank(arguments[1]))
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> "Recorder":
-        monkeypatch.setattr(runner, "build_attack", lambda cell, loss: self)
+        monkeypatch.setattr(attacking, "build_attack", lambda cell, loss: self)
         return self
 
 
@@ -218,14 +218,14 @@ def test_an_attack_is_not_believed_but_judged(tiny_zoo: Path, store: Store, monk
 def test_the_loss_that_auto_meant_is_in_the_row_and_in_the_attack(
     tiny_zoo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build, asked = runner.build_attack, []
+    build, asked = attacking.build_attack, []
 
     def spy(cell: Any, loss: str) -> Any:
         attack = build(cell, loss)
         asked.append((cell.model, getattr(attack, "loss", None)))
         return attack
 
-    monkeypatch.setattr(runner, "build_attack", spy)
+    monkeypatch.setattr(attacking, "build_attack", spy)
     table = measure(tiny_plan(tiny_zoo, limit=5))
     assert dict(zip(table["model"], table["loss"], strict=True)) == {"tiny-natural": "ce", "tiny-bcos": "bce"}
     assert asked == [("tiny-natural", LOSSES["ce"]), ("tiny-bcos", LOSSES["bce"])]

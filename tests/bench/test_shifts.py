@@ -27,6 +27,7 @@ from robustbench_bcos.bench.shifts import (
     shifts_between,
     views,
 )
+from robustbench_bcos.bench.threat import Threat
 from robustbench_bcos.core.seeding import ImageGenerator, generator
 from robustbench_bcos.explanations.differences import MEASURES
 from robustbench_bcos.explanations.explanation import Explanation, explain
@@ -224,7 +225,9 @@ def test_the_attack_takes_all_its_steps_and_the_iterate_of_highest_loss(
 ) -> None:
     twin, net, images, labels = problem()
     attack = PGD(steps=6, loss=LOSSES[loss], count=count)
-    attacked = attacked_in_full(attack, net, images, labels, cell(norm, eps), ImageGenerator.of(0, range(9)))
+    attacked = attacked_in_full(
+        attack, Threat(net, images, net), labels, cell(norm, eps), ImageGenerator.of(0, range(9))
+    )
     threat = {"norm": norm, "epsilon": float(eps), "step_size": 2.5 * float(eps) / 6, "steps": 6, "loss": loss}
     fell_early = 0
     for image, label, found, size in zip(images, labels.tolist(), attacked.candidates, attacked.sizes, strict=True):
@@ -243,7 +246,7 @@ def test_of_all_restarts_that_were_needed_the_iterate_of_highest_loss_is_taken(r
     twin, net, images, labels = problem()
     attack = PGD(steps=4, loss=LOSSES["ce"], restarts=restarts)
     source = ImageGenerator.of(0, range(9))
-    attacked = attacked_in_full(attack, net, images, labels, cell("l2", "0.05"), source)
+    attacked = attacked_in_full(attack, Threat(net, images, net), labels, cell("l2", "0.05"), source)
     stood = 0
     for place, (image, label) in enumerate(zip(images.numpy(), labels.tolist(), strict=True)):
         best = []
@@ -276,7 +279,7 @@ def iterates_from(twin: Any, image: Any, start: Any, label: int, *, epsilon: flo
 def test_noise_has_no_steps_and_is_taken_as_it_is() -> None:
     _, net, images, labels = problem()
     attack, source = Noise(restarts=3), ImageGenerator.of(5, (*INDICES, 1, 2, 4))
-    attacked = attacked_in_full(attack, net, images, labels, cell("l2", "1", attack=("noise",)), source)
+    attacked = attacked_in_full(attack, Threat(net, images, net), labels, cell("l2", "1", attack=("noise",)), source)
     assert torch.equal(attacked.candidates, attack(net, images, labels, BALLS["l2"], 1.0, source).candidates)
 
 
@@ -290,7 +293,7 @@ def test_what_is_explained_is_judged_too() -> None:
     attack: Attack = too_far
     asked = cell("linf", "8/255")
     with pytest.raises(ThreatViolation, match=rf"^{asked.key}: the candidate for image 7 exceeds linf radius"):
-        attacked_in_full(attack, net, images, labels, asked, ImageGenerator.of(0, (*INDICES, 1, 2, 4)))
+        attacked_in_full(attack, Threat(net, images, net), labels, asked, ImageGenerator.of(0, (*INDICES, 1, 2, 4)))
 
 
 # Shifts

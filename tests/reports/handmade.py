@@ -64,6 +64,8 @@ def record(model: str, robust: int, *, clean: int = 190, **changes: Any) -> dict
         "evidence": "off",
         "evidence_images": 0,
         "evidence_passes": 0,
+        "search": "folded channels_last fp32",
+        "carried": 0,
         **dict.fromkeys(SHIFT_COLUMNS),
     }
     assert tuple(row) == COLUMNS

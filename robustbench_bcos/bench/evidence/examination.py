@@ -25,6 +25,7 @@ from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.store import ExaminationRow, FindingRow, Store, TransferRow
 from robustbench_bcos.bench.threat import Threat, build_attack, make_threat
+from robustbench_bcos.bench.trial import try_images
 from robustbench_bcos.core.seeding import ImageGenerator
 from robustbench_bcos.core.types import Labels
 from robustbench_bcos.data.slices import Slice
@@ -168,11 +169,10 @@ class _Examiner:
                 break
             images, right = threat.images[standing], labels[standing]
             stream = source.part(number, standing.tolist())
-            candidates, trace = attack(threat.classifier, images, right, ball, epsilon, stream)
             subject = f"{self.cell.key}, {check.name}"
-            verdicts = judge(threat.classifier, images, candidates, ball, epsilon, cell=subject, indices=stream.indices)
-            fell[standing] = verdicts.predictions != right
-            passes[standing] += trace.forward_passes + trace.backward_passes
+            tried = try_images(attack, threat._replace(images=images), right, ball, epsilon, stream, subject=subject)
+            fell[standing] = tried.verdicts.predictions != right
+            passes[standing] += tried.trace.forward_passes + tried.trace.backward_passes
         if check.name == "unbounded_attack":
             return Found(~fell, None, passes)
         return Found(fell, None, passes, fell)
@@ -288,4 +288,4 @@ class _Examiner:
     def _threat(self, indices: tuple[int, ...]) -> tuple[Threat, Labels]:
         batch = Slice(self.plan.images.dataset, indices).batch(0, len(indices))
         images, labels = batch.images.to(self.plan.device), batch.labels.to(self.plan.device)
-        return make_threat(self.model.classifier, images, self.cell), labels
+        return make_threat(self.model, images, self.cell), labels

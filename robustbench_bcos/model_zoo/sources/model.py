@@ -38,6 +38,15 @@ class Model(NamedTuple):
     """Height and width it was made for, where that is known."""
     classes: int | None = None
     """Number of logits, where that is known without running it."""
+    twin: nn.Module | None = None
+    """What attacks walk on: equal to the classifier up to rounding, and faster. ``None`` is the classifier itself."""
+    search: str = ""
+    """How the twin was made, in words."""
+
+    @property
+    def searched(self) -> nn.Module:
+        """What attacks walk on."""
+        return self.classifier if self.twin is None else self.twin
 
     @property
     def parameters(self) -> int:

@@ -1,0 +1,126 @@
+"""What becomes of a batch of images in a cell: attacked, judged, or known to fall from a smaller radius."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+
+from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.attacks.losses import margin
+from robustbench_bcos.bench.candidates import packed
+from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.plan import Plan
+from robustbench_bcos.bench.store import Store, VerdictRow
+from robustbench_bcos.bench.threat import Threat, build_attack, make_threat
+from robustbench_bcos.bench.trial import try_images
+from robustbench_bcos.bench.twin import in_tf32
+from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.core.rounding import significant
+from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.types import Flags, Images, Labels
+from robustbench_bcos.data.slices import Batch
+from robustbench_bcos.model_zoo.models import Model
+
+MARGIN_DIGITS = 3
+"""Significant digits of a margin: images are ordered by it, and further ones differ from batch to batch."""
+
+
+class Carried(NamedTuple):
+    """What the same search found within a smaller radius."""
+
+    row: VerdictRow
+    pixels: bytes | None
+    """The candidate, where it was kept."""
+
+
+def carried(plan: Plan, store: Store, cell: Cell) -> dict[int, Carried]:
+    """Images that need no attack, because a candidate within a smaller radius is one within this radius, too.
+
+    Only where any iterate counts: the last iterate, or that of highest loss, is another one for every radius.
+    """
+    if plan.config.independent_cells or cell.count != "any":
+        return {}
+    found: dict[int, Carried] = {}
+    smaller = [
+        other
+        for other in plan.cells
+        if other.radius.value < cell.radius.value and replace(other, radius=cell.radius) == cell
+    ]
+    # The smallest radius last, so that its candidates are the ones that are kept.
+    for other in sorted(smaller, key=lambda other: -other.radius.value):
+        pixels, standing = store.candidates(other), set(store.withstood(other))
+        for row in store.verdicts(other):
+            if row.attacked and row.image not in standing:
+                moved = row._replace(
+                    cell=cell.key, zero_gradient=False, forward_passes=0, backward_passes=0, carried=True
+                )
+                found[row.image] = Carried(moved, pixels.get(row.image))
+    return found
+
+
+@dataclass(frozen=True)
+class Attacker:
+    """One cell, which is carried out batch by batch."""
+
+    plan: Plan
+    model: Model
+    cell: Cell
+    known: Mapping[int, Carried]
+    """Images that have fallen already."""
+
+    def __call__(self, batch: Batch, correct: Sequence[bool]) -> tuple[list[VerdictRow], dict[int, bytes]]:
+        """Attack what is classified correctly and has not fallen yet; what is not correct falls without an attack.
+
+        Beside the verdicts, the candidates that are to be tried on other models.
+        """
+        rows = {index: VerdictRow(self.cell.key, index, False, -1, 0.0, False, 0, 0) for index in batch.indices}
+        rows |= {index: self.known[index].row for index in batch.indices if index in self.known}
+        pixels = {index: self.known[index].pixels for index in batch.indices if index in self.known}
+        kept = {index: candidate for index, candidate in pixels.items() if candidate is not None}
+        places = [place for place, right in enumerate(correct) if right and batch.indices[place] not in self.known]
+        if places:
+            attacked, candidates = self._attack(batch, places)
+            rows |= attacked
+            kept |= candidates
+        return list(rows.values()), kept
+
+    def _attack(self, batch: Batch, places: list[int]) -> tuple[dict[int, VerdictRow], dict[int, bytes]]:
+        indices = [batch.indices[place] for place in places]
+        threat = make_threat(self.model, batch.images[places].to(self.plan.device), self.cell)
+        labels = batch.labels[places].to(self.plan.device)
+        ball, epsilon = BALLS[self.cell.norm], self.cell.radius.value
+        noise = ImageGenerator.of(self.plan.config.seed, indices)
+        attack = build_attack(self.cell, self.cell.loss_of(self.model.loss))
+        with in_tf32(self.plan.config.precision == "tf32"):
+            tried = try_images(attack, threat, labels, ball, epsilon, noise, subject=self.cell.key)
+        candidates, trace, verdicts = tried
+        fooled = verdicts.predictions != labels
+        margins = margin(verdicts.logits.double(), labels).tolist()
+        columns = zip(
+            verdicts.predictions.tolist(),
+            verdicts.sizes.tolist(),
+            *(part.tolist() for part in trace),
+            [significant(value, MARGIN_DIGITS) for value in margins],
+            _in_eight_bits(threat, candidates, labels, fooled),
+            strict=True,
+        )
+        rows = {
+            index: VerdictRow(self.cell.key, index, True, prediction, float(f"{size:.6g}"), *traced)
+            for index, (prediction, size, *traced) in zip(indices, columns, strict=True)
+        }
+        kept = self.plan.transferred
+        return rows, {index: packed(image) for index, image in zip(indices, candidates, strict=True) if index in kept}
+
+
+@torch.no_grad()
+def _in_eight_bits(threat: Threat, candidates: Images, labels: Labels, fooled: Flags) -> list[bool | None]:
+    """Of the candidates that fool, those that do so still when they are stored as a picture is: in k/255."""
+    outcome: list[bool | None] = [None] * len(labels)
+    where = fooled.nonzero().squeeze(1)
+    if len(where):
+        rounded = (candidates[where] * 255).round() / 255
+        still = predicted_classes(threat.classifier(rounded)) != labels[where]
+        for position, fools in zip(where.tolist(), still.tolist(), strict=True):
+            outcome[position] = fools
+    return outcome

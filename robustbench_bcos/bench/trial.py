@@ -1,0 +1,72 @@
+"""A search and its judgement: what attacks propose on the fast twin of a model is judged on the model itself."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from robustbench_bcos.attacks.attack import Attack, Proposal, Trace
+from robustbench_bcos.attacks.balls import AbstractBall
+from robustbench_bcos.bench.judge import Verdicts, judge
+from robustbench_bcos.bench.threat import Threat
+from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.types import Images, Labels
+
+
+class Tried(NamedTuple):
+    """What was proposed for each image, and what the judge says of it."""
+
+    candidates: Images
+    trace: Trace
+    verdicts: Verdicts
+
+
+def try_images(
+    attack: Attack,
+    threat: Threat,
+    labels: Labels,
+    ball: AbstractBall,
+    epsilon: float,
+    generator: ImageGenerator,
+    *,
+    subject: str,
+) -> Tried:
+    """Attack images and judge what comes of it.
+
+    A candidate that fools the twin and not the model has been kept back by rounding, and with it all that the search
+    would have tried next: such an image is searched again, on the model itself.
+
+    Args:
+        attack: the search.
+        threat: what is attacked.
+        labels: classes of its images.
+        ball: the norm of the threat.
+        epsilon: its radius.
+        generator: the source of randomness, which knows the images' indices.
+        subject: named in an error.
+    """
+    first = attack(threat.searched, threat.images, labels, ball, epsilon, generator)
+    verdicts = judge(
+        threat.classifier, threat.images, first.candidates, ball, epsilon, cell=subject, indices=generator.indices
+    )
+    disputed = _disputed(threat, first, verdicts, labels)
+    if len(disputed):
+        places = disputed.tolist()
+        exact = Threat(threat.classifier, threat.images[disputed], threat.classifier)
+        again = try_images(attack, exact, labels[disputed], ball, epsilon, generator.some(places), subject=subject)
+        first.candidates[disputed] = again.candidates
+        first.trace.include(again.trace, disputed)
+        for whole, part in zip(verdicts, again.verdicts, strict=True):
+            whole[disputed] = part
+    return Tried(first.candidates, first.trace, verdicts)
+
+
+@torch.no_grad()
+def _disputed(threat: Threat, proposal: Proposal, verdicts: Verdicts, labels: Labels) -> Tensor:
+    """Positions of candidates that fool the twin and not the model."""
+    withstood = (verdicts.predictions == labels).nonzero().squeeze(1)
+    if threat.searched is threat.classifier or len(withstood) == 0:
+        return withstood[:0]
+    said = predicted_classes(threat.searched(proposal.candidates[withstood]))
+    return withstood[said != labels[withstood]]

@@ -1,0 +1,88 @@
+"""What attacks walk on, in place of a model: equal to it up to rounding, and faster.
+
+The judge asks the model itself. Where the two disagree on a candidate, the image is searched again on the model itself,
+so that no verdict depends on how the search was made fast.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeGuard, cast
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_bcos.bench.config import MemoryFormat, Precision
+from robustbench_bcos.model_zoo.classifier import ImageClassifier
+from robustbench_bcos.model_zoo.folding import fold
+from robustbench_bcos.model_zoo.models import Model
+
+HOMES = ("robustbench_bcos.", "torch.nn.", "torchvision.", "timm.")
+"""Where modules come from that are functions of their input and of nothing else, so that a copy answers as they do."""
+
+
+class Bfloat16(nn.Module):
+    """A network under autocast, which gives float32 logits: attacks want every bit of their differences."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, encoded: Tensor) -> Tensor:
+        """Encoded images to logits."""
+        with torch.autocast(encoded.device.type, torch.bfloat16):
+            logits: Tensor = self.network(encoded)
+        return logits.float()
+
+
+def make_twin(
+    model: Model, *, compiled: bool = False, memory_format: MemoryFormat = "auto", precision: Precision = "fp32"
+) -> Model:
+    """The model with its twin, which shares nothing with it but values.
+
+    What is not known to be a function of the image alone is its own twin: whoever counts questions must be asked them.
+
+    Args:
+        model: on the device it will be attacked on.
+        compiled: whether the twin is run through ``torch.compile``.
+        memory_format: of its filters and features; ``auto`` is ``channels_last``.
+        precision: of its products and sums. ``tf32`` is switched on where an attack is run, with :func:`in_tf32`.
+    """
+    classifier = model.classifier
+    network, parts = classifier, ["unfolded"]
+    if _pure(classifier):
+        network, parts = fold(classifier).network, ["folded"]
+        if memory_format != "contiguous":
+            network = network.to(memory_format=torch.channels_last)
+            parts.append("channels_last")
+    if precision == "bf16":
+        network = Bfloat16(network)
+    parts.append(precision)
+    if compiled:
+        # Batches shrink as images fall: one program has to serve all sizes.
+        network = cast(nn.Module, torch.compile(network, dynamic=True))
+        parts.append("compiled")
+    if _pure(classifier):
+        network = ImageClassifier(classifier.encoding, network)
+    return model._replace(twin=network, search=" ".join(parts))
+
+
+def _pure(classifier: nn.Module) -> TypeGuard[ImageClassifier]:
+    """Whether it is an encoding and a network of which a copy answers as they do."""
+    return isinstance(classifier, ImageClassifier) and all(
+        type(module).__module__.startswith(HOMES) and not module._forward_hooks and not module._forward_pre_hooks
+        for module in classifier.modules()
+    )
+
+
+@contextmanager
+def in_tf32(wanted: bool) -> Iterator[None]:
+    """Let a GPU round the factors of its products to 10 bits, forward and backward."""
+    if not wanted:
+        yield
+        return
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before

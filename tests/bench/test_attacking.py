@@ -1,0 +1,113 @@
+"""Images that have fallen within a smaller radius are not attacked within a larger one, and nothing else changes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from robustbench_bcos.bench import attacking
+from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.plan import Plan
+from robustbench_bcos.bench.store import Store
+from tests.bench.tiny_zoo import carry_out, measure, tiny_plan
+
+RADII = ("0.4", "0.1", "1")
+"""Not in order: what is carried does not depend on how the radii were written."""
+
+
+def stored(plan: Plan) -> Store:
+    store = Store()
+    carry_out(plan, store)
+    return store
+
+
+def cell_of(plan: Plan, model: str, eps: str) -> Cell:
+    return next(cell for cell in plan.cells if (cell.model, cell.radius.text) == (model, eps))
+
+
+def fallen(store: Store, cell: Cell) -> set[int]:
+    return {row.image for row in store.verdicts(cell) if row.attacked} - set(store.withstood(cell))
+
+
+@pytest.mark.parametrize("model", ["tiny-natural", "tiny-bcos"])
+def test_a_carried_image_has_the_verdict_of_the_smallest_radius_and_cost_nothing(model: str, tiny_zoo: Path) -> None:
+    plan = tiny_plan(tiny_zoo, eps=RADII, steps=(5,), model=(model,))
+    store = stored(plan)
+    small, middle, large = (cell_of(plan, model, eps) for eps in ("0.1", "0.4", "1"))
+    rows = {cell: {row.image: row for row in store.verdicts(cell)} for cell in (small, middle, large)}
+    assert not any(row.carried for row in rows[small].values())
+    assert {image for image, row in rows[middle].items() if row.carried} == fallen(store, small)
+    assert {image for image, row in rows[large].items() if row.carried} == fallen(store, middle)
+    assert fallen(store, small) < fallen(store, middle)
+    for image, row in rows[large].items():
+        if row.carried:
+            first = rows[small][image] if image in fallen(store, small) else rows[middle][image]
+            assert (row.prediction, row.size, row.margin, row.eight_bit) == (
+                first.prediction,
+                first.size,
+                first.margin,
+                first.eight_bit,
+            )
+            assert (row.forward_passes, row.backward_passes, bool(row.zero_gradient)) == (0, 0, False)
+
+
+def test_what_stands_is_the_same_as_if_every_cell_were_attacked_by_itself(tiny_zoo: Path) -> None:
+    shared, apart = (
+        tiny_plan(tiny_zoo, eps=RADII, steps=(5,), independent_cells=independent) for independent in (False, True)
+    )
+    with stored(shared) as first, stored(apart) as second:
+        for model in ("tiny-natural", "tiny-bcos"):
+            before: set[int] = set()
+            for eps in sorted(RADII, key=float):
+                # By itself, a larger radius may miss what a smaller one found; carried, it cannot.
+                alone = fallen(second, cell_of(apart, model, eps))
+                assert fallen(first, cell_of(shared, model, eps)) == alone | before
+                before |= alone
+            assert (
+                first.sums(cell_of(shared, model, "1")).forward_passes
+                < second.sums(cell_of(apart, model, "1")).forward_passes
+            )
+
+
+def test_the_row_says_how_many_were_carried(tiny_zoo: Path) -> None:
+    rows = measure(tiny_plan(tiny_zoo, eps=RADII, steps=(5,), model=("tiny-natural",)))
+    by_radius = rows.set_index("eps")
+    assert by_radius["carried"]["0.1"] == 0
+    for smaller, larger in (("0.1", "0.4"), ("0.4", "1")):
+        fell = by_radius["clean_correct"][smaller] - by_radius["robust_correct"][smaller]
+        assert by_radius["carried"][larger] == fell > 0
+    alone = measure(tiny_plan(tiny_zoo, eps=RADII, steps=(5,), model=("tiny-natural",), independent_cells=True))
+    assert set(alone["carried"]) == {0}
+
+
+@pytest.mark.parametrize("changed", [{"count": "last"}, {"count": "best-loss"}, {"independent_cells": True}])
+def test_nothing_is_carried_where_every_radius_has_a_candidate_of_its_own(
+    changed: dict[str, Any], tiny_zoo: Path
+) -> None:
+    plan = tiny_plan(tiny_zoo, eps=RADII, steps=(5,), model=("tiny-natural",), **changed)
+    with stored(plan) as store:
+        assert attacking.carried(plan, store, cell_of(plan, "tiny-natural", "1")) == {}
+        assert {row.carried for cell in plan.cells for row in store.verdicts(cell)} == {0}
+
+
+def test_only_the_same_search_carries(tiny_zoo: Path) -> None:
+    plan = tiny_plan(tiny_zoo, eps=("0.1", "0.4"), steps=(2, 5), loss=("ce", "margin"), model=("tiny-natural",))
+    with stored(plan) as store:
+        for cell in plan.cells:
+            if cell.radius.text == "0.4":
+                twin = next(
+                    other
+                    for other in plan.cells
+                    if other.radius.text == "0.1" and (other.steps, other.loss) == (cell.steps, cell.loss)
+                )
+                assert attacking.carried(plan, store, cell).keys() == fallen(store, twin)
+
+
+def test_candidates_for_other_models_are_carried_too(tiny_zoo: Path) -> None:
+    plan = tiny_plan(tiny_zoo, eps=("0.1", "0.4"), steps=(5,), evidence="quick")
+    with stored(plan) as store:
+        small, large = (cell_of(plan, "tiny-natural", eps) for eps in ("0.1", "0.4"))
+        kept = store.candidates(large)
+        assert kept.keys() == store.candidates(small).keys()
+        for image in fallen(store, small) & kept.keys():
+            assert kept[image] == store.candidates(small)[image]

@@ -1,0 +1,140 @@
+"""The network that attacks walk on: as good as the model, made of nothing of it, and only where that is safe."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import robustbench_bcos as rb
+from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.plan import check_precision
+from robustbench_bcos.bench.twin import Bfloat16, in_tf32, make_twin
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.data.digits import Digits
+from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.model_zoo.cards import Zoo
+from robustbench_bcos.model_zoo.classifier import ImageClassifier
+from robustbench_bcos.model_zoo.encodings import AddInverse, NoEncoding
+from robustbench_bcos.model_zoo.models import Model, find_models, own_model
+
+NAMES = ["digits-natural", "digits-bcos-b1.25", "digits-bcos-b2", "digits-bcos-b2.5"]
+BATCH = Slice.of(Digits("test"), 32).batch(0, 32)
+
+
+def zoo(name: str) -> Model:
+    return find_models(name, Zoo())[0].load()
+
+
+def gradient(classifier: nn.Module, images: Tensor) -> Tensor:
+    leaf = images.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(classifier(leaf).logsumexp(dim=1).sum(), leaf)
+    return slope
+
+
+@pytest.mark.parametrize("memory_format", ["auto", "contiguous", "channels_last"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_twin_answers_and_slopes_as_the_model_does(name: str, memory_format: str) -> None:
+    model = make_twin(zoo(name), memory_format=memory_format)  # type: ignore[arg-type]
+    assert model.searched is model.twin is not model.classifier
+    expected, slope = model.classifier(BATCH.images), gradient(model.classifier, BATCH.images)
+    torch.testing.assert_close(model.searched(BATCH.images), expected, rtol=1e-5, atol=1e-4)
+    scale = slope.abs().amax()
+    torch.testing.assert_close(gradient(model.searched, BATCH.images) / scale, slope / scale, rtol=1e-4, atol=1e-5)
+    words = ["folded", *(["channels_last"] if memory_format != "contiguous" else []), "fp32"]
+    assert model.search == " ".join(words)
+
+
+def test_a_twin_shares_no_memory_with_the_model() -> None:
+    model = make_twin(zoo("digits-bcos-b2"))
+    own = {tensor.data_ptr() for tensor in model.classifier.parameters()}
+    assert own.isdisjoint(tensor.data_ptr() for tensor in model.searched.parameters())
+    before = model.classifier(BATCH.images)
+    with torch.no_grad():
+        for tensor in model.searched.parameters():
+            tensor.zero_()
+    assert torch.equal(model.classifier(BATCH.images), before)
+
+
+class Counting(nn.Module):
+    """Knows how often it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self.weight = nn.Parameter(torch.ones(2))
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.asked += 1
+        return images.mean(dim=(1, 2, 3))[:, None] * self.weight
+
+
+def test_whoever_may_count_questions_is_asked_them() -> None:
+    for classifier in (Counting(), ImageClassifier(NoEncoding(), Counting()), nn.Sequential(Counting())):
+        model = make_twin(own_model("own", classifier))
+        assert model.searched is classifier
+        assert model.search == "unfolded fp32"
+
+
+def test_hooks_are_not_copied() -> None:
+    classifier = zoo("digits-natural").classifier
+    classifier.get_submodule("network").register_forward_hook(lambda *_: None)
+    assert make_twin(own_model("hooked", classifier)).searched is classifier
+
+
+def test_in_bfloat16_logits_come_back_whole_and_near() -> None:
+    model = make_twin(zoo("digits-natural"), precision="bf16")
+    logits, expected = model.searched(BATCH.images), model.classifier(BATCH.images)
+    assert logits.dtype == torch.float32
+    assert model.search == "folded channels_last bf16"
+    error = (logits - expected).abs().max() / expected.abs().max()
+    # Eight bits of every factor: neither none of the error, nor more than some rounding of it.
+    assert 1e-5 < float(error) < 0.1
+
+
+def test_bfloat16_is_for_the_network_and_not_for_what_surrounds_it() -> None:
+    seen = []
+
+    class Asked(nn.Module):
+        def forward(self, encoded: Tensor) -> Tensor:
+            seen.append((encoded.dtype, torch.is_autocast_enabled("cpu")))
+            return encoded.flatten(1)[:, :2]
+
+    classifier = ImageClassifier(AddInverse(), Bfloat16(Asked()))
+    classifier(BATCH.images)
+    assert seen == [(torch.float32, True)]
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_tf32_is_on_while_it_is_wanted_and_as_it_was_afterwards() -> None:
+    def flags() -> tuple[bool, bool]:
+        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+    before = flags()
+    with in_tf32(True):
+        assert flags() == (True, True)
+    assert flags() == before
+    with pytest.raises(KeyError), in_tf32(True):
+        raise KeyError
+    assert flags() == before
+    with in_tf32(False):
+        assert flags() == before
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "sentence"),
+    [
+        ("precision", "fp16", "unknown precision 'fp16': .*choose from bf16, fp32, tf32"),
+        ("memory_format", "channels-last", "unknown memory_format 'channels-last': did you mean 'channels_last'"),
+    ],
+)
+def test_what_there_is_not_is_refused(flag: str, value: str, sentence: str) -> None:
+    with pytest.raises(RequestError, match=sentence):
+        make_config({flag: value})
+
+
+def test_tf32_needs_a_gpu() -> None:
+    with pytest.raises(
+        RequestError, match="--precision tf32 is how NVIDIA's GPUs round, and --device is cpu: use fp32"
+    ):
+        rb.evaluate("digits-natural", BATCH.images, BATCH.labels, "l2", 0.5, precision="tf32", device="cpu")
+    check_precision("tf32", "cuda:1")
+    check_precision("bf16", "cpu")
