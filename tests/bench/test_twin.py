@@ -132,9 +132,7 @@ def test_what_there_is_not_is_refused(flag: str, value: str, sentence: str) -> N
 
 
 def test_tf32_needs_a_gpu() -> None:
-    with pytest.raises(
-        RequestError, match="--precision tf32 is how NVIDIA's GPUs round, and --device is cpu: use fp32"
-    ):
+    with pytest.raises(RequestError, match="is how NVIDIA's GPUs round, and --device is cpu: use fp32"):
         rb.evaluate("digits-natural", BATCH.images, BATCH.labels, "l2", 0.5, precision="tf32", device="cpu")
     check_precision("tf32", "cuda:1")
     check_precision("bf16", "cpu")
