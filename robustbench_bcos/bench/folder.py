@@ -1,8 +1,6 @@
 """The folder of a run: who may write to it, and whether it holds the run that is asked for."""
 
-import errno
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from robustbench_bcos.core.disk import disk_explained, write_text
 from robustbench_bcos.core.errors import RequestError
 
 CONFIGURATION = "run.json"
@@ -67,56 +66,6 @@ def read_description(folder: Path) -> dict[str, Any]:
     except (ValueError, AttributeError) as error:
         raise RequestError(f"{file} is damaged ({error}): restore it, or choose another --out") from None
     return content
-
-
-def write_text(file: Path, text: str) -> None:
-    """Replace a file as a whole, so that nobody ever reads half of it.
-
-    Raises:
-        RequestError: the disk is full, or the folder is not writable.
-    """
-    write_bytes(file, text.encode("utf-8"))
-
-
-def write_bytes(file: Path, content: bytes) -> Path:
-    """Replace a file as a whole, so that nobody ever reads half of it; gives the file back.
-
-    Raises:
-        RequestError: the disk is full, or the folder is not writable.
-    """
-    with disk_explained(file.parent):
-        partial = file.with_name(file.name + ".partial")
-        try:
-            partial.write_bytes(content)
-            os.replace(partial, file)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
-    return file
-
-
-def made(folder: Path) -> Path:
-    """Make a folder, with those above it; gives it back.
-
-    Raises:
-        RequestError: that is not allowed, or a file is in the way.
-    """
-    with disk_explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@contextmanager
-def disk_explained(folder: Path) -> Iterator[None]:
-    """Turn what a disk refuses into a request that can be repeated."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RequestError(
-                f"the disk of {folder} is full: free some space, then repeat the command to continue"
-            ) from None
-        raise RequestError(f"{folder} cannot be written ({error.strerror}): choose another folder") from None
 
 
 def _refuse_other_folders(folder: Path) -> None:

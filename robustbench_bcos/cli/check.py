@@ -46,7 +46,7 @@ def check(
     """
     if alpha is not None and not 0 < alpha < 1:
         raise RequestError(f"--alpha {alpha} must be between 0 and 1: 0.05, say")
-    from robustbench_bcos.bench.folder import write_text
+    from robustbench_bcos.core.disk import write_text
     from robustbench_bcos.reports.baseline import write_baseline
     from robustbench_bcos.reports.gate import Tolerance
     from robustbench_bcos.reports.gate import check as hold
@@ -105,7 +105,7 @@ def _tell_github(report: "GateReport") -> None:
         typer.echo(line, err=True)
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
-        from robustbench_bcos.bench.folder import disk_explained
+        from robustbench_bcos.core.disk import disk_explained
 
         with disk_explained(Path(summary)), Path(summary).open("a", encoding="utf-8") as file:
             file.write(as_markdown(report))

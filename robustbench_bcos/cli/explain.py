@@ -224,7 +224,7 @@ def _show_moving(gallery: "Gallery", frames: "Frames", class_names: list[str], o
 
     import torch
 
-    from robustbench_bcos.bench.folder import made
+    from robustbench_bcos.core.disk import made
     from robustbench_bcos.explanations.stability import stability
     from robustbench_bcos.reports.gallery import write_maps, write_moving
 

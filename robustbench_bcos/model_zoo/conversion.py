@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import tomli_w
 import torch
 
+from robustbench_bcos.core.disk import made, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.tables import parse_table
 from robustbench_bcos.model_zoo.architectures import BCOS_PREFIX
@@ -81,11 +82,11 @@ def convert(
     _card(name, architecture, restored, facts, {"file": weights.name, "sha256": 64 * "0"})
     if half:
         _check_half(file, restored.checkpoint)
-    _make(folder)
+    made(folder)
     digest = write_weights(restored.classifier.network, weights, half=half)
     card = _card(name, architecture, restored, facts, {"file": weights.name, "sha256": digest})
     content = card.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-    card_file.write_text(tomli_w.dumps(content), encoding="utf-8")
+    write_text(card_file, tomli_w.dumps(content))
     return Converted(card, restored.checkpoint)
 
 
@@ -137,10 +138,3 @@ def _check_half(file: Path, checkpoint: Checkpoint) -> None:
                 f"weights {file}: tensor {name!r} holds {float(tensor.abs().max()):g}, and half precision ends at "
                 f"{torch.finfo(torch.half).max:g}: leave --half out"
             )
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(f"--out {folder} cannot be made ({error.strerror}): choose another folder") from None

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from robustbench_bcos.core.disk import write_bytes
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.cards import WeightsFormat
 from robustbench_bcos.model_zoo.digests import sha256_of as sha256_of
@@ -93,15 +94,15 @@ def write_weights(network: nn.Module, file: Path, *, half: bool = False) -> str:
         network: whose state to save.
         file: where to.
         half: round to half precision.
+
+    Raises:
+        RequestError: the disk is full, or the folder is not writable.
     """
-    partial = file.with_suffix(".partial")
     state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
     if half:
         state = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     # Written here and not by safetensors, whose files no one else may read.
-    partial.write_bytes(save(state))
-    partial.replace(file)
-    return sha256_of(file)
+    return sha256_of(write_bytes(file, save(state)))
 
 
 def _check_values(file: Path, name: str, tensor: Tensor) -> None:

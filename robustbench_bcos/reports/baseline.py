@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from robustbench_bcos.bench.folder import made, write_text
+from robustbench_bcos.core.disk import made, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.reports.results import SURVIVORS, Results
 

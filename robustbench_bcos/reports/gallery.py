@@ -9,9 +9,9 @@ import numpy.typing as npt
 from matplotlib.image import imsave
 from PIL import Image
 
-from robustbench_bcos.bench.folder import made, write_bytes
 from robustbench_bcos.bench.gallery import Explained
 from robustbench_bcos.bench.pictures import Array, Picture
+from robustbench_bcos.core.disk import made, write_bytes
 from robustbench_bcos.data.image_files import Frames
 from robustbench_bcos.reports.figures import COLUMNS
 from robustbench_bcos.reports.panels import attack_panel, on_grey

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from robustbench_bcos.bench.folder import made, write_text
+from robustbench_bcos.core.disk import made, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.radius import Radius
 from robustbench_bcos.model_zoo.cards import Card, Paper, Published, Zoo

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from robustbench_bcos.bench.folder import made, write_bytes
+from robustbench_bcos.core.disk import made, write_bytes
 
 SIGNED = "cividis"
 FORMATS = ("png", "pdf")

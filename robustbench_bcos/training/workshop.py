@@ -7,6 +7,7 @@ import pandas as pd
 import tomli_w
 import torch
 
+from robustbench_bcos.core.disk import made, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.data.slices import Slice, open_dataset
@@ -50,7 +51,7 @@ def make_model(
     test = Slice.of(open_dataset(dataset, "test", data_dir=data_dir))
     check_fit(recipe, images)
     check_fit(recipe, test)
-    _make(folder)
+    made(folder)
     log = _Log(folder / f"{recipe.name}.log.csv", on_epoch)
     checkpoint = folder / f"{recipe.name}.ckpt"
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
@@ -64,7 +65,7 @@ def make_model(
         licence=LICENCE,
     )
     content = card.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-    (folder / f"{recipe.name}.toml").write_text(tomli_w.dumps(content), encoding="utf-8")
+    write_text(folder / f"{recipe.name}.toml", tomli_w.dumps(content))
     checkpoint.unlink()
     return card
 
@@ -112,10 +113,3 @@ class _Log:
             rows = pd.concat([before[before["number"].astype(int) < epoch.number], rows])
         rows.to_csv(self.file, index=False)
         self.then(epoch)
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(f"--out {folder} cannot be made ({error.strerror}): choose another folder") from None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from robustbench_bcos.bench.folder import CONFIGURATION, DATABASE, LOCK, opened, read_description, write_text
+from robustbench_bcos.bench.folder import CONFIGURATION, DATABASE, LOCK, opened, read_description
 from robustbench_bcos.core.errors import RequestError
 
 IDENTITY: dict[str, Any] = {"cells": [{"model": "net", "epsilon": 8 / 255, "step_size": None}], "seed": 0}
@@ -111,35 +111,6 @@ def test_what_is_not_a_run_is_not_read_as_one(tmp_path: Path) -> None:
     (tmp_path / DATABASE).touch()
     with pytest.raises(RequestError, match=r"is not a run: it has no run\.json; give a folder that `run` has written"):
         read_description(tmp_path)
-
-
-def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
-    for text in ("first\n", "ä, second\n"):
-        write_text(tmp_path / "results.csv", text)
-        assert content(tmp_path) == {"results.csv": text.encode()}
-
-
-@pytest.mark.parametrize(
-    ("number", "said"),
-    [
-        (errno.ENOSPC, "is full: free some space, then repeat the command to continue"),
-        (errno.EDQUOT, "is full: free some space, then repeat the command to continue"),
-        (errno.EROFS, "cannot be written (Read-only file system): choose another folder"),
-    ],
-)
-def test_a_disk_that_fails_half_way_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
-) -> None:
-    write_text(tmp_path / "results.csv", "old\n")
-
-    def fail(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(RequestError) as caught:
-        write_text(tmp_path / "results.csv", "new\n")
-    assert said in str(caught.value)
-    assert content(tmp_path) == {"results.csv": b"old\n"}
 
 
 def test_a_first_session_that_found_the_disk_full_can_be_repeated(

@@ -230,7 +230,7 @@ def test_nothing_is_overwritten(there: str, here: Path) -> None:
         (["--encoding", "none"], "--encoding none gives 3 channels and the weights net.pt take 6"),
         (["--encoding", "normalize"], "--encoding normalize: gives no mean and deviation"),
         (["--ema"], "weights net.pt have no moving average of the weights: leave out ema (--ema)"),
-        (["--out", "net.pt/zoo"], "--out net.pt/zoo cannot be made"),
+        (["--out", "net.pt/zoo"], "net.pt/zoo cannot be written"),
     ],
 )
 def test_what_cannot_be_converted_is_told_and_nothing_is_written(added: list[str], said: str, here: Path) -> None:

@@ -134,7 +134,7 @@ def test_a_recipe_that_does_not_fit_is_refused_before_anything_is_written(tmp_pa
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, dataset: str) -> None:
     (tmp_path / "out").touch()
-    with pytest.raises(RequestError, match=f"^--out {tmp_path}/out cannot be made .*: choose another folder$"):
+    with pytest.raises(RequestError, match=f"^{tmp_path}/out cannot be written .*: choose another folder$"):
         make_model(RECIPE, tmp_path / "out", dataset=dataset)
 
 
