@@ -15,11 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.model_zoo.closed_form import COSINE_EPSILON, PATCH_EPSILON, Form, respond
 from robustbench_bcos.model_zoo.explanation_mode import DynamicLayer, official_layers
 
-PATCH_EPSILON = 1e-6
 LINEAR_EPSILON = 1e-12
-COSINE_EPSILON = 1e-6
 
 SEPARABLE = 5
 """From this size on, a window is summed along one axis and then along the other, which is faster."""
@@ -109,10 +108,15 @@ class BcosConv2d(AbstractBcosLayer):
 
     Its one tensor is ``linear.weight`` of shape (out_channels * max_out, in_channels / groups, height, width); filters
     o * max_out ... o * max_out + max_out - 1 belong to output o. Takes and gives (image, channel, height, width).
+
+    Attributes:
+        closed_form: what the layer is apart from its filters, where these are constants for good, so that gradients of
+            its input may be taken in closed form.
     """
 
     linear: UnitConv2d
     channel_axis = 1
+    closed_form: Form | None = None
 
     def __init__(
         self,
@@ -143,6 +147,13 @@ class BcosConv2d(AbstractBcosLayer):
             padding_mode=padding_mode,
         )
 
+    def forward(self, features: Tensor) -> Tensor:
+        """Respond to each patch by its alignment with the filters."""
+        filters = self.linear.weight
+        if self.closed_form is None or self.explaining or filters.requires_grad or not _is_plain(features):
+            return super().forward(features)
+        return respond(features, filters, self.closed_form)
+
     def norms(self, features: Tensor) -> Tensor:
         """Norm of the patch under each output position: (image, 1 or out_channels, height, width)."""
         conv = self.linear
@@ -171,6 +182,16 @@ class BcosConv2d(AbstractBcosLayer):
             return [totals[1] // 2, totals[1] - totals[1] // 2, totals[0] // 2, totals[0] - totals[0] // 2]
         vertical, horizontal = (int(pixels) for pixels in conv.padding)
         return [horizontal, horizontal, vertical, vertical]
+
+
+def _is_plain(features: Tensor) -> bool:
+    """Not seen by a compiler, which fuses what it can see into, nor by autocast or a subclass, which watch layers."""
+    return not (
+        torch.compiler.is_compiling()
+        or type(features) is not Tensor
+        or torch.is_autocast_enabled(features.device.type)
+        or features.dim() != 4
+    )
 
 
 def _window_sums(maps: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:

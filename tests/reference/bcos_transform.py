@@ -5,6 +5,7 @@ consecutive w.x standing for w.x. The three epsilons are those of the published 
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,36 @@ def bcos_conv2d(
                 patch[c, r, s] = images[n, group * (channels // groups) + c, row, column]
         norm = np.sqrt(sum(value**2 for value in patch.flat) + 1e-6)
         result[n, o, i, j] = respond(patch.ravel(), unit_filters(filters, o, max_out), norm, b)
+    return result
+
+
+def bcos_conv2d_gradient(
+    images: Array, filters: Array, gradients: Array, *, b: float, max_out: int, form: dict[str, Any]
+) -> Array:
+    """Gradient by the images of the outputs of :func:`bcos_conv2d`, weighted with ``gradients``, patch by patch."""
+    stride, (top, _), (left, _) = form["stride"], *form["padding"]
+    dilation, groups = form["dilation"], form["groups"]
+    result = np.zeros_like(images)
+    height, width = images.shape[2:]
+    channels = images.shape[1] // groups
+    outputs = len(filters) // max_out
+    for n, o, i, j in np.ndindex(gradients.shape):
+        first = o // (outputs // groups) * channels
+        seen = {
+            (c, r, s): (n, first + c, i * stride[0] + r * dilation[0] - top, j * stride[1] + s * dilation[1] - left)
+            for c, r, s in np.ndindex(filters.shape[1:])
+        }
+        seen = {at: place for at, place in seen.items() if 0 <= place[2] < height and 0 <= place[3] < width}
+        norm = np.sqrt(sum(images[place] ** 2 for place in seen.values()) + 1e-6)
+        units = [unit.reshape(filters.shape[1:]) for unit in unit_filters(filters, o, max_out)]
+        products = [sum(unit[at] * images[place] for at, place in seen.items()) for unit in units]
+        a, unit = max(zip(products, units, strict=True), key=lambda pair: pair[0])
+        epsilon = 0 if b == 2 else 1e-6
+        cosine = abs(a) / norm + epsilon
+        by_response = cosine ** (b - 1) + (b - 1) * cosine ** (b - 2) * abs(a) / norm
+        by_norm = -(b - 1) * cosine ** (b - 2) * abs(a) * a / norm**2
+        for at, place in seen.items():
+            result[place] += gradients[n, o, i, j] * (by_response * unit[at] + by_norm * images[place] / norm)
     return result
 
 

@@ -89,7 +89,7 @@ class Vgg(nn.Module):
 
     def normed(self) -> list[tuple[nn.Module, nn.Module]]:
         """Every convolution before the classifier: each is followed by its norm."""
-        return [(layer, norm) for layer, norm in pairwise(self.features) if isinstance(layer, BcosConv2d)]
+        return [pair for pair in pairwise(self.features) if isinstance(pair[0], BcosConv2d | nn.Conv2d)]
 
 
 def _unit(parts: Parts, in_channels: int, out_channels: int) -> list[nn.Module]:
