@@ -1,0 +1,93 @@
+"""PGD beside torchattacks, foolbox and MadryLab's loop, on the same images, from images to verdicts.
+
+    OMP_WAIT_POLICY=passive python benchmarks/attacks.py
+    python benchmarks/attacks.py --dataset folder:DIR --zoo trained --model cifar10jpeg-natural-resnet20 --eps 0.5
+
+100 steps of l2, 512 images that each model classifies correctly (digits are repeated), cross-entropy, step size
+2.5 * epsilon / steps, no random start. Ours is the engine as ``run`` uses it: the twin is made, walked on, and all that
+it finds is judged on the model itself. What is promised depends on what survives, because what has fallen costs us
+nothing: fewer than one in ten, or more than half. No promise is held where more images withstand ours than a peer's.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from pairs import Claim, make_parser, publish, take_turns
+from peers import PEERS, Peer
+from subjects import Attacked, add_options, find_model, right_images, standing
+from torch import Tensor
+
+from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.bench.cells import Cell, make_cells
+from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.threat import build_attack, make_threat
+from robustbench_bcos.bench.trial import try_images
+from robustbench_bcos.bench.twin import make_twin
+from robustbench_bcos.core.seeding import ImageGenerator
+
+EPSILONS = {"digits-natural": "2", "digits-adv-l2": "0.5", "digits-bcos-b2": "0.5"}
+"""At which nearly all images fall, and at which most survive."""
+
+FALLEN, ROBUST = 0.15, {"torchattacks": 1.0, "foolbox": 1.0, "MadryLab's loop": 0.6}
+
+
+class Work(NamedTuple):
+    attacked: Attacked
+    cell: Cell
+
+    def ours(self) -> Tensor:
+        model, ball = make_twin(self.attacked.model), BALLS[self.cell.norm]
+        attack, epsilon, found = build_attack(self.cell, self.cell.loss), self.cell.radius.value, []
+        for start, images, labels in self.attacked.batches():
+            noise = ImageGenerator.of(0, range(start, start + len(images)))
+            threat = make_threat(model, images, self.cell)
+            tried = try_images(attack, threat, labels, ball, epsilon, noise, subject=self.cell.key)
+            found.append(tried.verdicts.predictions == labels)
+        return torch.cat(found)
+
+    def theirs(self, peer: Peer) -> Tensor:
+        classifier, found = self.attacked.model.classifier, []
+        for _, images, labels in self.attacked.batches():
+            candidates = peer(classifier, images, labels, self.cell.norm, self.cell.radius.value, self.cell.steps)
+            found.append(standing(classifier, candidates, labels))
+        return torch.cat(found)
+
+
+def compare(work: Work, pairs: int | None) -> list[Claim]:
+    claims = []
+    # Not timed: this warms both up, too.
+    survivors = work.ours()
+    cell, images, stand = work.cell, len(survivors), int(survivors.sum())
+    for name, peer in PEERS.items():
+        standing_theirs = int(work.theirs(peer).sum())
+        target = FALLEN if stand < 0.1 * images else ROBUST[name] if stand > 0.5 * images else None
+        claim = f"{cell.model}, {cell.norm} {cell.radius.text}, {cell.steps} steps, {images} images"
+        turns = take_turns(work.ours, partial(work.theirs, peer), pairs)
+        claims.append(Claim.of(claim, name, turns, target, standing=(stand, standing_theirs)))
+    return claims
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    add_options(parser)
+    parser.add_argument("--model", action="append", help="as for run, several times; three of the digits zoo")
+    parser.add_argument("--norm", choices=BALLS, default="l2")
+    parser.add_argument("--eps", help="of all models; by default one for each of the digits zoo")
+    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--steps", type=int, default=100)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.quick:
+        options.images, options.steps = min(options.images, 64), min(options.steps, 20)
+    claims = []
+    for name in options.model or EPSILONS:
+        flags = {"norm": (options.norm,), "eps": (options.eps or EPSILONS.get(name, "0.5"),), "loss": ("ce",)}
+        cell = make_cells(make_config(flags | {"steps": (options.steps,)}), [name])[0]
+        attacked = right_images(find_model(name, options), options, options.images)
+        claims += compare(Work(attacked, cell), 1 if options.quick else None)
+    publish("attacks", claims, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Models, and the images they are attacked on: by default those that come with the package."""
+
+import argparse
+from collections.abc import Iterator
+from itertools import cycle, islice
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_bcos.bench.cells import make_cells
+from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.plan import Plan, make_plan
+from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.data.memory import InMemory
+from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.model_zoo.cards import Zoo
+from robustbench_bcos.model_zoo.models import Model, find_models
+
+BATCH = 256
+
+
+class Ready(NamedTuple):
+    """A model that need not be loaded, as plans take it."""
+
+    model: Model
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    def load(self) -> Model:
+        return self.model
+
+
+class Attacked(NamedTuple):
+    """What an attack is given."""
+
+    model: Model
+    images: Tensor
+    labels: Tensor
+
+    def batches(self) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Where each begins, its images and their labels."""
+        starts = range(0, len(self.images), BATCH)
+        return zip(starts, self.images.split(BATCH), self.labels.split(BATCH), strict=True)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dataset", default="digits", help="digits (the default), cifar10, folder:DIR")
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--zoo", type=Path, action="append", default=[], help="a folder with further cards")
+
+
+def find_model(name: str, options: argparse.Namespace) -> Model:
+    return find_models(name, Zoo(options.zoo))[0].load()
+
+
+def make_run(options: argparse.Namespace, suite: str | None = None, **flags: object) -> Plan:
+    """A run of the search alone: no evidence, no figures, cross-entropy, as peers ascend it."""
+    search = {"evidence": "off", "figures": False, "loss": ("ce",), "batch_size": BATCH, "device": "cpu"}
+    chosen = {"dataset": options.dataset, "data_dir": options.data_dir, "zoo": tuple(options.zoo)}
+    return make_plan(make_config(search | chosen | flags, suite))
+
+
+def make_own_run(models: dict[str, Model], images: Tensor, labels: Tensor, classes: int, **flags: object) -> Plan:
+    """The same on models and images in memory."""
+    search = {"evidence": "off", "figures": False, "loss": ("ce",), "batch_size": BATCH, "device": "cpu"}
+    config = make_config(search | flags)
+    sources = tuple(Ready(model._replace(name=name)) for name, model in models.items())
+    weights = {name: model.weights_sha256 for name, model in models.items()}
+    cells = tuple(make_cells(config, list(models)))
+    return Plan(config, Slice.of(InMemory(images, labels, classes=classes)), sources, weights, cells, "cpu")
+
+
+@torch.no_grad()
+def right_images(model: Model, options: argparse.Namespace, count: int) -> Attacked:
+    """So many images that the model classifies correctly, repeated from the first on where there are too few."""
+    chosen = make_run(options, model=(model.name,)).images
+    images, labels, found = [], [], 0
+    for batch in chosen.batches(BATCH):
+        right = predicted_classes(model.classifier(batch.images)) == batch.labels
+        images.append(batch.images[right])
+        labels.append(batch.labels[right])
+        found += int(right.sum())
+        if found >= count:
+            break
+    places = list(islice(cycle(range(found)), count))
+    return Attacked(model, torch.cat(images)[places], torch.cat(labels)[places])
+
+
+@torch.no_grad()
+def standing(classifier: nn.Module, candidates: Tensor, labels: Tensor) -> Tensor:
+    """Which candidates the classifier still gets right."""
+    return predicted_classes(classifier(candidates)) == labels

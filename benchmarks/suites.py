@@ -1,0 +1,114 @@
+"""The literature's table for one B-cos network: two suites, twelve cells, beside cell by cell.
+
+    OMP_WAIT_POLICY=passive python benchmarks/suites.py
+
+Ours is a run without evidence and figures, its store in memory, rows included. Beside it torchattacks, which attacks
+the images the model gets right in one cell after the other, and ours with ``independent_cells``, which attacks what
+fell within a smaller radius again. Cross-entropy throughout. Images that stand are summed over the cells, and no cell
+may have more of them than beside it.
+"""
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from pairs import Claim, make_parser, publish, take_turns
+from peers import of_torchattacks
+from subjects import BATCH, Attacked, add_options, find_model, make_run, standing
+
+from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.plan import Plan
+from robustbench_bcos.bench.records import make_records
+from robustbench_bcos.bench.runner import execute
+from robustbench_bcos.bench.store import Store
+from robustbench_bcos.core.prediction import predicted_classes
+
+SUITES = ("tables-l2", "tables-linf")
+CELL_BY_CELL, INDEPENDENT = 0.10, 0.70
+
+Standing = dict[str, int]
+"""Images that stand, by cell."""
+
+
+def carry_out(plans: list[Plan]) -> Standing:
+    stand: Standing = {}
+    for plan in plans:
+        with Store() as store:
+            for _ in execute(plan, store):
+                pass
+            rows = make_records(store, plan.identity)
+        stand |= {_name(row.norm, row.eps, row.steps): row.robust_correct for row in rows.itertuples()}
+    return stand
+
+
+def one_by_one(attacked: Attacked, cells: list[Cell]) -> Standing:
+    """What torchattacks does of the same table."""
+    classifier, stand = attacked.model.classifier, {}
+    for cell in cells:
+        count = 0
+        for _, images, labels in attacked.batches():
+            candidates = of_torchattacks(classifier, images, labels, cell.norm, cell.radius.value, cell.steps)
+            count += int(standing(classifier, candidates, labels).sum())
+        stand[_name(cell.norm, cell.radius.text, cell.steps)] = count
+    return stand
+
+
+@torch.no_grad()
+def what_is_right(name: str, options: argparse.Namespace, plan: Plan) -> Attacked:
+    model, images, labels = find_model(name, options), [], []
+    for batch in plan.images.batches(BATCH):
+        right = predicted_classes(model.classifier(batch.images)) == batch.labels
+        images.append(batch.images[right])
+        labels.append(batch.labels[right])
+    return Attacked(model, torch.cat(images), torch.cat(labels))
+
+
+def compare(
+    claim: str,
+    peer: str,
+    target: float,
+    sides: tuple[Callable[[], Standing], Callable[[], Standing]],
+    pairs: int | None,
+) -> Claim:
+    # Not timed: this warms both up, too.
+    ours, theirs = (side() for side in sides)
+    turns = take_turns(*sides, pairs)
+    found = Claim.of(claim, peer, turns, target, standing=(sum(ours.values()), sum(theirs.values())))
+    return found._replace(worse=sum(max(0, ours[cell] - theirs[cell]) for cell in ours))
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    add_options(parser)
+    parser.add_argument("--model", default="digits-bcos-b2")
+    parser.add_argument("--limit", type=int, help="images, balanced over classes; all")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    flags = {"model": (options.model,), "limit": options.limit}
+    if options.quick:
+        flags |= {"limit": 20, "steps": (2, 4)}
+    shared, independent = (
+        [make_run(options, suite, **flags, independent_cells=each or None) for suite in SUITES]
+        for each in (False, True)
+    )
+    cells = [cell for plan in shared for cell in plan.cells]
+    attacked = what_is_right(options.model, options, shared[0])
+    claim = f"{options.model}, {' and '.join(SUITES)}, {len(cells)} cells, {len(shared[0].images)} images"
+    pairs = 1 if options.quick else None
+
+    def ours() -> Standing:
+        return carry_out(shared)
+
+    claims = [
+        compare(claim, "torchattacks", CELL_BY_CELL, (ours, lambda: one_by_one(attacked, cells)), pairs),
+        compare(claim, "--independent-cells", INDEPENDENT, (ours, lambda: carry_out(independent)), pairs),
+    ]
+    publish("suites", claims, options)
+
+
+def _name(norm: str, eps: str, steps: int) -> str:
+    return f"{norm} {eps} {steps}"
+
+
+if __name__ == "__main__":
+    main()
