@@ -1,45 +1,49 @@
 """Wall time and peak memory of whole commands, each in a process of its own.
 
-    python benchmarks/footprint.py            # everything, about two minutes on two cores
-    python benchmarks/footprint.py --quick    # without the streaming of 10,000 images
+    python benchmarks/footprint.py            # everything, about three minutes on two cores
+    python benchmarks/footprint.py --quick    # few images, none streamed
 
-Prints a table and one line of JSON. Budgets are those a user on two CPU cores is promised. A process inherits the peak
-of the one that starts it, so torch is imported here only once the small commands have been measured.
+Prints a table and one line of JSON. Targets are those a user on two CPU cores is promised, start-up included. A process
+inherits the peak of the one that starts it, so torch is imported here only once the commands have been measured.
 """
 
 import argparse
-import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.console import Console
-from rich.table import Table
+from pairs import Claim, publish
 
 MEBIBYTE = 2**20
+CLOCK, MEMORY = "the clock", "peak memory"
+FEW, MANY = 1_000, 10_000
 
 
 class Measured(NamedTuple):
     what: str
     seconds: float
     peak_mib: float
-    budget: str
+
+    def claims(self, seconds: float | None, peak_mib: float | None = None) -> list[Claim]:
+        """Its time and its memory, and the most that they may be."""
+        return [
+            Claim(self.what, CLOCK, self.seconds, seconds, unit="s"),
+            Claim(self.what, MEMORY, self.peak_mib, peak_mib, unit="MiB"),
+        ]
 
 
-def measure(what: str, arguments: list[str], budget: str) -> Measured:
+def measure(what: str, arguments: list[str]) -> Measured:
     started = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "robustbench_bcos", *arguments], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{what}: exit status {os.waitstatus_to_exitcode(status)}")
     unit = 1 if sys.platform == "darwin" else 1024
-    return Measured(what, time.perf_counter() - started, usage.ru_maxrss * unit / MEBIBYTE, budget)
+    return Measured(what, time.perf_counter() - started, usage.ru_maxrss * unit / MEBIBYTE)
 
 
 def make_folder(root: Path, images: int) -> None:
@@ -54,7 +58,7 @@ def make_folder(root: Path, images: int) -> None:
         save_image(torch.rand(3, 32, 32, generator=random), folder / f"{index:05d}.png")
 
 
-def streaming(folder: Path) -> list[Measured]:
+def streaming(folder: Path) -> list[Claim]:
     """One random draw per image on a random ResNet-20: what grows with the number of images would show here."""
     import torch
 
@@ -62,41 +66,57 @@ def streaming(folder: Path) -> list[Measured]:
     from robustbench_bcos.model_zoo.weights import write_weights
 
     pictures, weights = folder / "pictures", folder / "random.safetensors"
-    make_folder(pictures, 10_000)
+    make_folder(pictures, MANY)
     network = build_architecture("resnet20", in_channels=3, classes=10, arguments={})
     initialise(network, torch.Generator().manual_seed(0))
     write_weights(network, weights)
     command = ["run", "--weights", str(weights), "--architecture", "resnet20", "--dataset", f"folder:{pictures}"]
     command += ["--attack", "noise", "--eps", "0.1", "--quiet"]
-    return [
+    few, many = (
         measure(
-            f"noise on {limit:,} streamed images",
+            f"run --attack noise, {limit:,} streamed pictures of 32x32",
             [*command, "--limit", str(limit), "--out", str(folder / str(limit))],
-            "",
         )
-        for limit in (1_000, 10_000)
+        for limit in (FEW, MANY)
+    )
+    ratio = many.peak_mib / few.peak_mib
+    return [
+        *few.claims(None),
+        *many.claims(None),
+        Claim(f"peak memory of a cell of {MANY:,} images", f"of {FEW:,} images", ratio, 1.05),
     ]
 
 
+def on_digits(folder: Path, *, quick: bool) -> list[Claim]:
+    """The command that is shown first, with and without pictures, and with the steps that it has by default."""
+    asked = ["run", "--norm", "l2", "--eps", "0.5"]
+    full = [*asked, "--steps", "100"]
+    small = {"run --limit 10 --steps 2": ([*asked, "--limit", "10", "--steps", "2", "--no-figures"], (None, None))}
+    runs: dict[str, tuple[list[str], tuple[float | None, float | None]]] = (
+        small
+        if quick
+        else {
+            "run --norm l2 --eps 0.5 --no-figures": ([*asked, "--no-figures"], (None, None)),
+            "run --norm l2 --eps 0.5 --steps 100 --no-figures": ([*full, "--no-figures"], (20.0, None)),
+            "run --norm l2 --eps 0.5 --steps 100": (full, (60.0, 1229.0)),
+        }
+    )
+    claims = []
+    for number, (what, (command, promised)) in enumerate(runs.items()):
+        claims += measure(what, [*command, "--quiet", "--out", str(folder / str(number))]).claims(*promised)
+    return claims
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
+    options = parser.parse_args()
+    claims = [*measure("--help", ["--help"]).claims(0.5), *measure("models", ["models"]).claims(1.0)]
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        digits = ["run", "--norm", "l2", "--eps", "0.5", "--steps", "100", "--quiet", "--out", str(folder / "digits")]
-        rows = [
-            measure("--help", ["--help"], "0.5 s"),
-            measure("models", ["models"], "1 s"),
-            measure("run --norm l2 --eps 0.5 --steps 100", digits, "60 s, 1229 MiB"),
-            *([] if quick else streaming(folder)),
-        ]
-    table = Table("command", "seconds", "peak MiB", "budget")
-    for row in rows:
-        table.add_row(row.what, f"{row.seconds:.2f}", f"{row.peak_mib:.0f}", row.budget)
-    Console().print(table)
-    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "torch": version("torch")}
-    print(json.dumps({**machine, "rows": [row._asdict() for row in rows]}))
+        claims += on_digits(Path(name) / "digits", quick=options.quick)
+        if not options.quick:
+            claims += streaming(Path(name))
+    publish("footprint", claims, options)
 
 
 if __name__ == "__main__":

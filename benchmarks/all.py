@@ -1,0 +1,89 @@
+"""Every benchmark, one after the other, each in a process of its own; what was promised, and what was measured.
+
+    python benchmarks/all.py --out docs/speed.json     # half an hour or so on two cores
+    python benchmarks/all.py --quick                   # do they all run? Quote nothing
+
+What scripts say as JSON goes into one file; a table has each claim they make, the peer, what was measured, the target,
+and whether it was held. Exit status 1 if a script fails.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pairs import Claim, describe_machine, table_of
+from rich.console import Console
+
+HERE = Path(__file__).parent
+QUICK = {
+    "attacks": ["--quick"],
+    "suites": ["--quick"],
+    "overhead": ["--quick"],
+    "growth": ["--quick"],
+    "footprint": ["--quick"],
+    "explaining": ["--images", "8", "--batch", "4", "--no-compile"],
+    "ensemble": ["--images", "1"],
+    "memory": ["--images", "2", "--steps", "1"],
+}
+"""What makes each script small."""
+
+WITH_THREADS = ("attacks", "suites", "overhead", "growth", "explaining")
+
+
+def arguments_of(script: str, *, quick: bool, threads: int) -> list[str]:
+    chosen = ["--threads", str(threads)] if script in WITH_THREADS else []
+    return chosen + (QUICK.get(script, []) if quick else [])
+
+
+def run(script: str, arguments: Sequence[str]) -> list[dict[str, Any]] | None:
+    """Its lines of JSON, or ``None`` if it failed."""
+    # Threads that spin while they wait take a core from the other side, and from other processes.
+    environment = {"OMP_WAIT_POLICY": "passive"} | os.environ
+    command = [sys.executable, str(HERE / f"{script}.py"), *arguments]
+    process = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=False)
+    if process.returncode:
+        return None
+    return [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
+
+
+def claims_in(results: dict[str, list[dict[str, Any]]]) -> Iterator[Claim]:
+    for said in results.values():
+        for line in said:
+            for claim in line.get("claims", ()):
+                yield Claim(**{name: value for name, value in claim.items() if name in Claim._fields})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", help="scripts, with commas in between")
+    parser.add_argument("--out", type=Path, help="file for all that they say as JSON")
+    options = parser.parse_args()
+    scripts = list(QUICK) if options.only is None else options.only.split(",")
+    results, failed = {}, []
+    for script in scripts:
+        began = time.perf_counter()
+        said = run(script, arguments_of(script, quick=options.quick, threads=options.threads))
+        print(f"{script}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+        if said is None:
+            failed.append(script)
+        else:
+            results[script] = said
+    if options.out is not None:
+        options.out.write_text(
+            json.dumps({**describe_machine(), "results": results}, indent=1) + "\n", encoding="utf-8"
+        )
+    Console(width=150).print(table_of(list(claims_in(results)), "Too small to quote" if options.quick else None))
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

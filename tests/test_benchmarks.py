@@ -1,0 +1,148 @@
+"""The benchmarks run, and what they say follows from what they measured."""
+
+import json
+import runpy
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Scripts import what lies beside them, and set the number of threads."""
+    monkeypatch.syspath_prepend(FOLDER)
+    threads, before = torch.get_num_threads(), set(sys.modules)
+    yield
+    torch.set_num_threads(threads)
+    for name in set(sys.modules) - before:
+        if Path(getattr(sys.modules[name], "__file__", None) or "").parent == FOLDER:
+            del sys.modules[name]
+
+
+@pytest.fixture
+def pairs() -> SimpleNamespace:
+    return SimpleNamespace(**runpy.run_path(str(FOLDER / "pairs.py")))
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    """The line of JSON of a script."""
+
+    def run(script: str, *arguments: str) -> dict[str, Any]:
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        runpy.run_path(str(FOLDER / f"{script}.py"), run_name="__main__")
+        lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+        assert len(lines) == 1
+        found: dict[str, Any] = json.loads(lines[0])
+        return found
+
+    return run
+
+
+def test_a_ratio_is_the_median_of_pairs_and_not_the_ratio_of_medians(pairs: SimpleNamespace) -> None:
+    # Pairs: 0.5, 3, 0.25. Medians: 3 and 4.
+    turns = pairs.Turns([3.0, 3.0, 1.0], [6.0, 1.0, 4.0])
+    claim = pairs.Claim.of("work", "peer", turns, 0.5)
+    assert (claim.value, claim.spread, claim.pairs, claim.ours_s, claim.theirs_s) == (0.5, (0.25, 3.0), 3, 3.0, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "standing", "held"),
+    [(0.5, (3, 3), True), (0.5, (2, 3), True), (0.51, (3, 3), False), (0.1, (4, 3), False), (0.1, None, True)],
+)
+def test_a_promise_is_held_where_the_ratio_is_and_no_more_images_stand(
+    pairs: SimpleNamespace, ratio: float, standing: tuple[int, int] | None, held: bool
+) -> None:
+    turns = pairs.Turns([ratio], [1.0])
+    assert pairs.Claim.of("work", "peer", turns, 0.5, standing=standing).held is held
+    assert pairs.Claim.of("work", "peer", turns, None, standing=standing).held is None
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(1.0, 5), (20.0, 3)])
+def test_sides_take_turns_five_times_or_three_where_it_takes_long(
+    pairs: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, seconds: float, expected: int
+) -> None:
+    clock, order = [0.0], []
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    def side(name: str, takes: float) -> None:
+        order.append(name)
+        clock[0] += takes
+
+    turns = pairs.take_turns(lambda: side("ours", seconds), lambda: side("theirs", 2 * seconds))
+    assert "".join(name[0] for name in order) == ("otto" * 3)[: 2 * expected]
+    assert turns.ratios == [0.5] * expected
+
+
+def test_peers_and_ours_fool_the_same_images(said: Callable[..., dict[str, Any]]) -> None:
+    pytest.importorskip("torchattacks")
+    found = said("attacks", "--quick", "--images", "12", "--steps", "4", "--threads", "1", "--model", "digits-bcos-b2")
+    assert [claim["peer"] for claim in found["claims"]] == ["torchattacks", "foolbox", "MadryLab's loop"]
+    assert all(claim["worse"] == 0 and claim["ours_s"] > 0 < claim["theirs_s"] for claim in found["claims"])
+
+
+def test_madrylabs_loop_passes_forward_twice_at_each_step() -> None:
+    pytest.importorskip("robustness")
+    peers = runpy.run_path(str(FOLDER / "peers.py"))
+    passes = 0
+
+    class Counting(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            nonlocal passes
+            passes += len(images)
+            return images.flatten(1)[:, :3]
+
+    images = torch.full((2, 3, 2, 2), 0.5)
+    peers["of_madrylab"](Counting(), images, torch.tensor([0, 1]), "l2", 0.1, 7)
+    assert passes == 2 * (2 * (7 + 1))
+
+
+def test_a_suite_is_carried_out_in_three_ways(said: Callable[..., dict[str, Any]]) -> None:
+    found = said("suites", "--quick", "--threads", "1", "--limit", "5")
+    assert [claim["peer"] for claim in found["claims"]] == ["torchattacks", "--independent-cells"]
+    assert all(claim["worse"] == 0 for claim in found["claims"])
+
+
+def test_nothing_falls_where_a_run_is_held_against_its_passes(said: Callable[..., dict[str, Any]]) -> None:
+    found = said("overhead", "--quick", "--threads", "1", "--random", "none")
+    assert [claim["note"] for claim in found["claims"]] == ["", ""]
+
+
+def test_growth_is_the_slope_in_log_log() -> None:
+    growth = runpy.run_path(str(FOLDER / "growth.py"))["Growth"]
+    # Twice as much takes 2 ** 1.5 times as long.
+    assert growth([1.0, 2.0, 4.0], [3.0, 3.0 * 2**1.5, 3.0 * 4**1.5]).slope == pytest.approx(1.5, rel=1e-12)
+
+
+def test_all_of_them_end_in_one_file_and_one_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    claim = '{"claims": [{"claim": "work", "peer": "peer", "value": 0.25, "target": 0.1, "held": false}]}'
+    (tmp_path / "speaks.py").write_text(f"print('a table')\nprint('{claim}')\n", encoding="utf-8")
+    (tmp_path / "fails.py").write_text("raise SystemExit('no')\n", encoding="utf-8")
+    script = runpy.run_path(str(FOLDER / "all.py"))
+    monkeypatch.setitem(script["main"].__globals__, "HERE", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["all", "--only", "speaks,fails", "--out", str(tmp_path / "out.json")])
+    with pytest.raises(SystemExit, match="failed: fails"):
+        script["main"]()
+    written = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert written["results"] == {"speaks": [json.loads(claim)]}
+    assert {"processor", "cores", "versions"} <= written.keys()
+    row = next(line for line in capsys.readouterr().out.splitlines() if "work" in line and "0.25" in line)
+    assert "0.1" in row
+    assert "NO" in row
+
+
+def test_every_script_is_part_of_all() -> None:
+    script = runpy.run_path(str(FOLDER / "all.py"))
+    shared = {"all", "pairs", "peers", "subjects"}
+    assert {file.stem for file in FOLDER.glob("*.py")} - shared <= set(script["QUICK"]) | {"folding"}
