@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 from pairs import Claim, make_parser, publish, take_turns
-from peers import PEERS, Peer
+from peers import PEERS, Peer, passes_of
 from subjects import Attacked, add_options, find_model, right_images, standing
 from torch import Tensor
 
@@ -36,15 +36,18 @@ class Work(NamedTuple):
     attacked: Attacked
     cell: Cell
 
-    def ours(self) -> Tensor:
+    def ours(self) -> tuple[Tensor, int]:
+        """Which images stand, and images passed forward."""
         model, ball = make_twin(self.attacked.model), BALLS[self.cell.norm]
         attack, epsilon, found = build_attack(self.cell, self.cell.loss), self.cell.radius.value, []
+        passes = 0
         for start, images, labels in self.attacked.batches():
             noise = ImageGenerator.of(0, range(start, start + len(images)))
             threat = make_threat(model, images, self.cell)
             tried = try_images(attack, threat, labels, ball, epsilon, noise, subject=self.cell.key)
             found.append(tried.verdicts.predictions == labels)
-        return torch.cat(found)
+            passes += int(tried.trace.forward_passes.sum())
+        return torch.cat(found), passes
 
     def theirs(self, peer: Peer) -> Tensor:
         classifier, found = self.attacked.model.classifier, []
@@ -57,14 +60,15 @@ class Work(NamedTuple):
 def compare(work: Work, pairs: int | None) -> list[Claim]:
     claims = []
     # Not timed: this warms both up, too.
-    survivors = work.ours()
+    survivors, passes = work.ours()
     cell, images, stand = work.cell, len(survivors), int(survivors.sum())
     for name, peer in PEERS.items():
         standing_theirs = int(work.theirs(peer).sum())
         target = FALLEN if stand < 0.1 * images else ROBUST[name] if stand > 0.5 * images else None
         claim = f"{cell.model}, {cell.norm} {cell.radius.text}, {cell.steps} steps, {images} images"
         turns = take_turns(work.ours, partial(work.theirs, peer), pairs)
-        claims.append(Claim.of(claim, name, turns, target, standing=(stand, standing_theirs)))
+        numbers = {"standing": (stand, standing_theirs), "passes": (passes, passes_of(name, cell.steps) * images)}
+        claims.append(Claim.of(claim, name, turns, target, **numbers))
     return claims
 
 

@@ -59,10 +59,19 @@ class Claim(NamedTuple):
 
     @classmethod
     def of(
-        cls, claim: str, peer: str, turns: Turns, target: float | None, *, standing: tuple[int, int] | None = None
+        cls,
+        claim: str,
+        peer: str,
+        turns: Turns,
+        target: float | None,
+        *,
+        standing: tuple[int, int] | None = None,
+        passes: tuple[int, int] | None = None,
     ) -> "Claim":
-        """The median of the ratios, of attacks that so many images withstand, ours and theirs."""
+        """The median of the ratios, of attacks that so many images withstand and that pass so many forward."""
         ours, theirs = standing or (0, 0)
+        notes = [] if standing is None else [f"{ours:,} / {theirs:,} images stand"]
+        notes += [] if passes is None else [f"{100 * passes[0] / passes[1]:.0f} % of the forward passes"]
         return cls(
             claim,
             peer,
@@ -72,7 +81,7 @@ class Claim(NamedTuple):
             pairs=len(turns.ratios),
             ours_s=statistics.median(turns.ours),
             theirs_s=statistics.median(turns.theirs),
-            note="" if standing is None else f"{ours:,} / {theirs:,} images stand",
+            note=", ".join(notes),
             worse=max(0, ours - theirs),
         )
 

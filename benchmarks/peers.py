@@ -75,3 +75,8 @@ PEERS: dict[str, Peer] = {
     "foolbox": of_foolbox,
     "MadryLab's loop": of_madrylab,
 }
+
+
+def passes_of(peer: str, steps: int) -> int:
+    """Forward passes of an image, the verdict's left out."""
+    return {"torchattacks": steps, "foolbox": steps + 1, "MadryLab's loop": 2 * (steps + 1)}[peer]

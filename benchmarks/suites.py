@@ -10,10 +10,11 @@ may have more of them than beside it.
 
 import argparse
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from pairs import Claim, make_parser, publish, take_turns
-from peers import of_torchattacks
+from peers import of_torchattacks, passes_of
 from subjects import BATCH, Attacked, add_options, find_model, make_run, standing
 
 from robustbench_bcos.bench.cells import Cell
@@ -26,22 +27,29 @@ from robustbench_bcos.core.prediction import predicted_classes
 SUITES = ("tables-l2", "tables-linf")
 CELL_BY_CELL, INDEPENDENT = 0.10, 0.70
 
-Standing = dict[str, int]
-"""Images that stand, by cell."""
+
+class Outcome(NamedTuple):
+    """What comes of a table."""
+
+    standing: dict[str, int]
+    """Images that stand, by cell."""
+    passes: int
+    """Images passed forward in all cells."""
 
 
-def carry_out(plans: list[Plan]) -> Standing:
-    stand: Standing = {}
+def carry_out(plans: list[Plan]) -> Outcome:
+    stand, passes = {}, 0
     for plan in plans:
         with Store() as store:
             for _ in execute(plan, store):
                 pass
             rows = make_records(store, plan.identity)
         stand |= {_name(row.norm, row.eps, row.steps): row.robust_correct for row in rows.itertuples()}
-    return stand
+        passes += int(rows["forward_passes"].sum())
+    return Outcome(stand, passes)
 
 
-def one_by_one(attacked: Attacked, cells: list[Cell]) -> Standing:
+def one_by_one(attacked: Attacked, cells: list[Cell]) -> Outcome:
     """What torchattacks does of the same table."""
     classifier, stand = attacked.model.classifier, {}
     for cell in cells:
@@ -50,7 +58,7 @@ def one_by_one(attacked: Attacked, cells: list[Cell]) -> Standing:
             candidates = of_torchattacks(classifier, images, labels, cell.norm, cell.radius.value, cell.steps)
             count += int(standing(classifier, candidates, labels).sum())
         stand[_name(cell.norm, cell.radius.text, cell.steps)] = count
-    return stand
+    return Outcome(stand, sum(passes_of("torchattacks", cell.steps) for cell in cells) * len(attacked.images))
 
 
 @torch.no_grad()
@@ -67,14 +75,15 @@ def compare(
     claim: str,
     peer: str,
     target: float,
-    sides: tuple[Callable[[], Standing], Callable[[], Standing]],
+    sides: tuple[Callable[[], Outcome], Callable[[], Outcome]],
     pairs: int | None,
 ) -> Claim:
     # Not timed: this warms both up, too.
     ours, theirs = (side() for side in sides)
     turns = take_turns(*sides, pairs)
-    found = Claim.of(claim, peer, turns, target, standing=(sum(ours.values()), sum(theirs.values())))
-    return found._replace(worse=sum(max(0, ours[cell] - theirs[cell]) for cell in ours))
+    stand = sum(ours.standing.values()), sum(theirs.standing.values())
+    found = Claim.of(claim, peer, turns, target, standing=stand, passes=(ours.passes, theirs.passes))
+    return found._replace(worse=sum(max(0, count - theirs.standing[cell]) for cell, count in ours.standing.items()))
 
 
 def main() -> None:
@@ -96,7 +105,7 @@ def main() -> None:
     claim = f"{options.model}, {' and '.join(SUITES)}, {len(cells)} cells, {len(shared[0].images)} images"
     pairs = 1 if options.quick else None
 
-    def ours() -> Standing:
+    def ours() -> Outcome:
         return carry_out(shared)
 
     claims = [
