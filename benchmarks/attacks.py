@@ -1,6 +1,6 @@
 """PGD beside torchattacks, foolbox and MadryLab's loop, on the same images, from images to verdicts.
 
-    OMP_WAIT_POLICY=passive python benchmarks/attacks.py
+    python benchmarks/attacks.py
     python benchmarks/attacks.py --dataset folder:DIR --zoo trained --model cifar10jpeg-natural-resnet20 --eps 0.5
 
 100 steps of l2, 512 images that each model classifies correctly (digits are repeated), cross-entropy, step size
@@ -13,7 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from pairs import Claim, make_parser, publish, take_turns
+from pairs import Claim, make_parser, parse, publish, take_turns
 from peers import PEERS, Peer, passes_of
 from subjects import Attacked, add_options, find_model, right_images, standing
 from torch import Tensor
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--eps", help="of all models; by default one for each of the digits zoo")
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--steps", type=int, default=100)
-    options = parser.parse_args()
+    options = parse(parser)
     torch.set_num_threads(options.threads)
     if options.quick:
         options.images, options.steps = min(options.images, 64), min(options.steps, 20)

@@ -1,10 +1,11 @@
 """How the time of a run grows with images, steps, epsilons and models: linearly or better.
 
-    OMP_WAIT_POLICY=passive python benchmarks/growth.py --plot docs/images/growth.png
+    python benchmarks/growth.py --plot docs/images/growth.png
 
 An adversarially trained network, so that most images are attacked to the end; one thing grows while the others stay.
 Points take turns, the median of the rounds counts, and the slope of a line through them in log-log is how the time
-grows: 1 is linear. Several epsilons are one run, as are several models, which are copies of one.
+grows: 1 is linear. Several epsilons are one run, the smallest first, as are several models, which are copies
+of one.
 """
 
 import statistics
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from pairs import Claim, make_parser, publish
+from pairs import Claim, make_parser, parse, publish
 from subjects import Attacked, add_options, find_model, make_own_run, right_images
 
 from robustbench_bcos.bench.plan import Plan
@@ -65,7 +66,7 @@ class Growth(NamedTuple):
 
 def make_run(attacked: Attacked, size: Size) -> Plan:
     models = {f"copy-{number}": attacked.model for number in range(size.models)}
-    eps = tuple(f"{0.1 * (number + 1):.1f}" for number in reversed(range(6)))[: size.epsilons]
+    eps = tuple(f"{0.1 * (number + 1):.1f}" for number in range(size.epsilons))
     images, labels = attacked.images[: size.images], attacked.labels[: size.images]
     classes = int(attacked.labels.max()) + 1
     return make_own_run(models, images, labels, classes, norm=("l2",), eps=eps, steps=(size.steps,))
@@ -128,7 +129,7 @@ def main() -> None:
     add_options(parser)
     parser.add_argument("--model", default="digits-adv-l2")
     parser.add_argument("--plot", type=Path, help="file of a figure")
-    options = parser.parse_args()
+    options = parse(parser)
     torch.set_num_threads(options.threads)
     sizes, rounds = (SMALL, 1) if options.quick else (GROWTH, ROUNDS)
     most = max(size.images for points in sizes.values() for size in points)

@@ -1,6 +1,6 @@
 """What a run costs beside its forward and backward passes alone.
 
-    OMP_WAIT_POLICY=passive python benchmarks/overhead.py
+    python benchmarks/overhead.py
 
 A whole cell, its store in memory: loading, folding, the clean predictions, the attack, the judge. Beside it a bare loop
 that passes as many images as often through the same twin, forward and back, and through the model itself as often as
@@ -11,7 +11,7 @@ that no image falls, so all are in it to the end.
 import argparse
 
 import torch
-from pairs import Claim, Turns, make_parser, publish, take_turns
+from pairs import Claim, Turns, make_parser, parse, publish, take_turns
 from subjects import BATCH, add_options, make_own_run, make_run
 from torch import Tensor
 
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--model", default="digits-adv-l2,digits-bcos-b2", help="of the zoo, with commas in between")
     parser.add_argument("--random", default="bcos_resnet20", help="architecture of random weights; none leaves it out")
     parser.add_argument("--images", type=int, default=128, help="random pictures for it")
-    options = parser.parse_args()
+    options = parse(parser)
     torch.set_num_threads(options.threads)
     pairs, steps = (1, 3) if options.quick else (None, 100)
     plans = [of_the_zoo(name, options, steps) for name in options.model.split(",")]

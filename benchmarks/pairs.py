@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -113,6 +114,18 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=2, help="of torch, for both sides (2)")
     parser.add_argument("--quick", action="store_true", help="one pair of a small size: does it run? Quote nothing")
     return parser
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The options; first of all, threads that wait do not spin, which on a busy machine slows all tenfold.
+
+    OpenMP reads its environment once, when torch is imported, so the process may begin again.
+    """
+    options = parser.parse_args()
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    return options
 
 
 def describe_machine() -> dict[str, object]:

@@ -1,6 +1,6 @@
 """The literature's table for one B-cos network: two suites, twelve cells, beside cell by cell.
 
-    OMP_WAIT_POLICY=passive python benchmarks/suites.py
+    python benchmarks/suites.py
 
 Ours is a run without evidence and figures, its store in memory, rows included. Beside it torchattacks, which attacks
 the images the model gets right in one cell after the other, and ours with ``independent_cells``, which attacks what
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from pairs import Claim, make_parser, publish, take_turns
+from pairs import Claim, make_parser, parse, publish, take_turns
 from peers import of_torchattacks, passes_of
 from subjects import BATCH, Attacked, add_options, find_model, make_run, standing
 
@@ -91,7 +91,7 @@ def main() -> None:
     add_options(parser)
     parser.add_argument("--model", default="digits-bcos-b2")
     parser.add_argument("--limit", type=int, help="images, balanced over classes; all")
-    options = parser.parse_args()
+    options = parse(parser)
     torch.set_num_threads(options.threads)
     flags = {"model": (options.model,), "limit": options.limit}
     if options.quick:
