@@ -1,0 +1,135 @@
+"""Gradients by the image: a folded B-cos ResNet-56 beside the official package's, and beside a plain ResNet-56.
+
+    python benchmarks/folding.py [--batch 64] [--pairs 7] [--threads 2] [--no-compile]
+
+Random 32x32 images; all B-cos networks have the same random weights, with running statistics under which signals do
+not die on their way. Each network in turn takes one gradient, so that a busy machine slows all, and each ratio is the
+median over these rounds. Compiling needs a C++ compiler, and a minute before the clock starts. Prints a table and one
+line of JSON, and fails if folding changed a gradient of a B-cos network, or a logit of the plain one, whose gradient
+jumps where a ReLU does, by more than 1e-4 of the largest.
+"""
+
+import argparse
+import copy
+import json
+import os
+import platform
+import statistics
+import time
+from importlib.metadata import version
+
+import bcos.models.resnet
+import torch
+from bcos.modules import norms
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from robustbench_bcos import fold
+from robustbench_bcos.model_zoo.architectures import build_architecture, initialise
+from robustbench_bcos.model_zoo.classifier import freeze
+
+CLASSES = 10
+TOLERANCE = 1e-4
+OFFICIAL, FROZEN = "bcos, as it comes", "bcos, parameters frozen"
+UNFOLDED, FOLDED, LAST, COMPILED = (
+    "ours, unfolded",
+    "ours, folded",
+    "ours, folded, channels_last",
+    "ours, folded, compiled",
+)
+PLAIN, FUSED = "plain ResNet-56", "plain ResNet-56, folded"
+
+
+def calibrated(name: str, images: Tensor) -> nn.Module:
+    """A network of random weights, with the running statistics of the images."""
+    network = build_architecture(name, in_channels=images.shape[1], classes=CLASSES, arguments={})
+    initialise(network, torch.Generator().manual_seed(0))
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        network.train()(images)
+    return freeze(network)
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    return copy.deepcopy(network).to(memory_format=torch.channels_last)
+
+
+def make_networks(encoded: Tensor, images: Tensor, *, compiled: bool) -> dict[str, nn.Module]:
+    ours, plain = calibrated("bcos_resnet56", encoded), calibrated("resnet56", images)
+    peer = bcos.models.resnet.cifar10_resnet56(
+        num_classes=CLASSES, norm_layer=norms.NoBias(norms.BatchNormUncentered2d)
+    )
+    peer.load_state_dict(ours.state_dict())
+    folded = fold(ours)
+    networks = {OFFICIAL: peer.eval(), FROZEN: freeze(copy.deepcopy(peer)), UNFOLDED: ours, FOLDED: folded}
+    networks[LAST] = channels_last(folded)
+    if compiled:
+        networks[COMPILED] = torch.compile(channels_last(folded))
+    return networks | {PLAIN: plain, FUSED: fold(plain)}
+
+
+def gradient(network: nn.Module, inputs: Tensor) -> Tensor:
+    leaf = inputs.detach().clone().requires_grad_()
+    (found,) = torch.autograd.grad(network(leaf).logsumexp(dim=1).sum(), leaf)
+    return found
+
+
+def check(networks: dict[str, nn.Module], inputs: dict[str, Tensor]) -> None:
+    gradients = {name: gradient(networks[name], inputs[name]) for name in networks if name not in (PLAIN, FUSED)}
+    for name, found in gradients.items():
+        demand_close(name, found, gradients[OFFICIAL])
+    demand_close(FUSED, networks[FUSED](inputs[FUSED]), networks[PLAIN](inputs[PLAIN]))
+
+
+def demand_close(name: str, found: Tensor, expected: Tensor) -> None:
+    difference = float((found - expected).abs().max() / expected.abs().max())
+    if difference > TOLERANCE:
+        raise SystemExit(f"{name}: differs by {difference:.2g} of the largest value")
+
+
+def measure(networks: dict[str, nn.Module], inputs: dict[str, Tensor], pairs: int) -> dict[str, list[float]]:
+    seconds: dict[str, list[float]] = {name: [] for name in networks}
+    for _ in range(pairs):
+        for name, network in networks.items():
+            began = time.perf_counter()
+            gradient(network, inputs[name])
+            seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], name: str, peer: str) -> float:
+    return statistics.median(ours / theirs for ours, theirs in zip(seconds[name], seconds[peer], strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--no-compile", action="store_true")
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    images = torch.rand((asked.batch, 3, 32, 32), generator=torch.Generator().manual_seed(1))
+    encoded = torch.cat([images, 1 - images], dim=1)
+    networks = make_networks(encoded, images, compiled=not asked.no_compile)
+    inputs = {name: images if name in (PLAIN, FUSED) else encoded for name in networks}
+    for name in (LAST, COMPILED):
+        inputs[name] = encoded.contiguous(memory_format=torch.channels_last)
+    check(networks, inputs)
+    seconds = measure(networks, inputs, asked.pairs)
+    table = Table("gradient by the image", "ms", f"of {OFFICIAL}", f"of {PLAIN}")
+    rows = {}
+    for name, found in seconds.items():
+        rows[name] = [statistics.median(found), ratio(seconds, name, OFFICIAL), ratio(seconds, name, PLAIN)]
+        milliseconds, of_official, of_plain = rows[name]
+        table.add_row(name, f"{1000 * milliseconds:.0f}", f"{of_official:.2f}", f"{of_plain:.2f}")
+    Console().print(table)
+    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "torch": version("torch")}
+    print(json.dumps({**machine, **vars(asked), "seconds_and_ratios": rows}))
+
+
+if __name__ == "__main__":
+    main()
