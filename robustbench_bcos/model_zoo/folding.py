@@ -26,9 +26,9 @@ def fold(model: M, *, linear: bool = False) -> M:
 
     Guaranteed: the same function, and the same dynamic weights in explanation mode, as close to them as the model is
     itself in the same precision; that is 1e-5 of the largest value or less, and more where the depth of a random
-    network, or the kink of a ReLU, makes more of rounding. The model stays as it was, in whatever mode it is. The copy is for evaluation alone:
-    gradients, which ``backward`` and ``torch.autograd.grad`` give, cannot be differentiated again. It keeps the memory
-    format; on CPUs, ``.to(memory_format=torch.channels_last)`` is faster.
+    network, or the kink of a ReLU, makes more of rounding. The model stays as it was, in whatever mode it is. The copy
+    is for evaluation alone: gradients, which ``backward`` and ``torch.autograd.grad`` give, cannot be differentiated
+    again. It keeps the memory format; on CPUs, ``.to(memory_format=torch.channels_last)`` is faster.
 
     Args:
         model: anything; what is not of this package is copied as it is.
