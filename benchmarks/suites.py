@@ -95,7 +95,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     flags = {"model": (options.model,), "limit": options.limit}
     if options.quick:
-        flags |= {"limit": min(20, options.limit or 20), "steps": (2, 4)}
+        flags |= {"limit": min(20, options.limit or 20), "steps": (1, 2)}
     shared, independent = (
         [make_run(options, suite, **flags, independent_cells=each or None) for suite in SUITES]
         for each in (False, True)
