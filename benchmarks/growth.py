@@ -98,7 +98,7 @@ def measure(attacked: Attacked, sizes: dict[str, list[Size]], rounds: int) -> di
 
 def draw(found: dict[str, Growth], file: Path) -> None:
     with styled():
-        figure, axes = plt.subplots(figsize=(4, 3.2), layout="constrained")
+        figure, axes = plt.subplots(figsize=(3.4, 3.2), layout="constrained")
         most = max(max(growth.factors) for growth in found.values())
         axes.loglog([1, most], [1, most], color="0.6", linewidth=1, label="linear")
         for what, style in lines(list(found)).items():
