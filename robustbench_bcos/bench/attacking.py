@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 
@@ -26,22 +25,14 @@ MARGIN_DIGITS = 3
 """Significant digits of a margin: images are ordered by it, and further ones differ from batch to batch."""
 
 
-class Carried(NamedTuple):
-    """What the same search found within a smaller radius."""
-
-    row: VerdictRow
-    pixels: bytes | None
-    """The candidate, where it was kept."""
-
-
-def carried(plan: Plan, store: Store, cell: Cell) -> dict[int, Carried]:
+def carried(plan: Plan, store: Store, cell: Cell) -> dict[int, VerdictRow]:
     """Images that need no attack, because a candidate within a smaller radius is one within this radius, too.
 
     Only where any iterate counts: the last iterate, or that of highest loss, is another one for every radius.
     """
     if plan.config.independent_cells or cell.count != "any":
         return {}
-    found: dict[int, Carried] = {}
+    found: dict[int, VerdictRow] = {}
     smaller = [
         other
         for other in plan.cells
@@ -49,13 +40,12 @@ def carried(plan: Plan, store: Store, cell: Cell) -> dict[int, Carried]:
     ]
     # The smallest radius last, so that its candidates are the ones that are kept.
     for other in sorted(smaller, key=lambda other: -other.radius.value):
-        pixels, standing = store.candidates(other), set(store.withstood(other))
+        standing = set(store.withstood(other))
         for row in store.verdicts(other):
             if row.attacked and row.image not in standing:
-                moved = row._replace(
+                found[row.image] = row._replace(
                     cell=cell.key, zero_gradient=False, forward_passes=0, backward_passes=0, carried=True
                 )
-                found[row.image] = Carried(moved, pixels.get(row.image))
     return found
 
 
@@ -66,24 +56,28 @@ class Attacker:
     plan: Plan
     model: Model
     cell: Cell
-    known: Mapping[int, Carried]
+    known: Mapping[int, VerdictRow]
     """Images that have fallen already."""
 
     def __call__(self, batch: Batch, correct: Sequence[bool]) -> tuple[list[VerdictRow], dict[int, bytes]]:
         """Attack what is classified correctly and has not fallen yet; what is not correct falls without an attack.
 
-        Beside the verdicts, the candidates that are to be tried on other models.
+        Beside the verdicts, the candidates that are to be tried on other models. They are made anew for each radius:
+        those of a smaller one would fool fewer.
         """
         rows = {index: VerdictRow(self.cell.key, index, False, -1, 0.0, False, 0, 0) for index in batch.indices}
-        rows |= {index: self.known[index].row for index in batch.indices if index in self.known}
-        pixels = {index: self.known[index].pixels for index in batch.indices if index in self.known}
-        kept = {index: candidate for index, candidate in pixels.items() if candidate is not None}
-        places = [place for place, right in enumerate(correct) if right and batch.indices[place] not in self.known]
-        if places:
-            attacked, candidates = self._attack(batch, places)
-            rows |= attacked
-            kept |= candidates
-        return list(rows.values()), kept
+        rows |= {index: self.known[index] for index in batch.indices if index in self.known}
+        spared = self.known.keys() - self.plan.transferred
+        places = [place for place, right in enumerate(correct) if right and batch.indices[place] not in spared]
+        if not places:
+            return list(rows.values()), {}
+        attacked, candidates = self._attack(batch, places)
+        for place in places:
+            index = batch.indices[place]
+            row = attacked[index]
+            withstood = row.prediction == int(batch.labels[place])
+            rows[index] = _with_passes(self.known[index], row) if withstood and index in self.known else row
+        return list(rows.values()), candidates
 
     def _attack(self, batch: Batch, places: list[int]) -> tuple[dict[int, VerdictRow], dict[int, bytes]]:
         indices = [batch.indices[place] for place in places]
@@ -111,6 +105,13 @@ class Attacker:
         }
         kept = self.plan.transferred
         return rows, {index: packed(image) for index, image in zip(indices, candidates, strict=True) if index in kept}
+
+
+def _with_passes(known: VerdictRow, row: VerdictRow) -> VerdictRow:
+    """A verdict from a smaller radius, and what an attack within this one cost that found nothing."""
+    return known._replace(
+        zero_gradient=row.zero_gradient, forward_passes=row.forward_passes, backward_passes=row.backward_passes
+    )
 
 
 @torch.no_grad()

@@ -155,7 +155,16 @@ def test_a_run_whose_memory_runs_out_everywhere_gives_the_same_rows(tiny_zoo: Pa
     narrow = measure(own_plan({"net": Narrow(network)}, batch.images, batch.labels, 10, **asked))
     different = [name for name in wide if not wide[name].equals(narrow[name])]
     # Questions that are put to 16 images at once cannot be asked, which the row says.
-    differing = {"architecture", "encoding", "weights_sha256", "trust", "reasons", "forward_passes", "backward_passes"}
+    differing = {
+        "architecture",
+        "encoding",
+        "search",
+        "weights_sha256",
+        "trust",
+        "reasons",
+        "forward_passes",
+        "backward_passes",
+    }
     assert set(different) <= differing
     assert (wide["robust_correct"] == narrow["robust_correct"]).all()
     assert (wide["worst_correct"] == narrow["worst_correct"]).all()

@@ -327,7 +327,7 @@ def test_what_is_explained_is_not_explained_again(
     attack, asked = explaining.attacked_in_full, []
 
     def spy(*arguments: Any) -> Any:
-        asked.append((arguments[4].radius.text, len(arguments[5].indices)))
+        asked.append((arguments[3].radius.text, len(arguments[4].indices)))
         return attack(*arguments)
 
     monkeypatch.setattr(explaining, "attacked_in_full", spy)

@@ -365,7 +365,7 @@ def test_a_request_that_is_not_whole_says_what_is_missing(
         (["--eps", "nan"], "must be finite and not negative: write 0.5 or 8/255"),
         (["--eps", "8", "--norm", "linf"], "did you mean 8/255?"),
         (["--eps", "13.9"], "--eps 13.9 for norm l2 is larger than the whole pixel range, 13.8564"),
-        (["--argument", "b=2"], "--encoding and --argument describe --weights: give it too"),
+        (["--argument", "b=2"], "--argument describes --weights: give it too, or leave it out"),
         (["--zoo", "nowhere"], "--zoo nowhere is not a folder: give the folder that holds card files"),
         (["--out", "frames/0.png"], "frames/0.png cannot be written (File exists): choose another folder"),
     ],
