@@ -95,32 +95,36 @@ class _Search(SearchState):
         """One restart, from these iterates of the active images."""
         best = torch.full((len(active),), -torch.inf, dtype=torch.float64, device=active.device)
         everyone, kept = active, self.candidates[active]
+        # Gathered again only when some leave.
+        images, labels = self.images[active], self.labels[active]
         for _ in range(self.pgd.steps):
             iterates.requires_grad_()
             logits = self.classifier(iterates)
-            wrong = self._look(active, iterates, logits, best)
+            wrong = self._look(active, labels, iterates, logits, best)
             leaving = wrong if self.pgd.count == "any" else torch.zeros_like(wrong)
             if leaving.all():
                 return
-            gradient = self._gradient(active, iterates, logits, wrong)
+            gradient = self._gradient(active, labels, iterates, logits, wrong)
             # What leaves is passed back with its batch, but not charged for it: counts must not depend on the batch.
             self.trace.backward_passes[active[~leaving]] += 1
-            iterates = self._step(active, iterates.detach(), gradient)
+            iterates = self._step(active, images, iterates.detach(), gradient)
             if leaving.any():
                 active, iterates = active[~leaving], iterates[~leaving]
+                images, labels = images[~leaving], labels[~leaving]
         with torch.no_grad():
-            self._look(active, iterates, self.classifier(iterates), best, final=True)
+            self._look(active, labels, iterates, self.classifier(iterates), best, final=True)
         if self.pgd.count == "best-loss":
             # A restart that fools nobody counts only where its loss is higher than what was found before.
             worse = ~self.fallen[everyone] & (best <= self.best[everyone])
             self.candidates[everyone[worse]] = kept[worse]
             self.best[everyone] = torch.maximum(self.best[everyone], best)
 
-    def _look(self, active: Tensor, iterates: Images, logits: Tensor, best: Tensor, *, final: bool = False) -> Flags:
+    def _look(
+        self, active: Tensor, labels: Labels, iterates: Images, logits: Tensor, best: Tensor, *, final: bool = False
+    ) -> Flags:
         """Take over the iterates that the way of counting asks for; say which are misclassified."""
         self.trace.forward_passes[active] += 1
         logits, iterates = logits.detach(), iterates.detach()
-        labels = self.labels[active]
         wrong = predicted_classes(logits) != labels
         if self.pgd.count == "best-loss":
             # In float64, because a saturated loss is a plateau in float32 and no iterate would be better than another.
@@ -135,13 +139,13 @@ class _Search(SearchState):
         self.fallen[active[chosen]] = wrong[chosen]
         return wrong
 
-    def _gradient(self, active: Tensor, iterates: Images, logits: Tensor, wrong: Flags) -> Images:
-        gradient, blind = usable_gradient(self.pgd.loss, logits, iterates, self.labels[active])
+    def _gradient(self, active: Tensor, labels: Labels, iterates: Images, logits: Tensor, wrong: Flags) -> Images:
+        gradient, blind = usable_gradient(self.pgd.loss, logits, iterates, labels)
         self.trace.zero_gradient[active] |= blind & ~wrong
         return gradient
 
-    def _step(self, active: Tensor, iterates: Images, gradient: Images) -> Images:
-        images, direction = self.images[active], self.ball.ascend(gradient)
+    def _step(self, active: Tensor, images: Images, iterates: Images, gradient: Images) -> Images:
+        direction = self.ball.ascend(gradient)
         if isinstance(self.step_size, Tensor):
             moved = iterates + self.step_size[active].view(-1, 1, 1, 1) * direction
         else:

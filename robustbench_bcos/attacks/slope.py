@@ -54,9 +54,12 @@ def usable_gradient(loss: Loss, logits: Logits, images: Images, labels: Labels) 
 
 def usable(gradient: Images) -> UsableGradient:
     """A gradient without what nobody can walk along."""
-    finite = gradient.isfinite()
-    blind = ~finite.flatten(1).all(dim=1) | (gradient.flatten(1) == 0).all(dim=1)
-    return UsableGradient(torch.where(finite, gradient, 0), blind)
+    # The largest entry is NaN or infinite where any entry is, and 0 where all are.
+    largest = gradient.flatten(1).abs().amax(dim=1)
+    finite = largest.isfinite()
+    if not finite.all():
+        gradient = torch.where(gradient.isfinite(), gradient, 0)
+    return UsableGradient(gradient, ~finite | (largest == 0))
 
 
 def _derivative(loss: Loss, logits: Logits, labels: Labels) -> Tensor:

@@ -145,8 +145,8 @@ def _from_csv(file: Path) -> Results:
 def _numbers() -> list[str]:
     """Columns in which nothing at all means that there is no number."""
     texts = {"model", "family", "architecture", "training", "dataset", "slice", "attack", "norm", "eps", "loss"}
-    texts |= {"start", "count", "space", "trust", "reasons", "weights_sha256", "version", "explanation", "encoding", "search"}
-    texts |= {"evidence"}
+    texts |= {"start", "count", "space", "trust", "reasons", "weights_sha256", "version", "explanation", "encoding"}
+    texts |= {"evidence", "search"}
     return [column for column in COLUMNS if column not in texts]
 
 
