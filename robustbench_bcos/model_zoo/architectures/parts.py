@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -125,15 +125,8 @@ class PooledClassMaps(BcosConv2d):
         return logits
 
 
-def conventional_parts(
-    *,
-    norm: str = "batch",
-    norm_affine: Affine = "full",
-    norm_epsilon: float = EPSILON,
-    activation: Callable[[], nn.Module] = nn.ReLU,
-    head: Callable[[int, int], nn.Module] = PooledLinear,
-) -> Parts:
-    """Plain convolutions, an activation, maxima for pools, and biases in norms and classifier."""
+def _padded(make: Callable[..., nn.Module]) -> Convolution:
+    """Convolutions that keep height and width at stride 1, unless they are told otherwise."""
 
     def convolution(
         in_channels: int,
@@ -146,10 +139,23 @@ def conventional_parts(
         bias: bool = False,
     ) -> nn.Module:
         padding = kernel // 2 if padding is None else padding
-        return nn.Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=bias)
+        return make(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=bias)
+
+    return convolution
+
+
+def conventional_parts(
+    *,
+    norm: str = "batch",
+    norm_affine: Affine = "full",
+    norm_epsilon: float = EPSILON,
+    activation: Callable[[], nn.Module] = nn.ReLU,
+    head: Callable[[int, int], nn.Module] = PooledLinear,
+) -> Parts:
+    """Plain convolutions, an activation, maxima for pools, and biases in norms and classifier."""
 
     return Parts(
-        convolution,
+        _padded(nn.Conv2d),
         partial(make_norm, norm, norm_affine, epsilon=norm_epsilon),
         activation,
         nn.MaxPool2d,
@@ -186,25 +192,15 @@ def bcos_parts(
         head: the family's own end of the network.
     """
 
-    def convolution(
-        in_channels: int,
-        out_channels: int,
-        kernel: int,
-        stride: int = 1,
-        *,
-        padding: int | None = None,
-        groups: int = 1,
-        bias: bool = False,
-    ) -> nn.Module:
-        padding = kernel // 2 if padding is None else padding
-        return BcosConv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, b=b, max_out=max_out)
+    def without_bias(*arguments: Any, bias: bool, **settings: Any) -> nn.Module:  # noqa: ANN401
+        return BcosConv2d(*arguments, **settings, b=b, max_out=max_out)
 
     def linear(in_features: int, out_features: int, *, bias: bool = True) -> nn.Module:
         return BcosLinear(in_features, out_features, b=b, max_out=max_out)
 
     logit_layer = bcos_logit_layer(classes, logit_bias, temperature)
     return Parts(
-        convolution,
+        _padded(without_bias),
         partial(make_norm, norm, norm_affine, epsilon=norm_epsilon),
         nn.Identity,
         nn.AvgPool2d,
