@@ -153,7 +153,6 @@ def conventional_parts(
     head: Callable[[int, int], nn.Module] = PooledLinear,
 ) -> Parts:
     """Plain convolutions, an activation, maxima for pools, and biases in norms and classifier."""
-
     return Parts(
         _padded(nn.Conv2d),
         partial(make_norm, norm, norm_affine, epsilon=norm_epsilon),
