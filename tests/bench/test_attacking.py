@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from robustbench_bcos.bench import attacking
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.store import Store
+from tests.bench.own_plan import own_plan
 from tests.bench.tiny_zoo import carry_out, measure, tiny_plan
 
 RADII = ("0.4", "0.1", "1")
@@ -119,3 +122,29 @@ def test_candidates_for_other_models_are_made_within_each_radius(steps: int, tin
                 before |= fallen(second, alone)
                 assert fallen(first, cell) == before
                 assert first.sums(cell).forward_passes == second.sums(alone).forward_passes
+
+
+class Band(nn.Module):
+    """Wrong in a narrow band of brightness above the images, and right again beyond it."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        brightness = images.flatten(1).mean(dim=1)
+        inside = 0.04 - (brightness - 0.55).abs()
+        return torch.stack([-inside, inside], dim=1)
+
+
+def test_an_image_that_fell_has_fallen_where_a_larger_step_leaps_over_what_fooled_it() -> None:
+    images, labels = torch.full((3, 3, 4, 4), 0.5), torch.zeros(3, dtype=torch.long)
+    nets = {"band": Band(), "other": Band()}
+    asked: dict[str, Any] = {"norm": ("linf",), "eps": ("0.05", "0.2"), "steps": (1,), "evidence": "quick"}
+    plan = own_plan(nets, images, labels, 2, **asked)
+    with stored(plan) as store:
+        small, large = (cell_of(plan, "band", eps) for eps in ("0.05", "0.2"))
+        assert fallen(store, small) == fallen(store, large) == {0, 1, 2}
+        for row, first in zip(store.verdicts(large), store.verdicts(small), strict=True):
+            assert row.carried
+            assert (row.prediction, row.size) == (1, first.size)
+            # One step and a last look were spent, and found nothing.
+            assert (row.forward_passes, row.backward_passes) == (2, 1)
+    with stored(own_plan(nets, images, labels, 2, **asked, independent_cells=True)) as store:
+        assert fallen(store, large) == set()
