@@ -9,29 +9,16 @@ from contextlib import contextmanager
 from typing import TypeGuard, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from robustbench_bcos.bench.config import MemoryFormat, Precision
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.folding import fold
+from robustbench_bcos.model_zoo.mixed_precision import Bfloat16
 from robustbench_bcos.model_zoo.models import Model
 
 HOMES = ("robustbench_bcos.", "torch.nn.", "torchvision.", "timm.")
 """Where modules come from that are functions of their input and of nothing else, so that a copy answers as they do."""
-
-
-class Bfloat16(nn.Module):
-    """A network under autocast, which gives float32 logits: attacks want every bit of their differences."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, encoded: Tensor) -> Tensor:
-        """Encoded images to logits."""
-        with torch.autocast(encoded.device.type, torch.bfloat16):
-            logits: Tensor = self.network(encoded)
-        return logits.float()
 
 
 def make_twin(

@@ -31,6 +31,8 @@ class Recipe(ModelSpec):
     augmentation: Augmentation = Augmentation()
     attack_steps: int = Field(default=7, gt=0)
     """PGD steps of adversarial training, from a random start; unused in natural training."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the products in the network while it is trained; weights, sums over batches and the loss are float32."""
     seed: int = Field(default=0, ge=0)
 
 

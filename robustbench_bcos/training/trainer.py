@@ -19,6 +19,7 @@ from robustbench_bcos.core.types import Images, Labels
 from robustbench_bcos.data.slices import Slice
 from robustbench_bcos.model_zoo.architectures import initialise
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, build_classifier, freeze
+from robustbench_bcos.model_zoo.mixed_precision import Bfloat16
 from robustbench_bcos.training.augmentation import augment
 from robustbench_bcos.training.recipes import Recipe
 
@@ -92,8 +93,8 @@ class _Training:
         self.recipe = recipe
         self.images = images
         self.classifier = classifier
-        # Compiling changes how the network is run, not what its state is called.
-        self.forward: Callable[[Tensor], Tensor] = torch.compile(classifier) if compiled else classifier
+        # Compiling and rounding change how the network is run, not what its state is called.
+        self.forward = _forward(recipe, classifier, compiled)
         self.loss = LOSSES[recipe.loss]
         self.optimiser = _optimiser(recipe, classifier)
         self.batches = -(-len(images) // recipe.batch_size)
@@ -129,12 +130,12 @@ class _Training:
         if ball is None or radius is None:
             return images
         # Evaluation mode: the search must not move running statistics, and meets the network as it will be used.
-        self.classifier.eval()
+        freeze(self.classifier)
         pgd = PGD(steps=self.recipe.attack_steps, loss=self.loss, start="random", count="last")
         return pgd(self.forward, images, labels, BALLS[ball], Radius.parse(radius).value, noise).candidates
 
     def _step(self, images: Images, labels: Labels) -> tuple[Tensor, Tensor]:
-        self.classifier.train()
+        self.classifier.train().requires_grad_()
         self.optimiser.zero_grad(set_to_none=True)
         logits = self.forward(images)
         loss = self.loss(logits, labels).mean()
@@ -176,6 +177,15 @@ class _Training:
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
+
+
+def _forward(recipe: Recipe, classifier: ImageClassifier, compiled: bool) -> Callable[[Tensor], Tensor]:
+    forward = classifier
+    if recipe.precision == "bf16":
+        # Kernels for bfloat16 are written for features whose channels lie side by side.
+        classifier.to(memory_format=torch.channels_last)
+        forward = ImageClassifier(classifier.encoding, Bfloat16(classifier.network))
+    return torch.compile(forward) if compiled else forward
 
 
 def _optimiser(recipe: Recipe, classifier: ImageClassifier) -> torch.optim.Optimizer:

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 import robustbench_bcos as rb
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.plan import check_precision
-from robustbench_bcos.bench.twin import Bfloat16, in_tf32, make_twin
+from robustbench_bcos.bench.twin import in_tf32, make_twin
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.digits import Digits
 from robustbench_bcos.data.slices import Slice
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
-from robustbench_bcos.model_zoo.encodings import AddInverse, NoEncoding
+from robustbench_bcos.model_zoo.encodings import NoEncoding
 from robustbench_bcos.model_zoo.models import Model, find_models, own_model
 
 NAMES = ["digits-natural", "digits-bcos-b1.25", "digits-bcos-b2", "digits-bcos-b2.5"]
@@ -88,20 +88,6 @@ def test_in_bfloat16_logits_come_back_whole_and_near() -> None:
     error = (logits - expected).abs().max() / expected.abs().max()
     # Eight bits of every factor: neither none of the error, nor more than some rounding of it.
     assert 1e-5 < float(error) < 0.1
-
-
-def test_bfloat16_is_for_the_network_and_not_for_what_surrounds_it() -> None:
-    seen = []
-
-    class Asked(nn.Module):
-        def forward(self, encoded: Tensor) -> Tensor:
-            seen.append((encoded.dtype, torch.is_autocast_enabled("cpu")))
-            return encoded.flatten(1)[:, :2]
-
-    classifier = ImageClassifier(AddInverse(), Bfloat16(Asked()))
-    classifier(BATCH.images)
-    assert seen == [(torch.float32, True)]
-    assert not torch.is_autocast_enabled("cpu")
 
 
 def test_tf32_is_on_while_it_is_wanted_and_as_it_was_afterwards() -> None:

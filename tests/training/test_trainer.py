@@ -53,6 +53,7 @@ VARIANTS = {
     "sgd": make_recipe(optimiser="sgd", weight_decay=1e-3),
     "adversarial": make_recipe(training=LINF, augmentation={"crop": 1}),
     "bcos": make_recipe(**BCOS, training=L2),
+    "bf16": make_recipe(**BCOS, training=L2, precision="bf16"),
 }
 
 
@@ -144,6 +145,7 @@ def test_training_is_a_function_of_the_seed(name: str) -> None:
         ({"training": LINF}, {"training": {**LINF, "eps": "1/16"}}),
         ({"training": LINF}, {"training": {**LINF, "norm": "l2"}}),
         ({"training": LINF}, {"attack_steps": 3}),
+        ({}, {"precision": "bf16"}),
     ],
     ids=str,
 )
