@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.radius import Radius
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.search import Count, Start
 from robustbench_bcos.core.tables import PackagedTables, Table, parse_table
+from robustbench_bcos.core.trainings import Trainings
+from robustbench_bcos.model_zoo.cards import Zoo
 
 NORM_NAMES = ("l2", "linf")
 EXPLAINED = 50
@@ -63,6 +65,8 @@ class Grid(Table):
     norm: tuple[str, ...] = ("l2",)
     eps: tuple[str, ...] = ("0.5",)
     """Radii as written, in units of the pixel range: ``0.5``, ``8/255``."""
+    paired: bool = False
+    """Whether each norm is meant with the radius in its place alone, and not every norm with every radius."""
     steps: tuple[int, ...] = (20,)
     step_size: str | None = None
     """In units of the pixel range; by default 2.5 * eps / steps."""
@@ -77,6 +81,14 @@ class Grid(Table):
     count: Count = "any"
     space: Space = "image"
     """``encoded`` moves the channels of a B-cos encoding apart; it only serves to reproduce old numbers."""
+
+    @property
+    def parts(self) -> list["Grid"]:
+        """Grids of which every combination is meant."""
+        if not self.paired:
+            return [self]
+        pairs = zip(self.norm, self.eps, strict=True)
+        return [self.model_copy(update={"norm": (norm,), "eps": (eps,), "paired": False}) for norm, eps in pairs]
 
 
 class RunConfig(Grid):
@@ -140,7 +152,7 @@ class RunConfig(Grid):
 
 
 class Suite(Table):
-    """A named grid; what it leaves out has its default."""
+    """A named grid, and the models it is for where they are to be trained; what it leaves out has its default."""
 
     description: str
     norm: tuple[str, ...]
@@ -149,6 +161,16 @@ class Suite(Table):
     loss: tuple[str, ...] | None = None
     restarts: tuple[int, ...] | None = None
     limit: int | None = None
+    paired: bool | None = None
+    explained: int | None = None
+    trainings: Trainings | None = None
+    """What ``train --suite`` makes, and what is attacked unless models are named."""
+
+    @model_validator(mode="after")
+    def _a_radius_for_each_norm(self) -> "Suite":
+        if self.paired and len(self.norm) != len(self.eps):
+            raise ValueError("paired needs as many radii in eps as there are norms")
+        return self
 
 
 SUITES = PackagedTables("suite", Suite, "robustbench_bcos.bench", "suites")
@@ -160,7 +182,7 @@ def make_config(flags: Mapping[str, Any], suite: str | None = None) -> RunConfig
     Raises:
         RequestError: a value that cannot be carried out, whatever the data.
     """
-    values = {} if suite is None else SUITES.load(suite).model_dump(exclude={"description"}, exclude_none=True)
+    values = {} if suite is None else _of_suite(SUITES.load(suite), flags)
     values |= {key: value for key, value in flags.items() if value not in (None, (), {})}
     _check_names(values)
     config = parse_table(RunConfig, values, "the request")
@@ -168,6 +190,45 @@ def make_config(flags: Mapping[str, Any], suite: str | None = None) -> RunConfig
     if config.weights is None:
         _check_no_weights_are_described(config)
     return config
+
+
+def check_trained(config: RunConfig, suite: str) -> None:
+    """Refuse to attack models that a suite has yet to train.
+
+    Raises:
+        RequestError: with the command that makes them.
+    """
+    trainings = SUITES.load(suite).trainings
+    if trainings is None or config.model != trainings.models:
+        return
+    known = Zoo(config.zoo).entries
+    missing = [name for name in config.model if name not in known]
+    if missing:
+        more = ", ..." if len(missing) > 1 else ""
+        raise RequestError(
+            f"{len(missing)} of the {len(config.model)} models of suite {suite} are not there ({missing[0]}{more}): "
+            f"`train --suite {suite} --out DIR` makes them, and --zoo DIR finds them; or name others with --model"
+        )
+
+
+def _of_suite(suite: Suite, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """What a suite says of a run, but for what flags take from it."""
+    values = suite.model_dump(exclude={"description", "trainings"}, exclude_none=True)
+    if suite.trainings is not None and not flags.get("weights"):
+        values["model"] = suite.trainings.models
+    if suite.paired and flags.get("eps"):
+        # Radii of one's own are for every norm, as everywhere.
+        values["paired"] = False
+    elif suite.paired and flags.get("norm"):
+        pairs = [
+            (norm, eps)
+            for asked in flags["norm"]
+            for norm, eps in zip(suite.norm, suite.eps, strict=True)
+            if norm == asked
+        ]
+        values["eps"] = tuple(eps for _, eps in pairs) or suite.eps
+        values["paired"] = tuple(norm for norm, _ in pairs) == tuple(flags["norm"])
+    return values
 
 
 def _check_no_weights_are_described(config: RunConfig) -> None:

@@ -187,7 +187,9 @@ def make_plan(config: RunConfig) -> Plan:
     images = Slice.of(open_images(config, sources), config.limit)
     device = choose_device(config.device)
     check_precision(config.precision, device)
-    cells = make_cells(config, [source.name for source in sources])
+    names = [source.name for source in sources]
+    made = (cell for part in config.parts for cell in make_cells(part, names))
+    cells = sorted(made, key=lambda cell: names.index(cell.model))
     for cell in cells[: len(cells) // len(sources)]:
         check_radius(cell.radius, cell.norm, diameter(cell, images))
     if "fab" in config.attack and not torchattacks_available():

@@ -248,9 +248,11 @@ def run(
         "precision": precision,
         "seed": seed,
     }
-    from robustbench_bcos.bench.config import make_config
+    from robustbench_bcos.bench.config import check_trained, make_config
 
     config = make_config(flags, suite)
+    if suite is not None:
+        check_trained(config, suite)
     try:
         _plan_and_carry_out(config, out, dry_run=dry_run, quiet=quiet, as_json=as_json)
     except KeyboardInterrupt:

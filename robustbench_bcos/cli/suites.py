@@ -13,9 +13,10 @@ def suites() -> None:
     """Every packaged suite and what it asks for."""
     from robustbench_bcos.bench.config import SUITES
 
-    table = Table("suite", "norm", "eps", "steps", "what for")
+    table = Table("suite", "norm", "eps", "steps", "trains", "what for")
     for name in SUITES.names():
         suite = SUITES.load(name)
         steps = ", ".join(map(str, suite.steps))
-        table.add_row(name, ", ".join(suite.norm), ", ".join(suite.eps), steps, suite.description)
+        trained = "" if suite.trainings is None else f"{len(suite.trainings.models)} models"
+        table.add_row(name, ", ".join(suite.norm), ", ".join(suite.eps), steps, trained, suite.description)
     results.print(table)

@@ -1,21 +1,32 @@
-"""``train``: make a model and its card from a recipe, once or several times."""
+"""``train``: make models and their cards from a recipe, once or several times, or from what a suite says."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from robustbench_bcos.cli.listed import LIST, split
 from robustbench_bcos.cli.output import errors, results
 from robustbench_bcos.core.errors import Interrupted, RequestError
+from robustbench_bcos.core.trainings import name_of
 
 if TYPE_CHECKING:
+    from robustbench_bcos.model_zoo.cards import Card
+    from robustbench_bcos.training.crew import Task
     from robustbench_bcos.training.recipes import Recipe
+    from robustbench_bcos.training.trainer import Epoch
+
+FAILED = 1
+"""Exit status where some of several trainings failed."""
 
 
 class Training(NamedTuple):
-    """One of the trainings of a recipe."""
+    """One of the trainings that are asked for."""
 
     recipe: "Recipe"
     fold: tuple[int, int] | None = None
@@ -25,6 +36,12 @@ class Training(NamedTuple):
 def train(
     recipe: Annotated[
         str | None, typer.Argument(help="Name or TOML file; without one, the recipes are listed.")
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Make the models of a suite (see `suites`), or of a TOML file of one's own.")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help=f"Of the suite's models, those of these names or globs. {LIST}")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for weights, card and log; usable as --zoo.")] = Path("trained"),
     dataset: Annotated[str | None, typer.Option(help="By default the recipe's: digits, cifar10, folder:DIR.")] = None,
@@ -38,31 +55,42 @@ def train(
         int | None,
         typer.Option(min=2, help="Train so many times, each without another part of the images: NAME-fold0, ..."),
     ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Trainings at a time; several are in processes of their own, with one thread.")
+    ] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
     compiled: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
 ) -> None:
-    """Make a model and its card from a recipe.
+    """Make a model and its card from a recipe, or all models of a suite.
 
     The same command continues a training that was interrupted, from its last whole epoch; models that are done are
-    not trained again with --seeds and --folds.
+    not trained again with --suite, --seeds and --folds. Exit status 1: some of several trainings failed.
     """
-    from robustbench_bcos.training.recipes import RECIPES
-
-    if recipe is None:
-        results.print("\n".join(RECIPES.names()))
+    if recipe is None and suite is None:
+        _list_recipes()
         return
-    if sum(option is not None for option in (seed, seeds, folds)) > 1:
-        raise RequestError("--seed, --seeds and --folds each say how often to train: give one of them")
-    chosen = RECIPES.load(recipe)
-    overrides = {"epochs": epochs, "seed": seed}
-    chosen = chosen.model_copy(update={key: value for key, value in overrides.items() if value is not None})
-    trainings = list(_trainings(chosen, None if seeds is None else parse_seeds(seeds), folds))
-    for training in trainings:
-        card = out / f"{training.recipe.name}.toml"
-        if (seeds is not None or folds is not None) and card.is_file():
-            results.print(f"{training.recipe.name}: trained already; remove {card} to train it again", markup=False)
-        else:
-            _train_one(training, out, dataset, data_dir, device, compiled)
+    _check_options(recipe, suite, model, [option is not None for option in (seed, seeds, folds)])
+    overrides = {key: value for key, value in {"epochs": epochs, "seed": seed}.items() if value is not None}
+    if suite is None:
+        assert recipe is not None
+        trainings = _of_recipe(recipe, overrides, None if seeds is None else parse_seeds(seeds), folds)
+    else:
+        trainings = _of_suite(suite, overrides, split("--model", model))
+    # This imports torch; a mistake that can be told without it has been told.
+    from robustbench_bcos.training.workshop import check_request, make_model
+
+    make = partial(make_model, folder=out, data_dir=data_dir, device=device, compiled=compiled)
+    tasks = {
+        recipe.name: partial(make, recipe, dataset=dataset or recipe.dataset, fold=fold) for recipe, fold in trainings
+    }
+    if suite is None and seeds is None and folds is None:
+        (task,) = tasks.values()
+        _train_one(task, trainings[0].recipe, out)
+    else:
+        recipes = [training.recipe for training in trainings]
+        check_request(recipes, dataset, data_dir=data_dir, folds=folds)
+        missing = _missing(recipes, out)
+        _train_several({recipe.name: tasks[recipe.name] for recipe in missing}, missing, out, jobs)
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -80,42 +108,108 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def _trainings(recipe: "Recipe", seeds: tuple[int, ...] | None, folds: int | None) -> Iterator[Training]:
+def _list_recipes() -> None:
+    from robustbench_bcos.training.recipes import RECIPES
+
+    results.print("\n".join(RECIPES.names()))
+
+
+def _check_options(recipe: str | None, suite: str | None, model: Sequence[str] | None, often: Sequence[bool]) -> None:
+    if sum(often) > 1:
+        raise RequestError("--seed, --seeds and --folds each say how often to train: give one of them")
+    if suite is None and model:
+        raise RequestError("--model chooses among the models of a --suite: give one, or leave it out")
+    if suite is not None and recipe is not None:
+        raise RequestError(f"recipe {recipe} and --suite {suite} each say what to train: give one of them")
+    if suite is not None and any(often):
+        raise RequestError("--suite says itself how often to train: leave --seed, --seeds and --folds out")
+
+
+def _of_recipe(
+    name: str, overrides: dict[str, int], seeds: tuple[int, ...] | None, folds: int | None
+) -> list[Training]:
+    from robustbench_bcos.training.recipes import RECIPES
+
+    recipe = RECIPES.load(name).model_copy(update=overrides)
     if seeds is not None:
-        for seed in seeds:
-            yield Training(recipe.model_copy(update={"name": f"{recipe.name}-seed{seed}", "seed": seed}))
-    elif folds is not None:
-        for fold in range(folds):
-            yield Training(recipe.model_copy(update={"name": f"{recipe.name}-fold{fold}"}), (fold, folds))
-    else:
-        yield Training(recipe)
+        named = ({"name": name_of(recipe.name, seed), "seed": seed} for seed in seeds)
+        return [Training(recipe.model_copy(update=update)) for update in named]
+    if folds is not None:
+        parts = ((fold, folds) for fold in range(folds))
+        return [Training(recipe.model_copy(update={"name": f"{recipe.name}-fold{part[0]}"}), part) for part in parts]
+    return [Training(recipe)]
 
 
-def _train_one(
-    training: Training, out: Path, dataset: str | None, data_dir: Path | None, device: str, compiled: bool
-) -> None:
-    from robustbench_bcos.training.workshop import make_model
+def _of_suite(name: str, overrides: dict[str, int], patterns: Sequence[str]) -> list[Training]:
+    from robustbench_bcos.bench.config import SUITES
+    from robustbench_bcos.core.registry import unknown
+    from robustbench_bcos.training.variations import vary
 
-    recipe = training.recipe
+    said = SUITES.load(name).trainings
+    if said is None:
+        raise RequestError(f"suite {name} trains nothing: choose one that `suites` lists with models, or name a recipe")
+    folder = Path(name).parent if name.endswith(".toml") else None
+    recipes = [recipe.model_copy(update=overrides) for recipe in vary(said, f"suite {name}", folder)]
+    for pattern in patterns:
+        if not any(fnmatchcase(model, pattern) for model in said.models):
+            raise unknown("model of the suite", pattern, said.models)
+    return [
+        Training(recipe)
+        for recipe in recipes
+        if not patterns or any(fnmatchcase(recipe.name, pattern) for pattern in patterns)
+    ]
+
+
+def _missing(recipes: Sequence["Recipe"], out: Path) -> list["Recipe"]:
+    """Recipes whose models are not there; of the others it is said that they are."""
+    from robustbench_bcos.training.workshop import is_made
+
+    made = {recipe.name for recipe in recipes if is_made(recipe, out)}
+    for name in (recipe.name for recipe in recipes if recipe.name in made):
+        results.print(f"{name}: trained already; remove {out / name}.toml to train it again", markup=False)
+    return [recipe for recipe in recipes if recipe.name not in made]
+
+
+def _train_one(task: "Task", recipe: "Recipe", out: Path) -> None:
     try:
-        card = make_model(
-            recipe,
-            out,
-            dataset=dataset or recipe.dataset,
-            data_dir=data_dir,
-            device=device,
-            compiled=compiled,
-            fold=training.fold,
-            on_epoch=lambda epoch: errors.print(
-                f"epoch {epoch.number:3d} of {recipe.epochs}  loss {epoch.loss:.4f}  "
-                f"train accuracy {100 * epoch.accuracy:.1f} %  {epoch.seconds:.1f} s"
-            ),
-        )
+        card = task(on_epoch=partial(_tell_epoch, recipe))
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; repeat the same command to continue from the last epoch in {out}") from None
+    results.print(f"{_accuracy(card)}; weights, card and log are in {out}", markup=False)
+
+
+def _train_several(tasks: "Mapping[str, Task]", recipes: Sequence["Recipe"], out: Path, jobs: int) -> None:
+    from robustbench_bcos.training.crew import train_all
+
+    watches = {recipe.name: partial(_tell_epoch, recipe) for recipe in recipes}
+    done, failed = 0, []
+    try:
+        with closing(train_all(tasks, jobs, watches)) as outcomes:
+            for done, outcome in enumerate(outcomes, start=1):
+                if outcome.card is None:
+                    failed.append(outcome.name)
+                    errors.print(outcome.details, end="", markup=False, highlight=False)
+                    errors.print(f"{outcome.name} failed: {outcome.failure}", style="red", markup=False, soft_wrap=True)
+                else:
+                    results.print(f"{_accuracy(outcome.card)} ({done} of {len(tasks)}, in {out})", markup=False)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted after {done} of {len(tasks)} trainings; repeat the same command to continue in {out}"
+        ) from None
+    if failed:
+        errors.print(f"{len(failed)} of {len(tasks)} trainings failed: {', '.join(failed)}", markup=False)
+        raise typer.Exit(FAILED)
+
+
+def _tell_epoch(recipe: "Recipe", epoch: "Epoch") -> None:
+    errors.print(
+        f"epoch {epoch.number:3d} of {recipe.epochs}  loss {epoch.loss:.4f}  "
+        f"train accuracy {100 * epoch.accuracy:.1f} %  {epoch.seconds:.1f} s"
+    )
+
+
+def _accuracy(card: "Card") -> str:
     clean = card.clean_accuracy
     assert clean is not None
-    results.print(
-        f"{card.name}: {clean.correct} of {clean.total} test images correct, "
-        f"{100 * clean.correct / clean.total:.1f} %; weights, card and log are in {out}"
-    )
+    percent = 100 * clean.correct / clean.total
+    return f"{card.name}: {clean.correct} of {clean.total} test images correct, {percent:.1f} %"

@@ -1,6 +1,6 @@
 """From a recipe to files: weights, card and log, in a folder that ``--zoo`` takes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -10,9 +10,10 @@ import torch
 from robustbench_bcos.core.disk import made, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.core.tables import read_table
 from robustbench_bcos.data.slices import Slice, open_dataset
 from robustbench_bcos.model_zoo.cards import Card, CleanAccuracy, ModelSpec, WeightsSpec
-from robustbench_bcos.model_zoo.classifier import ImageClassifier
+from robustbench_bcos.model_zoo.classifier import ImageClassifier, build_classifier
 from robustbench_bcos.model_zoo.weights import write_weights
 from robustbench_bcos.training.recipes import Recipe
 from robustbench_bcos.training.trainer import Epoch, check_fit, train
@@ -70,6 +71,52 @@ def make_model(
     return card
 
 
+def check_request(
+    recipes: Iterable[Recipe], dataset: str | None, *, data_dir: Path | None = None, folds: int | None = None
+) -> None:
+    """Refuse what cannot be trained, before anything is.
+
+    Args:
+        recipes: what is to be trained.
+        dataset: its images; by default each recipe's own.
+        data_dir: where they are.
+        folds: into how many parts the training images are to be divided.
+
+    Raises:
+        RequestError: a recipe does not fit the data, its network cannot be built, or there are too many folds.
+    """
+    slices: dict[str, list[Slice]] = {}
+    for recipe in recipes:
+        name = dataset or recipe.dataset
+        if name not in slices:
+            slices[name] = [Slice.of(open_dataset(name, split, data_dir=data_dir)) for split in ("train", "test")]
+            if folds is not None:
+                without_fold(slices[name][0], 0, folds)
+        for images in slices[name]:
+            check_fit(recipe, images)
+        with torch.device("meta"):
+            build_classifier(recipe)
+
+
+def is_made(recipe: Recipe, folder: Path) -> bool:
+    """Whether a recipe's model is in a folder already.
+
+    Raises:
+        RequestError: one of its name is, and is of another recipe, or was trained for longer or shorter.
+    """
+    file, log = folder / f"{recipe.name}.toml", folder / f"{recipe.name}.log.csv"
+    if not file.is_file():
+        return False
+    card = read_table(Card, file)
+    same = all(getattr(card, key) == getattr(recipe, key) for key in ModelSpec.model_fields)
+    if not same or (log.is_file() and len(pd.read_csv(log)) != recipe.epochs):
+        raise RequestError(
+            f"{file} was made by another recipe, or in other than {recipe.epochs} epochs: remove it to train it again, "
+            "or choose another folder"
+        )
+    return True
+
+
 def without_fold(images: Slice, fold: int, folds: int) -> Slice:
     """All images but every ``folds``-th, counted within each class.
 
@@ -111,5 +158,5 @@ class _Log:
             # Kept as text, which no reading and writing can change.
             before = pd.read_csv(self.file, dtype=str)
             rows = pd.concat([before[before["number"].astype(int) < epoch.number], rows])
-        rows.to_csv(self.file, index=False)
+        write_text(self.file, rows.to_csv(index=False))
         self.then(epoch)
