@@ -1,5 +1,6 @@
 """Projected gradient ascent (Madry et al., 2018): one loop for every norm, loss and way of counting."""
 
+import itertools
 import math
 from dataclasses import dataclass
 from functools import partial
@@ -11,15 +12,21 @@ from torch import Tensor
 from robustbench_bcos.attacks.attack import Proposal, check_epsilon
 from robustbench_bcos.attacks.balls import AbstractBall
 from robustbench_bcos.attacks.losses import Loss, ce
-from robustbench_bcos.attacks.restarts import SearchState, check_search, search_repeatedly
+from robustbench_bcos.attacks.restarts import ActiveState, SearchState, check_search, search_repeatedly
 from robustbench_bcos.attacks.slope import usable_gradient
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.search import Count, Start
 from robustbench_bcos.core.seeding import ImageGenerator
-from robustbench_bcos.core.types import Classifier, Epsilon, Flags, Images, Labels
+from robustbench_bcos.core.types import Classifier, Counts, Epsilon, Flags, Images, Labels, Logits, PerImage
 
 RELATIVE_STEP = 2.5
 """Default step size is this times epsilon / steps (Madry et al., 2018, and MadryLab's ``robustness``)."""
+
+SETTLED_EVERY = {"cpu": 1}
+"""Steps from one look at who has fallen to the next, by kind of device."""
+
+SETTLED_EVERY_ON_A_GPU = 4
+"""The same where the answer has to be waited for: what fell walks on meanwhile, which costs less than the waiting."""
 
 
 @final
@@ -38,9 +45,11 @@ class PGD:
         restarts: how often the search is run at most.
         count: which iterate is the candidate. ``any``: the first that is misclassified, and a fallen image leaves
             the batch; ``last``: the final one; ``best-loss``: the one of highest loss, as MadryLab reports.
+        width: images that are walked on together, all of them by default. Whenever some leave, the next ones take
+            their places, so that the network is always asked about so many.
 
     Raises:
-        ValueError: steps or restarts below 1, or a step size that is not positive.
+        ValueError: steps, restarts or width below 1, or a step size that is not positive.
     """
 
     steps: int
@@ -49,11 +58,14 @@ class PGD:
     start: Start = "image"
     restarts: int = 1
     count: Count = "any"
+    width: int | None = None
 
     def __post_init__(self) -> None:
         check_search(self.steps, self.restarts, self.start, self.count)
         if self.step_size is not None and not 0 < self.step_size < math.inf:
             raise ValueError(f"expected a positive step size, got {self.step_size}")
+        if self.width is not None and self.width < 1:
+            raise ValueError(f"expected a width of at least 1, got {self.width}")
 
     def __call__(
         self,
@@ -78,6 +90,25 @@ class PGD:
         return search_repeatedly(search, restarts=self.restarts, start=self.start, draw=draw, generator=generator)
 
 
+@dataclass
+class _Pool(ActiveState):
+    """The images that are walked on together, each at a step of its own."""
+
+    places: Tensor
+    """Which images of the call they are."""
+    images: Images
+    labels: Labels
+    iterates: Images
+    proposals: Images
+    """What the way of counting has asked for so far."""
+    fooled: Flags
+    """Whether the proposal is misclassified."""
+    steps: Counts
+    """Taken so far."""
+    best: PerImage
+    """Highest loss so far."""
+
+
 class _Search(SearchState):
     """The state of one call: what is proposed so far for each image."""
 
@@ -89,68 +120,93 @@ class _Search(SearchState):
         self.epsilon = epsilon
         self.step_size = RELATIVE_STEP * epsilon / pgd.steps if pgd.step_size is None else pgd.step_size
         self.best = torch.full((len(images),), -torch.inf, dtype=torch.float64, device=images.device)
+        self.settled_every = SETTLED_EVERY.get(images.device.type, SETTLED_EVERY_ON_A_GPU)
 
     @torch.enable_grad()
-    def run(self, active: Tensor, iterates: Images) -> None:
-        """One restart, from these iterates of the active images."""
-        best = torch.full((len(active),), -torch.inf, dtype=torch.float64, device=active.device)
-        everyone, kept = active, self.candidates[active]
-        # Gathered again only when some leave.
-        images, labels = self.images[active], self.labels[active]
-        for _ in range(self.pgd.steps):
-            iterates.requires_grad_()
-            logits = self.classifier(iterates)
-            wrong = self._look(active, labels, iterates, logits, best)
-            leaving = wrong if self.pgd.count == "any" else torch.zeros_like(wrong)
-            if leaving.all():
+    def run(self, active: Tensor, starts: Images) -> None:
+        """One restart, from these starts of the active images."""
+        width = self.pgd.width or len(active)
+        pool = self._pool(active[:width], starts[:width])
+        entered = len(pool.places)
+        # Turns at which somebody has taken all steps: known without asking the device.
+        ends = {self.pgd.steps}
+        for turn in itertools.count():
+            over = pool.steps == self.pgd.steps
+            settles = turn in ends or turn % self.settled_every == 0
+            # Nobody steps from the last iterate.
+            with torch.set_grad_enabled(not (settles and bool(over.all()))):
+                pool.iterates = pool.iterates.detach().requires_grad_()
+                logits = self.classifier(pool.iterates)
+            leaving = self._look(pool, logits, over)
+            if not (settles and leaving.all()):
+                self._step(pool, logits, leaving)
+            if not (settles and leaving.any()):
+                continue
+            self._settle(pool, leaving)
+            if entered < len(active):
+                following = slice(entered, entered + width - len(pool.places))
+                pool.add(self._pool(active[following], starts[following]))
+                entered = following.stop
+                ends.add(turn + 1 + self.pgd.steps)
+            if len(pool.places) == 0:
                 return
-            gradient = self._gradient(active, labels, iterates, logits, wrong)
-            # What leaves is passed back with its batch, but not charged for it: counts must not depend on the batch.
-            self.trace.backward_passes[active[~leaving]] += 1
-            iterates = self._step(active, images, iterates.detach(), gradient)
-            if leaving.any():
-                active, iterates = active[~leaving], iterates[~leaving]
-                images, labels = images[~leaving], labels[~leaving]
-        with torch.no_grad():
-            self._look(active, labels, iterates, self.classifier(iterates), best, final=True)
-        if self.pgd.count == "best-loss":
-            # A restart that fools nobody counts only where its loss is higher than what was found before.
-            worse = ~self.fallen[everyone] & (best <= self.best[everyone])
-            self.candidates[everyone[worse]] = kept[worse]
-            self.best[everyone] = torch.maximum(self.best[everyone], best)
 
-    def _look(
-        self, active: Tensor, labels: Labels, iterates: Images, logits: Tensor, best: Tensor, *, final: bool = False
-    ) -> Flags:
-        """Take over the iterates that the way of counting asks for; say which are misclassified."""
-        self.trace.forward_passes[active] += 1
-        logits, iterates = logits.detach(), iterates.detach()
-        wrong = predicted_classes(logits) != labels
+    def _pool(self, places: Tensor, starts: Images) -> _Pool:
+        return _Pool(
+            places=places,
+            images=self.images[places],
+            labels=self.labels[places],
+            iterates=starts,
+            proposals=starts,
+            fooled=torch.zeros_like(places, dtype=torch.bool),
+            steps=torch.zeros_like(places),
+            best=torch.full_like(places, -torch.inf, dtype=torch.float64),
+        )
+
+    def _look(self, pool: _Pool, logits: Logits, over: Flags) -> Flags:
+        """Take over the iterates that the way of counting asks for; say for whom the search is at its end."""
+        # Who has fooled walks on until the pool is settled, and is neither looked at nor charged any more.
+        gone = pool.fooled if self.pgd.count == "any" else torch.zeros_like(over)
+        self.trace.forward_passes[pool.places] += ~gone
+        logits, iterates = logits.detach(), pool.iterates.detach()
+        wrong = predicted_classes(logits) != pool.labels
         if self.pgd.count == "best-loss":
             # In float64, because a saturated loss is a plateau in float32 and no iterate would be better than another.
-            losses = self.pgd.loss(logits.double(), labels).double()
-            chosen = losses > best
-            best[chosen] = losses[chosen]
-        elif self.pgd.count == "any":
-            chosen = wrong | final
+            losses = self.pgd.loss(logits.double(), pool.labels).double()
+            chosen = losses > pool.best
+            pool.best = torch.where(chosen, losses, pool.best)
         else:
-            chosen = torch.full_like(wrong, final)
-        self.candidates[active[chosen]] = iterates[chosen]
-        self.fallen[active[chosen]] = wrong[chosen]
-        return wrong
+            chosen = (over | wrong) & ~gone if self.pgd.count == "any" else over
+        pool.proposals = torch.where(chosen[:, None, None, None], iterates, pool.proposals)
+        pool.fooled = torch.where(chosen, wrong, pool.fooled)
+        return over | pool.fooled if self.pgd.count == "any" else over
 
-    def _gradient(self, active: Tensor, labels: Labels, iterates: Images, logits: Tensor, wrong: Flags) -> Images:
-        gradient, blind = usable_gradient(self.pgd.loss, logits, iterates, labels)
-        self.trace.zero_gradient[active] |= blind & ~wrong
-        return gradient
-
-    def _step(self, active: Tensor, images: Images, iterates: Images, gradient: Images) -> Images:
+    def _step(self, pool: _Pool, logits: Logits, leaving: Flags) -> None:
+        gradient, blind = usable_gradient(self.pgd.loss, logits, pool.iterates, pool.labels)
+        wrong = predicted_classes(logits.detach()) != pool.labels
+        self.trace.zero_gradient[pool.places] |= blind & ~(wrong | leaving)
+        # What leaves is passed back with its batch, but not charged for it: counts must not depend on the batch.
+        self.trace.backward_passes[pool.places] += ~leaving
+        iterates = pool.iterates.detach()
         direction = self.ball.ascend(gradient)
         if isinstance(self.step_size, Tensor):
-            moved = iterates + self.step_size[active].view(-1, 1, 1, 1) * direction
+            moved = iterates + self.step_size[pool.places].view(-1, 1, 1, 1) * direction
         else:
             moved = iterates + self.step_size * direction
-        epsilon = self.epsilon[active] if isinstance(self.epsilon, Tensor) else self.epsilon
-        delta = self.ball.project(moved - images, epsilon)
+        epsilon = self.epsilon[pool.places] if isinstance(self.epsilon, Tensor) else self.epsilon
+        delta = self.ball.project(moved - pool.images, epsilon)
         # Clipping pixels moves them towards the image, so it cannot leave the ball.
-        return (images + delta).clamp(0, 1)
+        pool.iterates = (pool.images + delta).clamp(0, 1)
+        pool.steps = pool.steps + 1
+
+    def _settle(self, pool: _Pool, leaving: Flags) -> None:
+        """Propose what was found for those whose search is at its end, and let them go."""
+        written = leaving
+        if self.pgd.count == "best-loss":
+            # A restart that fools nobody counts only where its loss is higher than what was found before.
+            written = leaving & (pool.fooled | (pool.best > self.best[pool.places]))
+            self.best[pool.places] = torch.maximum(self.best[pool.places], pool.best)
+        places = pool.places[written]
+        self.candidates[places] = pool.proposals[written]
+        self.fallen[places] = pool.fooled[written]
+        pool.keep(~leaving)

@@ -54,6 +54,11 @@ class ActiveState:
             for field in fields(self):
                 setattr(self, field.name, getattr(self, field.name)[staying])
 
+    def add(self, others: "ActiveState") -> None:
+        """Let others join, behind those that are there."""
+        for field in fields(self):
+            setattr(self, field.name, torch.cat([getattr(self, field.name), getattr(others, field.name)]))
+
 
 def check_search(steps: int, restarts: int, start: Start, count: Count) -> None:
     """Refuse settings that no search has.

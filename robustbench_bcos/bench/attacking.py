@@ -1,23 +1,24 @@
-"""What becomes of a batch of images in a cell: attacked, judged, or known to fall from a smaller radius."""
+"""What becomes of a batch of images in a cell: attacked, judged, or known to fall from a cheaper search."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.losses import margin
+from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.candidates import packed
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.store import Store, VerdictRow
-from robustbench_bcos.bench.threat import Threat, build_attack, make_threat
+from robustbench_bcos.bench.threat import build_attack, make_threat
 from robustbench_bcos.bench.trial import try_images
 from robustbench_bcos.bench.twin import in_tf32
-from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.core.prediction import in_parts, predicted_classes
 from robustbench_bcos.core.rounding import significant
 from robustbench_bcos.core.seeding import ImageGenerator
-from robustbench_bcos.core.types import Flags, Images, Labels
+from robustbench_bcos.core.types import Classifier, Flags, Images, Labels
 from robustbench_bcos.data.slices import Batch
 from robustbench_bcos.model_zoo.models import Model
 
@@ -28,18 +29,14 @@ MARGIN_DIGITS = 3
 def carried(plan: Plan, store: Store, cell: Cell) -> dict[int, VerdictRow]:
     """Images that need no attack, because a candidate within a smaller radius is one within this radius, too.
 
-    Only where any iterate counts: the last iterate, or that of highest loss, is another one for every radius.
+    So is one that fewer steps have found. Only where any iterate counts: the last iterate, or that of highest loss, is
+    another one for every radius and number of steps.
     """
     if plan.config.independent_cells or cell.count != "any":
         return {}
     found: dict[int, VerdictRow] = {}
-    smaller = [
-        other
-        for other in plan.cells
-        if other.radius.value < cell.radius.value and replace(other, radius=cell.radius) == cell
-    ]
     # The smallest radius last, so that its candidates are the ones that are kept.
-    for other in sorted(smaller, key=lambda other: -other.radius.value):
+    for other in sorted(filter(cell.includes, plan.cells), key=lambda other: other.effort, reverse=True):
         standing = set(store.withstood(other))
         for row in store.verdicts(other):
             if row.attacked and row.image not in standing:
@@ -58,6 +55,8 @@ class Attacker:
     cell: Cell
     known: Mapping[int, VerdictRow]
     """Images that have fallen already."""
+    size: BatchSize
+    """Images that are walked on together."""
 
     def __call__(self, batch: Batch, correct: Sequence[bool]) -> tuple[list[VerdictRow], dict[int, bytes]]:
         """Attack what is classified correctly and has not fallen yet; what is not correct falls without an attack.
@@ -85,9 +84,11 @@ class Attacker:
         labels = batch.labels[places].to(self.plan.device)
         ball, epsilon = BALLS[self.cell.norm], self.cell.radius.value
         noise = ImageGenerator.of(self.plan.config.seed, indices)
-        attack = build_attack(self.cell, self.cell.loss_of(self.model.loss))
+        attack = build_attack(self.cell, self.cell.loss_of(self.model.loss), self.size.images)
         with in_tf32(self.plan.config.precision == "tf32"):
-            tried = try_images(attack, threat, labels, ball, epsilon, noise, subject=self.cell.key)
+            tried = try_images(
+                attack, threat, labels, ball, epsilon, noise, subject=self.cell.key, width=self.size.images
+            )
         candidates, trace, verdicts = tried
         fooled = verdicts.predictions != labels
         margins = margin(verdicts.logits.double(), labels).tolist()
@@ -96,7 +97,7 @@ class Attacker:
             verdicts.sizes.tolist(),
             *(part.tolist() for part in trace),
             [significant(value, MARGIN_DIGITS) for value in margins],
-            _in_eight_bits(threat, candidates, labels, fooled),
+            _in_eight_bits(in_parts(threat.classifier, self.size.images), candidates, labels, fooled),
             strict=True,
         )
         rows = {
@@ -108,20 +109,20 @@ class Attacker:
 
 
 def _with_passes(known: VerdictRow, row: VerdictRow) -> VerdictRow:
-    """A verdict from a smaller radius, and what an attack within this one cost that found nothing."""
+    """A verdict from a cheaper search, and what this one cost, which found nothing."""
     return known._replace(
         zero_gradient=row.zero_gradient, forward_passes=row.forward_passes, backward_passes=row.backward_passes
     )
 
 
 @torch.no_grad()
-def _in_eight_bits(threat: Threat, candidates: Images, labels: Labels, fooled: Flags) -> list[bool | None]:
+def _in_eight_bits(classifier: Classifier, candidates: Images, labels: Labels, fooled: Flags) -> list[bool | None]:
     """Of the candidates that fool, those that do so still when they are stored as a picture is: in k/255."""
     outcome: list[bool | None] = [None] * len(labels)
     where = fooled.nonzero().squeeze(1)
     if len(where):
         rounded = (candidates[where] * 255).round() / 255
-        still = predicted_classes(threat.classifier(rounded)) != labels[where]
+        still = predicted_classes(classifier(rounded)) != labels[where]
         for position, fools in zip(where.tolist(), still.tolist(), strict=True):
             outcome[position] = fools
     return outcome

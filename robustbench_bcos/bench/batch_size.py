@@ -55,17 +55,21 @@ class BatchSize:
         fitting = int(SHARE * memory_of(example.device)) // max(1, bytes_for_backward(model, example))
         return cls(min(MOST, 1 << max(0, fitting.bit_length() - 1)))
 
-    def over(self, count: int) -> Iterator["Attempt"]:
+    def over(self, count: int, batches: int = 1) -> Iterator["Attempt"]:
         """Consecutive parts of ``count`` images, each to be worked on inside a ``with``.
 
         A part that runs out of memory comes again as smaller ones, and all that follow are as small.
+
+        Args:
+            count: images in all.
+            batches: in a part, for whoever works on them a batch at a time.
         """
         start = 0
         while start < count:
-            attempt = Attempt(start, min(start + self.images, count))
+            attempt = Attempt(start, min(start + batches * self.images, count))
             yield attempt
             if attempt.failed:
-                self._halve(attempt.stop - start)
+                self._halve(min(self.images, attempt.stop - start))
             else:
                 start = attempt.stop
 

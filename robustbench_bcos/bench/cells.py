@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from robustbench_bcos.bench.config import TARGETED, Grid
@@ -46,6 +46,21 @@ class Cell:
         parts += [self.loss or "-", str(self.restarts), self.start, self.count, self.space]
         numbers = {"queries": self.queries, "targets": self.targets}
         return " ".join([*parts, *(f"{name}{number}" for name, number in numbers.items() if number)])
+
+    @property
+    def refills(self) -> bool:
+        """Whether images leave one by one and others take their places: the search knows no other end than its own."""
+        return self.attack == "pgd" and self.count == "any"
+
+    @property
+    def effort(self) -> tuple[float, int]:
+        """By which the cells of a model are put in order: whatever an earlier one finds, a later one may use."""
+        return self.radius.value, self.steps
+
+    def includes(self, other: "Cell") -> bool:
+        """Whether another cell is the same search with fewer steps, within a smaller ball, or both."""
+        alike = replace(other, radius=self.radius, steps=self.steps) == self
+        return alike and other != self and other.radius.value <= self.radius.value and other.steps <= self.steps
 
     def loss_of(self, own: str) -> str:
         """The loss that is ascended, given the model's own."""

@@ -134,7 +134,7 @@ class RunConfig(Grid):
     evidence: Evidence = "quick"
     """Checks of each number: on some of the images that withstood the attack, on all of them, or none."""
     independent_cells: bool = False
-    """Whether images that fell within a smaller radius are attacked again within each larger one."""
+    """Whether images that fell within a smaller radius, or in fewer steps, are attacked again in every other cell."""
     distances: bool = False
     """Whether the smallest epsilon that fools each image is searched for."""
     explanation: str = "auto"

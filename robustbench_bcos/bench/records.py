@@ -95,7 +95,7 @@ class Record:
     search: str
     """How the network was made fast that attacks walked on: ``folded`` or not, its memory format and precision."""
     carried: int
-    """Images that count as fallen because the same attack fooled them within a smaller radius of the run."""
+    """Images that count as fallen because the same attack fooled them within a smaller radius, or in fewer steps."""
 
 
 CURVE_COLUMNS = (

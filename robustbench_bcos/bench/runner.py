@@ -20,12 +20,16 @@ from robustbench_bcos.model_zoo.bcos_layers import b_of
 from robustbench_bcos.model_zoo.classifier import encoding_of
 from robustbench_bcos.model_zoo.models import Model
 
+BATCHES = 4
+"""In a part of the slice that is attacked as a whole, where images that fall make room for others. Its end, when few
+are left in the batch, comes once; and an interruption loses one part at most."""
+
 
 def execute(plan: Plan, store: Store) -> Iterator[Progress]:
     """Do what is not yet in the store, and tell of every batch, those found done included.
 
-    Batches are fixed parts of the slice, whole ones are recorded, so a run that is continued repeats none and meets
-    the same batches as one that was never stopped.
+    What is attacked together is a fixed part of the slice, whole ones are recorded, so a run that is continued repeats
+    none and meets the same batches as one that was never stopped.
     """
     for source in plan.sources:
         cells = [cell for cell in plan.cells if cell.model == source.name]
@@ -37,8 +41,8 @@ def execute(plan: Plan, store: Store) -> Iterator[Progress]:
         store.add_model(_row(plan, model))
         size = plan.batch_size(model)
         _record_clean(plan, store, model, size)
-        # Smaller radii first: what falls within them needs no attack within larger ones.
-        for cell in sorted(cells, key=lambda cell: cell.radius.value):
+        # Smaller radii and fewer steps first: what they find needs no further attack.
+        for cell in sorted(cells, key=lambda cell: cell.effort):
             yield from _execute_cell(plan, store, model, cell, size)
         if plan.explained is not None:
             yield from explain_cells(plan, store, model, cells, plan.explained, size)
@@ -63,8 +67,8 @@ def _gather_evidence(plan: Plan, store: Store) -> Iterator[Progress]:
 def _execute_cell(plan: Plan, store: Store, model: Model, cell: Cell, size: BatchSize) -> Iterator[Progress]:
     done = store.done(cell)
     clean = store.clean(cell.model)
-    attacker = Attacker(plan, model, cell, carried(plan, store, cell))
-    for attempt in size.over(len(plan.images)):
+    attacker = Attacker(plan, model, cell, carried(plan, store, cell), size)
+    for attempt in size.over(len(plan.images), BATCHES if cell.refills else 1):
         with attempt as part:
             indices = plan.images.indices[part]
             if not done.issuperset(indices):

@@ -87,7 +87,7 @@ class VerdictRow(NamedTuple):
     eight_bit: bool | None = None
     """Whether the candidate fools still when its pixels are rounded to k/255; ``None`` where it does not fool."""
     carried: bool = False
-    """Whether the candidate is that of a smaller radius, so that nothing was attacked within this one."""
+    """Whether the candidate is that of a smaller radius or of fewer steps, and nothing was attacked here."""
 
 
 class ExaminationRow(NamedTuple):

@@ -38,8 +38,14 @@ def make_threat(model: Model, images: Images, cell: Cell) -> Threat:
     return Threat(classifier, images, searched)
 
 
-def build_attack(cell: Cell, loss: str) -> Attack:
-    """The attack of a cell, with the loss that ``auto`` turned out to be."""
+def build_attack(cell: Cell, loss: str, width: int | None = None) -> Attack:
+    """The attack of a cell, with the loss that ``auto`` turned out to be.
+
+    Args:
+        cell: what is carried out.
+        loss: its name.
+        width: images that an attack walks on together which takes in new ones; others take what they get.
+    """
     searches: dict[str, Callable[[], Attack]] = {
         "pgd": lambda: PGD(
             steps=cell.steps,
@@ -48,6 +54,7 @@ def build_attack(cell: Cell, loss: str) -> Attack:
             start=cell.start,
             restarts=cell.restarts,
             count=cell.count,
+            width=width,
         ),
         "apgd": lambda: APGD(
             steps=cell.steps,

@@ -9,7 +9,7 @@ from robustbench_bcos.attacks.attack import Attack, Proposal, Trace
 from robustbench_bcos.attacks.balls import AbstractBall
 from robustbench_bcos.bench.judge import Verdicts, judge
 from robustbench_bcos.bench.threat import Threat
-from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.core.prediction import in_parts, predicted_classes
 from robustbench_bcos.core.seeding import ImageGenerator
 from robustbench_bcos.core.types import Images, Labels
 
@@ -31,6 +31,7 @@ def try_images(
     generator: ImageGenerator,
     *,
     subject: str,
+    width: int | None = None,
 ) -> Tried:
     """Attack images and judge what comes of it.
 
@@ -45,16 +46,18 @@ def try_images(
         epsilon: its radius.
         generator: the source of randomness, which knows the images' indices.
         subject: named in an error.
+        width: images to ask about at a time, all by default. An attack knows its own.
     """
     first = attack(threat.searched, threat.images, labels, ball, epsilon, generator)
-    verdicts = judge(
-        threat.classifier, threat.images, first.candidates, ball, epsilon, cell=subject, indices=generator.indices
-    )
-    disputed = _disputed(threat, first, verdicts, labels)
+    asked = in_parts(threat.classifier, width or len(labels))
+    verdicts = judge(asked, threat.images, first.candidates, ball, epsilon, cell=subject, indices=generator.indices)
+    disputed = _disputed(threat, first, verdicts, labels, width)
     if len(disputed):
         places = disputed.tolist()
         exact = Threat(threat.classifier, threat.images[disputed], threat.classifier)
-        again = try_images(attack, exact, labels[disputed], ball, epsilon, generator.some(places), subject=subject)
+        again = try_images(
+            attack, exact, labels[disputed], ball, epsilon, generator.some(places), subject=subject, width=width
+        )
         first.candidates[disputed] = again.candidates
         first.trace.include(again.trace, disputed)
         for whole, part in zip(verdicts, again.verdicts, strict=True):
@@ -63,10 +66,10 @@ def try_images(
 
 
 @torch.no_grad()
-def _disputed(threat: Threat, proposal: Proposal, verdicts: Verdicts, labels: Labels) -> Tensor:
+def _disputed(threat: Threat, proposal: Proposal, verdicts: Verdicts, labels: Labels, width: int | None) -> Tensor:
     """Positions of candidates that fool the twin and not the model."""
     withstood = (verdicts.predictions == labels).nonzero().squeeze(1)
     if threat.searched is threat.classifier or len(withstood) == 0:
         return withstood[:0]
-    said = predicted_classes(threat.searched(proposal.candidates[withstood]))
+    said = predicted_classes(in_parts(threat.searched, width or len(labels))(proposal.candidates[withstood]))
     return withstood[said != labels[withstood]]

@@ -1,9 +1,16 @@
 """What a classifier says of an image."""
 
-from robustbench_bcos.core.types import Labels, Logits
+import torch
+
+from robustbench_bcos.core.types import Classifier, Labels, Logits
 
 NO_CLASS = -1
 """The prediction of a classifier whose logits are not all finite: no class, hence never the label."""
+
+
+def in_parts(classifier: Classifier, width: int) -> Classifier:
+    """The same classifier, asked about so many images at a time."""
+    return lambda images: torch.cat([classifier(part) for part in images.split(width)])
 
 
 def predicted_classes(logits: Logits) -> Labels:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor
 
+from robustbench_bcos.attacks import pgd
 from robustbench_bcos.attacks.apgd import APGD
 from robustbench_bcos.attacks.attack import Attack, Proposal
 from robustbench_bcos.attacks.balls import BALLS
@@ -31,6 +32,9 @@ ATTACKS: dict[str, Attack] = {
     "last": PGD(steps=6, count="last", loss=LOSSES["bce"]),
     "best loss": PGD(steps=6, count="best-loss", loss=LOSSES["dlr"]),
     "random start": PGD(steps=6, start="random", restarts=3, loss=LOSSES["margin"]),
+    "two at a time": PGD(steps=6, restarts=2, width=2),
+    "two at a time, last": PGD(steps=6, count="last", width=2),
+    "two at a time, best loss": PGD(steps=6, start="random", restarts=2, count="best-loss", width=2),
     "noise": Noise(restarts=3),
     "targets": APGD(steps=6, targets=3, restarts=2),
     "targets, best loss": APGD(steps=6, targets=2, count="best-loss"),
@@ -257,6 +261,57 @@ def test_dropping_fallen_images_changes_no_verdict(
     verdicts = fooled(net, proposal, labels)
     assert verdicts.any()
     assert not verdicts.all()
+
+
+def assert_same_search(found: Proposal, expected: Proposal) -> None:
+    torch.testing.assert_close(found.candidates, expected.candidates, rtol=0, atol=1e-12)
+    for name in expected.trace._fields:
+        assert torch.equal(getattr(found.trace, name), getattr(expected.trace, name)), name
+
+
+@every_threat
+@every_count
+@pytest.mark.parametrize("width", [1, 2, 5, 8, 9, 100])
+def test_the_width_changes_nothing(
+    width: int, count: Any, norm: str, epsilon: float, net: TanhNet, images: Tensor, labels: Tensor
+) -> None:
+    settings: dict[str, Any] = {"steps": 6, "restarts": 2, "count": count}
+    expected = PGD(**settings)(net, images, labels, BALLS[norm], epsilon)
+    assert_same_search(PGD(**settings, width=width)(net, images, labels, BALLS[norm], epsilon), expected)
+
+
+def test_places_of_images_that_leave_are_taken_at_once(net: TanhNet, images: Tensor, labels: Tensor) -> None:
+    witness = Witness(net)
+    trace = PGD(steps=6, width=4)(witness, images, labels, BALLS["l2"], 0.2).trace
+    lengths = trace.forward_passes.tolist()
+    assert len(set(lengths)) > 2, "they leave at different times"
+    # Whoever is free first takes the next image, as at four counters with one queue.
+    free = [0] * 4
+    for length in lengths:
+        free[free.index(min(free))] += length
+    expected = [sum(turn < counter for counter in free) for turn in range(max(free))]
+    assert [len(batch) for batch in witness.seen] == expected
+
+
+@every_threat
+@every_count
+@pytest.mark.parametrize("every", [2, 4, 50])
+@pytest.mark.parametrize("width", [None, 3])
+def test_looking_seldom_at_who_has_fallen_changes_nothing(
+    width: int | None,
+    every: int,
+    count: Any,
+    norm: str,
+    epsilon: float,
+    net: TanhNet,
+    images: Tensor,
+    labels: Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    attack = PGD(steps=6, restarts=2, count=count, width=width)
+    expected = attack(net, images, labels, BALLS[norm], epsilon)
+    monkeypatch.setitem(pgd.SETTLED_EVERY, "cpu", every)
+    assert_same_search(attack(net, images, labels, BALLS[norm], epsilon), expected)
 
 
 @pytest.mark.parametrize("count", ["last", "best-loss"])

@@ -1,5 +1,6 @@
 """Images that have fallen within a smaller radius are not attacked within a larger one, and nothing else changes."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from robustbench_bcos.bench import attacking
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.store import Store
+from robustbench_bcos.core.radius import Radius
 from tests.bench.own_plan import own_plan
 from tests.bench.tiny_zoo import carry_out, measure, tiny_plan
 
@@ -93,17 +95,33 @@ def test_nothing_is_carried_where_every_radius_has_a_candidate_of_its_own(
         assert {row.carried for cell in plan.cells for row in store.verdicts(cell)} == {0}
 
 
-def test_only_the_same_search_carries(tiny_zoo: Path) -> None:
+def test_the_same_search_carries_from_smaller_radii_and_fewer_steps(tiny_zoo: Path) -> None:
     plan = tiny_plan(tiny_zoo, eps=("0.1", "0.4"), steps=(2, 5), loss=("ce", "margin"), model=("tiny-natural",))
     with stored(plan) as store:
         for cell in plan.cells:
-            if cell.radius.text == "0.4":
-                twin = next(
-                    other
-                    for other in plan.cells
-                    if other.radius.text == "0.1" and (other.steps, other.loss) == (cell.steps, cell.loss)
-                )
-                assert attacking.carried(plan, store, cell).keys() == fallen(store, twin)
+            cheaper = [
+                other
+                for other in plan.cells
+                if other.loss == cell.loss
+                and other != cell
+                and other.radius.value <= cell.radius.value
+                and other.steps <= cell.steps
+            ]
+            assert len(cheaper) == 2 ** ((cell.radius.text == "0.4") + (cell.steps == 5)) - 1
+            expected: set[int] = set().union(*(fallen(store, other) for other in cheaper))
+            assert attacking.carried(plan, store, cell).keys() == expected
+            # Whatever a cheaper search has found counts here.
+            assert fallen(store, cell) >= expected
+
+
+def test_a_run_with_another_step_size_carries_nothing_from_its_like(tiny_zoo: Path) -> None:
+    plan = tiny_plan(tiny_zoo, eps=("0.1", "0.4"), steps=(2,), model=("tiny-natural",))
+    small, large = (cell_of(plan, "tiny-natural", eps) for eps in ("0.1", "0.4"))
+    assert large.includes(small)
+    assert not small.includes(large)
+    assert not large.includes(large)
+    for changes in ({"step_size": Radius.parse("0.1")}, {"restarts": 2}, {"start": "random"}, {"model": "other"}):
+        assert not large.includes(replace(small, **changes))
 
 
 @pytest.mark.parametrize("steps", [1, 5])

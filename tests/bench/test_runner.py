@@ -88,7 +88,7 @@ class Recorder:
         return Proposal(self.propose(arguments[1]), Trace.blank(arguments[1]))
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> "Recorder":
-        monkeypatch.setattr(attacking, "build_attack", lambda cell, loss: self)
+        monkeypatch.setattr(attacking, "build_attack", lambda cell, loss, width: self)
         return self
 
 
@@ -195,7 +195,8 @@ def test_what_is_misclassified_anyway_is_not_attacked_and_not_robust(
 def test_a_batch_without_a_correct_image_is_not_attacked(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder().install(monkeypatch)
     images = torch.rand(6, 3, 4, 5, generator=torch.Generator().manual_seed(0))
-    (row,) = evaluate(Constant(), images, torch.tensor([1, 2, 1, 0, 0, 1]), "l2", 0.5, batch_size=1).to_dict("records")
+    labels = torch.tensor([1, 2, 1, 0, 0, 1])
+    (row,) = evaluate(Constant(), images, labels, "l2", 0.5, count="last", batch_size=1).to_dict("records")
     assert [len(asked[1]) for asked in recorder.asked] == [1, 1]
     assert (row["clean_correct"], row["robust_correct"], row["images"]) == (2, 2, 6)
 
@@ -220,8 +221,8 @@ def test_the_loss_that_auto_meant_is_in_the_row_and_in_the_attack(
 ) -> None:
     build, asked = attacking.build_attack, []
 
-    def spy(cell: Any, loss: str) -> Any:
-        attack = build(cell, loss)
+    def spy(cell: Any, loss: str, width: int) -> Any:
+        attack = build(cell, loss, width)
         asked.append((cell.model, getattr(attack, "loss", None)))
         return attack
 
@@ -274,11 +275,12 @@ def test_passes_are_counted_image_by_image(tiny_zoo: Path) -> None:
 def test_what_is_in_the_store_is_not_measured_again(
     tiny_zoo: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = tiny_plan(tiny_zoo, model=("tiny-natural",), eps=("0.1", "0.3"), batch_size=8)
+    plan = tiny_plan(tiny_zoo, model=("tiny-natural",), eps=("0.1", "0.3"), batch_size=2)
     steps = execute(plan, store)
     for _ in range(6):
         next(steps)
     steps.close()
+    # Four batches at a time.
     assert [len(store.done(cell)) for cell in plan.cells] == [30, 16]
     recorder = Recorder().install(monkeypatch)
     assert [step.images for step in execute(plan, store)] == 2 * [8, 8, 8, 6]
