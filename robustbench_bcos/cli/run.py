@@ -88,7 +88,7 @@ def run(
         bool,
         typer.Option(
             "--independent-cells",
-            help="Attack what fell within a smaller radius again within each larger one.",
+            help="Attack what fell within a smaller radius, or in fewer steps, again in every other cell.",
             rich_help_panel=ATTACK,
         ),
     ] = False,
