@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from robustbench_bcos.cli import check, compare, convert, explain, fetch, models, report, run, suites, train
+from robustbench_bcos.cli import check, compare, convert, curves, explain, fetch, models, report, run, suites, train
 from robustbench_bcos.cli.output import errors
 from robustbench_bcos.core.errors import Interrupted, RequestError
 
@@ -21,6 +21,7 @@ app.command("explain")(explain.explain)
 app.command("check")(check.check)
 app.command("compare")(compare.compare)
 app.command("train")(train.train)
+app.command("curves")(curves.curves)
 app.command("fetch")(fetch.fetch)
 app.command("convert")(convert.convert)
 app.add_typer(models.app, name="models")

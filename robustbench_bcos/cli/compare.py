@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from robustbench_bcos.cli.listed import LIST, split
 from robustbench_bcos.cli.output import results
 from robustbench_bcos.core.errors import RequestError
 
 if TYPE_CHECKING:
     from robustbench_bcos.reports.comparison import Comparison
+    from robustbench_bcos.reports.results import Results
 
 
 def compare(
@@ -28,21 +30,31 @@ def compare(
     style: Annotated[
         str | None, typer.Option("--format", help="csv, markdown, latex (booktabs) or html, instead of a table.")
     ] = None,
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --across-seeds: columns of results.csv; by default clean_accuracy, robust_accuracy_worst and "
+            f"explanation_cosine_true_attack. {LIST}"
+        ),
+    ] = None,
     figure: Annotated[
         Path | None, typer.Option(help="With --across-seeds: violins, as this name with .png and .pdf.")
     ] = None,
+    over_b: Annotated[
+        Path | None,
+        typer.Option("--over-b", help="With --across-seeds: curves over B (names with -b1.25, -b2, ...), likewise."),
+    ] = None,
 ) -> None:
     """Put models and runs side by side, with paired statistics, and say what else differs between them."""
-    if figure is not None and not across_seeds:
-        raise RequestError(
-            "--figure draws trainings side by side: give --across-seeds too, or see the figures of a run"
-        )
+    for option, given in {"--figure": figure, "--over-b": over_b, "--measure": measure}.items():
+        if given and not across_seeds:
+            raise RequestError(f"{option} is for trainings side by side: give --across-seeds too, or leave it out")
     if across_seeds and by is not None:
         raise RequestError("--by groups models and --across-seeds trainings: give one of them")
     from robustbench_bcos.reports.comparison import compare as put_side_by_side
-    from robustbench_bcos.reports.comparison import compare_trainings, trainings
     from robustbench_bcos.reports.comparison_formats import FORMATS
     from robustbench_bcos.reports.results import read_results
+    from robustbench_bcos.reports.trainings import compare_trainings
 
     write = None if style is None else FORMATS[style]
     places = [run.resolve() for run in runs]
@@ -50,7 +62,8 @@ def compare(
         raise RequestError(f"{twice[0]} is given twice: give each run once")
     found = [read_results(run) for run in runs]
     if across_seeds:
-        comparison = compare_trainings(found, reference=reference, where=where)
+        measures = split("--measure", measure)
+        comparison = compare_trainings(found, reference=reference, where=where, measures=measures)
     else:
         comparison = put_side_by_side(found, by=by, reference=reference, where=where)
     comparison = _sorted(comparison, sort)
@@ -58,13 +71,22 @@ def compare(
         _print(comparison)
     else:
         typer.echo(write(comparison), nl=False)
-    if figure is not None:
-        from robustbench_bcos.reports.style import write_figure
-        from robustbench_bcos.reports.violins import training_violins
+    _draw(found, where, figure, over_b)
 
-        stem = figure.name.removesuffix(".png").removesuffix(".pdf")
-        files = write_figure(training_violins(trainings(found, where)), figure.parent, stem)
-        typer.echo(f"Written: {', '.join(map(str, files))}", err=True)
+
+def _draw(found: "list[Results]", where: str | None, violins: Path | None, over_b: Path | None) -> None:
+    if violins is None and over_b is None:
+        return
+    from robustbench_bcos.reports.style import write_figure
+    from robustbench_bcos.reports.trade_off import trade_off_over_b
+    from robustbench_bcos.reports.trainings import trainings
+    from robustbench_bcos.reports.violins import training_violins
+
+    rows = trainings(found, where)
+    for file, draw in ((violins, training_violins), (over_b, trade_off_over_b)):
+        if file is not None:
+            files = write_figure(draw(rows), file.parent, file.name.removesuffix(".png").removesuffix(".pdf"))
+            typer.echo(f"Written: {', '.join(map(str, files))}", err=True)
 
 
 def _sorted(comparison: "Comparison", column: str | None) -> "Comparison":

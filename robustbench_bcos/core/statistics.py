@@ -126,6 +126,22 @@ def welch(first: Sequence[float], second: Sequence[float]) -> float:
     return float(stats.ttest_ind_from_stats(*moments[0], *moments[1], equal_var=False).pvalue)
 
 
+def welch_interval(first: Sequence[float], second: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Interval of mean(first) - mean(second) that goes with Welch's t-test; NaN below two values each."""
+    if min(len(first), len(second)) < 2:
+        return Interval(math.nan, math.nan)
+    difference = float(np.mean(first) - np.mean(second))
+    if np.ptp(first) == 0 and np.ptp(second) == 0:
+        return Interval(difference, difference)
+    parts = [float(np.var(values, ddof=1)) / len(values) for values in (first, second)]
+    # Degrees of freedom by Welch and Satterthwaite.
+    freedom = sum(parts) ** 2 / sum(
+        part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True)
+    )
+    half = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * math.sqrt(sum(parts))
+    return Interval(difference - half, difference + half)
+
+
 def summarise(values: Sequence[float], confidence: float = 0.95) -> Summary:
     """Mean, deviation and t interval over seeds or folds.
 

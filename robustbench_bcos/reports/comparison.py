@@ -1,6 +1,5 @@
 """Models, or runs, side by side: aligned rows, differences with their uncertainty, and what else differs."""
 
-import re
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,8 +14,6 @@ from robustbench_bcos.core.statistics import (
     mcnemar,
     newcombe,
     paired_bootstrap,
-    summarise,
-    welch,
     wilson,
 )
 from robustbench_bcos.reports.results import Results, same_numbers
@@ -51,9 +48,6 @@ NAMED = (
 
 INCOMPARABLE = ("dataset", "slice", "images", "space", "count")
 """Where these differ, a difference says nothing about the models."""
-
-REPEATED = re.compile(r"-(?:seed|fold)\d+$")
-"""How a model that was trained with one of several seeds, or without one of several folds, is called."""
 
 
 class Comparison(NamedTuple):
@@ -94,60 +88,6 @@ def compare(
     return Comparison(table, [told, *differences(rows)])
 
 
-def compare_trainings(
-    results: Sequence[Results], *, reference: str | None = None, where: str | None = None
-) -> Comparison:
-    """Compare recipes that were trained several times: mean, deviation, t interval, and Welch's t-test.
-
-    Raises:
-        RequestError: no model was trained more than once.
-    """
-    rows = trainings(results, where)
-    if rows.groupby(["threat", "recipe"]).size().max() < 2:
-        raise RequestError(
-            "no model was trained more than once (names end in -seed0, -seed1, ...): train a recipe with --seeds 0..4"
-        )
-    first = _known(reference, list(rows["recipe"].unique()), "recipe")
-    lines = []
-    for (threat, recipe), found in rows.groupby(["threat", "recipe"], sort=False):
-        values = found["accuracy"].tolist()
-        reference_rows = rows[(rows["threat"] == threat) & (rows["recipe"] == first)]
-        others = reference_rows["accuracy"].tolist()
-        summary = summarise(values)
-        apart = (pd.concat([found, reference_rows])[list(INCOMPARABLE)].nunique() > 1).any()
-        is_reference = recipe == first or not others or apart
-        lines.append(
-            {
-                "threat": threat,
-                "recipe": recipe,
-                "trainings": summary.trainings,
-                "mean": summary.mean,
-                "deviation": summary.deviation,
-                "low": summary.interval.low,
-                "high": summary.interval.high,
-                "difference": None if is_reference else summary.mean - summarise(others).mean,
-                "p": None if is_reference else welch(values, others),
-            }
-        )
-    table = pd.DataFrame(lines)
-    table["p"] = _corrected(table["p"])
-    told = f"Differences are to {first}; p by Welch's t-test over trainings, corrected by Holm."
-    return Comparison(table, [told, *differences(rows)])
-
-
-def trainings(results: Sequence[Results], where: str | None = None) -> pd.DataFrame:
-    """A row for each training and threat: ``threat``, ``recipe``, ``accuracy``.
-
-    What tells rows of one model apart is part of a recipe's name: two losses are not two trainings.
-    """
-    rows = contenders(results, where)
-    recipes = [
-        REPEATED.sub("", model) + contender.removeprefix(model)
-        for model, contender in zip(rows["model"], rows["contender"], strict=True)
-    ]
-    return rows.assign(recipe=recipes, accuracy=rows["worst_correct"] / rows["images"])
-
-
 def contenders(results: Sequence[Results], where: str | None = None) -> pd.DataFrame:
     """All rows, each with the name of who is compared (``contender``) and under what (``threat``).
 
@@ -174,11 +114,11 @@ def contenders(results: Sequence[Results], where: str | None = None) -> pd.DataF
     return rows.assign(contender=names, threat=threats)
 
 
-def differences(rows: pd.DataFrame) -> list[str]:
+def differences(rows: pd.DataFrame, columns: Sequence[str] = NAMED) -> list[str]:
     """What else differs between rows that were put side by side, a sentence for each column."""
     notes = []
     sources_share_models = rows.groupby("model")["source"].nunique().gt(1).any()
-    for column in NAMED:
+    for column in columns:
         per_threat = rows.groupby("threat")[column].nunique()
         if (per_threat > 1).any():
             values: dict[str, list[str]] = {}
@@ -212,7 +152,7 @@ def _against(rows: pd.DataFrame, results: Sequence[Results], first: str) -> pd.D
         missing = _NO_DIFFERENCE | {"test": "no reference"} if reference is None else _NO_DIFFERENCE
         lines.append(line | (_difference(row, reference, results) if comparable and reference else missing))
     table = pd.DataFrame(lines)
-    table["p"] = _corrected(table["p"])
+    table["p"] = corrected(table["p"])
     return table
 
 
@@ -243,17 +183,22 @@ def _survivors(row: Mapping[Hashable, Any], results: Sequence[Results]) -> str:
     return survivors
 
 
-def _corrected(ps: pd.Series) -> pd.Series:
-    """Holm's correction of those that are there."""
-    known = ps.dropna()
-    return pd.Series(holm(known.astype(float).tolist()), index=known.index, dtype=float).reindex(ps.index)
+def corrected(ps: pd.Series) -> pd.Series:
+    """P values corrected by Holm for as many as there are; those that are missing stay so."""
+    there = ps.dropna()
+    return pd.Series(holm(there.astype(float).tolist()), index=there.index, dtype=float).reindex(ps.index)
 
 
 def _reference(rows: pd.DataFrame, asked: str | None) -> str:
-    return _known(asked, list(rows["contender"].unique()), "reference")
+    return known(asked, list(rows["contender"].unique()), "reference")
 
 
-def _known(asked: str | None, names: list[str], kind: str) -> str:
+def known(asked: str | None, names: list[str], kind: str) -> str:
+    """What differences are to: the name that was asked for, or else the first.
+
+    Raises:
+        RequestError: none is called so.
+    """
     if asked is None:
         return names[0]
     if asked not in names:

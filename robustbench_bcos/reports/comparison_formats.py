@@ -1,7 +1,7 @@
 """A comparison as text for papers, pages and programs."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
@@ -12,6 +12,15 @@ FRACTIONS = ("accuracy", "ci_low", "ci_high", "difference", "low", "high", "mean
 """Columns that are shown in percent, or in points."""
 
 COUNTS = ("correct", "images")
+
+BOUNDS = ("ci_low", "ci_high", "low", "high", "difference_low", "difference_high")
+"""Shown as intervals, behind what they belong to."""
+
+PLAIN = "explanation_"
+"""How measures begin that are not shares of images."""
+
+UNITS = {"mean": " %", "deviation": " points", "difference": " points"}
+"""In the cells of a table that has several measures."""
 
 HEADINGS = {
     "accuracy": "accuracy %",
@@ -59,32 +68,49 @@ def as_html(comparison: Comparison) -> str:
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """The table as text: percent with their intervals, points, p values; what could not be measured is empty."""
     shown = pd.DataFrame(index=table.index)
+    # Similarities of explanations are neither percent nor points, and may stand among accuracies that are.
+    own = "measure" in table
+    plain = [own and name.startswith(PLAIN) for name in (table["measure"] if own else [""] * len(table))]
     for column in table:
-        if column in COUNTS or column in ("ci_low", "ci_high", "low", "high"):
+        if column in COUNTS or column in BOUNDS:
             continue
-        shown[HEADINGS.get(str(column), str(column))] = [_text(str(column), value) for value in table[column]]
+        heading = str(column) if own else HEADINGS.get(str(column), str(column))
+        texts = [_text(str(column), value, number) for value, number in zip(table[column], plain, strict=True)]
+        units = UNITS.get(str(column), "") if own else ""
+        shown[heading] = [
+            f"{text}{'' if number or not text else units}" for text, number in zip(texts, plain, strict=True)
+        ]
         if column in ("accuracy", "mean"):
-            bounds = ("ci_low", "ci_high") if column == "accuracy" else ("low", "high")
-            shown["95 %"] = [_interval(low, high, "") for low, high in zip(*(table[b] for b in bounds), strict=True)]
-        if column == "difference" and "accuracy" in table:
-            shown["95 % of it"] = [
-                _interval(low, high, "+") for low, high in zip(table["low"], table["high"], strict=True)
-            ]
+            shown["95 %"] = _intervals(
+                table, ("ci_low", "ci_high") if column == "accuracy" else ("low", "high"), "", plain
+            )
+        if column == "difference":
+            bounds = ("difference_low", "difference_high") if own else ("low", "high")
+            shown["95 % of it"] = _intervals(table, bounds, "+", plain)
     return shown
 
 
-def _text(column: str, value: object) -> str:
+def _text(column: str, value: object, plain: bool) -> str:
     if value is None or pd.isna(value):  # type: ignore[call-overload]
         return ""
     if column in FRACTIONS:
-        return f"{100 * float(str(value)):{'+' if column == 'difference' else ''}.1f}"
+        return _number(float(str(value)), "+" if column == "difference" else "", plain)
     return f"{value:.2g}" if column == "p" else str(value)
 
 
-def _interval(low: float | None, high: float | None, sign: str) -> str:
+def _number(value: float, sign: str, plain: bool) -> str:
+    return f"{value:{sign}.3f}" if plain else f"{100 * value:{sign}.1f}"
+
+
+def _intervals(table: pd.DataFrame, bounds: tuple[str, str], sign: str, plain: Sequence[bool]) -> list[str]:
+    lows, highs = (table[bound] for bound in bounds)
+    return [_interval(low, high, sign, number) for low, high, number in zip(lows, highs, plain, strict=True)]
+
+
+def _interval(low: float | None, high: float | None, sign: str, plain: bool) -> str:
     if low is None or high is None or pd.isna(low) or pd.isna(high):
         return ""
-    return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
+    return f"{_number(low, sign, plain)} to {_number(high, sign, plain)}"
 
 
 def _plain(text: str) -> str:
