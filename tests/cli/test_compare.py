@@ -171,7 +171,8 @@ def test_a_csv_of_an_older_version_is_compared_by_what_it_has(write: Write, thre
 def test_trainings_are_compared_over_seeds(repeated: str) -> None:
     out = succeed("compare", repeated, "--across-seeds")
     assert "Welch" in out
-    found = rows(succeed("compare", repeated, "--across-seeds", "--format", "csv", "--sort", "-mean"))
+    options = ["--measure", "robust_accuracy_worst", "--format", "csv", "--sort", "-mean"]
+    found = rows(succeed("compare", repeated, "--across-seeds", *options))
     assert [(row["recipe"], row["trainings"]) for row in found] == [("bcos", "3"), ("net", "3")]
     assert float(found[0]["mean"]) == pytest.approx(0.73, rel=1e-12)  # rounding
 
@@ -180,10 +181,35 @@ def test_trainings_are_compared_over_seeds(repeated: str) -> None:
 def test_violins_are_written_beside_the_answer_and_not_into_it(name: str, repeated: str) -> None:
     outcome = call("compare", repeated, "--across-seeds", "--format", "csv", "--figure", name)
     assert outcome.code == 0
-    assert len(rows(outcome.out)) == 2
+    assert [row["measure"] for row in rows(outcome.out)] == ["clean_accuracy"] * 2 + ["robust_accuracy_worst"] * 2
     assert "".join(outcome.err.split()) == "Written:deep/violins.png,deep/violins.pdf"
     assert Path("deep/violins.png").read_bytes().startswith(b"\x89PNG")
     assert Path("deep/violins.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_curves_over_b_are_written_where_recipes_differ_in_it(write: Write) -> None:
+    named = [(f"bcos-b{b:g}-seed{seed}", 90 + seed, b) for b in (1.5, 2.0) for seed in (0, 1)]
+    file = write("b.csv", *(record(name, count, b=b) for name, count, b in named))
+    outcome = call("compare", file, "--across-seeds", "--measure", "robust_accuracy", "--over-b", "deep/curve.pdf")
+    assert outcome.code == 0
+    assert "".join(outcome.err.split()) == "Written:deep/curve.png,deep/curve.pdf"
+    assert Path("deep/curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_that_differs_in_b_is_said_to_be_so(repeated: str) -> None:
+    outcome = call("compare", repeated, "--across-seeds", "--over-b", "curve")
+    assert outcome.code == 2
+    assert "no recipes differ in B alone (names like mine-b1.5 and mine-b2): leave --over-b out" in outcome.err
+    assert not Path("curve.png").exists()
+
+
+@pytest.mark.parametrize("measures", [["clean_accuracy,robust_accuracy"], ["clean_accuracy", "robust_accuracy"]])
+def test_measures_are_passed_on(measures: list[str], repeated: str) -> None:
+    options = [part for measure in measures for part in ("--measure", measure)]
+    found = rows(succeed("compare", repeated, "--across-seeds", "--format", "csv", *options))
+    assert [row["measure"] for row in found] == ["clean_accuracy"] * 2 + ["robust_accuracy"] * 2
+    said = refusal("compare", repeated, "--across-seeds", "--measure", "clean")
+    assert said.startswith("unknown measure 'clean': ")
 
 
 # Requests that cannot be carried out
@@ -203,7 +229,9 @@ def test_violins_are_written_beside_the_answer_and_not_into_it(name: str, repeat
         (["--filter", "seed"], "--filter 'seed' "),
         (["--across-seeds"], "no model was trained more than once"),
         (["--across-seeds", "--by", "B"], "--by groups models and --across-seeds trainings: give one of them"),
-        (["--figure", "violins.png"], "--figure draws trainings side by side: give --across-seeds too"),
+        (["--figure", "violins.png"], "--figure is for trainings side by side: give --across-seeds too, or leave it"),
+        (["--over-b", "b.png"], "--over-b is for trainings side by side: give --across-seeds too, or leave it out"),
+        (["--measure", "clean_accuracy"], "--measure is for trainings side by side: give --across-seeds too"),
         (["nothing.csv"], "nothing.csv does not exist: give a run folder, or a CSV that one has written"),
         (["./three.csv"], "three.csv is given twice: give each run once"),
         (["."], ". is not a run: it has no run.json"),

@@ -1,5 +1,6 @@
 """``train``: once, with several seeds, and without one of several folds at a time."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,8 +107,9 @@ def test_a_run_takes_the_models_and_compare_their_trainings(trained: Trained) ->
     options = ["--model", "digits-natural-*", "--limit", 10, "--steps", 1, "--no-figures", "--quiet", "--out", "mine"]
     assert succeed("run", "--zoo", trained.folder, *options) == "mine/results.csv\n"
     found = succeed("compare", "mine", "--across-seeds", "--format", "csv").splitlines()
-    assert len(found) == 2
-    assert found[1].startswith("pgd l2 0.5 1 steps,digits-natural,4,")
+    assert len(found) == 3
+    assert found[1].startswith("clean_accuracy,no attack,digits-natural,4,")
+    assert found[2].startswith("robust_accuracy_worst,pgd l2 0.5 1 steps,digits-natural,4,")
 
 
 # The same command again
@@ -153,6 +155,162 @@ def test_an_interruption_says_how_to_continue(here: Path, monkeypatch: pytest.Mo
 
 def test_without_a_recipe_the_recipes_are_listed() -> None:
     assert succeed("train").split() == RECIPES.names()
+
+
+def test_a_model_of_another_budget_is_not_taken_for_the_one_asked_for(trained: Trained) -> None:
+    said = refusal("train", "digits-natural", "--epochs", 2, "--seeds", "0..1", "--out", trained.folder)
+    assert said == (
+        f"{trained.folder / SEEDS[0]}.toml was made by another recipe, or in other than 2 epochs: remove it to train "
+        "it again, or choose another folder"
+    )
+
+
+def test_a_model_of_another_recipe_of_that_name_is_not_either(trained: Trained, here: Path) -> None:
+    text = Path(str(RECIPES._files() / "digits-natural.toml")).read_text(encoding="utf-8")
+    (here / "mine.toml").write_text(text.replace('norm = "batch"', 'norm = "layer"'), encoding="utf-8")
+    said = refusal("train", "mine.toml", "--epochs", 1, "--seeds", "0..1", "--out", trained.folder)
+    assert said.startswith(f"{trained.folder / SEEDS[0]}.toml was made by another recipe, or in other than 1 epochs")
+
+
+# Several at a time, and suites
+
+SUITE = """
+description = "tiny"
+norm = ["l2"]
+eps = ["0.5"]
+steps = [1]
+[trainings]
+recipe = "digits-natural"
+seeds = [0, 1]
+all = { epochs = 1 }
+[trainings.variations]
+"plain" = {}
+"layered" = { arguments.norm = "layer" }
+"""
+MODELS = ("plain-seed0", "layered-seed0", "plain-seed1", "layered-seed1")
+
+
+@pytest.fixture
+def suite(here: Path) -> str:
+    (here / "mine.toml").write_text(SUITE, encoding="utf-8")
+    return "mine.toml"
+
+
+def spied(patch: pytest.MonkeyPatch, failing: Sequence[str] = ()) -> list[str]:
+    """Names of what is trained in this process; a training of ``failing`` fails."""
+    really_train, names = workshop.train, []
+
+    def spying(recipe: Any, images: Slice, **options: Any) -> Any:
+        names.append(recipe.name)
+        if recipe.name in failing:
+            raise ZeroDivisionError("by nothing")
+        return really_train(recipe, images, **options)
+
+    patch.setattr(workshop, "train", spying)
+    return names
+
+
+def test_a_suite_is_trained_attacked_and_compared_by_its_name_alone(
+    suite: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = spied(monkeypatch)
+    out = succeed("train", "--suite", suite, "--out", "zoo")
+    assert names == list(MODELS)
+    assert [line.split(":")[0] for line in out.splitlines()] == names
+    assert out.splitlines()[-1].endswith("(4 of 4, in zoo)")
+    assert "plain-seed0: trained already" in succeed("train", "--suite", suite, "--out", "zoo")
+    assert len(names) == 4
+    options = ["--limit", 10, "--evidence", "off", "--no-figures", "--quiet", "--out", "run"]
+    assert succeed("run", "--suite", suite, "--zoo", "zoo", *options) == "run/results.csv\n"
+    found = succeed("compare", "run", "--across-seeds", "--format", "csv").splitlines()
+    assert [line.split(",")[2:4] for line in found[1:]] == [["plain", "2"], ["layered", "2"]] * 2
+
+
+def test_models_of_a_suite_are_chosen_by_globs_and_what_is_missing_is_not_attacked(suite: str, here: Path) -> None:
+    out = succeed("train", "--suite", suite, "--model", "plain-*", "--out", "zoo", "--epochs", 2)
+    assert [line.split(":")[0] for line in out.splitlines()] == ["plain-seed0", "plain-seed1"]
+    assert len((here / "zoo/plain-seed0.log.csv").read_text(encoding="utf-8").splitlines()) == 3
+    said = refusal("run", "--suite", suite, "--zoo", "zoo")
+    assert said == (
+        "2 of the 4 models of suite mine.toml are not there (layered-seed0, ...): `train --suite mine.toml --out DIR` "
+        "makes them, and --zoo DIR finds them; or name others with --model"
+    )
+    some = ["--model", "plain-*", "--limit", 10, "--evidence", "off", "--no-figures", "--quiet", "--out", "run"]
+    assert succeed("run", "--suite", suite, "--zoo", "zoo", *some) == "run/results.csv\n"
+
+
+def test_jobs_change_nothing_but_the_time(suite: str, here: Path) -> None:
+    some = ["--suite", suite, "--model", "*-seed0"]
+    out = succeed("train", *some, "--jobs", 2, "--out", "together")
+    assert sorted(line.split(":")[0] for line in out.splitlines()) == ["layered-seed0", "plain-seed0"]
+    succeed("train", *some, "--out", "alone")
+    for name in ("plain-seed0", "layered-seed0"):
+        assert (here / f"together/{name}.toml").read_bytes() == (here / f"alone/{name}.toml").read_bytes()
+
+
+def test_one_training_that_fails_is_reported_and_the_others_are_made(
+    suite: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        names = spied(patch, failing=["layered-seed0"])
+        outcome = call("train", "--suite", suite, "--out", "zoo")
+    assert names == list(MODELS)
+    assert outcome.code == 1
+    assert "layered-seed0 failed: ZeroDivisionError: by nothing" in outcome.err
+    assert "Traceback" in outcome.err
+    assert outcome.err.splitlines()[-1] == "1 of 4 trainings failed: layered-seed0"
+    again = spied(monkeypatch)
+    assert "plain-seed0: trained already" in succeed("train", "--suite", suite, "--out", "zoo")
+    assert again == ["layered-seed0"]
+
+
+def test_an_interrupted_suite_says_how_far_it_came(suite: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    really_train = workshop.train
+
+    def interrupted(recipe: Any, images: Slice, **options: Any) -> Any:
+        if recipe.name == MODELS[1]:
+            raise KeyboardInterrupt
+        return really_train(recipe, images, **options)
+
+    monkeypatch.setattr(workshop, "train", interrupted)
+    outcome = call("train", "--suite", suite, "--out", "zoo")
+    assert outcome.code == 130
+    assert "interrupted after 1 of 4 trainings; repeat the same command to continue in zoo" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["digits-natural", "--suite", "mine.toml"], "recipe digits-natural and --suite mine.toml each say what to "),
+        (["--suite", "mine.toml", "--seeds", "0..1"], "--suite says itself how often to train: leave --seed, "),
+        (["--suite", "mine.toml", "--seed", "1"], "--suite says itself how often to train: leave --seed, "),
+        (["digits-natural", "--model", "a"], "--model chooses among the models of a --suite: give one, or leave it "),
+        (["--suite", "smoke"], "suite smoke trains nothing: choose one that `suites` lists with models, or name a "),
+        (["--suite", "digits-ablation"], "unknown suite 'digits-ablation': did you mean 'digits-ablations'?"),
+        (["--suite", "mine.toml", "--model", "plan-seed0"], "unknown model of the suite 'plan-seed0': did you mean "),
+        (["--suite", "mine.toml", "--dataset", "nothing"], "unknown dataset 'nothing'"),
+    ],
+)
+def test_what_a_suite_cannot_be_asked_is_refused_and_nothing_is_written(
+    options: list[str], said: str, suite: str, here: Path
+) -> None:
+    assert refusal("train", *options, "--out", "zoo").startswith(said)
+    assert [file.name for file in here.iterdir()] == ["mine.toml"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ('norm = "leyer"', "unknown norm 'leyer': did you mean 'layer'?"),
+        ("b = 2.0", "architecture 'resnet8' takes no argument 'b': it takes norm, norm_affine"),
+    ],
+)
+def test_a_variation_that_cannot_be_built_is_refused_before_any_is_trained(
+    argument: str, said: str, here: Path
+) -> None:
+    (here / "mine.toml").write_text(SUITE.replace('norm = "layer"', argument), encoding="utf-8")
+    assert refusal("train", "--suite", "mine.toml", "--out", "zoo").startswith(said)
+    assert not (here / "zoo").exists()
 
 
 # Seeds as they are written

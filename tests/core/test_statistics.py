@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import beta, binom, binomtest, norm
+from scipy.stats import beta, binom, binomtest, norm, ttest_ind
 from scipy.stats import t as student
 
 from robustbench_bcos.core.statistics import (
@@ -21,6 +21,7 @@ from robustbench_bcos.core.statistics import (
     paired_bootstrap,
     summarise,
     welch,
+    welch_interval,
     wilson,
 )
 
@@ -294,6 +295,15 @@ def test_holm_is_the_step_down(ps: list[float]) -> None:
 # Welch
 
 
+WELCH_SAMPLES = [
+    ([0.71, 0.74, 0.69], [0.81, 0.8, 0.83, 0.79, 0.9]),
+    ([0.5, 0.6], [0.5, 0.61]),
+    ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], [100.0, -100.0]),
+    ([0.9, 0.9, 0.9], [0.8, 0.85, 0.9]),
+    ([0.0, 0.0], [0.0, 0.1]),
+]
+
+
 def welch_by_formula(first: list[float], second: list[float]) -> float:
     squares = [np.var(values, ddof=1) / len(values) for values in (first, second)]
     statistic = (np.mean(first) - np.mean(second)) / math.sqrt(sum(squares))
@@ -301,16 +311,7 @@ def welch_by_formula(first: list[float], second: list[float]) -> float:
     return float(2 * student.sf(abs(statistic), freedom))
 
 
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        ([0.71, 0.74, 0.69], [0.81, 0.8, 0.83, 0.79, 0.9]),
-        ([0.5, 0.6], [0.5, 0.61]),
-        ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], [100.0, -100.0]),
-        ([0.9, 0.9, 0.9], [0.8, 0.85, 0.9]),
-        ([0.0, 0.0], [0.0, 0.1]),
-    ],
-)
+@pytest.mark.parametrize(("first", "second"), WELCH_SAMPLES)
 def test_welch_by_its_formula(first: list[float], second: list[float]) -> None:
     assert welch(first, second) == pytest.approx(welch_by_formula(first, second), rel=1e-9)
     assert welch(second, first) == pytest.approx(welch(first, second), rel=1e-12)
@@ -324,6 +325,22 @@ def test_welch_of_what_does_not_vary_or_is_alone() -> None:
 
 
 # Summaries
+
+
+@pytest.mark.filterwarnings("ignore:Precision loss")  # SciPy's, where one of the two does not vary.
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
+@pytest.mark.parametrize(("first", "second"), WELCH_SAMPLES)
+def test_the_interval_of_welch_is_that_of_its_test(first: list[float], second: list[float], confidence: float) -> None:
+    expected = ttest_ind(first, second, equal_var=False).confidence_interval(confidence)
+    assert welch_interval(first, second, confidence) == pytest.approx(tuple(expected), rel=1e-9)  # rounding
+
+
+def test_the_interval_of_what_does_not_vary_is_a_point_and_of_one_value_there_is_none() -> None:
+    assert welch_interval([0.75, 0.75], [0.5, 0.5, 0.5]) == (0.25, 0.25)
+    # The variance of numbers that have no end in binary is not 0 but nearly so.
+    assert len(set(welch_interval([0.9] * 3, [0.1] * 3))) == 1
+    assert all(math.isnan(bound) for bound in welch_interval([0.5], [0.25, 0.75]))
+    assert all(math.isnan(bound) for bound in welch_interval([0.25, 0.75], [0.5]))
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95])

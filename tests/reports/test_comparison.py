@@ -1,4 +1,4 @@
-"""Models side by side: what is aligned, how differences are tested, what is said to differ, and over trainings."""
+"""Models side by side: what is aligned, how differences are tested, and what is said to differ."""
 
 import math
 import tracemalloc
@@ -19,8 +19,6 @@ from robustbench_bcos.reports.comparison import (
     VARIANT,
     Comparison,
     compare,
-    compare_trainings,
-    trainings,
 )
 from robustbench_bcos.reports.results import Results
 from tests.reports.handmade import TOTAL, record, table
@@ -443,117 +441,3 @@ def test_a_filter_that_is_no_condition_is_refused(where: str) -> None:
 def test_a_filter_that_leaves_nothing_is_refused() -> None:
     with pytest.raises(RequestError, match="leaves no rows"):
         compare([source(record("a", 90))], where="norm == 'linf'")
-
-
-# Several trainings
-
-
-def test_trainings_of_a_recipe_are_compared_by_their_means() -> None:
-    counts = {"net": [120, 131, 118], "bcos": [150, 141, 147, 160], "wide-b1.25": [119, 133]}
-    rows = [
-        record(f"{recipe}-seed{seed}", count) for recipe, values in counts.items() for seed, count in enumerate(values)
-    ]
-    found = compare_trainings([source(*rows)])
-    assert found.table["recipe"].tolist() == list(counts)
-    shares = {recipe: np.array(values) / TOTAL for recipe, values in counts.items()}
-    ps = [stats.ttest_ind(shares[recipe], shares["net"], equal_var=False).pvalue for recipe in ("bcos", "wide-b1.25")]
-    for row, values in zip(found.table.to_dict("records"), shares.values(), strict=True):
-        interval = stats.t.interval(0.95, len(values) - 1, values.mean(), values.std(ddof=1) / math.sqrt(len(values)))
-        assert row["trainings"] == len(values)
-        # The same formulas in another order.
-        assert (row["mean"], row["deviation"]) == pytest.approx((values.mean(), values.std(ddof=1)), rel=1e-9)
-        assert (row["low"], row["high"]) == pytest.approx(interval, rel=1e-9)
-    differences = [shares[recipe].mean() - shares["net"].mean() for recipe in ("bcos", "wide-b1.25")]
-    assert found.table["difference"].tolist()[1:] == pytest.approx(differences, rel=1e-9)
-    assert found.table["p"].tolist()[1:] == pytest.approx(holm(ps), rel=1e-9)
-    assert found.table[["difference", "p"]].isna().to_numpy().tolist()[0] == [True, True]
-    assert len(found.notes) == 1
-
-
-def test_folds_are_trainings_too_and_may_come_from_several_runs() -> None:
-    runs = [source(record(f"net-fold{fold}", 100 + fold), name=f"{fold}.csv") for fold in range(5)]
-    (row,) = compare_trainings(runs).table.to_dict("records")
-    assert (row["recipe"], row["trainings"]) == ("net", 5)
-    assert row["mean"] == pytest.approx(0.51, rel=1e-12)  # rounding
-
-
-def test_threats_are_kept_apart_over_trainings() -> None:
-    rows = [record(f"net-seed{seed}", 100 - seed, norm=norm) for seed in (0, 1) for norm in ("l2", "linf")]
-    found = compare_trainings([source(*rows)])
-    assert found.table["threat"].tolist() == ["pgd l2 0.5 20 steps", "pgd linf 0.5 20 steps"]
-    assert found.table["trainings"].tolist() == [2, 2]
-
-
-def test_a_recipe_that_was_trained_once_has_a_mean_and_no_test() -> None:
-    rows = [record("net-seed0", 120), record("net-seed1", 110), record("single", 100)]
-    _, single = compare_trainings([source(*rows)]).table.to_dict("records")
-    assert (single["recipe"], single["trainings"], single["mean"]) == ("single", 1, 0.5)
-    assert single["difference"] == pytest.approx(-0.075, rel=1e-12)  # rounding
-    assert all(math.isnan(single[column]) for column in ("deviation", "low", "high", "p"))
-
-
-def test_the_reference_of_trainings_is_a_recipe() -> None:
-    rows = [record(f"{recipe}-seed{seed}", 100 + seed) for recipe in ("net", "bcos") for seed in (0, 1)]
-    found = compare_trainings([source(*rows)], reference="bcos")
-    assert found.notes[0].startswith("Differences are to bcos;")
-    assert found.table["p"].isna().tolist() == [False, True]
-    with pytest.raises(RequestError, match="unknown recipe 'bcos-seed0': did you mean 'bcos'"):
-        compare_trainings([source(*rows)], reference="bcos-seed0")
-
-
-@pytest.mark.parametrize(
-    "name", ["net{}", "net-seed{}-large", "net-seedling{}", "net-fold{}x", "seed{}", "net-seed-{}"]
-)
-def test_models_that_were_trained_once_are_refused(name: str) -> None:
-    rows = [record(name.format(0), 100), record(name.format(1), 110), record("other-seed3", 90)]
-    with pytest.raises(RequestError, match=r"no model was trained more than once .* --seeds 0\.\.4$"):
-        compare_trainings([source(*rows)])
-
-
-@pytest.mark.parametrize("column", [column for column in VARIANT if column != "dataset"])
-def test_what_differs_in_the_attack_is_not_another_training(column: str) -> None:
-    rows = [record("net", 120), record("net", 90, **{column: OTHER[column]})]
-    with pytest.raises(RequestError, match="no model was trained more than once"):
-        compare_trainings([source(*rows)])
-
-
-def test_one_training_in_two_sources_is_not_two_trainings() -> None:
-    with pytest.raises(RequestError, match="no model was trained more than once"):
-        compare_trainings([source(record("net-seed0", 120)), source(record("net-seed0", 90), name="b.csv")])
-
-
-def test_two_losses_of_two_trainings_are_two_means() -> None:
-    rows = [record(f"net-seed{seed}", 100, loss=loss) for seed in (0, 1) for loss in ("ce", "dlr")]
-    found = compare_trainings([source(*rows)])
-    assert found.table["recipe"].tolist() == ["net loss ce", "net loss dlr"]
-    assert found.table["trainings"].tolist() == [2, 2]
-
-
-@pytest.mark.parametrize("column", APART)
-def test_trainings_that_are_not_comparable_are_not_tested_and_said_so(column: str) -> None:
-    rows = [record(f"net-seed{seed}", 100 + seed) for seed in (0, 1)]
-    rows += [record(f"bcos-seed{seed}", 90 + seed, **{column: OTHER[column]}) for seed in (0, 1)]
-    found = compare_trainings([source(*rows)])
-    assert found.table[["difference", "p"]].isna().all(axis=None)
-    assert any(note.startswith(f"Not comparable: {column} differs") for note in found.notes)
-
-
-@pytest.mark.parametrize(("counts", "p"), [((100, 100), 1), ((90, 90), 0)])
-def test_trainings_that_do_not_vary_are_compared_without_a_warning(counts: tuple[int, int], p: float) -> None:
-    rows = [record(f"net-seed{seed}", 100) for seed in range(3)]
-    rows += [record(f"bcos-seed{seed}", count) for seed, count in enumerate(counts)]
-    assert compare_trainings([source(*rows)]).table["p"].tolist()[1] == p
-
-
-def test_one_recipe_that_does_not_vary_is_compared_without_a_warning() -> None:
-    rows = [record(f"net-seed{seed}", 100) for seed in range(3)]
-    rows += [record(f"bcos-seed{seed}", 101 + 3 * seed) for seed in range(3)]
-    # A variance of 0 on one side: the t-test of one sample against the other's mean.
-    expected = stats.ttest_1samp(np.array([101, 104, 107]) / TOTAL, 0.5).pvalue
-    assert compare_trainings([source(*rows)]).table["p"].tolist()[1] == pytest.approx(expected, rel=1e-6)  # rounding
-
-
-def test_a_training_is_a_point_with_its_recipe_and_threat() -> None:
-    rows = [record("net-seed0", 120), record("net-seed1", 90, worst_correct=80), record("single", 50)]
-    found = trainings([source(*rows)], "model != 'single'")
-    assert found[["threat", "recipe", "accuracy"]].to_numpy().tolist() == [[THREAT, "net", 0.6], [THREAT, "net", 0.4]]

@@ -12,9 +12,10 @@ import pytest
 from pandas.api.types import is_numeric_dtype
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.reports.comparison import Comparison, compare, compare_trainings
+from robustbench_bcos.reports.comparison import Comparison, compare
 from robustbench_bcos.reports.comparison_formats import FORMATS, readable
 from robustbench_bcos.reports.results import Results
+from robustbench_bcos.reports.trainings import compare_trainings
 from tests.reports.handmade import record, table
 
 HOSTILE = (
@@ -216,10 +217,31 @@ def test_fractions_are_shown_in_percent_and_differences_in_points() -> None:
 def test_means_are_shown_in_percent_with_what_a_single_training_lacks_left_empty() -> None:
     found = over_trainings()
     shown = readable(found.table)
-    assert list(shown) == ["threat", "recipe", "trainings", "mean %", "95 %", "deviation, points", *shown.columns[6:]]
-    net, _, single = shown.to_dict("records")
-    assert (net["mean %"], net["deviation, points"], net["95 %"]) == ("50.5", "0.5", "49.3 to 51.7")
-    assert (single["trainings"], single["mean %"], single["deviation, points"], single["95 %"]) == ("1", "45.0", "", "")
+    assert list(shown) == [
+        *("measure", "threat", "recipe", "trainings", "mean", "95 %", "deviation"),
+        *("difference", "95 % of it", "p"),
+    ]
+    net, other, single = shown[shown["measure"] == "robust_accuracy_worst"].to_dict("records")
+    assert (net["mean"], net["deviation"], net["95 %"]) == ("50.5 %", "0.5 points", "49.3 to 51.7")
+    assert (net["difference"], net["95 % of it"], net["p"]) == ("", "", "")
+    # Two means of 3 with deviations of 0.5 points: 4 degrees of freedom, 2.776 * 0.5 * sqrt(2 / 3) = 1.13.
+    assert (other["difference"], other["95 % of it"], other["p"]) == ("+0.0 points", "-1.1 to +1.1", "1")
+    assert (single["trainings"], single["mean"], single["deviation"], single["95 %"]) == ("1", "45.0 %", "", "")
+
+
+def test_similarities_are_shown_as_they_are() -> None:
+    name = "explanation_cosine_true_attack"
+    values = {"net": (0.91, 0.92, 0.93), "bcos": (0.81, 0.82, 0.83)}
+    rows = [
+        record(f"{recipe}-seed{seed}", 100, **{name: value})
+        for recipe, similar in values.items()
+        for seed, value in enumerate(similar)
+    ]
+    found = compare_trainings([Results(Path("a.csv"), table(*rows), {})], measures=[name])
+    net, bcos = readable(found.table).to_dict("records")
+    # 4.303 * 0.01 / sqrt(3) = 0.025, and 2.776 * 0.01 * sqrt(2 / 3) = 0.023.
+    assert (net["mean"], net["deviation"], net["95 %"]) == ("0.920", "0.010", "0.895 to 0.945")
+    assert (bcos["difference"], bcos["95 % of it"]) == ("-0.100", "-0.123 to -0.077")
 
 
 def test_numbers_in_a_csv_are_those_of_the_table_to_the_last_bit() -> None:
