@@ -124,6 +124,8 @@ class RunConfig(Grid):
     device: str = "auto"
     threads: int | None = Field(default=None, ge=1)
     """CPU threads; by default one for small images and torch's own choice for others."""
+    jobs: int | None = Field(default=None, ge=1)
+    """Models worked on at the same time; by default one a core where ``threads`` is one, or else one."""
     compile: bool = False
     """Whether attacks walk on compiled networks; the judge never does."""
     memory_format: MemoryFormat = "auto"

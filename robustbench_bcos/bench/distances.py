@@ -21,7 +21,7 @@ from robustbench_bcos.bench.store import DistanceRow, Store
 from robustbench_bcos.bench.threat import make_threat
 from robustbench_bcos.core.rounding import significant
 from robustbench_bcos.data.slices import Batch, Slice
-from robustbench_bcos.model_zoo.models import Model
+from robustbench_bcos.model_zoo.models import Model, ModelSource
 
 HALVINGS = 7
 """Radii tried for an image that is known to fall; the last interval is at most a 128th of the first."""
@@ -32,18 +32,16 @@ DOUBLINGS = 12
 FEWEST_STEPS = 20
 
 
-def measure_distances(plan: Plan, store: Store) -> Iterator[Progress]:
-    """Find what is not yet in the store, for every model and norm, batch by batch."""
-    for source in plan.sources:
-        for norm in plan.config.norm:
-            cells = [cell for cell in plan.cells if (cell.model, cell.norm) == (source.name, norm)]
-            cell = max(cells, key=lambda cell: cell.steps)
-            known = store.distances(source.name, norm).keys()
-            missing = [image for image in plan.images.indices if image not in known]
-            yield Progress(cell, len(plan.images) - len(missing), "distances")
-            if missing:
-                model = plan.load(source)
-                yield from _measure(plan, store, model, cells, cell, missing)
+def measure_distances(plan: Plan, store: Store, source: ModelSource) -> Iterator[Progress]:
+    """Find what is not yet in the store, for every norm, batch by batch."""
+    for norm in plan.config.norm:
+        cells = [cell for cell in plan.cells_of(source) if cell.norm == norm]
+        cell = max(cells, key=lambda cell: cell.steps)
+        known = store.distances(source.name, norm).keys()
+        missing = [image for image in plan.images.indices if image not in known]
+        yield Progress(cell, len(plan.images) - len(missing), "distances")
+        if missing:
+            yield from _measure(plan, store, plan.load(source), cells, cell, missing)
 
 
 def _measure(

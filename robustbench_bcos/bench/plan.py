@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -34,6 +35,11 @@ from robustbench_bcos.model_zoo.models import Model, ModelSource, find_models, f
 PASSES_PER_EXPLANATION = 4
 """Two forward passes, for the prediction and for the maps, and a backward pass for each of two classes."""
 
+LOADING = Lock()
+
+CORES = torch.get_num_threads()
+"""What torch has found, or was told in ``OMP_NUM_THREADS``; asked before a run sets it."""
+
 SMALL_IMAGE = 32 * 32
 """Pixels below which an image counts as small."""
 
@@ -56,9 +62,15 @@ class Plan:
         """The source of the model of that name."""
         return next(source for source in self.sources if source.name == name)
 
+    def cells_of(self, source: ModelSource) -> list[Cell]:
+        """All that is measured on one model."""
+        return [cell for cell in self.cells if cell.model == source.name]
+
     def load(self, source: ModelSource) -> Model:
         """The model on the run's device, with the twin that attacks walk on."""
-        model = source.load()
+        # One at a time: libraries draw a network's first weights from the global generator.
+        with LOADING:
+            model = source.load()
         model.classifier.to(self.device)
         config = self.config
         return make_twin(model, compiled=config.compile, memory_format=config.memory_format, precision=config.precision)
@@ -75,6 +87,14 @@ class Plan:
             return self.config.threads
         _, height, width = self.images.image_shape
         return 1 if height * width < SMALL_IMAGE else torch.get_num_threads()
+
+    @property
+    def jobs(self) -> int:
+        """Models to work on at the same time: where one thread is best for one, every core has its own."""
+        if self.config.jobs is not None:
+            return self.config.jobs
+        alone = self.threads > 1 or self.device != "cpu"
+        return 1 if alone else min(CORES, len(self.sources))
 
     @cached_property
     def identity(self) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Carries out a plan: model by model, cell by cell, batch by batch; then explanations, and then evidence."""
+"""Carries out a plan, stage by stage: attacks and explanations, evidence, distances. Models do not meet in a stage."""
 
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 
@@ -14,11 +15,12 @@ from robustbench_bcos.bench.explaining import explain_cells
 from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.store import CleanRow, ModelRow, Store
+from robustbench_bcos.bench.workers import side_by_side
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.explanations.explanation import method_for
 from robustbench_bcos.model_zoo.bcos_layers import b_of
 from robustbench_bcos.model_zoo.classifier import encoding_of
-from robustbench_bcos.model_zoo.models import Model
+from robustbench_bcos.model_zoo.models import Model, ModelSource
 
 BATCHES = 4
 """In a part of the slice that is attacked as a whole, where images that fall make room for others. Its end, when few
@@ -31,37 +33,40 @@ def execute(plan: Plan, store: Store) -> Iterator[Progress]:
     What is attacked together is a fixed part of the slice, whole ones are recorded, so a run that is continued repeats
     none and meets the same batches as one that was never stopped.
     """
-    for source in plan.sources:
-        cells = [cell for cell in plan.cells if cell.model == source.name]
-        if _finished(plan, store, cells):
-            explained = len(plan.explained) if plan.explained is not None else 0
-            yield from (Progress(cell, len(plan.images) + explained) for cell in cells)
-            continue
-        model = plan.load(source)
-        store.add_model(_row(plan, model))
-        size = plan.batch_size(model)
-        _record_clean(plan, store, model, size)
-        # Smaller radii and fewer steps first: what they find needs no further attack.
-        for cell in sorted(cells, key=lambda cell: cell.effort):
-            yield from _execute_cell(plan, store, model, cell, size)
-        if plan.explained is not None:
-            yield from explain_cells(plan, store, model, cells, plan.explained, size)
+    stages = [_attack]
     if plan.config.evidence != "off":
-        yield from _gather_evidence(plan, store)
+        # When every model has been attacked, because models are tried on each other's candidates.
+        stages.append(_gather_evidence)
     if plan.config.distances:
-        yield from measure_distances(plan, store)
+        stages.append(measure_distances)
+    for stage in stages:
+        yield from side_by_side([partial(stage, plan, store, source) for source in plan.sources], plan.jobs)
 
 
-def _gather_evidence(plan: Plan, store: Store) -> Iterator[Progress]:
-    """When every model has been attacked, because models are tried on each other's candidates."""
+def _attack(plan: Plan, store: Store, source: ModelSource) -> Iterator[Progress]:
+    cells = plan.cells_of(source)
+    if _finished(plan, store, cells):
+        explained = len(plan.explained) if plan.explained is not None else 0
+        yield from (Progress(cell, len(plan.images) + explained) for cell in cells)
+        return
+    model = plan.load(source)
+    store.add_model(_row(plan, model))
+    size = plan.batch_size(model)
+    _record_clean(plan, store, model, size)
+    # Smaller radii and fewer steps first: what they find needs no further attack.
+    for cell in sorted(cells, key=lambda cell: cell.effort):
+        yield from _execute_cell(plan, store, model, cell, size)
+    if plan.explained is not None:
+        yield from explain_cells(plan, store, model, cells, plan.explained, size)
+
+
+def _gather_evidence(plan: Plan, store: Store, source: ModelSource) -> Iterator[Progress]:
     expected = plan.checks
-    for source in plan.sources:
-        cells = [cell for cell in plan.cells if cell.model == source.name]
-        if all(len(store.examinations(cell.key)) == expected for cell in cells):
-            yield from (Progress(cell, expected * plan.work_of_a_check, "evidence") for cell in cells)
-            continue
-        model = plan.load(source)
-        yield from examine(plan, store, model, cells)
+    cells = plan.cells_of(source)
+    if all(len(store.examinations(cell.key)) == expected for cell in cells):
+        yield from (Progress(cell, expected * plan.work_of_a_check, "evidence") for cell in cells)
+        return
+    yield from examine(plan, store, plan.load(source), cells)
 
 
 def _execute_cell(plan: Plan, store: Store, model: Model, cell: Cell, size: BatchSize) -> Iterator[Progress]:

@@ -1,6 +1,6 @@
 """Everything one run measured: a row per model, cell and image, written batch by batch.
 
-A batch is one transaction, so that a killed run loses at most the batch it was in.
+A batch is one transaction, so that a killed run loses at most the batch it was in. Threads may share a store.
 """
 
 import sqlite3
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock
 from typing import Any, NamedTuple
 
 from robustbench_bcos.bench.cells import Cell
@@ -208,8 +209,11 @@ class Store:
 
     def __init__(self, file: Path | None = None) -> None:
         self.file = file
+        self._lock = RLock()
         with self._explained():
-            self._database = sqlite3.connect(":memory:" if file is None else file, isolation_level=None)
+            # Whichever thread has the lock has the database to itself.
+            place = ":memory:" if file is None else file
+            self._database = sqlite3.connect(place, isolation_level=None, check_same_thread=False)
             if self._layout() not in (0, LAYOUT):
                 raise RequestError(
                     f"{self.file} was written by another version of robustbench_bcos: read it with that version "
@@ -407,12 +411,12 @@ class Store:
             self._database.execute(f"INSERT OR REPLACE INTO {table} VALUES ({places})", tuple(row))
 
     def _select(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        with self._explained():
+        with self._lock, self._explained():
             return self._database.execute(query, values).fetchall()
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._explained():
+        with self._lock, self._explained():
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield

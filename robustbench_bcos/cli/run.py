@@ -174,6 +174,12 @@ def run(
     threads: Annotated[
         int | None, typer.Option(help="CPU threads; by default one for small images.", rich_help_panel=RUN)
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            help="Models attacked at the same time; by default one a core for small images.", rich_help_panel=RUN
+        ),
+    ] = None,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Attack compiled networks; slow to start.", rich_help_panel=RUN)
     ] = False,
@@ -243,6 +249,7 @@ def run(
         "batch_size": batch_size,
         "device": device,
         "threads": threads,
+        "jobs": jobs,
         "compile": compiled or None,
         "memory_format": memory_format,
         "precision": precision,

@@ -1,0 +1,178 @@
+"""Several at a time: all is told, errors and interruptions end it, and no number depends on it."""
+
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustbench_bcos.bench import plan as planning
+from robustbench_bcos.bench.records import make_records
+from robustbench_bcos.bench.runner import execute
+from robustbench_bcos.bench.store import CleanRow, Store
+from robustbench_bcos.bench.workers import side_by_side
+from tests.bench.own_plan import own_plan
+from tests.bench.tiny_zoo import carry_out, measure, tiny_plan
+
+
+def count(start: int, end: int) -> Iterator[int]:
+    yield from range(start, end)
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3, 10])
+def test_all_that_is_told_is_passed_on_and_each_task_keeps_its_order(jobs: int) -> None:
+    tasks = [partial(count, 10 * number, 10 * number + 5) for number in range(4)]
+    told = list(side_by_side(tasks, jobs))
+    assert sorted(told) == [10 * number + step for number in range(4) for step in range(5)]
+    for number in range(4):
+        own = [item for item in told if item // 10 == number]
+        assert own == sorted(own)
+    assert list(side_by_side([], jobs)) == []
+
+
+def test_so_many_are_worked_on_at_a_time_and_no_more() -> None:
+    barrier = threading.Barrier(3, timeout=10)
+    together, lock, most = [0], threading.Lock(), [0]
+
+    def task() -> Iterator[str]:
+        with lock:
+            together[0] += 1
+            most[0] = max(most[0], together[0])
+        # Nobody gets past unless three are here at once.
+        barrier.wait()
+        time.sleep(0.02)
+        with lock:
+            together[0] -= 1
+        yield threading.current_thread().name
+
+    names = list(side_by_side([task] * 6, 3))
+    assert most == [3]
+    assert threading.current_thread().name not in names
+
+
+def test_every_thread_works_with_as_many_threads_as_the_caller() -> None:
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            assert set(side_by_side([lambda: iter([torch.get_num_threads()])] * 4, 2)) == {threads}
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_the_first_error_ends_all(jobs: int) -> None:
+    class Broken(Exception):
+        pass
+
+    begun = []
+
+    def broken() -> Iterator[int]:
+        yield 1
+        raise Broken
+
+    def endless(number: int) -> Iterator[int]:
+        begun.append(number)
+        while True:
+            time.sleep(0.001)
+            yield 2
+
+    told: list[int] = []
+    with pytest.raises(Broken):
+        told.extend(side_by_side([broken, partial(endless, 1), partial(endless, 2)], jobs))
+    assert 1 in told
+    assert not any("ThreadPool" in thread.name for thread in threading.enumerate())
+    assert 2 not in begun, "what had not begun never does"
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_whoever_listens_no_more_ends_all(jobs: int) -> None:
+    ended = []
+
+    def endless(number: int) -> Iterator[int]:
+        try:
+            while True:
+                yield number
+        finally:
+            ended.append(number)
+
+    told = side_by_side([partial(endless, 1), partial(endless, 2)], jobs)
+    next(told)
+    told.close()
+    assert sorted(ended) == [1, 2][:jobs]
+    assert not any("ThreadPool" in thread.name for thread in threading.enumerate())
+
+
+def test_numbers_do_not_depend_on_how_many_models_are_worked_on_at_a_time(tiny_zoo: Path) -> None:
+    asked: dict[str, Any] = {"eps": ("0.2", "0.5"), "evidence": "quick", "distances": True, "explained": 4}
+    alone, together = (measure(tiny_plan(tiny_zoo, **asked, jobs=jobs)) for jobs in (1, 2))
+    pd.testing.assert_frame_equal(alone, together, check_exact=True)
+
+
+def test_an_interrupted_run_is_continued_with_another_number_of_jobs(tiny_zoo: Path) -> None:
+    whole = measure(tiny_plan(tiny_zoo, eps=("0.2", "0.5"), batch_size=2))
+    with Store() as store:
+        steps = execute(tiny_plan(tiny_zoo, eps=("0.2", "0.5"), batch_size=2, jobs=2), store)
+        for _ in range(3):
+            next(steps)
+        steps.close()
+        plan = tiny_plan(tiny_zoo, eps=("0.2", "0.5"), batch_size=2, jobs=1)
+        done = sum(len(store.done(cell)) for cell in plan.cells)
+        assert 0 < done < 30 * len(plan.cells)
+        carry_out(plan, store)
+        rows = make_records(store, plan.identity)
+    pd.testing.assert_frame_equal(rows, whole, check_exact=True)
+
+
+class Meeting(nn.Module):
+    """Answers only once two threads ask at the same time."""
+
+    barrier = threading.Barrier(2, timeout=20)
+    met = threading.Event()
+
+    def forward(self, images: Tensor) -> Tensor:
+        if threading.current_thread() is not threading.main_thread() and not self.met.is_set():
+            self.barrier.wait()
+            self.met.set()
+        return images.flatten(1)[:, :2]
+
+
+def test_models_are_attacked_at_the_same_time() -> None:
+    images, labels = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 0, 1])
+    asked: dict[str, Any] = {"norm": ("l2",), "eps": ("0.1",), "steps": (1,), "evidence": "off", "jobs": 2}
+    measure(own_plan({"one": Meeting(), "two": Meeting()}, images, labels, 2, **asked))
+    assert Meeting.met.is_set()
+
+
+@pytest.mark.parametrize(
+    ("cores", "pixels", "asked", "jobs"),
+    [(4, 8, {}, 2), (1, 8, {}, 1), (4, 32, {}, 1), (4, 8, {"jobs": 1}, 1), (4, 32, {"jobs": 3}, 3)],
+)
+def test_small_images_leave_a_core_to_each_model(
+    cores: int, pixels: int, asked: dict[str, Any], jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "CORES", cores)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    images = torch.rand(2, 3, pixels, pixels, generator=torch.Generator().manual_seed(0))
+    nets = {"one": Meeting(), "two": Meeting()}
+    plan = own_plan(nets, images, torch.tensor([0, 1]), 2, norm=("l2",), eps=("0.1",), steps=(1,), **asked)
+    assert plan.jobs == jobs
+
+
+def test_threads_share_a_store_without_mixing_their_transactions() -> None:
+    def rows(model: str) -> Iterator[int]:
+        for image in range(40):
+            store.add_clean([CleanRow(model, image, 0, 0), CleanRow(model, image + 1000, 0, 0)])
+            # Whoever reads sees whole transactions.
+            assert len(store.clean("a")) % 2 == len(store.clean("b")) % 2 == 0
+            yield image
+
+    with Store() as store:
+        assert len(list(side_by_side([partial(rows, "a"), partial(rows, "b")], 2))) == 80
+        assert [len(store.clean(model)) for model in "ab"] == [80, 80]
