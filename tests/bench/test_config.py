@@ -10,7 +10,7 @@ from robustbench_bcos.attacks import pgd
 from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.bench import config as configuration
-from robustbench_bcos.bench.config import CHOICES, SUITES, RunConfig, make_config
+from robustbench_bcos.bench.config import CHOICES, SUITES, RunConfig, check_trained, make_config
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.explanations.explanation import METHODS
 
@@ -94,6 +94,87 @@ def test_fifty_images_are_explained_where_there_are_figures_or_as_many_as_are_as
     flags: dict[str, Any], count: int
 ) -> None:
     assert make_config(flags).explanations == count
+
+
+# Suites that pair norms with radii, and that train
+
+TRAINING = """
+description = "mine"
+norm = ["l2", "linf"]
+eps = ["0.5", "0.1"]
+steps = [2]
+paired = true
+explained = 3
+[trainings]
+recipe = "digits-natural"
+seeds = [0, 1]
+[trainings.variations]
+"a" = {}
+"""
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> str:
+    (tmp_path / "training.toml").write_text(TRAINING, encoding="utf-8")
+    return str(tmp_path / "training.toml")
+
+
+def threats(config: RunConfig) -> list[tuple[str, str]]:
+    return [(norm, eps) for part in config.parts for norm in part.norm for eps in part.eps]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({}, [("l2", "0.5"), ("linf", "0.1")]),
+        ({"norm": ("linf",)}, [("linf", "0.1")]),
+        ({"norm": ("linf", "l2")}, [("linf", "0.1"), ("l2", "0.5")]),
+        ({"eps": ("0.25",)}, [("l2", "0.25"), ("linf", "0.25")]),
+        ({"norm": ("l2",), "eps": ("0.25", "1")}, [("l2", "0.25"), ("l2", "1")]),
+    ],
+)
+def test_a_suite_may_pair_norms_with_radii_and_flags_choose_among_the_pairs(
+    flags: dict[str, Any], expected: list[tuple[str, str]], training: str
+) -> None:
+    assert threats(make_config(flags, training)) == expected
+
+
+def test_several_radii_of_one_norm_stay_together(tmp_path: Path) -> None:
+    text = TRAINING.replace('["l2", "linf"]', '["l2", "l2", "linf"]').replace('["0.5"', '["0.5", "1"')
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    for flags, expected in (({}, 3), ({"norm": ("l2",)}, 2)):
+        found = threats(make_config(flags, str(tmp_path / "mine.toml")))
+        assert found[:2] == [("l2", "0.5"), ("l2", "1")]
+        assert len(found) == expected
+
+
+def test_without_pairs_every_norm_is_meant_with_every_radius() -> None:
+    config = make_config({"norm": ("l2", "linf"), "eps": ("0.5", "0.1")})
+    assert config.parts == [config]
+    assert len(threats(config)) == 4
+
+
+def test_pairs_that_do_not_come_out_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(TRAINING.replace(', "0.1"', ""), encoding="utf-8")
+    with pytest.raises(RequestError, match="paired needs as many radii in eps as there are norms"):
+        make_config({}, str(tmp_path / "mine.toml"))
+
+
+def test_a_suite_that_trains_is_for_its_models_unless_others_are_named(training: str) -> None:
+    config = make_config({}, training)
+    assert config.model == ("a-seed0", "a-seed1")
+    assert config.explanations == 3
+    assert make_config({"model": ("digits-natural",)}, training).model == ("digits-natural",)
+    assert make_config({"weights": Path("w.pt")}, training).model == ()
+
+
+def test_models_that_a_suite_has_yet_to_train_are_missed_with_the_command_that_makes_them(training: str) -> None:
+    with pytest.raises(
+        RequestError, match=r"^2 of the 2 models of suite .* \(a-seed0, \.\.\.\): `train --suite .* --out"
+    ):
+        check_trained(make_config({}, training), training)
+    check_trained(make_config({"model": ("digits-natural",)}, training), training)
+    check_trained(make_config({}, "smoke"), "smoke")
 
 
 # Further attacks and evidence

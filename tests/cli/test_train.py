@@ -1,5 +1,10 @@
-"""``train``: once, with several seeds, and without one of several folds at a time."""
+"""``train``: once, with several seeds, without one of several folds, and all that a suite says, some at a time."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -276,6 +281,39 @@ def test_an_interrupted_suite_says_how_far_it_came(suite: str, here: Path, monke
     outcome = call("train", "--suite", suite, "--out", "zoo")
     assert outcome.code == 130
     assert "interrupted after 1 of 4 trainings; repeat the same command to continue in zoo" in outcome.err
+
+
+def group_is_gone(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_an_interruption_ends_every_process_and_says_how_to_continue(suite: str, here: Path) -> None:
+    options = ["train", "--suite", suite, "--model", "*-seed0", "--jobs", "2", "--out", "zoo", "--epochs"]
+    command = [sys.executable, "-m", "robustbench_bcos", *options, "1000"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True) as work:
+        checkpoints = [here / f"zoo/{name}-seed0.ckpt" for name in ("plain", "layered")]
+        give_up = time.monotonic() + 120
+        while not all(file.exists() for file in checkpoints):
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+        # As Ctrl-C does, to every process of the group.
+        os.killpg(work.pid, signal.SIGINT)
+        _, told = work.communicate(timeout=60)
+    assert work.returncode == 130
+    assert told == "interrupted after 0 of 2 trainings; repeat the same command to continue in zoo\n"
+    while not group_is_gone(work.pid):
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+    epochs = [len(file.with_suffix(".log.csv").read_text(encoding="utf-8").splitlines()) for file in checkpoints]
+    assert min(epochs) > 1
+    refused = call(*options, "1001")
+    assert refused.code == 1
+    assert refused.err.count("belongs to another recipe or to other images") == 2
 
 
 @pytest.mark.parametrize(

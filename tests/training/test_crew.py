@@ -1,10 +1,12 @@
 """Several trainings at a time: each in a process of its own, none kept from its end by another's."""
 
+import multiprocessing
 import os
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import torch
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.cards import Card, WeightsSpec
+from robustbench_bcos.training import crew
 from robustbench_bcos.training.crew import Outcome, train_all
 from robustbench_bcos.training.recipes import RECIPES, ModelSpec
 from robustbench_bcos.training.trainer import Epoch
@@ -135,3 +138,12 @@ def test_leaving_ends_the_trainings_that_are_at_work_and_begins_no_other(tmp_pat
     assert not (tmp_path / "c").exists()
     for name in "ab":
         assert gone(int((tmp_path / name).read_text()))
+
+
+def test_a_training_whose_parent_is_gone_ends_at_its_next_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = SimpleNamespace(is_alive=lambda: True)
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: parent)
+    crew._stop_without_parent(Epoch(1, 0.5, 0.5, 0.0))
+    parent.is_alive = lambda: False
+    with pytest.raises(SystemExit):
+        crew._stop_without_parent(Epoch(1, 0.5, 0.5, 0.0))
