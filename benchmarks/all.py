@@ -30,7 +30,7 @@ QUICK = {
     "explaining": ["--images", "8", "--batch", "4", "--no-compile"],
     "ensemble": ["--images", "1"],
     "memory": ["--images", "2", "--steps", "1"],
-    "folding": ["--batch", "2", "--pairs", "1", "--no-compile"],
+    "folding": ["--quick"],
 }
 """What makes each script small."""
 

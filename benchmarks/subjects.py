@@ -41,10 +41,9 @@ class Attacked(NamedTuple):
     images: Tensor
     labels: Tensor
 
-    def batches(self) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Where each begins, its images and their labels."""
-        starts = range(0, len(self.images), BATCH)
-        return zip(starts, self.images.split(BATCH), self.labels.split(BATCH), strict=True)
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images of each, and their labels."""
+        return zip(self.images.split(BATCH), self.labels.split(BATCH), strict=True)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -4,8 +4,8 @@
 
 Ours is a run without evidence and figures, its store in memory, rows included. Beside it torchattacks, which attacks
 the images the model gets right in one cell after the other, and ours with ``independent_cells``, which attacks what
-fell within a smaller radius again. Cross-entropy throughout. Images that stand are summed over the cells, and no cell
-may have more of them than beside it.
+fell within a smaller radius, or in fewer steps, again. Cross-entropy throughout. Images that stand are summed over the
+cells, and no cell may have more of them than beside it.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def one_by_one(attacked: Attacked, cells: list[Cell]) -> Outcome:
     classifier, stand = attacked.model.classifier, {}
     for cell in cells:
         count = 0
-        for _, images, labels in attacked.batches():
+        for images, labels in attacked.batches():
             candidates = of_torchattacks(classifier, images, labels, cell.norm, cell.radius.value, cell.steps)
             count += int(standing(classifier, candidates, labels).sum())
         stand[_name(cell.norm, cell.radius.text, cell.steps)] = count

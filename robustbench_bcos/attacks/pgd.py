@@ -137,9 +137,9 @@ class _Search(SearchState):
             with torch.set_grad_enabled(not (settles and bool(over.all()))):
                 pool.iterates = pool.iterates.detach().requires_grad_()
                 logits = self.classifier(pool.iterates)
-            leaving = self._look(pool, logits, over)
+            wrong, leaving = self._look(pool, logits, over)
             if not (settles and leaving.all()):
-                self._step(pool, logits, leaving)
+                self._step(pool, logits, wrong, leaving)
             if not (settles and leaving.any()):
                 continue
             self._settle(pool, leaving)
@@ -163,8 +163,8 @@ class _Search(SearchState):
             best=torch.full_like(places, -torch.inf, dtype=torch.float64),
         )
 
-    def _look(self, pool: _Pool, logits: Logits, over: Flags) -> Flags:
-        """Take over the iterates that the way of counting asks for; say for whom the search is at its end."""
+    def _look(self, pool: _Pool, logits: Logits, over: Flags) -> tuple[Flags, Flags]:
+        """Take over the iterates that the way of counting asks for; say who is misclassified, and who is to leave."""
         # Who has fooled walks on until the pool is settled, and is neither looked at nor charged any more.
         gone = pool.fooled if self.pgd.count == "any" else torch.zeros_like(over)
         self.trace.forward_passes[pool.places] += ~gone
@@ -179,11 +179,10 @@ class _Search(SearchState):
             chosen = (over | wrong) & ~gone if self.pgd.count == "any" else over
         pool.proposals = torch.where(chosen[:, None, None, None], iterates, pool.proposals)
         pool.fooled = torch.where(chosen, wrong, pool.fooled)
-        return over | pool.fooled if self.pgd.count == "any" else over
+        return wrong, over | pool.fooled if self.pgd.count == "any" else over
 
-    def _step(self, pool: _Pool, logits: Logits, leaving: Flags) -> None:
+    def _step(self, pool: _Pool, logits: Logits, wrong: Flags, leaving: Flags) -> None:
         gradient, blind = usable_gradient(self.pgd.loss, logits, pool.iterates, pool.labels)
-        wrong = predicted_classes(logits.detach()) != pool.labels
         self.trace.zero_gradient[pool.places] |= blind & ~(wrong | leaving)
         # What leaves is passed back with its batch, but not charged for it: counts must not depend on the batch.
         self.trace.backward_passes[pool.places] += ~leaving
