@@ -29,7 +29,7 @@ def trade_off_over_b(rows: pd.DataFrame) -> Figure:
         RequestError: no recipes differ in B alone.
     """
     found = rows.assign(series=[EXPONENT.sub("", recipe) for recipe in rows["recipe"]])
-    found = found[found["b"].notna() & (found["series"] != found["recipe"])]
+    found = found[found["b"].notna()]
     found = found[found.groupby("series")["b"].transform("nunique") > 1]
     if found.empty:
         raise RequestError("no recipes differ in B alone (names like mine-b1.5 and mine-b2): leave --over-b out")
