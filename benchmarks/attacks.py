@@ -86,7 +86,7 @@ def main() -> None:
         flags = {"norm": (options.norm,), "eps": (options.eps or EPSILONS.get(name, "0.5"),), "loss": ("ce",)}
         cell = make_cells(make_config(flags | {"steps": (options.steps,)}), [name])[0]
         attacked = right_images(find_model(name, options), options, options.images)
-        claims += compare(Work(attacked, cell), 1 if options.quick else None)
+        claims += compare(Work(attacked, cell), 1 if options.quick else options.pairs)
     publish("attacks", claims, options)
 
 

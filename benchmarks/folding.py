@@ -116,7 +116,6 @@ def compare(seconds: dict[str, list[float]], work: str) -> Iterator[Claim]:
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--no-compile", action="store_true")
     options = parse(parser)
     if options.quick:
@@ -129,7 +128,7 @@ def main() -> None:
     for name in (LAST, COMPILED):
         inputs[name] = encoded.contiguous(memory_format=torch.channels_last)
     check(networks, inputs)
-    seconds = measure(networks, inputs, options.pairs)
+    seconds = measure(networks, inputs, options.pairs or 7)
     publish("folding", list(compare(seconds, f"ResNet-56, batch {options.batch}")), options)
 
 

@@ -112,6 +112,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     """The options that every script has."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2, help="of torch, for both sides (2)")
+    parser.add_argument("--pairs", type=int, help="of turns on the clock; by default five, and three of long ones")
     parser.add_argument("--quick", action="store_true", help="one pair of a small size: does it run? Quote nothing")
     return parser
 

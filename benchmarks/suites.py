@@ -10,6 +10,7 @@ cells, and no cell may have more of them than beside it.
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -78,12 +79,16 @@ def compare(
     sides: tuple[Callable[[], Outcome], Callable[[], Outcome]],
     pairs: int | None,
 ) -> Claim:
-    # Not timed: this warms both up, too.
-    ours, theirs = (side() for side in sides)
-    turns = take_turns(*sides, pairs)
+    found: list[Outcome] = [Outcome({}, 0)] * 2
+
+    def noted(side: int) -> None:
+        found[side] = sides[side]()
+
+    turns = take_turns(partial(noted, 0), partial(noted, 1), pairs)
+    ours, theirs = found
     stand = sum(ours.standing.values()), sum(theirs.standing.values())
-    found = Claim.of(claim, peer, turns, target, standing=stand, passes=(ours.passes, theirs.passes))
-    return found._replace(worse=sum(max(0, count - theirs.standing[cell]) for cell, count in ours.standing.items()))
+    told = Claim.of(claim, peer, turns, target, standing=stand, passes=(ours.passes, theirs.passes))
+    return told._replace(worse=sum(max(0, count - theirs.standing[cell]) for cell, count in ours.standing.items()))
 
 
 def main() -> None:
@@ -103,7 +108,7 @@ def main() -> None:
     cells = [cell for plan in shared for cell in plan.cells]
     attacked = what_is_right(options.model, options, shared[0])
     claim = f"{options.model}, {' and '.join(SUITES)}, {len(cells)} cells, {len(shared[0].images)} images"
-    pairs = 1 if options.quick else None
+    pairs = 1 if options.quick else options.pairs
 
     def ours() -> Outcome:
         return carry_out(shared)
