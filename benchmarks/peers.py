@@ -46,17 +46,21 @@ def of_foolbox(classifier: nn.Module, images: Tensor, labels: Tensor, norm: str,
 
 
 def of_madrylab(classifier: nn.Module, images: Tensor, labels: Tensor, norm: str, epsilon: float, steps: int) -> Tensor:
-    """MadryLab's loop around its own steps, with a custom loss and ``use_best``.
-
-    The library itself runs on GPUs alone. Before it asks a custom loss, which runs the model, it runs the model.
-    """
-    kind = {"l2": attack_steps.L2Step, "linf": attack_steps.LinfStep}[norm]
-    step = kind(orig_input=images, eps=epsilon, step_size=step_size(epsilon, steps))
+    """MadryLab's loop with a custom loss. Before it asks that, which runs the model, it runs the model."""
 
     def losses_of(iterates: Tensor) -> Tensor:
         classifier(iterates)
         return F.cross_entropy(classifier(iterates), labels, reduction="none")
 
+    return best_of_madrylab(losses_of, images, norm, epsilon, steps)
+
+
+def best_of_madrylab(
+    losses_of: Callable[[Tensor], Tensor], images: Tensor, norm: str, epsilon: float, steps: int
+) -> Tensor:
+    """MadryLab's loop around its own steps, with ``use_best``; the library itself runs on GPUs alone."""
+    kind = {"l2": attack_steps.L2Step, "linf": attack_steps.LinfStep}[norm]
+    step = kind(orig_input=images, eps=epsilon, step_size=step_size(epsilon, steps))
     best, best_losses = images.clone(), torch.full((len(images),), -torch.inf, device=images.device)
     iterates = images
     for taken in range(steps + 1):
@@ -66,7 +70,7 @@ def of_madrylab(classifier: nn.Module, images: Tensor, labels: Tensor, norm: str
         best[higher], best_losses[higher] = iterates.detach()[higher], losses.detach()[higher]
         if taken < steps:
             (gradient,) = torch.autograd.grad(losses.mean(), iterates)
-            iterates = step.project(step.step(iterates.detach(), gradient))
+            iterates = step.project(step.step(iterates.detach(), gradient.contiguous()))
     return best
 
 

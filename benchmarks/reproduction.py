@@ -1,0 +1,144 @@
+"""The literature's two tables for one model, four ways: how much of a number is the attack's doing.
+
+    python benchmarks/reproduction.py --dataset folder:DIR --zoo trained --model cifar10jpeg-bcos-b2-resnet20 \\
+        --limit 1000 --out reproduction
+
+1. ``as published``: the six encoded channels of B-cos networks (pixels of others), the loss as it is commonly written
+   (BCE, or cross-entropy), MadryLab's steps, which divide by the gradient's norm + 1e-10, and the iterate of highest
+   loss. Steps and projections are ``robustness``'s own.
+2. ``encoded``: the same space, this project's loss, steps and count. B-cos networks alone have it.
+3. ``image``: pixels, the loss of the model's card.
+4. ``worst``: pixels, that loss and the margin, with quick evidence; the worst case for each image.
+
+Ways 2 to 4 are ``run --suite tables-l2`` and ``tables-linf``, their folders lie in ``--out`` and are continued by the
+same command, as is the first way, cell by cell. Prints a table in Markdown, per cent of all images, 20 / 100 steps.
+"""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from pairs import parse
+from peers import best_of_madrylab
+from subjects import BATCH, add_options, find_model, make_run
+from torch import Tensor
+
+from robustbench_bcos.bench.twin import make_twin
+from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.core.statistics import wilson
+from robustbench_bcos.data.slices import Batch
+from robustbench_bcos.model_zoo.models import Model
+
+SUITES = ("tables-l2", "tables-linf")
+PUBLISHED, ENCODED, IMAGE, WORST = "as published", "encoded", "image", "worst"
+FLAGS = {
+    ENCODED: ["--space", "encoded", "--evidence", "off"],
+    IMAGE: ["--evidence", "off"],
+    WORST: ["--loss", "auto,margin"],
+}
+
+
+def common_bce(logits: Tensor, labels: Tensor) -> Tensor:
+    """As it is commonly written, in float32: its slope rounds to 0 at true logits above 17."""
+    targets = F.one_hot(labels, logits.shape[1]).to(logits.dtype)
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
+
+
+def common_ce(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def attack_as_published(model: Model, batch: Batch, norm: str, epsilon: float, steps: int) -> int:
+    """Images that stand."""
+    # The twin has the same logits and gradients up to rounding, and takes half the time.
+    classifier, searched = model.classifier, model.searched
+    images, loss = batch.images, common_ce
+    if model.family == "bcos":
+        images, loss = classifier.encoding(images), common_bce
+        classifier, searched = classifier.network, searched.network
+    with torch.no_grad():
+        right = predicted_classes(classifier(images)) == batch.labels
+    images, labels = images[right], batch.labels[right]
+    if not len(labels):
+        return 0
+    candidates = best_of_madrylab(lambda iterates: loss(searched(iterates), labels), images, norm, epsilon, steps)
+    with torch.no_grad():
+        return int((predicted_classes(classifier(candidates)) == labels).sum())
+
+
+def measure_as_published(options: argparse.Namespace) -> pd.DataFrame:
+    """A row a cell, written as soon as it is known."""
+    file = options.out / f"{options.model}-as-published.csv"
+    rows = pd.read_csv(file, dtype={"eps": str}).to_dict("records") if file.exists() else []
+    known = {(row["norm"], row["eps"], row["steps"]) for row in rows}
+    model = make_twin(find_model(options.model, options))
+    plans = [make_run(options, suite, model=(options.model,), limit=options.limit) for suite in SUITES]
+    images = plans[0].images
+    for cell in [cell for plan in plans for cell in plan.cells]:
+        key = (cell.norm, cell.radius.text, cell.steps)
+        if key not in known:
+            stand = sum(
+                attack_as_published(model, batch, cell.norm, cell.radius.value, cell.steps)
+                for batch in images.batches(BATCH)
+            )
+            rows.append(dict(zip(("norm", "eps", "steps"), key, strict=True), correct=stand, images=len(images)))
+            pd.DataFrame(rows).to_csv(file, index=False)
+    return pd.DataFrame(rows)
+
+
+def measure(way: str, options: argparse.Namespace) -> pd.DataFrame:
+    """The rows of two runs, as many as there are cells and losses."""
+    tables = []
+    for suite in SUITES:
+        folder = options.out / f"{options.model}-{way}-{suite}"
+        command = [sys.executable, "-m", "robustbench_bcos", "run", "--suite", suite, "--model", options.model]
+        command += ["--dataset", options.dataset, "--limit", str(options.limit), "--out", str(folder), "--quiet"]
+        command += [*FLAGS[way], "--no-figures", *(f"--zoo={zoo}" for zoo in options.zoo)]
+        command += [] if options.data_dir is None else ["--data-dir", str(options.data_dir)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        tables.append(pd.read_csv(folder / "results.csv", dtype={"eps": str}))
+    rows = pd.concat(tables)
+    rows["correct"] = rows["worst_correct" if way == WORST else "robust_correct"]
+    # Of several losses the worst case is one, whichever row it is read from.
+    return rows.groupby(["norm", "eps", "steps"], as_index=False)[["correct", "images"]].min()
+
+
+def lines(found: dict[str, pd.DataFrame]) -> Iterator[str]:
+    """A row a way, a column a radius."""
+    first = next(iter(found.values()))
+    columns = list(dict.fromkeys(zip(first["norm"], first["eps"], strict=True)))
+    yield f"| way | {' | '.join(f'{norm} {eps}' for norm, eps in columns)} |"
+    yield "|" + "---|" * (len(columns) + 1)
+    for way, rows in found.items():
+        by_cell = rows.set_index(["norm", "eps", "steps"])
+        cells = [" / ".join(said(by_cell.loc[(*column, steps)]) for steps in (20, 100)) for column in columns]
+        yield f"| {way} | {' | '.join(cells)} |"
+
+
+def said(row: pd.Series) -> str:
+    low, high = wilson(int(row["correct"]), int(row["images"]))
+    return f"{100 * row['correct'] / row['images']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--limit", type=int, default=1000)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("reproduction"))
+    options = parse(parser)
+    torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    bcos = find_model(options.model, options).family == "bcos"
+    found = {way: measure(way, options) for way in (ENCODED, IMAGE, WORST) if bcos or way != ENCODED}
+    print("\n".join(lines({PUBLISHED: measure_as_published(options)} | found)))
+
+
+if __name__ == "__main__":
+    main()
