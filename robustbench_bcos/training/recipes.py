@@ -33,6 +33,8 @@ class Recipe(ModelSpec):
     """PGD steps of adversarial training, from a random start; unused in natural training."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the products in the network while it is trained; weights, sums over batches and the loss are float32."""
+    half: bool = False
+    """Whether the weights are kept in half precision: rounded when training is over, before accuracy is measured."""
     seed: int = Field(default=0, ge=0)
 
 

@@ -74,7 +74,7 @@ def train(
         on_epoch(run.epoch(number, pixels, labels))
         if checkpoint is not None:
             run.save(checkpoint, number + 1)
-    return freeze(classifier)
+    return freeze(_rounded(classifier) if recipe.half else classifier)
 
 
 def check_fit(recipe: Recipe, images: Slice) -> None:
@@ -177,6 +177,11 @@ class _Training:
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
+
+
+def _rounded(classifier: ImageClassifier) -> ImageClassifier:
+    """With weights that half precision holds exactly."""
+    return classifier.half().float()
 
 
 def _forward(recipe: Recipe, classifier: ImageClassifier, compiled: bool) -> Callable[[Tensor], Tensor]:

@@ -61,7 +61,7 @@ def make_model(
     card = Card(
         **{key: getattr(recipe, key) for key in ModelSpec.model_fields},
         recipe=recipe.name,
-        weights=WeightsSpec(file=file, sha256=write_weights(classifier.network, folder / file)),
+        weights=WeightsSpec(file=file, sha256=write_weights(classifier.network, folder / file, half=recipe.half)),
         clean_accuracy=clean_accuracy(classifier, test, device),
         licence=LICENCE,
     )

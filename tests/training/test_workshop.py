@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
@@ -17,7 +18,7 @@ from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.models import ZooModel, load_model
 from robustbench_bcos.training.recipes import Recipe
 from robustbench_bcos.training.trainer import Epoch, train
-from robustbench_bcos.training.workshop import make_model
+from robustbench_bcos.training.workshop import clean_accuracy, make_model
 
 RECIPE = Recipe.model_validate(
     {
@@ -88,6 +89,19 @@ def assert_is_what_training_gives(classifier: ImageClassifier, dataset: str) -> 
     trained = train(RECIPE, Slice.of(open_dataset(dataset, "train"))).state_dict()
     for name, tensor in classifier.state_dict().items():
         assert torch.equal(tensor, trained[name])
+
+
+def test_weights_of_half_precision_are_what_the_accuracy_was_measured_with(tmp_path: Path, dataset: str) -> None:
+    whole = make_model(RECIPE, tmp_path / "whole", dataset=dataset)
+    card = make_model(RECIPE.model_copy(update={"half": True}), tmp_path / "half", dataset=dataset)
+    states = [load_file(tmp_path / name / "my-v1.5.safetensors") for name in ("whole", "half")]
+    assert {tensor.dtype for tensor in states[1].values() if tensor.is_floating_point()} == {torch.float16}
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor.half() if tensor.is_floating_point() else tensor, states[1][name])
+    classifier = load_model("my-v1.5", zoo=tmp_path / "half")
+    test = Slice.of(open_dataset(dataset, "test"))
+    assert clean_accuracy(classifier, test, "cpu") == card.clean_accuracy
+    assert card.weights != whole.weights
 
 
 @pytest.mark.parametrize("when", [1, 2, 3])
