@@ -41,9 +41,9 @@ def test_the_zoo_says_whose_weights_are_here(here: Path, monkeypatch: pytest.Mon
     (here / "cache/weights/madry-resnet50-l2-0.5/cifar_l2_0_5.pt").touch()
     out = succeed("models")
     rows = {line.split("│")[1].strip(): line for line in out.splitlines() if line.startswith("│")}
-    assert rows["madry-resnet50-l2-0.5"].endswith("│ adversarial l2 0.5     │ cifar10  │ 90.8*   │ here    │")
-    assert rows["official-bcos-resnet50"].endswith("│ natural                │ imagenet │ 75.9*   │ to fetch│")
-    assert rows["digits-natural"].endswith("│ natural                │ digits   │ 99.7    │ here    │")
+    assert rows["madry-resnet50-l2-0.5"].endswith("│ adversarial l2 0.5     │ cifar10     │ 90.8*   │ here    │")
+    assert rows["official-bcos-resnet50"].endswith("│ natural                │ imagenet    │ 75.9*   │ to fetch│")
+    assert rows["digits-natural"].endswith("│ natural                │ digits      │ 99.7    │ here    │")
     assert out.endswith("`fetch NAME` gets weights; * as published.\n")
 
 
