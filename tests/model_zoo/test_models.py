@@ -12,6 +12,7 @@ import tomli_w
 import torch
 from bcos.experiments.CIFAR10.norm_ablations_final.experiment_parameters import CONFIGS
 from bcos.experiments.CIFAR10.norm_ablations_final.model import get_model
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
