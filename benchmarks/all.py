@@ -31,10 +31,11 @@ QUICK = {
     "ensemble": ["--images", "1"],
     "memory": ["--images", "2", "--steps", "1"],
     "folding": ["--quick"],
+    "agreement": ["--quick"],
 }
 """What makes each script small."""
 
-WITH_THREADS = ("attacks", "suites", "overhead", "growth", "explaining", "folding")
+WITH_THREADS = ("attacks", "suites", "overhead", "growth", "explaining", "folding", "agreement")
 
 
 def arguments_of(script: str, *, quick: bool, threads: int) -> list[str]:

@@ -9,9 +9,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
+
+from robustbench_bcos.attacks.losses import LOSSES
+from robustbench_bcos.bench.twin import make_twin
+from robustbench_bcos.data.slices import Slice, open_dataset
+from robustbench_bcos.model_zoo.cards import Zoo
+from robustbench_bcos.model_zoo.models import find_models
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -119,6 +126,37 @@ def test_nothing_falls_where_a_run_is_held_against_its_passes(said: Callable[...
     assert [claim["note"] for claim in found["claims"]] == ["", ""]
 
 
+def test_fast_ways_agree_with_the_slow_one(said: Callable[..., dict[str, Any]]) -> None:
+    found = said("agreement", "--quick", "--threads", "1", "--model", "digits-bcos-b2")
+    ways = [claim["claim"].rpartition(": ")[2] for claim in found["claims"]]
+    assert ways == ["as run does", "contiguous", "7 at a time", "64 at a time", "backwards", "bfloat16"]
+    assert [claim["held"] for claim in found["claims"]] == [True] * 5 + [None]
+
+
+def test_the_published_attack_is_the_common_loss_in_encoded_space() -> None:
+    pytest.importorskip("robustness")
+    script = runpy.run_path(str(FOLDER / "reproduction.py"))
+    logits, labels = torch.tensor([[20.0, -3.0, -3.0], [2.0, 1.0, -1.0]]).requires_grad_(), torch.tensor([0, 1])
+    losses = script["common_bce"](logits, labels)
+    torch.testing.assert_close(losses.double(), LOSSES["bce"](logits, labels), rtol=1e-5, atol=1e-7)
+    (slope,) = torch.autograd.grad(losses.sum(), logits)
+    assert slope[0, 0] == 0, "which is what the harness is there to avoid"
+    model = make_twin(find_models("digits-bcos-b2", Zoo())[0].load())
+    batch = Slice.of(open_dataset("digits", "test")).batch(0, 12)
+    standing = [script["attack_as_published"](model, batch, "l2", epsilon, 3) for epsilon in (0.0, 0.5, 3.0)]
+    assert standing[0] == 12 > standing[1] > standing[2]
+
+
+def test_ways_stand_below_each_other_and_steps_side_by_side() -> None:
+    script = runpy.run_path(str(FOLDER / "reproduction.py"))
+    rows = pd.DataFrame({"norm": "l2", "eps": "0.5", "steps": [100, 20], "correct": [1, 2], "images": 4})
+    assert list(script["lines"]({"one": rows})) == [
+        "| way | l2 0.5 |",
+        "|---|---|",
+        "| one | 50.0 [15.0, 85.0] / 25.0 [4.6, 69.9] |",
+    ]
+
+
 def test_growth_is_the_slope_in_log_log() -> None:
     growth = runpy.run_path(str(FOLDER / "growth.py"))["Growth"]
     # Twice as much takes 2 ** 1.5 times as long.
@@ -146,5 +184,6 @@ def test_all_of_them_end_in_one_file_and_one_table(
 
 def test_every_script_is_part_of_all() -> None:
     script = runpy.run_path(str(FOLDER / "all.py"))
-    shared = {"all", "pairs", "peers", "subjects"}
+    # What reproduces published tables needs the data they are of.
+    shared = {"all", "pairs", "peers", "subjects", "reproduction"}
     assert {file.stem for file in FOLDER.glob("*.py")} - shared == set(script["QUICK"])

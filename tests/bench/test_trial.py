@@ -7,10 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.bench.threat import Threat
 from robustbench_bcos.bench.trial import try_images
+from robustbench_bcos.bench.twin import make_twin
 from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.data.slices import Slice, open_dataset
+from robustbench_bcos.model_zoo.cards import Zoo
+from robustbench_bcos.model_zoo.models import find_models
 
 INDICES = (5, 2, 9, 4)
 IMAGES = torch.full((4, 3, 2, 2), 0.5)
@@ -95,3 +100,23 @@ def test_a_second_search_draws_what_the_image_would_have_drawn() -> None:
     again = (disputed.trace.forward_passes > alone.trace.forward_passes).nonzero().squeeze(1)
     assert len(again)
     assert torch.equal(disputed.candidates[again], alone.candidates[again])
+
+
+@pytest.mark.parametrize("name", sorted(name for name in Zoo().entries if name.startswith("digits-")))
+def test_the_fast_way_gives_every_digit_the_verdict_of_the_slow_one(name: str) -> None:
+    """A pool that refills, on the folded twin, beside small batches on the model itself."""
+    model = make_twin(find_models(name, Zoo())[0].load())
+    batch = Slice.of(open_dataset("digits", "test")).batch(0, 364)
+    loss = LOSSES[model.loss]
+
+    def fallen(twin: nn.Module, places: Tensor, width: int | None) -> Tensor:
+        attack, labels = PGD(steps=10, loss=loss, width=width), batch.labels[places]
+        threat = Threat(model.classifier, batch.images[places], twin)
+        source = ImageGenerator.of(0, places)
+        tried = try_images(attack, threat, labels, BALLS["l2"], 0.5, source, subject="cell", width=width)
+        return tried.verdicts.predictions != labels
+
+    everyone = torch.arange(364)
+    slow = torch.cat([fallen(model.classifier, places, None) for places in everyone.split(32)])
+    assert torch.equal(fallen(model.searched, everyone, 100), slow)
+    assert 0 < slow.sum() < 364
