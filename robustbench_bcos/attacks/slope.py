@@ -29,11 +29,11 @@ def logit_slope(loss: Loss, logits: Logits, labels: Labels) -> Logits:
     """
     slope = _derivative(loss, logits, labels)
     faint = slope.abs().amax(dim=1) < torch.finfo(slope.dtype).eps
-    if faint.any():
-        exact = _derivative(loss, logits.double(), labels)[faint]
-        largest = exact.abs().amax(dim=1, keepdim=True)
-        slope[faint] = (exact / torch.where(largest > 0, largest, 1)).to(slope.dtype)
-    return slope
+    if _known_to_be_none(faint):
+        return slope
+    exact = _derivative(loss, logits.double(), labels)
+    largest = exact.abs().amax(dim=1, keepdim=True)
+    return torch.where(faint[:, None], (exact / torch.where(largest > 0, largest, 1)).to(slope.dtype), slope)
 
 
 def image_gradient(logits: Logits, images: Images, slope: Logits) -> Images:
@@ -57,9 +57,14 @@ def usable(gradient: Images) -> UsableGradient:
     # The largest entry is NaN or infinite where any entry is, and 0 where all are.
     largest = gradient.flatten(1).abs().amax(dim=1)
     finite = largest.isfinite()
-    if not finite.all():
+    if not _known_to_be_none(~finite):
         gradient = torch.where(gradient.isfinite(), gradient, 0)
     return UsableGradient(gradient, ~finite | (largest == 0))
+
+
+def _known_to_be_none(flags: Flags) -> bool:
+    """Whether nothing is marked, as far as that can be told without waiting for a GPU to answer."""
+    return flags.device.type == "cpu" and not flags.any()
 
 
 def _derivative(loss: Loss, logits: Logits, labels: Labels) -> Tensor:

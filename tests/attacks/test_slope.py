@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustbench_bcos.attacks import slope as slopes
 from robustbench_bcos.attacks.losses import LOSSES, bce, ce
-from robustbench_bcos.attacks.slope import image_gradient, logit_slope
+from robustbench_bcos.attacks.slope import image_gradient, logit_slope, usable
 from tests.reference.losses import SLOPES
 
 every_loss = pytest.mark.parametrize("name", LOSSES)
@@ -107,3 +108,23 @@ def test_a_network_without_gradient_gives_zeros(images: Tensor) -> None:
     constant = torch.zeros_like(slope).requires_grad_()
     for logits in (torch.zeros_like(slope), constant * 2):
         assert torch.equal(image_gradient(logits, images, slope), torch.zeros_like(images))
+
+
+@every_loss
+@pytest.mark.parametrize("unusual", [True, False])
+def test_a_device_that_is_not_asked_gives_the_same_slopes_and_gradients(
+    unusual: bool, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits, labels = ordinary()
+    gradients = torch.randn(6, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    if unusual:
+        logits[0, labels[0]], logits[1, labels[1]] = 200.0, 20.0
+        gradients[2, 0, 0, 0], gradients[3] = torch.nan, 0.0
+
+    def found() -> tuple[Tensor, ...]:
+        return logit_slope(LOSSES[name], logits, labels), *usable(gradients)
+
+    asked = found()
+    monkeypatch.setattr(slopes, "_known_to_be_none", lambda flags: False)
+    for first, second in zip(asked, found(), strict=True):
+        assert torch.equal(first, second)
