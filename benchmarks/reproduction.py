@@ -36,6 +36,7 @@ from robustbench_bcos.model_zoo.models import Model
 
 SUITES = ("tables-l2", "tables-linf")
 PUBLISHED, ENCODED, IMAGE, WORST = "as published", "encoded", "image", "worst"
+WAYS = [PUBLISHED, ENCODED, IMAGE, WORST]
 FLAGS = {
     ENCODED: ["--space", "encoded", "--evidence", "off"],
     IMAGE: ["--evidence", "off"],
@@ -129,15 +130,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
     parser.add_argument("--model", required=True)
+    parser.add_argument("--way", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--limit", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("reproduction"))
     options = parse(parser)
     torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
-    bcos = find_model(options.model, options).family == "bcos"
-    found = {way: measure(way, options) for way in (ENCODED, IMAGE, WORST) if bcos or way != ENCODED}
-    print("\n".join(lines({PUBLISHED: measure_as_published(options)} | found)))
+    if find_model(options.model, options).family != "bcos":
+        options.way = [way for way in options.way if way != ENCODED]
+    found = {way: measure_as_published(options) if way == PUBLISHED else measure(way, options) for way in options.way}
+    print("\n".join(lines(found)))
 
 
 if __name__ == "__main__":
