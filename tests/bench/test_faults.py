@@ -21,7 +21,7 @@ from tests.bench.tiny_zoo import NAMES
 from tests.cli.command_line import call, succeed
 
 EXPORTS = ("results.csv", "table_l2.csv", "table_linf.csv")
-OPTIONS = "--norm l2,linf --eps 0.1 --steps 2,4 --limit 20 --batch-size 6 --start random --no-figures --quiet"
+OPTIONS = "--norm l2,linf --eps 0.1 --steps 2,4 --limit 20 --batch-size 2 --start random --no-figures --quiet"
 
 
 class Killed(BaseException):
@@ -35,7 +35,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def command(tiny_zoo: Path) -> list[str]:
-    """8 cells of 4 batches, without the folder they go to."""
+    """8 cells of 3 parts, without the folder they go to."""
     return ["run", *OPTIONS.split(), "--zoo", str(tiny_zoo), "--model", ",".join(NAMES), "--out"]
 
 
@@ -106,12 +106,13 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
 
 
 @pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("jobs", [1, 2])
 def test_an_interrupted_run_says_how_to_continue_and_another_process_is_refused_meanwhile(
-    command: list[str], whole: Path, tmp_path: Path
+    jobs: int, command: list[str], tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
     # Slow enough to be caught in the middle: each image of this one withstands many steps.
-    slow = [*command, folder, "--eps", "0", "--steps", "2000", "--batch-size", "1"]
+    slow = [*command, folder, "--eps", "0", "--steps", "300", "--batch-size", "1", "--jobs", jobs]
     process = start(slow)
     try:
         wait_until(process, lambda: committed(folder) >= 1)
