@@ -271,7 +271,7 @@ def assert_same_search(found: Proposal, expected: Proposal) -> None:
 
 @every_threat
 @every_count
-@pytest.mark.parametrize("width", [1, 2, 5, 8, 9, 100])
+@pytest.mark.parametrize("width", [1, 5, 9])
 def test_the_width_changes_nothing(
     width: int, count: Any, norm: str, epsilon: float, net: TanhNet, images: Tensor, labels: Tensor
 ) -> None:
@@ -295,7 +295,7 @@ def test_places_of_images_that_leave_are_taken_at_once(net: TanhNet, images: Ten
 
 @every_threat
 @every_count
-@pytest.mark.parametrize("every", [2, 4, 50])
+@pytest.mark.parametrize("every", [2, 50])
 @pytest.mark.parametrize("width", [None, 3])
 def test_looking_seldom_at_who_has_fallen_changes_nothing(
     width: int | None,

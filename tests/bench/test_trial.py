@@ -110,7 +110,7 @@ def test_the_fast_way_gives_every_digit_the_verdict_of_the_slow_one(name: str) -
     loss = LOSSES[model.loss]
 
     def fallen(twin: nn.Module, places: Tensor, width: int | None) -> Tensor:
-        attack, labels = PGD(steps=10, loss=loss, width=width), batch.labels[places]
+        attack, labels = PGD(steps=6, loss=loss, width=width), batch.labels[places]
         threat = Threat(model.classifier, batch.images[places], twin)
         source = ImageGenerator.of(0, places)
         tried = try_images(attack, threat, labels, BALLS["l2"], 0.5, source, subject="cell", width=width)

@@ -325,11 +325,12 @@ def test_another_slice_is_refused(tiny_zoo: Path, baseline: Path, here: Path) ->
 
 
 def test_a_run_that_is_not_finished_is_refused(tiny_zoo: Path, baseline: Path, here: Path) -> None:
-    plan = tiny_plan(tiny_zoo, batch_size=10)
+    # Four batches at a time: twelve of thirty images.
+    plan = tiny_plan(tiny_zoo, batch_size=3)
     folder = here / "unfinished"
     with opened(folder, plan.identity, plan.describe()), Store(folder / DATABASE) as store:
         steps = execute(plan, store)
-        for images in ("none", "ten", "twenty"):
+        for images in ("none", "twelve", "twenty-four"):
             if images != "none":
                 next(steps)
             # The run is in progress: its process holds the folder and has the database open.

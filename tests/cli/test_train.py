@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -291,6 +291,15 @@ def group_is_gone(group: int) -> bool:
     return False
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Processes inherit whether SIGINT is ignored, which a shell decides for what runs in its background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interruption_ends_every_process_and_says_how_to_continue(suite: str, here: Path) -> None:
     options = ["train", "--suite", suite, "--model", "*-seed0", "--jobs", "2", "--out", "zoo", "--epochs"]
     command = [sys.executable, "-m", "robustbench_bcos", *options, "1000"]
