@@ -68,14 +68,6 @@ def committed(folder: Path) -> int:
 # Another process
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Processes inherit whether SIGINT is ignored, which a shell decides for what runs in its background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def start(arguments: list[Any]) -> "subprocess.Popen[str]":
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     line = [sys.executable, "-m", "robustbench_bcos", *map(str, arguments)]
