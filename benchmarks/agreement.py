@@ -15,16 +15,14 @@ from typing import NamedTuple
 
 import torch
 from pairs import Claim, make_parser, parse, publish
-from subjects import Attacked, add_options, find_model, right_images
+from subjects import Attacked, add_options, find_model, right_images, search
 from torch import Tensor
 
 from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.threat import Threat, build_attack, make_threat
-from robustbench_bcos.bench.trial import try_images
+from robustbench_bcos.bench.threat import Threat, make_threat
 from robustbench_bcos.bench.twin import make_twin
-from robustbench_bcos.core.seeding import ImageGenerator
 
 DIGITS = ("adv-l2", "adv-linf", "bcos-adv-l2", "bcos-b1.25", "bcos-b2", "bcos-b2.5", "natural")
 SLOW = 16
@@ -39,16 +37,10 @@ class Way(NamedTuple):
 
     def fallen(self, threat: Threat, width: int, part: int) -> Tensor:
         """Which images fall, walked on ``width`` at a time out of ``part`` that take each other's places."""
-        attack, ball = (
-            build_attack(self.cell, self.cell.loss_of(self.attacked.model.loss), width),
-            BALLS[self.cell.norm],
-        )
-        found = []
+        loss, found = self.cell.loss_of(self.attacked.model.loss), []
         for places in torch.arange(len(self.attacked.labels)).split(part):
             some, labels = threat._replace(images=threat.images[places]), self.attacked.labels[places]
-            noise, epsilon = ImageGenerator.of(0, places), self.cell.radius.value
-            tried = try_images(attack, some, labels, ball, epsilon, noise, subject=self.cell.key, width=width)
-            found.append(tried.verdicts.predictions != labels)
+            found.append(search(some, labels, self.cell, loss, width).verdicts.predictions != labels)
         return torch.cat(found)
 
     def slow(self) -> Tensor:

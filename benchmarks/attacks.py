@@ -16,16 +16,14 @@ from typing import NamedTuple
 import torch
 from pairs import Claim, make_parser, parse, publish, take_turns
 from peers import PEERS, Peer, passes_of
-from subjects import BATCH, Attacked, add_options, find_model, right_images, standing
+from subjects import BATCH, Attacked, add_options, find_model, right_images, search, standing
 from torch import Tensor
 
 from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.threat import build_attack, make_threat
-from robustbench_bcos.bench.trial import try_images
+from robustbench_bcos.bench.threat import make_threat
 from robustbench_bcos.bench.twin import make_twin
-from robustbench_bcos.core.seeding import ImageGenerator
 
 EPSILONS = {"digits-natural": "2", "digits-adv-l2": "0.5", "digits-bcos-b2": "0.5"}
 """At which nearly all images fall, and at which most survive."""
@@ -41,9 +39,7 @@ class Work(NamedTuple):
         """Which images stand, and images passed forward."""
         _, images, labels = self.attacked
         threat = make_threat(make_twin(self.attacked.model), images, self.cell)
-        attack, noise = build_attack(self.cell, self.cell.loss, BATCH), ImageGenerator.of(0, range(len(images)))
-        ball, epsilon = BALLS[self.cell.norm], self.cell.radius.value
-        tried = try_images(attack, threat, labels, ball, epsilon, noise, subject=self.cell.key, width=BATCH)
+        tried = search(threat, labels, self.cell, self.cell.loss, BATCH)
         return tried.verdicts.predictions == labels, int(tried.trace.forward_passes.sum())
 
     def theirs(self, peer: Peer) -> Tensor:

@@ -9,10 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.bench.cells import make_cells
+from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.plan import Plan, make_plan
+from robustbench_bcos.bench.threat import Threat, build_attack
+from robustbench_bcos.bench.trial import Tried, try_images
 from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.core.seeding import ImageGenerator
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.slices import Slice
 from robustbench_bcos.model_zoo.cards import Zoo
@@ -44,6 +48,13 @@ class Attacked(NamedTuple):
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Images of each, and their labels."""
         return zip(self.images.split(BATCH), self.labels.split(BATCH), strict=True)
+
+
+def search(threat: Threat, labels: Tensor, cell: Cell, loss: str, width: int) -> Tried:
+    """A cell as ``run`` carries it out on a part of the slice: walked on, and judged."""
+    attack, noise = build_attack(cell, loss, width), ImageGenerator.of(0, range(len(labels)))
+    ball, epsilon = BALLS[cell.norm], cell.radius.value
+    return try_images(attack, threat, labels, ball, epsilon, noise, subject=cell.key, width=width)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
