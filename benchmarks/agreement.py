@@ -90,8 +90,8 @@ def main() -> None:
         cell = make_cells(make_config(grid), [name])[0]
         way = Way(right_images(find_model(name, options), options, options.limit), cell)
         slow = way.slow()
-        for fast, search in ways(way, compiled=not options.no_compile).items():
-            fallen = search()
+        for fast, attack in ways(way, compiled=not options.no_compile).items():
+            fallen = attack()
             note = f"{int(slow.sum())} of {len(slow)} fall; {int((fallen & ~slow).sum())} more, "
             note += f"{int((slow & ~fallen).sum())} fewer"
             # Rounding to bfloat16 is another search; that of float32 is none.

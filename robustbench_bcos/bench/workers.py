@@ -10,8 +10,6 @@ from queue import SimpleQueue
 from threading import Event
 from typing import TypeVar
 
-import torch
-
 T = TypeVar("T")
 Task = Callable[[], Iterator[T]]
 
@@ -31,11 +29,8 @@ def side_by_side(tasks: Sequence[Task[T]], jobs: int) -> Iterator[T]:
         return
     told: SimpleQueue[T | Future[None]] = SimpleQueue()
     stopped = Event()
-    # A thread begins with torch's own choice, which is meant for one that has the machine to itself.
-    threads = torch.get_num_threads()
 
     def work(task: Task[T]) -> None:
-        torch.set_num_threads(threads)
         items = iter(()) if stopped.is_set() else task()
         try:
             for item in items:

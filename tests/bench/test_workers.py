@@ -166,9 +166,15 @@ def test_small_images_leave_a_core_to_each_model(
 
 
 def test_threads_share_a_store_without_mixing_their_transactions() -> None:
+    def pair(model: str, image: int) -> Iterator[CleanRow]:
+        yield CleanRow(model, image, 0, 0)
+        # In the middle of a transaction, where the other thread would come in if it could.
+        time.sleep(0.002)
+        yield CleanRow(model, image + 1000, 0, 0)
+
     def rows(model: str) -> Iterator[int]:
         for image in range(40):
-            store.add_clean([CleanRow(model, image, 0, 0), CleanRow(model, image + 1000, 0, 0)])
+            store.add_clean(pair(model, image))
             # Whoever reads sees whole transactions.
             assert len(store.clean("a")) % 2 == len(store.clean("b")) % 2 == 0
             yield image
