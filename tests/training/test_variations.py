@@ -84,8 +84,9 @@ def test_a_variation_that_does_not_fit_is_named(variation: dict[str, Any], said:
     assert said in str(caught.value)
 
 
-def test_ablations_on_digits_vary_one_thing_at_a_time() -> None:
-    said = SUITES.load("digits-ablations").trainings
+@pytest.mark.parametrize("suite", ["digits-ablations", "cifar10jpeg-ablations"])
+def test_ablations_vary_one_thing_at_a_time(suite: str) -> None:
+    said = SUITES.load(suite).trainings
     assert said is not None
     assert len(said.seeds) >= 3
     found = {recipe.name.removesuffix("-seed0"): recipe for recipe in vary(said, "suite") if recipe.seed == 0}
@@ -103,8 +104,15 @@ def test_ablations_on_digits_vary_one_thing_at_a_time() -> None:
     assert {key for change in changes.values() for key in change} == {"b", "norm", "encoding", "max_out", "training"}
     conventional = {name: recipe.training.kind for name, recipe in found.items() if recipe.family == "conventional"}
     assert conventional == {"natural": "natural", "adv-l2": "adversarial"}
-    budgets = {(recipe.epochs, recipe.attack_steps, recipe.batch_size) for recipe in (centre, *found.values())}
-    assert len(budgets) == 1
-    for recipe in found.values():
+
+
+@pytest.mark.parametrize("suite", [name for name in SUITES.names() if SUITES.load(name).trainings is not None])
+def test_models_of_a_suite_have_one_budget_and_can_be_built(suite: str) -> None:
+    said = SUITES.load(suite).trainings
+    assert said is not None
+    recipes = list(vary(said, suite))
+    assert len({(recipe.epochs, recipe.attack_steps, recipe.batch_size, recipe.half) for recipe in recipes}) == 1
+    for recipe in recipes:
         with torch.device("meta"):
-            build_classifier(recipe)
+            network = build_classifier(recipe).eval()
+            assert network(torch.rand(2, 3, *recipe.image_size)).shape == (2, recipe.classes)
