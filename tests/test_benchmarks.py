@@ -149,11 +149,13 @@ def test_the_published_attack_is_the_common_loss_in_encoded_space() -> None:
 
 def test_ways_stand_below_each_other_and_steps_side_by_side() -> None:
     script = runpy.run_path(str(FOLDER / "reproduction.py"))
-    rows = pd.DataFrame({"norm": "l2", "eps": "0.5", "steps": [100, 20], "correct": [1, 2], "images": 4})
-    assert list(script["lines"]({"one": rows})) == [
-        "| way | l2 0.5 |",
-        "|---|---|",
-        "| one | 50.0 [15.0, 85.0] / 25.0 [4.6, 69.9] |",
+    rows = pd.DataFrame({"norm": "l2", "eps": ["2", "2", "10", "10"], "steps": [100, 20] * 2, "images": 4})
+    rows["correct"] = [1, 2, 0, 0]
+    other = pd.DataFrame({"norm": "linf", "eps": "8/255", "steps": [20, 100], "correct": 4, "images": 4})
+    assert list(script["tabulate"]({("one", "image"): pd.concat([rows, other])}, "l2")) == [
+        "| model | way | l2 2 | l2 10 |",
+        "|---|---|---|---|",
+        "| `one` | image | 50.0 [15.0, 85.0] / 25.0 [4.6, 69.9] | 0.0 [0.0, 49.0] / 0.0 [0.0, 49.0] |",
     ]
 
 
