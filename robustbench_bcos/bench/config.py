@@ -4,6 +4,7 @@ Flags override the suite file, the suite file overrides the defaults.
 """
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -195,20 +196,21 @@ def make_config(flags: Mapping[str, Any], suite: str | None = None) -> RunConfig
 
 
 def check_trained(config: RunConfig, suite: str) -> None:
-    """Refuse to attack models that a suite has yet to train.
+    """Refuse to attack models that a suite has yet to train, named or matched by a glob.
 
     Raises:
         RequestError: with the command that makes them.
     """
     trainings = SUITES.load(suite).trainings
-    if trainings is None or config.model != trainings.models:
+    if trainings is None:
         return
+    meant = [name for name in trainings.models if any(fnmatchcase(name, pattern) for pattern in config.model)]
     known = Zoo(config.zoo).entries
-    missing = [name for name in config.model if name not in known]
+    missing = [name for name in meant if name not in known]
     if missing:
         more = ", ..." if len(missing) > 1 else ""
         raise RequestError(
-            f"{len(missing)} of the {len(config.model)} models of suite {suite} are not there ({missing[0]}{more}): "
+            f"{len(missing)} of the {len(meant)} models of suite {suite} are not there ({missing[0]}{more}): "
             f"`train --suite {suite} --out DIR` makes them, and --zoo DIR finds them; or name others with --model"
         )
 

@@ -173,6 +173,9 @@ def test_models_that_a_suite_has_yet_to_train_are_missed_with_the_command_that_m
         RequestError, match=r"^2 of the 2 models of suite .* \(a-seed0, \.\.\.\): `train --suite .* --out"
     ):
         check_trained(make_config({}, training), training)
+    for pattern, missing in (("*-seed1", 1), ("a-seed0", 1), ("a-*", 2)):
+        with pytest.raises(RequestError, match=rf"^{missing} of the {missing} models of suite"):
+            check_trained(make_config({"model": ("digits-natural", pattern)}, training), training)
     check_trained(make_config({"model": ("digits-natural",)}, training), training)
     check_trained(make_config({}, "smoke"), "smoke")
 
