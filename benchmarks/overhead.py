@@ -82,7 +82,10 @@ def of_random_pictures(architecture: str, count: int, steps: int) -> Plan:
     return make_own_run({architecture: model}, images, labels, 10, norm=("l2",), eps=(TINY,), steps=(steps,))
 
 
-def compare(plan: Plan, pairs: int | None) -> Claim:
+def compare(plan: Plan, pairs: int | None, threads: int) -> Claim:
+    torch.set_num_threads(threads)
+    # As `run` does, which has one for small images.
+    torch.set_num_threads(plan.threads)
     bare = Bare(plan)
     # Not timed: this warms both up, too.
     fallen, _ = carry_out(plan), bare()
@@ -99,13 +102,12 @@ def main() -> None:
     parser.add_argument("--random", default="bcos_resnet20", help="architecture of random weights; none leaves it out")
     parser.add_argument("--images", type=int, default=128, help="random pictures for it")
     options = parse(parser)
-    torch.set_num_threads(options.threads)
     pairs, steps = (1, 3) if options.quick else (None, 100)
     plans = [of_the_zoo(name, options, steps) for name in options.model.split(",")]
     if options.random != "none":
         count, steps = (8, 2) if options.quick else (options.images, 20)
         plans.append(of_random_pictures(options.random, count, steps))
-    publish("overhead", [compare(plan, pairs) for plan in plans], options)
+    publish("overhead", [compare(plan, pairs, options.threads) for plan in plans], options)
 
 
 if __name__ == "__main__":
