@@ -1,5 +1,6 @@
 """The benchmarks run, and what they say follows from what they measured."""
 
+import argparse
 import json
 import runpy
 import sys
@@ -147,6 +148,23 @@ def test_the_published_attack_is_the_common_loss_in_encoded_space() -> None:
     assert standing[0] == 12 > standing[1] > standing[2]
 
 
+def test_sure_networks_blind_the_common_loss_and_not_the_margin() -> None:
+    pytest.importorskip("robustness")
+    script = runpy.run_path(str(FOLDER / "saturation.py"))
+    options = argparse.Namespace(dataset="digits", data_dir=None, zoo=[], norm="l2", eps=1.0, steps=5)
+    chosen = script["right_images"](script["find_model"]("digits-bcos-b2", options), options, 24)
+    options.factor = [1.0, 16.0]
+    _, _, plain, sure = script["lines"](chosen._replace(model=make_twin(chosen.model)), options)
+    (logit, common, bce, margin), (logit_sure, common_sure, bce_sure, margin_sure) = (
+        [float(cell) for cell in line.split("|")[2:-1]] for line in (plain, sure)
+    )
+    assert logit_sure == pytest.approx(16 * logit, abs=1)  # printed with one decimal
+    assert common == pytest.approx(bce, abs=1)
+    assert common_sure > 2 * common
+    assert bce_sure < common_sure
+    assert margin_sure == margin < 24
+
+
 def test_ways_stand_below_each_other_and_steps_side_by_side() -> None:
     script = runpy.run_path(str(FOLDER / "reproduction.py"))
     rows = pd.DataFrame({"norm": "l2", "eps": ["2", "2", "10", "10"], "steps": [100, 20] * 2, "images": 4})
@@ -186,6 +204,6 @@ def test_all_of_them_end_in_one_file_and_one_table(
 
 def test_every_script_is_part_of_all() -> None:
     script = runpy.run_path(str(FOLDER / "all.py"))
-    # What reproduces published tables needs the data they are of.
-    shared = {"all", "pairs", "peers", "subjects", "reproduction"}
+    # What reproduces published tables needs the data they are of, and what explains them claims nothing.
+    shared = {"all", "pairs", "peers", "subjects", "reproduction", "saturation"}
     assert {file.stem for file in FOLDER.glob("*.py")} - shared == set(script["QUICK"])
