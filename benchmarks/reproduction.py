@@ -77,11 +77,13 @@ def attack_as_published(model: Model, batch: Batch, norm: str, epsilon: float, s
 def measure_as_published(name: str, options: argparse.Namespace) -> pd.DataFrame:
     """A row a cell, written as soon as it is known."""
     file = options.out / f"{name}-as-published.csv"
-    rows = pd.read_csv(file, dtype={"eps": str}).to_dict("records") if file.exists() else []
-    known = {(row["norm"], row["eps"], row["steps"]) for row in rows}
-    model = make_twin(find_model(name, options), compiled=options.compile)
     plans = [make_run(options, suite, model=(name,), limit=options.limit) for suite in SUITES]
     images = plans[0].images
+    rows = pd.read_csv(file, dtype={"eps": str}).to_dict("records") if file.exists() else []
+    if any(row["slice"] != images.digest for row in rows):
+        raise SystemExit(f"{file} is of other images: choose another folder with --out, or remove it")
+    known = {(row["norm"], row["eps"], row["steps"]) for row in rows}
+    model = make_twin(find_model(name, options), compiled=options.compile)
     for cell in [cell for plan in plans for cell in plan.cells]:
         key = (cell.norm, cell.radius.text, cell.steps)
         if key not in known:
@@ -89,7 +91,8 @@ def measure_as_published(name: str, options: argparse.Namespace) -> pd.DataFrame
                 attack_as_published(model, batch, cell.norm, cell.radius.value, cell.steps)
                 for batch in images.batches(BATCH)
             )
-            rows.append(dict(zip(("norm", "eps", "steps"), key, strict=True), correct=stand, images=len(images)))
+            row = dict(zip(("norm", "eps", "steps"), key, strict=True))
+            rows.append(row | {"correct": stand, "images": len(images), "slice": images.digest})
             pd.DataFrame(rows).to_csv(file, index=False)
     return pd.DataFrame(rows)
 

@@ -148,6 +148,20 @@ def test_the_published_attack_is_the_common_loss_in_encoded_space() -> None:
     assert standing[0] == 12 > standing[1] > standing[2]
 
 
+def test_what_was_measured_on_other_images_is_not_taken_over(tmp_path: Path) -> None:
+    pytest.importorskip("robustness")
+    script = runpy.run_path(str(FOLDER / "reproduction.py"))
+    script["measure_as_published"].__globals__["attack_as_published"] = lambda *_: 1
+    options = argparse.Namespace(dataset="digits", data_dir=None, zoo=[], out=tmp_path, limit=4, compile=False)
+    assert script["measure_as_published"]("digits-natural", options)["correct"].tolist() == [1] * 12
+    # Continued, not measured again.
+    script["measure_as_published"].__globals__["attack_as_published"] = lambda *_: 2
+    assert script["measure_as_published"]("digits-natural", options)["correct"].tolist() == [1] * 12
+    options.limit = 5
+    with pytest.raises(SystemExit, match="is of other images: choose another folder"):
+        script["measure_as_published"]("digits-natural", options)
+
+
 def test_sure_networks_blind_the_common_loss_and_not_the_margin() -> None:
     pytest.importorskip("robustness")
     script = runpy.run_path(str(FOLDER / "saturation.py"))
