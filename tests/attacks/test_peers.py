@@ -1,7 +1,6 @@
 """Our PGD and those of torchattacks and MadryLab's robustness, on the same images: the same candidates."""
 
 import sys
-import warnings
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.core.prediction import predicted_classes
+from tests.optional import importorskip_quietly
 
 EPSILONS = {"l2": 0.5, "linf": 8 / 255}
 STEP_SIZES = {"l2": 0.1, "linf": 2 / 255}
@@ -113,13 +113,6 @@ def test_best_loss_is_what_robustness_calls_use_best(
     )
     assert_agree(norm, best, expected.detach())
     assert steps < 10 or not torch.equal(best, last)
-
-
-def importorskip_quietly(name: str) -> Any:
-    """Its docstrings hold escapes that Python warns of when it first compiles them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip(name)
 
 
 @pytest.fixture

@@ -1,12 +1,10 @@
 """Networks of other packages, and what ours must have in common with them."""
 
 import copy
-import warnings
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import pytest
 import torch
 from bcos.experiments.ImageNet.bcos_final.experiment_parameters import CONFIGS
 from bcos.modules import BcosConv2d
@@ -34,13 +32,6 @@ def official(builder: Any, *, classes: int = CLASSES, max_out: int = 1, **argume
     settings["bcos_args"] |= {"max_out": max_out}
     settings["args"] |= {"num_classes": classes, "logit_bias": NO_LOGIT_BIAS, **arguments}
     return builder(**settings["args"], conv_layer=partial(BcosConv2d, **settings["bcos_args"]))
-
-
-def importorskip_quietly(name: str) -> Any:
-    """A peer's module; its docstrings hold escapes that Python warns of when it first compiles them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip(name)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

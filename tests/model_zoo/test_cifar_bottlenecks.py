@@ -18,13 +18,13 @@ from tests.model_zoo.peers import (
     assert_same_function,
     assert_same_network,
     encoded,
-    importorskip_quietly,
     official,
     ours,
     parameters,
     randomise,
     shapes,
 )
+from tests.optional import importorskip_quietly
 
 
 def bcos(name: str, **arguments: Any) -> nn.Module:

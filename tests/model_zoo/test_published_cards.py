@@ -19,7 +19,8 @@ from torchvision.transforms import InterpolationMode
 from robustbench_bcos.model_zoo.cards import Card, Zoo
 from robustbench_bcos.model_zoo.classifier import build_classifier
 from robustbench_bcos.model_zoo.models import load_model
-from tests.model_zoo.peers import importorskip_quietly, randomise
+from tests.model_zoo.peers import randomise
+from tests.optional import importorskip_quietly
 
 ZOO = Zoo()
 OFFICIAL = sorted(name for name in ZOO.entries if name.startswith("official-"))
