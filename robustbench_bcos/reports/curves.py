@@ -148,6 +148,8 @@ def transfer_matrix(transfers: pd.DataFrame) -> Figure:
 def over_b(records: pd.DataFrame) -> Figure:
     """Robust accuracy, and similarity of explanations under attack, over the exponent B.
 
+    Points are models, lines their means: models of one B may differ in more than that.
+
     Args:
         records: rows of models that have a B, one for each model and threat.
     """
@@ -162,8 +164,9 @@ def over_b(records: pd.DataFrame) -> Figure:
         figure = Figure(figsize=(6.4, 2.9), layout="constrained")
         for axes, (label, column) in zip(figure.subplots(1, 2), panels.items(), strict=True):
             for name, rows in named.groupby("line", sort=False):
-                means = rows.groupby("b")[column].mean()
-                axes.plot(means.index.to_numpy(), means.to_numpy(), label=name, **styles[str(name)]._asdict())
+                means, style = rows.groupby("b")[column].mean(), styles[str(name)]
+                axes.plot(means.index.to_numpy(), means.to_numpy(), label=name, **style._asdict())
+                axes.scatter(rows["b"].to_numpy(), rows[column].to_numpy(), s=6, color=style.color)
             axes.set_xlabel("B")
             axes.set_ylabel(label)
             _limit([axes])

@@ -150,7 +150,8 @@ def _curves(run: RunFolder) -> Iterator[Drawn]:
             yield Drawn(
                 f"over_b_{suffix}",
                 over_b(with_b),
-                f"The exponent B against robust accuracy and against similarity of explanations, {norm}.",
+                f"The exponent B against robust accuracy and against similarity of explanations, {norm}. Points are "
+                "models, lines their means at each B, whatever else the models differ in.",
                 "; ".join(
                     "{model}: B {b:g}, {norm} {eps}, {robust_accuracy_worst:.1%}".format_map(row)
                     for row in with_b.to_dict("records")

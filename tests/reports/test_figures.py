@@ -516,6 +516,9 @@ def test_over_b_draws_accuracy_and_similarity_for_each_threat_and_training() -> 
         adversarial: ([1.25], [0.875]),
     }
     assert sorted(legend_of(figure)) == sorted([near, far, adversarial])
+    # A mean may be of models that differ in more than B, so each of them is shown.
+    points = [tuple(point) for drawn in accuracies.collections for point in np.asarray(drawn.get_offsets()).tolist()]
+    assert sorted(points) == [(1.25, 0.1), (1.25, 0.3), (1.25, 0.5), (1.25, 0.9), (2.5, 0.2)]
 
 
 def test_every_model_is_in_the_legend_whatever_it_is_called(tmp_path: Path) -> None:
