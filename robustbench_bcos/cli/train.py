@@ -77,11 +77,11 @@ def train(
     else:
         trainings = _of_suite(suite, overrides, split("--model", model))
     # This imports torch; a mistake that can be told without it has been told.
-    from robustbench_bcos.training.workshop import check_request, make_model
+    from robustbench_bcos.training.workshop import check_request, dataset_of, make_model
 
     make = partial(make_model, folder=out, data_dir=data_dir, device=device, compiled=compiled)
     tasks = {
-        recipe.name: partial(make, recipe, dataset=dataset or recipe.dataset, fold=fold) for recipe, fold in trainings
+        recipe.name: partial(make, recipe, dataset=dataset_of(recipe, dataset), fold=fold) for recipe, fold in trainings
     }
     if suite is None and seeds is None and folds is None:
         (task,) = tasks.values()

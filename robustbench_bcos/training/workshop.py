@@ -11,7 +11,7 @@ from robustbench_bcos.core.disk import made, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.tables import read_table
-from robustbench_bcos.data.slices import Slice, open_dataset
+from robustbench_bcos.data.slices import DATASETS, Slice, any_size, open_dataset
 from robustbench_bcos.model_zoo.cards import Card, CleanAccuracy, ModelSpec, WeightsSpec
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, build_classifier
 from robustbench_bcos.model_zoo.weights import write_weights
@@ -71,6 +71,20 @@ def make_model(
     return card
 
 
+def dataset_of(recipe: Recipe, given: str | None) -> str:
+    """What to open for a recipe: what is given, or what it says itself.
+
+    Raises:
+        RequestError: nothing is given, and the recipe's images cannot be opened by their name.
+    """
+    if given is None and recipe.dataset not in DATASETS and not any_size(recipe.dataset):
+        raise RequestError(
+            f"recipe {recipe.name} is for the images of {recipe.dataset}, and no dataset is opened by that name: say "
+            "where they are, as in --dataset folder:DIR"
+        )
+    return given or recipe.dataset
+
+
 def check_request(
     recipes: Iterable[Recipe], dataset: str | None, *, data_dir: Path | None = None, folds: int | None = None
 ) -> None:
@@ -87,7 +101,7 @@ def check_request(
     """
     slices: dict[str, list[Slice]] = {}
     for recipe in recipes:
-        name = dataset or recipe.dataset
+        name = dataset_of(recipe, dataset)
         if name not in slices:
             slices[name] = [Slice.of(open_dataset(name, split, data_dir=data_dir)) for split in ("train", "test")]
             if folds is not None:

@@ -328,9 +328,17 @@ def test_an_interruption_ends_every_process_and_says_how_to_continue(suite: str,
         (["--suite", "digits-ablation"], "unknown suite 'digits-ablation': did you mean 'digits-ablations'?"),
         (["--suite", "mine.toml", "--model", "plan-seed0"], "unknown model of the suite 'plan-seed0': did you mean "),
         (["--suite", "mine.toml", "--dataset", "nothing"], "unknown dataset 'nothing'"),
+        (
+            ["cifar10jpeg-natural-resnet20"],
+            "recipe cifar10jpeg-natural-resnet20 is for the images of cifar10jpeg, and no dataset is opened by that ",
+        ),
+        (
+            ["--suite", "cifar10jpeg-large", "--model", "cifar10jpeg-natural-resnet56-*"],
+            "recipe cifar10jpeg-natural-resnet56-seed0 is for the images of cifar10jpeg, and no dataset is opened ",
+        ),
     ],
 )
-def test_what_a_suite_cannot_be_asked_is_refused_and_nothing_is_written(
+def test_what_cannot_be_trained_is_refused_and_nothing_is_written(
     options: list[str], said: str, suite: str, here: Path
 ) -> None:
     assert refusal("train", *options, "--out", "zoo").startswith(said)
