@@ -12,7 +12,7 @@
 
 Ways 2 to 4 are ``run --suite tables-l2`` and ``tables-linf``, their folders lie in ``--out`` and are continued by the
 same command, as is the first way, cell by cell. Prints a table in Markdown for each norm: per cent of all images with
-Wilson's 95 % interval, 20 / 100 steps.
+Wilson's 95 % interval, 20 / 100 steps. ``--steps 20`` leaves out the longer ones, with another ``--out``.
 ``--compile`` has all ways search on compiled networks, which needs a C++ compiler; verdicts are the network's own.
 """
 
@@ -77,7 +77,8 @@ def attack_as_published(model: Model, batch: Batch, norm: str, epsilon: float, s
 def measure_as_published(name: str, options: argparse.Namespace) -> pd.DataFrame:
     """A row a cell, written as soon as it is known."""
     file = options.out / f"{name}-as-published.csv"
-    plans = [make_run(options, suite, model=(name,), limit=options.limit) for suite in SUITES]
+    flags = {"model": (name,), "limit": options.limit, "steps": tuple(options.steps)}
+    plans = [make_run(options, suite, **flags) for suite in SUITES]
     images = plans[0].images
     rows = pd.read_csv(file, dtype={"eps": str}).to_dict("records") if file.exists() else []
     if any(row["slice"] != images.digest for row in rows):
@@ -104,6 +105,7 @@ def measure(name: str, way: str, options: argparse.Namespace) -> pd.DataFrame:
         folder = options.out / f"{name}-{way}-{suite}"
         command = [sys.executable, "-m", "robustbench_bcos", "run", "--suite", suite, "--model", name]
         command += ["--dataset", options.dataset, "--limit", str(options.limit), "--out", str(folder), "--quiet"]
+        command += [f"--steps={','.join(map(str, options.steps))}"]
         command += [*FLAGS[way], "--no-figures", *(f"--zoo={zoo}" for zoo in options.zoo)]
         command += ["--compile"] if options.compile else []
         command += [] if options.data_dir is None else ["--data-dir", str(options.data_dir)]
@@ -115,14 +117,14 @@ def measure(name: str, way: str, options: argparse.Namespace) -> pd.DataFrame:
     return rows.groupby(["norm", "eps", "steps"], as_index=False, sort=False)[["correct", "images"]].min()
 
 
-def tabulate(found: dict[tuple[str, str], pd.DataFrame], norm: str) -> Iterator[str]:
+def tabulate(found: dict[tuple[str, str], pd.DataFrame], norm: str, steps: list[int]) -> Iterator[str]:
     """A row for each way of each model, a column for each radius."""
     by_cell = {key: rows[rows["norm"] == norm].set_index(["eps", "steps"]) for key, rows in found.items()}
     radii = list(dict.fromkeys(eps for rows in by_cell.values() for eps, _ in rows.index))
     yield f"| model | way | {' | '.join(f'{norm} {eps}' for eps in radii)} |"
     yield "|" + "---|" * (len(radii) + 2)
     for (name, way), rows in by_cell.items():
-        cells = [" / ".join(say(rows.loc[(eps, steps)]) for steps in (20, 100)) for eps in radii]
+        cells = [" / ".join(say(rows.loc[(eps, count)]) for count in steps) for eps in radii]
         yield f"| `{name}` | {way} | {' | '.join(cells)} |"
 
 
@@ -137,6 +139,7 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", required=True)
     parser.add_argument("--way", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--limit", type=int, default=1000)
+    parser.add_argument("--steps", type=int, nargs="+", default=[20, 100])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("reproduction"))
@@ -151,7 +154,7 @@ def main() -> None:
             elif way != ENCODED or find_model(name, options).family == "bcos":
                 found[name, way] = measure(name, way, options)
     for norm in ("l2", "linf"):
-        print(*tabulate(found, norm), "", sep="\n")
+        print(*tabulate(found, norm, options.steps), "", sep="\n")
 
 
 if __name__ == "__main__":

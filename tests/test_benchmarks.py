@@ -152,7 +152,12 @@ def test_what_was_measured_on_other_images_is_not_taken_over(tmp_path: Path) -> 
     pytest.importorskip("robustness")
     script = runpy.run_path(str(FOLDER / "reproduction.py"))
     script["measure_as_published"].__globals__["attack_as_published"] = lambda *_: 1
-    options = argparse.Namespace(dataset="digits", data_dir=None, zoo=[], out=tmp_path, limit=4, compile=False)
+    options = argparse.Namespace(
+        dataset="digits", data_dir=None, zoo=[], out=tmp_path, limit=4, compile=False, steps=[20]
+    )
+    first = script["measure_as_published"]("digits-natural", options)
+    assert first[["steps", "correct"]].to_numpy().tolist() == [[20, 1]] * 6
+    options.steps = [20, 100]
     assert script["measure_as_published"]("digits-natural", options)["correct"].tolist() == [1] * 12
     # Continued, not measured again.
     script["measure_as_published"].__globals__["attack_as_published"] = lambda *_: 2
@@ -184,11 +189,13 @@ def test_ways_stand_below_each_other_and_steps_side_by_side() -> None:
     rows = pd.DataFrame({"norm": "l2", "eps": ["2", "2", "10", "10"], "steps": [100, 20] * 2, "images": 4})
     rows["correct"] = [1, 2, 0, 0]
     other = pd.DataFrame({"norm": "linf", "eps": "8/255", "steps": [20, 100], "correct": 4, "images": 4})
-    assert list(script["tabulate"]({("one", "image"): pd.concat([rows, other])}, "l2")) == [
+    found = {("one", "image"): pd.concat([rows, other])}
+    assert list(script["tabulate"](found, "l2", [20, 100])) == [
         "| model | way | l2 2 | l2 10 |",
         "|---|---|---|---|",
         "| `one` | image | 50.0 [15.0, 85.0] / 25.0 [4.6, 69.9] | 0.0 [0.0, 49.0] / 0.0 [0.0, 49.0] |",
     ]
+    assert list(script["tabulate"](found, "linf", [100]))[-1] == "| `one` | image | 100.0 [51.0, 100.0] |"
 
 
 def test_growth_is_the_slope_in_log_log() -> None:
