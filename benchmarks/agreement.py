@@ -5,13 +5,13 @@
 
 The slow way walks on the model itself, 16 images at a time, and takes in none while others are there. Beside it: the
 folded twin in either memory format, the pool that refills, fewer and more images at a time, the other order of images,
-compiled, and bfloat16. All are judged on the model itself. Nothing but rounding tells them apart, so an image whose
-verdict differs is one whose path comes so near to a boundary that the last digit decides; there the table says how
-many, and which of the two found more.
+batches shared out among two lanes, compiled, and bfloat16. All are judged on the model itself. Nothing but rounding
+tells them apart, so an image whose verdict differs is one whose path comes so near to a boundary that the last digit
+decides; there the table says how many, and which of the two found more.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pairs import Claim, make_parser, parse, publish
@@ -48,10 +48,8 @@ class Way(NamedTuple):
         threat = make_threat(model._replace(twin=None), self.attacked.images, self.cell)
         return self.fallen(threat, SLOW, SLOW)
 
-    def fast(
-        self, width: int = 256, *, memory_format: str = "auto", compiled: bool = False, precision: str = "fp32"
-    ) -> Tensor:
-        model = make_twin(self.attacked.model, memory_format=memory_format, compiled=compiled, precision=precision)
+    def fast(self, width: int = 256, **twin: Any) -> Tensor:  # noqa: ANN401 (as make_twin has it)
+        model = make_twin(self.attacked.model, **twin)
         return self.fallen(make_threat(model, self.attacked.images, self.cell), width, 4 * width)
 
     def backwards(self) -> Tensor:
@@ -66,6 +64,7 @@ def ways(way: Way, *, compiled: bool) -> dict[str, Callable[[], Tensor]]:
         "7 at a time": lambda: way.fast(7),
         "64 at a time": lambda: way.fast(64),
         "backwards": way.backwards,
+        "two lanes": lambda: way.fast(lanes=2),
         "bfloat16": lambda: way.fast(precision="bf16"),
     }
     return found | ({"compiled": lambda: way.fast(compiled=True)} if compiled else {})

@@ -5,7 +5,8 @@
 
 100 steps of l2, 512 images that each model classifies correctly (digits are repeated), cross-entropy, step size 2.5 *
 epsilon / steps, no random start, 256 images at a time. Ours is the engine as ``run`` uses it: the twin is made, walked
-on by a pool that refills, and all that it finds is judged on the model itself. What is aimed at depends on what
+on by a pool that refills, and all that it finds is judged on the model itself. All have as many threads as ``run``
+gives such images: one, if they are small, which is faster for each of them. What is aimed at depends on what
 survives, because what has fallen costs us nothing: fewer than one in ten, or more than half. No target is reached
 where more images withstand ours than a peer's.
 """
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import torch
 from pairs import Claim, make_parser, parse, publish, take_turns
 from peers import PEERS, Peer, passes_of
-from subjects import BATCH, Attacked, add_options, find_model, right_images, search, standing
+from subjects import BATCH, Attacked, add_options, find_model, make_run, right_images, search, standing
 from torch import Tensor
 
 from robustbench_bcos.attacks.balls import BALLS
@@ -38,7 +39,7 @@ class Work(NamedTuple):
     def ours(self) -> tuple[Tensor, int]:
         """Which images stand, and images passed forward."""
         _, images, labels = self.attacked
-        threat = make_threat(make_twin(self.attacked.model), images, self.cell)
+        threat = make_threat(make_twin(self.attacked.model, lanes=torch.get_num_threads()), images, self.cell)
         tried = search(threat, labels, self.cell, self.cell.loss, BATCH)
         return tried.verdicts.predictions == labels, int(tried.trace.forward_passes.sum())
 
@@ -78,7 +79,9 @@ def main() -> None:
     if options.quick:
         options.images, options.steps = min(options.images, 64), min(options.steps, 20)
     claims = []
-    for name in options.model or EPSILONS:
+    names = options.model or list(EPSILONS)
+    torch.set_num_threads(make_run(options, model=tuple(names)).threads)
+    for name in names:
         flags = {"norm": (options.norm,), "eps": (options.eps or EPSILONS.get(name, "0.5"),), "loss": ("ce",)}
         cell = make_cells(make_config(flags | {"steps": (options.steps,)}), [name])[0]
         attacked = right_images(find_model(name, options), options, options.images)

@@ -130,8 +130,8 @@ def test_nothing_falls_where_a_run_is_held_against_its_passes(said: Callable[...
 def test_fast_ways_agree_with_the_slow_one(said: Callable[..., dict[str, Any]]) -> None:
     found = said("agreement", "--quick", "--threads", "1", "--model", "digits-bcos-b2")
     ways = [claim["claim"].rpartition(": ")[2] for claim in found["claims"]]
-    assert ways == ["as run does", "contiguous", "7 at a time", "64 at a time", "backwards", "bfloat16"]
-    assert [claim["held"] for claim in found["claims"]] == [True] * 5 + [None]
+    assert ways == ["as run does", "contiguous", "7 at a time", "64 at a time", "backwards", "two lanes", "bfloat16"]
+    assert [claim["held"] for claim in found["claims"]] == [True] * 6 + [None]
 
 
 def test_the_published_attack_is_the_common_loss_in_encoded_space() -> None:

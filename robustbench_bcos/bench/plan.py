@@ -73,7 +73,13 @@ class Plan:
             model = source.load()
         model.classifier.to(self.device)
         config = self.config
-        return make_twin(model, compiled=config.compile, memory_format=config.memory_format, precision=config.precision)
+        return make_twin(
+            model,
+            compiled=config.compile,
+            memory_format=config.memory_format,
+            precision=config.precision,
+            lanes=self.threads if torch.device(self.device).type == "cpu" else 1,
+        )
 
     def batch_size(self, model: Model) -> BatchSize:
         """How many images to work on together, of a model that is on the run's device."""

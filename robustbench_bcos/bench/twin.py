@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from robustbench_bcos.bench.config import MemoryFormat, Precision
+from robustbench_bcos.bench.lanes import Lanes
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.folding import fold
 from robustbench_bcos.model_zoo.mixed_precision import Bfloat16
@@ -22,7 +23,12 @@ HOMES = ("robustbench_bcos.", "torch.nn.", "torchvision.", "timm.")
 
 
 def make_twin(
-    model: Model, *, compiled: bool = False, memory_format: MemoryFormat = "auto", precision: Precision = "fp32"
+    model: Model,
+    *,
+    compiled: bool = False,
+    memory_format: MemoryFormat = "auto",
+    precision: Precision = "fp32",
+    lanes: int = 1,
 ) -> Model:
     """The model with its twin, which shares nothing with it but values.
 
@@ -33,6 +39,7 @@ def make_twin(
         compiled: whether the twin is run through ``torch.compile``.
         memory_format: of its filters and features; ``auto`` is ``channels_last``.
         precision: of its products and sums. ``tf32`` is switched on where an attack is run, with :func:`in_tf32`.
+        lanes: threads that share out its batches; more than one on a CPU alone.
     """
     classifier = model.classifier
     network, parts = classifier, ["unfolded"]
@@ -49,7 +56,8 @@ def make_twin(
         network = cast(nn.Module, torch.compile(network, dynamic=True))
         parts.append("compiled")
     if _pure(classifier):
-        network = ImageClassifier(classifier.encoding, network)
+        # Around the network and not its encoding: attacks in the encoded space walk on the network.
+        network = ImageClassifier(classifier.encoding, Lanes(network, lanes) if lanes > 1 else network)
     return model._replace(twin=network, search=" ".join(parts))
 
 

@@ -10,6 +10,8 @@ from queue import SimpleQueue
 from threading import Event
 from typing import TypeVar
 
+import torch
+
 T = TypeVar("T")
 Task = Callable[[], Iterator[T]]
 
@@ -42,7 +44,8 @@ def side_by_side(tasks: Sequence[Task[T]], jobs: int) -> Iterator[T]:
             stopped.set()
             raise
 
-    with ThreadPoolExecutor(jobs) as pool:
+    # Where another thread was given fewer, new ones would have as few.
+    with ThreadPoolExecutor(jobs, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)) as pool:
         try:
             for task in tasks:
                 pool.submit(work, task).add_done_callback(told.put)

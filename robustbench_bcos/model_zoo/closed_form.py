@@ -48,7 +48,7 @@ def respond(features: Tensor, filters: Tensor, form: Form) -> Tensor:
         outputs: Tensor = _ClosedForm.apply(features, filters, form)
         return outputs
     responses, _ = _convolve(features, filters, form)
-    scale = _cosines(responses, _inverse_energies(features, filters, form), form)
+    scale = _cosines(responses, _reciprocal_norms(features, filters, form), form)
     if form.b != 2:
         scale = scale.add_(COSINE_EPSILON).pow_(form.b - 1)
     return scale.mul_(responses)
@@ -58,11 +58,11 @@ class _ClosedForm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, filters: Tensor, form: Form) -> Tensor:  # noqa: ANN401
         responses, chosen = _convolve(features, filters, form)
-        inverses = _inverse_energies(features, filters, form)
-        cosines = _cosines(responses, inverses, form)
+        reciprocals = _reciprocal_norms(features, filters, form)
+        cosines = _cosines(responses, reciprocals, form)
         if form.b == 2:
             # Half the slopes, and what the energies take from the outputs is the outputs.
-            outputs = cosines * responses
+            outputs = responses.mul_(cosines)
             kept = (cosines, outputs)
         else:
             shifted = cosines + COSINE_EPSILON
@@ -71,7 +71,7 @@ class _ClosedForm(torch.autograd.Function):
             outputs = scale * responses
             kept = (scale.add_(bends), bends.mul_(responses))
         ctx.form = form
-        ctx.save_for_backward(features, filters, inverses, chosen, *kept)
+        ctx.save_for_backward(features, filters, reciprocals, chosen, *kept)
         return outputs
 
     @staticmethod
@@ -82,8 +82,8 @@ class _ClosedForm(torch.autograd.Function):
                 "ask the model it is folded from"
             )
         form: Form = ctx.form
-        features, filters, inverses, chosen, slopes, taken = ctx.saved_tensors
-        energies = _sums(gradients * taken, form.groups).mul_(inverses)
+        features, filters, reciprocals, chosen, slopes, taken = ctx.saved_tensors
+        energies = _sums(gradients * taken, form.groups).mul_(reciprocals).mul_(reciprocals)
         gradients = gradients * slopes
         if chosen is not None:
             every = gradients.new_zeros(*chosen.shape[:2], form.max_out, *chosen.shape[3:])
@@ -120,25 +120,27 @@ def _convolve(features: Tensor, filters: Tensor, form: Form) -> tuple[Tensor, Te
     return values.squeeze(2), chosen
 
 
-def _cosines(responses: Tensor, inverses: Tensor, form: Form) -> Tensor:
+def _cosines(responses: Tensor, reciprocals: Tensor, form: Form) -> Tensor:
     """Their sizes."""
-    cosines, reciprocal_norms = responses.abs(), inverses.sqrt()
+    cosines = responses.abs()
     if form.groups == 1:
-        return cosines.mul_(reciprocal_norms)
-    cosines.unflatten(1, (form.groups, -1)).mul_(reciprocal_norms.unsqueeze(2))
+        return cosines.mul_(reciprocals)
+    cosines.unflatten(1, (form.groups, -1)).mul_(reciprocals.unsqueeze(2))
     return cosines
 
 
-def _inverse_energies(features: Tensor, filters: Tensor, form: Form) -> Tensor:
+def _reciprocal_norms(features: Tensor, filters: Tensor, form: Form) -> Tensor:
     """Of the patch under each output position: (image, group, height, width)."""
     rows, columns = _windows(features, filters, form)
     energies = rows @ (_sums(features.square(), form.groups) @ columns.T)
-    return energies.add_(PATCH_EPSILON).reciprocal_()
+    return energies.add_(PATCH_EPSILON).rsqrt_()
 
 
 def _sums(maps: Tensor, groups: int) -> Tensor:
-    """Over the channels of each group."""
-    return maps.sum(1, keepdim=True) if groups == 1 else maps.unflatten(1, (groups, -1)).sum(2)
+    """Over the channels of each group, as a product: in channels-last order a sum takes up to three times as long."""
+    grouped = maps.flatten(2).unflatten(1, (groups, -1))
+    sums: Tensor = maps.new_ones(grouped.shape[2]) @ grouped
+    return sums.view(*sums.shape[:2], *maps.shape[2:])
 
 
 def _windows(features: Tensor, filters: Tensor, form: Form) -> tuple[Tensor, Tensor]:

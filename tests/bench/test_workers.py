@@ -61,6 +61,8 @@ def test_every_thread_works_with_as_many_threads_as_the_caller() -> None:
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
+            # As each of a network's lanes does, which is nobody else's business.
+            threading.Thread(target=torch.set_num_threads, args=(1,)).start()
             assert set(side_by_side([lambda: iter([torch.get_num_threads()])] * 4, 2)) == {threads}
     finally:
         torch.set_num_threads(before)

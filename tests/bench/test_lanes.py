@@ -1,0 +1,188 @@
+"""Batches shared out among threads: the same answers and slopes, errors as they are, and nothing left behind."""
+
+import gc
+import threading
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustbench_bcos.bench.lanes import LEAST, Lanes
+from robustbench_bcos.bench.twin import make_twin
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.model_zoo.architectures import build_architecture, initialise
+from robustbench_bcos.model_zoo.cards import Zoo
+from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
+from robustbench_bcos.model_zoo.encodings import AddInverse
+from robustbench_bcos.model_zoo.explanation_mode import explanation_mode
+from robustbench_bcos.model_zoo.folding import fold
+from robustbench_bcos.model_zoo.models import Model, find_models, own_model
+from tests.bench.tiny_zoo import measure, tiny_plan
+
+
+def random_network(name: str = "bcos_resnet20", channels: int = 6) -> nn.Module:
+    network = build_architecture(name, in_channels=channels, classes=10, arguments={})
+    initialise(network, torch.Generator().manual_seed(0))
+    return freeze(network)
+
+
+def pictures(count: int, channels: int = 6) -> Tensor:
+    return torch.rand((count, channels, 8, 8), generator=torch.Generator().manual_seed(count))
+
+
+def slope(network: nn.Module, images: Tensor) -> Tensor:
+    leaf = images.clone().requires_grad_()
+    (found,) = torch.autograd.grad(network(leaf).logsumexp(dim=1).sum(), leaf)
+    return found
+
+
+class Witness(nn.Module):
+    """Knows which threads asked it, about how many images, and how many threads torch had there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[str, int, int]] = []
+
+    def forward(self, features: Tensor) -> Tensor:
+        self.asked.append((threading.current_thread().name, len(features), torch.get_num_threads()))
+        # Long enough that one thread cannot do the work of two.
+        time.sleep(0.02)
+        return features.flatten(1) * 2
+
+
+@pytest.mark.parametrize("name", ["resnet20", "bcos_resnet20"])
+@pytest.mark.parametrize(("lanes", "count"), [(2, 16), (2, 33), (3, 25), (4, 64)])
+def test_logits_and_slopes_are_those_of_the_network(name: str, lanes: int, count: int) -> None:
+    network, images = fold(random_network(name)), pictures(count)
+    shared = Lanes(network, lanes)
+    torch.testing.assert_close(shared(images), network(images), rtol=1e-5, atol=1e-6)
+    expected = slope(network, images)
+    scale = expected.abs().max()
+    torch.testing.assert_close(slope(shared, images) / scale, expected / scale, rtol=1e-4, atol=1e-5)
+
+
+def test_each_lane_gets_its_share_and_one_thread_of_torch() -> None:
+    before, witness = torch.get_num_threads(), Witness()
+    torch.set_num_threads(2)
+    try:
+        shared = Lanes(witness, 3)
+        images = pictures(LEAST * 3 + 1)
+        for grad in (False, True):
+            witness.asked.clear()
+            with torch.set_grad_enabled(grad):
+                shared(images.requires_grad_(grad))
+            names, counts, threads = zip(*sorted(witness.asked), strict=True)
+            assert len(set(names)) == 3
+            assert all(name.startswith("lane") for name in names)
+            assert sorted(counts) == [LEAST, LEAST, LEAST + 1]
+            assert threads == (1, 1, 1)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2 * LEAST - 1])
+def test_few_images_are_left_to_torch(count: int) -> None:
+    witness = Witness()
+    Lanes(witness, 2)(pictures(count))
+    assert witness.asked == [(threading.current_thread().name, count, torch.get_num_threads())]
+
+
+def test_where_no_slope_is_asked_for_none_is_prepared() -> None:
+    shared, leaf = Lanes(fold(random_network()), 2), pictures(20).requires_grad_()
+    assert shared(leaf).requires_grad
+    with torch.no_grad():
+        assert not shared(leaf).requires_grad
+    assert not shared(leaf.detach()).requires_grad
+
+
+def test_slopes_are_taken_once_and_have_none_of_their_own() -> None:
+    shared, leaf = Lanes(fold(random_network("resnet20")), 2), pictures(20).requires_grad_()
+    logits = shared(leaf).sum()
+    torch.autograd.grad(logits, leaf, retain_graph=True)
+    with pytest.raises(RuntimeError, match="second time"):
+        torch.autograd.grad(logits, leaf)
+    with pytest.raises(RequestError, match=r"gradients that can be differentiated again, .*: ask the model"):
+        torch.autograd.grad(shared(leaf).sum(), leaf, create_graph=True)
+
+
+def test_what_does_not_depend_on_the_image_has_a_slope_of_zero() -> None:
+    class Constant(nn.Module):
+        def forward(self, features: Tensor) -> Tensor:
+            return features.flatten(1).detach()
+
+    assert not slope(Lanes(Constant(), 2), pictures(20)).any()
+
+
+def test_lanes_see_what_is_explained() -> None:
+    network, images = random_network(), pictures(20)
+    shared = Lanes(network, 2)
+    with explanation_mode(shared):
+        weights, expected = slope(shared, images), slope(network, images)
+    torch.testing.assert_close(weights, expected, rtol=1e-5, atol=1e-7)
+    assert not torch.allclose(weights, slope(shared, images), rtol=1e-2, atol=1e-5)
+
+
+def test_errors_come_as_they_are() -> None:
+    class Failing(nn.Module):
+        def forward(self, features: Tensor) -> Tensor:
+            if features[0, 0, 0, 0] == 0:
+                raise RequestError("black")
+            return features.flatten(1)
+
+    images = pictures(20)
+    shared = Lanes(Failing(), 2)
+    shared(images)
+    images[10] = 0
+    for asked in (images, images.clone().requires_grad_()):
+        with pytest.raises(RequestError, match=r"^black$"):
+            shared(asked)
+
+
+def test_threads_end_with_the_lanes() -> None:
+    others = set(threading.enumerate())
+    shared = Lanes(fold(random_network()), 2)
+    slope(shared, pictures(20))
+    own = set(threading.enumerate()) - others
+    assert len(own) == 2
+    del shared
+    gc.collect()
+    for thread in own:
+        thread.join(timeout=10)
+    assert not any(thread.is_alive() for thread in own)
+
+
+def digits() -> Model:
+    return find_models("digits-bcos-b2", Zoo())[0].load()
+
+
+def lanes_of(model: Model) -> list[int]:
+    return [module.count for module in model.searched.modules() if isinstance(module, Lanes)]
+
+
+def test_a_twin_has_lanes_behind_its_encoding_and_the_model_has_none() -> None:
+    model = make_twin(digits(), lanes=2)
+    assert isinstance(model.searched, ImageClassifier)
+    assert isinstance(model.searched.network, Lanes)
+    assert (lanes_of(model), lanes_of(make_twin(digits()))) == ([2], [])
+    assert not any(isinstance(module, Lanes) for module in model.classifier.modules())
+
+
+def test_whoever_may_count_questions_is_asked_by_one_thread() -> None:
+    counting = ImageClassifier(AddInverse(), Witness())
+    assert make_twin(own_model("own", counting), lanes=2).searched is counting
+
+
+def test_a_run_has_as_many_lanes_as_threads(tiny_zoo: Path) -> None:
+    for flags, expected in (({}, []), ({"threads": 3}, [3])):
+        plan = tiny_plan(tiny_zoo, limit=2, **flags)
+        assert lanes_of(plan.load(plan.sources[0])) == expected
+
+
+def test_a_run_measures_the_same_with_and_without(tiny_zoo: Path) -> None:
+    alone, shared = (measure(tiny_plan(tiny_zoo, limit=40, threads=threads)) for threads in (1, 2))
+    columns = [name for name in alone.columns if name != "seconds"]
+    pd.testing.assert_frame_equal(alone[columns], shared[columns], check_exact=True)
