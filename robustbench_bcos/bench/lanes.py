@@ -32,6 +32,7 @@ class Lanes(nn.Module):
         self.network = network
         self.count = count
         self._pool = ThreadPoolExecutor(count, "lane", initializer=torch.set_num_threads, initargs=(1,))
+        self._begun: set[Any] = set()
 
     def forward(self, features: Tensor) -> Tensor:
         """Images, encoded or not, to logits."""
@@ -46,22 +47,29 @@ class Lanes(nn.Module):
         return batch.tensor_split(self.count)
 
     def each(self, task: Any, *shares: Any) -> list[Any]:  # noqa: ANN401 (as map has it)
-        """What a task says of each share, all at the same time."""
-        # Explanation mode is a matter of context, which threads do not inherit; and no two may be in the same one.
-        waiting = [self._pool.submit(copy_context().run, task, *share) for share in zip(*shares, strict=True)]
+        """What a task says of each share, all at the same time; one after the other when it is new."""
+        waiting = []
+        for share in zip(*shares, strict=True):
+            # Explanation mode is a matter of context, which threads do not inherit; and no two may be in the same one.
+            waiting.append(self._pool.submit(copy_context().run, task, *share))
+            if task not in self._begun:
+                # What is compiled when it is first asked would be compiled by every lane.
+                waiting[-1].result()
+        self._begun.add(task)
         return [each.result() for each in waiting]
+
+
+def _ask(leaf: Tensor, network: nn.Module) -> Tensor:
+    """Logits with a way back to the leaf."""
+    with torch.enable_grad():
+        return cast(Tensor, network(leaf))
 
 
 class _SharedOut(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, lanes: Lanes) -> Tensor:  # noqa: ANN401
         leaves = [share.detach().requires_grad_() for share in lanes.shares(features)]
-
-        def ask(leaf: Tensor) -> Tensor:
-            with torch.enable_grad():
-                return cast(Tensor, lanes.network(leaf))
-
-        ctx.lanes, ctx.leaves, ctx.logits = lanes, leaves, lanes.each(ask, leaves)
+        ctx.lanes, ctx.leaves, ctx.logits = lanes, leaves, lanes.each(_ask, leaves, [lanes.network] * lanes.count)
         return torch.cat([part.detach() for part in ctx.logits])
 
     @staticmethod
