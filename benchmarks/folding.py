@@ -85,12 +85,13 @@ def make_networks(encoded: Tensor, images: Tensor, *, compiled: bool, lanes: int
     networks[SHARED] = in_lanes(networks[LAST], lanes)
     if compiled:
         networks[COMPILED] = torch.compile(channels_last(folded))
-        networks[SHARED_COMPILED] = in_lanes(networks[COMPILED], lanes)
+        # A program of its own, made where torch has one thread.
+        networks[SHARED_COMPILED] = in_lanes(torch.compile(channels_last(folded)), lanes, compiled=True)
     return networks | {PLAIN: plain, FUSED: fold(plain)}
 
 
-def in_lanes(network: nn.Module, count: int) -> nn.Module:
-    return Lanes(network, count) if count > 1 else network
+def in_lanes(network: nn.Module, count: int, *, compiled: bool = False) -> nn.Module:
+    return Lanes(network, count, compiled=compiled) if count > 1 else network
 
 
 def gradient(network: nn.Module, inputs: Tensor) -> Tensor:

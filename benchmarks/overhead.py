@@ -100,7 +100,7 @@ def main() -> None:
     add_options(parser)
     parser.add_argument("--model", default="digits-adv-l2,digits-bcos-b2", help="of the zoo, with commas in between")
     parser.add_argument("--random", default="bcos_resnet20", help="architecture of random weights; none leaves it out")
-    parser.add_argument("--images", type=int, default=128, help="random pictures for it")
+    parser.add_argument("--images", type=int, default=512, help="random pictures for it")
     options = parse(parser)
     pairs, steps = (1, 3) if options.quick else (None, 100)
     plans = [of_the_zoo(name, options, steps) for name in options.model.split(",")]

@@ -21,16 +21,18 @@ LEAST = 8
 class Lanes(nn.Module):
     """A network with the same logits and input gradients up to rounding, to be taken once; one batch, many threads."""
 
-    def __init__(self, network: nn.Module, count: int) -> None:
+    def __init__(self, network: nn.Module, count: int, *, compiled: bool = False) -> None:
         """A lane is a thread, and torch has one thread in it.
 
         Args:
             network: in evaluation mode; a function of each image alone, with parameters that require no gradient.
             count: lanes, at least 2.
+            compiled: whether the network is compiled when it is first asked, which every lane would do at once.
         """
         super().__init__()
         self.network = network
         self.count = count
+        self.compiled = compiled
         self._pool = ThreadPoolExecutor(count, "lane", initializer=torch.set_num_threads, initargs=(1,))
         self._begun: set[Any] = set()
 
@@ -47,13 +49,12 @@ class Lanes(nn.Module):
         return batch.tensor_split(self.count)
 
     def each(self, task: Any, *shares: Any) -> list[Any]:  # noqa: ANN401 (as map has it)
-        """What a task says of each share, all at the same time; one after the other when it is new."""
-        waiting = []
+        """What a task says of each share, all at the same time; one after the other what is compiled on the way."""
+        alone, waiting = self.compiled and task not in self._begun, []
         for share in zip(*shares, strict=True):
             # Explanation mode is a matter of context, which threads do not inherit; and no two may be in the same one.
             waiting.append(self._pool.submit(copy_context().run, task, *share))
-            if task not in self._begun:
-                # What is compiled when it is first asked would be compiled by every lane.
+            if alone:
                 waiting[-1].result()
         self._begun.add(task)
         return [each.result() for each in waiting]

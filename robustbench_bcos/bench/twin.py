@@ -57,7 +57,8 @@ def make_twin(
         parts.append("compiled")
     if _pure(classifier):
         # Around the network and not its encoding: attacks in the encoded space walk on the network.
-        network = ImageClassifier(classifier.encoding, Lanes(network, lanes) if lanes > 1 else network)
+        shared = Lanes(network, lanes, compiled=compiled) if lanes > 1 else network
+        network = ImageClassifier(classifier.encoding, shared)
     return model._replace(twin=network, search=" ".join(parts))
 
 
