@@ -79,9 +79,8 @@ class Attacker:
         return list(rows.values()), candidates
 
     def _attack(self, batch: Batch, places: list[int]) -> tuple[dict[int, VerdictRow], dict[int, bytes]]:
-        indices = [batch.indices[place] for place in places]
-        threat = make_threat(self.model, batch.images[places].to(self.plan.device), self.cell)
-        labels = batch.labels[places].to(self.plan.device)
+        images, labels, indices = batch.some(places).on(self.plan.device)
+        threat = make_threat(self.model, images, self.cell)
         ball, epsilon = BALLS[self.cell.norm], self.cell.radius.value
         noise = ImageGenerator.of(self.plan.config.seed, indices)
         attack = build_attack(self.cell, self.cell.loss_of(self.model.loss), self.size.images)

@@ -87,8 +87,8 @@ def _brackets(store: Store, cells: list[Cell]) -> dict[int, tuple[float, float |
 def _bisect(
     plan: Plan, model: Model, cell: Cell, batch: Batch, brackets: list[tuple[float, float | None]]
 ) -> list[DistanceRow]:
-    threat = make_threat(model, batch.images.to(plan.device), cell)
-    labels = batch.labels.to(plan.device)
+    images, labels, _ = batch.on(plan.device)
+    threat = make_threat(model, images, cell)
     ball = BALLS[cell.norm]
     largest = ball.diameter(threat.images.shape[1:])
     loss = "margin" if cell.loss in ("", "targeted_dlr") else cell.loss_of(model.loss)

@@ -15,7 +15,6 @@ from robustbench_bcos.bench.store import PictureRow, ShiftRow, Store
 from robustbench_bcos.bench.threat import Threat, build_attack, make_threat
 from robustbench_bcos.core.rounding import significant
 from robustbench_bcos.core.seeding import ImageGenerator
-from robustbench_bcos.core.types import Labels
 from robustbench_bcos.data.slices import Batch, Slice
 from robustbench_bcos.explanations.explanation import method_for
 from robustbench_bcos.model_zoo.models import Model
@@ -60,13 +59,13 @@ class _Explainer:
         self.method = method_for(model.classifier, plan.config.explanation)
         self.batch = batch
         self.others = others
-        self.labels: Labels = batch.labels.to(plan.device)
+        images, self.labels, _ = batch.on(plan.device)
         self.generator = ImageGenerator.of(plan.config.seed, batch.indices)
         # All cells of a run are in one space.
-        self.threat = make_threat(model, batch.images.to(plan.device), cell)
+        self.threat = make_threat(model, images, cell)
         self.clean = self._see(self.threat, self.generator)
         self.other = self._see(
-            make_threat(model, others.images.to(plan.device), cell),
+            make_threat(model, others.on(plan.device).images, cell),
             ImageGenerator.of(plan.config.seed, others.indices),
         )
 

@@ -97,7 +97,7 @@ def _record_clean(plan: Plan, store: Store, model: Model, size: BatchSize) -> No
             if known.keys() >= set(plan.images.indices[part]):
                 continue
             batch = plan.images.batch(part.start, part.stop)
-            predictions = predicted_classes(model.classifier(batch.images.to(plan.device))).tolist()
+            predictions = predicted_classes(model.classifier(batch.on(plan.device).images)).tolist()
             rows = zip(batch.indices, batch.labels.tolist(), predictions, strict=True)
             store.add_clean(CleanRow(model.name, *row) for row in rows)
 

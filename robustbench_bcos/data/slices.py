@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,18 @@ class Batch(NamedTuple):
     labels: Labels
     indices: tuple[int, ...]
     """Positions in the dataset."""
+
+    def on(self, device: str) -> "Batch":
+        """The same on a device. A GPU fetches it from pinned memory, and the program does not wait for that."""
+        images, labels, indices = self
+        if torch.device(device).type == "cuda":
+            images, labels = images.pin_memory(), labels.pin_memory()
+        return Batch(images.to(device, non_blocking=True), labels.to(device, non_blocking=True), indices)
+
+    def some(self, places: Sequence[int]) -> "Batch":
+        """The images in these places."""
+        chosen = list(places)
+        return Batch(self.images[chosen], self.labels[chosen], tuple(self.indices[place] for place in chosen))
 
 
 @dataclass(frozen=True)

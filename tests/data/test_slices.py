@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.dataset import AbstractDataset
+from robustbench_bcos.data.digits import Digits
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.slices import Slice, open_dataset
 
@@ -115,6 +116,37 @@ def test_batches_concatenate_to_the_whole(size: int) -> None:
     for image, label, index in zip(*whole, strict=True):
         assert torch.equal(image, images.dataset.read(index))
         assert label == images.dataset.labels[index]
+
+
+def test_some_of_a_batch_keep_their_labels_and_positions() -> None:
+    batch = Slice(Digits("test"), (7, 3, 9, 1)).batch(0, 4)
+    some = batch.some([2, 0])
+    assert some.indices == (9, 7)
+    assert torch.equal(some.images, batch.images[[2, 0]])
+    assert torch.equal(some.labels, batch.labels[[2, 0]])
+
+
+def test_a_gpu_is_given_pinned_memory_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, str, object]] = []
+
+    def pin(tensor: Tensor) -> Tensor:
+        asked.append((tensor.ndim, "pinned", None))
+        return tensor
+
+    def move(tensor: Tensor, device: str, *, non_blocking: bool = False) -> Tensor:
+        asked.append((tensor.ndim, device, non_blocking))
+        return tensor
+
+    monkeypatch.setattr(Tensor, "pin_memory", pin)
+    monkeypatch.setattr(Tensor, "to", move)
+    batch = Slice(Digits("test"), (7, 3)).batch(0, 2)
+    moved = batch.on("cuda:1")
+    assert moved.images is batch.images
+    assert moved.indices == (7, 3)
+    assert asked == [(4, "pinned", None), (1, "pinned", None), (4, "cuda:1", True), (1, "cuda:1", True)]
+    asked.clear()
+    assert batch.on("cpu").labels is batch.labels
+    assert {device for _, device, _ in asked} == {"cpu"}
 
 
 def test_images_are_read_when_they_are_asked_for() -> None:

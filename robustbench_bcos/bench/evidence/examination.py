@@ -77,8 +77,8 @@ def _record(store: Store, subject: str, check: Check, findings: Iterator[Finding
 
 def _ask(plan: Plan, store: Store, model: Model, check: Check) -> Iterator[FindingRow]:
     batch = plan.images.batch(0, ASKED)
-    images = batch.images.to(plan.device)
-    found = ANSWERS[check.name](model.classifier, images, batch.labels.to(plan.device))
+    images, labels, _ = batch.on(plan.device)
+    found = ANSWERS[check.name](model.classifier, images, labels)
     asked = batch.indices[: len(found.against)]
     if check.name == "stochastic":
         clean = store.clean(model.name)
@@ -286,6 +286,5 @@ class _Examiner:
         return rows
 
     def _threat(self, indices: tuple[int, ...]) -> tuple[Threat, Labels]:
-        batch = Slice(self.plan.images.dataset, indices).batch(0, len(indices))
-        images, labels = batch.images.to(self.plan.device), batch.labels.to(self.plan.device)
+        images, labels, _ = Slice(self.plan.images.dataset, indices).batch(0, len(indices)).on(self.plan.device)
         return make_threat(self.model, images, self.cell), labels
