@@ -1,6 +1,7 @@
 """Every benchmark, one after the other, each in a process of its own; what was promised, and what was measured.
 
     python benchmarks/all.py --out docs/speed.json     # half an hour or so on two cores
+    python benchmarks/all.py --pictures DIR            # CIFAR-10 in folders of classes instead of digits; an hour
     python benchmarks/all.py --quick                   # do they all run? Quote nothing
 
 What scripts say as JSON goes into one file; a table has each claim they make, the peer, what was measured, the target,
@@ -35,11 +36,21 @@ QUICK = {
 }
 """What makes each script small."""
 
+RESNET = "cifar10jpeg-{}-resnet20"
+ON_PICTURES = {
+    "attacks": ["--model", RESNET.format("natural"), "--model", RESNET.format("adv-l2"), "--pairs", "1"],
+    "suites": ["--model", RESNET.format("bcos-b2"), "--limit", "200", "--pairs", "1"],
+    "agreement": ["--model", RESNET.format("bcos-b2"), "--model", RESNET.format("natural"), "--eps", "0.25"],
+}
+"""What each script that can be is asked of photographs: networks of the zoo, and once where a turn takes minutes."""
+
 WITH_THREADS = ("attacks", "suites", "overhead", "growth", "explaining", "folding", "agreement")
 
 
-def arguments_of(script: str, *, quick: bool, threads: int) -> list[str]:
+def arguments_of(script: str, *, quick: bool, threads: int, pictures: Path | None = None) -> list[str]:
     chosen = ["--threads", str(threads)] if script in WITH_THREADS else []
+    if pictures is not None and script in ON_PICTURES:
+        chosen += ["--dataset", f"folder:{pictures}", *ON_PICTURES[script]]
     return chosen + (QUICK.get(script, []) if quick else [])
 
 
@@ -65,6 +76,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--pictures", type=Path, metavar="DIR", help="CIFAR-10: train/ and test/, a folder for each class"
+    )
     parser.add_argument("--only", help="scripts, with commas in between")
     parser.add_argument("--out", type=Path, help="file for all that they say as JSON")
     options = parser.parse_args()
@@ -72,7 +86,8 @@ def main() -> None:
     results, failed = {}, []
     for script in scripts:
         began = time.perf_counter()
-        said = run(script, arguments_of(script, quick=options.quick, threads=options.threads))
+        asked = {"quick": options.quick, "threads": options.threads, "pictures": options.pictures}
+        said = run(script, arguments_of(script, **asked))
         print(f"{script}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
         if said is None:
             failed.append(script)

@@ -1,7 +1,7 @@
 """PGD beside torchattacks, foolbox and MadryLab's loop, on the same images, from images to verdicts.
 
     python benchmarks/attacks.py
-    python benchmarks/attacks.py --dataset folder:DIR --zoo trained --model cifar10jpeg-natural-resnet20 --eps 0.5
+    python benchmarks/attacks.py --dataset folder:DIR --model cifar10jpeg-natural-resnet20
 
 100 steps of l2, 512 images that each model classifies correctly (digits are repeated), cross-entropy, step size 2.5 *
 epsilon / steps, no random start, 256 images at a time. Ours is the engine as ``run`` uses it: the twin is made, walked
@@ -26,8 +26,9 @@ from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.threat import make_threat
 from robustbench_bcos.bench.twin import make_twin
 
-EPSILONS = {"digits-natural": "2", "digits-adv-l2": "0.5", "digits-bcos-b2": "0.5"}
-"""At which nearly all images fall, and at which most survive."""
+DIGITS = ("digits-natural", "digits-adv-l2", "digits-bcos-b2")
+EPSILONS = {"digits-natural": "2", "cifar10jpeg-natural-resnet20": "1"}
+"""At which nearly all images fall; at 0.5 most survive of robust models."""
 
 FALLEN, ROBUST = 0.15, {"torchattacks": 1.0, "foolbox": 1.0, "MadryLab's loop": 0.6}
 
@@ -71,7 +72,7 @@ def main() -> None:
     add_options(parser)
     parser.add_argument("--model", action="append", help="as for run, several times; three of the digits zoo")
     parser.add_argument("--norm", choices=BALLS, default="l2")
-    parser.add_argument("--eps", help="of all models; by default one for each of the digits zoo")
+    parser.add_argument("--eps", help="of all models; 0.5, or more for natural ones of the zoo")
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--steps", type=int, default=100)
     options = parse(parser)
@@ -79,7 +80,7 @@ def main() -> None:
     if options.quick:
         options.images, options.steps = min(options.images, 64), min(options.steps, 20)
     claims = []
-    names = options.model or list(EPSILONS)
+    names = options.model or DIGITS
     torch.set_num_threads(make_run(options, model=tuple(names)).threads)
     for name in names:
         flags = {"norm": (options.norm,), "eps": (options.eps or EPSILONS.get(name, "0.5"),), "loss": ("ce",)}

@@ -6,6 +6,7 @@ import runpy
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -120,6 +121,19 @@ def test_a_suite_is_carried_out_in_three_ways(said: Callable[..., dict[str, Any]
     found = said("suites", "--quick", "--threads", "1", "--limit", "5")
     assert [claim["peer"] for claim in found["claims"]] == ["torchattacks", "--independent-cells"]
     assert all(claim["worse"] == 0 for claim in found["claims"])
+
+
+def test_photographs_are_asked_of_networks_of_the_zoo() -> None:
+    script = runpy.run_path(str(FOLDER / "all.py"))
+    flags = {"quick": False, "threads": 2}
+    for name, special in script["ON_PICTURES"].items():
+        asked = script["arguments_of"](name, **flags, pictures=Path("photos"))
+        assert asked == ["--threads", "2", "--dataset", "folder:photos", *special]
+        models = [after for flag, after in pairwise(asked) if flag == "--model"]
+        assert models
+        assert all(Zoo().matching(model) for model in models)
+    assert script["arguments_of"]("folding", **flags, pictures=Path("photos")) == ["--threads", "2"]
+    assert script["arguments_of"]("attacks", **flags) == ["--threads", "2"]
 
 
 def test_nothing_falls_where_a_run_is_held_against_its_passes(said: Callable[..., dict[str, Any]]) -> None:
