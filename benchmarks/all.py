@@ -1,7 +1,7 @@
 """Every benchmark, one after the other, each in a process of its own; what was promised, and what was measured.
 
     python benchmarks/all.py --out docs/speed.json     # half an hour or so on two cores
-    python benchmarks/all.py --pictures DIR            # CIFAR-10 in folders of classes instead of digits; an hour
+    python benchmarks/all.py --pictures DIR            # CIFAR-10 in folders instead of digits; an hour and a half
     python benchmarks/all.py --quick                   # do they all run? Quote nothing
 
 What scripts say as JSON goes into one file; a table has each claim they make, the peer, what was measured, the target,

@@ -16,13 +16,12 @@ import platform
 import statistics
 import time
 import warnings
-from collections.abc import Callable
 from importlib.metadata import version
 
 import bcos.models.resnet
 import torch
-import torch.nn.functional as F
 from bcos.modules import norms
+from folding import convolutions
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -88,25 +87,6 @@ def check(model: ImageClassifier, peer: nn.Module, images: Tensor, batch: int) -
     return difference
 
 
-def convolve(model: ImageClassifier, images: Tensor, batch: int) -> Callable[[], None]:
-    """The network's convolutions alone, forward and backward: what no implementation of the same maps can go below."""
-    seen: list[tuple[nn.Conv2d, Tensor]] = []
-    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-    hooks = [c.register_forward_hook(lambda c, given, _: seen.append((c, given[0].detach()))) for c in convolutions]
-    with torch.no_grad():
-        model(images[:batch])
-    for hook in hooks:
-        hook.remove()
-
-    def run() -> None:
-        for layer, given in seen:
-            leaf = given.requires_grad_()
-            responses = F.conv2d(leaf, layer.weight, None, layer.stride, layer.padding)
-            torch.autograd.grad(responses, leaf, responses.detach())
-
-    return run
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=256)
@@ -121,7 +101,7 @@ def main() -> None:
     model, peer = make_networks()
     ours = variants(model, compiled=not asked.no_compile)
     differences = {name: check(variant, peer, images, asked.batch) for name, variant in ours.items()}
-    convolutions = convolve(ours["folded"], images, asked.batch)
+    alone = convolutions(model, images[: asked.batch])
     seconds: dict[str, list[float]] = {name: [] for name in (*ours, CONVOLUTIONS, OFFICIAL)}
     for _ in range(ROUNDS):
         for name, variant in ours.items():
@@ -129,12 +109,15 @@ def main() -> None:
             explain_in_batches(variant, images, asked.batch)
             seconds[name].append((time.perf_counter() - began) / len(images))
         began = time.perf_counter()
-        convolutions()
+        alone()
         seconds[CONVOLUTIONS].append((time.perf_counter() - began) / min(asked.batch, len(images)))
         few = images[:OFFICIAL_IMAGES]
+        # Sharing out single images among threads makes them slower: the peer gets what is best for it.
+        torch.set_num_threads(1)
         began = time.perf_counter()
         explain_one_by_one(peer, few)
         seconds[OFFICIAL].append((time.perf_counter() - began) / len(few))
+        torch.set_num_threads(asked.threads)
     rates = {name: 1 / statistics.median(found) for name, found in seconds.items()}
     table = Table("explained by", "images/s", "ratio", "maps differ by")
     for name, rate in rates.items():

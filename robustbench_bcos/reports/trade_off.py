@@ -43,6 +43,8 @@ def trade_off_over_b(rows: pd.DataFrame) -> Figure:
         for axes, threat in zip(others, similar, strict=True):
             _similarities(axes, found[found["threat"] == threat], threat)
             axes.sharey(others[0])
+        if others:
+            figure.legend(*others[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, fontsize=6)
         exponents = sorted(found["b"].unique())
         for axes in (clean, robust, *others):
             axes.set_xlabel("B")
@@ -76,7 +78,6 @@ def _similarities(axes: Axes, rows: pd.DataFrame, threat: str) -> None:
         for place, (_, same) in enumerate(found.groupby("series", sort=False)):
             _curve(axes, same, line, WORDS[comparison] if place == 0 else "")
     axes.set_title(f"mean {MEASURE} of maps,\n{threat}")
-    axes.legend(fontsize=6, loc="best")
 
 
 def _curve(axes: Axes, rows: pd.DataFrame, line: Line, label: str) -> None:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.reports.curves import WORDS
 from robustbench_bcos.reports.style import write_figure
 from robustbench_bcos.reports.trade_off import trade_off_over_b
 from robustbench_bcos.reports.trainings import trainings
@@ -74,8 +75,12 @@ def test_bands_are_a_deviation_to_each_side_and_points_are_trainings() -> None:
 
 def test_every_threat_has_a_line_and_a_panel_of_similarities_with_both_controls() -> None:
     listed = [*swept(**similar()), *swept(norm="linf", **similar())]
-    clean, robust, *others = trade_off_over_b(rows(*listed)).axes
+    figure = trade_off_over_b(rows(*listed))
+    clean, robust, *others = figure.axes
     assert (len(curves(clean)), len(curves(robust))) == (1, 2)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == list(WORDS.values())
+    assert all(axes.get_legend() is None for axes in others)
     assert [axes.get_title(loc="left").split(",\n")[1] for axes in others] == [
         "pgd l2 0.5 20 steps",
         "pgd linf 0.5 20 steps",
