@@ -15,11 +15,15 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from robustbench_bcos import fold
 from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.bench.twin import make_twin
 from robustbench_bcos.data.slices import Slice, open_dataset
+from robustbench_bcos.model_zoo.architectures import build_architecture
 from robustbench_bcos.model_zoo.cards import Zoo
+from robustbench_bcos.model_zoo.classifier import freeze
 from robustbench_bcos.model_zoo.models import find_models
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -242,3 +246,26 @@ def test_every_script_is_part_of_all() -> None:
     # What reproduces published tables needs the data they are of, and what explains them claims nothing.
     shared = {"all", "pairs", "peers", "subjects", "reproduction", "saturation"}
     assert {file.stem for file in FOLDER.glob("*.py")} - shared == set(script["QUICK"])
+
+
+def test_the_floor_is_the_work_of_all_convolutions_forward_and_back() -> None:
+    pytest.importorskip("bcos")
+    convolutions = runpy.run_path(str(FOLDER / "folding.py"))["convolutions"]
+    network = freeze(build_architecture("resnet20", in_channels=3, classes=10, arguments={}))
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    floor = convolutions(network, images)
+    with FlopCounterMode(display=False) as alone:
+        floor()
+    with FlopCounterMode(display=False) as gradient:
+        network(images.requires_grad_()).sum().backward()
+    for operation in (torch.ops.aten.convolution, torch.ops.aten.convolution_backward):
+        counted = alone.get_flop_counts()["Global"]
+        assert counted[operation] == gradient.get_flop_counts()["Global"][operation] > 0
+
+
+def test_a_network_without_convolutions_of_its_own_has_no_floor() -> None:
+    pytest.importorskip("bcos")
+    folded = fold(freeze(build_architecture("bcos_resnet20", in_channels=6, classes=10, arguments={})))
+    convolutions = runpy.run_path(str(FOLDER / "folding.py"))["convolutions"]
+    with pytest.raises(ValueError, match=r"^a network without convolutions of its own$"):
+        convolutions(folded, torch.zeros(2, 6, 32, 32))
