@@ -18,11 +18,11 @@ from pairs import Claim, make_parser, parse, publish
 from subjects import Attacked, add_options, find_model, right_images, search
 from torch import Tensor
 
-from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.threat import Threat, make_threat
-from robustbench_bcos.bench.twin import make_twin
+from robustbench_bcos.bench.fast_copy import make_fast_copy
+from robustbench_bcos.bench.target import AttackTarget, make_target
 
 DIGITS = ("adv-l2", "adv-linf", "bcos-adv-l2", "bcos-b1.25", "bcos-b2", "bcos-b2.5", "natural")
 SLOW = 16
@@ -35,7 +35,7 @@ class Way(NamedTuple):
     attacked: Attacked
     cell: Cell
 
-    def fallen(self, threat: Threat, width: int, part: int) -> Tensor:
+    def fallen(self, threat: AttackTarget, width: int, part: int) -> Tensor:
         """Which images fall, walked on ``width`` at a time out of ``part`` that take each other's places."""
         loss, found = self.cell.loss_of(self.attacked.model.loss), []
         for places in torch.arange(len(self.attacked.labels)).split(part):
@@ -45,12 +45,12 @@ class Way(NamedTuple):
 
     def slow(self) -> Tensor:
         model = self.attacked.model
-        threat = make_threat(model._replace(twin=None), self.attacked.images, self.cell)
+        threat = make_target(model._replace(twin=None), self.attacked.images, self.cell)
         return self.fallen(threat, SLOW, SLOW)
 
-    def fast(self, width: int = 256, **twin: Any) -> Tensor:  # noqa: ANN401 (as make_twin has it)
-        model = make_twin(self.attacked.model, **twin)
-        return self.fallen(make_threat(model, self.attacked.images, self.cell), width, 4 * width)
+    def fast(self, width: int = 256, **twin: Any) -> Tensor:  # noqa: ANN401 (as make_fast_copy has it)
+        model = make_fast_copy(self.attacked.model, **twin)
+        return self.fallen(make_target(model, self.attacked.images, self.cell), width, 4 * width)
 
     def backwards(self) -> Tensor:
         images, labels = self.attacked.images.flip(0), self.attacked.labels.flip(0)
@@ -74,7 +74,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     add_options(parser)
     parser.add_argument("--model", action="append", help="as for run, several times; by default the digits zoo")
-    parser.add_argument("--norm", choices=BALLS, default="l2")
+    parser.add_argument("--norm", choices=NORMS, default="l2")
     parser.add_argument("--eps", default="0.5")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--limit", type=int, default=256, help="images that each model classifies correctly (256)")

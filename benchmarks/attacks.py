@@ -20,11 +20,11 @@ from peers import PEERS, Peer, passes_of
 from subjects import BATCH, Attacked, add_options, find_model, make_run, right_images, search, standing
 from torch import Tensor
 
-from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.threat import make_threat
-from robustbench_bcos.bench.twin import make_twin
+from robustbench_bcos.bench.fast_copy import make_fast_copy
+from robustbench_bcos.bench.target import make_target
 
 DIGITS = ("digits-natural", "digits-adv-l2", "digits-bcos-b2")
 EPSILONS = {"digits-natural": "2", "cifar10jpeg-natural-resnet20": "1"}
@@ -40,7 +40,7 @@ class Work(NamedTuple):
     def ours(self) -> tuple[Tensor, int]:
         """Which images stand, and images passed forward."""
         _, images, labels = self.attacked
-        threat = make_threat(make_twin(self.attacked.model, lanes=torch.get_num_threads()), images, self.cell)
+        threat = make_target(make_fast_copy(self.attacked.model, lanes=torch.get_num_threads()), images, self.cell)
         tried = search(threat, labels, self.cell, self.cell.loss, BATCH)
         return tried.verdicts.predictions == labels, int(tried.trace.forward_passes.sum())
 
@@ -71,7 +71,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     add_options(parser)
     parser.add_argument("--model", action="append", help="as for run, several times; three of the digits zoo")
-    parser.add_argument("--norm", choices=BALLS, default="l2")
+    parser.add_argument("--norm", choices=NORMS, default="l2")
     parser.add_argument("--eps", help="of all models; 0.5, or more for natural ones of the zoo")
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--steps", type=int, default=100)

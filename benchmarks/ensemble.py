@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 import robustbench_bcos as rb
-from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.ensemble import standard
-from robustbench_bcos.data.slices import Slice, open_dataset
+from robustbench_bcos.attacks.norms import NORMS
+from robustbench_bcos.data.subset import EvalSubset, open_dataset
 
 SETTINGS = (
     ("digits-natural", "l2", 0.5),
@@ -27,7 +27,7 @@ SETTINGS = (
     ("digits-bcos-b2", "l2", 0.5),
     ("digits-bcos-b2", "linf", 0.2),
 )
-NORMS = {"l2": "L2", "linf": "Linf"}
+PEER_NORMS = {"l2": "L2", "linf": "Linf"}
 
 
 class Counted(nn.Module):
@@ -50,7 +50,7 @@ def ours(model: nn.Module, images: Tensor, labels: Tensor, norm: str, epsilon: f
     counted = Counted(model)
     with torch.no_grad():
         right = counted(images).argmax(dim=1) == labels
-    candidates, _ = standard()(counted, images[right], labels[right], BALLS[norm], epsilon)
+    candidates, _ = standard()(counted, images[right], labels[right], NORMS[norm], epsilon)
     with torch.no_grad():
         standing = int((counted(candidates).argmax(dim=1) == labels[right]).sum())
     return counted.images, standing
@@ -61,7 +61,7 @@ def theirs(model: nn.Module, images: Tensor, labels: Tensor, norm: str, epsilon:
         warnings.simplefilter("ignore")
         import torchattacks
     counted = Counted(model)
-    shared = {"norm": NORMS[norm], "eps": epsilon}
+    shared = {"norm": PEER_NORMS[norm], "eps": epsilon}
     parts = (
         torchattacks.APGD(counted, steps=100, loss="ce", **shared),
         torchattacks.APGDT(counted, steps=100, n_classes=10, **shared),
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    batch = Slice.of(open_dataset("digits", "test"), arguments.images).batch(0, arguments.images)
+    batch = EvalSubset.of(open_dataset("digits", "test"), arguments.images).batch(0, arguments.images)
     for name, norm, epsilon in SETTINGS:
         model = rb.load_model(name)
         passes, standing = ours(model, batch.images, batch.labels, norm, epsilon)

@@ -22,7 +22,7 @@ from pairs import Claim, Turns, make_parser, parse, publish
 from torch import Tensor, nn
 
 from robustbench_bcos import fold
-from robustbench_bcos.bench.lanes import Lanes
+from robustbench_bcos.bench.replicas import ThreadedReplicas
 from robustbench_bcos.model_zoo.architectures import build_architecture, initialise
 from robustbench_bcos.model_zoo.classifier import freeze
 
@@ -91,7 +91,7 @@ def make_networks(encoded: Tensor, images: Tensor, *, compiled: bool, lanes: int
 
 
 def in_lanes(network: nn.Module, count: int, *, compiled: bool = False) -> nn.Module:
-    return Lanes(network, count, compiled=compiled) if count > 1 else network
+    return ThreadedReplicas(network, count, compiled=compiled) if count > 1 else network
 
 
 def gradient(network: nn.Module, inputs: Tensor) -> Tensor:

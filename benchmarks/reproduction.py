@@ -30,10 +30,10 @@ from peers import best_of_madrylab
 from subjects import BATCH, add_options, find_model, make_run
 from torch import Tensor
 
-from robustbench_bcos.bench.twin import make_twin
+from robustbench_bcos.bench.fast_copy import make_fast_copy
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.statistics import wilson
-from robustbench_bcos.data.slices import Batch
+from robustbench_bcos.data.subset import Batch
 from robustbench_bcos.model_zoo.models import Model
 
 SUITES = ("tables-l2", "tables-linf")
@@ -84,7 +84,7 @@ def measure_as_published(name: str, options: argparse.Namespace) -> pd.DataFrame
     if any(row["slice"] != images.digest for row in rows):
         raise SystemExit(f"{file} is of other images: choose another folder with --out, or remove it")
     known = {(row["norm"], row["eps"], row["steps"]) for row in rows}
-    model = make_twin(find_model(name, options), compiled=options.compile)
+    model = make_fast_copy(find_model(name, options), compiled=options.compile)
     for cell in [cell for plan in plans for cell in plan.cells]:
         key = (cell.norm, cell.radius.text, cell.steps)
         if key not in known:

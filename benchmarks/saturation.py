@@ -19,10 +19,10 @@ from reproduction import common_bce
 from subjects import Attacked, add_options, find_model, right_images, standing
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.losses import LOSSES
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.attacks.pgd import PGD
-from robustbench_bcos.bench.twin import make_twin
+from robustbench_bcos.bench.fast_copy import make_fast_copy
 
 FACTORS = (1.0, 2.0, 4.0, 8.0, 16.0)
 OURS = ("bce", "margin")
@@ -44,7 +44,7 @@ class Sharpened(nn.Module):
 
 def attacked(chosen: Attacked, factor: float, norm: str, epsilon: float, steps: int) -> tuple[float, dict[str, int]]:
     """The median of the true logits, and images that stand, by attack."""
-    searched, ball = Sharpened(chosen.model.searched, factor), BALLS[norm]
+    searched, ball = Sharpened(chosen.model.searched, factor), NORMS[norm]
     logits, counts = [], dict.fromkeys(("common", *OURS), 0)
     for images, labels in chosen.batches():
         with torch.no_grad():
@@ -74,14 +74,14 @@ def main() -> None:
     parser.add_argument("--model", default="digits-bcos-b2")
     parser.add_argument("--limit", type=int, default=200, help="images that are classified correctly")
     parser.add_argument("--factor", type=float, nargs="+", default=FACTORS)
-    parser.add_argument("--norm", default="l2", choices=BALLS)
+    parser.add_argument("--norm", default="l2", choices=NORMS)
     parser.add_argument("--eps", type=float, default=0.5)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     options = parse(parser)
     torch.set_num_threads(options.threads)
     chosen = right_images(find_model(options.model, options), options, options.limit)
-    for line in lines(chosen._replace(model=make_twin(chosen.model)), options):
+    for line in lines(chosen._replace(model=make_fast_copy(chosen.model)), options):
         print(line, flush=True)
 
 

@@ -9,16 +9,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.plan import Plan, make_plan
-from robustbench_bcos.bench.threat import Threat, build_attack
+from robustbench_bcos.bench.target import AttackTarget, build_attack
 from robustbench_bcos.bench.trial import Tried, try_images
 from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.data.memory import InMemory
-from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.models import Model, find_models
 
@@ -50,10 +50,10 @@ class Attacked(NamedTuple):
         return zip(self.images.split(BATCH), self.labels.split(BATCH), strict=True)
 
 
-def search(threat: Threat, labels: Tensor, cell: Cell, loss: str, width: int) -> Tried:
+def search(threat: AttackTarget, labels: Tensor, cell: Cell, loss: str, width: int) -> Tried:
     """A cell as ``run`` carries it out on a part of the slice: walked on, and judged."""
-    attack, noise = build_attack(cell, loss, width), ImageGenerator.of(0, range(len(labels)))
-    ball, epsilon = BALLS[cell.norm], cell.radius.value
+    attack, noise = build_attack(cell, loss, width), PerImageRng.of(0, range(len(labels)))
+    ball, epsilon = NORMS[cell.norm], cell.radius.value
     return try_images(attack, threat, labels, ball, epsilon, noise, subject=cell.key, width=width)
 
 
@@ -81,7 +81,7 @@ def make_own_run(models: dict[str, Model], images: Tensor, labels: Tensor, class
     sources = tuple(Ready(model._replace(name=name)) for name, model in models.items())
     weights = {name: model.weights_sha256 for name, model in models.items()}
     cells = tuple(make_cells(config, list(models)))
-    return Plan(config, Slice.of(InMemory(images, labels, classes=classes)), sources, weights, cells, "cpu")
+    return Plan(config, EvalSubset.of(InMemory(images, labels, classes=classes)), sources, weights, cells, "cpu")
 
 
 @torch.no_grad()

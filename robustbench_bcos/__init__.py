@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from robustbench_bcos.attacks import balls as balls
     from robustbench_bcos.attacks import losses as losses
+    from robustbench_bcos.attacks import norms as norms
     from robustbench_bcos.attacks.apgd import APGD as APGD
     from robustbench_bcos.attacks.ensemble import Ensemble as Ensemble
     from robustbench_bcos.attacks.fab import FAB as FAB
@@ -30,7 +30,7 @@ _HOMES = {
     "PGD": "attacks.pgd",
     "RequestError": "core.errors",
     "Square": "attacks.square",
-    "balls": "attacks",
+    "norms": "attacks",
     "evaluate": "bench.evaluation",
     "explain": "explanations.explanation",
     "fold": "model_zoo.folding",
@@ -46,7 +46,7 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = f"{__name__}.{_HOMES[name]}"
-    if name in ("balls", "losses"):
+    if name in ("norms", "losses"):
         return import_module(f"{home}.{name}")
     return getattr(import_module(home), name)
 

@@ -19,8 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from robustbench_bcos import fold
 from robustbench_bcos.attacks.losses import LOSSES
-from robustbench_bcos.bench.twin import make_twin
-from robustbench_bcos.data.slices import Slice, open_dataset
+from robustbench_bcos.bench.fast_copy import make_fast_copy
+from robustbench_bcos.data.subset import EvalSubset, open_dataset
 from robustbench_bcos.model_zoo.architectures import build_architecture
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import freeze
@@ -160,8 +160,8 @@ def test_the_published_attack_is_the_common_loss_in_encoded_space() -> None:
     torch.testing.assert_close(losses.double(), LOSSES["bce"](logits, labels), rtol=1e-5, atol=1e-7)
     (slope,) = torch.autograd.grad(losses.sum(), logits)
     assert slope[0, 0] == 0, "which is what the harness is there to avoid"
-    model = make_twin(find_models("digits-bcos-b2", Zoo())[0].load())
-    batch = Slice.of(open_dataset("digits", "test")).batch(0, 12)
+    model = make_fast_copy(find_models("digits-bcos-b2", Zoo())[0].load())
+    batch = EvalSubset.of(open_dataset("digits", "test")).batch(0, 12)
     standing = [script["attack_as_published"](model, batch, "l2", epsilon, 3) for epsilon in (0.0, 0.5, 3.0)]
     assert standing[0] == 12 > standing[1] > standing[2]
 
@@ -191,7 +191,7 @@ def test_sure_networks_blind_the_common_loss_and_not_the_margin() -> None:
     options = argparse.Namespace(dataset="digits", data_dir=None, zoo=[], norm="l2", eps=1.0, steps=5)
     chosen = script["right_images"](script["find_model"]("digits-bcos-b2", options), options, 24)
     options.factor = [1.0, 16.0]
-    _, _, plain, sure = script["lines"](chosen._replace(model=make_twin(chosen.model)), options)
+    _, _, plain, sure = script["lines"](chosen._replace(model=make_fast_copy(chosen.model)), options)
     (logit, common, bce, margin), (logit_sure, common_sure, bce_sure, margin_sure) = (
         [float(cell) for cell in line.split("|")[2:-1]] for line in (plain, sure)
     )

@@ -8,14 +8,14 @@ from typing import final
 import torch
 from torch import Tensor
 
-from robustbench_bcos.attacks.attack import Proposal, check_epsilon
-from robustbench_bcos.attacks.balls import AbstractBall
+from robustbench_bcos.attacks.attack import AttackResult, check_epsilon
+from robustbench_bcos.attacks.gradients import usable_gradient
 from robustbench_bcos.attacks.losses import Loss, ce, targeted_dlr
+from robustbench_bcos.attacks.norms import AbstractNorm
 from robustbench_bcos.attacks.restarts import ActiveState, SearchState, check_search, search_repeatedly
-from robustbench_bcos.attacks.slope import usable_gradient
 from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.core.search import Count, Start
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.rng import PerImageRng
+from robustbench_bcos.core.selection import Count, Start
 from robustbench_bcos.core.types import Classifier, Counts, Flags, Images, Labels, PerImage
 
 FIRST_STEP = 2.0
@@ -67,10 +67,10 @@ class APGD:
         classifier: Classifier,
         images: Images,
         labels: Labels,
-        ball: AbstractBall,
+        ball: AbstractNorm,
         epsilon: float,
-        generator: ImageGenerator | None = None,
-    ) -> Proposal:
+        generator: PerImageRng | None = None,
+    ) -> AttackResult:
         """Search the ball around each image; without a generator, image i draws as index i of seed 0."""
         check_epsilon(epsilon)
         images = images.detach()
@@ -82,11 +82,11 @@ class APGD:
             search_repeatedly(
                 search, restarts=self.restarts, start=self.start, draw=draw, generator=generator, first=first
             )
-        return Proposal(search.candidates, search.trace)
+        return AttackResult(search.candidates, search.trace)
 
 
 def on_the_boundary(
-    ball: AbstractBall, shape: torch.Size, epsilon: float, generators: Sequence[torch.Generator]
+    ball: AbstractNorm, shape: torch.Size, epsilon: float, generators: Sequence[torch.Generator]
 ) -> Images:
     """Draws from the ball, lengthened to its radius."""
     draws = ball.sample(shape, epsilon, generators)
@@ -177,7 +177,7 @@ class _Search(SearchState):
     """The state of one call: what is proposed so far for each image."""
 
     def __init__(
-        self, apgd: APGD, classifier: Classifier, images: Images, labels: Labels, ball: AbstractBall, epsilon: float
+        self, apgd: APGD, classifier: Classifier, images: Images, labels: Labels, ball: AbstractNorm, epsilon: float
     ) -> None:
         super().__init__(classifier, images, labels, ball)
         self.apgd = apgd
@@ -249,7 +249,7 @@ class _Search(SearchState):
     def _gradient(self, walk: _Walk, iterates: Images, logits: Tensor, wrong: Flags, leaving: Flags) -> Images:
         gradients, blind = usable_gradient(self._loss(walk), logits, iterates, self.labels[walk.active])
         self.trace.backward_passes[walk.active[~leaving]] += 1
-        self.trace.zero_gradient[walk.active] |= blind & ~wrong
+        self.trace.degenerate_gradient[walk.active] |= blind & ~wrong
         return gradients
 
     def _loss(self, walk: _Walk) -> Loss:

@@ -6,15 +6,15 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from robustbench_bcos.attacks.balls import AbstractBall
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.attacks.norms import AbstractNorm
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Classifier, Counts, Epsilon, Flags, Images, Labels
 
 
 class Trace(NamedTuple):
     """What happened on the way, per image."""
 
-    zero_gradient: Flags
+    degenerate_gradient: Flags
     """At some iterate that fooled nobody the gradient was 0 everywhere, or NaN or infinite somewhere: a blind step."""
     forward_passes: Counts
     backward_passes: Counts
@@ -27,12 +27,12 @@ class Trace(NamedTuple):
 
     def include(self, other: "Trace", active: Tensor) -> None:
         """Add what happened to some of the images, in another attack."""
-        self.zero_gradient[active] |= other.zero_gradient
+        self.degenerate_gradient[active] |= other.degenerate_gradient
         self.forward_passes[active] += other.forward_passes
         self.backward_passes[active] += other.backward_passes
 
 
-class Proposal(NamedTuple):
+class AttackResult(NamedTuple):
     """The outcome of an attack."""
 
     candidates: Images
@@ -63,9 +63,9 @@ class Attack(Protocol):
         classifier: Classifier,
         images: Images,
         labels: Labels,
-        ball: AbstractBall,
+        ball: AbstractNorm,
         epsilon: float,
-        generator: ImageGenerator | None = None,
-    ) -> Proposal:
+        generator: PerImageRng | None = None,
+    ) -> AttackResult:
         """Propose a candidate for each image."""
         ...

@@ -6,12 +6,12 @@ from typing import final
 import torch
 
 from robustbench_bcos.attacks.apgd import APGD
-from robustbench_bcos.attacks.attack import Attack, Proposal, Trace, check_epsilon
-from robustbench_bcos.attacks.balls import AbstractBall
+from robustbench_bcos.attacks.attack import Attack, AttackResult, Trace, check_epsilon
 from robustbench_bcos.attacks.fab import FAB
+from robustbench_bcos.attacks.norms import AbstractNorm
 from robustbench_bcos.attacks.square import Square
 from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Classifier, Images, Labels
 
 
@@ -41,14 +41,14 @@ class Ensemble:
         classifier: Classifier,
         images: Images,
         labels: Labels,
-        ball: AbstractBall,
+        ball: AbstractNorm,
         epsilon: float,
-        generator: ImageGenerator | None = None,
-    ) -> Proposal:
+        generator: PerImageRng | None = None,
+    ) -> AttackResult:
         """Search the ball around each image; without a generator, image i draws as index i of seed 0."""
         check_epsilon(epsilon)
         images = images.detach()
-        generator = generator or ImageGenerator.of(0, range(len(images)))
+        generator = generator or PerImageRng.of(0, range(len(images)))
         candidates = images.clone()
         trace = Trace.blank(images)
         active = torch.arange(len(images), device=images.device)
@@ -60,11 +60,11 @@ class Ensemble:
                 active = active[right]
             if len(active) == 0:
                 break
-            source = generator.part(number, active.tolist())
+            source = generator.fold_in(number).select(active.tolist())
             proposal = member(classifier, images[active], labels[active], ball, epsilon, source)
             candidates[active] = proposal.candidates
             trace.include(proposal.trace, active)
-        return Proposal(candidates, trace)
+        return AttackResult(candidates, trace)
 
 
 def standard(*, fab: bool = True) -> Ensemble:

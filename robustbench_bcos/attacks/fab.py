@@ -8,12 +8,12 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from robustbench_bcos.attacks.attack import Proposal, Trace, check_epsilon
-from robustbench_bcos.attacks.balls import AbstractBall
-from robustbench_bcos.attacks.slope import image_gradient, usable
+from robustbench_bcos.attacks.attack import AttackResult, Trace, check_epsilon
+from robustbench_bcos.attacks.gradients import image_gradient, usable
+from robustbench_bcos.attacks.norms import AbstractNorm
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Classifier, Images, Labels, Logits
 
 REMEDY = 'pip install "robustbench_bcos[peers]"'
@@ -53,10 +53,10 @@ class FAB:
         classifier: Classifier,
         images: Images,
         labels: Labels,
-        ball: AbstractBall,
+        ball: AbstractNorm,
         epsilon: float,
-        generator: ImageGenerator | None = None,
-    ) -> Proposal:
+        generator: PerImageRng | None = None,
+    ) -> AttackResult:
         """Search around each image, which is proposed itself where nothing in the ball was found.
 
         Raises:
@@ -86,9 +86,9 @@ class FAB:
             candidates[active[wrong]] = found[wrong]
             trace.include(network.trace, active)
             active = active[~wrong]
-        return Proposal(candidates, trace)
+        return AttackResult(candidates, trace)
 
-    def _nearest(self, network: "_Network", rank: int, ball: AbstractBall) -> Images:
+    def _nearest(self, network: "_Network", rank: int, ball: AbstractNorm) -> Images:
         """The nearest images that torchattacks finds of the wrong class of this rank, at any distance."""
         # Here, because the package is optional and takes a while to import.
         from torchattacks import FAB as Peer
@@ -163,5 +163,5 @@ class _OnlyToTheImages(torch.autograd.Function):
         network = ctx.network
         gradient, blind = usable(image_gradient(ctx.logits, ctx.leaf, network.scale * slope.to(ctx.logits)))
         network.trace.backward_passes.add_(1)
-        network.trace.zero_gradient.logical_or_(blind & (predicted_classes(ctx.logits) == network.labels))
+        network.trace.degenerate_gradient.logical_or_(blind & (predicted_classes(ctx.logits) == network.labels))
         return gradient.to(slope), None

@@ -52,7 +52,7 @@ def margin(logits: Logits, labels: Labels) -> PerImage:
 def dlr(logits: Logits, labels: Labels) -> PerImage:
     """Difference of logits ratio (Croce & Hein, 2020, eq. 6): the margin over the gap from first to third logit.
 
-    Shift- and scale-free. With two classes every such function is a sign, without a slope to follow, so the
+    Similarity- and scale-free. With two classes every such function is a sign, without a slope to follow, so the
     denominator becomes the gap itself, held constant: its direction is the margin's.
     """
     return margin(logits, labels) / (_gap(logits, thirds=1) + DLR_EPSILON)

@@ -5,10 +5,10 @@ from typing import final
 
 import torch
 
-from robustbench_bcos.attacks.attack import Proposal, Trace, check_epsilon
-from robustbench_bcos.attacks.balls import AbstractBall
+from robustbench_bcos.attacks.attack import AttackResult, Trace, check_epsilon
+from robustbench_bcos.attacks.norms import AbstractNorm
 from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Classifier, Images, Labels
 
 
@@ -28,14 +28,14 @@ class Noise:
         classifier: Classifier,
         images: Images,
         labels: Labels,
-        ball: AbstractBall,
+        ball: AbstractNorm,
         epsilon: float,
-        generator: ImageGenerator | None = None,
-    ) -> Proposal:
+        generator: PerImageRng | None = None,
+    ) -> AttackResult:
         """Draw around each image; without a generator, image i draws as index i of seed 0."""
         check_epsilon(epsilon)
         images = images.detach()
-        generator = generator or ImageGenerator.of(0, range(len(images)))
+        generator = generator or PerImageRng.of(0, range(len(images)))
         candidates = images.clone()
         trace = Trace.blank(images)
         active = torch.arange(len(images), device=images.device)
@@ -48,4 +48,4 @@ class Noise:
             active = active[~wrong]
             if len(active) == 0:
                 break
-        return Proposal(candidates, trace)
+        return AttackResult(candidates, trace)

@@ -9,14 +9,14 @@ from typing import cast, final
 import torch
 from torch import Tensor
 
-from robustbench_bcos.attacks.attack import Proposal, check_epsilon
-from robustbench_bcos.attacks.balls import AbstractBall
+from robustbench_bcos.attacks.attack import AttackResult, check_epsilon
+from robustbench_bcos.attacks.gradients import usable_gradient
 from robustbench_bcos.attacks.losses import Loss, ce
+from robustbench_bcos.attacks.norms import AbstractNorm
 from robustbench_bcos.attacks.restarts import ActiveState, SearchState, check_search, search_repeatedly
-from robustbench_bcos.attacks.slope import usable_gradient
 from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.core.search import Count, Start
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.rng import PerImageRng
+from robustbench_bcos.core.selection import Count, Start
 from robustbench_bcos.core.types import Classifier, Counts, Epsilon, Flags, Images, Labels, Logits, PerImage
 
 RELATIVE_STEP = 2.5
@@ -72,10 +72,10 @@ class PGD:
         classifier: Classifier,
         images: Images,
         labels: Labels,
-        ball: AbstractBall,
+        ball: AbstractNorm,
         epsilon: Epsilon,
-        generator: ImageGenerator | None = None,
-    ) -> Proposal:
+        generator: PerImageRng | None = None,
+    ) -> AttackResult:
         """Search the ball around each image; without a generator, image i draws as index i of seed 0.
 
         Raises:
@@ -113,7 +113,7 @@ class _Search(SearchState):
     """The state of one call: what is proposed so far for each image."""
 
     def __init__(
-        self, pgd: PGD, classifier: Classifier, images: Images, labels: Labels, ball: AbstractBall, epsilon: Epsilon
+        self, pgd: PGD, classifier: Classifier, images: Images, labels: Labels, ball: AbstractNorm, epsilon: Epsilon
     ) -> None:
         super().__init__(classifier, images, labels, ball)
         self.pgd = pgd
@@ -183,7 +183,7 @@ class _Search(SearchState):
 
     def _step(self, pool: _Pool, logits: Logits, wrong: Flags, leaving: Flags) -> None:
         gradient, blind = usable_gradient(self.pgd.loss, logits, pool.iterates, pool.labels)
-        self.trace.zero_gradient[pool.places] |= blind & ~(wrong | leaving)
+        self.trace.degenerate_gradient[pool.places] |= blind & ~(wrong | leaving)
         # What leaves is passed back with its batch, but not charged for it: counts must not depend on the batch.
         self.trace.backward_passes[pool.places] += ~leaving
         iterates = pool.iterates.detach()

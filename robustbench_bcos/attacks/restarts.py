@@ -7,10 +7,10 @@ from typing import Protocol, get_args, runtime_checkable
 import torch
 from torch import Tensor
 
-from robustbench_bcos.attacks.attack import Proposal, Trace
-from robustbench_bcos.attacks.balls import AbstractBall
-from robustbench_bcos.core.search import Count, Start
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.attacks.attack import AttackResult, Trace
+from robustbench_bcos.attacks.norms import AbstractNorm
+from robustbench_bcos.core.rng import PerImageRng
+from robustbench_bcos.core.selection import Count, Start
 from robustbench_bcos.core.types import Classifier, Flags, Images, Labels
 
 Draw = Callable[[Sequence[torch.Generator]], Images]
@@ -34,7 +34,7 @@ class Search(Protocol):
 class SearchState:
     """What every search knows in one call, and what is proposed so far: the images themselves, until one falls."""
 
-    def __init__(self, classifier: Classifier, images: Images, labels: Labels, ball: AbstractBall) -> None:
+    def __init__(self, classifier: Classifier, images: Images, labels: Labels, ball: AbstractNorm) -> None:
         self.classifier = classifier
         self.images = images
         self.labels = labels
@@ -73,7 +73,7 @@ def check_search(steps: int, restarts: int, start: Start, count: Count) -> None:
 
 
 def turns(
-    fallen: Flags, *, restarts: int, generator: ImageGenerator | None, first: int = 0
+    fallen: Flags, *, restarts: int, generator: PerImageRng | None, first: int = 0
 ) -> Iterator[tuple[int, Tensor, list[torch.Generator]]]:
     """For each restart that is needed: its number, the images that still stand, and sources for the whole batch.
 
@@ -83,7 +83,7 @@ def turns(
         generator: the source of randomness; without one, image i draws as index i of seed 0.
         first: what the first restart is to the generator.
     """
-    generator = generator or ImageGenerator.of(0, range(len(fallen)))
+    generator = generator or PerImageRng.of(0, range(len(fallen)))
     for restart in range(restarts):
         active = (~fallen).nonzero().squeeze(1)
         if len(active) == 0:
@@ -92,8 +92,8 @@ def turns(
 
 
 def search_repeatedly(
-    search: Search, *, restarts: int, start: Start, draw: Draw, generator: ImageGenerator | None, first: int = 0
-) -> Proposal:
+    search: Search, *, restarts: int, start: Start, draw: Draw, generator: PerImageRng | None, first: int = 0
+) -> AttackResult:
     """Run a search up to so many times, each time on what still stands.
 
     Args:
@@ -110,4 +110,4 @@ def search_repeatedly(
             noise = draw([sources[image] for image in active.tolist()])
             starts = (starts + noise.to(starts)).clamp(0, 1)
         search.run(active, starts)
-    return Proposal(search.candidates, search.trace)
+    return AttackResult(search.candidates, search.trace)

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from robustbench_bcos.attacks.attack import Proposal, check_epsilon
-from robustbench_bcos.attacks.balls import AbstractBall
+from robustbench_bcos.attacks.attack import AttackResult, check_epsilon
 from robustbench_bcos.attacks.losses import margin
+from robustbench_bcos.attacks.norms import AbstractNorm
 from robustbench_bcos.attacks.restarts import ActiveState, SearchState, turns
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.registry import Registry
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Classifier, Images, Labels, PerImage
 
 Draws = Float[Tensor, "image number"]
@@ -66,10 +66,10 @@ class Square:
         classifier: Classifier,
         images: Images,
         labels: Labels,
-        ball: AbstractBall,
+        ball: AbstractNorm,
         epsilon: float,
-        generator: ImageGenerator | None = None,
-    ) -> Proposal:
+        generator: PerImageRng | None = None,
+    ) -> AttackResult:
         """Search the ball around each image; without a generator, image i draws as index i of seed 0.
 
         Raises:
@@ -81,7 +81,7 @@ class Square:
         search = _Search(self, classifier, images.detach(), labels, ball, epsilon)
         for _, active, sources in turns(search.fallen, restarts=self.restarts, generator=generator):
             search.run(active, sources)
-        return Proposal(search.candidates, search.trace)
+        return AttackResult(search.candidates, search.trace)
 
     def share_of(self, move: int) -> float:
         """Part of the pixels in the windows of a move, counted from 0."""
@@ -194,7 +194,7 @@ class _Search(SearchState):
     """The state of one call: what is proposed so far for each image."""
 
     def __init__(
-        self, square: Square, classifier: Classifier, images: Images, labels: Labels, ball: AbstractBall, epsilon: float
+        self, square: Square, classifier: Classifier, images: Images, labels: Labels, ball: AbstractNorm, epsilon: float
     ) -> None:
         super().__init__(classifier, images, labels, ball)
         self.square = square

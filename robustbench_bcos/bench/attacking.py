@@ -5,21 +5,21 @@ from dataclasses import dataclass
 
 import torch
 
-from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.losses import margin
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.candidates import packed
 from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.fast_copy import in_tf32
 from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.store import Store, VerdictRow
-from robustbench_bcos.bench.threat import build_attack, make_threat
+from robustbench_bcos.bench.target import build_attack, make_target
 from robustbench_bcos.bench.trial import try_images
-from robustbench_bcos.bench.twin import in_tf32
 from robustbench_bcos.core.prediction import in_parts, predicted_classes
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.rounding import significant
-from robustbench_bcos.core.seeding import ImageGenerator
 from robustbench_bcos.core.types import Classifier, Flags, Images, Labels
-from robustbench_bcos.data.slices import Batch
+from robustbench_bcos.data.subset import Batch
 from robustbench_bcos.model_zoo.models import Model
 
 MARGIN_DIGITS = 3
@@ -41,7 +41,7 @@ def carried(plan: Plan, store: Store, cell: Cell) -> dict[int, VerdictRow]:
         for row in store.verdicts(other):
             if row.attacked and row.image not in standing:
                 found[row.image] = row._replace(
-                    cell=cell.key, zero_gradient=False, forward_passes=0, backward_passes=0, carried=True
+                    cell=cell.key, degenerate_gradient=False, forward_passes=0, backward_passes=0, carried=True
                 )
     return found
 
@@ -80,9 +80,9 @@ class Attacker:
 
     def _attack(self, batch: Batch, places: list[int]) -> tuple[dict[int, VerdictRow], dict[int, bytes]]:
         images, labels, indices = batch.some(places).on(self.plan.device)
-        threat = make_threat(self.model, images, self.cell)
-        ball, epsilon = BALLS[self.cell.norm], self.cell.radius.value
-        noise = ImageGenerator.of(self.plan.config.seed, indices)
+        threat = make_target(self.model, images, self.cell)
+        ball, epsilon = NORMS[self.cell.norm], self.cell.radius.value
+        noise = PerImageRng.of(self.plan.config.seed, indices)
         attack = build_attack(self.cell, self.cell.loss_of(self.model.loss), self.size.images)
         with in_tf32(self.plan.config.precision == "tf32"):
             tried = try_images(
@@ -110,7 +110,9 @@ class Attacker:
 def _with_passes(known: VerdictRow, row: VerdictRow) -> VerdictRow:
     """A verdict from a cheaper search, and what this one cost, which found nothing."""
     return known._replace(
-        zero_gradient=row.zero_gradient, forward_passes=row.forward_passes, backward_passes=row.backward_passes
+        degenerate_gradient=row.degenerate_gradient,
+        forward_passes=row.forward_passes,
+        backward_passes=row.backward_passes,
     )
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from robustbench_bcos.bench.config import TARGETED, Grid
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.radius import Radius
-from robustbench_bcos.core.search import Count, Start
+from robustbench_bcos.core.quantities import Quantity
+from robustbench_bcos.core.selection import Count, Start
 
 FAB_PASSES = 3
 """Forward and backward passes of a step of FAB."""
@@ -24,9 +24,9 @@ class Cell:
     model: str
     attack: str
     norm: str
-    radius: Radius
+    radius: Quantity
     steps: int
-    step_size: Radius | None
+    step_size: Quantity | None
     """``None`` is 2.5 * epsilon / steps, or for APGD whatever it finds."""
     loss: str
     """``auto`` until the model is known."""
@@ -77,8 +77,8 @@ class Cell:
         return cls(
             **{
                 **values,
-                "radius": Radius(**values["radius"]),
-                "step_size": None if step_size is None else Radius(**step_size),
+                "radius": Quantity(**values["radius"]),
+                "step_size": None if step_size is None else Quantity(**step_size),
             }
         )
 
@@ -101,8 +101,8 @@ class Cell:
 
 def make_cells(grid: Grid, models: Sequence[str]) -> list[Cell]:
     """Every combination, model by model; the same radius written twice counts once."""
-    radii: dict[float, Radius] = {}
-    for radius in map(Radius.parse, grid.eps):
+    radii: dict[float, Quantity] = {}
+    for radius in map(Quantity.of, grid.eps):
         radii.setdefault(radius.value, radius)
     threats = list(itertools.product(dict.fromkeys(grid.norm), radii.values()))
     cells: dict[Cell, None] = {}
@@ -117,7 +117,7 @@ def make_cells(grid: Grid, models: Sequence[str]) -> list[Cell]:
 def _settings(attack: str, loss: str, grid: Grid) -> dict[str, Any]:
     """What an attack has of its own, and what it does without."""
     if attack == "pgd":
-        step_size = None if grid.step_size is None else Radius.parse(grid.step_size, argument="--step-size")
+        step_size = None if grid.step_size is None else Quantity.of(grid.step_size, name="step_size")
         return {"step_size": step_size, "start": grid.start, "count": grid.count}
     if attack == "apgd":
         targets = grid.targets if loss == TARGETED else 0
@@ -133,7 +133,7 @@ def _settings(attack: str, loss: str, grid: Grid) -> dict[str, Any]:
     return own | STANDARD
 
 
-def check_radius(radius: Radius, norm: str, diameter: float) -> None:
+def check_radius(radius: Quantity, norm: str, diameter: float) -> None:
     """Refuse a ball larger than the pixel box it is cut with.
 
     Raises:

@@ -11,9 +11,9 @@ from typing import Any, Literal, get_args
 from pydantic import Field, model_validator
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.radius import Radius
+from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.core.registry import unknown
-from robustbench_bcos.core.search import Count, Start
+from robustbench_bcos.core.selection import Count, Start
 from robustbench_bcos.core.tables import PackagedTables, Table, parse_table
 from robustbench_bcos.core.trainings import Trainings
 from robustbench_bcos.model_zoo.cards import Zoo
@@ -102,7 +102,7 @@ class RunConfig(Grid):
     architecture: str | None = None
     encoding: str | None = None
     """Of ``weights``, or, where there are none, of models that have no card."""
-    anyway: bool = False
+    skip_model_checks: bool = False
     """Whether to attack models whose answers make every number meaningless."""
     argument: dict[str, Any] = Field(default_factory=dict)
     """What cannot be read from ``weights``: arguments of the architecture."""
@@ -258,7 +258,7 @@ def _check_names(values: Mapping[str, Any]) -> None:
 
 def _check_numbers(config: RunConfig) -> None:
     for eps in config.eps:
-        Radius.parse(eps)
+        Quantity.of(eps)
     counted = {"--steps": config.steps, "--restarts": config.restarts}
     counted |= {"--queries": (config.queries,), "--targets": (config.targets,)}
     for name, counts in counted.items():
@@ -270,5 +270,5 @@ def _check_numbers(config: RunConfig) -> None:
     for image in config.images:
         if image < 0:
             raise RequestError(f"--images {image} must be at least 0: give indices of the dataset")
-    if config.step_size is not None and Radius.parse(config.step_size, argument="--step-size").value == 0:
+    if config.step_size is not None and Quantity.of(config.step_size, name="step_size").value == 0:
         raise RequestError(f"--step-size {config.step_size} must be positive: leave it out for 2.5 * eps / steps")

@@ -10,17 +10,17 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.losses import LOSSES
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.judge import judge
 from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.store import DistanceRow, Store
-from robustbench_bcos.bench.threat import make_threat
+from robustbench_bcos.bench.target import make_target
 from robustbench_bcos.core.rounding import significant
-from robustbench_bcos.data.slices import Batch, Slice
+from robustbench_bcos.data.subset import Batch, EvalSubset
 from robustbench_bcos.model_zoo.models import Model, ModelSource
 
 HALVINGS = 7
@@ -57,7 +57,7 @@ def _measure(
             rows = [DistanceRow(model.name, cell.norm, image, 0.0, 0.0, 0) for image in wrong]
             right = tuple(image for image in indices if image not in wrong)
             if right:
-                batch = Slice(plan.images.dataset, right).batch(0, len(right))
+                batch = EvalSubset(plan.images.dataset, right).batch(0, len(right))
                 rows += _bisect(plan, model, cell, batch, [brackets[image] for image in right])
             store.add_distances(rows, cell, time.perf_counter() - began)
             yield Progress(cell, len(indices), "distances")
@@ -88,8 +88,8 @@ def _bisect(
     plan: Plan, model: Model, cell: Cell, batch: Batch, brackets: list[tuple[float, float | None]]
 ) -> list[DistanceRow]:
     images, labels, _ = batch.on(plan.device)
-    threat = make_threat(model, images, cell)
-    ball = BALLS[cell.norm]
+    threat = make_target(model, images, cell)
+    ball = NORMS[cell.norm]
     largest = ball.diameter(threat.images.shape[1:])
     loss = "margin" if cell.loss in ("", "targeted_dlr") else cell.loss_of(model.loss)
     attack = PGD(steps=max(cell.steps, FEWEST_STEPS), loss=LOSSES[loss])

@@ -9,11 +9,11 @@ import pandas as pd
 import torch
 from torch import nn
 
-from robustbench_bcos.bench.admission import check_explanation, check_model
 from robustbench_bcos.bench.cells import check_radius, make_cells
 from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.objections import check_answers
-from robustbench_bcos.bench.plan import Plan, check_precision, choose_device, diameter, explained_slice
+from robustbench_bcos.bench.model_preconditions import check_answers
+from robustbench_bcos.bench.plan import Plan, check_precision, choose_device, diameter, explained_subset
+from robustbench_bcos.bench.preconditions import check_explanation, check_model
 from robustbench_bcos.bench.records import make_records
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import Store
@@ -21,7 +21,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.types import Images, Labels
 from robustbench_bcos.data.memory import InMemory
-from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import freeze
 from robustbench_bcos.model_zoo.models import Model, find_models, own_model
@@ -46,7 +46,7 @@ OPTIONS = (
     "name",
     "explained",
     "explanation",
-    "anyway",
+    "skip_model_checks",
 )
 
 
@@ -81,7 +81,7 @@ def evaluate(
         options: as on the command line: ``steps``, ``step_size``, ``loss``, ``restarts``, ``start``, ``count``,
             ``attack``, ``queries``, ``targets``, ``evidence``, ``space``, ``seed``, ``batch_size``, ``device``;
             ``explained``, the number of images whose explanations are compared, by default none, and ``explanation``,
-            the method; ``name`` for the row; and ``anyway``, by default true: false refuses a model whose answers make
+            the method; ``name`` for the row; and ``skip_model_checks``, by default true: false refuses a model whose answers make
             every number meaningless, as ``run`` does, where otherwise evidence says so on the row.
 
     Raises:
@@ -94,17 +94,17 @@ def evaluate(
     flags = {key: _listed(value) if key in LISTED else value for key, value in options.items()}
     flags |= {"norm": _listed(norm), "eps": tuple(str(radius) for radius in _listed(eps))}
     # Whoever has the model in hand gets rows, and evidence judges them.
-    flags = {"anyway": True, "dataset": "memory", "figures": False} | flags
+    flags = {"skip_model_checks": True, "dataset": "memory", "figures": False} | flags
     config = make_config(flags)
     device = choose_device(config.device)
     check_precision(config.precision, device)
     loaded = _load(model, name)
     classes = _classes(loaded, images, device)
-    chosen = Slice.of(InMemory(images, labels, classes=classes))
+    chosen = EvalSubset.of(InMemory(images, labels, classes=classes))
     check_model(loaded, chosen, device=device, space=config.space)
-    if not config.anyway:
+    if not config.skip_model_checks:
         check_answers(loaded, chosen, device=device)
-    explained = explained_slice(config, chosen)
+    explained = explained_subset(config, chosen)
     if explained is not None:
         check_explanation(loaded, explained, config.explanation, device)
     cells = make_cells(config, [name])

@@ -4,18 +4,26 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
 
-from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.pictures import Picture
 from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.progress import Progress
-from robustbench_bcos.bench.shifts import Seen, Shift, attacked_in_full, noise_of_size, see, shifts_between, views
-from robustbench_bcos.bench.store import PictureRow, ShiftRow, Store
-from robustbench_bcos.bench.threat import Threat, build_attack, make_threat
+from robustbench_bcos.bench.similarity import (
+    Seen,
+    Similarity,
+    attack_in_full,
+    compare_explanations,
+    noise_of_size,
+    see,
+    views,
+)
+from robustbench_bcos.bench.store import PictureRow, SimilarityRow, Store
+from robustbench_bcos.bench.target import AttackTarget, build_attack, make_target
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.rounding import significant
-from robustbench_bcos.core.seeding import ImageGenerator
-from robustbench_bcos.data.slices import Batch, Slice
+from robustbench_bcos.data.subset import Batch, EvalSubset
 from robustbench_bcos.explanations.explanation import method_for
 from robustbench_bcos.model_zoo.models import Model
 
@@ -24,7 +32,7 @@ PICTURES = 6
 
 
 def explain_cells(
-    plan: Plan, store: Store, model: Model, cells: Sequence[Cell], explained: Slice, size: BatchSize
+    plan: Plan, store: Store, model: Model, cells: Sequence[Cell], explained: EvalSubset, size: BatchSize
 ) -> Iterator[Progress]:
     """Explain what is not yet in the store, batch by batch: clean images once, attacked ones for each cell."""
     others = companions(explained)
@@ -39,16 +47,16 @@ def explain_cells(
                     began = time.perf_counter()
                     after, rows = explainer.attack(cell)
                     pictures = _kept(plan, store, cell, explainer.pictures(after))
-                    store.add_shifts(rows, pictures, time.perf_counter() - began)
+                    store.add_similarities(rows, pictures, time.perf_counter() - began)
                 yield Progress(cell, len(batch.indices), "explanation")
 
 
-def companions(images: Slice) -> Slice:
+def companions(images: EvalSubset) -> EvalSubset:
     """For each image the next one of its class, the first after the last; an only one is its own."""
     labels = [images.dataset.labels[index] for index in images.indices]
     same = {label: [i for i, other in zip(images.indices, labels, strict=True) if other == label] for label in labels}
     following = {label: islice(cycle(indices), 1, None) for label, indices in same.items()}
-    return Slice(images.dataset, tuple(next(following[label]) for label in labels))
+    return EvalSubset(images.dataset, tuple(next(following[label]) for label in labels))
 
 
 class _Explainer:
@@ -60,39 +68,41 @@ class _Explainer:
         self.batch = batch
         self.others = others
         images, self.labels, _ = batch.on(plan.device)
-        self.generator = ImageGenerator.of(plan.config.seed, batch.indices)
+        self.generator = PerImageRng.of(plan.config.seed, batch.indices)
         # All cells of a run are in one space.
-        self.threat = make_threat(model, images, cell)
+        self.threat = make_target(model, images, cell)
         self.clean = self._see(self.threat, self.generator)
         self.other = self._see(
-            make_threat(model, others.on(plan.device).images, cell),
-            ImageGenerator.of(plan.config.seed, others.indices),
+            make_target(model, others.on(plan.device).images, cell),
+            PerImageRng.of(plan.config.seed, others.indices),
         )
 
-    def attack(self, cell: Cell) -> tuple[Seen, list[ShiftRow]]:
+    def attack(self, cell: Cell) -> tuple[Seen, list[SimilarityRow]]:
         """The attacked batch as the model sees it, and how far its maps and those of the controls are away."""
         attack = build_attack(cell, cell.loss_of(self.model.loss))
-        attacked = attacked_in_full(attack, self.threat, self.labels, cell, self.generator)
-        noise = noise_of_size(self.threat.images, attacked.sizes, BALLS[cell.norm], self.generator)
+        attacked = attack_in_full(attack, self.threat, self.labels, cell, self.generator)
+        noise = noise_of_size(self.threat.images, attacked.sizes, NORMS[cell.norm], self.generator)
         after = self._see(self.threat._replace(images=attacked.candidates), self.generator)
         noisy = self._see(self.threat._replace(images=noise), self.generator)
         return after, [
-            *self._rows(cell, shifts_between(self.clean, after, "attack")),
-            *self._rows(cell, shifts_between(self.clean, noisy, "noise")),
-            *self._rows(cell, shifts_between(self.clean, self.other, "other")),
+            *self._rows(cell, compare_explanations(self.clean, after, "attack")),
+            *self._rows(cell, compare_explanations(self.clean, noisy, "noise")),
+            *self._rows(cell, compare_explanations(self.clean, self.other, "other")),
         ]
 
-    def _see(self, threat: Threat, generator: ImageGenerator) -> Seen:
+    def _see(self, threat: AttackTarget, generator: PerImageRng) -> Seen:
         return see(threat.classifier, threat.images, self.labels, self.method, generator)
 
-    def _rows(self, cell: Cell, shifts: Sequence[Shift]) -> list[ShiftRow]:
+    def _rows(self, cell: Cell, shifts: Sequence[Similarity]) -> list[SimilarityRow]:
         rows = []
         for shift in shifts:
             columns = [values.tolist() for values in shift.values.values()]
             for position, (index, changed) in enumerate(zip(self.batch.indices, shift.changed.tolist(), strict=True)):
                 alone = shift.comparison == "other" and index == self.others.indices[position]
                 values = tuple(None if alone else significant(column[position]) for column in columns)
-                rows.append(ShiftRow(cell.key, index, shift.comparison, shift.explained_class, bool(changed), values))
+                rows.append(
+                    SimilarityRow(cell.key, index, shift.comparison, shift.explained_class, bool(changed), values)
+                )
         return rows
 
     def pictures(self, after: Seen) -> list[tuple[Picture, bool]]:

@@ -9,11 +9,11 @@ import torch
 
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.pictures import Picture
-from robustbench_bcos.bench.shifts import Seen, attacked_in_full, views
-from robustbench_bcos.bench.threat import Threat, build_attack
+from robustbench_bcos.bench.similarity import Seen, attack_in_full, views
+from robustbench_bcos.bench.target import AttackTarget, build_attack
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images, Labels
 from robustbench_bcos.explanations.colours import coloured
 from robustbench_bcos.explanations.explanation import Explanation, explain, method_for
@@ -68,7 +68,7 @@ class Gallery:
     def _explain_batch(self, part: slice) -> Explained:
         images, indices = self.images[part], self.indices[part]
         labels = None if self.labels is None else self.labels[part]
-        generator = ImageGenerator.of(self.seed, indices)
+        generator = PerImageRng.of(self.seed, indices)
         clean = self._see(images, generator)
         known: list[int | None] = [None] * len(images) if labels is None else labels.tolist()
         arrays = _arrays(clean, "")
@@ -77,13 +77,13 @@ class Gallery:
             return Explained([Picture(index, label, view, None) for index, label, view in shown], arrays)
         led_from = clean.predictions if labels is None else labels
         attack = build_attack(self.cell, self.cell.loss_of(self.model.loss))
-        threat = Threat(self.model.classifier, images, self.model.classifier)
-        attacked = attacked_in_full(attack, threat, led_from, self.cell, generator)
+        threat = AttackTarget(self.model.classifier, images, self.model.classifier)
+        attacked = attack_in_full(attack, threat, led_from, self.cell, generator)
         after = self._see(attacked.candidates, generator)
         pairs = zip(indices, known, views(clean, self.model.loss), views(after, self.model.loss), strict=True)
         return Explained([Picture(*pair) for pair in pairs], arrays | _arrays(after, "attacked_"))
 
-    def _see(self, images: Images, generator: ImageGenerator) -> Seen:
+    def _see(self, images: Images, generator: PerImageRng) -> Seen:
         classifier = self.model.classifier
         with torch.no_grad():
             predicted = predicted_classes(classifier(images))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from robustbench_bcos.attacks.balls import AbstractBall
+from robustbench_bcos.attacks.norms import AbstractNorm
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.types import Classifier, Epsilon, Images, Labels, Logits, PerImage
 
@@ -34,7 +34,7 @@ def judge(
     classifier: Classifier,
     images: Images,
     candidates: Images,
-    ball: AbstractBall,
+    ball: AbstractNorm,
     epsilon: Epsilon,
     *,
     cell: str,

@@ -12,23 +12,23 @@ from typing import Any
 
 import torch
 
-from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.fab import REMEDY, torchattacks_available
-from robustbench_bcos.bench.admission import check_explanation, check_model, reason_of
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.candidates import KEPT
 from robustbench_bcos.bench.cells import Cell, check_radius, make_cells
 from robustbench_bcos.bench.config import Precision, RunConfig
 from robustbench_bcos.bench.evidence.checks import checks_of
 from robustbench_bcos.bench.evidence.searches import full_passes
+from robustbench_bcos.bench.fast_copy import make_fast_copy
 from robustbench_bcos.bench.images import open_images
-from robustbench_bcos.bench.objections import check_answers
+from robustbench_bcos.bench.model_preconditions import check_answers
+from robustbench_bcos.bench.preconditions import check_explanation, check_model, reason_of
 from robustbench_bcos.bench.provenance import command, commit, describe_device, versions
-from robustbench_bcos.bench.shifts import COUNT
-from robustbench_bcos.bench.twin import make_twin
+from robustbench_bcos.bench.similarity import COUNT
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.version import VERSION
-from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.models import Model, ModelSource, find_models, find_weights
 
@@ -49,13 +49,13 @@ class Plan:
     """What is to be done. Models are loaded again, one at a time, when their turn comes."""
 
     config: RunConfig
-    images: Slice
+    images: EvalSubset
     sources: tuple[ModelSource, ...]
     weights: dict[str, str]
     """SHA-256 of each model's weights."""
     cells: tuple[Cell, ...]
     device: str
-    explained: Slice | None = None
+    explained: EvalSubset | None = None
     """Images whose explanations are compared: those asked to be pictured, then the first of the slice."""
 
     def source(self, name: str) -> ModelSource:
@@ -73,7 +73,7 @@ class Plan:
             model = source.load()
         model.classifier.to(self.device)
         config = self.config
-        return make_twin(
+        return make_fast_copy(
             model,
             compiled=config.compile,
             memory_format=config.memory_format,
@@ -210,7 +210,7 @@ def make_plan(config: RunConfig) -> Plan:
         RequestError: it cannot be carried out as asked.
     """
     sources = find_sources(config)
-    images = Slice.of(open_images(config, sources), config.limit)
+    images = EvalSubset.of(open_images(config, sources), config.limit)
     device = choose_device(config.device)
     check_precision(config.precision, device)
     names = [source.name for source in sources]
@@ -220,12 +220,12 @@ def make_plan(config: RunConfig) -> Plan:
         check_radius(cell.radius, cell.norm, diameter(cell, images))
     if "fab" in config.attack and not torchattacks_available():
         raise RequestError(f"--attack fab needs torchattacks: {REMEDY}, or leave it out")
-    explained = explained_slice(config, images)
+    explained = explained_subset(config, images)
     weights, losses = {}, {}
     for source in sources:
         model = source.load()
         check_model(model, images, device=device, space=config.space)
-        if not config.anyway:
+        if not config.skip_model_checks:
             check_answers(model, images, device=device)
         if explained is not None:
             check_explanation(model, explained, config.explanation, device)
@@ -244,7 +244,7 @@ def _different(cells: Sequence[Cell], losses: Mapping[str, str]) -> Iterator[Cel
             yield cell
 
 
-def explained_slice(config: RunConfig, images: Slice) -> Slice | None:
+def explained_subset(config: RunConfig, images: EvalSubset) -> EvalSubset | None:
     """The images to be explained, or ``None`` where there are none.
 
     Raises:
@@ -258,7 +258,7 @@ def explained_slice(config: RunConfig, images: Slice) -> Slice | None:
             )
     # A dict, because it keeps the order and drops what is named twice.
     indices = tuple(dict.fromkeys((*config.images, *images.indices[: config.explanations])))
-    return Slice(images.dataset, indices) if indices else None
+    return EvalSubset(images.dataset, indices) if indices else None
 
 
 def portable_name(dataset: str) -> str:
@@ -295,10 +295,10 @@ def choose_device(asked: str) -> str:
     return asked
 
 
-def diameter(cell: Cell, images: Slice) -> float:
+def diameter(cell: Cell, images: EvalSubset) -> float:
     """Size of the largest delta in the space that a cell attacks."""
     channels, height, width = images.image_shape
-    return BALLS[cell.norm].diameter((channels * (2 if cell.space == "encoded" else 1), height, width))
+    return NORMS[cell.norm].diameter((channels * (2 if cell.space == "encoded" else 1), height, width))
 
 
 def find_sources(config: RunConfig) -> tuple[ModelSource, ...]:

@@ -10,7 +10,7 @@ import pandas as pd
 from robustbench_bcos.attacks.pgd import RELATIVE_STEP
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence.trust import Judgement, Outcome, Trust
-from robustbench_bcos.bench.shifts import COMPARISONS, EXPLAINED_CLASSES
+from robustbench_bcos.bench.similarity import COMPARISONS, EXPLAINED_CLASSES
 from robustbench_bcos.bench.store import DistanceRow, Store
 from robustbench_bcos.core.statistics import summarise, wilson
 from robustbench_bcos.explanations.differences import MEASURES
@@ -33,7 +33,7 @@ class Record:
     attack: str
     norm: str
     eps: str
-    """Radius as it was written."""
+    """Quantity as it was written."""
     epsilon: float
     """Its value in units of the pixel range."""
     steps: int
@@ -58,7 +58,7 @@ class Record:
     trust: str
     """``sound``, ``suspect`` or ``unchecked``."""
     reasons: str
-    zero_gradient_share: float | None
+    degenerate_gradient_share: float | None
     """Of the attacked images, those for which some gradient on the way was 0, NaN or infinite."""
     mean_delta: float | None
     """Mean size of the deltas of images that were classified correctly and fell, to 4 significant digits: further ones
@@ -110,7 +110,7 @@ CURVE_COLUMNS = (
     "passes",
 )
 
-SHIFT_COLUMNS = tuple(
+SIMILARITY_COLUMNS = tuple(
     f"explanation_{measure}_{explained_class}_{comparison}"
     for measure in MEASURES
     for explained_class in EXPLAINED_CLASSES
@@ -118,7 +118,7 @@ SHIFT_COLUMNS = tuple(
 )
 """Mean of a measure over the explained images, to 4 significant digits; empty where it is defined for none."""
 
-COLUMNS = (*(field.name for field in fields(Record)), *SHIFT_COLUMNS)
+COLUMNS = (*(field.name for field in fields(Record)), *SIMILARITY_COLUMNS)
 
 
 def make_records(store: Store, identity: dict[str, Any], judgement: Judgement | None = None) -> pd.DataFrame:
@@ -201,7 +201,7 @@ def make_curves(distances: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(CURVE_COLUMNS))
 
 
-def make_shifts(store: Store, identity: dict[str, Any]) -> pd.DataFrame:
+def make_similarities(store: Store, identity: dict[str, Any]) -> pd.DataFrame:
     """A row for each image, comparison and class of each cell that is complete, in the order of the plan.
 
     ``counted`` says whether the row is part of the means of ``results.csv``.
@@ -278,7 +278,7 @@ def _record(store: Store, cell: Cell, identity: dict[str, Any], trust: Trust) ->
         robust_accuracy_worst=trust.worst_correct / sums.images,
         trust=trust.trust,
         reasons=trust.reasons,
-        zero_gradient_share=sums.zero_gradient / sums.clean_correct if sums.clean_correct else None,
+        degenerate_gradient_share=sums.degenerate_gradient / sums.clean_correct if sums.clean_correct else None,
         mean_delta=float(f"{sums.fallen_size / sums.fallen:.4g}") if sums.fallen else None,
         forward_passes=sums.forward_passes,
         backward_passes=sums.backward_passes,

@@ -15,7 +15,7 @@ from robustbench_bcos.bench.explaining import explain_cells
 from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.store import CleanRow, ModelRow, Store
-from robustbench_bcos.bench.workers import side_by_side
+from robustbench_bcos.bench.threads import in_threads
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.explanations.explanation import method_for
 from robustbench_bcos.model_zoo.bcos_layers import b_of
@@ -40,7 +40,7 @@ def execute(plan: Plan, store: Store) -> Iterator[Progress]:
     if plan.config.distances:
         stages.append(measure_distances)
     for stage in stages:
-        yield from side_by_side([partial(stage, plan, store, source) for source in plan.sources], plan.jobs)
+        yield from in_threads([partial(stage, plan, store, source) for source in plan.sources], plan.jobs)
 
 
 def _attack(plan: Plan, store: Store, source: ModelSource) -> Iterator[Progress]:

@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS clean (
     model TEXT, image INTEGER, label INTEGER, prediction INTEGER, PRIMARY KEY (model, image)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS verdicts (
-    cell TEXT, image INTEGER, attacked INTEGER, prediction INTEGER, size REAL, zero_gradient INTEGER,
+    cell TEXT, image INTEGER, attacked INTEGER, prediction INTEGER, size REAL, degenerate_gradient INTEGER,
     forward_passes INTEGER, backward_passes INTEGER, margin REAL, eight_bit INTEGER, carried INTEGER,
     PRIMARY KEY (cell, image)
 ) WITHOUT ROWID;
@@ -80,7 +80,7 @@ class VerdictRow(NamedTuple):
     prediction: int
     size: float
     """Norm of the candidate's delta, to 6 significant digits: more would be float noise of the batch it was in."""
-    zero_gradient: bool
+    degenerate_gradient: bool
     forward_passes: int
     backward_passes: int
     margin: float | None = None
@@ -142,7 +142,7 @@ class DistanceRow(NamedTuple):
     """Forward and backward passes spent."""
 
 
-class ShiftRow(NamedTuple):
+class SimilarityRow(NamedTuple):
     """How far an image's contribution map moved, in one comparison for one class."""
 
     cell: str
@@ -194,7 +194,7 @@ class CellSums:
     robust_correct: int
     fallen: int
     fallen_size: float
-    zero_gradient: int
+    degenerate_gradient: int
     forward_passes: int
     backward_passes: int
     carried: int
@@ -246,7 +246,7 @@ class Store:
             self._insert("candidates", [(rows[0].cell, image, pixels) for image, pixels in (candidates or {}).items()])
             self._insert("timings", [(rows[0].cell, "attack", len(rows), seconds)])
 
-    def add_shifts(self, shifts: Sequence[ShiftRow], pictures: Iterable[PictureRow], seconds: float) -> None:
+    def add_similarities(self, shifts: Sequence[SimilarityRow], pictures: Iterable[PictureRow], seconds: float) -> None:
         """Record a batch of explanations of a cell and how long it took."""
         with self._transaction():
             self._insert("shifts", [(*row[:-1], *row.values) for row in shifts])
@@ -336,11 +336,11 @@ class Store:
         """Images of a cell whose maps have been compared."""
         return {image for (image,) in self._select("SELECT DISTINCT image FROM shifts WHERE cell = ?", cell.key)}
 
-    def shifts(self, cell: Cell) -> list[ShiftRow]:
+    def shifts(self, cell: Cell) -> list[SimilarityRow]:
         """All comparisons of a cell, in the order of images."""
         rows = self._select("SELECT * FROM shifts WHERE cell = ? ORDER BY image, comparison, explained_class", cell.key)
         return [
-            ShiftRow(cell.key, image, comparison, explained_class, bool(changed), tuple(values))
+            SimilarityRow(cell.key, image, comparison, explained_class, bool(changed), tuple(values))
             for _, image, comparison, explained_class, changed, *values in rows
         ]
 
@@ -374,7 +374,7 @@ class Store:
     def sums(self, cell: Cell) -> CellSums:
         """Counts over what is recorded of a cell, in the order of images, so that sums do not depend on history."""
         rows = self._select(
-            "SELECT v.attacked, v.prediction = c.label, v.size, v.zero_gradient, v.forward_passes, v.backward_passes, "
+            "SELECT v.attacked, v.prediction = c.label, v.size, v.degenerate_gradient, v.forward_passes, v.backward_passes, "
             "v.carried FROM verdicts v JOIN clean c ON c.model = ? AND c.image = v.image "
             "WHERE v.cell = ? ORDER BY v.image",
             cell.model,
@@ -387,7 +387,7 @@ class Store:
             robust_correct=sum(row[0] and row[1] for row in rows),
             fallen=len(fell),
             fallen_size=sum(fell, 0.0),
-            zero_gradient=sum(row[3] for row in rows),
+            degenerate_gradient=sum(row[3] for row in rows),
             forward_passes=sum(row[4] for row in rows),
             backward_passes=sum(row[5] for row in rows),
             carried=sum(row[6] for row in rows),

@@ -5,12 +5,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustbench_bcos.attacks.attack import Attack, Proposal, Trace
-from robustbench_bcos.attacks.balls import AbstractBall
+from robustbench_bcos.attacks.attack import Attack, AttackResult, Trace
+from robustbench_bcos.attacks.norms import AbstractNorm
 from robustbench_bcos.bench.judge import Verdicts, judge
-from robustbench_bcos.bench.threat import Threat
+from robustbench_bcos.bench.target import AttackTarget
 from robustbench_bcos.core.prediction import in_parts, predicted_classes
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images, Labels
 
 
@@ -24,11 +24,11 @@ class Tried(NamedTuple):
 
 def try_images(
     attack: Attack,
-    threat: Threat,
+    threat: AttackTarget,
     labels: Labels,
-    ball: AbstractBall,
+    ball: AbstractNorm,
     epsilon: float,
-    generator: ImageGenerator,
+    generator: PerImageRng,
     *,
     subject: str,
     width: int | None = None,
@@ -54,9 +54,9 @@ def try_images(
     disputed = _disputed(threat, first, verdicts, labels, width)
     if len(disputed):
         places = disputed.tolist()
-        exact = Threat(threat.classifier, threat.images[disputed], threat.classifier)
+        exact = AttackTarget(threat.classifier, threat.images[disputed], threat.classifier)
         again = try_images(
-            attack, exact, labels[disputed], ball, epsilon, generator.some(places), subject=subject, width=width
+            attack, exact, labels[disputed], ball, epsilon, generator.select(places), subject=subject, width=width
         )
         first.candidates[disputed] = again.candidates
         first.trace.include(again.trace, disputed)
@@ -66,7 +66,9 @@ def try_images(
 
 
 @torch.no_grad()
-def _disputed(threat: Threat, proposal: Proposal, verdicts: Verdicts, labels: Labels, width: int | None) -> Tensor:
+def _disputed(
+    threat: AttackTarget, proposal: AttackResult, verdicts: Verdicts, labels: Labels, width: int | None
+) -> Tensor:
     """Positions of candidates that fool the twin and not the model."""
     withstood = (verdicts.predictions == labels).nonzero().squeeze(1)
     if threat.searched is threat.classifier or len(withstood) == 0:

@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from robustbench_bcos.bench.admission import check_model, try_model
 from robustbench_bcos.bench.config import RunConfig
 from robustbench_bcos.bench.images import open_images, preprocessing_for
+from robustbench_bcos.bench.preconditions import check_model, try_model
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.image_files import Frames, is_moving, read_frames, read_images
 from robustbench_bcos.data.imagenet import CLASS_NAMES
-from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.models import LibraryModel, Model, ModelSource, ZooModel
 
 
@@ -40,7 +40,7 @@ def from_dataset(config: RunConfig, source: ModelSource, model: Model, asked: tu
             raise RequestError(
                 f"--images {index} is not in {opened.name}: its images are numbered 0 to {len(opened) - 1}"
             )
-    chosen = Slice(opened, asked)
+    chosen = EvalSubset(opened, asked)
     check_model(model, chosen, device="cpu", space="image")
     batch = chosen.batch(0, len(asked))
     return Chosen(batch.images, [f"image-{i}" for i in asked], asked, list(opened.class_names), batch.labels)

@@ -190,11 +190,11 @@ def _class(asked: str, names: list[str]) -> int:
 
 
 def _cell(config: "RunConfig", model: "Model", chosen: "Chosen") -> "Cell":
-    from robustbench_bcos.attacks.balls import BALLS
+    from robustbench_bcos.attacks.norms import NORMS
     from robustbench_bcos.bench.cells import check_radius, make_cells
 
     cell = make_cells(config, [model.name])[0]
-    check_radius(cell.radius, cell.norm, BALLS[cell.norm].diameter(tuple(chosen.images.shape[1:])))
+    check_radius(cell.radius, cell.norm, NORMS[cell.norm].diameter(tuple(chosen.images.shape[1:])))
     return cell
 
 

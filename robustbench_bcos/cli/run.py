@@ -38,7 +38,7 @@ ATTACK, EXPLANATIONS, RUN = "The attack", "The explanations", "The run"
 def run(
     norm: Annotated[Listed, typer.Option(help=f"l2 or linf. {LIST}", rich_help_panel=ATTACK)] = None,
     eps: Annotated[
-        Listed, typer.Option(help=f"Radius in units of the pixel range: 0.5, 8/255. {LIST}", rich_help_panel=ATTACK)
+        Listed, typer.Option(help=f"Quantity in units of the pixel range: 0.5, 8/255. {LIST}", rich_help_panel=ATTACK)
     ] = None,
     steps: Annotated[Listed, typer.Option(help=f"PGD steps. {LIST}", rich_help_panel=ATTACK)] = None,
     step_size: Annotated[
@@ -119,10 +119,12 @@ def run(
     argument: Argument = None,
     ema: Ema = False,
     zoo: Zoo = None,
-    anyway: Annotated[
+    skip_model_checks: Annotated[
         bool,
         typer.Option(
-            "--anyway", help="Also attack models that are refused for what they answer.", rich_help_panel=MODELS
+            "--skip-model-checks",
+            help="Also attack models that are refused for what they answer.",
+            rich_help_panel=MODELS,
         ),
     ] = False,
     dataset: Annotated[
@@ -233,7 +235,7 @@ def run(
         "argument": pairs(argument),
         "ema": ema or None,
         "zoo": tuple(zoo or ()),
-        "anyway": anyway or None,
+        "skip_model_checks": skip_model_checks or None,
         "dataset": dataset,
         "data_dir": data_dir,
         "download": download or None,

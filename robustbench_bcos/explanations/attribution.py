@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images, Logits
 
 Targets = Int[Tensor, "image target"]
@@ -34,7 +34,7 @@ class Method(Protocol):
     """
 
     def __call__(
-        self, network: nn.Module, encoded: Images, targets: Targets | None, generator: ImageGenerator
+        self, network: nn.Module, encoded: Images, targets: Targets | None, generator: PerImageRng
     ) -> Attribution:
         """Attribute the targets' logits to positions."""
         ...

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import Registry
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images, Logits
 from robustbench_bcos.explanations import post_hoc
 from robustbench_bcos.explanations.attribution import Method
@@ -52,7 +52,7 @@ def explain(
     targets: Asked | None = None,
     method: str = "auto",
     *,
-    generator: ImageGenerator | None = None,
+    generator: PerImageRng | None = None,
 ) -> Explanation:
     """Explain a batch in one go; nothing that is handed over is changed.
 
@@ -75,7 +75,7 @@ def explain(
         _check_targets(network, encoded, targets)
     several = targets is not None and targets.dim() == 2
     asked = targets if targets is None or several else targets[:, None]
-    source = generator or ImageGenerator.of(0, range(len(images)))
+    source = generator or PerImageRng.of(0, range(len(images)))
     found = attribute(network, encoded, asked, source)
     if several:
         return Explanation(*found)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images
 from robustbench_bcos.explanations.attribution import Attribution, Targets, largest
 from robustbench_bcos.model_zoo.bcos_layers import is_bcos
@@ -12,7 +12,7 @@ from robustbench_bcos.model_zoo.explanation_mode import explanation_mode
 
 
 def dynamic_weights(
-    network: nn.Module, encoded: Images, targets: Targets | None, generator: ImageGenerator
+    network: nn.Module, encoded: Images, targets: Targets | None, generator: PerImageRng
 ) -> Attribution:
     """Rows of the linear map W(x) that a B-cos network applied (Böhle et al., 2022, eq. 13).
 
@@ -31,7 +31,7 @@ def dynamic_weights(
 
 
 def input_x_gradient(
-    network: nn.Module, encoded: Images, targets: Targets | None, generator: ImageGenerator
+    network: nn.Module, encoded: Images, targets: Targets | None, generator: PerImageRng
 ) -> Attribution:
     """Gradient of the logit times the encoded image (Shrikumar et al., 2017).
 

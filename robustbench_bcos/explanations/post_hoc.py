@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images
 from robustbench_bcos.explanations.attribution import Attribution, Targets, largest
 from robustbench_bcos.model_zoo.bcos_layers import UnitConv2d, is_bcos
@@ -36,7 +36,7 @@ UNEXPLAINED = 0.01
 
 
 def integrated_gradients(
-    network: nn.Module, encoded: Images, targets: Targets | None, generator: ImageGenerator
+    network: nn.Module, encoded: Images, targets: Targets | None, generator: PerImageRng
 ) -> Attribution:
     """Mean gradient on the straight path from 0 times the encoded image (Sundararajan et al., 2017)."""
     from captum.attr import IntegratedGradients
@@ -52,7 +52,7 @@ def integrated_gradients(
     return _multiplied(network, encoded, targets, mean_gradients)
 
 
-def deeplift(network: nn.Module, encoded: Images, targets: Targets | None, generator: ImageGenerator) -> Attribution:
+def deeplift(network: nn.Module, encoded: Images, targets: Targets | None, generator: PerImageRng) -> Attribution:
     """Multipliers of the rescale rule, against 0 (Shrikumar et al., 2017), times the encoded image.
 
     Raises:
@@ -82,7 +82,7 @@ def deeplift(network: nn.Module, encoded: Images, targets: Targets | None, gener
     return attribution
 
 
-def gradcam(network: nn.Module, encoded: Images, targets: Targets | None, generator: ImageGenerator) -> Attribution:
+def gradcam(network: nn.Module, encoded: Images, targets: Targets | None, generator: PerImageRng) -> Attribution:
     """Positive part of the last feature maps weighted by their mean gradients (Selvaraju et al., 2017).
 
     Enlarged to the image bilinearly.
@@ -101,7 +101,7 @@ def gradcam(network: nn.Module, encoded: Images, targets: Targets | None, genera
     return Attribution(None, torch.stack(maps, dim=1).detach(), logits, chosen)
 
 
-def lime(network: nn.Module, encoded: Images, targets: Targets | None, generator: ImageGenerator) -> Attribution:
+def lime(network: nn.Module, encoded: Images, targets: Targets | None, generator: PerImageRng) -> Attribution:
     """Coefficients of a ridge regression of the logit on which squares of a grid are there (Ribeiro et al., 2016).
 
     Each is shared out evenly over its square.

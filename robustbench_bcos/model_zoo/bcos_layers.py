@@ -240,7 +240,7 @@ class LogitLayer(nn.Module):
         self.bias = bias
 
     def forward(self, logits: Tensor) -> Tensor:
-        """Shift and scale the logits."""
+        """Similarity and scale the logits."""
         if self.temperature is not None:
             logits = logits / self.temperature
         return logits if self.bias is None else logits + self.bias

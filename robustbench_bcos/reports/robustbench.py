@@ -14,7 +14,7 @@ import pandas as pd
 
 from robustbench_bcos.core.disk import made, write_text
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.radius import Radius
+from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.model_zoo.cards import Card, Paper, Published, Zoo
 from robustbench_bcos.reports.run_folder import RunFolder
 
@@ -94,7 +94,7 @@ def _percent(fraction: float) -> str:
 def _reported(row: Mapping[str, Any], published: Published) -> str:
     for threat, accuracy in published.robust.items():
         norm, _, eps = threat.partition(" ")
-        if norm == row["norm"] and Radius.parse(eps).value == row["epsilon"]:
+        if norm == row["norm"] and Quantity.of(eps).value == row["epsilon"]:
             return str(accuracy)
     return ""
 

@@ -11,7 +11,13 @@ from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence.transfer import make_transfers
 from robustbench_bcos.bench.evidence.trust import Judgement
 from robustbench_bcos.bench.folder import DATABASE, read_description
-from robustbench_bcos.bench.records import complete_cells, make_distances, make_evidence, make_records, make_shifts
+from robustbench_bcos.bench.records import (
+    complete_cells,
+    make_distances,
+    make_evidence,
+    make_records,
+    make_similarities,
+)
 from robustbench_bcos.bench.store import PictureRow, Store
 from robustbench_bcos.core.errors import RequestError
 
@@ -85,7 +91,7 @@ def read_run(folder: Path) -> RunFolder:
         complete = [cell.key for cell in complete_cells(store, identity)]
         cells = [Cell.from_dict(values) for values in identity["cells"]]
         timings = pd.DataFrame([_timing(store, cell) for cell in cells])
-        shifts = make_shifts(store, identity)
+        shifts = make_similarities(store, identity)
         evidence = make_evidence(store, identity, judgement)
         transfers = make_transfers(store, identity)
         distances = make_distances(store, identity)

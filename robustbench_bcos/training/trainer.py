@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.losses import LOSSES
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.radius import Radius
-from robustbench_bcos.core.seeding import ImageGenerator, generator
+from robustbench_bcos.core.quantities import Quantity
+from robustbench_bcos.core.rng import PerImageRng, generator
 from robustbench_bcos.core.types import Images, Labels
-from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.architectures import initialise
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, build_classifier, freeze
 from robustbench_bcos.model_zoo.mixed_precision import Bfloat16
@@ -40,7 +40,7 @@ class Epoch:
 
 def train(
     recipe: Recipe,
-    images: Slice,
+    images: EvalSubset,
     *,
     device: str = "cpu",
     compiled: bool = False,
@@ -77,7 +77,7 @@ def train(
     return freeze(_rounded(classifier) if recipe.half else classifier)
 
 
-def check_fit(recipe: Recipe, images: Slice) -> None:
+def check_fit(recipe: Recipe, images: EvalSubset) -> None:
     """Refuse images the recipe was not written for."""
     got = (len(images.class_names), *images.image_shape[1:])
     expected = (recipe.classes, *recipe.image_size)
@@ -89,7 +89,7 @@ def check_fit(recipe: Recipe, images: Slice) -> None:
 
 
 class _Training:
-    def __init__(self, recipe: Recipe, classifier: ImageClassifier, images: Slice, compiled: bool) -> None:
+    def __init__(self, recipe: Recipe, classifier: ImageClassifier, images: EvalSubset, compiled: bool) -> None:
         self.recipe = recipe
         self.images = images
         self.classifier = classifier
@@ -113,7 +113,7 @@ class _Training:
         total_loss = correct = 0.0
         for chosen in self._shuffled(len(pixels), random):
             batch = augment(pixels[chosen], self.recipe.augmentation, random)
-            batch = self._attacked(batch, labels[chosen], ImageGenerator.of(self._noise_seed(number), chosen))
+            batch = self._attacked(batch, labels[chosen], PerImageRng.of(self._noise_seed(number), chosen))
             logits, loss = self._step(batch, labels[chosen])
             total_loss += float(loss) * len(chosen)
             correct += int((logits.argmax(dim=1) == labels[chosen]).sum())
@@ -125,14 +125,14 @@ class _Training:
     def _noise_seed(self, number: int) -> int:
         return self.recipe.seed * self.recipe.epochs + number
 
-    def _attacked(self, images: Images, labels: Labels, noise: ImageGenerator) -> Images:
+    def _attacked(self, images: Images, labels: Labels, noise: PerImageRng) -> Images:
         ball, radius = self.recipe.training.norm, self.recipe.training.eps
         if ball is None or radius is None:
             return images
         # Evaluation mode: the search must not move running statistics, and meets the network as it will be used.
         freeze(self.classifier)
         pgd = PGD(steps=self.recipe.attack_steps, loss=self.loss, start="random", count="last")
-        return pgd(self.forward, images, labels, BALLS[ball], Radius.parse(radius).value, noise).candidates
+        return pgd(self.forward, images, labels, NORMS[ball], Quantity.of(radius).value, noise).candidates
 
     def _step(self, images: Images, labels: Labels) -> tuple[Tensor, Tensor]:
         self.classifier.train().requires_grad_()

@@ -11,7 +11,7 @@ from robustbench_bcos.core.disk import made, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.tables import read_table
-from robustbench_bcos.data.slices import DATASETS, Slice, any_size, open_dataset
+from robustbench_bcos.data.subset import DATASETS, EvalSubset, any_size, open_dataset
 from robustbench_bcos.model_zoo.cards import Card, CleanAccuracy, ModelSpec, WeightsSpec
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, build_classifier
 from robustbench_bcos.model_zoo.weights import write_weights
@@ -47,9 +47,9 @@ def make_model(
     Raises:
         RequestError: the recipe does not fit the data, or the folder is not writable.
     """
-    images = Slice.of(open_dataset(dataset, "train", data_dir=data_dir))
+    images = EvalSubset.of(open_dataset(dataset, "train", data_dir=data_dir))
     images = images if fold is None else without_fold(images, *fold)
-    test = Slice.of(open_dataset(dataset, "test", data_dir=data_dir))
+    test = EvalSubset.of(open_dataset(dataset, "test", data_dir=data_dir))
     check_fit(recipe, images)
     check_fit(recipe, test)
     made(folder)
@@ -99,11 +99,11 @@ def check_request(
     Raises:
         RequestError: a recipe does not fit the data, its network cannot be built, or there are too many folds.
     """
-    slices: dict[str, list[Slice]] = {}
+    slices: dict[str, list[EvalSubset]] = {}
     for recipe in recipes:
         name = dataset_of(recipe, dataset)
         if name not in slices:
-            slices[name] = [Slice.of(open_dataset(name, split, data_dir=data_dir)) for split in ("train", "test")]
+            slices[name] = [EvalSubset.of(open_dataset(name, split, data_dir=data_dir)) for split in ("train", "test")]
             if folds is not None:
                 without_fold(slices[name][0], 0, folds)
         for images in slices[name]:
@@ -131,7 +131,7 @@ def is_made(recipe: Recipe, folder: Path) -> bool:
     return True
 
 
-def without_fold(images: Slice, fold: int, folds: int) -> Slice:
+def without_fold(images: EvalSubset, fold: int, folds: int) -> EvalSubset:
     """All images but every ``folds``-th, counted within each class.
 
     Raises:
@@ -146,10 +146,10 @@ def without_fold(images: Slice, fold: int, folds: int) -> Slice:
         seen[label] += 1
     if folds > max(seen):
         raise RequestError(f"--folds {folds} is more than the {max(seen)} images of a class: give fewer")
-    return Slice(images.dataset, tuple(kept))
+    return EvalSubset(images.dataset, tuple(kept))
 
 
-def clean_accuracy(classifier: ImageClassifier, images: Slice, device: str) -> CleanAccuracy:
+def clean_accuracy(classifier: ImageClassifier, images: EvalSubset, device: str) -> CleanAccuracy:
     """Count what a classifier gets right."""
     correct = 0
     with torch.no_grad():

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_bcos.attacks import fab
-from robustbench_bcos.attacks.attack import Attack, Proposal
-from robustbench_bcos.attacks.balls import BALLS, L2
+from robustbench_bcos.attacks.attack import Attack, AttackResult
 from robustbench_bcos.attacks.fab import FAB, torchattacks_available
+from robustbench_bcos.attacks.norms import L2, NORMS
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.core.seeding import generator
+from robustbench_bcos.core.rng import generator
 from tests.attacks.conftest import TanhNet, Witness
 
 RADII = {"l2": 0.1, "linf": 0.015}
@@ -58,7 +58,7 @@ def fell(net: nn.Module, candidates: Tensor, labels: Tensor) -> Tensor:
 def test_it_finds_what_torchattacks_finds_on_all_images_at_once(
     norm: str, net: TanhNet, images: Tensor, labels: Tensor, torchattacks: Any
 ) -> None:
-    ball, epsilon = BALLS[norm], RADII[norm]
+    ball, epsilon = NORMS[norm], RADII[norm]
     ours = FAB(steps=30, targets=6)(net, images, labels, ball, epsilon).candidates
     with torch.random.fork_rng():
         theirs = peer_of(torchattacks, net, norm, steps=30, targets=6)(images, labels)
@@ -74,7 +74,7 @@ def test_it_finds_what_torchattacks_finds_on_all_images_at_once(
 def test_what_only_ours_fools_was_found_beyond_the_ball(
     norm: str, net: TanhNet, images: Tensor, labels: Tensor, torchattacks: Any
 ) -> None:
-    ball, epsilon = BALLS[norm], RADII[norm]
+    ball, epsilon = NORMS[norm], RADII[norm]
     labels = predicted_classes(net(images).detach())
     peer = peer_of(torchattacks, net, norm, steps=30, targets=1)
     peer.target_class = 2
@@ -91,7 +91,7 @@ def test_what_only_ours_fools_was_found_beyond_the_ball(
 @every_norm
 @pytest.mark.parametrize("size", [1, 3])
 def test_batches_change_no_verdict(norm: str, size: int, net: TanhNet, images: Tensor, labels: Tensor) -> None:
-    attack, ball, epsilon = FAB(steps=20, targets=3), BALLS[norm], RADII[norm]
+    attack, ball, epsilon = FAB(steps=20, targets=3), NORMS[norm], RADII[norm]
     whole = attack(net, images, labels, ball, epsilon)
     for start in range(0, 20, size):
         part = slice(start, start + size)
@@ -111,14 +111,14 @@ def test_candidates_are_images_in_the_ball(
     attack = FAB(steps=10, targets=2)
     assert isinstance(attack, Attack)
     net, images = net.to(dtype), images.to(dtype)
-    candidates = attack(net, images, labels, BALLS[norm], RADII[norm]).candidates
+    candidates = attack(net, images, labels, NORMS[norm], RADII[norm]).candidates
     assert candidates.dtype == dtype
     assert candidates.min() >= 0
     assert candidates.max() <= 1
-    sizes = BALLS[norm].size(candidates.double() - images.double())
+    sizes = NORMS[norm].size(candidates.double() - images.double())
     assert (sizes > 0).any()
     assert (sizes <= RADII[norm] + 2**-24 * 60**0.5).all()  # float32
-    assert torch.equal(attack(net, images, labels, BALLS[norm], 0.0).candidates, images)
+    assert torch.equal(attack(net, images, labels, NORMS[norm], 0.0).candidates, images)
 
 
 @every_norm
@@ -126,21 +126,21 @@ def test_candidates_are_images_in_the_ball(
 def test_the_scale_of_the_logits_changes_nothing(
     norm: str, exponent: int, net: TanhNet, images: Tensor, labels: Tensor
 ) -> None:
-    attack, ball, epsilon = FAB(steps=10, targets=2), BALLS[norm], RADII[norm]
+    attack, ball, epsilon = FAB(steps=10, targets=2), NORMS[norm], RADII[norm]
     plain = attack(net, images, labels, ball, epsilon)
     scaled = attack(lambda shown: net(shown) * 2.0**exponent, images, labels, ball, epsilon)
     assert torch.equal(scaled.candidates, plain.candidates)
-    assert not scaled.trace.zero_gradient.any()
+    assert not scaled.trace.degenerate_gradient.any()
 
 
 def test_passes_are_what_each_image_was_shown(net: TanhNet, images: Tensor, labels: Tensor) -> None:
     attack = FAB(steps=7, targets=3)
     witness = Witness(net)
-    proposal = attack(witness, images, labels, BALLS["l2"], RADII["l2"])
+    proposal = attack(witness, images, labels, NORMS["l2"], RADII["l2"])
     assert proposal.trace.forward_passes.sum() == sum(len(shown) for shown in witness.seen)
     for index in range(20):
         alone = Witness(net)
-        attack(alone, images[index, None], labels[index, None], BALLS["l2"], RADII["l2"])
+        attack(alone, images[index, None], labels[index, None], NORMS["l2"], RADII["l2"])
         assert proposal.trace.forward_passes[index] == len(alone.seen)
     stood = ~fell(net, proposal.candidates, labels)
     assert stood.any()
@@ -155,11 +155,11 @@ def test_later_targets_fool_what_earlier_ones_do_not(net: TanhNet) -> None:
     images = torch.rand((40, 3, 5, 4), generator=torch.Generator().manual_seed(1))
     labels = predicted_classes(net(images).detach())
 
-    def verdicts(proposal: Proposal) -> Tensor:
+    def verdicts(proposal: AttackResult) -> Tensor:
         return fell(net, proposal.candidates, labels)
 
     one, six, many = (
-        FAB(steps=15, targets=targets)(net, images, labels, BALLS["linf"], 0.02) for targets in (1, 6, 100)
+        FAB(steps=15, targets=targets)(net, images, labels, NORMS["linf"], 0.02) for targets in (1, 6, 100)
     )
     assert not (verdicts(one) & ~verdicts(six)).any()
     assert verdicts(one).sum() < verdicts(six).sum()
@@ -172,7 +172,7 @@ def test_few_classes_are_no_matter(classes: int, net: TanhNet, images: Tensor) -
         return net(shown)[:, :classes]
 
     labels = predicted_classes(few(images).detach())
-    found = FAB(steps=10)(few, images, labels, BALLS["l2"], 0.15)
+    found = FAB(steps=10)(few, images, labels, NORMS["l2"], 0.15)
     stood = predicted_classes(few(found.candidates).detach()) == labels
     assert 0 < stood.sum() < 20
     assert (found.trace.backward_passes[stood] == 10 * (classes - 1)).all()
@@ -184,7 +184,7 @@ def test_it_touches_neither_inputs_nor_parameters_nor_generators_nor_modes(
     net.train()
     before = [tensor.clone() for tensor in (images, labels, *net.parameters())]
     states = torch.get_rng_state(), str(np.random.get_state())
-    candidates = FAB(steps=3, targets=2)(net, images, labels, BALLS["l2"], 0.1).candidates
+    candidates = FAB(steps=3, targets=2)(net, images, labels, NORMS["l2"], 0.1).candidates
     assert net.training
     assert torch.equal(torch.get_rng_state(), states[0])
     assert str(np.random.get_state()) == states[1]
@@ -196,7 +196,7 @@ def test_it_touches_neither_inputs_nor_parameters_nor_generators_nor_modes(
 
 
 def test_it_says_nothing(net: TanhNet, images: Tensor, labels: Tensor, capsys: pytest.CaptureFixture[str]) -> None:
-    FAB(steps=2, targets=1)(net, images, labels, BALLS["linf"], 0.1)
+    FAB(steps=2, targets=1)(net, images, labels, NORMS["linf"], 0.1)
     assert capsys.readouterr() == ("", "")
 
 
@@ -208,17 +208,17 @@ def test_blind_steps_are_told(net: TanhNet, images: Tensor) -> None:
         logits: Tensor = net(torch.where(seeing[:, None, None, None], shown, shown.detach()))
         return logits
 
-    proposal = FAB(steps=3, targets=1)(half_blind, images, labels, BALLS["l2"], 1e-3)
-    assert torch.equal(proposal.trace.zero_gradient, ~seeing)
+    proposal = FAB(steps=3, targets=1)(half_blind, images, labels, NORMS["l2"], 1e-3)
+    assert torch.equal(proposal.trace.degenerate_gradient, ~seeing)
 
 
 def test_standing_still_costs_as_much_as_walking(net: TanhNet) -> None:
     # Black, so that steps of 0 leave it as it is to the last bit.
     image = torch.zeros(1, 3, 5, 4)
     label = predicted_classes(net(image).detach())
-    proposal = FAB(steps=3, targets=2)(lambda shown: net(shown.detach()), image, label, BALLS["l2"], 1e-3)
+    proposal = FAB(steps=3, targets=2)(lambda shown: net(shown.detach()), image, label, NORMS["l2"], 1e-3)
     assert torch.equal(proposal.candidates, image)
-    assert proposal.trace.zero_gradient.all()
+    assert proposal.trace.degenerate_gradient.all()
     assert proposal.trace.forward_passes.tolist() == [1 + 2 * (2 * 3 + 1)]
 
 
@@ -230,9 +230,9 @@ def test_logits_that_are_not_finite_count_as_misclassified(net: TanhNet, images:
         away = (shown - images[: len(shown)]).flatten(1).abs().amax(dim=1) > 1e-4
         return torch.where(away[:, None], torch.nan, net(shown))
 
-    candidates = FAB(steps=4, targets=1)(broken, images, labels, BALLS["l2"], 0.05).candidates
+    candidates = FAB(steps=4, targets=1)(broken, images, labels, NORMS["l2"], 0.05).candidates
     assert candidates.isfinite().all()
-    assert BALLS["l2"].size(candidates - images).max() <= 0.05 * (1 + 1e-5)
+    assert NORMS["l2"].size(candidates - images).max() <= 0.05 * (1 + 1e-5)
 
 
 def test_without_torchattacks_it_says_how_to_get_it(
@@ -245,7 +245,7 @@ def test_without_torchattacks_it_says_how_to_get_it(
     monkeypatch.setattr(fab, "find_spec", missing)
     assert not torchattacks_available()
     with pytest.raises(RequestError, match=r'torchattacks.*pip install "robustbench_bcos\[peers\]"'):
-        FAB()(net, images, labels, BALLS["l2"], 0.1)
+        FAB()(net, images, labels, NORMS["l2"], 0.1)
 
 
 def test_nothing_imports_torchattacks_before_it_is_needed() -> None:
@@ -258,7 +258,7 @@ def test_a_norm_that_fab_does_not_know_is_refused(
 ) -> None:
     monkeypatch.setattr(L2, "name", "l7")
     with pytest.raises(ValueError, match=r"FAB knows \(l2, linf\), got l7"):
-        FAB()(net, images, labels, BALLS["l2"], 0.1)
+        FAB()(net, images, labels, NORMS["l2"], 0.1)
 
 
 @pytest.mark.parametrize("arguments", [{"steps": 0}, {"targets": 0}], ids=str)

@@ -4,17 +4,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.noise import Noise
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.rng import PerImageRng
 
 every_ball = pytest.mark.parametrize(("norm", "epsilon"), [("l2", 1.5), ("linf", 0.4)])
 
 
-def draws_of(norm: str, epsilon: float, images: Tensor, generator: ImageGenerator, restarts: int) -> Tensor:
+def draws_of(norm: str, epsilon: float, images: Tensor, generator: PerImageRng, restarts: int) -> Tensor:
     """What there is to choose from: (restart, image, channel, height, width)."""
-    noise = [BALLS[norm].sample(images.shape[1:], epsilon, generator(restart)) for restart in range(restarts)]
+    noise = [NORMS[norm].sample(images.shape[1:], epsilon, generator(restart)) for restart in range(restarts)]
     return (images + torch.stack(noise).to(images)).clamp(0, 1)
 
 
@@ -22,8 +22,8 @@ def draws_of(norm: str, epsilon: float, images: Tensor, generator: ImageGenerato
 def test_the_candidate_is_the_first_misclassified_draw_or_the_last(
     norm: str, epsilon: float, net: nn.Module, images: Tensor, labels: Tensor
 ) -> None:
-    generator = ImageGenerator.of(5, range(20, 29))
-    proposal = Noise(restarts=6)(net, images, labels, BALLS[norm], epsilon, generator)
+    generator = PerImageRng.of(5, range(20, 29))
+    proposal = Noise(restarts=6)(net, images, labels, NORMS[norm], epsilon, generator)
     draws = draws_of(norm, epsilon, images, generator, restarts=6)
     needed = []
     for image in range(len(images)):
@@ -33,14 +33,14 @@ def test_the_candidate_is_the_first_misclassified_draw_or_the_last(
     assert {1, 6} < set(needed)
     assert proposal.trace.forward_passes.tolist() == needed
     assert proposal.trace.backward_passes.tolist() == [0] * 9
-    assert not proposal.trace.zero_gradient.any()
+    assert not proposal.trace.degenerate_gradient.any()
 
 
 def test_without_a_generator_images_draw_as_indices_of_seed_zero(
     net: nn.Module, images: Tensor, labels: Tensor
 ) -> None:
-    silent = Noise()(net, images, labels, BALLS["l2"], 0.5)
-    explicit = Noise()(net, images, labels, BALLS["l2"], 0.5, ImageGenerator.of(0, range(9)))
+    silent = Noise()(net, images, labels, NORMS["l2"], 0.5)
+    explicit = Noise()(net, images, labels, NORMS["l2"], 0.5, PerImageRng.of(0, range(9)))
     assert torch.equal(silent.candidates, explicit.candidates)
 
 

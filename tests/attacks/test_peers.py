@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.core.prediction import predicted_classes
 from tests.optional import importorskip_quietly
@@ -53,7 +53,7 @@ def labels(net: ConvNet, images: Tensor) -> Tensor:
 
 def ours(net: ConvNet, images: Tensor, labels: Tensor, *, norm: str, steps: int, **settings: Any) -> Tensor:
     attack = PGD(steps=steps, step_size=STEP_SIZES[norm], **settings)
-    return attack(net, images, labels, BALLS[norm], EPSILONS[norm]).candidates
+    return attack(net, images, labels, NORMS[norm], EPSILONS[norm]).candidates
 
 
 def assert_agree(norm: str, candidates: Tensor, expected: Tensor) -> None:
@@ -108,7 +108,7 @@ def test_best_loss_is_what_robustness_calls_use_best(
         iterations=steps, use_best=True, should_normalize=False,
     )  # fmt: skip
     best, last = (
-        PGD(steps=steps, step_size=epsilon, count=count)(net, images, labels, BALLS[norm], epsilon).candidates
+        PGD(steps=steps, step_size=epsilon, count=count)(net, images, labels, NORMS[norm], epsilon).candidates
         for count in ("best-loss", "last")
     )
     assert_agree(norm, best, expected.detach())

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustbench_bcos.attacks.apgd import APGD
-from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.losses import LOSSES, dlr, targeted_dlr
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.core.seeding import ImageGenerator, generator
+from robustbench_bcos.core.rng import PerImageRng, generator
 from tests.attacks.conftest import TanhNet, Witness
 from tests.reference import losses as reference
 
@@ -125,7 +125,7 @@ def test_it_is_not_among_the_losses_of_two_arguments() -> None:
 # The search
 
 
-class Shifted(ImageGenerator):
+class Shifted(PerImageRng):
     """A generator whose first restart is a later one of another."""
 
     def __call__(self, restart: int) -> list[torch.Generator]:
@@ -137,7 +137,7 @@ def test_each_target_is_a_search_of_its_own_with_its_own_starts(
     norm: str, net: TanhNet, images: Tensor, labels: Tensor
 ) -> None:
     attack = APGD(steps=1, targets=3, restarts=2)
-    together = attack(net, images, labels, BALLS[norm], RADII[norm], ImageGenerator.of(5, range(100, 160)))
+    together = attack(net, images, labels, NORMS[norm], RADII[norm], PerImageRng.of(5, range(100, 160)))
     ranked = ranked_wrong(net, images, labels)
     needed = []
     for place in range(59):
@@ -145,7 +145,7 @@ def test_each_target_is_a_search_of_its_own_with_its_own_starts(
         for number in range(6):
             loss = partial(targeted_dlr, targets=ranked[one, number // 2])
             source = Shifted(5, (100 + place,), (number,))
-            single = APGD(steps=1, loss=loss)(net, images[one], labels[one], BALLS[norm], RADII[norm], source)
+            single = APGD(steps=1, loss=loss)(net, images[one], labels[one], NORMS[norm], RADII[norm], source)
             if predicted_classes(net(single.candidates)) != labels[one]:
                 break
         needed.append(number)
@@ -159,21 +159,21 @@ def test_targets_are_taken_from_the_clean_image_best_first(net: TanhNet, images:
     ranked = ranked_wrong(net, images, labels)
     witness = Witness(net)
     # So small a ball that no image falls.
-    APGD(steps=1, targets=4, start="image")(witness, images[:8], labels[:8], BALLS["l2"], 1e-6)
+    APGD(steps=1, targets=4, start="image")(witness, images[:8], labels[:8], NORMS["l2"], 1e-6)
     clean, *pairs = witness.seen
     assert torch.equal(clean, images[:8])
     for rank in range(4):
         start, moved = pairs[2 * rank : 2 * rank + 2]
         assert torch.equal(start, clean)
         alone = APGD(steps=1, loss=partial(targeted_dlr, targets=ranked[:8, rank]), start="image", count="last")
-        expected = alone(net, clean, labels[:8], BALLS["l2"], 1e-6).candidates
+        expected = alone(net, clean, labels[:8], NORMS["l2"], 1e-6).candidates
         torch.testing.assert_close(moved, expected, rtol=0, atol=1e-15)  # sums in another order
         assert (moved - pairs[1]).abs().max() > (1e-7 if rank else -1)
 
 
 def test_more_targets_than_there_are_means_all(net: TanhNet, images: Tensor, labels: Tensor) -> None:
     all_six, too_many = (
-        APGD(steps=4, targets=targets)(net, images, labels, BALLS["l2"], 0.05) for targets in (6, 1000)
+        APGD(steps=4, targets=targets)(net, images, labels, NORMS["l2"], 0.05) for targets in (6, 1000)
     )
     assert torch.equal(all_six.candidates, too_many.candidates)
     stood = predicted_classes(net(all_six.candidates)) == labels
@@ -188,8 +188,8 @@ def test_two_and_three_classes_are_as_many_targets_as_they_have(classes: int, ne
     few = narrow(net, classes)
     labels = predicted_classes(few(images).detach())
     for norm, epsilon in RADII.items():
-        aimed = APGD(steps=20, targets=9)(few, images, labels, BALLS[norm], epsilon)
-        plain = APGD(steps=20)(few, images, labels, BALLS[norm], epsilon)
+        aimed = APGD(steps=20, targets=9)(few, images, labels, NORMS[norm], epsilon)
+        plain = APGD(steps=20)(few, images, labels, NORMS[norm], epsilon)
         fell, fell_plain = (predicted_classes(few(one.candidates)) != labels for one in (aimed, plain))
         assert 0 < fell.sum() < 60
         assert not (fell_plain & ~fell).any()
@@ -197,7 +197,7 @@ def test_two_and_three_classes_are_as_many_targets_as_they_have(classes: int, ne
 
 
 def test_what_is_misclassified_already_costs_the_one_look(net: TanhNet, images: Tensor, labels: Tensor) -> None:
-    proposal = APGD(steps=4, targets=3)(net, images, labels, BALLS["l2"], 0.2)
+    proposal = APGD(steps=4, targets=3)(net, images, labels, NORMS["l2"], 0.2)
     assert torch.equal(proposal.candidates[-1], images[-1])
     assert proposal.trace.forward_passes[-1] == 1
     assert proposal.trace.backward_passes[-1] == 0
@@ -208,7 +208,7 @@ def test_verdicts_are_those_of_torchattacks(
     norm: str, net: TanhNet, images: Tensor, labels: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torchattacks = pytest.importorskip("torchattacks")
-    ball, epsilon = BALLS[norm], RADII[norm]
+    ball, epsilon = NORMS[norm], RADII[norm]
     # One draw for every image and target: they draw for whole batches of what still stands.
     pattern = torch.rand(images.shape[1:], generator=generator(1), dtype=torch.float64)
     monkeypatch.setattr(torch, "rand", lambda shape: pattern.expand(shape).clone())

@@ -12,7 +12,7 @@ from robustbench_bcos.bench.cells import make_cells
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.data.memory import InMemory
-from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.classifier import freeze
 from robustbench_bcos.model_zoo.models import Model, own_model
 
@@ -36,7 +36,7 @@ def own_plan(networks: Mapping[str, nn.Module], images: Tensor, labels: Tensor, 
     """Networks by name; nothing is checked, explained or drawn unless it is asked for."""
     config = make_config({"device": "cpu", "figures": False, "evidence": "off"} | flags)
     sources = tuple(Ready(own_model(name, freeze(network))) for name, network in networks.items())
-    chosen = Slice.of(InMemory(images, labels, classes=classes))
+    chosen = EvalSubset.of(InMemory(images, labels, classes=classes))
     weights = {source.name: source.model.weights_sha256 for source in sources}
     return Plan(config, chosen, sources, weights, tuple(make_cells(config, list(networks))), "cpu")
 

@@ -12,7 +12,7 @@ from robustbench_bcos.bench import attacking
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.store import Store
-from robustbench_bcos.core.radius import Radius
+from robustbench_bcos.core.quantities import Quantity
 from tests.bench.own_plan import own_plan
 from tests.bench.tiny_zoo import carry_out, measure, tiny_plan
 
@@ -53,7 +53,7 @@ def test_a_carried_image_has_the_verdict_of_the_smallest_radius_and_cost_nothing
                 first.margin,
                 first.eight_bit,
             )
-            assert (row.forward_passes, row.backward_passes, bool(row.zero_gradient)) == (0, 0, False)
+            assert (row.forward_passes, row.backward_passes, bool(row.degenerate_gradient)) == (0, 0, False)
 
 
 def test_what_stands_is_the_same_as_if_every_cell_were_attacked_by_itself(tiny_zoo: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_run_with_another_step_size_carries_nothing_from_its_like(tiny_zoo: Pa
     assert large.includes(small)
     assert not small.includes(large)
     assert not large.includes(large)
-    for changes in ({"step_size": Radius.parse("0.1")}, {"restarts": 2}, {"start": "random"}, {"model": "other"}):
+    for changes in ({"step_size": Quantity.of("0.1")}, {"restarts": 2}, {"start": "random"}, {"model": "other"}):
         assert not large.includes(replace(small, **changes))
 
 

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from robustbench_bcos.attacks.attack import Attack
-from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.ensemble import Ensemble, standard
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.attacks.square import Square
 from robustbench_bcos.bench.cells import Cell, check_radius, make_cells
 from robustbench_bcos.bench.config import CHOICES, make_config
-from robustbench_bcos.bench.threat import build_attack
+from robustbench_bcos.bench.target import build_attack
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.radius import Radius
+from robustbench_bcos.core.quantities import Quantity
 
 FULL: dict[str, Any] = {
     "norm": ("linf", "l2"),
@@ -30,7 +30,7 @@ FULL: dict[str, Any] = {
     "restarts": (1, 5, 2, 3, 4),
 }
 
-radii = st.sampled_from(["0.5", "1/2", "8/255", "0"]).map(Radius.parse)
+radii = st.sampled_from(["0.5", "1/2", "8/255", "0"]).map(Quantity.of)
 any_cell = st.builds(
     Cell,
     model=st.sampled_from(["a", "b-c", "m:n"]),
@@ -162,7 +162,7 @@ def test_passes_of_an_image_that_withstands_everything_are_no_more_than_was_said
         attack = build_attack(cell, "ce" if cell.loss == "auto" else cell.loss)
     network = Fortress()
     images = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(1))
-    trace = attack(network, images, torch.zeros(2, dtype=torch.long), BALLS["l2"], 0.1).trace
+    trace = attack(network, images, torch.zeros(2, dtype=torch.long), NORMS["l2"], 0.1).trace
     spent = trace.forward_passes + trace.backward_passes
     assert trace.forward_passes.sum() == network.shown
     assert (spent <= cell.passes).all()
@@ -184,27 +184,27 @@ def test_cells_have_the_same_key_only_where_they_are_the_same(one: Cell, other: 
         assert (one.key == near.key) == (one == near)
 
 
-@pytest.mark.parametrize("norm", BALLS)
+@pytest.mark.parametrize("norm", NORMS)
 def test_a_ball_may_be_as_large_as_the_pixel_box_and_no_larger(norm: str) -> None:
-    diameter = BALLS[norm].diameter((3, 8, 5))
-    check_radius(Radius.parse(repr(diameter)), norm, diameter)
+    diameter = NORMS[norm].diameter((3, 8, 5))
+    check_radius(Quantity.of(repr(diameter)), norm, diameter)
     with pytest.raises(RequestError, match="larger than the whole pixel range"):
-        check_radius(Radius.parse(repr(diameter * 1.001)), norm, diameter)
+        check_radius(Quantity.of(repr(diameter * 1.001)), norm, diameter)
 
 
 @pytest.mark.parametrize(("eps", "meant"), [("8", "8/255"), ("8.0", "8/255"), ("256", None), ("1.5", None)])
 def test_a_linf_radius_in_units_of_255_is_recognised(eps: str, meant: str | None) -> None:
     with pytest.raises(RequestError, match=f"--eps {eps} for norm linf") as caught:
-        check_radius(Radius.parse(eps), "linf", 1.0)
+        check_radius(Quantity.of(eps), "linf", 1.0)
     said = str(caught.value)
     if meant is None:
         assert "did you mean" not in said
     else:
         assert f"did you mean {meant}?" in said
-        assert Radius.parse(meant).value <= 1
+        assert Quantity.of(meant).value <= 1
 
 
 def test_an_l2_radius_is_not_taken_for_one_in_units_of_255() -> None:
     with pytest.raises(RequestError, match="--eps 14 for norm l2") as caught:
-        check_radius(Radius.parse("14"), "l2", 13.86)
+        check_radius(Quantity.of("14"), "l2", 13.86)
     assert "did you mean" not in str(caught.value)

@@ -7,8 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from robustbench_bcos.attacks import pgd
-from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.losses import LOSSES
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.bench import config as configuration
 from robustbench_bcos.bench.config import CHOICES, SUITES, RunConfig, check_trained, make_config
 from robustbench_bcos.core.errors import RequestError
@@ -199,7 +199,7 @@ def test_a_loss_that_aims_goes_with_other_losses_of_the_same_attack() -> None:
 
 def test_names_are_those_of_what_can_be_had() -> None:
     # The configuration is read without torch, so it has to repeat them.
-    assert set(CHOICES["norm"]) == set(BALLS)
+    assert set(CHOICES["norm"]) == set(NORMS)
     assert set(CHOICES["loss"]) == {"auto", *LOSSES, "targeted_dlr"}
     assert CHOICES["start"] == get_args(configuration.Start) == get_args(pgd.Start)
     assert CHOICES["count"] == get_args(configuration.Count) == get_args(pgd.Count)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.bench import distances as measuring
 from robustbench_bcos.bench.judge import Verdicts, judge
 from robustbench_bcos.bench.plan import Plan
@@ -28,7 +28,7 @@ from tests.bench.tiny_zoo import carry_out, tiny_plan
 COUNT = 6
 EVERYTHING = 1e3
 
-every_norm = pytest.mark.parametrize("norm", BALLS)
+every_norm = pytest.mark.parametrize("norm", NORMS)
 
 
 def problem(seed: int, *, lead: float = 1.0) -> tuple[TwoSides, Tensor, Tensor]:
@@ -89,7 +89,7 @@ def test_an_image_that_cannot_fall_has_no_high_and_withstood_the_whole_box(norm:
     distances = exact(3, norm, lead=EVERYTHING)
     *rows, wrong = found(plan_for(3, norm, lead=EVERYTHING), norm)
     assert np.isinf(distances).all()
-    diameter = BALLS[norm].diameter(SHAPE)
+    diameter = NORMS[norm].diameter(SHAPE)
     assert [row.high for row in rows] == [None] * (COUNT - 1)
     assert [row.low for row in rows] == pytest.approx([diameter] * (COUNT - 1), rel=1e-5)
     assert all(row.passes > 0 for row in rows)
@@ -171,7 +171,7 @@ def test_a_radius_that_a_weak_attack_withstood_hides_no_smaller_distance(
     flags: dict[str, Any], factors: tuple[float, ...], norm: str
 ) -> None:
     distances = exact(7, norm)
-    largest = BALLS[norm].diameter(SHAPE)
+    largest = NORMS[norm].diameter(SHAPE)
     eps = tuple(repr(min(factor * float(np.median(distances)), largest)) for factor in factors)
     *rows, _ = found(plan_for(7, norm, eps=eps, **flags), norm)
     # Of seven halvings, one or two were spent above what turned out to fool, and the others begin at 0.
@@ -208,7 +208,7 @@ def test_every_norm_and_model_has_distances_of_its_own() -> None:
     plan = own_plan(networks, images, labels, 2, **asked)
     with Store() as store:
         carry_out(plan, store)
-        for (name, network), norm in ((pair, norm) for pair in networks.items() for norm in BALLS):
+        for (name, network), norm in ((pair, norm) for pair in networks.items() for norm in NORMS):
             reached = highs(list(store.distances(name, norm).values()))
             right = network(images).argmax(dim=1) == 0
             expected = [

@@ -14,10 +14,10 @@ from robustbench_bcos.bench.evaluation import evaluate
 from robustbench_bcos.bench.records import COLUMNS
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.digits import Digits
-from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.data.subset import EvalSubset
 from tests.bench.tiny_zoo import measure, tiny_plan
 
-IMAGES, LABELS, _ = Slice.of(Digits("test"), 24).batch(0, 24)
+IMAGES, LABELS, _ = EvalSubset.of(Digits("test"), 24).batch(0, 24)
 
 
 class Small(nn.Module):

@@ -12,20 +12,20 @@ import torch
 from torch import Tensor
 
 import robustbench_bcos
-from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.attacks.noise import Noise
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.bench import explaining
 from robustbench_bcos.bench.explaining import PICTURES, companions
 from robustbench_bcos.bench.plan import Plan
-from robustbench_bcos.bench.records import SHIFT_COLUMNS, make_records, make_shifts
+from robustbench_bcos.bench.records import SIMILARITY_COLUMNS, make_records, make_similarities
 from robustbench_bcos.bench.runner import execute
-from robustbench_bcos.bench.shifts import COMPARISONS, EXPLAINED_CLASSES, noise_of_size
+from robustbench_bcos.bench.similarity import COMPARISONS, EXPLAINED_CLASSES, noise_of_size
 from robustbench_bcos.bench.store import Store
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.data.memory import InMemory
-from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.explanations.differences import MEASURES
 from robustbench_bcos.model_zoo.models import Model, ZooModel
 from tests.bench.tiny_zoo import carry_out, measure, tiny_plan
@@ -41,7 +41,7 @@ ROUNDING: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
 def shifts(plan: Plan, store: Store) -> pd.DataFrame:
     carry_out(plan, store)
-    return make_shifts(store, plan.identity)
+    return make_similarities(store, plan.identity)
 
 
 def recorded(plan: Plan, store: Store) -> dict[Point, tuple[bool, list[float | None]]]:
@@ -87,7 +87,7 @@ def one_by_one(plan: Plan, attack: Any) -> dict[Point, tuple[bool, list[float | 
         return classifier.encoding(image) if encoded else image
 
     def maps(image: Tensor, label: Tensor, index: int) -> tuple[int, dict[str, Tensor]]:
-        source = ImageGenerator.of(plan.config.seed, [index])
+        source = PerImageRng.of(plan.config.seed, [index])
         method = plan.config.explanation
         true = robustbench_bcos.explain(network, image, label, method, generator=source)
         predicted = robustbench_bcos.explain(network, image, None, method, generator=source)
@@ -96,8 +96,8 @@ def one_by_one(plan: Plan, attack: Any) -> dict[Point, tuple[bool, list[float | 
     found: dict[Point, tuple[bool, list[float | None]]] = {}
     for index in indices:
         image, label = shown(index), torch.tensor([dataset.labels[index]])
-        source = ImageGenerator.of(plan.config.seed, [index])
-        ball = BALLS[cell.norm]
+        source = PerImageRng.of(plan.config.seed, [index])
+        ball = NORMS[cell.norm]
         attacked = attack(network, image, label, ball, cell.radius.value, source).candidates
         noisy = noise_of_size(image, ball.size(attacked - image), ball, source)
         same = [other for other in indices if dataset.labels[other] == dataset.labels[index]]
@@ -163,7 +163,7 @@ def test_without_explanations_columns_are_there_and_empty(tiny_zoo: Path, store:
     assert set(table["explanation"]) == {""}
     assert set(table["explained_images"]) == {0}
     shares = [f"explanation_changed_{comparison}" for comparison in COMPARISONS]
-    assert table[[*shares, *SHIFT_COLUMNS]].isna().all(axis=None)
+    assert table[[*shares, *SIMILARITY_COLUMNS]].isna().all(axis=None)
 
 
 # Batches
@@ -224,8 +224,8 @@ def test_another_seed_draws_other_noise_and_nothing_else(tiny_zoo: Path) -> None
 # The other image
 
 
-def slice_of(labels: list[int], indices: tuple[int, ...]) -> Slice:
-    return Slice(InMemory(torch.zeros(len(labels), 3, 2, 4), torch.tensor(labels), classes=4), indices)
+def slice_of(labels: list[int], indices: tuple[int, ...]) -> EvalSubset:
+    return EvalSubset(InMemory(torch.zeros(len(labels), 3, 2, 4), torch.tensor(labels), classes=4), indices)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_a_picture_is_of_the_image_and_of_the_full_attack(tiny_zoo: Path, store:
     assert [row.picture.image for row in rows] == sorted(plan.images.indices[:4])
     for row in rows:
         image, label = plan.images.dataset.read(row.picture.image)[None], torch.tensor([row.picture.label])
-        candidate = attack(classifier, image, label, BALLS["l2"], 0.5).candidates
+        candidate = attack(classifier, image, label, NORMS["l2"], 0.5).candidates
         assert row.picture.attacked is not None
         for view, shown in ((row.picture.clean, image), (row.picture.attacked, candidate)):
             np.testing.assert_allclose(view.pixels, shown[0].numpy(), **ROUNDING)
@@ -324,13 +324,13 @@ def test_what_is_explained_is_not_explained_again(
     plan = tiny_plan(tiny_zoo, model=("tiny-natural",), eps=("0.1", "0.3"), explained=10, batch_size=4)
     explained_up_to(plan, store, 3)
     assert [len(store.explained(cell)) for cell in plan.cells] == [8, 4]
-    attack, asked = explaining.attacked_in_full, []
+    attack, asked = explaining.attack_in_full, []
 
     def spy(*arguments: Any) -> Any:
         asked.append((arguments[3].radius.text, len(arguments[4].indices)))
         return attack(*arguments)
 
-    monkeypatch.setattr(explaining, "attacked_in_full", spy)
+    monkeypatch.setattr(explaining, "attack_in_full", spy)
     steps = list(execute(plan, store))
     assert asked == [("0.3", 4), ("0.1", 2), ("0.3", 2)]
     assert sum(step.images for step in steps) == plan.work == 2 * (30 + 10)
@@ -403,4 +403,4 @@ def test_pictured_images_alone_count_for_nothing(tiny_zoo: Path) -> None:
     (index,) = tiny_plan(tiny_zoo, limit=1).images.indices
     table = measure(tiny_plan(tiny_zoo, model=("tiny-natural",), limit=4, images=(index,)))
     assert table["explained_images"].item() == 0
-    assert table[list(SHIFT_COLUMNS)].isna().all(axis=None)
+    assert table[list(SIMILARITY_COLUMNS)].isna().all(axis=None)

@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 import robustbench_bcos
 from robustbench_bcos import RequestError
-from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.losses import LOSSES
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.gallery import BATCH, Explained, Gallery
 from robustbench_bcos.bench.pictures import View
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.data.digits import Digits
-from robustbench_bcos.data.slices import Batch, Slice
+from robustbench_bcos.data.subset import Batch, EvalSubset
 from robustbench_bcos.explanations.colours import coloured
 from robustbench_bcos.explanations.explanation import Explanation
 from robustbench_bcos.model_zoo.cards import Zoo
@@ -37,7 +37,7 @@ def models() -> dict[str, Model]:
 
 
 def digits(*indices: int) -> Batch:
-    return Slice(Digits("test"), indices or (0, 12, 33, 5, 360)).batch(0, max(len(indices), 5))
+    return EvalSubset(Digits("test"), indices or (0, 12, 33, 5, 360)).batch(0, max(len(indices), 5))
 
 
 def cell(model: Model, **flags: Any) -> Cell:
@@ -48,7 +48,7 @@ def cell(model: Model, **flags: Any) -> Cell:
 def public(
     model: Model, images: Tensor, targets: Tensor | None = None, method: str = "auto", *, seed: int = 0
 ) -> Explanation:
-    generator = ImageGenerator.of(seed, INDICES)
+    generator = PerImageRng.of(seed, INDICES)
     return robustbench_bcos.explain(model.classifier, images, targets, method, generator=generator)
 
 
@@ -161,7 +161,7 @@ def attacked(model: Model, images: Tensor, labels: Tensor, *, norm: str, seed: i
     loss = LOSSES[how.pop("loss", model.loss)]
     attack = PGD(steps=how.pop("steps", 4), loss=loss, count="best-loss", **how)
     epsilon = {"l2": 0.6, "linf": 8 / 255}[norm]
-    return attack(model.classifier, images, labels, BALLS[norm], epsilon, ImageGenerator.of(seed, INDICES)).candidates
+    return attack(model.classifier, images, labels, NORMS[norm], epsilon, PerImageRng.of(seed, INDICES)).candidates
 
 
 @every_model

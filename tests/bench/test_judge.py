@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.bench.judge import ThreatViolation, judge
 
 RADII = (1 / 255, 8 / 255, 0.5)
 INDICES = (41, 7, 1796, 3, 20)
 
-every_ball = pytest.mark.parametrize("norm", BALLS)
+every_ball = pytest.mark.parametrize("norm", NORMS)
 
 
 class Corner(nn.Module):
@@ -43,7 +43,7 @@ def decide(
     images: Tensor, candidates: Tensor, norm: str = "linf", epsilon: float | Tensor = 0.25, **changes: Any
 ) -> Any:
     arguments: dict[str, Any] = {"cell": "some cell", "indices": range(len(images)), **changes}
-    return judge(Corner(), images, candidates, BALLS[norm], epsilon, **arguments)
+    return judge(Corner(), images, candidates, NORMS[norm], epsilon, **arguments)
 
 
 @every_ball
@@ -67,7 +67,7 @@ def test_what_a_ball_projects_in_float32_is_accepted_whatever_the_size_of_the_im
     images = torch.full((2, 3, size, size), 0.5)
     # Equal entries are the hardest to sum: each addition rounds the same way.
     deltas = torch.stack([torch.full((3, size, size), 0.01), draw(3, size, size)])
-    decide(images, images + BALLS[norm].project(deltas, epsilon), norm, epsilon)
+    decide(images, images + NORMS[norm].project(deltas, epsilon), norm, epsilon)
 
 
 @every_ball
@@ -114,7 +114,7 @@ def test_nothing_is_clipped_on_the_way_to_the_classifier() -> None:
         shown.append(asked.clone())
         return Corner()(asked)
 
-    judge(classifier, images, candidates, BALLS["l2"], 0.25, cell="", indices=range(6))
+    judge(classifier, images, candidates, NORMS["l2"], 0.25, cell="", indices=range(6))
     assert torch.equal(candidates, before)
     assert len(shown) == 1
     assert torch.equal(shown[0], before)
@@ -135,7 +135,7 @@ def test_logits_that_are_not_numbers_predict_no_class() -> None:
     def classifier(asked: Tensor) -> Tensor:
         return torch.stack([Corner()(asked)[0], torch.tensor([0.1, torch.nan, 0.3]), torch.tensor([torch.inf, 0, 0])])
 
-    verdicts = judge(classifier, images, images, BALLS["l2"], 0.5, cell="", indices=range(3))
+    verdicts = judge(classifier, images, images, NORMS["l2"], 0.5, cell="", indices=range(3))
     assert verdicts.predictions.tolist() == [images[0, :, 0, 0].argmax(), -1, -1]
 
 

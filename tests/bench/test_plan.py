@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.bench.admission import check_model
 from robustbench_bcos.bench.candidates import KEPT
 from robustbench_bcos.bench.evidence.checks import checks_of
 from robustbench_bcos.bench.plan import Plan, choose_device, portable_name
+from robustbench_bcos.bench.preconditions import check_model
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.memory import InMemory
-from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.models import own_model
 from tests.bench.tiny_zoo import NAMES, tiny_plan
 
@@ -45,7 +45,7 @@ def raising(error: Exception) -> Callable[[Tensor], Any]:
 
 def check(function: Callable[[Tensor], Any], **changes: Any) -> None:
     images = torch.rand(3, 3, 6, 5, generator=torch.Generator().manual_seed(0))
-    chosen = Slice.of(InMemory(images, torch.tensor([0, 1, 2]), classes=4))
+    chosen = EvalSubset.of(InMemory(images, torch.tensor([0, 1, 2]), classes=4))
     model = own_model("mine", Own(function))._replace(**changes)
     check_model(model, chosen, device="cpu", space="image")
 
@@ -325,7 +325,7 @@ def test_a_broken_image_is_found_with_the_identity(tiny_zoo: Path) -> None:
         raise RequestError(f"image {index} cannot be decoded")
 
     dataset.read = broken  # type: ignore[method-assign]
-    unreadable: Plan = replace(plan, images=Slice.of(dataset))
+    unreadable: Plan = replace(plan, images=EvalSubset.of(dataset))
     with pytest.raises(RequestError, match="image 0 cannot be decoded"):
         _ = unreadable.identity
 

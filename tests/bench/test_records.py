@@ -12,14 +12,14 @@ from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.evidence.checks import checks_of
 from robustbench_bcos.bench.evidence.trust import Outcome
-from robustbench_bcos.bench.records import COLUMNS, make_distances, make_evidence, make_records, make_shifts
+from robustbench_bcos.bench.records import COLUMNS, make_distances, make_evidence, make_records, make_similarities
 from robustbench_bcos.bench.store import (
     CleanRow,
     DistanceRow,
     ExaminationRow,
     FindingRow,
     ModelRow,
-    ShiftRow,
+    SimilarityRow,
     Store,
     VerdictRow,
 )
@@ -27,7 +27,7 @@ from robustbench_bcos.bench.store import (
 PROMISED = """
     model, family, architecture, parameters, training, dataset, slice, images, attack, norm, eps, epsilon, steps,
     step_size, loss, restarts, start, count, space, seed, clean_correct, clean_accuracy, robust_correct,
-    robust_accuracy, ci_low, ci_high, worst_correct, robust_accuracy_worst, trust, reasons, zero_gradient_share,
+    robust_accuracy, ci_low, ci_high, worst_correct, robust_accuracy_worst, trust, reasons, degenerate_gradient_share,
     mean_delta, forward_passes, backward_passes, weights_sha256, version, b, explanation, explained_images,
     explanation_changed_attack, explanation_changed_noise, explanation_changed_other, encoding, queries, targets,
     evidence, evidence_images, evidence_passes, search, carried
@@ -90,7 +90,7 @@ def test_a_record_says_what_was_measured(store: Store) -> None:
     assert (record["images"], record["clean_correct"], record["robust_correct"]) == (5, 4, 2)
     assert (record["clean_accuracy"], record["robust_accuracy"]) == (0.8, 0.4)
     assert record["mean_delta"] == 0.025
-    assert record["zero_gradient_share"] == 0.25
+    assert record["degenerate_gradient_share"] == 0.25
     assert (record["forward_passes"], record["backward_passes"]) == (3 + 4 + 5 + 6, 8)
     assert (record["restarts"], record["count"], record["start"], record["space"]) == (3, "last", "image", "image")
 
@@ -141,11 +141,11 @@ def test_a_mean_over_nothing_is_empty_and_not_zero(store: Store) -> None:
     fill(store, robust, (1, 1, 1, 1))
     fill(store, hopeless, ())
     first, second = make_records(store, identity([robust, hopeless])).to_dict(orient="records")
-    assert (first["robust_correct"], first["zero_gradient_share"]) == (4, 0.25)
+    assert (first["robust_correct"], first["degenerate_gradient_share"]) == (4, 0.25)
     assert pd.isna(first["mean_delta"])
     assert (second["clean_correct"], second["clean_accuracy"], second["robust_accuracy"]) == (0, 0.0, 0.0)
     assert pd.isna(second["mean_delta"])
-    assert pd.isna(second["zero_gradient_share"])
+    assert pd.isna(second["degenerate_gradient_share"])
 
 
 def test_a_cell_is_reported_when_it_is_complete_and_in_the_order_of_the_plan(store: Store) -> None:
@@ -172,7 +172,7 @@ def explain(store: Store, cell: Cell, rows: dict[tuple[int, str, str], tuple[boo
     """The first measure as given, the others one and two and so on larger."""
     for (image, comparison, explained_class), (changed, value) in rows.items():
         values = tuple(None if value is None else value + place for place in range(len(DIFFERENCES)))
-        store.add_shifts([ShiftRow(cell.key, image, comparison, explained_class, changed, values)], [], 0.5)
+        store.add_similarities([SimilarityRow(cell.key, image, comparison, explained_class, changed, values)], [], 0.5)
 
 
 def test_means_are_over_explained_images_that_were_classified_correctly(store: Store) -> None:
@@ -193,7 +193,7 @@ def test_means_are_over_explained_images_that_were_classified_correctly(store: S
         # Where a measure is not defined it is no zero.
         assert record[f"explanation_{name}_true_other"] == place + 0.5
         assert pd.isna(record[f"explanation_{name}_true_noise"])
-    table = make_shifts(store, identity([cell], explained=asked))
+    table = make_similarities(store, identity([cell], explained=asked))
     counted = table[table["counted"] == 1]
     assert set(counted["image"]) == {0, 1, 2}
     assert set(table["image"]) == set(range(5))
@@ -224,7 +224,7 @@ def test_a_run_that_explains_nothing_has_no_rows_and_no_means(store: Store) -> N
     record = one_record(store, cell)
     assert record["explained_images"] == 0
     assert all(pd.isna(record[name]) for name in COLUMNS if name.startswith(("explanation_",)))
-    assert make_shifts(store, identity([cell])).empty
+    assert make_similarities(store, identity([cell])).empty
 
 
 def test_a_record_cannot_be_changed() -> None:

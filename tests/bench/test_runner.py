@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks.attack import Proposal, Trace
-from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.attacks.attack import AttackResult, Trace
 from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.attacks.noise import Noise
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.bench import attacking
 from robustbench_bcos.bench.evaluation import evaluate
@@ -21,14 +21,14 @@ from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.records import make_records
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import Store
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.model_zoo.models import Model, ZooModel
 from tests.bench.tiny_zoo import NAMES, carry_out, measure, tiny_plan
 
 EPSILONS = {"l2": "0.3", "linf": "8/255"}
 
 every_model = pytest.mark.parametrize("name", NAMES)
-every_norm = pytest.mark.parametrize("norm", BALLS)
+every_norm = pytest.mark.parametrize("norm", NORMS)
 
 
 def verdicts(plan: Plan, store: Store, cell: int = 0) -> pd.DataFrame:
@@ -46,7 +46,7 @@ def one_by_one(plan: Plan, attack: Any, *, encoded: bool = False) -> dict[int, t
     """
     (cell,) = plan.cells
     classifier: Any = plan.source(cell.model).load().classifier
-    ball, epsilon = BALLS[cell.norm], cell.radius.value
+    ball, epsilon = NORMS[cell.norm], cell.radius.value
     reference = {}
     for position, index in enumerate(plan.images.indices):
         image, label, _ = plan.images.batch(position, position + 1)
@@ -54,7 +54,7 @@ def one_by_one(plan: Plan, attack: Any, *, encoded: bool = False) -> dict[int, t
         if classifier(image).argmax() == label:
             network = classifier.network if encoded else classifier
             shown = classifier.encoding(image) if encoded else image
-            noise = ImageGenerator.of(plan.config.seed, [index])
+            noise = PerImageRng.of(plan.config.seed, [index])
             candidate, trace = attack(network, shown, label, ball, epsilon, noise)
             reference[index] = (bool(network(candidate).argmax() == label), int(trace.forward_passes))
     return reference
@@ -83,9 +83,9 @@ class Recorder:
         self.propose = propose
         self.asked: list[tuple[Any, ...]] = []
 
-    def __call__(self, *arguments: Any) -> Proposal:
+    def __call__(self, *arguments: Any) -> AttackResult:
         self.asked.append(arguments)
-        return Proposal(self.propose(arguments[1]), Trace.blank(arguments[1]))
+        return AttackResult(self.propose(arguments[1]), Trace.blank(arguments[1]))
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> "Recorder":
         monkeypatch.setattr(attacking, "build_attack", lambda cell, loss, width: self)
@@ -251,7 +251,7 @@ class Faltering(nn.Module):
 def test_an_attack_without_a_gradient_is_seen_in_the_row() -> None:
     images = torch.rand(5, 3, 4, 6, generator=torch.Generator().manual_seed(0))
     (row,) = evaluate(Constant(), images, torch.zeros(5, dtype=torch.long), "l2", 0.5).to_dict("records")
-    assert (row["robust_correct"], row["zero_gradient_share"]) == (5, 1.0)
+    assert (row["robust_correct"], row["degenerate_gradient_share"]) == (5, 1.0)
 
 
 def test_logits_that_are_no_numbers_are_not_robust() -> None:

@@ -20,20 +20,20 @@ from robustbench_bcos.bench.store import (
     FindingRow,
     ModelRow,
     PictureRow,
-    ShiftRow,
+    SimilarityRow,
     Store,
     TransferRow,
     VerdictRow,
 )
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.radius import Radius
+from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.explanations.differences import MEASURES
 
 CELL = Cell(
     model="net",
     attack="pgd",
     norm="l2",
-    radius=Radius("1/2", 0.5),
+    radius=Quantity("1/2", 0.5),
     steps=20,
     step_size=None,
     loss="auto",
@@ -150,7 +150,7 @@ def test_sums_are_those_of_pandas_in_whatever_order_batches_came(seed: int) -> N
             "prediction": np.where(attacked, after, -1),
             # Sums of such numbers depend on their order.
             "size": np.where(attacked, random.uniform(0, 1, 60) ** 9, 0.0),
-            "zero_gradient": attacked & (random.uniform(size=60) < 0.2),
+            "degenerate_gradient": attacked & (random.uniform(size=60) < 0.2),
             "forward_passes": np.where(attacked, random.integers(1, 22, 60), 0),
             "backward_passes": np.where(attacked, random.integers(0, 21, 60), 0),
         }
@@ -172,7 +172,7 @@ def test_sums_are_those_of_pandas_in_whatever_order_batches_came(seed: int) -> N
     assert sums.robust_correct == (table["attacked"] & (table["prediction"] == labels)).sum()
     assert sums.fallen == len(fell)
     assert sums.fallen_size == sum(fell["size"])
-    assert sums.zero_gradient == table["zero_gradient"].sum()
+    assert sums.degenerate_gradient == table["degenerate_gradient"].sum()
     assert sums.forward_passes == table["forward_passes"].sum()
     assert sums.backward_passes == table["backward_passes"].sum()
 
@@ -186,8 +186,8 @@ def test_a_prediction_of_no_class_is_never_the_label(store: Store) -> None:
 # Explanations
 
 
-def shift(image: int, comparison: str = "attack", *, cell: Cell = CELL, value: float | None = 0.5) -> ShiftRow:
-    return ShiftRow(cell.key, image, comparison, "true", image % 2 == 1, (value,) * len(MEASURES))
+def shift(image: int, comparison: str = "attack", *, cell: Cell = CELL, value: float | None = 0.5) -> SimilarityRow:
+    return SimilarityRow(cell.key, image, comparison, "true", image % 2 == 1, (value,) * len(MEASURES))
 
 
 def picture(image: int, fell: bool = False, cell: Cell = CELL) -> PictureRow:
@@ -202,8 +202,8 @@ def picture(image: int, fell: bool = False, cell: Cell = CELL) -> PictureRow:
 def test_what_was_explained_is_there_when_the_file_is_opened_again(tmp_path: Path) -> None:
     rows = [shift(7), shift(3, "noise"), shift(3), shift(3, "other", value=None)]
     with Store(tmp_path / "run.sqlite") as store:
-        store.add_shifts(rows, [picture(7, fell=True), picture(3)], 1.5)
-        store.add_shifts([shift(3, cell=OTHER)], [], 2.5)
+        store.add_similarities(rows, [picture(7, fell=True), picture(3)], 1.5)
+        store.add_similarities([shift(3, cell=OTHER)], [], 2.5)
     with Store(tmp_path / "run.sqlite") as store:
         assert store.shifts(CELL) == [rows[2], rows[1], rows[3], rows[0]]
         assert (store.explained(CELL), store.explained(OTHER)) == ({3, 7}, {3})
@@ -219,17 +219,17 @@ def test_what_was_explained_is_there_when_the_file_is_opened_again(tmp_path: Pat
 def test_a_batch_of_explanations_is_recorded_whole_or_not_at_all(store: Store) -> None:
     unstorable: Any = object()
     with pytest.raises(RequestError):
-        store.add_shifts([shift(1), shift(2)._replace(changed=unstorable)], [], 1.0)
+        store.add_similarities([shift(1), shift(2)._replace(changed=unstorable)], [], 1.0)
     with pytest.raises(AttributeError):
-        store.add_shifts([shift(1)], iter([picture(1), unstorable]), 1.0)
+        store.add_similarities([shift(1)], iter([picture(1), unstorable]), 1.0)
     assert store.explained(CELL) == set()
     assert store.pictures(CELL) == []
     assert store.seconds(CELL, "explanation") == 0
 
 
 def test_a_batch_that_is_explained_again_replaces_the_first(store: Store) -> None:
-    store.add_shifts([shift(1), shift(2)], [picture(1), picture(2)], 1.0)
-    store.add_shifts([shift(1, value=0.25)], [picture(1, fell=True)], 1.0)
+    store.add_similarities([shift(1), shift(2)], [picture(1), picture(2)], 1.0)
+    store.add_similarities([shift(1, value=0.25)], [picture(1, fell=True)], 1.0)
     assert [row.values[0] for row in store.shifts(CELL)] == [0.25, 0.5]
     assert [(row.picture.image, row.fell) for row in store.pictures(CELL)] == [(1, True), (2, False)]
 
@@ -238,7 +238,7 @@ def test_a_batch_that_is_explained_again_replaces_the_first(store: Store) -> Non
 def test_a_damaged_picture_is_named_with_what_to_do(place: int, tmp_path: Path) -> None:
     file = tmp_path / "run.sqlite"
     with Store(file) as store:
-        store.add_shifts([shift(1), shift(2)], [picture(1), picture(2)], 1.0)
+        store.add_similarities([shift(1), shift(2)], [picture(1), picture(2)], 1.0)
         content = bytearray(picture(2).picture.to_bytes())
         content[place : place + 9 if place >= 0 else None] = bytes(9)
         connection(store).execute("UPDATE pictures SET views = ? WHERE image = 2", (bytes(content),))

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.losses import LOSSES
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.attacks.pgd import PGD
-from robustbench_bcos.bench.threat import Threat
+from robustbench_bcos.bench.fast_copy import make_fast_copy
+from robustbench_bcos.bench.target import AttackTarget
 from robustbench_bcos.bench.trial import try_images
-from robustbench_bcos.bench.twin import make_twin
-from robustbench_bcos.core.seeding import ImageGenerator
-from robustbench_bcos.data.slices import Slice, open_dataset
+from robustbench_bcos.core.rng import PerImageRng
+from robustbench_bcos.data.subset import EvalSubset, open_dataset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.models import find_models
 
@@ -38,9 +38,9 @@ class Side(nn.Module):
 
 def tried(model: nn.Module, twin: nn.Module, epsilon: float = 0.2, **settings: Any) -> Any:
     attack = PGD(**{"steps": 4, "step_size": 0.1, **settings})
-    threat = Threat(model, IMAGES, twin)
-    source = ImageGenerator.of(0, INDICES)
-    return try_images(attack, threat, LABELS, BALLS["linf"], epsilon, source, subject="cell")
+    threat = AttackTarget(model, IMAGES, twin)
+    source = PerImageRng.of(0, INDICES)
+    return try_images(attack, threat, LABELS, NORMS["linf"], epsilon, source, subject="cell")
 
 
 def test_a_candidate_that_fools_the_twin_alone_is_searched_again_on_the_model() -> None:
@@ -105,15 +105,15 @@ def test_a_second_search_draws_what_the_image_would_have_drawn() -> None:
 @pytest.mark.parametrize("name", sorted(name for name in Zoo().entries if name.startswith("digits-")))
 def test_the_fast_way_gives_every_digit_the_verdict_of_the_slow_one(name: str) -> None:
     """A pool that refills, on the folded twin, beside small batches on the model itself."""
-    model = make_twin(find_models(name, Zoo())[0].load())
-    batch = Slice.of(open_dataset("digits", "test")).batch(0, 364)
+    model = make_fast_copy(find_models(name, Zoo())[0].load())
+    batch = EvalSubset.of(open_dataset("digits", "test")).batch(0, 364)
     loss = LOSSES[model.loss]
 
     def fallen(twin: nn.Module, places: Tensor, width: int | None) -> Tensor:
         attack, labels = PGD(steps=6, loss=loss, width=width), batch.labels[places]
-        threat = Threat(model.classifier, batch.images[places], twin)
-        source = ImageGenerator.of(0, places)
-        tried = try_images(attack, threat, labels, BALLS["l2"], 0.5, source, subject="cell", width=width)
+        threat = AttackTarget(model.classifier, batch.images[places], twin)
+        source = PerImageRng.of(0, places)
+        tried = try_images(attack, threat, labels, NORMS["l2"], 0.5, source, subject="cell", width=width)
         return tried.verdicts.predictions != labels
 
     everyone = torch.arange(364)

@@ -18,7 +18,7 @@ from robustbench_bcos.bench.records import make_records
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.data.digits import Digits
-from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.architectures import initialise
 from robustbench_bcos.model_zoo.cards import ModelSpec
 from robustbench_bcos.model_zoo.classifier import build_classifier, freeze
@@ -83,7 +83,7 @@ def write_card(folder: Path, card: dict[str, Any], seed: int) -> None:
 
 def _fit_head(classifier: Any) -> None:
     """Ridge regression of centred one-hot labels on mean features."""
-    batch = Slice.of(Digits("train"), 600).batch(0, 600)
+    batch = EvalSubset.of(Digits("train"), 600).batch(0, 600)
     head, seen = classifier.network.fc, []
     hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].mean(dim=(2, 3))))
     classifier(batch.images)

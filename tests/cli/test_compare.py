@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from robustbench_bcos.bench.folder import DATABASE
-from robustbench_bcos.bench.records import COLUMNS, SHIFT_COLUMNS
+from robustbench_bcos.bench.records import COLUMNS, SIMILARITY_COLUMNS
 from robustbench_bcos.reports.comparison import GROUPS, compare
 from robustbench_bcos.reports.comparison_formats import FORMATS
 from robustbench_bcos.reports.results import read_results
@@ -155,7 +155,7 @@ def test_every_group_is_shown(by: str, three: str) -> None:
 
 
 def test_a_csv_of_an_older_version_is_compared_by_what_it_has(write: Write, three: str) -> None:
-    recent = {"b", "encoding", "explanation", "explained_images", "mean_delta", *SHIFT_COLUMNS}
+    recent = {"b", "encoding", "explanation", "explained_images", "mean_delta", *SIMILARITY_COLUMNS}
     recent |= {name for name in COLUMNS if name.startswith("explanation")}
     old = table(record("old", 90)).drop(columns=sorted(recent))
     old.to_csv("old.csv", index=False)

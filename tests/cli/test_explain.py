@@ -12,11 +12,11 @@ from PIL import Image, ImageSequence
 from torch import Tensor, nn
 
 import robustbench_bcos
-from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.losses import LOSSES
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.attacks.norms import NORMS
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.data.digits import Digits
-from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.explanations.stability import stability
 from tests.cli.command_line import refusal, succeed
 from tests.cli.own_models import OWN_MODELS
@@ -37,7 +37,7 @@ def own_code(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def levels() -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Four digits of 8x8 pixels, as files hold them."""
-    images = Slice(Digits("test"), PLACES).batch(0, 4).images
+    images = EvalSubset(Digits("test"), PLACES).batch(0, 4).images
     return (255 * images).round().to(torch.uint8).movedim(1, 3).numpy()
 
 
@@ -117,7 +117,7 @@ def test_pictures_are_rgba_of_the_images_size(files: list[Path]) -> None:
 
 def test_images_of_a_dataset_are_named_by_index_and_class() -> None:
     out = succeed("explain", "--model", NATURAL, "--dataset", "digits", "--images", "3,14", "--images", 40)
-    batch = Slice(Digits("test"), (3, 14, 40)).batch(0, 3)
+    batch = EvalSubset(Digits("test"), (3, 14, 40)).batch(0, 3)
     assert torch.equal(maps()["images"], batch.images)
     assert torch.equal(maps()["contributions"], explanation(NATURAL, batch.images))
     assert [name for name in names_in() if name.endswith("_explanation.png")] == [
@@ -137,12 +137,12 @@ def test_an_attack_is_explained_beside_the_image(dataset: bool, files: list[Path
     how = ["--norm", "linf", "--eps", "20/255", "--steps", 3, "--loss", "ce", "--restarts", 2, "--seed", 6]
     out = succeed("explain", *asked, "--model", BCOS, *how)
     classifier = robustbench_bcos.load_model(BCOS)
-    batch = Slice(Digits("test"), (14, 40)).batch(0, 2)
+    batch = EvalSubset(Digits("test"), (14, 40)).batch(0, 2)
     images = batch.images if dataset else images_of(levels[1:3])
     led_from = batch.labels if dataset else classifier(images).argmax(dim=1)
-    generator = ImageGenerator.of(6, (14, 40) if dataset else (0, 1))
+    generator = PerImageRng.of(6, (14, 40) if dataset else (0, 1))
     attack = robustbench_bcos.PGD(steps=3, loss=LOSSES["ce"], restarts=2, count="best-loss")
-    attacked = attack(classifier, images, led_from, BALLS["linf"], 20 / 255, generator).candidates
+    attacked = attack(classifier, images, led_from, NORMS["linf"], 20 / 255, generator).candidates
     found = maps()
     assert torch.equal(found["images"], images)
     assert torch.equal(found["attacked_images"], attacked)
@@ -548,7 +548,7 @@ def test_panels_of_a_run_that_has_explained_nothing_are_refused(run: Callable[..
 
 
 def test_a_report_shows_the_images_asked_for_and_names_those_it_has_not(run: Callable[..., str]) -> None:
-    index = Slice.of(Digits("test"), 8).indices[5]
+    index = EvalSubset.of(Digits("test"), 8).indices[5]
     run("--explained", 0, "--images", index)
     said = refusal("report", "mine", "--images", f"{index},1")
     assert said.startswith("--images 1 was not pictured for tiny-natural pgd l2 0.5 1 auto ")

@@ -351,7 +351,17 @@ def test_ones_own_model_and_images_need_no_card(here: Path, monkeypatch: pytest.
     Path("own_nets_of_run.py").write_text(NETS, encoding="utf-8")
     write_colours(here / "colours")
     models = ",".join(f"own_nets_of_run:{name}" for name in ("Pixels", "ready", "Probabilities"))
-    options = ["--norm", "linf", "--eps", "0,10/255,64/255", "--no-figures", "--out", "mine", "--quiet", "--anyway"]
+    options = [
+        "--norm",
+        "linf",
+        "--eps",
+        "0,10/255,64/255",
+        "--no-figures",
+        "--out",
+        "mine",
+        "--quiet",
+        "--skip-model-checks",
+    ]
     succeed("run", "--model", models, "--dataset", f"folder:{here / 'colours'}", *options)
     written = rows(Path("mine/results.csv"))
     assert {(row["family"], row["training"], row["loss"]) for row in written} == {("unknown", "unknown", "ce")}

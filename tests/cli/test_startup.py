@@ -56,7 +56,7 @@ def test_every_public_name_can_be_had(name: str) -> None:
 
 def test_the_promised_names_are_public() -> None:
     assert {"evaluate", "load_model", "freeze", "PGD", "losses", "balls"} <= set(robustbench_bcos.__all__)
-    assert robustbench_bcos.balls.BALLS["l2"].name == "l2"
+    assert robustbench_bcos.balls.NORMS["l2"].name == "l2"
     assert callable(robustbench_bcos.losses.bce)
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from robustbench_bcos.cli.train import parse_seeds
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.digits import Digits
-from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.training import workshop
 from robustbench_bcos.training.recipes import RECIPES
@@ -42,7 +42,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     images: dict[str, tuple[int, ...]] = {}
     really_train = workshop.train
 
-    def spying(recipe: Any, chosen: Slice, **options: Any) -> Any:
+    def spying(recipe: Any, chosen: EvalSubset, **options: Any) -> Any:
         images[recipe.name] = chosen.indices
         return really_train(recipe, chosen, **options)
 
@@ -87,7 +87,7 @@ def test_a_seed_among_several_is_the_seed_alone(trained: Trained) -> None:
 
 
 def test_every_seed_sees_all_images_and_every_fold_leaves_out_its_own(trained: Trained) -> None:
-    everything = Slice.of(Digits("train")).indices
+    everything = EvalSubset.of(Digits("train")).indices
     assert all(trained.images[name] == everything for name in SEEDS)
     left_out = [set(everything) - set(trained.images[name]) for name in FOLDS]
     assert left_out[0] & left_out[1] == set()
@@ -97,7 +97,7 @@ def test_every_seed_sees_all_images_and_every_fold_leaves_out_its_own(trained: T
 
 @pytest.mark.parametrize("folds", [2, 3, 7])
 def test_folds_are_disjoint_balanced_parts_of_everything(folds: int) -> None:
-    images = Slice.of(Digits("train"))
+    images = EvalSubset.of(Digits("train"))
     kept = [without_fold(images, fold, folds).indices for fold in range(folds)]
     left_out = [[index for index in images.indices if index not in set(part)] for part in kept]
     assert sorted(index for part in left_out for index in part) == sorted(images.indices)
@@ -143,7 +143,7 @@ def test_models_that_are_missing_are_trained_beside_those_that_are_done(here: Pa
 def test_an_interruption_says_how_to_continue(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     really_train, names = workshop.train, []
 
-    def interrupted(recipe: Any, images: Slice, **options: Any) -> Any:
+    def interrupted(recipe: Any, images: EvalSubset, **options: Any) -> Any:
         names.append(recipe.name)
         if len(names) == 2:
             raise KeyboardInterrupt
@@ -205,7 +205,7 @@ def spied(patch: pytest.MonkeyPatch, failing: Sequence[str] = ()) -> list[str]:
     """Names of what is trained in this process; a training of ``failing`` fails."""
     really_train, names = workshop.train, []
 
-    def spying(recipe: Any, images: Slice, **options: Any) -> Any:
+    def spying(recipe: Any, images: EvalSubset, **options: Any) -> Any:
         names.append(recipe.name)
         if recipe.name in failing:
             raise ZeroDivisionError("by nothing")
@@ -272,7 +272,7 @@ def test_one_training_that_fails_is_reported_and_the_others_are_made(
 def test_an_interrupted_suite_says_how_far_it_came(suite: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     really_train = workshop.train
 
-    def interrupted(recipe: Any, images: Slice, **options: Any) -> Any:
+    def interrupted(recipe: Any, images: EvalSubset, **options: Any) -> Any:
         if recipe.name == MODELS[1]:
             raise KeyboardInterrupt
         return really_train(recipe, images, **options)

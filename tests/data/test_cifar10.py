@@ -14,7 +14,7 @@ from torchvision.datasets import CIFAR10
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.dataset import AbstractDataset, Split
-from robustbench_bcos.data.slices import Slice, open_dataset
+from robustbench_bcos.data.subset import EvalSubset, open_dataset
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 IMAGES = {
@@ -88,9 +88,9 @@ def test_images_labels_and_names_are_those_of_the_batches(
 
 def test_an_image_that_is_changed_is_read_unchanged_the_next_time(root: Path) -> None:
     images = open_cifar(root)
-    before = Slice.of(images).digest
+    before = EvalSubset.of(images).digest
     images.read(3).zero_()
-    assert Slice.of(images).digest == before
+    assert EvalSubset.of(images).digest == before
 
 
 def test_a_folder_must_be_named(root: Path) -> None:

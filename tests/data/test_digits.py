@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from robustbench_bcos.data.dataset import Split
 from robustbench_bcos.data.digits import Digits
-from robustbench_bcos.data.slices import Slice, open_dataset
+from robustbench_bcos.data.subset import EvalSubset, open_dataset
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 
@@ -60,7 +60,7 @@ def test_class_names_are_the_digits() -> None:
 
 
 def test_the_test_slice_has_the_published_digest() -> None:
-    images = Slice.of(open_dataset("digits", "test"))
+    images = EvalSubset.of(open_dataset("digits", "test"))
     assert len(images) == 364
     assert images.digest == TEST_DIGEST
 

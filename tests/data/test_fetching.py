@@ -13,7 +13,7 @@ from torchvision.datasets import CIFAR10
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.fetching import FETCHED, NOT_FETCHED, fetch_cifar10
-from robustbench_bcos.data.slices import open_dataset
+from robustbench_bcos.data.subset import open_dataset
 from tests.loopback import Site, served
 
 BATCHES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]

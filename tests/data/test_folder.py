@@ -10,7 +10,7 @@ from PIL import Image
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.dataset import AbstractDataset
-from robustbench_bcos.data.slices import Slice, open_dataset
+from robustbench_bcos.data.subset import EvalSubset, open_dataset
 
 HEIGHT, WIDTH = 9, 14
 
@@ -106,7 +106,7 @@ def test_a_truncated_image_is_refused_by_its_path(tmp_path: Path, suffix: str, s
     images = open_folder(tmp_path)
     assert images.read(0).shape == (3, HEIGHT, WIDTH)
     assert str(broken) in refusal(lambda: images.read(1))
-    assert str(broken) in refusal(lambda: Slice.of(images).digest)
+    assert str(broken) in refusal(lambda: EvalSubset.of(images).digest)
 
 
 def test_an_image_that_claims_to_be_huge_is_refused_by_its_path(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_an_image_of_another_size_is_refused_and_named(tmp_path: Path) -> None:
     paint(tmp_path / "ant/0.png")
     paint(tmp_path / "ant/1.png")
     paint(tmp_path / "cat/0.png", size=(WIDTH, HEIGHT))
-    images = Slice.of(open_folder(tmp_path))
+    images = EvalSubset.of(open_folder(tmp_path))
     for attempt in (lambda: images.batch(0, 3), lambda: images.digest):
         message = refusal(attempt)
         assert "image 2 of folder:" in message

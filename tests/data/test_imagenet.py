@@ -18,7 +18,7 @@ from robustbench_bcos.data import file_dataset
 from robustbench_bcos.data.dataset import AbstractDataset
 from robustbench_bcos.data.decoding import decode_rgb
 from robustbench_bcos.data.preprocessing import Preprocessing
-from robustbench_bcos.data.slices import Slice, open_dataset
+from robustbench_bcos.data.subset import EvalSubset, open_dataset
 from tests.data.imagenet_tree import all_wnids, jpeg, timm_info, write_classes
 
 SMALL = Preprocessing(resize=18, crop=(16, 16))
@@ -106,7 +106,7 @@ def test_a_training_part_is_read_from_train(tmp_path: Path, subset: Path) -> Non
 
 
 def test_a_limit_takes_one_image_of_each_class_before_a_second(everything: Path) -> None:
-    images = Slice.of(open_imagenet(everything), 1000)
+    images = EvalSubset.of(open_imagenet(everything), 1000)
     assert [images.dataset.labels[index] for index in images.indices] == list(range(1000))
     assert images.batch(0, 3).images.shape == (3, 3, 16, 16)
 
@@ -170,8 +170,8 @@ def test_a_list_chooses_images_and_their_indices_are_the_same_for_whoever_has_th
     for path in [file for name in chosen for file in (everything / "val").glob(f"*/{name.rpartition('/')[2]}")]:
         shutil.copy(path, tmp_path / "few/val" / path.parent.name)
     few = open_imagenet(tmp_path / "few", file)
-    assert Slice.of(few).indices == Slice.of(listed).indices == (0, 1, 2)
-    assert Slice.of(few).digest == Slice.of(listed).digest
+    assert EvalSubset.of(few).indices == EvalSubset.of(listed).indices == (0, 1, 2)
+    assert EvalSubset.of(few).digest == EvalSubset.of(listed).digest
     assert "holds no images, and neither do 996 others: " in refusal(lambda: open_imagenet(tmp_path / "few"))
 
 
@@ -205,7 +205,7 @@ def test_a_damaged_file_is_refused_by_its_path(subset: Path, share: float) -> No
     file = subset / "val" / SUBSET[2] / "ILSVRC2012_val_00000003.JPEG"
     content = file.read_bytes()
     file.write_bytes(content[: int(share * len(content))])
-    said = refusal(lambda: Slice.of(open_imagenet(subset)).digest)
+    said = refusal(lambda: EvalSubset.of(open_imagenet(subset)).digest)
     assert said.startswith(f"image {file} cannot be decoded")
 
 
@@ -222,12 +222,12 @@ def test_an_image_smaller_than_the_crop_is_refused_by_its_path(subset: Path) -> 
     file = subset / "val" / SUBSET[2] / "ILSVRC2012_val_00000003.JPEG"
     file.write_bytes(jpeg(size=(15, 40)))
     images = open_imagenet(subset, preprocessing=Preprocessing(crop=(16, 16)))
-    said = refusal(lambda: Slice.of(images).digest)
+    said = refusal(lambda: EvalSubset.of(images).digest)
     assert said.startswith(f"image {file} has 15x40 pixels, less than the 16x16 of the crop: give --resize 16 or more")
 
 
 def test_images_of_several_sizes_need_preprocessing(subset: Path) -> None:
-    said = refusal(lambda: Slice.of(open_imagenet(subset, preprocessing=Preprocessing())).digest)
+    said = refusal(lambda: EvalSubset.of(open_imagenet(subset, preprocessing=Preprocessing())).digest)
     assert said.endswith("all images of a dataset need one size, which --resize and --crop give them")
 
 
@@ -253,7 +253,7 @@ def test_there_is_one_picture_in_memory_at_a_time(everything: Path, monkeypatch:
         return picture
 
     monkeypatch.setattr(file_dataset, "decode_rgb", decode)
-    images = Slice.of(open_imagenet(everything), 300)
+    images = EvalSubset.of(open_imagenet(everything), 300)
     _ = images.digest
     # The first tells the size of all, and is read again.
     assert len(made) == 301

@@ -11,7 +11,7 @@ from torchvision.datasets import VOCSegmentation
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.preprocessing import Preprocessing
-from robustbench_bcos.data.slices import open_dataset
+from robustbench_bcos.data.subset import open_dataset
 from robustbench_bcos.data.voc import BORDER, Voc
 from tests.data.imagenet_tree import jpeg
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.data.slices import Slice, open_dataset
+from robustbench_bcos.data.subset import EvalSubset, open_dataset
 from robustbench_bcos.explanations.completeness import additive_constants
 from robustbench_bcos.explanations.explanation import explain
 from robustbench_bcos.model_zoo import tokens
@@ -55,7 +55,7 @@ def test_contributions_of_a_packaged_model_sum_to_the_logit_without_its_bias(nam
     model = load_model(name)
     assert additive_constants(model) == []
     [layer] = [module for module in model.modules() if isinstance(module, LogitLayer)]
-    images = Slice.of(open_dataset("digits", "test")).batch(0, 20).images
+    images = EvalSubset.of(open_dataset("digits", "test")).batch(0, 20).images
     explained = explain(model, images, torch.arange(10).repeat(20, 1))
     sums = explained.contributions.sum(dim=(2, 3)) + layer.bias
     # float32, 384 products that partly cancel.
@@ -155,7 +155,7 @@ def test_logit_bias_is_not_named(bias: float | None) -> None:
 
 
 def test_bias_of_ones_own_layer_is_named() -> None:
-    class Shift(nn.Module):
+    class Similarity(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.bias = nn.Parameter(torch.ones(4))
@@ -163,7 +163,7 @@ def test_bias_of_ones_own_layer_is_named() -> None:
         def forward(self, features: Tensor) -> Tensor:
             return features + self.bias
 
-    assert additive_constants(nn.Sequential(BcosLinear(6, 4), Shift(), BcosLinear(4, 5))) == ["1"]
+    assert additive_constants(nn.Sequential(BcosLinear(6, 4), Similarity(), BcosLinear(4, 5))) == ["1"]
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import robustbench_bcos
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.explanations.explanation import METHODS, Explanation, explain, method_for
 from robustbench_bcos.model_zoo.architectures import build_architecture
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
@@ -84,10 +84,10 @@ class TestEveryMethod:
 
     def test_explains_a_batch_as_its_images_one_by_one(self, method: str, name: str) -> None:
         model, images = in_float64(name), make_images(dtype=torch.float64)
-        together = explain(model, images, TARGETS, method, generator=ImageGenerator.of(0, [5, 2, 8]))
+        together = explain(model, images, TARGETS, method, generator=PerImageRng.of(0, [5, 2, 8]))
         for position, index in enumerate([5, 2, 8]):
             chosen = slice(position, position + 1)
-            source = ImageGenerator.of(0, [index])
+            source = PerImageRng.of(0, [index])
             alone = explain(model, images[chosen], TARGETS[chosen], method, generator=source)
             assert_same(Explanation(*(None if v is None else v[chosen] for v in together)), alone, **CLOSE)
 
@@ -239,8 +239,8 @@ def test_own_module_is_explained_on_the_images_themselves() -> None:
 def test_draws_are_those_of_the_position_in_the_batch_unless_told() -> None:
     model, images = MODELS["digits-natural"], make_images()
     plain = explain(model, images, method="lime")
-    same = explain(model, images, method="lime", generator=ImageGenerator.of(0, [0, 1, 2]))
-    other = explain(model, images, method="lime", generator=ImageGenerator.of(1, [0, 1, 2]))
+    same = explain(model, images, method="lime", generator=PerImageRng.of(0, [0, 1, 2]))
+    other = explain(model, images, method="lime", generator=PerImageRng.of(1, [0, 1, 2]))
     assert torch.equal(plain.contributions, same.contributions)
     assert not torch.allclose(plain.contributions, other.contributions)
 

@@ -11,7 +11,7 @@ from captum.attr import InputXGradient
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.seeding import ImageGenerator, generator
+from robustbench_bcos.core.rng import PerImageRng, generator
 from robustbench_bcos.explanations.gradients import input_x_gradient
 from robustbench_bcos.explanations.post_hoc import (
     LIME_CELLS,
@@ -30,7 +30,7 @@ from tests.reference import attributions as twins
 CLASSES = 4
 HEIGHT, WIDTH = 5, 6
 TARGETS = torch.tensor([[3, 1], [0, 2]])
-SOURCE = ImageGenerator.of(0, [7, 9])
+SOURCE = PerImageRng.of(0, [7, 9])
 
 # float64; the rescale rule divides by changes that may be small.
 CLOSE = {"rtol": 1e-9, "atol": 1e-11}
@@ -304,17 +304,17 @@ class TestLime:
 
     def test_draws_belong_to_the_image_and_not_to_its_batch(self) -> None:
         network, images = as_module(SMOOTH, nn.Tanh), make_images(3)
-        together = lime(network, images, None, ImageGenerator.of(5, [4, 8, 6])).contributions
-        backwards = lime(network, images.flip(0), None, ImageGenerator.of(5, [6, 8, 4])).contributions.flip(0)
+        together = lime(network, images, None, PerImageRng.of(5, [4, 8, 6])).contributions
+        backwards = lime(network, images.flip(0), None, PerImageRng.of(5, [6, 8, 4])).contributions.flip(0)
         torch.testing.assert_close(together, backwards, rtol=0, atol=1e-5)
         for position, index in enumerate([4, 8, 6]):
-            alone = lime(network, images[position : position + 1], None, ImageGenerator.of(5, [index])).contributions
+            alone = lime(network, images[position : position + 1], None, PerImageRng.of(5, [index])).contributions
             torch.testing.assert_close(together[position], alone[0], rtol=0, atol=1e-5)
 
-    @pytest.mark.parametrize("other", [ImageGenerator.of(5, [5]), ImageGenerator.of(6, [4])])
-    def test_other_index_or_seed_gives_other_draws(self, other: ImageGenerator) -> None:
+    @pytest.mark.parametrize("other", [PerImageRng.of(5, [5]), PerImageRng.of(6, [4])])
+    def test_other_index_or_seed_gives_other_draws(self, other: PerImageRng) -> None:
         network, images = as_module(SMOOTH, nn.Tanh), make_images(1)
-        first = lime(network, images, None, ImageGenerator.of(5, [4])).contributions
+        first = lime(network, images, None, PerImageRng.of(5, [4])).contributions
         second = lime(network, images, None, other).contributions
         assert (first - second).abs().max() > 1e-4
 
@@ -322,7 +322,7 @@ class TestLime:
         network, images = as_module(SMOOTH, nn.Tanh), make_images(1)
         state = torch.random.get_rng_state()
         numpy_state = np.random.get_state()[1].copy()
-        lime(network, images, None, ImageGenerator.of(5, [4]))
+        lime(network, images, None, PerImageRng.of(5, [4]))
         assert torch.equal(torch.random.get_rng_state(), state)
         assert np.array_equal(np.random.get_state()[1], numpy_state)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from robustbench_bcos.attacks import balls
 from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.data.digits import Digits
-from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.architectures import ARCHITECTURES, BCOS_PREFIX
 from robustbench_bcos.model_zoo.architectures.parts import bcos_parts, conventional_parts
 from robustbench_bcos.model_zoo.architectures.vgg import Vgg
@@ -123,7 +123,7 @@ def test_uniform_images_pass_as_well(name: str, pixels: float) -> None:
 
 @pytest.mark.parametrize("name", ["digits-bcos-b1.25", "digits-bcos-b2", "digits-natural"])
 def test_the_same_images_fall(name: str) -> None:
-    model, batch = load_model(name), Slice.of(Digits("test"), 64).batch(0, 64)
+    model, batch = load_model(name), EvalSubset.of(Digits("test"), 64).batch(0, 64)
     attack = PGD(steps=10)
     fallen = []
     for searched in (model, fold(model)):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.data.slices import Slice, open_dataset
+from robustbench_bcos.data.subset import EvalSubset, open_dataset
 from robustbench_bcos.model_zoo.architectures import BCOS_PREFIX, build_architecture
 from robustbench_bcos.model_zoo.cards import ModelSpec, Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, build_classifier, freeze
@@ -105,7 +105,7 @@ class TestEveryPackagedModel:
     def test_has_the_clean_accuracy_of_its_card(self, name: str) -> None:
         model = ZooModel(Zoo()[name]).load()
         card = Zoo()[name].card
-        test = Slice.of(open_dataset("digits", "test"))
+        test = EvalSubset.of(open_dataset("digits", "test"))
         batch = test.batch(0, len(test))
         with torch.no_grad():
             correct = int((predicted_classes(model.classifier(batch.images)) == batch.labels).sum())

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from robustbench_bcos.bench.records import COLUMNS, SHIFT_COLUMNS
+from robustbench_bcos.bench.records import COLUMNS, SIMILARITY_COLUMNS
 from robustbench_bcos.core.statistics import wilson
 from robustbench_bcos.reports.run_folder import RunFolder
 
@@ -46,7 +46,7 @@ def record(model: str, robust: int, *, clean: int = 190, **changes: Any) -> dict
         "robust_accuracy_worst": robust / TOTAL,
         "trust": "unchecked",
         "reasons": "",
-        "zero_gradient_share": 0.0,
+        "degenerate_gradient_share": 0.0,
         "mean_delta": 0.25,
         "forward_passes": 1000,
         "backward_passes": 800,
@@ -66,7 +66,7 @@ def record(model: str, robust: int, *, clean: int = 190, **changes: Any) -> dict
         "evidence_passes": 0,
         "search": "folded channels_last fp32",
         "carried": 0,
-        **dict.fromkeys(SHIFT_COLUMNS),
+        **dict.fromkeys(SIMILARITY_COLUMNS),
     }
     assert tuple(row) == COLUMNS
     return row | changes

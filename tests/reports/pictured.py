@@ -9,7 +9,7 @@ import pandas as pd
 
 from robustbench_bcos.bench.pictures import Array, Picture, View
 from robustbench_bcos.bench.records import COLUMNS
-from robustbench_bcos.bench.shifts import COMPARISONS, EXPLAINED_CLASSES
+from robustbench_bcos.bench.similarity import COMPARISONS, EXPLAINED_CLASSES
 from robustbench_bcos.bench.store import PictureRow
 from robustbench_bcos.explanations.differences import MEASURES
 from robustbench_bcos.reports.run_folder import RunFolder

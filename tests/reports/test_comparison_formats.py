@@ -47,7 +47,7 @@ UNESCAPED = {
 }
 
 
-def side_by_side(*names: str) -> Comparison:
+def in_threads(*names: str) -> Comparison:
     """The second is comparable with the first, the third is not, the fourth has no reference."""
     changes: dict[int, dict[str, str]] = {1: {"loss": "bce"}, 2: {"slice": "other"}, 3: {"norm": "linf"}}
     rows = [record(name, 120 - 7 * place, **changes.get(place, {})) for place, name in enumerate(names)]
@@ -56,7 +56,7 @@ def side_by_side(*names: str) -> Comparison:
 
 @pytest.fixture(scope="module")
 def hostile() -> Comparison:
-    return side_by_side(*HOSTILE)
+    return in_threads(*HOSTILE)
 
 
 def over_trainings() -> Comparison:
@@ -170,7 +170,7 @@ def test_every_format_is_read_back() -> None:
 
 
 @pytest.mark.parametrize("style", FORMATS)
-@pytest.mark.parametrize("found", [side_by_side("a", "b", "c", "d"), over_trainings()], ids=["models", "trainings"])
+@pytest.mark.parametrize("found", [in_threads("a", "b", "c", "d"), over_trainings()], ids=["models", "trainings"])
 def test_a_format_gives_back_every_cell(style: str, found: Comparison) -> None:
     assert READERS[style](FORMATS[style](found)) == expected_cells(style, found)
 
@@ -184,7 +184,7 @@ def test_a_name_is_text_whatever_is_in_it(style: str, hostile: Comparison) -> No
 
 @pytest.mark.parametrize("style", FORMATS)
 def test_a_table_that_was_sorted_keeps_its_order(style: str) -> None:
-    found = side_by_side("a", "b", "c", "d")
+    found = in_threads("a", "b", "c", "d")
     turned = found._replace(table=found.table.sort_values("correct"))
     first, *rest = READERS[style](FORMATS[style](found))
     assert READERS[style](FORMATS[style](turned)) == [first, *reversed(rest)]
@@ -199,7 +199,7 @@ def test_an_unknown_format_is_refused_with_what_there_is() -> None:
 
 
 def test_fractions_are_shown_in_percent_and_differences_in_points() -> None:
-    found = side_by_side("a", "b", "c", "d")
+    found = in_threads("a", "b", "c", "d")
     shown = readable(found.table)
     assert list(shown) == ["threat", "model", "accuracy %", "95 %", "difference, points", "95 % of it", "p", "test"]
     for text, row in zip(shown.to_dict("records"), found.table.to_dict("records"), strict=True):
@@ -245,7 +245,7 @@ def test_similarities_are_shown_as_they_are() -> None:
 
 
 def test_numbers_in_a_csv_are_those_of_the_table_to_the_last_bit() -> None:
-    for found in (side_by_side("a", "b", "c", "d"), over_trainings()):
+    for found in (in_threads("a", "b", "c", "d"), over_trainings()):
         heading, *lines = cells_of_csv(FORMATS["csv"](found))
         for place, column in enumerate(heading):
             if is_numeric_dtype(found.table[column]):
@@ -298,4 +298,4 @@ def test_latex_is_a_tabular_between_booktabs_rules(hostile: Comparison) -> None:
 def test_a_long_name_is_not_cut() -> None:
     name = "folder/" + "deep/" * 60 + "net"
     for style in FORMATS:
-        assert name in FORMATS[style](side_by_side(name, "b"))
+        assert name in FORMATS[style](in_threads(name, "b"))

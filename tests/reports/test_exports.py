@@ -24,7 +24,7 @@ from tests.reports.handmade import record, run_of, table
 RECORDS = table(
     record("net", 67, eps="8/255", epsilon=8 / 255, norm="linf", steps=20),
     record("net", 33, eps="8/255", epsilon=8 / 255, norm="linf", steps=100),
-    record("net", 0, attack="noise", steps=0, step_size=None, loss="", zero_gradient_share=None, mean_delta=None),
+    record("net", 0, attack="noise", steps=0, step_size=None, loss="", degenerate_gradient_share=None, mean_delta=None),
 )
 
 
@@ -73,7 +73,7 @@ def test_fractions_have_no_percent_signs_and_what_is_missing_is_empty(tmp_path: 
     first, _, noise = rows(tmp_path / "results.csv")
     assert (first["eps"], first["epsilon"]) == ("8/255", "0.03137254901960784")
     assert (first["robust_accuracy"], first["reasons"]) == ("0.335", "")
-    assert [noise[key] for key in ("step_size", "loss", "zero_gradient_share", "mean_delta")] == 4 * [""]
+    assert [noise[key] for key in ("step_size", "loss", "degenerate_gradient_share", "mean_delta")] == 4 * [""]
 
 
 def test_wide_tables_have_clean_accuracy_and_few_steps_before_many(tmp_path: Path) -> None:

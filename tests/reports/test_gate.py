@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from robustbench_bcos.bench.records import SHIFT_COLUMNS
+from robustbench_bcos.bench.records import SIMILARITY_COLUMNS
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.reports.gate import DISTANCES, GateReport, Tolerance, check, higher_is_better
 from robustbench_bcos.reports.results import Results
@@ -152,7 +152,7 @@ def test_each_accuracy_is_gated_by_its_own_count(column: str, count: str) -> Non
         assert status(report) == ("regressed" if gated == column else "held")
 
 
-@pytest.mark.parametrize("column", [*SHIFT_COLUMNS, "explanation_changed_attack", "explanation_changed_noise"])
+@pytest.mark.parametrize("column", [*SIMILARITY_COLUMNS, "explanation_changed_attack", "explanation_changed_noise"])
 def test_each_measure_has_a_direction(column: str) -> None:
     distance = any(f"_{measure}_" in column for measure in ("mass", "centre", "changed"))
     assert higher_is_better(column) is not distance
@@ -164,7 +164,7 @@ def test_each_measure_has_a_direction(column: str) -> None:
 
 
 def test_distances_are_named_after_measures() -> None:
-    named = {measure for measure in DISTANCES for column in SHIFT_COLUMNS if f"_{measure}_" in column}
+    named = {measure for measure in DISTANCES for column in SIMILARITY_COLUMNS if f"_{measure}_" in column}
     assert named == {"mass", "centre"}
 
 

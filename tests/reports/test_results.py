@@ -11,10 +11,10 @@ import pytest
 
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.folder import CONFIGURATION, DATABASE, opened
-from robustbench_bcos.bench.records import COLUMNS, SHIFT_COLUMNS
+from robustbench_bcos.bench.records import COLUMNS, SIMILARITY_COLUMNS
 from robustbench_bcos.bench.store import CleanRow, ModelRow, Store, VerdictRow
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.radius import Radius
+from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.reports.results import KEY, NEEDED, SURVIVORS, Results, keys_of, read_results
 from tests.reports.handmade import TOTAL, record, table
 
@@ -25,7 +25,7 @@ CELL = Cell(
     model="a",
     attack="pgd",
     norm="l2",
-    radius=Radius.parse("0.5"),
+    radius=Quantity.of("0.5"),
     steps=20,
     step_size=None,
     loss="auto",
@@ -124,7 +124,7 @@ def refused(path: Path) -> str:
 
 
 def test_a_run_says_which_images_withstood_in_the_order_of_their_indices(tmp_path: Path) -> None:
-    other = replace(CELL, radius=Radius.parse("8/255"), norm="linf")
+    other = replace(CELL, radius=Quantity.of("8/255"), norm="linf")
     outcomes = {CELL: (True, False, None, True, True), other: (False, False, None, True, False)}
     found = read_results(write_run(tmp_path / "run", outcomes))
     assert found.survivors == {0: "10011", 1: "00010"}
@@ -135,7 +135,7 @@ def test_a_run_says_which_images_withstood_in_the_order_of_their_indices(tmp_pat
 
 
 def test_the_csv_of_a_run_is_the_run(tmp_path: Path) -> None:
-    cells = [replace(CELL, radius=Radius.parse(eps), steps=7) for eps in ("8/255", "0.1", "1/3")]
+    cells = [replace(CELL, radius=Quantity.of(eps), steps=7) for eps in ("8/255", "0.1", "1/3")]
     cells += [replace(CELL, attack="noise", steps=0, loss="", start="random")]
     run = read_results(write_run(tmp_path / "run", dict.fromkeys(cells, (True, False, None, True, True))))
     file = tmp_path / "results.csv"
@@ -178,7 +178,7 @@ def test_a_csv_of_the_first_version_is_read_and_what_it_lacks_is_empty(written: 
     found = read_results(written(record("a", 150), record("b", 120), columns=FIRST_VERSION))
     assert set(COLUMNS) <= set(found.records)
     assert found.records["robust_correct"].tolist() == [150, 120]
-    for column in ("b", "explanation", "explained_images", *SHIFT_COLUMNS):
+    for column in ("b", "explanation", "explained_images", *SIMILARITY_COLUMNS):
         assert found.records[column].isna().all()
 
 
@@ -247,7 +247,7 @@ def test_a_radius_that_is_no_number_is_refused(column: str, value: object, writt
 
 
 def test_a_measure_that_is_no_number_is_refused(written: Callable[..., Path]) -> None:
-    column = SHIFT_COLUMNS[0]
+    column = SIMILARITY_COLUMNS[0]
     said = refused(written(record("fine", 150, **{column: 0.5}), record("a", 150, **{column: "close"})))
     assert f"row 2: {column}" in said
 

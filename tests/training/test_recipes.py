@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.radius import Radius
+from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.model_zoo.classifier import build_classifier
 from robustbench_bcos.training.recipes import RECIPES, Recipe
 
@@ -49,10 +49,10 @@ def test_a_packaged_recipe_is_read_and_its_model_built(name: str) -> None:
 def test_an_adversarial_recipe_names_a_ball_that_is_known(name: str) -> None:
     training = RECIPES.load(name).training
     assert training.kind == "adversarial"
-    assert training.norm in BALLS
+    assert training.norm in NORMS
     assert f"adv-{training.norm}" in name
     assert training.eps is not None
-    assert Radius.parse(training.eps).value > 0
+    assert Quantity.of(training.eps).value > 0
 
 
 def test_ones_own_recipe_is_read_from_its_path(tmp_path: Path) -> None:

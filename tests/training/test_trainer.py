@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.statistics import wilson
 from robustbench_bcos.data.memory import InMemory
-from robustbench_bcos.data.slices import Slice, open_dataset
+from robustbench_bcos.data.subset import EvalSubset, open_dataset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.training import trainer
@@ -58,10 +58,10 @@ VARIANTS = {
 
 
 @cache
-def tiny_images(classes: int = 3, seed: int = 0) -> Slice:
+def tiny_images(classes: int = 3, seed: int = 0) -> EvalSubset:
     """13 images, so that neither 5 nor any other batch divides them evenly."""
     pixels = torch.rand(13, 3, 8, 4, generator=torch.Generator().manual_seed(seed))
-    return Slice.of(InMemory(pixels, torch.arange(13) % 3, classes=classes))
+    return EvalSubset.of(InMemory(pixels, torch.arange(13) % 3, classes=classes))
 
 
 def assert_same_state(first: nn.Module, second: nn.Module) -> None:
@@ -94,8 +94,8 @@ def interrupt(recipe: Recipe, checkpoint: Path, *, during: int) -> None:
 
 def test_the_packaged_recipe_trains_the_packaged_accuracy() -> None:
     recipe = RECIPES.load("digits-natural")
-    classifier = train(recipe, Slice.of(open_dataset("digits", "train")))
-    accuracy = clean_accuracy(classifier, Slice.of(open_dataset("digits", "test")), "cpu")
+    classifier = train(recipe, EvalSubset.of(open_dataset("digits", "train")))
+    accuracy = clean_accuracy(classifier, EvalSubset.of(open_dataset("digits", "test")), "cpu")
     low, high = wilson(accuracy.correct, accuracy.total)
     assert high >= 0.98
     card = Zoo()["digits-natural"].card.clean_accuracy
@@ -108,7 +108,7 @@ def test_training_learns_what_can_be_learnt() -> None:
     pixels = torch.rand(30, 3, 8, 4, generator=torch.Generator().manual_seed(0)) / 2
     labels = torch.arange(30) % 3
     pixels[torch.arange(30), labels] += 0.5
-    images = Slice.of(InMemory(pixels, labels, classes=3))
+    images = EvalSubset.of(InMemory(pixels, labels, classes=3))
     epochs: list[Epoch] = []
     classifier = train(make_recipe(epochs=8, batch_size=10), images, on_epoch=epochs.append)
     assert clean_accuracy(classifier, images, "cpu").correct == 30
@@ -246,7 +246,7 @@ def test_adversarial_training_meets_attacked_images_inside_the_ball(
     witness = Witness(monkeypatch)
     train(make_recipe(training=training), tiny_images())
     originals = tiny_images().batch(0, 13).images
-    ball = BALLS[training["norm"]]
+    ball = NORMS[training["norm"]]
     # Two epochs of three batches, each with one step; the attack looks at its start and two iterates.
     assert len(witness.trained_on) == 6
     assert witness.evaluated == 3 * 6

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.data.slices import Slice, open_dataset
+from robustbench_bcos.data.subset import EvalSubset, open_dataset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.models import ZooModel, load_model
@@ -77,7 +77,7 @@ def test_weights_card_and_log_are_written_and_make_a_zoo(tmp_path: Path, dataset
     classifier = load_model("my-v1.5", zoo=folder)
     assert isinstance(classifier, ImageClassifier)
     assert_is_what_training_gives(classifier, dataset)
-    test = Slice.of(open_dataset(dataset, "test")).batch(0, 7)
+    test = EvalSubset.of(open_dataset(dataset, "test")).batch(0, 7)
     correct = int((predicted_classes(classifier(test.images)) == test.labels).sum())
     assert card.clean_accuracy is not None
     assert (card.clean_accuracy.correct, card.clean_accuracy.total) == (correct, 7)
@@ -86,7 +86,7 @@ def test_weights_card_and_log_are_written_and_make_a_zoo(tmp_path: Path, dataset
 
 
 def assert_is_what_training_gives(classifier: ImageClassifier, dataset: str) -> None:
-    trained = train(RECIPE, Slice.of(open_dataset(dataset, "train"))).state_dict()
+    trained = train(RECIPE, EvalSubset.of(open_dataset(dataset, "train"))).state_dict()
     for name, tensor in classifier.state_dict().items():
         assert torch.equal(tensor, trained[name])
 
@@ -99,7 +99,7 @@ def test_weights_of_half_precision_are_what_the_accuracy_was_measured_with(tmp_p
     for name, tensor in states[0].items():
         assert torch.equal(tensor.half() if tensor.is_floating_point() else tensor, states[1][name])
     classifier = load_model("my-v1.5", zoo=tmp_path / "half")
-    test = Slice.of(open_dataset(dataset, "test"))
+    test = EvalSubset.of(open_dataset(dataset, "test"))
     assert clean_accuracy(classifier, test, "cpu") == card.clean_accuracy
     assert card.weights != whole.weights
 

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.attacks.gradients import image_gradient, usable, usable_gradient
 from robustbench_bcos.attacks.losses import margin
-from robustbench_bcos.attacks.slope import image_gradient, usable, usable_gradient
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.bench.evidence.finding import Found
 from robustbench_bcos.core.types import Classifier, Flags, Images, Labels, Logits, PerImage
 
@@ -129,7 +129,7 @@ def uphill(classifier: nn.Module, images: Images, labels: Labels) -> Found:
         pairs = []
         for part in (gradient, *_by_size(gradient)):
             # A pixel at the edge of the box cannot follow its gradient out of it, and nothing is promised of it.
-            moved = (images + stride * BALLS["l2"].ascend(part)).clamp(0, 1)
+            moved = (images + stride * NORMS["l2"].ascend(part)).clamp(0, 1)
             promised = (gradient.double() * (moved - images).double()).flatten(1).sum(dim=1)
             pairs.append((promised, margin(_logits(classifier, moved).double(), labels) - before))
         promises, growths = (torch.stack(column, dim=1) for column in zip(*pairs, strict=True))

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from robustbench_bcos.attacks.apgd import on_the_boundary
 from robustbench_bcos.attacks.attack import Attack
-from robustbench_bcos.attacks.balls import AbstractBall
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.attacks.norms import AbstractNorm
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images
 
 INNER_POINTS = 999
@@ -85,9 +85,9 @@ def binarize(
     features: Features,
     attack: Attack,
     image: Images,
-    ball: AbstractBall,
+    ball: AbstractNorm,
     epsilon: float,
-    generator: ImageGenerator,
+    generator: PerImageRng,
 ) -> Answer:
     """The test around one image (a batch of one).
 
@@ -113,7 +113,7 @@ def binarize(
         read_out = ReadOut(features, *(part.to(image) for part in fitted))
         easy = float((read_out(random)[:, 1] > 0).double().mean()) > EASY
     label = torch.zeros(1, dtype=torch.long, device=image.device)
-    candidates, trace = attack(read_out, image, label, ball, epsilon, generator.part(1, [0]))
+    candidates, trace = attack(read_out, image, label, ball, epsilon, generator.fold_in(1))
     with torch.no_grad():
         found = bool(read_out(candidates)[0, 1] > 0)
     return Answer(not easy, found, spent + int(trace.forward_passes + trace.backward_passes))

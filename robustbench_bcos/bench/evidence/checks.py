@@ -48,7 +48,12 @@ _add(
     "space", "attacked in the space of the encoding, where r and 1 - r move apart and no picture is", "any", "verdicts"
 )
 _add("not_finite", "given NaN or infinite logits under attack", "any", "verdicts")
-_add("zero_gradients", "with a gradient that is 0 everywhere, NaN or infinite on the attack's way", "any", "verdicts")
+_add(
+    "degenerate_gradients",
+    "with a gradient that is 0 everywhere, NaN or infinite on the attack's way",
+    "any",
+    "verdicts",
+)
 _add("larger_ball", "fooled within a smaller radius and not by the same attack within this one", "search", "verdicts")
 _add("other_attacks", "fooled by another attack of this run within this radius", "search", "verdicts")
 _add("eight_bit", "fooled only before the pixels are rounded to k/255", "report", "verdicts")

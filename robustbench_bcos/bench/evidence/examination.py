@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from robustbench_bcos.attacks.apgd import APGD
-from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.losses import LOSSES
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.bench.batch_size import BatchSize, is_out_of_memory
 from robustbench_bcos.bench.candidates import unpacked
@@ -24,18 +24,15 @@ from robustbench_bcos.bench.judge import judge
 from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.store import ExaminationRow, FindingRow, Store, TransferRow
-from robustbench_bcos.bench.threat import Threat, build_attack, make_threat
+from robustbench_bcos.bench.target import AttackTarget, build_attack, make_target
 from robustbench_bcos.bench.trial import try_images
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Labels
-from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.models import Model
 
 LOOKED_AT = 32
 """Images of which paths are read and read-outs are fitted."""
-
-STREAM = 1 << 20
-"""Where an attack has the number of one of its parts, so that no check draws what an attack has drawn."""
 
 LEAST = 2 * FEWEST_STEPS + 1
 """Forward and backward passes of each image that withstood, which an attack is taken to have cost at least."""
@@ -155,12 +152,10 @@ class _Examiner:
 
     def _attacked(self, check: Check, search: SecondSearch, indices: tuple[int, ...]) -> Found:
         threat, labels = self._threat(indices)
-        ball, epsilon = BALLS[self.cell.norm], self.cell.radius.value
+        ball, epsilon = NORMS[self.cell.norm], self.cell.radius.value
         if check.name == "unbounded_attack":
             epsilon = ball.diameter(threat.images.shape[1:])
-        source = ImageGenerator.of(self.plan.config.seed, indices).part(
-            STREAM + list(CHECKS).index(check.name), range(len(indices))
-        )
+        source = PerImageRng.of(self.plan.config.seed, indices).fold_in(check.name)
         fell = torch.zeros(len(indices), dtype=torch.bool, device=labels.device)
         passes = torch.zeros_like(labels)
         for number, attack in enumerate(search.attacks):
@@ -168,7 +163,7 @@ class _Examiner:
             if len(standing) == 0:
                 break
             images, right = threat.images[standing], labels[standing]
-            stream = source.part(number, standing.tolist())
+            stream = source.fold_in(number).select(standing.tolist())
             subject = f"{self.cell.key}, {check.name}"
             tried = try_images(attack, threat._replace(images=images), right, ball, epsilon, stream, subject=subject)
             fell[standing] = tried.verdicts.predictions != right
@@ -177,13 +172,13 @@ class _Examiner:
             return Found(~fell, None, passes)
         return Found(fell, None, passes, fell)
 
-    def _first(self) -> Slice:
+    def _first(self) -> EvalSubset:
         """The images that the slower checks look at: the first of the slice that are classified correctly."""
         clean = self.store.clean(self.cell.model)
         right = [image for image in self.plan.images.indices if clean[image].prediction == clean[image].label]
         if not right:
             raise Undone("no image is classified correctly")
-        return Slice(self.plan.images.dataset, tuple(right[:LOOKED_AT]))
+        return EvalSubset(self.plan.images.dataset, tuple(right[:LOOKED_AT]))
 
     def _path(self, check: Check) -> Iterator[FindingRow]:
         """What the attack saw on its way."""
@@ -192,8 +187,8 @@ class _Examiner:
             raise Undone("only the paths of pgd and apgd can be read")
         indices = self._first().indices
         threat, labels = self._threat(indices)
-        ball, epsilon = BALLS[self.cell.norm], self.cell.radius.value
-        source = ImageGenerator.of(self.plan.config.seed, indices)
+        ball, epsilon = NORMS[self.cell.norm], self.cell.radius.value
+        source = PerImageRng.of(self.plan.config.seed, indices)
         path = Path.of(attack, threat.classifier, threat.images, labels, ball, epsilon, source)
         values, fell = None, None
         if check.name == "silent_success":
@@ -210,7 +205,7 @@ class _Examiner:
     def _unstable(self, check: Check) -> Iterator[FindingRow]:
         indices = self._first().indices
         threat, labels = self._threat(indices)
-        source = ImageGenerator.of(self.plan.config.seed, indices).part(STREAM - 1, range(len(indices)))
+        source = PerImageRng.of(self.plan.config.seed, indices).fold_in("unstable_loss")
         loss = LOSSES[self._loss] if self._loss in LOSSES else LOSSES["ce"]
         values = instability(threat.classifier, threat.images, labels, loss, source)
         found = Found(values > UNSTABLE, values, 1 + DRAWS)
@@ -219,7 +214,7 @@ class _Examiner:
     def _binarized(self, check: Check) -> Iterator[FindingRow]:
         """Image by image, because each has a read-out of its own."""
         indices = self._first().indices
-        ball, epsilon = BALLS[self.cell.norm], self.cell.radius.value
+        ball, epsilon = NORMS[self.cell.norm], self.cell.radius.value
         attack = build_attack(self.cell, self._loss)
         usable = 0
         for index in indices:
@@ -228,7 +223,7 @@ class _Examiner:
                 features = Features(threat.classifier, threat.images)
             except ValueError as reason:
                 raise Undone(str(reason)) from None
-            source = ImageGenerator.of(self.plan.config.seed, [index]).part(STREAM - 2, [0])
+            source = PerImageRng.of(self.plan.config.seed, [index]).fold_in("binarization")
             answer = binarize(features, attack, threat.images, ball, epsilon, source)
             usable += answer.usable
             if answer.usable:
@@ -271,7 +266,7 @@ class _Examiner:
 
     def _tried(self, source: str, kept: dict[int, bytes]) -> list[TransferRow]:
         rows = []
-        ball, epsilon = BALLS[self.cell.norm], self.cell.radius.value
+        ball, epsilon = NORMS[self.cell.norm], self.cell.radius.value
         for attempt in self.size.over(len(kept)):
             with attempt as part:
                 indices = tuple(kept)[part]
@@ -285,6 +280,6 @@ class _Examiner:
                 rows += [TransferRow(self.cell.key, source, *row) for row in zip(indices, fooled, strict=True)]
         return rows
 
-    def _threat(self, indices: tuple[int, ...]) -> tuple[Threat, Labels]:
-        images, labels, _ = Slice(self.plan.images.dataset, indices).batch(0, len(indices)).on(self.plan.device)
-        return make_threat(self.model, images, self.cell), labels
+    def _threat(self, indices: tuple[int, ...]) -> tuple[AttackTarget, Labels]:
+        images, labels, _ = EvalSubset(self.plan.images.dataset, indices).batch(0, len(indices)).on(self.plan.device)
+        return make_target(self.model, images, self.cell), labels

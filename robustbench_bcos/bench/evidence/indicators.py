@@ -10,11 +10,11 @@ from torch import Tensor
 
 from robustbench_bcos.attacks.apgd import APGD
 from robustbench_bcos.attacks.attack import Attack
-from robustbench_bcos.attacks.balls import AbstractBall
 from robustbench_bcos.attacks.losses import Loss
+from robustbench_bcos.attacks.norms import AbstractNorm
 from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Classifier, Flags, Images, Labels, PerImage
 
 DRAWS = 100
@@ -50,9 +50,9 @@ class Path:
         classifier: Classifier,
         images: Images,
         labels: Labels,
-        ball: AbstractBall,
+        ball: AbstractNorm,
         epsilon: float,
-        generator: ImageGenerator,
+        generator: PerImageRng,
     ) -> "Path":
         """One restart of an attack, to its end, whatever it meets on the way."""
         recorder = _Recorder(classifier)
@@ -81,9 +81,7 @@ class Path:
 
 
 @torch.no_grad()
-def instability(
-    classifier: Classifier, images: Images, labels: Labels, loss: Loss, generator: ImageGenerator
-) -> PerImage:
+def instability(classifier: Classifier, images: Images, labels: Labels, loss: Loss, generator: PerImageRng) -> PerImage:
     """Indicator 2: mean relative change of the loss under small uniform noise, each cut off at 1."""
     before = loss(classifier(images).double(), labels).double()
     changes = []

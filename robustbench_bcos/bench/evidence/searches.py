@@ -12,7 +12,7 @@ from robustbench_bcos.attacks.noise import Noise
 from robustbench_bcos.attacks.square import Square
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.config import TARGETED
-from robustbench_bcos.bench.threat import build_attack
+from robustbench_bcos.bench.target import build_attack
 
 FEWEST_STEPS = 20
 """Steps of a further attack at least: too few steps do not refute too few steps."""

@@ -153,7 +153,7 @@ class Judgement:
         counts = {
             "space": (total, total if cell.space != "image" else 0),
             "not_finite": (total, sum(row.prediction == NO_CLASS or row.margin is None for row in verdicts)),
-            "zero_gradients": (total, sum(row.zero_gradient for row in verdicts)),
+            "degenerate_gradients": (total, sum(row.degenerate_gradient for row in verdicts)),
             "larger_ball": (withstood, len(self._fallen_elsewhere(cell, smaller, checks=False))),
             "other_attacks": (withstood, len(self._fallen_elsewhere(cell, others, checks=False))),
             "eight_bit": (len(rounded), sum(not row.eight_bit for row in rounded)),

@@ -102,6 +102,6 @@ def _shown(file: str) -> str:
 
 
 def _message(error: Exception) -> str:
-    """Of a syntax error without the place, which is told anyway; in one line."""
+    """Of a syntax error without the place, which is told skip_model_checks; in one line."""
     said = error.msg if isinstance(error, SyntaxError) else str(error)
     return said.strip().partition("\n")[0] or "no message"

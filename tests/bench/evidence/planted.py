@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 import robustbench_bcos as rb
 from robustbench_bcos.data.digits import Digits
-from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.data.subset import EvalSubset
 
-IMAGES, LABELS, _ = Slice.of(Digits("test"), 64).batch(0, 64)
+IMAGES, LABELS, _ = EvalSubset.of(Digits("test"), 64).batch(0, 64)
 
 
 @cache
@@ -305,41 +305,47 @@ def one_hot(logits: Tensor) -> Tensor:
 OUTPUTS = (
     one("bce, logits x 1000", lambda: After(lambda z: 1000 * z, zoo(BCOS)), "saturated_output", loss="bce"),
     one("bce, logits / 1000", lambda: After(lambda z: z / 1000, zoo(BCOS)), "saturated_output", loss="bce"),
-    one("ce, logits x 1000", lambda: After(lambda z: 1000 * z), "saturated_output", "zero_gradients"),
+    one("ce, logits x 1000", lambda: After(lambda z: 1000 * z), "saturated_output", "degenerate_gradients"),
     one("ce, logits / 1000", lambda: After(lambda z: z / 1000), "saturated_output"),
     one("probabilities", lambda: After(lambda z: z.softmax(dim=1)), "saturated_output"),
     one("sigmoids", lambda: After(torch.sigmoid, zoo(BCOS)), "saturated_output", loss="bce"),
-    one("one class or none", lambda: After(one_hot), "zero_gradients", "saturated_output", "wrong_gradients"),
-    one("rounded logits", lambda: After(torch.round), "zero_gradients", "wrong_gradients"),
+    one("one class or none", lambda: After(one_hot), "degenerate_gradients", "saturated_output", "wrong_gradients"),
+    one("rounded logits", lambda: After(torch.round), "degenerate_gradients", "wrong_gradients"),
     one("clamped logits", lambda: After(lambda z: z.clamp(-3, 3)), "saturated_output", "wrong_gradients"),
     one("logits behind tanh", lambda: After(lambda z: 10 * torch.tanh(z)), "saturated_output"),
-    one("only ever one class", lambda: Own(one_class), "zero_gradients", "wrong_gradients", "unbounded_attack"),
+    one("only ever one class", lambda: Own(one_class), "degenerate_gradients", "wrong_gradients", "unbounded_attack"),
     one("one class by far", lambda: After(lambda z: z + 1e4 * torch.eye(10)[0]), "unbounded_attack"),
 )
 PREPROCESSING = (
-    one("few levels", lambda: Before(few_levels), "zero_gradients", "wrong_gradients"),
+    one("few levels", lambda: Before(few_levels), "degenerate_gradients", "wrong_gradients"),
     one("few levels, straight through", lambda: Before(straight_through), "wrong_gradients"),
-    one("thermometer", lambda: Before(thermometer), "zero_gradients", "wrong_gradients"),
-    one("detached", lambda: Before(lambda x: x.detach().clone()), "zero_gradients", "wrong_gradients"),
-    one("median filter in NumPy", lambda: Before(median_filtered), "zero_gradients", "wrong_gradients"),
-    one("square root of 0", lambda: Before(lambda x: x.sqrt().square()), "zero_gradients"),
+    one("thermometer", lambda: Before(thermometer), "degenerate_gradients", "wrong_gradients"),
+    one("detached", lambda: Before(lambda x: x.detach().clone()), "degenerate_gradients", "wrong_gradients"),
+    one("median filter in NumPy", lambda: Before(median_filtered), "degenerate_gradients", "wrong_gradients"),
+    one("square root of 0", lambda: Before(lambda x: x.sqrt().square()), "degenerate_gradients"),
     one("noise on every image", lambda: Before(own_noise), "stochastic"),
     one("dropout that is always on", lambda: Before(always_dropping), "stochastic"),
     one("noise that belongs to the bits", lambda: Before(hashed_noise), "wrong_gradients"),
     one("steep waves", lambda: Before(shattered), "wrong_gradients"),
     one("few winners", lambda: Own(winners_only), "wrong_gradients"),
-    one("squashed pixels", lambda: Before(squashed), "zero_gradients", "saturated_output"),
+    one("squashed pixels", lambda: Before(squashed), "degenerate_gradients", "saturated_output"),
     one("purification", lambda: Own(purifies), "wrong_gradients"),
 )
 GRADIENTS = (
     one("downhill", lambda: Hooked(torch.neg), "wrong_gradients", "unbounded_attack"),
     one("noise instead", lambda: Hooked(noise_instead), "wrong_gradients"),
-    one("none", lambda: Hooked(torch.zeros_like), "zero_gradients", "wrong_gradients", "black_box"),
-    one("not a number", lambda: Hooked(lambda g: g * torch.nan), "zero_gradients", "wrong_gradients"),
+    one("none", lambda: Hooked(torch.zeros_like), "degenerate_gradients", "wrong_gradients", "black_box"),
+    one("not a number", lambda: Hooked(lambda g: g * torch.nan), "degenerate_gradients", "wrong_gradients"),
     one("scaled at random", lambda: Hooked(scaled_at_random), "wrong_gradients"),
     one("of the weakest pixels", lambda: Hooked(few_pixels_only), "unbounded_attack", "black_box"),
     one("of another function", lambda: Own(another_functions_gradient), "wrong_gradients"),
-    one("hidden at the start", lambda: Own(hides_the_first_gradient), "zero_gradients", "more_steps", "other_losses"),
+    one(
+        "hidden at the start",
+        lambda: Own(hides_the_first_gradient),
+        "degenerate_gradients",
+        "more_steps",
+        "other_losses",
+    ),
 )
 SEARCHES = (
     one("one tiny step", zoo, "more_steps", "other_losses", steps=1, step_size="0.001"),
@@ -356,13 +362,21 @@ WATCHING = (
     one("knows that gradients are wanted", lambda: Own(knows_gradients_are_wanted), "detects_attack"),
     one("NaN far from known images", lambda: Own(nan_far_from_known_images), "not_finite"),
     one("NaN off the grid of pictures", lambda: Own(nan_off_the_grid), "not_finite"),
-    one("constant off the grid of pictures", lambda: Own(refuses_what_is_off_the_grid), "zero_gradients"),
+    one("constant off the grid of pictures", lambda: Own(refuses_what_is_off_the_grid), "degenerate_gradients"),
     one("statistics of the batch", lambda: Own(statistics_of_the_batch), "batch_dependent"),
     one("neighbours in the batch", Sharing, "batch_dependent"),
-    one("labels by heart", lambda: Own(remembers_labels), "zero_gradients", "wrong_gradients", "unbounded_attack"),
-    one("answers by heart", lambda: Own(remembers_answers), "zero_gradients", "wrong_gradients", "unbounded_attack"),
+    one(
+        "labels by heart", lambda: Own(remembers_labels), "degenerate_gradients", "wrong_gradients", "unbounded_attack"
+    ),
+    one(
+        "answers by heart",
+        lambda: Own(remembers_answers),
+        "degenerate_gradients",
+        "wrong_gradients",
+        "unbounded_attack",
+    ),
     one("another answer later", lambda: Counting(600, lambda network, x: network(x.flip(3))), "stochastic"),
-    one("a constant later", lambda: Counting(600, remembers_answers), "zero_gradients"),
+    one("a constant later", lambda: Counting(600, remembers_answers), "degenerate_gradients"),
 )
 PANEL = (*OUTPUTS, *PREPROCESSING, *GRADIENTS, *SEARCHES, *WATCHING)
 

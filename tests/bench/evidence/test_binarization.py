@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 import robustbench_bcos as rb
 from robustbench_bcos.attacks.apgd import APGD
-from robustbench_bcos.attacks.attack import Attack, Proposal
-from robustbench_bcos.attacks.balls import BALLS, AbstractBall
+from robustbench_bcos.attacks.attack import Attack, AttackResult
 from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.attacks.noise import Noise
+from robustbench_bcos.attacks.norms import NORMS, AbstractNorm
 from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.attacks.square import Square
 from robustbench_bcos.bench.evidence.binarization import (
@@ -31,7 +31,7 @@ from robustbench_bcos.bench.evidence.binarization import (
     _inner_points,
     binarize,
 )
-from robustbench_bcos.core.seeding import ImageGenerator, generator
+from robustbench_bcos.core.rng import PerImageRng, generator
 from robustbench_bcos.model_zoo.architectures import build_architecture, initialise
 from robustbench_bcos.model_zoo.classifier import freeze
 from tests.bench.evidence.one_check import outcome
@@ -41,7 +41,7 @@ SHAPE, HIDDEN, CLASSES = (3, 5, 4), 90, 7
 RADII = {"l2": 0.5, "linf": 0.05}
 STRONG = PGD(steps=20, loss=LOSSES["margin"], count="any")
 
-every_norm = pytest.mark.parametrize("norm", BALLS)
+every_norm = pytest.mark.parametrize("norm", NORMS)
 
 
 def mlp(*around: nn.Module) -> nn.Sequential:
@@ -76,7 +76,7 @@ def answers(network: nn.Module, norm: str, attack: Attack = STRONG, count: int =
     images = pictures(count)
     features = Features(network, images[:1])
     return [
-        binarize(features, attack, images[place, None], BALLS[norm], RADII[norm], ImageGenerator.of(0, [place]))
+        binarize(features, attack, images[place, None], NORMS[norm], RADII[norm], PerImageRng.of(0, [place]))
         for place in range(count)
     ]
 
@@ -149,7 +149,7 @@ def test_where_random_points_find_it_too_nothing_is_concluded(norm: str) -> None
     network = freeze(nn.Sequential(Applied(shell), nn.Linear(20, CLASSES)))
     image = torch.full((1, *SHAPE), 0.5)
     answer = binarize(
-        Features(network, image), STRONG, image, BALLS[norm], RADII[norm], ImageGenerator.of(0, [4])
+        Features(network, image), STRONG, image, NORMS[norm], RADII[norm], PerImageRng.of(0, [4])
     )  # fmt: skip
     assert not answer.usable
 
@@ -157,7 +157,7 @@ def test_where_random_points_find_it_too_nothing_is_concluded(norm: str) -> None
 def test_a_read_out_that_cannot_be_fitted_is_not_used_and_nothing_is_attacked() -> None:
     network, attack = mlp(Applied(torch.zeros_like)), Recorded()
     image = pictures(1)
-    answer = binarize(Features(network, image), attack, image, BALLS["l2"], 0.5, ImageGenerator.of(0, [0]))
+    answer = binarize(Features(network, image), attack, image, NORMS["l2"], 0.5, PerImageRng.of(0, [0]))
     assert answer[:2] == (False, False)
     assert attack.asked == []
 
@@ -176,10 +176,10 @@ class Recorded:
         classifier: Any,
         images: Tensor,
         labels: Tensor,
-        ball: AbstractBall,
+        ball: AbstractNorm,
         epsilon: float,
-        generator: ImageGenerator | None = None,
-    ) -> Proposal:
+        generator: PerImageRng | None = None,
+    ) -> AttackResult:
         self.asked.append((classifier, images, labels, epsilon))
         return PGD(steps=1, step_size=1e-9, loss=LOSSES["margin"])(classifier, images, labels, ball, epsilon)
 
@@ -196,15 +196,15 @@ def test_points_inside_are_one_class_and_a_point_of_the_boundary_is_the_other(no
     image, attack = pictures(1), Recorded()
     features = Features(network, image)
     shown.clear()
-    answer = binarize(features, attack, image, BALLS[norm], RADII[norm], ImageGenerator.of(2, [9]))
+    answer = binarize(features, attack, image, NORMS[norm], RADII[norm], PerImageRng.of(2, [9]))
     _, points, random = shown[:3]
     assert len(points) == 1 + _inner_points(HIDDEN) + 1 < HIDDEN
     assert len(random) == RANDOM_POINTS
-    sizes = BALLS[norm].size(points - image)
+    sizes = NORMS[norm].size(points - image)
     assert torch.equal(points[:1], image)
     assert sizes[1:-1].max() <= (1 - GAP) * RADII[norm] * (1 + 1e-5)
     torch.testing.assert_close(sizes[-1], torch.tensor(RADII[norm]), rtol=1e-5, atol=0)
-    torch.testing.assert_close(BALLS[norm].size(random - image), torch.full((200,), RADII[norm]), rtol=1e-5, atol=0)
+    torch.testing.assert_close(NORMS[norm].size(random - image), torch.full((200,), RADII[norm]), rtol=1e-5, atol=0)
     ((read_out, asked, labels, epsilon),) = attack.asked
     assert isinstance(read_out, ReadOut)
     assert torch.equal(asked, image)
@@ -226,7 +226,7 @@ def test_the_same_image_and_seed_give_the_same_points_and_others_give_others() -
     weights = []
     for seed, index in ((2, 9), (2, 9), (3, 9), (2, 8)):
         attack = Recorded()
-        binarize(Features(network, image), attack, image, BALLS["l2"], 0.5, ImageGenerator.of(seed, [index]))
+        binarize(Features(network, image), attack, image, NORMS["l2"], 0.5, PerImageRng.of(seed, [index]))
         weights.append(attack.asked[0][0]._weights)
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])

@@ -13,7 +13,7 @@ from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.records import make_records
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import ExaminationRow, Store
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.rng import PerImageRng
 from tests.bench.tiny_zoo import NAMES, carry_out, tiny_plan
 
 TABLES = ("verdicts", "candidates", "examinations", "findings", "transfers")
@@ -191,9 +191,9 @@ def test_no_check_draws_what_the_attack_or_another_check_has_drawn(
 ) -> None:
     drawn: dict[str, set[tuple[int, ...]]] = {}
     working: list[str] = ["attack"]
-    real_call, real_find = ImageGenerator.__call__, examination._Examiner.findings
+    real_call, real_find = PerImageRng.__call__, examination._Examiner.findings
 
-    def call(self: ImageGenerator, restart: int) -> list[torch.Generator]:
+    def call(self: PerImageRng, restart: int) -> list[torch.Generator]:
         keys = {(self.seed, index, *self.path, restart) for index in self.indices}
         drawn.setdefault(working[-1], set()).update(keys)
         return real_call(self, restart)
@@ -203,7 +203,7 @@ def test_no_check_draws_what_the_attack_or_another_check_has_drawn(
         yield from real_find(self, check)
         working.pop()
 
-    monkeypatch.setattr(ImageGenerator, "__call__", call)
+    monkeypatch.setattr(PerImageRng, "__call__", call)
     monkeypatch.setattr(examination._Examiner, "findings", find)
     rows_of(plan_of(tiny_zoo, model=("tiny-natural",), start="random", restarts=(2,)))
     assert {"attack", "noise", "black_box", "more_steps", "other_losses"} <= drawn.keys()

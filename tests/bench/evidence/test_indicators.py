@@ -14,27 +14,27 @@ from torch import Tensor, nn
 
 from robustbench_bcos.attacks.apgd import APGD
 from robustbench_bcos.attacks.attack import Attack
-from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.ensemble import standard
 from robustbench_bcos.attacks.fab import FAB
 from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.attacks.noise import Noise
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.attacks.square import Square
 from robustbench_bcos.bench.evidence import examination
 from robustbench_bcos.bench.evidence.indicators import DRAWS, LAST, SPREAD, Path, instability, records
 from robustbench_bcos.bench.plan import Plan
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.rng import PerImageRng
 from tests.attacks.conftest import TanhNet, Witness, draw_twin
 from tests.bench.evidence.one_check import findings, outcome
 from tests.bench.own_plan import own_plan
 from tests.reference import pgd as reference
 from tests.reference.losses import VALUES
 
-SOURCE = ImageGenerator.of(5, (41, 7, 12, 300))
+SOURCE = PerImageRng.of(5, (41, 7, 12, 300))
 RADII = {"l2": 0.2, "linf": 0.03}
 
-every_norm = pytest.mark.parametrize("norm", BALLS)
+every_norm = pytest.mark.parametrize("norm", NORMS)
 every_loss = pytest.mark.parametrize("loss", LOSSES)
 
 
@@ -59,7 +59,7 @@ def test_a_path_has_the_logits_of_every_iterate_of_pgd(norm: str, problem: tuple
     net, images, labels = problem
     twin = draw_twin(np.random.default_rng(1), values=3 * 5 * 4)
     attack = PGD(steps=7, step_size=0.3 * RADII[norm], loss=LOSSES["margin"], count="any", restarts=3)
-    path = Path.of(attack, net, images, labels, BALLS[norm], RADII[norm], SOURCE)
+    path = Path.of(attack, net, images, labels, NORMS[norm], RADII[norm], SOURCE)
     assert path.logits.shape == (8, 4, 7)
     assert path.passes == 7 + 8
     for place, label in enumerate(labels.tolist()):
@@ -81,7 +81,7 @@ def test_no_image_leaves_a_path_and_one_restart_is_recorded(
     net, images, labels = problem
     labels = (labels + torch.tensor([0, 1, 0, 1])) % 7
     witness = Witness(net)
-    path = Path.of(attack, witness, images, labels, BALLS["l2"], 3.0, SOURCE)
+    path = Path.of(attack, witness, images, labels, NORMS["l2"], 3.0, SOURCE)
     assert [len(shown) for shown in witness.seen] == [4] * 6
     assert torch.equal(path.logits, torch.stack([net(shown) for shown in witness.seen]))
     assert torch.equal(net(path.candidates), path.logits[-1])
@@ -150,7 +150,7 @@ def test_a_search_that_steps_over_the_ridge_again_and_again_is_silent_where_it_e
     steps: int, silent: bool
 ) -> None:
     attack = PGD(steps=steps, step_size=0.048, loss=LOSSES["margin"])
-    path = Path.of(attack, Ridge(), GREY, ZEROS, BALLS["linf"], 0.2, SOURCE)
+    path = Path.of(attack, Ridge(), GREY, ZEROS, NORMS["linf"], 0.2, SOURCE)
     assert path.silent().tolist() == [silent] * 4
 
 
@@ -225,7 +225,7 @@ def test_a_search_that_still_rises_is_told_from_one_that_has_arrived(
 ) -> None:
     radius = 0.2
     path = Path.of(
-        PGD(steps=steps, step_size=step_size, loss=LOSSES["margin"]), Slope(), GREY, ZEROS, BALLS["linf"], radius,
+        PGD(steps=steps, step_size=step_size, loss=LOSSES["margin"]), Slope(), GREY, ZEROS, NORMS["linf"], radius,
         SOURCE,
     )  # fmt: skip
     np.testing.assert_allclose(path.progress(LOSSES["margin"]).numpy(), share, atol=1e-4)  # float32
@@ -309,7 +309,7 @@ def test_a_loss_of_zero_counts_as_wholly_unstable_and_none_more() -> None:
     images = torch.full((2, 3, 5, 4), 0.5)
     images[1, 0, 0, 0] += 1e-6
     labels = torch.zeros(2, dtype=torch.long)
-    found = instability(balanced, images, labels, LOSSES["margin"], ImageGenerator.of(0, (0, 1)))
+    found = instability(balanced, images, labels, LOSSES["margin"], PerImageRng.of(0, (0, 1)))
     assert found[0] == 1
     assert 0.9 < found[1] <= 1
 
@@ -319,7 +319,7 @@ def test_each_image_draws_its_own_noise(problem: tuple[TanhNet, Tensor, Tensor])
     together = instability(net, images, labels, LOSSES["ce"], SOURCE)
     for place, index in enumerate(SOURCE.indices):
         alone = instability(
-            net, images[place, None], labels[place, None], LOSSES["ce"], ImageGenerator.of(SOURCE.seed, [index])
+            net, images[place, None], labels[place, None], LOSSES["ce"], PerImageRng.of(SOURCE.seed, [index])
         )
         torch.testing.assert_close(alone, together[place, None], rtol=1e-9, atol=0)
 
@@ -336,7 +336,7 @@ def test_a_model_that_says_something_else_than_the_attacked_one_is_found(
         logits = net(shown)
         return torch.cat([logits[:2], logits[2:].roll(1, dims=1)])
 
-    path = Path.of(PGD(steps=3), net, images, labels, BALLS["l2"], 0.2, SOURCE)
+    path = Path.of(PGD(steps=3), net, images, labels, NORMS["l2"], 0.2, SOURCE)
     assert path.surrogate(net).tolist() == [False] * 4
     assert path.surrogate(other).tolist() == [False, False, True, True]
 

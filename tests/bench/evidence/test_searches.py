@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from robustbench_bcos.attacks.apgd import APGD
-from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.attacks.noise import Noise
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.attacks.square import Square
 from robustbench_bcos.bench.cells import Cell, make_cells
@@ -36,7 +36,7 @@ def spent(search: SecondSearch) -> Tensor:
     images, labels = torch.full((3, 3, 4, 5), 0.5), torch.zeros(3, dtype=torch.long)
     passes = torch.zeros(3, dtype=torch.long)
     for attack in search.attacks:
-        _, trace = attack(stubborn, images, labels, BALLS["l2"], 0.3)
+        _, trace = attack(stubborn, images, labels, NORMS["l2"], 0.3)
         passes += trace.forward_passes + trace.backward_passes
     return passes
 

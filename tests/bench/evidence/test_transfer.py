@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks.balls import BALLS
 from robustbench_bcos.attacks.losses import LOSSES
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.bench import plan as planning
 from robustbench_bcos.bench.candidates import packed, unpacked
@@ -69,7 +69,7 @@ def by_hand(plan: Plan, count: int = COUNT) -> dict[tuple[str, str, str, str], t
             shown, label = IMAGES[image, None], LABELS[image, None]
             if source(shown).argmax() == label:
                 attack = PGD(steps=6, loss=LOSSES["margin"])
-                made[image] = attack(source, shown, label, BALLS[cell.norm], cell.radius.value).candidates
+                made[image] = attack(source, shown, label, NORMS[cell.norm], cell.radius.value).candidates
         for name, target in networks().items():
             right = [image for image in made if target(IMAGES[image, None]).argmax() == LABELS[image]]
             fell = sum(bool(target(made[image]).argmax() != LABELS[image]) for image in right)

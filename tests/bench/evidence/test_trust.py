@@ -105,7 +105,7 @@ def test_quick_evidence_does_not_miss_what_only_full_evidence_has(store: Store) 
 
 
 def test_without_evidence_nothing_is_checked_and_the_worst_is_what_was_measured(store: Store) -> None:
-    attack(store, fell=[3], zero_gradient=True, margin=None)
+    attack(store, fell=[3], degenerate_gradient=True, margin=None)
     assert judged(store, evidence="off") == Trust("unchecked", "", IMAGES - 1, 0, 0, ())
 
 
@@ -126,7 +126,7 @@ def test_one_image_undermines_where_one_suffices(name: str, store: Store) -> Non
 @pytest.mark.parametrize(
     ("changed", "name"),
     [
-        ({"zero_gradient": True}, "zero_gradients"),
+        ({"degenerate_gradient": True}, "degenerate_gradients"),
         ({"prediction": -1}, "not_finite"),
         ({"margin": None}, "not_finite"),
     ],
@@ -367,4 +367,4 @@ def test_images_that_were_wrong_when_clean_are_never_robust(store: Store) -> Non
     examine(store)
     trust = judged(store, images=10)
     assert trust.worst_correct == 4
-    assert outcome(trust, "zero_gradients").examined == 5
+    assert outcome(trust, "degenerate_gradients").examined == 5

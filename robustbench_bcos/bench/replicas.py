@@ -11,14 +11,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks.slope import image_gradient
+from robustbench_bcos.attacks.gradients import image_gradient
 from robustbench_bcos.core.errors import RequestError
 
 LEAST = 8
 """Images worth a thread: fewer are left to torch, which shares out their tensors."""
 
 
-class Lanes(nn.Module):
+class ThreadedReplicas(nn.Module):
     """A network with the same logits and input gradients up to rounding, to be taken once; one batch, many threads."""
 
     def __init__(self, network: nn.Module, count: int, *, compiled: bool = False) -> None:
@@ -68,7 +68,7 @@ def _ask(leaf: Tensor, network: nn.Module) -> Tensor:
 
 class _SharedOut(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor, lanes: Lanes) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, features: Tensor, lanes: ThreadedReplicas) -> Tensor:  # noqa: ANN401
         leaves = [share.detach().requires_grad_() for share in lanes.shares(features)]
         ctx.lanes, ctx.leaves, ctx.logits = lanes, leaves, lanes.each(_ask, leaves, [lanes.network] * lanes.count)
         return torch.cat([part.detach() for part in ctx.logits])
@@ -80,6 +80,6 @@ class _SharedOut(torch.autograd.Function):
                 "a model with lanes was asked for gradients that can be differentiated again, which it does not have: "
                 "ask the model it was made of"
             )
-        lanes: Lanes = ctx.lanes
+        lanes: ThreadedReplicas = ctx.lanes
         # Each lane lets go of its features on the way back, as autograd does: a second way back is an error.
         return torch.cat(lanes.each(image_gradient, ctx.logits, ctx.leaves, lanes.shares(slopes))), None

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 import robustbench_bcos as rb
 from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.objections import CERTAIN, LABELLED, RANGES, check_answers, made_for_another_range
+from robustbench_bcos.bench.model_preconditions import CERTAIN, LABELLED, RANGES, check_answers, made_for_another_range
 from robustbench_bcos.bench.plan import make_plan
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.digits import Digits
 from robustbench_bcos.data.memory import InMemory
-from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import CONSTANTS, AddInverse, Normalize
@@ -23,11 +23,11 @@ from robustbench_bcos.model_zoo.models import ZooModel, own_model
 from tests.bench.evidence.planted import After, Before, Own, Sharing, always_dropping, own_noise, zoo
 from tests.bench.tiny_zoo import tiny_plan
 
-DIGITS = Slice.of(Digits("test"))
+DIGITS = EvalSubset.of(Digits("test"))
 IMAGES, LABELS, _ = DIGITS.batch(0, LABELLED)
 
 
-def objection(network: nn.Module, images: Slice = DIGITS) -> str:
+def objection(network: nn.Module, images: EvalSubset = DIGITS) -> str:
     """What is said of it, or nothing."""
     model = own_model("mine", freeze(network))
     said = ""
@@ -117,7 +117,7 @@ def test_answers_that_make_numbers_meaningless_are_named_with_the_remedy(
     torch.manual_seed(0)
     found = objection(network())
     assert said in found
-    assert found.endswith(", or have it attacked nonetheless with --anyway")
+    assert found.endswith(", or have it attacked nonetheless with --skip-model-checks")
 
 
 def test_a_batch_norm_with_statistics_is_not_blamed() -> None:
@@ -179,8 +179,8 @@ def test_a_network_that_fails_in_another_range_is_not_asked_again() -> None:
 
 
 def test_nothing_is_said_on_few_images_or_of_six_channels() -> None:
-    assert "bytes" in objection(picky("bytes"), Slice.of(Digits("test"), LABELLED))
-    assert objection(picky("bytes"), Slice.of(Digits("test"), LABELLED - 1)) == ""
+    assert "bytes" in objection(picky("bytes"), EvalSubset.of(Digits("test"), LABELLED))
+    assert objection(picky("bytes"), EvalSubset.of(Digits("test"), LABELLED - 1)) == ""
     bytes_alone = picky("bytes")
     six = Own(lambda _, images: constant(images) if images.shape[1] == 6 else bytes_alone(images))
     assert objection(ImageClassifier(AddInverse(), six)) == ""
@@ -201,7 +201,7 @@ def told(right: list[bool], right_in_bytes: list[bool]) -> str:
         logits = 5 * torch.nn.functional.one_hot(predicted.long() % 10, 10).float()
         return constant(images, 9) if images.amin() < 0 else logits
 
-    return objection(Own(forward), Slice.of(InMemory(images, labels, classes=10)))
+    return objection(Own(forward), EvalSubset.of(InMemory(images, labels, classes=10)))
 
 
 def test_another_range_must_be_better_image_by_image() -> None:
@@ -225,7 +225,7 @@ def test_constant_answers_are_guesses_however_common_a_class_is() -> None:
     def forward(network: nn.Module, images: Tensor) -> Tensor:
         return constant(images, 0 if images.amax() > 1 else 2)
 
-    images = Slice.of(InMemory(IMAGES, labels, classes=10))
+    images = EvalSubset.of(InMemory(IMAGES, labels, classes=10))
     assert objection(Own(forward), images) == ""
 
 
@@ -259,13 +259,13 @@ def test_a_run_refuses_them_unless_told_otherwise(tmp_path: Path, monkeypatch: p
     flags: dict[str, Any] = {"model": ("own_soft_nets:soft",), "limit": 40, "device": "cpu", "figures": False}
     with pytest.raises(RequestError, match=r"^model 'own_soft_nets:soft' gives probabilities"):
         make_plan(make_config(flags))
-    plan = make_plan(make_config(flags | {"anyway": True}))
+    plan = make_plan(make_config(flags | {"skip_model_checks": True}))
     bright = flags | {"model": ("own_soft_nets:bright",)}
     with pytest.raises(RequestError, match="give --encoding normalize:bytes"):
         make_plan(make_config(bright))
     assert make_plan(make_config(bright | {"encoding": "normalize:bytes"}))
     # How a model was admitted decides no number.
-    assert "anyway" not in plan.identity
+    assert "skip_model_checks" not in plan.identity
 
 
 def test_in_memory_evidence_is_the_judge_unless_told_otherwise() -> None:
@@ -274,7 +274,7 @@ def test_in_memory_evidence_is_the_judge_unless_told_otherwise() -> None:
     assert row["trust"] == "suspect"
     assert "saturated_output" in row["reasons"]
     with pytest.raises(RequestError, match=r"^model 'After' gives probabilities"):
-        rb.evaluate(*arguments, steps=3, device="cpu", anyway=False)
+        rb.evaluate(*arguments, steps=3, device="cpu", skip_model_checks=False)
 
 
 def test_the_tiny_zoo_is_admitted(tiny_zoo: Path) -> None:

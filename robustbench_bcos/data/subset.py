@@ -41,7 +41,7 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Slice:
+class EvalSubset:
     """Images of a dataset in a fixed order: the first of each class, then the second of each, and so on.
 
     Any prefix is as balanced as the dataset allows, so ``--limit 100`` is part of ``--limit 200``, and neither
@@ -52,7 +52,7 @@ class Slice:
     indices: tuple[int, ...]
 
     @classmethod
-    def of(cls, dataset: AbstractDataset, limit: int | None = None) -> "Slice":
+    def of(cls, dataset: AbstractDataset, limit: int | None = None) -> "EvalSubset":
         """The first ``limit`` images in balanced order, or all.
 
         Raises:

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from robustbench_bcos.attacks.apgd import APGD
 from robustbench_bcos.attacks.attack import Attack
-from robustbench_bcos.attacks.balls import BALLS, AbstractBall
+from robustbench_bcos.attacks.norms import NORMS, AbstractNorm
 from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.pictures import Array, View
-from robustbench_bcos.bench.threat import Threat
+from robustbench_bcos.bench.target import AttackTarget
 from robustbench_bcos.bench.trial import try_images
 from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.core.search import Count
-from robustbench_bcos.core.seeding import ImageGenerator
+from robustbench_bcos.core.rng import PerImageRng
+from robustbench_bcos.core.selection import Count
 from robustbench_bcos.core.types import Images, Labels, Logits, Maps, PerImage
 from robustbench_bcos.explanations.colours import coloured
 from robustbench_bcos.explanations.differences import MEASURES
@@ -66,7 +66,7 @@ class Attacked(NamedTuple):
     """Norm of candidate - image."""
 
 
-class Shift(NamedTuple):
+class Similarity(NamedTuple):
     """How far the maps of a batch moved, in one comparison for one class."""
 
     comparison: str
@@ -77,7 +77,7 @@ class Shift(NamedTuple):
     """By measure."""
 
 
-def see(model: nn.Module, images: Images, labels: Labels, method: str, generator: ImageGenerator) -> Seen:
+def see(model: nn.Module, images: Images, labels: Labels, method: str, generator: PerImageRng) -> Seen:
     """Explain each image for its label and for the class predicted."""
     with torch.no_grad():
         # Logits that are not finite have no class to explain; their maps are not finite either, and no measure is.
@@ -86,15 +86,17 @@ def see(model: nn.Module, images: Images, labels: Labels, method: str, generator
     return Seen(images, both.logits, *(_target(both, column) for column in range(2)))
 
 
-def attacked_in_full(attack: Attack, threat: Threat, labels: Labels, cell: Cell, generator: ImageGenerator) -> Attacked:
+def attack_in_full(
+    attack: Attack, threat: AttackTarget, labels: Labels, cell: Cell, generator: PerImageRng
+) -> Attacked:
     """The attacked images that are explained, measured by the judge."""
-    ball, epsilon = BALLS[cell.norm], cell.radius.value
+    ball, epsilon = NORMS[cell.norm], cell.radius.value
     full = replace(attack, count=COUNT) if isinstance(attack, PGD | APGD) else attack
     tried = try_images(full, threat, labels, ball, epsilon, generator, subject=cell.key)
     return Attacked(tried.candidates, tried.verdicts.sizes)
 
 
-def noise_of_size(images: Images, sizes: PerImage, ball: AbstractBall, generator: ImageGenerator) -> Images:
+def noise_of_size(images: Images, sizes: PerImage, ball: AbstractNorm, generator: PerImageRng) -> Images:
     """Images moved as far as asked in a random direction.
 
     A normal draw gives the direction: uniform over the sphere for l2, random signs for linf. Where a pixel would leave
@@ -108,11 +110,11 @@ def noise_of_size(images: Images, sizes: PerImage, ball: AbstractBall, generator
     return (images + torch.where(outside, -delta, delta)).clamp(0, 1)
 
 
-def shifts_between(clean: Seen, other: Seen, comparison: str) -> list[Shift]:
+def compare_explanations(clean: Seen, other: Seen, comparison: str) -> list[Similarity]:
     """All measures between the maps of two batches, for both classes."""
     changed = (clean.predictions != other.predictions).long()
     return [
-        Shift(
+        Similarity(
             comparison,
             explained_class,
             changed,

@@ -5,7 +5,7 @@ import torch
 from robustbench_bcos.bench.config import Space
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.types import Images
-from robustbench_bcos.data.slices import Slice, any_size
+from robustbench_bcos.data.subset import EvalSubset, any_size
 from robustbench_bcos.explanations.explanation import explain
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.models import Model
@@ -28,7 +28,7 @@ CLASSES = {
 """Whose classes a model has, by their number."""
 
 
-def check_model(model: Model, images: Slice, *, device: str, space: Space) -> None:
+def check_model(model: Model, images: EvalSubset, *, device: str, space: Space) -> None:
     """Try a model on two images of the slice.
 
     Raises:
@@ -73,7 +73,7 @@ def _hint(outputs: int) -> str:
     return f" ({outputs} are {CLASSES[outputs]})" if outputs in CLASSES else ""
 
 
-def check_explanation(model: Model, explained: Slice, method: str, device: str) -> None:
+def check_explanation(model: Model, explained: EvalSubset, method: str, device: str) -> None:
     """Try to explain a few images.
 
     Raises:

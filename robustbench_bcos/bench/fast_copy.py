@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from robustbench_bcos.bench.config import MemoryFormat, Precision
-from robustbench_bcos.bench.lanes import Lanes
+from robustbench_bcos.bench.replicas import ThreadedReplicas
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.folding import fold
 from robustbench_bcos.model_zoo.mixed_precision import Bfloat16
@@ -22,7 +22,7 @@ HOMES = ("robustbench_bcos.", "torch.nn.", "torchvision.", "timm.")
 """Where modules come from that are functions of their input and of nothing else, so that a copy answers as they do."""
 
 
-def make_twin(
+def make_fast_copy(
     model: Model,
     *,
     compiled: bool = False,
@@ -57,7 +57,7 @@ def make_twin(
         parts.append("compiled")
     if _pure(classifier):
         # Around the network and not its encoding: attacks in the encoded space walk on the network.
-        shared = Lanes(network, lanes, compiled=compiled) if lanes > 1 else network
+        shared = ThreadedReplicas(network, lanes, compiled=compiled) if lanes > 1 else network
         network = ImageClassifier(classifier.encoding, shared)
     return model._replace(twin=network, search=" ".join(parts))
 

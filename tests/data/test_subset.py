@@ -20,7 +20,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.dataset import AbstractDataset
 from robustbench_bcos.data.digits import Digits
 from robustbench_bcos.data.memory import InMemory
-from robustbench_bcos.data.slices import Slice, open_dataset
+from robustbench_bcos.data.subset import EvalSubset, open_dataset
 
 SHAPE = (3, 4, 5)
 
@@ -69,7 +69,7 @@ labels_of_up_to_4_classes = st.lists(st.integers(0, 3), min_size=1, max_size=40)
 def test_any_limit_is_as_balanced_as_the_dataset_allows(labels: list[int], data: st.DataObject) -> None:
     dataset = Drawn(labels, classes=4)
     limit = data.draw(st.integers(1, len(labels)))
-    images = Slice.of(dataset, limit)
+    images = EvalSubset.of(dataset, limit)
     assert len(images) == limit == len(set(images.indices))
     available, chosen = Counter(labels), Counter(labels[index] for index in images.indices)
     # A class has fewer images than another by more than one only if it has no more of them.
@@ -82,16 +82,16 @@ def test_any_limit_is_as_balanced_as_the_dataset_allows(labels: list[int], data:
 def test_a_smaller_limit_is_the_beginning_of_a_larger_one(labels: list[int], data: st.DataObject) -> None:
     dataset = Drawn(labels, classes=4)
     limit = data.draw(st.integers(1, len(labels)))
-    assert Slice.of(dataset).indices[:limit] == Slice.of(dataset, limit).indices
-    assert sorted(Slice.of(dataset).indices) == list(range(len(labels)))
+    assert EvalSubset.of(dataset).indices[:limit] == EvalSubset.of(dataset, limit).indices
+    assert sorted(EvalSubset.of(dataset).indices) == list(range(len(labels)))
 
 
 def test_the_order_is_the_first_of_each_class_then_the_second_of_each() -> None:
-    assert Slice.of(Drawn([2, 2, 0, 1, 2, 0], classes=3)).indices == (2, 3, 0, 5, 1, 4)
+    assert EvalSubset.of(Drawn([2, 2, 0, 1, 2, 0], classes=3)).indices == (2, 3, 0, 5, 1, 4)
 
 
 def test_a_class_without_images_changes_nothing() -> None:
-    assert Slice.of(Drawn([3, 3, 0], classes=5)).indices == (2, 0, 1)
+    assert EvalSubset.of(Drawn([3, 3, 0], classes=5)).indices == (2, 0, 1)
 
 
 def test_neither_choice_nor_digest_depends_on_a_seed() -> None:
@@ -99,14 +99,14 @@ def test_neither_choice_nor_digest_depends_on_a_seed() -> None:
     for seed in (0, 1):
         torch.manual_seed(seed)
         np.random.seed(seed)
-        images = Slice.of(Drawn([1, 0, 0, 1, 1], classes=2), limit=4)
+        images = EvalSubset.of(Drawn([1, 0, 0, 1, 1], classes=2), limit=4)
         found.add((images.indices, images.digest))
     assert len(found) == 1
 
 
 @pytest.mark.parametrize("size", [1, 3, 4, 7, 8, 100])
 def test_batches_concatenate_to_the_whole(size: int) -> None:
-    images = Slice.of(Drawn([0, 2, 1, 1, 2, 0, 0, 1], classes=3), limit=7)
+    images = EvalSubset.of(Drawn([0, 2, 1, 1, 2, 0, 0, 1], classes=3), limit=7)
     batches = list(images.batches(size))
     assert [len(batch.labels) for batch in batches[:-1]] == [size] * (len(batches) - 1)
     whole = images.batch(0, 7)
@@ -119,7 +119,7 @@ def test_batches_concatenate_to_the_whole(size: int) -> None:
 
 
 def test_some_of_a_batch_keep_their_labels_and_positions() -> None:
-    batch = Slice(Digits("test"), (7, 3, 9, 1)).batch(0, 4)
+    batch = EvalSubset(Digits("test"), (7, 3, 9, 1)).batch(0, 4)
     some = batch.some([2, 0])
     assert some.indices == (9, 7)
     assert torch.equal(some.images, batch.images[[2, 0]])
@@ -139,7 +139,7 @@ def test_a_gpu_is_given_pinned_memory_and_not_waited_for(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Tensor, "pin_memory", pin)
     monkeypatch.setattr(Tensor, "to", move)
-    batch = Slice(Digits("test"), (7, 3)).batch(0, 2)
+    batch = EvalSubset(Digits("test"), (7, 3)).batch(0, 2)
     moved = batch.on("cuda:1")
     assert moved.images is batch.images
     assert moved.indices == (7, 3)
@@ -151,21 +151,21 @@ def test_a_gpu_is_given_pinned_memory_and_not_waited_for(monkeypatch: pytest.Mon
 
 def test_images_are_read_when_they_are_asked_for() -> None:
     dataset = Drawn([0, 1, 0, 1, 0, 1], classes=2)
-    images = Slice.of(dataset)
+    images = EvalSubset.of(dataset)
     assert not dataset.reads
     images.batch(2, 4)
     # The first image tells the size that all must have.
     assert set(dataset.reads) == {*images.indices[2:4], images.indices[0]}
 
 
-def consume(images: Slice) -> None:
+def consume(images: EvalSubset) -> None:
     assert sum(len(batch.labels) for batch in images.batches(100)) == len(images)
 
 
 @pytest.mark.parametrize("use", [consume, lambda images: images.digest], ids=["batches", "digest"])
-def test_memory_does_not_grow_with_the_number_of_images(use: Callable[[Slice], object]) -> None:
+def test_memory_does_not_grow_with_the_number_of_images(use: Callable[[EvalSubset], object]) -> None:
     dataset = Drawn([index % 10 for index in range(10_000)], classes=10, shape=(3, 16, 16))
-    images = Slice.of(dataset)
+    images = EvalSubset.of(dataset)
     with Memory() as memory:
         use(images)
     assert len(dataset.reads) == 10_000
@@ -179,7 +179,7 @@ def test_the_digest_depends_on_one_level_of_one_pixel() -> None:
     changed = pixels.clone()
     changed[2, 1, 3, 4] = torch.nextafter(changed[2, 1, 3, 4], torch.tensor(0.0))
     labels = torch.tensor([0, 1, 1, 0])
-    digests = [Slice.of(InMemory(images, labels, classes=2)).digest for images in (pixels, changed, pixels)]
+    digests = [EvalSubset.of(InMemory(images, labels, classes=2)).digest for images in (pixels, changed, pixels)]
     assert digests[0] != digests[1]
     assert digests[0] == digests[2]
 
@@ -188,36 +188,36 @@ def test_the_digest_depends_on_labels_order_number_and_class_names() -> None:
     pixels = torch.rand(6, *SHAPE, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 1, 2, 0, 1, 2])
     slices = [
-        Slice.of(InMemory(pixels, labels, classes=4)),
+        EvalSubset.of(InMemory(pixels, labels, classes=4)),
         # Relabelled such that the order is the same, and such that it is not.
-        Slice.of(InMemory(pixels, torch.tensor([0, 1, 3, 0, 1, 3]), classes=4)),
-        Slice.of(InMemory(pixels, labels[[0, 1, 2, 0, 2, 1]], classes=4)),
-        Slice.of(InMemory(pixels[[3, 1, 2, 0, 4, 5]], labels, classes=4)),
-        Slice.of(InMemory(pixels, labels, classes=3)),
-        Slice.of(InMemory(pixels, labels, classes=4), limit=5),
-        Slice(InMemory(pixels, labels, classes=4), (1, 0, 2, 3, 4, 5)),
-        Slice.of(InMemory(pixels.transpose(2, 3), labels, classes=4)),
-        Slice.of(InMemory(pixels.reshape(6, 3, 5, 4), labels, classes=4)),
+        EvalSubset.of(InMemory(pixels, torch.tensor([0, 1, 3, 0, 1, 3]), classes=4)),
+        EvalSubset.of(InMemory(pixels, labels[[0, 1, 2, 0, 2, 1]], classes=4)),
+        EvalSubset.of(InMemory(pixels[[3, 1, 2, 0, 4, 5]], labels, classes=4)),
+        EvalSubset.of(InMemory(pixels, labels, classes=3)),
+        EvalSubset.of(InMemory(pixels, labels, classes=4), limit=5),
+        EvalSubset(InMemory(pixels, labels, classes=4), (1, 0, 2, 3, 4, 5)),
+        EvalSubset.of(InMemory(pixels.transpose(2, 3), labels, classes=4)),
+        EvalSubset.of(InMemory(pixels.reshape(6, 3, 5, 4), labels, classes=4)),
     ]
     assert len({images.digest for images in slices}) == len(slices)
 
 
 def test_the_digest_depends_on_positions_in_the_dataset_since_noise_does() -> None:
     pixels = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(0))
-    pair = Slice(InMemory(pixels, torch.tensor([0, 1]), classes=2), (0, 1))
-    apart = Slice(InMemory(pixels[[0, 0, 1]], torch.tensor([0, 0, 1]), classes=2), (0, 2))
+    pair = EvalSubset(InMemory(pixels, torch.tensor([0, 1]), classes=2), (0, 1))
+    apart = EvalSubset(InMemory(pixels[[0, 0, 1]], torch.tensor([0, 0, 1]), classes=2), (0, 2))
     assert torch.equal(pair.batch(0, 2).images, apart.batch(0, 2).images)
     assert pair.digest != apart.digest
 
 
 def test_the_digest_depends_on_nothing_else() -> None:
     labels = [0, 1, 1, 0, 1]
-    digest = Slice.of(Drawn(labels, classes=2)).digest
-    assert Slice.of(Drawn(labels, classes=2, name="another")).digest == digest
+    digest = EvalSubset.of(Drawn(labels, classes=2)).digest
+    assert EvalSubset.of(Drawn(labels, classes=2, name="another")).digest == digest
     pixels = torch.stack([Drawn(labels, classes=2).read(index) for index in range(5)])
     copy = InMemory(pixels.double(), torch.tensor(labels), classes=2)
     copy.class_names = ("a", "b")
-    assert Slice.of(copy).digest == digest
+    assert EvalSubset.of(copy).digest == digest
 
 
 def test_the_digest_of_a_folder_does_not_depend_on_its_place(tmp_path: Path) -> None:
@@ -227,21 +227,21 @@ def test_the_digest_of_a_folder_does_not_depend_on_its_place(tmp_path: Path) -> 
         Image.fromarray(np.random.default_rng(seed).integers(0, 256, (5, 4, 3), dtype=np.uint8)).save(file)
     shutil.copytree(tmp_path / "here", tmp_path / "there" / "test")
     (tmp_path / "there/test/cat/1.png").rename(tmp_path / "there/test/cat/renamed.png")
-    digests = [Slice.of(open_dataset(f"folder:{tmp_path}/{place}", "test")).digest for place in ("here", "there")]
+    digests = [EvalSubset.of(open_dataset(f"folder:{tmp_path}/{place}", "test")).digest for place in ("here", "there")]
     assert digests[0] == digests[1]
     (tmp_path / "there/test/cat").rename(tmp_path / "there/test/dog")
-    assert Slice.of(open_dataset(f"folder:{tmp_path}/there", "test")).digest != digests[0]
+    assert EvalSubset.of(open_dataset(f"folder:{tmp_path}/there", "test")).digest != digests[0]
 
 
 @pytest.mark.parametrize("limit", [0, -1, 4])
 def test_a_limit_that_cannot_be_met_is_refused(limit: int) -> None:
     with pytest.raises(RequestError, match=f"^--limit {limit} must be between 1 and the 3 images of drawn$"):
-        Slice.of(Drawn([0, 1, 1], classes=2), limit)
+        EvalSubset.of(Drawn([0, 1, 1], classes=2), limit)
 
 
 def test_a_dataset_without_images_is_refused() -> None:
     with pytest.raises(RequestError, match=r"^drawn holds no images"):
-        Slice.of(Drawn([], classes=2))
+        EvalSubset.of(Drawn([], classes=2))
 
 
 def test_an_image_that_cannot_be_read_is_found_by_the_digest() -> None:
@@ -252,7 +252,7 @@ def test_an_image_that_cannot_be_read_is_found_by_the_digest() -> None:
             return super().read(index)
 
     with pytest.raises(RequestError, match=r"^image 3 cannot"):
-        _ = Slice.of(Broken([0, 1, 0, 1, 1], classes=2)).digest
+        _ = EvalSubset.of(Broken([0, 1, 0, 1, 1], classes=2)).digest
 
 
 @pytest.mark.parametrize(

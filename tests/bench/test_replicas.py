@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.bench.lanes import LEAST, Lanes
-from robustbench_bcos.bench.twin import make_twin
+from robustbench_bcos.bench.fast_copy import make_fast_copy
+from robustbench_bcos.bench.replicas import LEAST, ThreadedReplicas
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.architectures import build_architecture, initialise
 from robustbench_bcos.model_zoo.cards import Zoo
@@ -57,7 +57,7 @@ class Witness(nn.Module):
 @pytest.mark.parametrize(("lanes", "count"), [(2, 16), (2, 33), (3, 25), (4, 64)])
 def test_logits_and_slopes_are_those_of_the_network(name: str, lanes: int, count: int) -> None:
     network, images = fold(random_network(name)), pictures(count)
-    shared = Lanes(network, lanes)
+    shared = ThreadedReplicas(network, lanes)
     torch.testing.assert_close(shared(images), network(images), rtol=1e-5, atol=1e-6)
     expected = slope(network, images)
     scale = expected.abs().max()
@@ -68,7 +68,7 @@ def test_each_lane_gets_its_share_and_one_thread_of_torch() -> None:
     before, witness = torch.get_num_threads(), Witness()
     torch.set_num_threads(2)
     try:
-        shared = Lanes(witness, 3)
+        shared = ThreadedReplicas(witness, 3)
         images = pictures(LEAST * 3 + 1)
         for grad in (False, True):
             witness.asked.clear()
@@ -103,7 +103,7 @@ def test_lanes_work_at_the_same_time_but_where_each_would_compile(compiled: bool
             return features.flatten(1) * 2
 
     together = Together()
-    shared = Lanes(together, 2, compiled=compiled)
+    shared = ThreadedReplicas(together, 2, compiled=compiled)
     for images in (pictures(20), pictures(20).requires_grad_()):
         for most in (1 if compiled else 2, 2):
             together.most = 0
@@ -114,12 +114,12 @@ def test_lanes_work_at_the_same_time_but_where_each_would_compile(compiled: bool
 @pytest.mark.parametrize("count", [0, 1, 2 * LEAST - 1])
 def test_few_images_are_left_to_torch(count: int) -> None:
     witness = Witness()
-    Lanes(witness, 2)(pictures(count))
+    ThreadedReplicas(witness, 2)(pictures(count))
     assert witness.asked == [(threading.current_thread().name, count, torch.get_num_threads())]
 
 
 def test_where_no_slope_is_asked_for_none_is_prepared() -> None:
-    shared, leaf = Lanes(fold(random_network()), 2), pictures(20).requires_grad_()
+    shared, leaf = ThreadedReplicas(fold(random_network()), 2), pictures(20).requires_grad_()
     assert shared(leaf).requires_grad
     with torch.no_grad():
         assert not shared(leaf).requires_grad
@@ -127,7 +127,7 @@ def test_where_no_slope_is_asked_for_none_is_prepared() -> None:
 
 
 def test_slopes_are_taken_once_and_have_none_of_their_own() -> None:
-    shared, leaf = Lanes(fold(random_network("resnet20")), 2), pictures(20).requires_grad_()
+    shared, leaf = ThreadedReplicas(fold(random_network("resnet20")), 2), pictures(20).requires_grad_()
     logits = shared(leaf).sum()
     torch.autograd.grad(logits, leaf, retain_graph=True)
     with pytest.raises(RuntimeError, match="second time"):
@@ -141,12 +141,12 @@ def test_what_does_not_depend_on_the_image_has_a_slope_of_zero() -> None:
         def forward(self, features: Tensor) -> Tensor:
             return features.flatten(1).detach()
 
-    assert not slope(Lanes(Constant(), 2), pictures(20)).any()
+    assert not slope(ThreadedReplicas(Constant(), 2), pictures(20)).any()
 
 
 def test_lanes_see_what_is_explained() -> None:
     network, images = random_network(), pictures(20)
-    shared = Lanes(network, 2)
+    shared = ThreadedReplicas(network, 2)
     with explanation_mode(shared):
         weights, expected = slope(shared, images), slope(network, images)
     torch.testing.assert_close(weights, expected, rtol=1e-5, atol=1e-7)
@@ -161,7 +161,7 @@ def test_errors_come_as_they_are() -> None:
             return features.flatten(1)
 
     images = pictures(20)
-    shared = Lanes(Failing(), 2)
+    shared = ThreadedReplicas(Failing(), 2)
     shared(images)
     images[10] = 0
     for asked in (images, images.clone().requires_grad_()):
@@ -171,7 +171,7 @@ def test_errors_come_as_they_are() -> None:
 
 def test_threads_end_with_the_lanes() -> None:
     others = set(threading.enumerate())
-    shared = Lanes(fold(random_network()), 2)
+    shared = ThreadedReplicas(fold(random_network()), 2)
     slope(shared, pictures(20))
     own = set(threading.enumerate()) - others
     assert len(own) == 2
@@ -187,24 +187,24 @@ def digits() -> Model:
 
 
 def lanes_of(model: Model) -> list[int]:
-    return [module.count for module in model.searched.modules() if isinstance(module, Lanes)]
+    return [module.count for module in model.searched.modules() if isinstance(module, ThreadedReplicas)]
 
 
 def test_a_twin_has_lanes_behind_its_encoding_and_the_model_has_none() -> None:
-    model = make_twin(digits(), lanes=2)
+    model = make_fast_copy(digits(), lanes=2)
     assert isinstance(model.searched, ImageClassifier)
-    assert isinstance(model.searched.network, Lanes)
-    assert (lanes_of(model), lanes_of(make_twin(digits()))) == ([2], [])
+    assert isinstance(model.searched.network, ThreadedReplicas)
+    assert (lanes_of(model), lanes_of(make_fast_copy(digits()))) == ([2], [])
     assert not model.searched.network.compiled
-    compiled = make_twin(digits(), lanes=2, compiled=True).searched
+    compiled = make_fast_copy(digits(), lanes=2, compiled=True).searched
     assert isinstance(compiled, ImageClassifier)
     assert compiled.network.compiled
-    assert not any(isinstance(module, Lanes) for module in model.classifier.modules())
+    assert not any(isinstance(module, ThreadedReplicas) for module in model.classifier.modules())
 
 
 def test_whoever_may_count_questions_is_asked_by_one_thread() -> None:
     counting = ImageClassifier(AddInverse(), Witness())
-    assert make_twin(own_model("own", counting), lanes=2).searched is counting
+    assert make_fast_copy(own_model("own", counting), lanes=2).searched is counting
 
 
 def test_a_run_has_as_many_lanes_as_threads(tiny_zoo: Path) -> None:

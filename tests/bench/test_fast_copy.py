@@ -6,18 +6,18 @@ from torch import Tensor, nn
 
 import robustbench_bcos as rb
 from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.fast_copy import in_tf32, make_fast_copy
 from robustbench_bcos.bench.plan import check_precision
-from robustbench_bcos.bench.twin import in_tf32, make_twin
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.digits import Digits
-from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.encodings import NoEncoding
 from robustbench_bcos.model_zoo.models import Model, find_models, own_model
 
 NAMES = ["digits-natural", "digits-bcos-b1.25", "digits-bcos-b2", "digits-bcos-b2.5"]
-BATCH = Slice.of(Digits("test"), 32).batch(0, 32)
+BATCH = EvalSubset.of(Digits("test"), 32).batch(0, 32)
 
 
 def zoo(name: str) -> Model:
@@ -33,7 +33,7 @@ def gradient(classifier: nn.Module, images: Tensor) -> Tensor:
 @pytest.mark.parametrize("memory_format", ["auto", "contiguous", "channels_last"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_twin_answers_and_slopes_as_the_model_does(name: str, memory_format: str) -> None:
-    model = make_twin(zoo(name), memory_format=memory_format)  # type: ignore[arg-type]
+    model = make_fast_copy(zoo(name), memory_format=memory_format)  # type: ignore[arg-type]
     assert model.searched is model.twin is not model.classifier
     expected, slope = model.classifier(BATCH.images), gradient(model.classifier, BATCH.images)
     torch.testing.assert_close(model.searched(BATCH.images), expected, rtol=1e-5, atol=1e-4)
@@ -44,7 +44,7 @@ def test_a_twin_answers_and_slopes_as_the_model_does(name: str, memory_format: s
 
 
 def test_a_twin_shares_no_memory_with_the_model() -> None:
-    model = make_twin(zoo("digits-bcos-b2"))
+    model = make_fast_copy(zoo("digits-bcos-b2"))
     own = {tensor.data_ptr() for tensor in model.classifier.parameters()}
     assert own.isdisjoint(tensor.data_ptr() for tensor in model.searched.parameters())
     before = model.classifier(BATCH.images)
@@ -69,7 +69,7 @@ class Counting(nn.Module):
 
 def test_whoever_may_count_questions_is_asked_them() -> None:
     for classifier in (Counting(), ImageClassifier(NoEncoding(), Counting()), nn.Sequential(Counting())):
-        model = make_twin(own_model("own", classifier))
+        model = make_fast_copy(own_model("own", classifier))
         assert model.searched is classifier
         assert model.search == "unfolded fp32"
 
@@ -77,11 +77,11 @@ def test_whoever_may_count_questions_is_asked_them() -> None:
 def test_hooks_are_not_copied() -> None:
     classifier = zoo("digits-natural").classifier
     classifier.get_submodule("network").register_forward_hook(lambda *_: None)
-    assert make_twin(own_model("hooked", classifier)).searched is classifier
+    assert make_fast_copy(own_model("hooked", classifier)).searched is classifier
 
 
 def test_in_bfloat16_logits_come_back_whole_and_near() -> None:
-    model = make_twin(zoo("digits-natural"), precision="bf16")
+    model = make_fast_copy(zoo("digits-natural"), precision="bf16")
     logits, expected = model.searched(BATCH.images), model.classifier(BATCH.images)
     assert logits.dtype == torch.float32
     assert model.search == "folded channels_last bf16"

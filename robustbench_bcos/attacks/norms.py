@@ -14,10 +14,10 @@ from torch import Tensor
 from robustbench_bcos.core.registry import Registry
 from robustbench_bcos.core.types import Epsilon, Images, PerImage
 
-BALLS: Registry["AbstractBall"] = Registry("norm")
+NORMS: Registry["AbstractNorm"] = Registry("norm")
 
 
-class AbstractBall(ABC):
+class AbstractNorm(ABC):
     """Deltas of bounded norm, around each image."""
 
     name: ClassVar[str]
@@ -57,7 +57,7 @@ class AbstractBall(ABC):
 
 
 @final
-class Linf(AbstractBall):
+class Linf(AbstractNorm):
     """Each pixel changes by at most epsilon."""
 
     name = "linf"
@@ -88,7 +88,7 @@ class Linf(AbstractBall):
 
 
 @final
-class L2(AbstractBall):
+class L2(AbstractNorm):
     """The root of the summed squares of all changes is at most epsilon."""
 
     name = "l2"
@@ -131,5 +131,5 @@ def _or_one(sizes: PerImage) -> PerImage:
     return torch.where(sizes > 0, sizes, 1)
 
 
-BALLS.register("l2", L2())
-BALLS.register("linf", Linf())
+NORMS.register("l2", L2())
+NORMS.register("linf", Linf())

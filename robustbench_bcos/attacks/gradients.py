@@ -18,7 +18,7 @@ class UsableGradient(NamedTuple):
     """Whether it was 0 everywhere, or NaN or infinite somewhere."""
 
 
-def logit_slope(loss: Loss, logits: Logits, labels: Labels) -> Logits:
+def logit_gradient(loss: Loss, logits: Logits, labels: Labels) -> Logits:
     """Derivative of each image's loss by its logits, up to a positive factor per image.
 
     Computed in the logits' precision, as peers do, so that runs can be compared bit by bit. Where it falls below that
@@ -49,7 +49,7 @@ def image_gradient(logits: Logits, images: Images, slope: Logits) -> Images:
 
 def usable_gradient(loss: Loss, logits: Logits, images: Images, labels: Labels) -> UsableGradient:
     """The gradient of the loss by each image, without what nobody can walk along."""
-    return usable(image_gradient(logits, images, logit_slope(loss, logits, labels)))
+    return usable(image_gradient(logits, images, logit_gradient(loss, logits, labels)))
 
 
 def usable(gradient: Images) -> UsableGradient:

@@ -16,7 +16,7 @@ from robustbench_bcos.bench import plan as planning
 from robustbench_bcos.bench.records import make_records
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import CleanRow, Store
-from robustbench_bcos.bench.workers import side_by_side
+from robustbench_bcos.bench.threads import in_threads
 from tests.bench.own_plan import own_plan
 from tests.bench.tiny_zoo import carry_out, measure, tiny_plan
 
@@ -28,12 +28,12 @@ def count(start: int, end: int) -> Iterator[int]:
 @pytest.mark.parametrize("jobs", [1, 2, 3, 10])
 def test_all_that_is_told_is_passed_on_and_each_task_keeps_its_order(jobs: int) -> None:
     tasks = [partial(count, 10 * number, 10 * number + 5) for number in range(4)]
-    told = list(side_by_side(tasks, jobs))
+    told = list(in_threads(tasks, jobs))
     assert sorted(told) == [10 * number + step for number in range(4) for step in range(5)]
     for number in range(4):
         own = [item for item in told if item // 10 == number]
         assert own == sorted(own)
-    assert list(side_by_side([], jobs)) == []
+    assert list(in_threads([], jobs)) == []
 
 
 def test_so_many_are_worked_on_at_a_time_and_no_more() -> None:
@@ -51,7 +51,7 @@ def test_so_many_are_worked_on_at_a_time_and_no_more() -> None:
             together[0] -= 1
         yield threading.current_thread().name
 
-    names = list(side_by_side([task] * 6, 3))
+    names = list(in_threads([task] * 6, 3))
     assert most == [3]
     assert threading.current_thread().name not in names
 
@@ -63,7 +63,7 @@ def test_every_thread_works_with_as_many_threads_as_the_caller() -> None:
             torch.set_num_threads(threads)
             # As each of a network's lanes does, which is nobody else's business.
             threading.Thread(target=torch.set_num_threads, args=(1,)).start()
-            assert set(side_by_side([lambda: iter([torch.get_num_threads()])] * 4, 2)) == {threads}
+            assert set(in_threads([lambda: iter([torch.get_num_threads()])] * 4, 2)) == {threads}
     finally:
         torch.set_num_threads(before)
 
@@ -87,7 +87,7 @@ def test_the_first_error_ends_all(jobs: int) -> None:
 
     told: list[int] = []
     with pytest.raises(Broken):
-        told.extend(side_by_side([broken, partial(endless, 1), partial(endless, 2)], jobs))
+        told.extend(in_threads([broken, partial(endless, 1), partial(endless, 2)], jobs))
     assert 1 in told
     assert not any("ThreadPool" in thread.name for thread in threading.enumerate())
     assert 2 not in begun, "what had not begun never does"
@@ -104,7 +104,7 @@ def test_whoever_listens_no_more_ends_all(jobs: int) -> None:
         finally:
             ended.append(number)
 
-    told = side_by_side([partial(endless, 1), partial(endless, 2)], jobs)
+    told = in_threads([partial(endless, 1), partial(endless, 2)], jobs)
     next(told)
     told.close()
     assert sorted(ended) == [1, 2][:jobs]
@@ -182,5 +182,5 @@ def test_threads_share_a_store_without_mixing_their_transactions() -> None:
             yield image
 
     with Store() as store:
-        assert len(list(side_by_side([partial(rows, "a"), partial(rows, "b")], 2))) == 80
+        assert len(list(in_threads([partial(rows, "a"), partial(rows, "b")], 2))) == 80
         assert [len(store.clean(model)) for model in "ab"] == [80, 80]

@@ -20,7 +20,7 @@ from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.models import Model
 
 
-class Threat(NamedTuple):
+class AttackTarget(NamedTuple):
     """What is attacked: a classifier and the tensors it takes, in the space the cell asks for."""
 
     classifier: nn.Module
@@ -29,13 +29,13 @@ class Threat(NamedTuple):
     """What an attack walks on; the judge asks the classifier."""
 
 
-def make_threat(model: Model, images: Images, cell: Cell) -> Threat:
+def make_target(model: Model, images: Images, cell: Cell) -> AttackTarget:
     """The classifier and its images, or the network behind the encoding and encoded images."""
     classifier, searched = model.classifier, model.searched
     if cell.space == "encoded" and isinstance(classifier, ImageClassifier):
         walked = searched.network if isinstance(searched, ImageClassifier) else classifier.network
-        return Threat(classifier.network, classifier.encoding(images), walked)
-    return Threat(classifier, images, searched)
+        return AttackTarget(classifier.network, classifier.encoding(images), walked)
+    return AttackTarget(classifier, images, searched)
 
 
 def build_attack(cell: Cell, loss: str, width: int | None = None) -> Attack:

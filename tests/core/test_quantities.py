@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.radius import Radius
+from robustbench_bcos.core.quantities import Quantity
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from robustbench_bcos.core.radius import Radius
     ],
 )
 def test_a_radius_keeps_its_text_beside_its_value(written: str, text: str, value: float) -> None:
-    radius = Radius.parse(written)
+    radius = Quantity.of(written)
     assert (radius.text, radius.value) == (text, value)
     assert str(radius) == text
 
@@ -29,12 +29,12 @@ def test_a_radius_keeps_its_text_beside_its_value(written: str, text: str, value
 @given(pixels=st.integers(0, 10**6), levels=st.integers(1, 10**6))
 def test_a_fraction_is_the_nearest_float_to_the_quotient(pixels: int, levels: int) -> None:
     # Python divides integers with correct rounding.
-    assert Radius.parse(f"{pixels}/{levels}").value == pixels / levels
+    assert Quantity.of(f"{pixels}/{levels}").value == pixels / levels
 
 
 @given(value=st.floats(min_value=0, allow_infinity=False))
 def test_a_decimal_is_read_to_the_last_bit(value: float) -> None:
-    assert Radius.parse(repr(value)).value == value
+    assert Quantity.of(repr(value)).value == value
 
 
 @pytest.mark.parametrize(
@@ -42,11 +42,11 @@ def test_a_decimal_is_read_to_the_last_bit(value: float) -> None:
     ["8/0", "0/0", "abc", "1/2/3", "", " ", "/", "8/", "/255", "0.5/2", "8/-255", "1,5", "5 %", "1" + 400 * "0" + "/1"],
 )
 def test_what_is_no_number_is_refused_with_an_example(written: str) -> None:
-    with pytest.raises(RequestError, match=r"^--step-size .* is not a number: write .* 8/255$"):
-        Radius.parse(written, argument="--step-size")
+    with pytest.raises(RequestError, match=r"^step_size .* is not a number: write .* 8/255$"):
+        Quantity.of(written, name="step_size")
 
 
 @pytest.mark.parametrize("written", ["nan", "inf", "-inf", "1e400", "-1", "-8/255", "-1e-300"])
 def test_what_is_no_radius_is_refused(written: str) -> None:
-    with pytest.raises(RequestError, match=f"^--eps '{written}' must be finite and not negative"):
-        Radius.parse(written)
+    with pytest.raises(RequestError, match=f"^eps '{written}' must be finite and not negative"):
+        Quantity.of(written)

@@ -16,7 +16,7 @@ T = TypeVar("T")
 Task = Callable[[], Iterator[T]]
 
 
-def side_by_side(tasks: Sequence[Task[T]], jobs: int) -> Iterator[T]:
+def in_threads(tasks: Sequence[Task[T]], jobs: int) -> Iterator[T]:
     """Do so many tasks at a time, and pass on what each of them tells as it comes.
 
     The first error ends them all, and so does whoever listens no more: each goes on until it has something to tell.

@@ -1,6 +1,6 @@
 """Answers of a model that make every number about it meaningless, found on a few images before hours are spent.
 
-Evidence measures the same after an attack, and judges the numbers of models that are attacked anyway.
+Evidence measures the same after an attack, and judges the numbers of models that are attacked all the same.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.statistics import binomial_greater, mcnemar_worse
 from robustbench_bcos.core.types import Classifier, Flags, Images, Labels
-from robustbench_bcos.data.slices import Slice
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.encodings import parse_encoding
 from robustbench_bcos.model_zoo.models import Model
@@ -43,7 +43,7 @@ Objection = Callable[[nn.Module, Images, Labels], str]
 """What is wrong and its remedy; empty where nothing is."""
 
 
-def check_answers(model: Model, images: Slice, *, device: str) -> None:
+def check_answers(model: Model, images: EvalSubset, *, device: str) -> None:
     """Ask a model that gives one logit per image and class about some images of the slice.
 
     Raises:
@@ -56,7 +56,7 @@ def check_answers(model: Model, images: Slice, *, device: str) -> None:
     for objection, asked in OBJECTIONS.items():
         said = objection(classifier, shown[:asked], labels[:asked])
         if said:
-            raise RequestError(f"model {model.name!r} {said}, or have it attacked nonetheless with --anyway")
+            raise RequestError(f"model {model.name!r} {said}, or have it attacked nonetheless with --skip-model-checks")
 
 
 def probabilities(classifier: nn.Module, images: Images, labels: Labels) -> str:

@@ -9,26 +9,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks.attack import Attack, Proposal, Trace
-from robustbench_bcos.attacks.balls import BALLS
+from robustbench_bcos.attacks.attack import Attack, AttackResult, Trace
 from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.attacks.noise import Noise
+from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.judge import ThreatViolation
-from robustbench_bcos.bench.shifts import (
+from robustbench_bcos.bench.similarity import (
     COMPARISONS,
     EXPLAINED_CLASSES,
     Seen,
-    attacked_in_full,
+    attack_in_full,
+    compare_explanations,
     noise_of_size,
     see,
-    shifts_between,
     views,
 )
-from robustbench_bcos.bench.threat import Threat
-from robustbench_bcos.core.seeding import ImageGenerator, generator
+from robustbench_bcos.bench.target import AttackTarget
+from robustbench_bcos.core.rng import PerImageRng, generator
 from robustbench_bcos.explanations.differences import MEASURES
 from robustbench_bcos.explanations.explanation import Explanation, explain
 from robustbench_bcos.model_zoo.encodings import AddInverse
@@ -39,7 +39,7 @@ from tests.reference.losses import VALUES
 SHAPE = (3, 5, 4)
 INDICES = (41, 7, 1796, 3, 20, 8)
 
-every_norm = pytest.mark.parametrize("norm", BALLS)
+every_norm = pytest.mark.parametrize("norm", NORMS)
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -48,7 +48,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 def moved(images: Tensor, sizes: float | Tensor, norm: str, *, seed: int = 0, indices: Any = INDICES) -> Tensor:
     wanted = sizes if isinstance(sizes, Tensor) else torch.full((len(images),), sizes, dtype=torch.float64)
-    return noise_of_size(images, wanted, BALLS[norm], ImageGenerator.of(seed, indices))
+    return noise_of_size(images, wanted, NORMS[norm], PerImageRng.of(seed, indices))
 
 
 def directions(seed: int = 0, stream: int = -1) -> Tensor:
@@ -60,7 +60,7 @@ def directions(seed: int = 0, stream: int = -1) -> Tensor:
 
 
 @given(
-    norm=st.sampled_from(list(BALLS)),
+    norm=st.sampled_from(list(NORMS)),
     sizes=st.lists(st.floats(0, 0.5), min_size=6, max_size=6),
     seed=st.integers(0, 2**40),
     contrast=st.floats(0.1, 20),
@@ -74,7 +74,7 @@ def test_noise_has_exactly_the_size_that_is_asked_for(
     assert noisy.dtype == images.dtype
     assert noisy.min() >= 0
     assert noisy.max() <= 1
-    found = BALLS[norm].size(noisy.double() - images.double())
+    found = NORMS[norm].size(noisy.double() - images.double())
     # The direction has norm 1 but for float32's rounding, and each of 60 pixels below 1 is rounded once more.
     tolerance = 1e-6 * np.array(sizes) + 2**-24 * (60**0.5 if norm == "l2" else 1)
     assert (np.abs(found.numpy() - sizes) <= tolerance).all()
@@ -115,8 +115,8 @@ def test_noise_belongs_to_the_seed_and_the_image_and_not_to_the_batch(norm: str)
 @pytest.mark.parametrize("restart", range(4))
 def test_noise_is_another_draw_than_a_random_start(restart: int) -> None:
     images = torch.full((6, *SHAPE), 0.5)
-    source = ImageGenerator.of(0, INDICES)
-    starts = BALLS["l2"].sample(SHAPE, 0.4, source(restart))
+    source = PerImageRng.of(0, INDICES)
+    starts = NORMS["l2"].sample(SHAPE, 0.4, source(restart))
     cosines = torch.cosine_similarity(starts.flatten(1), (moved(images, 0.4, "l2") - images).flatten(1), dim=1)
     # Of independent directions in 60 dimensions: five standard deviations.
     assert cosines.abs().max() < 5 / 60**0.5
@@ -152,7 +152,7 @@ class Linear(nn.Module):
 def seen(*, seed: int = 0, images: Tensor | None = None) -> Seen:
     shown = draw(6, *SHAPE, seed=seed) if images is None else images
     labels = torch.tensor([0, 1, 2, 3, 4, 5])
-    return see(Linear(), shown, labels, "input_x_gradient", ImageGenerator.of(0, INDICES))
+    return see(Linear(), shown, labels, "input_x_gradient", PerImageRng.of(0, INDICES))
 
 
 def test_each_image_is_explained_for_its_label_and_for_what_is_predicted() -> None:
@@ -180,7 +180,7 @@ def test_what_is_explained_is_what_the_public_function_explains() -> None:
 
 def test_a_method_without_weights_has_none() -> None:
     images, labels = draw(2, *SHAPE), torch.tensor([0, 1])
-    both = see(Linear(), images, labels, "lime", ImageGenerator.of(0, INDICES[:2]))
+    both = see(Linear(), images, labels, "lime", PerImageRng.of(0, INDICES[:2]))
     assert both.true.weights is None
     assert both.predicted.weights is None
 
@@ -191,7 +191,7 @@ def test_logits_that_are_no_numbers_have_no_class_and_no_measure() -> None:
     clean, broken = seen(), seen(images=images)
     assert broken.predictions[2] == -1
     assert clean.predictions[2] >= 0
-    for shift in shifts_between(clean, broken, "attack"):
+    for shift in compare_explanations(clean, broken, "attack"):
         assert shift.changed[2] == 1
         for name, values in shift.values.items():
             assert values[2].isnan()
@@ -225,8 +225,8 @@ def test_the_attack_takes_all_its_steps_and_the_iterate_of_highest_loss(
 ) -> None:
     twin, net, images, labels = problem()
     attack = PGD(steps=6, loss=LOSSES[loss], count=count)
-    attacked = attacked_in_full(
-        attack, Threat(net, images, net), labels, cell(norm, eps), ImageGenerator.of(0, range(9))
+    attacked = attack_in_full(
+        attack, AttackTarget(net, images, net), labels, cell(norm, eps), PerImageRng.of(0, range(9))
     )
     threat = {"norm": norm, "epsilon": float(eps), "step_size": 2.5 * float(eps) / 6, "steps": 6, "loss": loss}
     fell_early = 0
@@ -245,13 +245,13 @@ def test_the_attack_takes_all_its_steps_and_the_iterate_of_highest_loss(
 def test_of_all_restarts_that_were_needed_the_iterate_of_highest_loss_is_taken(restarts: int) -> None:
     twin, net, images, labels = problem()
     attack = PGD(steps=4, loss=LOSSES["ce"], restarts=restarts)
-    source = ImageGenerator.of(0, range(9))
-    attacked = attacked_in_full(attack, Threat(net, images, net), labels, cell("l2", "0.05"), source)
+    source = PerImageRng.of(0, range(9))
+    attacked = attack_in_full(attack, AttackTarget(net, images, net), labels, cell("l2", "0.05"), source)
     stood = 0
     for place, (image, label) in enumerate(zip(images.numpy(), labels.tolist(), strict=True)):
         best = []
         for restart in range(restarts):
-            noise = BALLS["l2"].sample(SHAPE, 0.05, source(restart))[place].double().numpy()
+            noise = NORMS["l2"].sample(SHAPE, 0.05, source(restart))[place].double().numpy()
             start = np.clip(image + noise, 0, 1) if restart > 0 else image
             path = iterates_from(twin, image, start, label, epsilon=0.05, steps=4)
             best.append(reference.candidate(twin, path, label, loss="ce", count="best-loss"))
@@ -278,22 +278,24 @@ def iterates_from(twin: Any, image: Any, start: Any, label: int, *, epsilon: flo
 
 def test_noise_has_no_steps_and_is_taken_as_it_is() -> None:
     _, net, images, labels = problem()
-    attack, source = Noise(restarts=3), ImageGenerator.of(5, (*INDICES, 1, 2, 4))
-    attacked = attacked_in_full(attack, Threat(net, images, net), labels, cell("l2", "1", attack=("noise",)), source)
-    assert torch.equal(attacked.candidates, attack(net, images, labels, BALLS["l2"], 1.0, source).candidates)
+    attack, source = Noise(restarts=3), PerImageRng.of(5, (*INDICES, 1, 2, 4))
+    attacked = attack_in_full(
+        attack, AttackTarget(net, images, net), labels, cell("l2", "1", attack=("noise",)), source
+    )
+    assert torch.equal(attacked.candidates, attack(net, images, labels, NORMS["l2"], 1.0, source).candidates)
 
 
 def test_what_is_explained_is_judged_too() -> None:
-    def too_far(*arguments: Any) -> Proposal:
+    def too_far(*arguments: Any) -> AttackResult:
         candidates = arguments[1].clone()
         candidates[1] = (candidates[1] + 0.3).clamp(max=1)
-        return Proposal(candidates, Trace.blank(arguments[1]))
+        return AttackResult(candidates, Trace.blank(arguments[1]))
 
     _, net, images, labels = problem()
     attack: Attack = too_far
     asked = cell("linf", "8/255")
     with pytest.raises(ThreatViolation, match=rf"^{asked.key}: the candidate for image 7 exceeds linf radius"):
-        attacked_in_full(attack, Threat(net, images, net), labels, asked, ImageGenerator.of(0, (*INDICES, 1, 2, 4)))
+        attack_in_full(attack, AttackTarget(net, images, net), labels, asked, PerImageRng.of(0, (*INDICES, 1, 2, 4)))
 
 
 # Shifts
@@ -316,7 +318,7 @@ def by_hand(seed: int, predictions: list[int]) -> Seen:
 @pytest.mark.parametrize("comparison", COMPARISONS)
 def test_all_measures_of_both_classes_are_taken_of_every_image(comparison: str) -> None:
     clean, other = by_hand(0, [1, 2, 3]), by_hand(1, [1, 5, 3])
-    shifts = shifts_between(clean, other, comparison)
+    shifts = compare_explanations(clean, other, comparison)
     assert [(shift.comparison, shift.explained_class) for shift in shifts] == [
         (comparison, explained_class) for explained_class in EXPLAINED_CLASSES
     ]
@@ -330,7 +332,7 @@ def test_all_measures_of_both_classes_are_taken_of_every_image(comparison: str) 
 
 def test_an_image_beside_itself_has_not_moved() -> None:
     clean = by_hand(0, [1, 2, 3])
-    for shift in shifts_between(clean, clean, "other"):
+    for shift in compare_explanations(clean, clean, "other"):
         assert not shift.changed.any()
         for name, values in shift.values.items():
             expected = torch.zeros(3) if name in ("mass", "centre") else torch.ones(3)
@@ -366,7 +368,7 @@ class Encoded(nn.Module):
 
 def test_of_an_encoded_image_the_colours_are_shown() -> None:
     images = draw(2, *SHAPE)
-    source = ImageGenerator.of(0, INDICES[:2])
+    source = PerImageRng.of(0, INDICES[:2])
     both = see(Encoded(), AddInverse()(images), torch.tensor([0, 1]), "input_x_gradient", source)
     for image, shown in zip(images, views(both, "bce"), strict=True):
         np.testing.assert_array_equal(shown.pixels, image.numpy())

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustbench_bcos.attacks import slope as slopes
+from robustbench_bcos.attacks.gradients import image_gradient, logit_gradient, usable
 from robustbench_bcos.attacks.losses import LOSSES, bce, ce
-from robustbench_bcos.attacks.slope import image_gradient, logit_slope, usable
 from tests.reference.losses import SLOPES
 
 every_loss = pytest.mark.parametrize("name", LOSSES)
@@ -34,14 +34,14 @@ def test_a_slope_of_ordinary_size_is_autograds_to_the_last_bit(name: str) -> Non
     logits, labels = ordinary()
     leaf = logits.clone().requires_grad_()
     (expected,) = torch.autograd.grad(LOSSES[name](leaf, labels).sum(), leaf)
-    assert torch.equal(logit_slope(LOSSES[name], logits, labels), expected)
+    assert torch.equal(logit_gradient(LOSSES[name], logits, labels), expected)
 
 
 @pytest.mark.parametrize("name", ["bce", "ce"])
 @pytest.mark.parametrize("lead", [18.0, 60.0, 100.0, 250.0])
 def test_a_faint_slope_is_exact_but_for_a_positive_factor(name: str, lead: float) -> None:
     logits, labels = confident(lead)
-    slope = logit_slope(LOSSES[name], logits, labels)
+    slope = logit_gradient(LOSSES[name], logits, labels)
     expected = SLOPES[name](logits[0].double().numpy(), 1)
     assert np.abs(expected).max() < torch.finfo(torch.float32).eps
     assert slope.dtype == torch.float32
@@ -56,38 +56,38 @@ def test_bce_keeps_a_slope_where_the_common_form_has_none() -> None:
     one_hot = F.one_hot(labels, 4).float()
     (common,) = torch.autograd.grad(F.binary_cross_entropy_with_logits(leaf, one_hot), leaf)
     assert (common == 0).all()
-    assert logit_slope(bce, logits, labels)[0].tolist() == pytest.approx([0, -1, 0, 0], abs=1e-9)
+    assert logit_gradient(bce, logits, labels)[0].tolist() == pytest.approx([0, -1, 0, 0], abs=1e-9)
 
 
 @every_loss
 def test_multiplying_a_loss_keeps_the_slopes_direction(name: str) -> None:
     logits, labels = ordinary()
-    slope = logit_slope(LOSSES[name], logits, labels)
-    scaled = logit_slope(lambda logits, labels: 1e-30 * LOSSES[name](logits, labels), logits, labels)
+    slope = logit_gradient(LOSSES[name], logits, labels)
+    scaled = logit_gradient(lambda logits, labels: 1e-30 * LOSSES[name](logits, labels), logits, labels)
     torch.testing.assert_close(F.normalize(scaled), F.normalize(slope), rtol=1e-5, atol=1e-6)  # float32
 
 
 def test_beyond_float64_the_slope_is_exactly_zero() -> None:
     logits, labels = confident(2000.0)
     for loss in (bce, ce):
-        assert (logit_slope(loss, logits, labels) == 0).all()
+        assert (logit_gradient(loss, logits, labels) == 0).all()
 
 
 @every_loss
 def test_a_faint_image_leaves_its_neighbour_alone(name: str) -> None:
     faint, _ = confident(60.0)
     plain = torch.tensor([[0.5, -0.25, 1.0, 0.75]])
-    together = logit_slope(LOSSES[name], torch.cat([faint, plain]), torch.tensor([1, 3]))
-    assert torch.equal(together[1:], logit_slope(LOSSES[name], plain, torch.tensor([3])))
-    assert torch.equal(together[:1], logit_slope(LOSSES[name], faint, torch.tensor([1])))
+    together = logit_gradient(LOSSES[name], torch.cat([faint, plain]), torch.tensor([1, 3]))
+    assert torch.equal(together[1:], logit_gradient(LOSSES[name], plain, torch.tensor([3])))
+    assert torch.equal(together[:1], logit_gradient(LOSSES[name], faint, torch.tensor([1])))
 
 
 def test_a_loss_may_know_something_of_each_image_of_the_batch() -> None:
     faint, _ = confident(60.0)
     logits, labels = torch.cat([ordinary()[0], faint, faint]), torch.tensor([0, 1, 2, 3, 0, 1, 1, 1])
     sides = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0, -1.0, 1.0])
-    together = logit_slope(lambda logits, labels: sides.to(logits) * ce(logits, labels), logits, labels)
-    assert torch.equal(together, sides[:, None] * logit_slope(ce, logits, labels))
+    together = logit_gradient(lambda logits, labels: sides.to(logits) * ce(logits, labels), logits, labels)
+    assert torch.equal(together, sides[:, None] * logit_gradient(ce, logits, labels))
 
 
 @every_loss
@@ -96,7 +96,7 @@ def test_slope_and_gradient_together_are_the_derivative_of_the_loss(
 ) -> None:
     images.requires_grad_()
     logits = net(images)
-    gradient = image_gradient(logits, images, logit_slope(LOSSES[name], logits, labels))
+    gradient = image_gradient(logits, images, logit_gradient(LOSSES[name], logits, labels))
     (expected,) = torch.autograd.grad(LOSSES[name](net(images), labels).sum(), images)
     torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-14)
     assert images.grad is None
@@ -122,7 +122,7 @@ def test_a_device_that_is_not_asked_gives_the_same_slopes_and_gradients(
         gradients[2, 0, 0, 0], gradients[3] = torch.nan, 0.0
 
     def found() -> tuple[Tensor, ...]:
-        return logit_slope(LOSSES[name], logits, labels), *usable(gradients)
+        return logit_gradient(LOSSES[name], logits, labels), *usable(gradients)
 
     asked = found()
     monkeypatch.setattr(slopes, "_known_to_be_none", lambda flags: False)

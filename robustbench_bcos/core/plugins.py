@@ -1,0 +1,46 @@
+"""Files of one's own that register norms, attacks, losses, checks, datasets and the like before anything is checked."""
+
+import sys
+from collections.abc import Iterable
+from hashlib import sha256
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+from robustbench_bcos.core.errors import RequestError
+
+
+def load_plugins(files: Iterable[Path]) -> dict[str, str]:
+    """Import each file once; gives the SHA-256 of each by its name.
+
+    A plug-in is a program of the user's, run because the user names it, as the module in ``--model module:callable``
+    is. Nothing found in a data set, card, checkpoint or run folder is ever loaded this way.
+
+    Raises:
+        RequestError: a file is not there, is no Python file, or fails while it is imported.
+    """
+    return {file.name: _load(file) for file in files}
+
+
+def _load(file: Path) -> str:
+    if not file.is_file() or file.suffix != ".py":
+        raise RequestError(f"--plugin {file} is not a Python file: give the path of one that ends in .py")
+    digest = sha256(file.read_bytes()).hexdigest()
+    name = f"robustbench_bcos_plugin_{file.stem}_{digest[:12]}"
+    if name in sys.modules:
+        return digest
+    spec = spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except RequestError:
+        del sys.modules[name]
+        raise
+    except Exception as error:
+        del sys.modules[name]
+        raise RequestError(
+            f"--plugin {file} cannot be imported ({type(error).__name__}: {error}): correct it"
+        ) from error
+    return digest

@@ -1,0 +1,46 @@
+"""Randomness that belongs to the image.
+
+A draw is a function of (seed, index of the image in its dataset, restart), so that batch size, order, sharding
+and resuming change nothing. Drawn on the CPU, so that the device changes nothing either.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+
+import torch
+
+
+def generator(*key: int | str) -> torch.Generator:
+    """A CPU generator that depends on nothing but the key."""
+    # A hash of the key as text: shorter and longer keys, and numbers beyond 32 bits, never share a stream.
+    digest = blake2b(repr(key).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
+
+
+@dataclass(frozen=True, slots=True)
+class PerImageRng:
+    """The randomness of a batch: one independent stream for each image and restart."""
+
+    seed: int
+    indices: tuple[int, ...]
+    """Position of each image of the batch in its dataset (neither in the batch nor in the evaluation subset)."""
+    key: tuple[int | str, ...] = ()
+    """What the stream is for, from the outside in: a check's name, the number of an ensemble's member."""
+
+    @classmethod
+    def of(cls, seed: int, indices: Sequence[int] | torch.Tensor) -> "PerImageRng":
+        """Build from any sequence of dataset indices."""
+        return cls(seed, tuple(int(index) for index in indices))
+
+    def __call__(self, restart: int) -> list[torch.Generator]:
+        """One generator per image, always in the same state."""
+        return [generator(self.seed, index, *self.key, restart) for index in self.indices]
+
+    def select(self, positions: Sequence[int]) -> "PerImageRng":
+        """The streams of some images of the batch: they draw what they would have drawn among all."""
+        return replace(self, indices=tuple(self.indices[position] for position in positions))
+
+    def fold_in(self, name: int | str) -> "PerImageRng":
+        """Streams of their own for a part of the work: no two names draw the same."""
+        return replace(self, key=(*self.key, name))
