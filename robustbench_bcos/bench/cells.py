@@ -3,12 +3,21 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from robustbench_bcos.bench.config import TARGETED, Grid
+from robustbench_bcos.bench.config import Grid
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity
-from robustbench_bcos.core.selection import Count, Start
+from robustbench_bcos.core.selection import Count, Select, Start
+
+if TYPE_CHECKING:
+    from robustbench_bcos.attacks.attack import Attack
+
+TARGETED = "targeted_dlr"
+"""The loss that aims at one wrong class after another; Auto-PGD alone has it."""
+
+COUNTED: dict[Select, Count] = {"first_success": "any", "last": "last", "best_loss": "best-loss"}
+"""What attacks call them."""
 
 FAB_PASSES = 3
 """Forward and backward passes of a step of FAB."""
@@ -114,14 +123,22 @@ def make_cells(grid: Grid, models: Sequence[str]) -> list[Cell]:
     return list(cells)
 
 
+def cells_of(grid: Grid, models: Sequence[str], attacks: Sequence["str | Attack"]) -> list[Cell]:
+    """As :func:`make_cells`, for attacks that are named or given as objects."""
+    for attack in attacks:
+        if not isinstance(attack, str):
+            raise RequestError(f"attack {attack!r} must be named: pgd, say")
+    return make_cells(grid, models)
+
+
 def _settings(attack: str, loss: str, grid: Grid) -> dict[str, Any]:
     """What an attack has of its own, and what it does without."""
     if attack == "pgd":
         step_size = None if grid.step_size is None else Quantity.of(grid.step_size, name="step_size")
-        return {"step_size": step_size, "start": grid.start, "count": grid.count}
+        return {"step_size": step_size, "start": grid.start, "count": COUNTED[grid.select]}
     if attack == "apgd":
         targets = grid.targets if loss == TARGETED else 0
-        return {"step_size": None, "start": "random", "count": grid.count, "targets": targets}
+        return {"step_size": None, "start": "random", "count": COUNTED[grid.select], "targets": targets}
     own: dict[str, Any] = {"step_size": None, "loss": "", "count": "any"}
     if attack == "noise":
         return own | {"steps": 0, "start": "random"}

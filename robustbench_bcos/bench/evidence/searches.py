@@ -10,8 +10,7 @@ from robustbench_bcos.attacks.attack import Attack
 from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.attacks.noise import Noise
 from robustbench_bcos.attacks.square import Square
-from robustbench_bcos.bench.cells import Cell
-from robustbench_bcos.bench.config import TARGETED
+from robustbench_bcos.bench.cells import TARGETED, Cell
 from robustbench_bcos.bench.target import build_attack
 
 FEWEST_STEPS = 20
