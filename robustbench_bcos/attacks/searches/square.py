@@ -4,28 +4,27 @@ import math
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import final
+from typing import ClassVar, final
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from robustbench_bcos.attacks.attack import AttackResult, check_epsilon
-from robustbench_bcos.attacks.losses import margin
-from robustbench_bcos.attacks.norms import AbstractNorm
-from robustbench_bcos.attacks.restarts import ActiveState, SearchState, turns
-from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.attacks import ATTACKS
+from robustbench_bcos.attacks.attack import Problem, require_known
+from robustbench_bcos.attacks.driver import Evaluation, IterativeAttack, Rows, State, check_search
+from robustbench_bcos.attacks.norm import AbstractNorm
 from robustbench_bcos.core.registry import Registry
-from robustbench_bcos.core.rng import PerImageRng
-from robustbench_bcos.core.types import Classifier, Images, Labels, PerImage
+from robustbench_bcos.core.types import Flags, Images, PerImage
 
 Draws = Float[Tensor, "image number"]
 """Uniform in [0, 1), in float64; each image has its own."""
 
-MOVES: Registry["AbstractMoves"] = Registry("norm of Square")
+MOVES: Registry["AbstractMoves"] = Registry("norm of Square", instances=True)
+"""By norm. Somebody's own norm has its moves registered here, or Square refuses it."""
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Moves after which windows have half the area; not rescaled to the number of queries, as in AutoAttack."""
@@ -35,61 +34,135 @@ CHUNK = 250
 
 
 @final
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Square:
+@ATTACKS.registered("square")
+@dataclass(frozen=True, kw_only=True)
+class Square(IterativeAttack):
     """Change one random window of each image after the other, and keep what raises the margin.
 
-    An image leaves the batch when it is misclassified. Windows reach every pixel, as in the paper; the published code
+    An image leaves the batch when it is a success. Windows reach every pixel, as in the paper; the published code
     draws their corners from one position too few and leaves out the last row and column.
 
     Args:
         queries: forward passes of a restart at most, the start included.
-        restarts: how often the search is run at most.
-        share: of the pixels, the part in the first windows.
+        p_init: part of the pixels in the first windows.
 
     Raises:
-        ValueError: queries or restarts below 1, or a share outside ]0, 1].
+        ValueError: queries or restarts below 1, or a p_init outside ]0, 1].
     """
 
+    uses_gradients = False
+    keeps_best = True
+
     queries: int = 5000
-    restarts: int = 1
-    share: float = 0.8
+    p_init: float = 0.8
 
     def __post_init__(self) -> None:
-        if self.queries < 1 or self.restarts < 1:
-            raise ValueError(f"expected queries and restarts of at least 1, got {self.queries} and {self.restarts}")
-        if not 0 < self.share <= 1:
-            raise ValueError(f"expected a share above 0 and up to 1, got {self.share}")
+        check_search(moves=self.queries, restarts=self.restarts)
+        if not 0 < self.p_init <= 1:
+            raise ValueError(f"expected a p_init above 0 and up to 1, got {self.p_init}")
 
-    def __call__(
-        self,
-        classifier: Classifier,
-        images: Images,
-        labels: Labels,
-        ball: AbstractNorm,
-        epsilon: float,
-        generator: PerImageRng | None = None,
-    ) -> AttackResult:
-        """Search the ball around each image; without a generator, image i draws as index i of seed 0.
+    def check(self, norm: AbstractNorm) -> None:
+        """Refuse a norm that Square has no moves for."""
+        require_known(norm, list(MOVES), "Square")
 
-        Raises:
-            ValueError: Square has no moves for this norm, or no ball has this radius.
-        """
-        check_epsilon(epsilon)
-        if ball.name not in MOVES:
-            raise ValueError(f"expected a norm that Square has moves for ({', '.join(MOVES)}), got {ball.name}")
-        search = _Search(self, classifier, images.detach(), labels, ball, epsilon)
-        for _, active, sources in turns(search.fallen, restarts=self.restarts, generator=generator):
-            search.run(active, sources)
-        return AttackResult(search.candidates, search.trace)
+    @property
+    def moves(self) -> int:
+        """The first query asks about the start."""
+        return self.queries - 1
+
+    def random_start(self, problem: Problem, images: Images, sources: Sequence[torch.Generator]) -> Images:
+        """Stripes or tiles, by the norm."""
+        moves, shape = MOVES[problem.threat.norm], images.shape[1:]
+        numbers, _ = moves.draws(shape)
+        starts = moves.begin(shape, problem.threat.radius, _draws(sources, 1, numbers).to(images.device)[:, 0])
+        return problem.threat.project(images, starts.to(images))
+
+    def remember(self, problem: Problem, images: Images, sources: Sequence[torch.Generator]) -> "Memory":
+        """The draws for a chunk of moves, and the sources of further ones."""
+        _, numbers = MOVES[problem.threat.norm].draws(images.shape[1:])
+        nothing = torch.full((len(images),), -torch.inf, dtype=torch.float64, device=images.device)
+        draws = torch.zeros(len(images), CHUNK, numbers, dtype=torch.float64, device=images.device)
+        return Memory(best=images, margins=nothing, draws=draws, sources=Sources(list(sources)))
+
+    def step(self, problem: Problem, state: State, found: Evaluation) -> Images:
+        """Keep the better of two images, and change a window of it."""
+        memory, threat = state.memory, problem.threat
+        assert isinstance(memory, Memory)
+        better = found.success | (found.losses > memory.margins)
+        memory.best = torch.where(better[:, None, None, None], state.iterates, memory.best)
+        memory.margins = torch.where(better, found.losses, memory.margins)
+        moves, perturbations = MOVES[threat.norm], memory.best - state.images
+        number = state.steps % CHUNK
+        memory.draw_again((number == 0).nonzero().squeeze(1).tolist())
+        draws = memory.draws[torch.arange(len(number), device=number.device), number]
+        shares = [self.share_of(step) for step in state.steps.tolist()]
+        if len(sizes := dict.fromkeys(shares)) == 1:
+            changed = moves.move(perturbations, threat.radius, shares[0], draws).to(perturbations)
+        else:
+            # Windows of one batch differ in size where images entered it at different times.
+            changed = torch.empty_like(perturbations)
+            for share in sizes:
+                same = torch.tensor([other == share for other in shares], device=number.device)
+                changed[same] = moves.move(perturbations[same], threat.radius, share, draws[same]).to(changed)
+        return threat.project(state.images, changed)
 
     def share_of(self, move: int) -> float:
         """Part of the pixels in the windows of a move, counted from 0."""
-        return self.share * 0.5 ** bisect_left(HALVINGS, move)
+        return self.p_init * 0.5 ** bisect_left(HALVINGS, move)
+
+    @property
+    def passes(self) -> int:
+        """The queries of all restarts."""
+        return self.restarts * self.queries
+
+    def stronger(self) -> "Square":
+        """Four times the queries."""
+        return replace(self, queries=4 * self.queries, restarts=1)
+
+
+@dataclass
+class Memory(Rows):
+    """Where the search of each image stands."""
+
+    best: Images
+    margins: PerImage
+    """Of the best."""
+    draws: Float[Tensor, "image move number"]
+    """For the moves of a chunk."""
+    sources: "Sources"
+
+    def draw_again(self, positions: Sequence[int]) -> None:
+        """Draw the next chunk for some images."""
+        if positions:
+            chosen = [self.sources.of_images[position] for position in positions]
+            self.draws[positions] = _draws(chosen, CHUNK, self.draws.shape[2]).to(self.draws.device)
+
+
+@dataclass
+class Sources(Rows):
+    """A generator for each image, which no tensor holds."""
+
+    of_images: list[torch.Generator]
+
+    def keep(self, staying: Flags) -> None:
+        """Drop the other images."""
+        self.of_images = [source for source, stays in zip(self.of_images, staying.tolist(), strict=True) if stays]
+
+    def join(self, others: Rows) -> None:
+        """Append other images."""
+        assert isinstance(others, Sources)
+        self.of_images = self.of_images + others.of_images
+
+
+def _draws(sources: Sequence[torch.Generator], moves: int, numbers: int) -> Float[Tensor, "image move number"]:
+    # In float64, where a number below 1 stays below 1 when it is scaled to a number of positions.
+    return torch.stack([torch.rand(moves, numbers, generator=source, dtype=torch.float64) for source in sources])
 
 
 class AbstractMoves(ABC):
-    """How the search walks in one norm. Deltas may leave the ball and the pixel box: they are projected afterwards."""
+    """How the search moves in one norm. Perturbations may leave the threat: they are projected afterwards."""
+
+    name: ClassVar[str]
 
     @abstractmethod
     def draws(self, shape: torch.Size) -> tuple[int, int]:
@@ -105,6 +178,7 @@ class AbstractMoves(ABC):
 
 
 @final
+@MOVES.registered("linf")
 class LinfMoves(AbstractMoves):
     """Every pixel is at one end of its range; a window is set to one end in each channel."""
 
@@ -128,6 +202,7 @@ class LinfMoves(AbstractMoves):
 
 
 @final
+@MOVES.registered("l2")
 class L2Moves(AbstractMoves):
     """The whole radius is spent; one window's share of it is moved into another one, where it forms two pyramids.
 
@@ -169,78 +244,6 @@ class L2Moves(AbstractMoves):
         signs = _signs(draws[:, 4:-1]).to(deltas)[:, :, None]
         added = _unit(signs * pyramids + _unit(pixels.gather(2, target))) * (held + unspent).sqrt()
         return emptied.scatter(2, target, added).view_as(deltas)
-
-
-MOVES.register("l2", L2Moves())
-MOVES.register("linf", LinfMoves())
-
-
-@dataclass
-class _Walk(ActiveState):
-    """Where a restart stands, for each image that is still attacked."""
-
-    active: Tensor
-    """Its position in the batch."""
-    images: Images
-    labels: Labels
-    best: Images
-    margins: PerImage
-    """Of the best."""
-    draws: Tensor
-    """For the moves of a chunk: (image, move, number)."""
-
-
-class _Search(SearchState):
-    """The state of one call: what is proposed so far for each image."""
-
-    def __init__(
-        self, square: Square, classifier: Classifier, images: Images, labels: Labels, ball: AbstractNorm, epsilon: float
-    ) -> None:
-        super().__init__(classifier, images, labels, ball)
-        self.square = square
-        self.epsilon = epsilon
-        self.moves = MOVES[ball.name]
-        self.margins = torch.full((len(images),), -torch.inf, dtype=torch.float64, device=images.device)
-
-    @torch.no_grad()
-    def run(self, active: Tensor, sources: Sequence[torch.Generator]) -> None:
-        """One restart on the active images, with a source for each image of the batch."""
-        images, shape = self.images[active], self.images.shape[1:]
-        to_begin, to_move = self.moves.draws(shape)
-        draws = self._draw(active, sources, 1, to_begin)
-        nothing = torch.full_like(self.margins[active], -torch.inf)
-        walk = _Walk(active, images, self.labels[active], best=images, margins=nothing, draws=draws)
-        self._ask(walk, self.moves.begin(shape, self.epsilon, draws[:, 0]))
-        for move in range(self.square.queries - 1):
-            if len(walk.active) == 0:
-                return
-            if move % CHUNK == 0:
-                walk.draws = self._draw(walk.active, sources, CHUNK, to_move)
-            share, deltas = self.square.share_of(move), walk.best - walk.images
-            self._ask(walk, self.moves.move(deltas, self.epsilon, share, walk.draws[:, move % CHUNK]))
-        # A restart that fools nobody counts only where its margin is higher than what was found before.
-        better = walk.margins > self.margins[walk.active]
-        self.candidates[walk.active[better]] = walk.best[better]
-        self.margins[walk.active] = self.margins[walk.active].maximum(walk.margins)
-
-    def _draw(self, active: Tensor, sources: Sequence[torch.Generator], moves: int, numbers: int) -> Tensor:
-        # In float64, where a number below 1 stays below 1 when it is scaled to a number of positions.
-        draws = [torch.rand(moves, numbers, generator=sources[image], dtype=torch.float64) for image in active.tolist()]
-        return torch.stack(draws).to(self.images.device)
-
-    def _ask(self, walk: _Walk, deltas: Images) -> None:
-        """Classify other images; take over those that are better, let go of what has fallen."""
-        asked = (walk.images + self.ball.project(deltas.to(walk.images), self.epsilon)).clamp(0, 1)
-        logits = self.classifier(asked)
-        self.trace.forward_passes[walk.active] += 1
-        wrong = predicted_classes(logits) != walk.labels
-        margins = margin(logits.double(), walk.labels)
-        better = wrong | (margins > walk.margins)
-        walk.best = torch.where(better.view(-1, 1, 1, 1), asked, walk.best)
-        walk.margins = torch.where(better, margins, walk.margins)
-        self.candidates[walk.active[wrong]] = asked[wrong]
-        self.fallen[walk.active] = wrong
-        walk.keep(~wrong)
 
 
 def _signs(draws: Tensor) -> Tensor:

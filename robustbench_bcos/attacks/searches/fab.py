@@ -8,24 +8,29 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from robustbench_bcos.attacks.attack import AttackResult, Trace, check_epsilon
+from robustbench_bcos.attacks import ATTACKS
+from robustbench_bcos.attacks.attack import AbstractAttack, AttackResult, Problem, Trace, require_known
 from robustbench_bcos.attacks.gradients import image_gradient, usable
-from robustbench_bcos.attacks.norms import AbstractNorm
+from robustbench_bcos.attacks.norm import AbstractNorm
+from robustbench_bcos.attacks.searches.apgd import APGD
+from robustbench_bcos.attacks.searches.apgd_targeted import missing_targets
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.core.rng import PerImageRng
-from robustbench_bcos.core.types import Classifier, Images, Labels, Logits
+from robustbench_bcos.core.types import Images, Logits
 
 REMEDY = 'pip install "robustbench_bcos[peers]"'
 """How to get torchattacks."""
 
-NORMS = {"l2": "L2", "linf": "Linf"}
+NORM_NAMES = {"l1": "L1", "l2": "L2", "linf": "Linf"}
 """What torchattacks calls them."""
+
+PASSES_PER_STEP = 3
+"""Two forward passes and a backward pass."""
 
 
 @final
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FAB:
+@ATTACKS.registered("fab")
+@dataclass(frozen=True, kw_only=True)
+class FAB(AbstractAttack):
     """Step towards the decision boundary of one wrong class after another, and back towards the image.
 
     A target costs an image two forward passes and a backward pass per step, however early it was reached, because FAB
@@ -48,59 +53,64 @@ class FAB:
         if self.steps < 1 or self.targets < 1:
             raise ValueError(f"expected steps and targets of at least 1, got {self.steps} and {self.targets}")
 
-    def __call__(
-        self,
-        classifier: Classifier,
-        images: Images,
-        labels: Labels,
-        ball: AbstractNorm,
-        epsilon: float,
-        generator: PerImageRng | None = None,
-    ) -> AttackResult:
-        """Search around each image, which is proposed itself where nothing in the ball was found.
-
-        Raises:
-            RequestError: torchattacks is not installed.
-            ValueError: FAB does not know this norm, or no ball has this radius.
-        """
-        check_epsilon(epsilon)
-        if ball.name not in NORMS:
-            raise ValueError(f"expected a norm that FAB knows ({', '.join(NORMS)}), got {ball.name}")
+    def check(self, norm: AbstractNorm) -> None:
+        """Refuse a norm that torchattacks does not know, or a machine without torchattacks."""
+        require_known(norm, NORM_NAMES, "FAB")
         if not torchattacks_available():
-            raise RequestError(f"FAB needs torchattacks, which is not installed: {REMEDY}")
-        images = images.detach()
-        candidates, trace = images.clone(), Trace.blank(images)
-        with torch.no_grad():
-            clean = classifier(images)
+            raise RequestError(f"FAB needs torchattacks, which is not installed: {REMEDY}, or choose another attack")
+
+    def _search(self, problem: Problem) -> AttackResult:
+        images, criterion = problem.images, problem.criterion
+        adversarials, trace = images.clone(), Trace.blank(images)
+        clean = problem.outputs(images)
         trace.forward_passes.add_(1)
-        active = (predicted_classes(clean) == labels).nonzero().squeeze(1)
+        active = (~criterion.success(clean, problem.goals)).nonzero().squeeze(1)
         for rank in range(1, min(self.targets, clean.shape[1] - 1) + 1):
             if len(active) == 0:
                 break
-            network = _Network(classifier, images[active], labels[active], clean[active])
-            deltas = self._nearest(network, rank, ball) - images[active]
-            found = (images[active] + ball.project(deltas, epsilon)).clamp(0, 1)
-            with torch.no_grad():
-                wrong = predicted_classes(classifier(found)) != labels[active]
+            remaining = problem.select(active)
+            network = _Network(remaining, clean[active])
+            found = problem.threat.project(remaining.images, self._nearest(network, rank) - remaining.images)
+            success = remaining.succeeds(found)
             network.trace.forward_passes.add_(1)
-            candidates[active[wrong]] = found[wrong]
+            adversarials[active[success]] = found[success]
             trace.include(network.trace, active)
-            active = active[~wrong]
-        return AttackResult(candidates, trace)
+            active = active[~success]
+        return AttackResult(adversarials, trace)
 
-    def _nearest(self, network: "_Network", rank: int, ball: AbstractNorm) -> Images:
+    def _nearest(self, network: "_Network", rank: int) -> Images:
         """The nearest images that torchattacks finds of the wrong class of this rank, at any distance."""
         # Here, because the package is optional and takes a while to import.
         from torchattacks import FAB as Peer
 
+        problem = network.problem
         peer = Peer(
-            network, norm=NORMS[ball.name], steps=self.steps, alpha_max=0.1, eta=1.05, beta=0.9, multi_targeted=True
+            network,
+            norm=NORM_NAMES[problem.threat.norm],
+            steps=self.steps,
+            alpha_max=0.1,
+            eta=1.05,
+            beta=0.9,
+            multi_targeted=True,
         )
         # Classes by logit, from the end of an ascending order: the last is the label.
         peer.target_class = rank + 1
         # Not by calling it, which would seed the global generator.
-        found: Images = peer.attack_single_run_targeted(network.images.contiguous(), network.labels)
+        found: Images = peer.attack_single_run_targeted(problem.images.contiguous(), problem.goals)
         return found
+
+    @property
+    def passes(self) -> int:
+        """A look at the clean image; for each target its steps, and a look at what was found."""
+        return 1 + self.targets * (PASSES_PER_STEP * self.steps + 1)
+
+    def stronger(self) -> AbstractAttack:
+        """Auto-PGD with four times the steps: FAB goes on for as long as it is told, to little avail."""
+        return APGD(steps=4 * self.steps)
+
+    def left_out(self, classes: int) -> dict[str, str]:
+        """Targets that the model does not have."""
+        return missing_targets(self.targets, classes)
 
 
 def torchattacks_available() -> bool:
@@ -116,14 +126,13 @@ class _Network:
     takes slopes below 1e-8 for 0; by powers of 2, so that nothing else changes to the last bit.
     """
 
-    def __init__(self, classifier: Classifier, images: Images, labels: Labels, clean: Logits) -> None:
-        self.classifier = classifier
-        self.images = images
-        self.labels = labels
+    def __init__(self, problem: Problem, clean: Logits) -> None:
+        self.problem = problem
+        self.images = problem.images
         spread = clean.amax(dim=1, keepdim=True) - clean.amin(dim=1, keepdim=True)
         self.scale = torch.ldexp(torch.ones_like(spread), -spread.frexp().exponent)
         self.clean = self.scaled(clean)
-        self.trace = Trace.blank(images)
+        self.trace = Trace.blank(problem.images)
 
     def parameters(self) -> Iterator[Tensor]:
         """Something on the device."""
@@ -141,7 +150,7 @@ class _Network:
         if not self.trace.forward_passes.any() and torch.equal(asked, self.images.float()):
             return self.clean
         with torch.no_grad():
-            logits = self.classifier(asked.to(self.images))
+            logits = self.problem.classifier(asked.to(self.images))
         self.trace.forward_passes.add_(1)
         return self.scaled(logits)
 
@@ -153,7 +162,7 @@ class _OnlyToTheImages(torch.autograd.Function):
     def forward(ctx: Any, asked: Tensor, network: _Network) -> Tensor:  # noqa: ANN401
         leaf = asked.detach().to(network.images).requires_grad_()
         with torch.enable_grad():
-            logits = network.classifier(leaf)
+            logits = network.problem.classifier(leaf)
         network.trace.forward_passes.add_(1)
         ctx.network, ctx.leaf, ctx.logits = network, leaf, logits
         return network.scaled(logits.detach())
@@ -161,7 +170,8 @@ class _OnlyToTheImages(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
         network = ctx.network
-        gradient, blind = usable(image_gradient(ctx.logits, ctx.leaf, network.scale * slope.to(ctx.logits)))
+        gradient, degenerate = usable(image_gradient(ctx.logits, ctx.leaf, network.scale * slope.to(ctx.logits)))
         network.trace.backward_passes.add_(1)
-        network.trace.degenerate_gradient.logical_or_(blind & (predicted_classes(ctx.logits) == network.labels))
+        success = network.problem.criterion.success(ctx.logits, network.problem.goals)
+        network.trace.degenerate_gradient.logical_or_(degenerate & ~success)
         return gradient.to(slope), None
