@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from robustbench_bcos.attacks.criterion import AbstractCriterion, make_criterion
-from robustbench_bcos.attacks.loss import Loss, per_image
+from robustbench_bcos.attacks.loss import Loss, loss_name, per_image
 from robustbench_bcos.attacks.norm import AbstractNorm
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Classifier, Counts, Epsilon, Flags, Goals, Images, Labels, PerImage
 
@@ -141,7 +142,7 @@ class AbstractAttack(ABC):
                 loss that is not one number per image.
         """
         threat, judged = Threat.of(norm, epsilon), make_criterion(criterion)
-        self.check(threat.geometry)
+        self.check(threat.geometry, judged)
         images = images.detach()
         if goals is None:
             goals = judged.goals(classifier, images, labels)
@@ -163,8 +164,8 @@ class AbstractAttack(ABC):
     def _search(self, problem: Problem) -> AttackResult:
         """Propose an image within the threat for each image of the problem."""
 
-    def check(self, norm: AbstractNorm) -> None:  # noqa: B027 (most attacks know every norm)
-        """Refuse a norm that this attack has no moves for, or a machine that lacks what it needs.
+    def check(self, norm: AbstractNorm, criterion: AbstractCriterion) -> None:  # noqa: B027 (most attacks serve all)
+        """Refuse a norm or a criterion that this attack does not serve, or a machine that lacks what it needs.
 
         Raises:
             RequestError: with the remedy.
@@ -220,6 +221,20 @@ class AbstractAttack(ABC):
         """Its options by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    @property
+    def key(self) -> str:
+        """The attack and its options as text."""
+        return " ".join([self.name, *(f"{option}={value}" for option, value in self.to_json().items())])
+
+    def to_json(self) -> dict[str, Any]:
+        """Its options as JSON takes them: losses by name, quantities as they were written.
+
+        Raises:
+            RequestError: its loss has no name.
+        """
+        named = {option: loss_name(value) if callable(value) else value for option, value in self.options.items()}
+        return {option: str(value) if isinstance(value, Quantity) else value for option, value in named.items()}
+
 
 def require_known(norm: AbstractNorm, known: Collection[str], what: str) -> None:
     """Refuse a norm that is not among those an attack has moves for.
@@ -229,6 +244,18 @@ def require_known(norm: AbstractNorm, known: Collection[str], what: str) -> None
     """
     if norm.name not in known:
         raise RequestError(f"{what} knows the norms {', '.join(known)} and not {norm.name}: choose another attack")
+
+
+def require_untargeted(criterion: AbstractCriterion, what: str) -> None:
+    """Refuse a criterion that an attack which aims at wrong classes does not serve.
+
+    Raises:
+        RequestError: naming both.
+    """
+    if not criterion.untargeted:
+        raise RequestError(
+            f"{what} aims at every wrong class and does not serve criterion {criterion}: choose another attack"
+        )
 
 
 def _joined(parts: Sequence[AttackResult]) -> AttackResult:

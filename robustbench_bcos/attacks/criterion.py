@@ -20,6 +20,8 @@ class AbstractCriterion(ABC):
     """A question put to each output. Instances are frozen and print as they are written: ``targeted:3``."""
 
     name: ClassVar[str]
+    untargeted: ClassVar[bool] = False
+    """Whether any wrong class will do."""
 
     @classmethod
     def parse(cls, argument: str) -> "AbstractCriterion":

@@ -18,6 +18,8 @@ from robustbench_bcos.core.types import Flags, Goals, Labels, PerImage
 class Misclassified(AbstractCriterion):
     """Any class but the label; an output that is not finite is no class at all."""
 
+    untargeted = True
+
     def success(self, outputs: Tensor, goals: Goals) -> Flags:
         """Another class than the label is predicted."""
         return predicted_classes(outputs) != goals
@@ -29,6 +31,3 @@ class Misclassified(AbstractCriterion):
     def eligible(self, outputs: Tensor, labels: Labels, goals: Goals) -> Flags:
         """The label is predicted."""
         return predicted_classes(outputs) == labels
-
-    def __str__(self) -> str:
-        return self.name

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from robustbench_bcos.attacks import ATTACKS
-from robustbench_bcos.attacks.attack import AttackResult, Problem
+from robustbench_bcos.attacks.attack import AttackResult, Problem, require_untargeted
+from robustbench_bcos.attacks.criterion import AbstractCriterion
 from robustbench_bcos.attacks.driver import Search
 from robustbench_bcos.attacks.losses.dlr import targeted_dlr
+from robustbench_bcos.attacks.norm import AbstractNorm
 from robustbench_bcos.attacks.searches.apgd import AutoPGD
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.core.types import Goals, PerImage
@@ -38,6 +40,10 @@ class TargetedAPGD(AutoPGD):
         AutoPGD.__post_init__(self)
         if self.targets < 1:
             raise ValueError(f"expected targets of at least 1, got {self.targets}")
+
+    def check(self, norm: AbstractNorm, criterion: AbstractCriterion) -> None:
+        """Refuse a criterion that has targets of its own."""
+        require_untargeted(criterion, "targeted Auto-PGD")
 
     def _search(self, problem: Problem) -> AttackResult:
         search = Search(self, problem)

@@ -7,6 +7,7 @@ import torch
 
 from robustbench_bcos.attacks import ATTACKS
 from robustbench_bcos.attacks.attack import AbstractAttack, AttackResult, Problem, Trace
+from robustbench_bcos.attacks.criterion import AbstractCriterion
 from robustbench_bcos.attacks.norm import AbstractNorm
 from robustbench_bcos.attacks.searches.apgd import APGD
 from robustbench_bcos.attacks.searches.apgd_targeted import TargetedAPGD
@@ -38,10 +39,10 @@ class Ensemble(AbstractAttack):
         if not self.members:
             raise ValueError("expected at least one member, got none")
 
-    def check(self, norm: AbstractNorm) -> None:
-        """Every member must know the norm."""
+    def check(self, norm: AbstractNorm, criterion: AbstractCriterion) -> None:
+        """Every member must serve both."""
         for member in self.members:
-            member.check(norm)
+            member.check(norm, criterion)
 
     def _search(self, problem: Problem) -> AttackResult:
         adversarials, trace = problem.images.clone(), Trace.blank(problem.images)
@@ -94,9 +95,9 @@ class AutoAttack(AbstractAttack):
         """Auto-PGD, its targeted form, FAB where it can be had, and Square."""
         return Ensemble(members=(APGD(), TargetedAPGD(), *((FAB(),) if self.fab else ()), Square()))
 
-    def check(self, norm: AbstractNorm) -> None:
-        """Every member must know the norm."""
-        self.ensemble.check(norm)
+    def check(self, norm: AbstractNorm, criterion: AbstractCriterion) -> None:
+        """Every member must serve both."""
+        self.ensemble.check(norm, criterion)
 
     def _search(self, problem: Problem) -> AttackResult:
         return self.ensemble._search(problem)
@@ -105,6 +106,11 @@ class AutoAttack(AbstractAttack):
     def passes(self) -> int:
         """Those of its members."""
         return self.ensemble.passes
+
+    @property
+    def effort(self) -> int:
+        """The steps of its longest search."""
+        return APGD().steps
 
     def stronger(self) -> AbstractAttack:
         """An ensemble has no number of steps; its longest search does."""

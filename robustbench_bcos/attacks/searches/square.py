@@ -15,6 +15,7 @@ from torch import Tensor
 
 from robustbench_bcos.attacks import ATTACKS
 from robustbench_bcos.attacks.attack import Problem, require_known
+from robustbench_bcos.attacks.criterion import AbstractCriterion
 from robustbench_bcos.attacks.driver import Evaluation, IterativeAttack, Rows, State, check_search
 from robustbench_bcos.attacks.norm import AbstractNorm
 from robustbench_bcos.core.registry import Registry
@@ -61,7 +62,7 @@ class Square(IterativeAttack):
         if not 0 < self.p_init <= 1:
             raise ValueError(f"expected a p_init above 0 and up to 1, got {self.p_init}")
 
-    def check(self, norm: AbstractNorm) -> None:
+    def check(self, norm: AbstractNorm, criterion: AbstractCriterion) -> None:
         """Refuse a norm that Square has no moves for."""
         require_known(norm, list(MOVES), "Square")
 
