@@ -13,8 +13,8 @@ from torch import nn
 
 from robustbench_bcos.bench.config import MemoryFormat, Precision
 from robustbench_bcos.bench.replicas import ThreadedReplicas
+from robustbench_bcos.model_zoo.bcos.folding import fold
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
-from robustbench_bcos.model_zoo.folding import fold
 from robustbench_bcos.model_zoo.mixed_precision import Bfloat16
 from robustbench_bcos.model_zoo.models import Model
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.cards import Zoo
-from robustbench_bcos.model_zoo.restoration import architecture_needed
+from robustbench_bcos.model_zoo.checkpoints.load import architecture_needed
 from robustbench_bcos.model_zoo.sources.checkpoint import CheckpointModel
 from robustbench_bcos.model_zoo.sources.imported import ImportedModel
 from robustbench_bcos.model_zoo.sources.library import AbstractLibrary, LibraryCheckpoint, LibraryModel

@@ -14,11 +14,11 @@ from robustbench_bcos.bench.fast_copy import make_fast_copy
 from robustbench_bcos.bench.replicas import LEAST, ThreadedReplicas
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.architectures import build_architecture, initialise
+from robustbench_bcos.model_zoo.bcos.explanation_mode import explanation_mode
+from robustbench_bcos.model_zoo.bcos.folding import fold
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import AddInverse
-from robustbench_bcos.model_zoo.explanation_mode import explanation_mode
-from robustbench_bcos.model_zoo.folding import fold
 from robustbench_bcos.model_zoo.models import Model, find_models, own_model
 from tests.bench.tiny_zoo import measure, tiny_plan
 

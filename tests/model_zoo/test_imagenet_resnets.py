@@ -9,7 +9,7 @@ import torchvision
 from bcos.models import resnet as peers
 from torch import Tensor, nn
 
-from robustbench_bcos.model_zoo.architectures.parts import bcos_parts, conventional_parts
+from robustbench_bcos.model_zoo.architectures.layers import bcos_layers, conventional_layers
 from robustbench_bcos.model_zoo.architectures.resnet import IMAGENET, Bottleneck, Plan, ResNet
 from tests.model_zoo.peers import (
     CLASSES,
@@ -53,7 +53,7 @@ def test_network_of_basic_blocks_equals_the_official_one() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_bottleneck_equals_the_official_one(kind: str, max_out: int) -> None:
     plan = Plan(block=Bottleneck, depths=DEPTHS, width=16, **KINDS[kind])
-    parts = bcos_parts(classes=CLASSES, max_out=max_out, logit_bias=NO_LOGIT_BIAS)
+    parts = bcos_layers(classes=CLASSES, max_out=max_out, logit_bias=NO_LOGIT_BIAS)
     builder = partial(
         peers.BcosResNet,
         peers.Bottleneck,
@@ -118,5 +118,5 @@ def test_every_kind_of_conventional_bottleneck_equals_torchvisions(kind: str) ->
     plan = Plan(block=Bottleneck, depths=DEPTHS, **KINDS[kind])
     resnet = torchvision.models.resnet
     peer = resnet.ResNet(resnet.Bottleneck, list(DEPTHS), CLASSES, groups=plan.groups, width_per_group=plan.group_width)
-    network = ResNet(conventional_parts(), plan=plan, in_channels=3, classes=CLASSES)
+    network = ResNet(conventional_layers(), plan=plan, in_channels=3, classes=CLASSES)
     assert_same_network(network, peer, photographs()[:, :3])

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.model_zoo.architectures.parts import Parts
-from robustbench_bcos.model_zoo.architectures.registry import Layout, register_twins
+from robustbench_bcos.model_zoo.architectures.layers import LayerFactory
+from robustbench_bcos.model_zoo.architectures.registry import KeyLayers, register_twins
 
 LAYER_SCALE = 1e-6
 """What residuals are multiplied with at first."""
@@ -44,7 +44,7 @@ SIZES = {
 class Block(nn.Module):
     """A 7x7 depthwise convolution, a norm, and a perceptron with four times as many hidden channels."""
 
-    def __init__(self, parts: Parts, channels: int) -> None:
+    def __init__(self, parts: LayerFactory, channels: int) -> None:
         super().__init__()
         depthwise = parts.convolution(channels, channels, 7, groups=channels, bias=True)
         norm = parts.norm(channels)
@@ -76,7 +76,7 @@ class ConvNeXt(nn.Module):
         classes: number of logits.
     """
 
-    def __init__(self, parts: Parts, *, size: Size, in_channels: int, classes: int) -> None:
+    def __init__(self, parts: LayerFactory, *, size: Size, in_channels: int, classes: int) -> None:
         super().__init__()
         widths = [size.width * 2**stage for stage in range(len(size.blocks))]
         stem = [parts.convolution(in_channels, size.width, 4, 4, padding=0, bias=True), parts.norm(size.width)]
@@ -122,10 +122,10 @@ for _name, _size in SIZES.items():
     register_twins(
         f"convnext_{_name}",
         partial(ConvNeXt, size=_size),
-        Layout(
+        KeyLayers(
             first="features.0.0", last="classifier.2", filters=_size.width, norm="features.0.1", image_norm="position"
         ),
-        bcos_layout=Layout(
+        bcos_layout=KeyLayers(
             first="features.0", last="classifier.1", filters=_size.width, norm="features.1", image_norm="position"
         ),
         conventional={"norm": "position", "norm_epsilon": NORM_EPSILON, "activation": nn.GELU},

@@ -9,8 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.model_zoo.architectures.parts import Parts
-from robustbench_bcos.model_zoo.architectures.registry import Layout, register_twins
+from robustbench_bcos.model_zoo.architectures.layers import LayerFactory
+from robustbench_bcos.model_zoo.architectures.registry import KeyLayers, register_twins
 
 BOTTLENECK = 4
 """Channels between a layer's two convolutions, relative to those it adds."""
@@ -19,7 +19,7 @@ BOTTLENECK = 4
 class DenseLayer(nn.Module):
     """Norm and 1x1 convolution, norm and 3x3 convolution: from all features so far to ``growth`` new channels."""
 
-    def __init__(self, parts: Parts, in_channels: int, growth: int) -> None:
+    def __init__(self, parts: LayerFactory, in_channels: int, growth: int) -> None:
         super().__init__()
         self.norm1 = parts.norm(in_channels)
         self.act1 = parts.activation()
@@ -42,7 +42,7 @@ class DenseLayer(nn.Module):
 class DenseBlock(nn.Module):
     """Layers of which each sees what all before it gave."""
 
-    def __init__(self, parts: Parts, depth: int, in_channels: int, growth: int) -> None:
+    def __init__(self, parts: LayerFactory, depth: int, in_channels: int, growth: int) -> None:
         super().__init__()
         for index in range(depth):
             self.add_module(f"denselayer{index + 1}", DenseLayer(parts, in_channels + index * growth, growth))
@@ -57,7 +57,7 @@ class DenseBlock(nn.Module):
 class Transition(nn.Sequential):
     """Halves channels, height and width between two blocks. The pool is a mean in conventional networks, too."""
 
-    def __init__(self, parts: Parts, in_channels: int) -> None:
+    def __init__(self, parts: LayerFactory, in_channels: int) -> None:
         super().__init__()
         self.norm = parts.norm(in_channels)
         self.act = parts.activation()
@@ -89,7 +89,7 @@ class DenseNet(nn.Module):
         classes: number of logits.
     """
 
-    def __init__(self, parts: Parts, *, plan: Plan, in_channels: int, classes: int) -> None:
+    def __init__(self, parts: LayerFactory, *, plan: Plan, in_channels: int, classes: int) -> None:
         super().__init__()
         self.features = nn.Sequential()
         if plan.small_images:
@@ -142,7 +142,7 @@ for _name, _plan in (IMAGENET | CIFAR).items():
         _name,
         partial(DenseNet, plan=_plan),
         # The first norm of all: CIFAR's stem has none.
-        Layout(
+        KeyLayers(
             first="features.conv0",
             last="classifier",
             norm="features.denseblock1.denselayer1.norm1",

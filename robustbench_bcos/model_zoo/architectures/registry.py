@@ -8,8 +8,8 @@ from torch import nn
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import Registry, unknown
-from robustbench_bcos.model_zoo.architectures.parts import Parts, bcos_parts, conventional_parts
-from robustbench_bcos.model_zoo.norms import Affine
+from robustbench_bcos.model_zoo.architectures.layers import LayerFactory, bcos_layers, conventional_layers
+from robustbench_bcos.model_zoo.bcos.norms import Affine
 
 BCOS_PREFIX = "bcos_"
 
@@ -18,7 +18,7 @@ BCOS_ARGUMENTS = ("b", "max_out", "norm", "norm_affine", "logit_bias", "temperat
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class KeyLayers:
     """Where the tensors of an architecture say what it was built with. Names are those of modules."""
 
     first: str
@@ -43,27 +43,27 @@ class Architecture:
     """Takes ``in_channels``, ``classes`` and the arguments below by keyword."""
     arguments: tuple[str, ...]
     """What a card or a command line may set."""
-    layout: Layout
+    layout: KeyLayers
 
 
 ARCHITECTURES: Registry[Architecture] = Registry("architecture")
 
 
 @runtime_checkable
-class Skeleton(Protocol):
+class Backbone(Protocol):
     """Builds a network of whatever parts it is given."""
 
-    def __call__(self, parts: Parts, *, in_channels: int, classes: int) -> nn.Module:
+    def __call__(self, parts: LayerFactory, *, in_channels: int, classes: int) -> nn.Module:
         """Encoded images of ``in_channels`` channels to ``classes`` logits."""
         ...
 
 
 def register_twins(
     name: str,
-    skeleton: Skeleton,
-    layout: Layout,
+    skeleton: Backbone,
+    layout: KeyLayers,
     *,
-    bcos_layout: Layout | None = None,
+    bcos_layout: KeyLayers | None = None,
     conventional: Mapping[str, Any] | None = None,
     bcos: Mapping[str, Any] | None = None,
     fixed: Collection[str] = (),
@@ -75,17 +75,17 @@ def register_twins(
         skeleton: what both share.
         layout: where their checkpoints say what they were built with.
         bcos_layout: the B-cos network's, where its layers have other names.
-        conventional: defaults of :func:`conventional_parts` that are this family's own.
-        bcos: defaults of :func:`bcos_parts` that are this family's own.
+        conventional: defaults of :func:`conventional_layers` that are this family's own.
+        bcos: defaults of :func:`bcos_layers` that are this family's own.
         fixed: arguments that this family does not leave open.
     """
 
     def build_conventional(*, in_channels: int, classes: int, **arguments: Any) -> nn.Module:  # noqa: ANN401
-        parts = conventional_parts(**{**(conventional or {}), **arguments})
+        parts = conventional_layers(**{**(conventional or {}), **arguments})
         return skeleton(parts, in_channels=in_channels, classes=classes)
 
     def build_bcos(*, in_channels: int, classes: int, **arguments: Any) -> nn.Module:  # noqa: ANN401
-        parts = bcos_parts(classes=classes, **{**(bcos or {}), **arguments})
+        parts = bcos_layers(classes=classes, **{**(bcos or {}), **arguments})
         return skeleton(parts, in_channels=in_channels, classes=classes)
 
     left, bcos_left = (

@@ -10,8 +10,8 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from robustbench_bcos.model_zoo.architectures.parts import Parts
-from robustbench_bcos.model_zoo.architectures.registry import Layout, register_twins
+from robustbench_bcos.model_zoo.architectures.layers import LayerFactory
+from robustbench_bcos.model_zoo.architectures.registry import KeyLayers, register_twins
 
 
 class Names(NamedTuple):
@@ -32,7 +32,7 @@ class AbstractBlock(nn.Module):
     """Channels given, relative to the width of the stage."""
     shortcut_name: str
 
-    def add_shortcut(self, name: str, parts: Parts, in_channels: int, width: int, stride: int) -> None:
+    def add_shortcut(self, name: str, parts: LayerFactory, in_channels: int, width: int, stride: int) -> None:
         """To be called last: where training begins depends on the order of modules."""
         self.shortcut_name = name
         out_channels = width * self.expansion
@@ -57,7 +57,7 @@ class AbstractBlock(nn.Module):
 class BasicBlock(AbstractBlock):
     """Two 3x3 convolutions."""
 
-    def __init__(self, parts: Parts, in_channels: int, width: int, stride: int, *, shortcut: str) -> None:
+    def __init__(self, parts: LayerFactory, in_channels: int, width: int, stride: int, *, shortcut: str) -> None:
         super().__init__()
         self.conv1 = parts.convolution(in_channels, width, 3, stride)
         self.bn1 = parts.norm(width)
@@ -86,7 +86,7 @@ class Bottleneck(AbstractBlock):
 
     def __init__(
         self,
-        parts: Parts,
+        parts: LayerFactory,
         in_channels: int,
         width: int,
         stride: int,
@@ -138,11 +138,11 @@ class Plan:
     """A stem of one 3x3 convolution, in place of a 7x7 one and a pool that divide height and width by four."""
     names: Names = PUBLISHED_NAMES
 
-    def layout(self) -> Layout:
+    def layout(self) -> KeyLayers:
         """Where checkpoints say what they were built with."""
-        return Layout(first="conv1", last=self.names.classifier, norm="bn1", filters=self.width)
+        return KeyLayers(first="conv1", last=self.names.classifier, norm="bn1", filters=self.width)
 
-    def stages(self, parts: Parts) -> list[nn.Sequential]:
+    def stages(self, parts: LayerFactory) -> list[nn.Sequential]:
         """Stages in order."""
         grouping = {} if self.block is BasicBlock else {"groups": self.groups, "group_width": self.group_width}
         channels, stages = self.width, []
@@ -167,7 +167,7 @@ class ResNet(nn.Module):
         classes: number of logits.
     """
 
-    def __init__(self, parts: Parts, *, plan: Plan, in_channels: int, classes: int) -> None:
+    def __init__(self, parts: LayerFactory, *, plan: Plan, in_channels: int, classes: int) -> None:
         super().__init__()
         kernel, stride = (3, 1) if plan.small_images else (7, 2)
         self.conv1 = parts.convolution(in_channels, plan.width, kernel, stride)

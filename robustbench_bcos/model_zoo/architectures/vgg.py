@@ -9,9 +9,9 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from robustbench_bcos.model_zoo.architectures.parts import Parts, PooledClassMaps
-from robustbench_bcos.model_zoo.architectures.registry import Layout, register_twins
-from robustbench_bcos.model_zoo.bcos_layers import BcosConv2d, LogitLayer
+from robustbench_bcos.model_zoo.architectures.layers import LayerFactory, PooledClassMaps
+from robustbench_bcos.model_zoo.architectures.registry import KeyLayers, register_twins
+from robustbench_bcos.model_zoo.bcos.layers import BcosConv2d, LogitLayer
 
 MAP = 7
 """Height and width that the classifier's first layer sees."""
@@ -71,7 +71,9 @@ class Vgg(nn.Module):
         classes: number of logits.
     """
 
-    def __init__(self, parts: Parts, *, stages: tuple[tuple[int, ...], ...], in_channels: int, classes: int) -> None:
+    def __init__(
+        self, parts: LayerFactory, *, stages: tuple[tuple[int, ...], ...], in_channels: int, classes: int
+    ) -> None:
         super().__init__()
         self.features = nn.Sequential()
         channels = in_channels
@@ -92,7 +94,7 @@ class Vgg(nn.Module):
         return [pair for pair in pairwise(self.features) if isinstance(pair[0], BcosConv2d | nn.Conv2d)]
 
 
-def _unit(parts: Parts, in_channels: int, out_channels: int) -> list[nn.Module]:
+def _unit(parts: LayerFactory, in_channels: int, out_channels: int) -> list[nn.Module]:
     layers = [parts.convolution(in_channels, out_channels, 3, bias=True), parts.norm(out_channels)]
     activation = parts.activation()
     # Checkpoints number the layers, and B-cos ones give no number to an activation that is not there.
@@ -105,8 +107,8 @@ VGG11 = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 register_twins(
     "vgg11",
     partial(Vgg, stages=VGG11),
-    Layout(first="features.0", last="classifier.6", norm="features.1", filters=64),
-    bcos_layout=Layout(first="features.0", last="classifier.2", norm="features.1", filters=64),
+    KeyLayers(first="features.0", last="classifier.6", norm="features.1", filters=64),
+    bcos_layout=KeyLayers(first="features.0", last="classifier.2", norm="features.1", filters=64),
     conventional={"head": LinearHead},
     bcos={"head": ConvolutionalHead},
 )

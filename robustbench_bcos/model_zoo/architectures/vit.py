@@ -12,9 +12,9 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.model_zoo.architectures.parts import Parts
-from robustbench_bcos.model_zoo.architectures.registry import Layout, register_twins
-from robustbench_bcos.model_zoo.tokens import Attention, PositionCode
+from robustbench_bcos.model_zoo.architectures.layers import LayerFactory
+from robustbench_bcos.model_zoo.architectures.registry import KeyLayers, register_twins
+from robustbench_bcos.model_zoo.bcos.tokens import Attention, PositionCode
 
 PATCH = 16
 HEAD_FEATURES = 64
@@ -47,7 +47,7 @@ SIZES = {
 class Embedding(nn.Module):
     """Encoded images to tokens, row by row: a stem or none, then a linear layer on patches."""
 
-    def __init__(self, parts: Parts, size: Size, in_channels: int) -> None:
+    def __init__(self, parts: LayerFactory, size: Size, in_channels: int) -> None:
         super().__init__()
         self.conv_stem = _stem(parts, in_channels, size.stem) if size.stem else None
         self.patch = 1 if size.stem else PATCH
@@ -76,7 +76,7 @@ class Embedding(nn.Module):
         return pixels // self.patch
 
 
-def _stem(parts: Parts, in_channels: int, widths: tuple[int, ...]) -> nn.Sequential:
+def _stem(parts: LayerFactory, in_channels: int, widths: tuple[int, ...]) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, width in zip((in_channels, *widths), widths, strict=False):
         stride = 2 if width > before else 1
@@ -87,7 +87,7 @@ def _stem(parts: Parts, in_channels: int, widths: tuple[int, ...]) -> nn.Sequent
 class FeedForward(nn.Module):
     """Norm, then a perceptron with four times as many hidden features, on each token."""
 
-    def __init__(self, parts: Parts, features: int) -> None:
+    def __init__(self, parts: LayerFactory, features: int) -> None:
         super().__init__()
         layers = OrderedDict(
             norm=parts.token_norm(features),
@@ -106,7 +106,7 @@ class FeedForward(nn.Module):
 class Encoder(nn.Module):
     """Attention, then a perceptron, each added to what it was made of."""
 
-    def __init__(self, parts: Parts, features: int) -> None:
+    def __init__(self, parts: LayerFactory, features: int) -> None:
         super().__init__()
         out = parts.linear(features, features, bias=False)
         self.attn = Attention(parts.token_norm(features), out, features=features, heads=features // HEAD_FEATURES)
@@ -129,7 +129,7 @@ class SimpleViT(nn.Module):
         classes: number of logits.
     """
 
-    def __init__(self, parts: Parts, *, size: Size, in_channels: int, classes: int) -> None:
+    def __init__(self, parts: LayerFactory, *, size: Size, in_channels: int, classes: int) -> None:
         super().__init__()
         self.to_patch_embedding = Embedding(parts, size, in_channels)
         self.positional_embedding = PositionCode()
@@ -148,16 +148,18 @@ class SimpleViT(nn.Module):
         return logits
 
 
-def simple_vit(parts: Parts, *, size: Size, in_channels: int, classes: int) -> nn.Module:
+def simple_vit(parts: LayerFactory, *, size: Size, in_channels: int, classes: int) -> nn.Module:
     """A vision transformer, with its logit layer if it is a B-cos network."""
     network = SimpleViT(parts, size=size, in_channels=in_channels, classes=classes)
     return network if parts.logit_layer is None else nn.Sequential(network, parts.logit_layer)
 
 
-def _layout(size: Size) -> Layout:
+def _layout(size: Size) -> KeyLayers:
     if size.stem:
-        return Layout(first="to_patch_embedding.conv_stem.0", last="linear_head.linear", filters=size.stem[0])
-    return Layout(first="to_patch_embedding.linear", last="linear_head.linear", filters=size.width, patch=PATCH * PATCH)
+        return KeyLayers(first="to_patch_embedding.conv_stem.0", last="linear_head.linear", filters=size.stem[0])
+    return KeyLayers(
+        first="to_patch_embedding.linear", last="linear_head.linear", filters=size.width, patch=PATCH * PATCH
+    )
 
 
 for _name, _size in SIZES.items():

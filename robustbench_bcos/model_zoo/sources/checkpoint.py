@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from robustbench_bcos.model_zoo.architectures import BCOS_PREFIX
+from robustbench_bcos.model_zoo.checkpoints.load import load_checkpoint
 from robustbench_bcos.model_zoo.digests import sha256_of
-from robustbench_bcos.model_zoo.restoration import restore
 from robustbench_bcos.model_zoo.sources.model import UNKNOWN, Model
 
 
@@ -30,7 +30,7 @@ class CheckpointModel:
 
     def load(self) -> Model:
         """Read the tensors, infer the architecture's arguments, and load strictly."""
-        restored = restore(
+        restored = load_checkpoint(
             self.file, self.architecture, encoding=self.encoding, arguments=self.arguments or {}, ema=self.ema
         )
         bcos = self.architecture.startswith(BCOS_PREFIX)

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.model_zoo.checkpoints.assign import assign_weights
+from robustbench_bcos.model_zoo.checkpoints.layouts import read_checkpoint
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.digests import sha256_of
 from robustbench_bcos.model_zoo.encodings import Normalize, parse_encoding
 from robustbench_bcos.model_zoo.sources.model import UNKNOWN, Framing, Model, state_digest
-from robustbench_bcos.model_zoo.weights import load_weights, read_checkpoint
 
 RANDOM = "none"
 """Tag of a network without trained weights."""
@@ -162,7 +163,7 @@ class LibraryCheckpoint:
         architecture = f"{self.library.prefix}:{self.asked}"
         with torch.random.fork_rng(devices=[]):
             network = self._build(architecture, tensors)
-        load_weights(network, _as_saved_by(network, tensors), self.file)
+        assign_weights(network, _as_saved_by(network, tensors), self.file)
         trained = Trained(network, sha256_of(self.file))
         return _model(self.name, architecture, trained, UNKNOWN, _encoded(network, facts, self.encoding))
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.cards import Entry
+from robustbench_bcos.model_zoo.checkpoints.assign import assign_weights
+from robustbench_bcos.model_zoo.checkpoints.layouts import agree, read_checkpoint
 from robustbench_bcos.model_zoo.classifier import build_classifier, freeze
-from robustbench_bcos.model_zoo.formats import agree
 from robustbench_bcos.model_zoo.sources.model import Model
-from robustbench_bcos.model_zoo.weights import load_weights, read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ZooModel:
                 f"card {card.name!r} states encoding {card.encoding.kind} {card.encoding.constants or ''} and weights "
                 f"{file} have normalize {checkpoint.encoding.constants}: write the latter on the card"
             )
-        load_weights(classifier.network, checkpoint.tensors, file)
+        assign_weights(classifier.network, checkpoint.tensors, file)
         return Model(
             card.name,
             card.family,

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.cards import EncodingSpec, WeightsFormat
-from robustbench_bcos.model_zoo.weights_files import Content
+from robustbench_bcos.model_zoo.checkpoints.read import FileContent, read_content
+from robustbench_bcos.model_zoo.digests import sha256_of
 
 Tensors = dict[str, Tensor]
 
@@ -53,7 +54,31 @@ class _Laid(NamedTuple):
     wrapper: str | None
 
 
-def unpack(file: Path, content: Content, *, kind: WeightsFormat | None = None, ema: bool = False) -> Checkpoint:
+def read_checkpoint(
+    file: Path, *, sha256: str | None = None, kind: WeightsFormat | None = None, ema: bool = False
+) -> Checkpoint:
+    """The network's tensors in a weights file, and what else the file says of the network.
+
+    Args:
+        file: what to read.
+        sha256: the digest the file must have.
+        kind: how the file is laid out (:mod:`~robustbench_bcos.model_zoo.checkpoints.layouts`); by default as it looks.
+        ema: take the moving average of the weights in place of the last ones.
+
+    Raises:
+        RequestError: the file is unreadable, truncated, has another digest or layout, needs more than tensors and
+            plain values, or holds values that are not finite real numbers.
+    """
+    found = sha256_of(file)
+    if sha256 is not None and found != sha256:
+        raise RequestError(f"weights {file} have SHA-256 {found}, expected {sha256}: get the file again")
+    checkpoint = unpack(file, read_content(file), kind=kind, ema=ema)
+    for name, tensor in checkpoint.tensors.items():
+        _check_values(file, name, tensor)
+    return checkpoint
+
+
+def unpack(file: Path, content: FileContent, *, kind: WeightsFormat | None = None, ema: bool = False) -> Checkpoint:
     """The network's tensors in what was read from a file.
 
     Args:
@@ -109,7 +134,17 @@ def common_prefix(tensors: Mapping[str, Tensor]) -> str:
     return f"{first.pop()}." if all_have_one else ""
 
 
-def _find_state(file: Path, content: Content) -> _Laid:
+def _check_values(file: Path, name: str, tensor: Tensor) -> None:
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_complex() or tensor.is_quantized:
+        raise RequestError(
+            f"weights {file}: tensor {name!r} is sparse, complex, quantised or without values: save dense real numbers"
+        )
+    # Networks are computed in single precision: what overflows there is infinite, too.
+    if tensor.is_floating_point() and not tensor.float().isfinite().all():
+        raise RequestError(f"weights {file}: tensor {name!r} holds NaN or infinite values: get another checkpoint")
+
+
+def _find_state(file: Path, content: FileContent) -> _Laid:
     for wrapper in (None, *WRAPPERS):
         state = content.value if wrapper is None else _entry(content.value, wrapper)
         if isinstance(state, Mapping) and state and all(isinstance(value, Tensor) for value in state.values()):
@@ -130,7 +165,7 @@ def _described(content: object) -> str:
     return f"a dictionary of {', '.join(keys)}" if keys else "an empty dictionary"
 
 
-def _recognise(content: Content, laid: _Laid) -> WeightsFormat:
+def _recognise(content: FileContent, laid: _Laid) -> WeightsFormat:
     names = _without_prefixes(laid.state, prefixes=("module.",))[0]
     if any(name.startswith(("attacker.", "normalizer.")) for name in names):
         return "madry"

@@ -64,14 +64,14 @@ class Placeholder:
 _PLACEHOLDER: Placeholder = object.__new__(Placeholder)
 
 
-class Content(NamedTuple):
+class FileContent(NamedTuple):
     """What a file holds, as it was saved."""
 
     value: object
     container: Literal["safetensors", "torch"]
 
 
-def read_content(file: Path) -> Content:
+def read_content(file: Path) -> FileContent:
     """Read a file by what it is, not by what it is called.
 
     Raises:
@@ -83,7 +83,7 @@ def read_content(file: Path) -> Content:
             raise RequestError(f"weights {file} {found}: {remedy}")
     # The length of a header in JSON, and the header.
     if head[8:9] == b"{":
-        return Content(_read_safetensors(file, size), "safetensors")
+        return FileContent(_read_safetensors(file, size), "safetensors")
     if not head.startswith((b"PK", b"\x80")):
         raise RequestError(
             f"weights {file} are neither a whole safetensors file nor a whole torch checkpoint ({size} bytes that "
@@ -94,7 +94,7 @@ def read_content(file: Path) -> Content:
             f"weights {file} are not a whole torch checkpoint (the end of the archive is missing after {size} bytes): "
             "get the file again"
         )
-    return Content(_read_torch(file), "torch")
+    return FileContent(_read_torch(file), "torch")
 
 
 def _head(file: Path) -> tuple[bytes, int]:

@@ -9,9 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustbench_bcos.model_zoo.bcos_layers import BcosConv2d, BcosLinear, LogitLayer
-from robustbench_bcos.model_zoo.norms import EPSILON, Affine, make_norm
-from robustbench_bcos.model_zoo.tokens import TokenNorm
+from robustbench_bcos.model_zoo.bcos.layers import BcosConv2d, BcosLinear, LogitLayer
+from robustbench_bcos.model_zoo.bcos.norms import EPSILON, Affine, make_norm
+from robustbench_bcos.model_zoo.bcos.tokens import TokenNorm
 
 
 @runtime_checkable
@@ -53,7 +53,7 @@ class Linear(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class LayerFactory:
     """What a skeleton is filled with."""
 
     convolution: Convolution
@@ -144,16 +144,16 @@ def _padded(make: Callable[..., nn.Module]) -> Convolution:
     return convolution
 
 
-def conventional_parts(
+def conventional_layers(
     *,
     norm: str = "batch",
     norm_affine: Affine = "full",
     norm_epsilon: float = EPSILON,
     activation: Callable[[], nn.Module] = nn.ReLU,
     head: Callable[[int, int], nn.Module] = PooledLinear,
-) -> Parts:
+) -> LayerFactory:
     """Plain convolutions, an activation, maxima for pools, and biases in norms and classifier."""
-    return Parts(
+    return LayerFactory(
         _padded(nn.Conv2d),
         partial(make_norm, norm, norm_affine, epsilon=norm_epsilon),
         activation,
@@ -165,7 +165,7 @@ def conventional_parts(
     )
 
 
-def bcos_parts(
+def bcos_layers(
     *,
     classes: int,
     b: float = 2.0,
@@ -176,7 +176,7 @@ def bcos_parts(
     logit_bias: float | None = None,
     temperature: float | None = None,
     head: BcosHead = PooledClassMaps,
-) -> Parts:
+) -> LayerFactory:
     """B-cos convolutions and classifier, no activation, means for pools.
 
     Args:
@@ -198,7 +198,7 @@ def bcos_parts(
         return BcosLinear(in_features, out_features, b=b, max_out=max_out)
 
     logit_layer = bcos_logit_layer(classes, logit_bias, temperature)
-    return Parts(
+    return LayerFactory(
         _padded(without_bias),
         partial(make_norm, norm, norm_affine, epsilon=norm_epsilon),
         nn.Identity,

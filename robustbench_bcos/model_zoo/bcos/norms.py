@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustbench_bcos.core.registry import Registry
-from robustbench_bcos.model_zoo.explanation_mode import DynamicLayer
+from robustbench_bcos.model_zoo.bcos.explanation_mode import DynamicLayer
 
 EPSILON = 1e-5
 GROUPS = 2
@@ -22,7 +22,7 @@ GROUPS = 2
 
 Affine = Literal["full", "no-bias", "none"]
 
-NORMS: Registry[Callable[[int], nn.Module]] = Registry("norm")
+NORM_LAYERS: Registry[Callable[[int], nn.Module]] = Registry("norm layer")
 """Norm layers by name, as functions of the number of channels."""
 
 
@@ -123,18 +123,18 @@ class ImageNorm2d(DynamicLayer):
         return f"groups={self.groups}, reduced={self.reduced}, centred={self.centred}"
 
 
-NORMS.register("none", lambda channels: nn.Identity())
-NORMS.register("batch", nn.BatchNorm2d)
-NORMS.register("batch-uncentred", BatchNormUncentred2d)
-NORMS.register("all", lambda channels: AllNorm2d())
-NORMS.register("all-uncentred", lambda channels: AllNormUncentred2d())
+NORM_LAYERS.register("none", lambda channels: nn.Identity())
+NORM_LAYERS.register("batch", nn.BatchNorm2d)
+NORM_LAYERS.register("batch-uncentred", BatchNormUncentred2d)
+NORM_LAYERS.register("all", lambda channels: AllNorm2d())
+NORM_LAYERS.register("all-uncentred", lambda channels: AllNormUncentred2d())
 
 
-def _register_image_norms(suffix: str, centred: bool) -> None:
-    NORMS.register(f"group{suffix}", lambda channels: ImageNorm2d(channels, groups=GROUPS, centred=centred))
-    NORMS.register(f"instance{suffix}", lambda channels: ImageNorm2d(channels, groups=channels, centred=centred))
-    NORMS.register(f"layer{suffix}", lambda channels: ImageNorm2d(channels, centred=centred))
-    NORMS.register(f"position{suffix}", lambda channels: ImageNorm2d(channels, per_position=True, centred=centred))
+def _register_image_norms(suffix: str, **kind: bool) -> None:
+    NORM_LAYERS.register(f"group{suffix}", lambda channels: ImageNorm2d(channels, groups=GROUPS, **kind))
+    NORM_LAYERS.register(f"instance{suffix}", lambda channels: ImageNorm2d(channels, groups=channels, **kind))
+    NORM_LAYERS.register(f"layer{suffix}", lambda channels: ImageNorm2d(channels, **kind))
+    NORM_LAYERS.register(f"position{suffix}", lambda channels: ImageNorm2d(channels, per_position=True, **kind))
 
 
 _register_image_norms("", centred=True)
@@ -153,7 +153,7 @@ def make_norm(name: str, affine: Affine, channels: int, *, epsilon: float = EPSI
     Raises:
         RequestError: no norm of that name.
     """
-    norm = NORMS[name](channels)
+    norm = NORM_LAYERS[name](channels)
     if isinstance(norm, ImageNorm2d):
         norm.epsilon = epsilon
     dropped = {"full": (), "no-bias": ("bias",), "none": ("bias", "weight")}[affine]

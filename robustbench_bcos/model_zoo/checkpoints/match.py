@@ -8,15 +8,15 @@ from torch import Tensor
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.architectures import ARCHITECTURES, build_architecture
-from robustbench_bcos.model_zoo.checkpoints import infer_arguments
-from robustbench_bcos.model_zoo.formats import Tensors, common_prefix
-from robustbench_bcos.model_zoo.weights import MisfitError
+from robustbench_bcos.model_zoo.checkpoints.assign import MisfitError
+from robustbench_bcos.model_zoo.checkpoints.infer import infer_arguments
+from robustbench_bcos.model_zoo.checkpoints.layouts import Tensors, common_prefix
 
 ANY_IMAGE_NORM = "layer"
 """Stands for all norms without running statistics, which have the same tensors."""
 
 
-class Fit(NamedTuple):
+class Match(NamedTuple):
     """An architecture whose tensors have exactly the names and shapes of a checkpoint's."""
 
     architecture: str
@@ -26,7 +26,7 @@ class Fit(NamedTuple):
     """Arguments that have to be stated, because the tensors fit several values."""
 
 
-def fitting_architectures(tensors: Tensors, among: Iterable[str] = ARCHITECTURES) -> list[Fit]:
+def matching_architectures(tensors: Tensors, among: Iterable[str] = ARCHITECTURES) -> list[Match]:
     """Architectures that a checkpoint fits exactly, with arguments read off its tensors.
 
     Args:
@@ -39,7 +39,7 @@ def fitting_architectures(tensors: Tensors, among: Iterable[str] = ARCHITECTURES
 
 def suggest_architecture(tensors: Tensors, stated: str | None = None) -> str:
     """What to do with a checkpoint that does not fit what was stated of it, as the end of a sentence."""
-    fits = fitting_architectures(tensors)
+    fits = matching_architectures(tensors)
     if stated in [fit.architecture for fit in fits]:
         return f"{stated} has these tensors with other arguments: leave --argument out"
     if fits:
@@ -47,7 +47,7 @@ def suggest_architecture(tensors: Tensors, stated: str | None = None) -> str:
     prefix = common_prefix(tensors)
     if prefix:
         inner = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-        fits = fitting_architectures(inner)
+        fits = matching_architectures(inner)
         gain = f" and fit --architecture {' or '.join(map(_written, fits))} without it" if fits else ""
         return (
             f"all names begin with {prefix!r}{gain}: save {{name.removeprefix({prefix!r}): tensor for name, tensor in "
@@ -56,11 +56,11 @@ def suggest_architecture(tensors: Tensors, stated: str | None = None) -> str:
     return f"none of the {len(ARCHITECTURES)} known architectures has these tensors"
 
 
-def _written(fit: Fit) -> str:
+def _written(fit: Match) -> str:
     return " ".join([fit.architecture, *(f"(with --argument {name}=...)" for name in fit.open)])
 
 
-def _fit(name: str, tensors: Tensors) -> Fit | None:
+def _fit(name: str, tensors: Tensors) -> Match | None:
     try:
         arguments, still_open = _inferred(name, tensors)
     except MisfitError:
@@ -75,7 +75,7 @@ def _fit(name: str, tensors: Tensors) -> Fit | None:
         # The checkpoint's shapes are whatever they are, and no network may have them.
         return None
     read_off = {key: value for key, value in arguments.items() if key not in still_open}
-    return Fit(name, read_off, still_open) if _shapes(network.state_dict()) == _shapes(tensors) else None
+    return Match(name, read_off, still_open) if _shapes(network.state_dict()) == _shapes(tensors) else None
 
 
 def _inferred(name: str, tensors: Tensors) -> tuple[dict[str, Any], tuple[str, ...]]:

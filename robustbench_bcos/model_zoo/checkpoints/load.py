@@ -8,15 +8,15 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.model_zoo.architectures import ARCHITECTURES, build_architecture
 from robustbench_bcos.model_zoo.cards import EncodingSpec
-from robustbench_bcos.model_zoo.checkpoints import infer_arguments
+from robustbench_bcos.model_zoo.checkpoints.assign import MisfitError, assign_weights
+from robustbench_bcos.model_zoo.checkpoints.infer import infer_arguments
+from robustbench_bcos.model_zoo.checkpoints.layouts import Checkpoint, decimals, normalizing, read_checkpoint
+from robustbench_bcos.model_zoo.checkpoints.match import suggest_architecture
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import ENCODINGS, AbstractEncoding, Normalize, parse_encoding
-from robustbench_bcos.model_zoo.fitting import suggest_architecture
-from robustbench_bcos.model_zoo.formats import Checkpoint, decimals, normalizing
-from robustbench_bcos.model_zoo.weights import MisfitError, load_weights, read_checkpoint
 
 
-class Restored(NamedTuple):
+class LoadedCheckpoint(NamedTuple):
     """A frozen classifier, and what it was built with."""
 
     classifier: ImageClassifier
@@ -26,9 +26,9 @@ class Restored(NamedTuple):
     checkpoint: Checkpoint
 
 
-def restore(
+def load_checkpoint(
     file: Path, architecture: str, *, encoding: str | None, arguments: Mapping[str, Any], ema: bool
-) -> Restored:
+) -> LoadedCheckpoint:
     """Read the tensors, infer the architecture's arguments, and load strictly.
 
     Args:
@@ -50,12 +50,12 @@ def restore(
         in_channels, classes = inferred.pop("in_channels"), inferred.pop("classes")
         chosen = _encoding(file, encoding, checkpoint.encoding, in_channels)
         network = build_architecture(architecture, in_channels=in_channels, classes=classes, arguments=inferred)
-        load_weights(network, checkpoint.tensors, file)
+        assign_weights(network, checkpoint.tensors, file)
     except MisfitError as error:
         remedy = suggest_architecture(checkpoint.tensors, stated=architecture)
         raise RequestError(f"{error.finding}: {remedy}") from None
     classifier = freeze(ImageClassifier(ENCODINGS[chosen.kind](**chosen.constants), network))
-    return Restored(classifier, classes, chosen, inferred, checkpoint)
+    return LoadedCheckpoint(classifier, classes, chosen, inferred, checkpoint)
 
 
 def architecture_needed(file: Path, *, ema: bool = False) -> RequestError:

@@ -13,9 +13,9 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.tables import parse_table
 from robustbench_bcos.model_zoo.architectures import BCOS_PREFIX
 from robustbench_bcos.model_zoo.cards import Card
-from robustbench_bcos.model_zoo.formats import Checkpoint
-from robustbench_bcos.model_zoo.restoration import Restored, architecture_needed, restore
-from robustbench_bcos.model_zoo.weights import write_weights
+from robustbench_bcos.model_zoo.checkpoints.layouts import Checkpoint
+from robustbench_bcos.model_zoo.checkpoints.load import LoadedCheckpoint, architecture_needed, load_checkpoint
+from robustbench_bcos.model_zoo.checkpoints.write import write_weights
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 """What models may be called."""
@@ -77,7 +77,7 @@ def convert(
             raise RequestError(f"{written} is there already: choose another --name or --out, or remove it")
     if architecture is None:
         raise architecture_needed(file, ema=ema)
-    restored = restore(file, architecture, encoding=encoding, arguments=arguments or {}, ema=ema)
+    restored = load_checkpoint(file, architecture, encoding=encoding, arguments=arguments or {}, ema=ema)
     # Made once without the digest, so that nothing is written for a card that cannot be.
     _card(name, architecture, restored, facts, {"file": weights.name, "sha256": 64 * "0"})
     if half:
@@ -97,7 +97,7 @@ def _name(stated: str | None, file: Path) -> str:
     return name
 
 
-def _card(name: str, architecture: str, restored: Restored, facts: Facts, weights: Mapping[str, str]) -> Card:
+def _card(name: str, architecture: str, restored: LoadedCheckpoint, facts: Facts, weights: Mapping[str, str]) -> Card:
     bcos = architecture.startswith(BCOS_PREFIX)
     values = {
         "name": name,

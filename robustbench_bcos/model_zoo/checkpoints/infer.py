@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.model_zoo.architectures.registry import ARCHITECTURES, BCOS_PREFIX, Layout
-from robustbench_bcos.model_zoo.weights import MisfitError, Tensors
+from robustbench_bcos.model_zoo.architectures.registry import ARCHITECTURES, BCOS_PREFIX, KeyLayers
+from robustbench_bcos.model_zoo.checkpoints.assign import MisfitError
+from robustbench_bcos.model_zoo.checkpoints.layouts import Tensors
 
 
 def infer_arguments(architecture: str, tensors: Tensors, given: dict[str, Any]) -> dict[str, Any]:
@@ -55,14 +56,14 @@ def _ends(architecture: str, tensors: Tensors) -> tuple[Tensor, Tensor]:
     return first, last
 
 
-def _norm(prefix: str, tensors: Tensors, layout: Layout, given: dict[str, Any], *, bcos: bool) -> dict[str, Any]:
+def _norm(prefix: str, tensors: Tensors, layout: KeyLayers, given: dict[str, Any], *, bcos: bool) -> dict[str, Any]:
     norm = given["norm"] if "norm" in given else _kind_of_norm(prefix, tensors, layout, bcos=bcos)
     if f"{prefix}weight" in tensors:
         return {"norm": norm, "norm_affine": "full" if f"{prefix}bias" in tensors else "no-bias"}
     return {"norm": norm} if norm == "none" else {"norm": norm, "norm_affine": "none"}
 
 
-def _kind_of_norm(prefix: str, tensors: Tensors, layout: Layout, *, bcos: bool) -> str:
+def _kind_of_norm(prefix: str, tensors: Tensors, layout: KeyLayers, *, bcos: bool) -> str:
     variance = tensors.get(f"{prefix}running_var")
     if variance is not None:
         kind = "all" if variance.numel() == 1 else "batch"

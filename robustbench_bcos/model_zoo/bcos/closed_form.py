@@ -25,7 +25,7 @@ COSINE_EPSILON = 1e-6
 Pair = tuple[int, int]
 
 
-class Form(NamedTuple):
+class ConvGeometry(NamedTuple):
     """What a layer is apart from its filters. Pairs are of height and width; what is padded is black."""
 
     stride: Pair
@@ -36,7 +36,7 @@ class Form(NamedTuple):
     max_out: int
 
 
-def respond(features: Tensor, filters: Tensor, form: Form) -> Tensor:
+def respond(features: Tensor, filters: Tensor, form: ConvGeometry) -> Tensor:
     """Responses of a B-cos convolution, up to rounding, with one gradient: that of the features, to be taken once.
 
     Args:
@@ -56,7 +56,7 @@ def respond(features: Tensor, filters: Tensor, form: Form) -> Tensor:
 
 class _ClosedForm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor, filters: Tensor, form: Form) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, features: Tensor, filters: Tensor, form: ConvGeometry) -> Tensor:  # noqa: ANN401
         responses, chosen = _convolve(features, filters, form)
         reciprocals = _reciprocal_norms(features, filters, form)
         cosines = _cosines(responses, reciprocals, form)
@@ -81,7 +81,7 @@ class _ClosedForm(torch.autograd.Function):
                 "a folded model was asked for gradients that can be differentiated again, which it does not have: "
                 "ask the model it is folded from"
             )
-        form: Form = ctx.form
+        form: ConvGeometry = ctx.form
         features, filters, reciprocals, chosen, slopes, taken = ctx.saved_tensors
         energies = _sums(gradients * taken, form.groups).mul_(reciprocals).mul_(reciprocals)
         gradients = gradients * slopes
@@ -111,7 +111,7 @@ class _ClosedForm(torch.autograd.Function):
         return passed, None, None
 
 
-def _convolve(features: Tensor, filters: Tensor, form: Form) -> tuple[Tensor, Tensor | None]:
+def _convolve(features: Tensor, filters: Tensor, form: ConvGeometry) -> tuple[Tensor, Tensor | None]:
     """Responses of the filters that won, and which of the competitors those were."""
     responses = F.conv2d(features, filters, None, form.stride, form.padding, form.dilation, form.groups)
     if form.max_out == 1:
@@ -120,7 +120,7 @@ def _convolve(features: Tensor, filters: Tensor, form: Form) -> tuple[Tensor, Te
     return values.squeeze(2), chosen
 
 
-def _cosines(responses: Tensor, reciprocals: Tensor, form: Form) -> Tensor:
+def _cosines(responses: Tensor, reciprocals: Tensor, form: ConvGeometry) -> Tensor:
     """Their sizes."""
     cosines = responses.abs()
     if form.groups == 1:
@@ -129,7 +129,7 @@ def _cosines(responses: Tensor, reciprocals: Tensor, form: Form) -> Tensor:
     return cosines
 
 
-def _reciprocal_norms(features: Tensor, filters: Tensor, form: Form) -> Tensor:
+def _reciprocal_norms(features: Tensor, filters: Tensor, form: ConvGeometry) -> Tensor:
     """Of the patch under each output position: (image, group, height, width)."""
     rows, columns = _windows(features, filters, form)
     energies = rows @ (_sums(features.square(), form.groups) @ columns.T)
@@ -143,14 +143,14 @@ def _sums(maps: Tensor, groups: int) -> Tensor:
     return sums.view(*sums.shape[:2], *maps.shape[2:])
 
 
-def _windows(features: Tensor, filters: Tensor, form: Form) -> tuple[Tensor, Tensor]:
+def _windows(features: Tensor, filters: Tensor, form: ConvGeometry) -> tuple[Tensor, Tensor]:
     """What sums windows along the vertical axis, from the left, and along the horizontal one, transposed."""
     return _window_matrices(features.shape[2:], filters.shape[2:], form, features.dtype, features.device)
 
 
 @lru_cache(maxsize=256)
 def _window_matrices(
-    sizes: torch.Size, kernel: torch.Size, form: Form, dtype: torch.dtype, device: torch.device
+    sizes: torch.Size, kernel: torch.Size, form: ConvGeometry, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """1 where a window (row) covers a pixel (column): faster than a pool, and the transpose is the way back."""
     matrices = []
@@ -164,9 +164,9 @@ def _window_matrices(
     return matrices[0], matrices[1]
 
 
-def form_of(layer: nn.Conv2d, *, b: float, max_out: int) -> Form | None:
+def geometry_of(layer: nn.Conv2d, *, b: float, max_out: int) -> ConvGeometry | None:
     """The form of a layer that has one: a B-cos layer pads with zeros, as much on either side."""
     if b == 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         return None
     stride, padding, dilation = cast(tuple[Pair, Pair, Pair], (layer.stride, layer.padding, layer.dilation))
-    return Form(stride, padding, dilation, layer.groups, b, max_out)
+    return ConvGeometry(stride, padding, dilation, layer.groups, b, max_out)
