@@ -115,5 +115,5 @@ def _row(plan: Plan, model: Model) -> ModelRow:
         b_of(model.classifier),
         explanation,
         encoding_of(model.classifier),
-        model.search,
+        model.attack_backend,
     )

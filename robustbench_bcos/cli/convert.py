@@ -51,13 +51,13 @@ def convert(
     """
     size = parse_size(image_size or SIZES.get(dataset))
     # This imports torch; a mistake that can be told without it has been told.
-    from robustbench_bcos.model_zoo.checkpoints.convert import Facts, convert
+    from robustbench_bcos.model_zoo.checkpoints.convert import CardFacts, convert
 
     converted = convert(
         file,
         architecture,
         out,
-        Facts(size, licence, dataset, training, loss, reference),
+        CardFacts(image_size=size, licence=licence, dataset=dataset, training=training, loss=loss, reference=reference),
         name=name,
         encoding=encoding,
         arguments=pairs(argument),

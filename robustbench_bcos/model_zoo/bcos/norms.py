@@ -23,7 +23,7 @@ GROUPS = 2
 Affine = Literal["full", "no-bias", "none"]
 
 NORM_LAYERS: Registry[Callable[[int], nn.Module]] = Registry("norm layer")
-"""Norm layers by name, as functions of the number of channels."""
+"""Norm layers by name, each a function of the number of channels."""
 
 
 def _per_channel(parameter: Tensor) -> Tensor:
@@ -31,9 +31,9 @@ def _per_channel(parameter: Tensor) -> Tensor:
 
 
 class BatchNormUncentred2d(nn.BatchNorm2d, DynamicLayer):
-    """Batch norm that divides by the deviation and subtracts nothing.
+    """Batch norm that divides by the standard deviation and does not subtract the mean.
 
-    ``running_mean`` stays in the state as published checkpoints have it, and is never used. ``running_var`` follows
+    ``running_mean`` is in the state because published checkpoints have it, and is never used. ``running_var`` follows
     the biased batch variance, unlike torch's batch norm.
     """
 
@@ -106,7 +106,7 @@ class ImageNorm2d(DynamicLayer):
     def forward(self, features: Tensor) -> Tensor:
         """Normalise each image by itself."""
         if self.centred and self.groups == 1 and self.reduced == (2,) and not self.explaining:
-            # In half the time of what follows, which can hold the deviation constant and gives the same up to rounding.
+            # Equal to the code below up to rounding, in half the time; it cannot hold the deviation constant.
             last = features.movedim(1, -1)
             return F.layer_norm(last, last.shape[-1:], self.weight, self.bias, self.epsilon).movedim(-1, 1)
         grouped = features.unflatten(1, (self.groups, -1))
@@ -119,7 +119,7 @@ class ImageNorm2d(DynamicLayer):
         return normed if self.bias is None else normed + _per_channel(self.bias)
 
     def extra_repr(self) -> str:
-        """Tell the variants apart in a printed model."""
+        """Settings that distinguish the variants in a printed model."""
         return f"groups={self.groups}, reduced={self.reduced}, centred={self.centred}"
 
 
@@ -148,10 +148,10 @@ def make_norm(name: str, affine: Affine, channels: int, *, epsilon: float = EPSI
         name: in the registry.
         affine: which affine parameters it has.
         channels: of its input.
-        epsilon: what norms that take their statistics from the image add to a variance.
+        epsilon: added to the variance by norms that take their statistics from the image.
 
     Raises:
-        RequestError: no norm of that name.
+        RequestError: there is no norm layer of that name.
     """
     norm = NORM_LAYERS[name](channels)
     if isinstance(norm, ImageNorm2d):
