@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from robustbench_bcos.bench.evaluation import evaluate as evaluate
     from robustbench_bcos.core.errors import RequestError as RequestError
     from robustbench_bcos.explanations.explanation import explain as explain
+    from robustbench_bcos.model_zoo.bcos.folding import fold as fold
     from robustbench_bcos.model_zoo.classifier import freeze as freeze
-    from robustbench_bcos.model_zoo.folding import fold as fold
     from robustbench_bcos.model_zoo.models import load_model as load_model
 
 _HOMES = {
@@ -42,7 +42,7 @@ _HOMES = {
     "Threat": "attacks.threat",
     "evaluate": "bench.evaluation",
     "explain": "explanations.explanation",
-    "fold": "model_zoo.folding",
+    "fold": "model_zoo.bcos.folding",
     "freeze": "model_zoo.classifier",
     "load_model": "model_zoo.models",
 }

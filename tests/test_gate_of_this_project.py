@@ -22,7 +22,7 @@ import tomli_w
 import torch
 from safetensors.torch import load_file, save_file
 
-from robustbench_bcos.model_zoo.weights import sha256_of
+from robustbench_bcos.model_zoo.digests import sha256_of
 from tests.cli.command_line import Outcome, call, succeed
 
 BASELINE = Path(__file__).parent / "baselines" / "digits.csv"

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field, model_validator
 
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.framing import Interpolation
 from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.selection import Count, Start
@@ -41,7 +42,6 @@ Space = Literal["image", "encoded"]
 Evidence = Literal["quick", "full", "off"]
 MemoryFormat = Literal["auto", "contiguous", "channels_last"]
 Precision = Literal["fp32", "tf32", "bf16"]
-Interpolation = Literal["bilinear", "bicubic"]
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "norm": NORM_NAMES,

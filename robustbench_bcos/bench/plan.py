@@ -84,7 +84,7 @@ class Plan:
     def batch_size(self, model: Model) -> BatchSize:
         """How many images to work on together, of a model that is on the run's device."""
         example = self.images.batch(0, 1).images.to(self.device)
-        return BatchSize.of(model.searched, example, self.config.batch_size)
+        return BatchSize.of(model.attack_model, example, self.config.batch_size)
 
     @property
     def threads(self) -> int:

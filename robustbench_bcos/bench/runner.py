@@ -18,7 +18,7 @@ from robustbench_bcos.bench.store import CleanRow, ModelRow, Store
 from robustbench_bcos.bench.threads import in_threads
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.explanations.explanation import method_for
-from robustbench_bcos.model_zoo.bcos_layers import b_of
+from robustbench_bcos.model_zoo.bcos.layers import b_of
 from robustbench_bcos.model_zoo.classifier import encoding_of
 from robustbench_bcos.model_zoo.models import Model, ModelSource
 
@@ -115,5 +115,5 @@ def _row(plan: Plan, model: Model) -> ModelRow:
         b_of(model.classifier),
         explanation,
         encoding_of(model.classifier),
-        model.search,
+        model.attack_backend,
     )

@@ -2,9 +2,9 @@
 
 from torch import nn
 
-from robustbench_bcos.model_zoo.bcos_layers import LogitLayer
-from robustbench_bcos.model_zoo.norms import BatchNormUncentred2d
-from robustbench_bcos.model_zoo.tokens import PositionCode
+from robustbench_bcos.model_zoo.bcos.layers import LogitLayer
+from robustbench_bcos.model_zoo.bcos.norms import BatchNormUncentred2d
+from robustbench_bcos.model_zoo.bcos.tokens import PositionCode
 
 
 def additive_constants(network: nn.Module) -> list[str]:

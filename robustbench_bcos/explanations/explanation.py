@@ -13,7 +13,7 @@ from robustbench_bcos.core.types import Images, Logits
 from robustbench_bcos.explanations import post_hoc
 from robustbench_bcos.explanations.attribution import Method
 from robustbench_bcos.explanations.gradients import dynamic_weights, input_x_gradient
-from robustbench_bcos.model_zoo.bcos_layers import is_bcos
+from robustbench_bcos.model_zoo.bcos.layers import is_bcos
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.encodings import Encoded
 

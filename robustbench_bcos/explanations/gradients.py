@@ -7,8 +7,8 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images
 from robustbench_bcos.explanations.attribution import Attribution, Targets, largest
-from robustbench_bcos.model_zoo.bcos_layers import is_bcos
-from robustbench_bcos.model_zoo.explanation_mode import explanation_mode
+from robustbench_bcos.model_zoo.bcos.explanation_mode import explanation_mode
+from robustbench_bcos.model_zoo.bcos.layers import is_bcos
 
 
 def dynamic_weights(

@@ -18,7 +18,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images
 from robustbench_bcos.explanations.attribution import Attribution, Targets, largest
-from robustbench_bcos.model_zoo.bcos_layers import UnitConv2d, is_bcos
+from robustbench_bcos.model_zoo.bcos.layers import UnitConv2d, is_bcos
 
 PATH_POINTS = 32
 """Points of the Gauss-Legendre rule along the path of integrated gradients."""

@@ -46,7 +46,7 @@ def raising(error: Exception) -> Callable[[Tensor], Any]:
 def check(function: Callable[[Tensor], Any], **changes: Any) -> None:
     images = torch.rand(3, 3, 6, 5, generator=torch.Generator().manual_seed(0))
     chosen = EvalSubset.of(InMemory(images, torch.tensor([0, 1, 2]), classes=4))
-    model = own_model("mine", Own(function))._replace(**changes)
+    model = replace(own_model("mine", Own(function)), **changes)
     check_model(model, chosen, device="cpu", space="image")
 
 

@@ -19,7 +19,7 @@ from robustbench_bcos.bench.folder import DATABASE, opened
 from robustbench_bcos.bench.records import COLUMNS
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import Store
-from robustbench_bcos.model_zoo.weights import sha256_of
+from robustbench_bcos.model_zoo.digests import sha256_of
 from tests.bench.tiny_zoo import NAMES, tiny_plan
 from tests.cli.command_line import Outcome, call, refusal, succeed
 

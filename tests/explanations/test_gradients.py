@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from robustbench_bcos.explanations.explanation import explain
 from robustbench_bcos.model_zoo.architectures import build_architecture
-from robustbench_bcos.model_zoo.explanation_mode import explanation_mode
-from robustbench_bcos.model_zoo.norms import NORMS, Affine
+from robustbench_bcos.model_zoo.bcos.explanation_mode import explanation_mode
+from robustbench_bcos.model_zoo.bcos.norms import NORM_LAYERS, Affine
 
 CLASSES = 7
 AFFINES: list[Affine] = ["full", "no-bias", "none"]
@@ -54,7 +54,7 @@ def gap(network: nn.Module, logit_bias: float) -> Tensor:
     return (logits[torch.arange(3), explained.targets] - contributions) / logits.abs().max()
 
 
-COMBINATIONS = [(norm, affine) for norm in NORMS for affine in AFFINES]
+COMBINATIONS = [(norm, affine) for norm in NORM_LAYERS for affine in AFFINES]
 
 
 @pytest.mark.parametrize("max_out", [1, 2])
@@ -72,7 +72,7 @@ def test_contributions_do_not_sum_to_the_logit_where_a_norm_adds_a_constant(norm
 
 
 @pytest.mark.parametrize(
-    "norm", [norm for norm in NORMS if has_linear_map(norm, "no-bias") and not has_linear_map(norm, "full")]
+    "norm", [norm for norm in NORM_LAYERS if has_linear_map(norm, "no-bias") and not has_linear_map(norm, "full")]
 )
 def test_what_a_bias_takes_from_the_contributions_is_the_share_of_the_biases(norm: str) -> None:
     network = make_network(norm=norm, norm_affine="full", logit_bias=0.0)

@@ -1,6 +1,7 @@
 """How checks are carried out: once, the same whatever the batches and interruptions, at no more than a known cost."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -268,7 +269,7 @@ def test_a_model_that_has_changed_since_it_was_attacked_is_stochastic(
     def load(self: Any) -> Any:
         loads.append(self)
         model = real(self)
-        return model if len(loads) == 1 else model._replace(classifier=Mirrored(model.classifier))
+        return model if len(loads) == 1 else replace(model, classifier=Mirrored(model.classifier))
 
     monkeypatch.setattr(source_type, "load", load)
     carry_out(plan, store)

@@ -1,23 +1,25 @@
-"""A classifier from a weights file and the name of its architecture; what the file decides is read from it."""
+"""Loading a classifier from a weights file and the name of its architecture."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.model_zoo.architectures import ARCHITECTURES, build_architecture
 from robustbench_bcos.model_zoo.cards import EncodingSpec
-from robustbench_bcos.model_zoo.checkpoints import infer_arguments
+from robustbench_bcos.model_zoo.checkpoints.assign import MisfitError, assign_weights
+from robustbench_bcos.model_zoo.checkpoints.infer import infer_arguments
+from robustbench_bcos.model_zoo.checkpoints.layouts import Checkpoint, decimals, normalizing, read_checkpoint
+from robustbench_bcos.model_zoo.checkpoints.match import suggest_architecture
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import ENCODINGS, AbstractEncoding, Normalize, parse_encoding
-from robustbench_bcos.model_zoo.fitting import suggest_architecture
-from robustbench_bcos.model_zoo.formats import Checkpoint, decimals, normalizing
-from robustbench_bcos.model_zoo.weights import MisfitError, load_weights, read_checkpoint
 
 
-class Restored(NamedTuple):
-    """A frozen classifier, and what it was built with."""
+@dataclass(frozen=True, kw_only=True)
+class LoadedCheckpoint:
+    """A frozen classifier, and what it was built from."""
 
     classifier: ImageClassifier
     classes: int
@@ -26,21 +28,21 @@ class Restored(NamedTuple):
     checkpoint: Checkpoint
 
 
-def restore(
+def load_checkpoint(
     file: Path, architecture: str, *, encoding: str | None, arguments: Mapping[str, Any], ema: bool
-) -> Restored:
+) -> LoadedCheckpoint:
     """Read the tensors, infer the architecture's arguments, and load strictly.
 
     Args:
         file: the weights.
-        architecture: what they were made with.
+        architecture: name of their architecture.
         encoding: as written on the command line; by default the normaliser that the file has, or ``add_inverse`` for
             six input channels and ``none`` for three.
-        arguments: of the architecture, where they are not to be inferred.
+        arguments: of the architecture, in place of inferred ones.
         ema: take the moving average of the weights.
 
     Raises:
-        RequestError: the file, or what was stated, does not fit; another architecture that would fit is named.
+        RequestError: the file, or what was stated, does not fit; architectures that match are named.
     """
     if architecture not in ARCHITECTURES:
         raise unknown("architecture", architecture, ARCHITECTURES)
@@ -50,18 +52,20 @@ def restore(
         in_channels, classes = inferred.pop("in_channels"), inferred.pop("classes")
         chosen = _encoding(file, encoding, checkpoint.encoding, in_channels)
         network = build_architecture(architecture, in_channels=in_channels, classes=classes, arguments=inferred)
-        load_weights(network, checkpoint.tensors, file)
+        assign_weights(network, checkpoint.tensors, file)
     except MisfitError as error:
         remedy = suggest_architecture(checkpoint.tensors, stated=architecture)
         raise RequestError(f"{error.finding}: {remedy}") from None
     classifier = freeze(ImageClassifier(ENCODINGS[chosen.kind](**chosen.constants), network))
-    return Restored(classifier, classes, chosen, inferred, checkpoint)
+    return LoadedCheckpoint(
+        classifier=classifier, classes=classes, encoding=chosen, arguments=inferred, checkpoint=checkpoint
+    )
 
 
 def architecture_needed(file: Path, *, ema: bool = False) -> RequestError:
-    """The error for a weights file whose architecture was not named, with those that it fits.
+    """The error for a weights file whose architecture was not named, with the architectures that match.
 
-    It is not simply taken: tensors do not tell B, nor a centred norm from an uncentred one.
+    None is chosen automatically, because tensors do not determine B, nor whether a norm is centred.
     """
     suggestion = suggest_architecture(read_checkpoint(file, ema=ema).tensors)
     return RequestError(f"weights {file} need the architecture they were made with: {suggestion}")

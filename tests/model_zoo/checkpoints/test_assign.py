@@ -13,7 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.model_zoo.weights import load_weights, read_weights, sha256_of, write_weights
+from robustbench_bcos.model_zoo.checkpoints.assign import assign_weights
+from robustbench_bcos.model_zoo.checkpoints.layouts import read_checkpoint
+from robustbench_bcos.model_zoo.checkpoints.write import write_weights
+from robustbench_bcos.model_zoo.digests import sha256_of
 
 
 def save_zip(content: Any, file: Path) -> None:
@@ -64,7 +67,7 @@ def network() -> nn.Sequential:
 
 def refusal(file: Path, sha256: str | None = None) -> str:
     with pytest.raises(RequestError) as caught:
-        read_weights(file, sha256=sha256)
+        read_checkpoint(file, sha256=sha256)
     message = str(caught.value)
     assert message.startswith(f"weights {file}")
     assert "\n" not in message
@@ -84,10 +87,10 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 def test_what_was_saved_is_read_and_loaded_to_the_last_bit(tmp_path: Path, network: nn.Module, name: str) -> None:
     file = tmp_path / name
     FORMATS[name](network.state_dict(), file)
-    tensors = read_weights(file, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
+    tensors = read_checkpoint(file, sha256=hashlib.sha256(file.read_bytes()).hexdigest()).tensors
     assert_same(tensors, network.state_dict())
     other = nn.Sequential(nn.Conv2d(3, 4, 2), nn.BatchNorm2d(4), nn.Linear(5, 6))
-    load_weights(other, tensors, file)
+    assign_weights(other, tensors, file)
     assert_same(other.state_dict(), network.state_dict())
 
 
@@ -95,7 +98,7 @@ def test_written_weights_are_read_and_have_the_digest_that_was_returned(tmp_path
     file = tmp_path / "w.safetensors"
     digest = write_weights(network, file)
     assert digest == sha256_of(file) == hashlib.sha256(file.read_bytes()).hexdigest()
-    assert_same(read_weights(file, sha256=digest), network.state_dict())
+    assert_same(read_checkpoint(file, sha256=digest).tensors, network.state_dict())
     assert os.listdir(tmp_path) == ["w.safetensors"]
 
 
@@ -259,7 +262,7 @@ def test_tensors_that_do_not_fit_exactly_are_refused_and_nothing_is_loaded(
     change(state)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with pytest.raises(RequestError) as caught:
-        load_weights(network, state, "w.pt")
+        assign_weights(network, state, "w.pt")
     assert str(caught.value).startswith("weights w.pt")
     assert said in str(caught.value)
     assert "choose the architecture they were made with" in str(caught.value)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.model_zoo.bcos_layers import BcosConv2d
-from robustbench_bcos.model_zoo.closed_form import Form, form_of, respond
-from robustbench_bcos.model_zoo.explanation_mode import explanation_mode
-from robustbench_bcos.model_zoo.folding import fold
+from robustbench_bcos.model_zoo.bcos.closed_form import ConvGeometry, geometry_of, respond
+from robustbench_bcos.model_zoo.bcos.explanation_mode import explanation_mode
+from robustbench_bcos.model_zoo.bcos.folding import fold
+from robustbench_bcos.model_zoo.bcos.layers import BcosConv2d
 from tests.reference.bcos_transform import bcos_conv2d, bcos_conv2d_gradient
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -219,18 +219,18 @@ def test_autocast_is_left_to_autograd() -> None:
 
 def test_form_is_that_of_the_layer() -> None:
     conv = make_layer(stride=(2, 1), dilation=(1, 2), groups=2).linear
-    assert form_of(conv, b=2.0, max_out=1) == Form((2, 1), (1, 1), (1, 2), 2, 2.0, 1)
+    assert geometry_of(conv, b=2.0, max_out=1) == ConvGeometry((2, 1), (1, 1), (1, 2), 2, 2.0, 1)
 
 
 def test_features_without_gradient_get_none() -> None:
-    form = Form((1, 1), (0, 0), (1, 1), 1, 2.0, 1)
+    form = ConvGeometry((1, 1), (0, 0), (1, 1), 1, 2.0, 1)
     assert not respond(normal(1, 2, 3, 3), normal(2, 2, 1, 1), form).requires_grad
 
 
 COMPILED = """
 import torch
 from robustbench_bcos import fold
-from tests.model_zoo.test_closed_form import assert_same, make_layer, normal
+from tests.model_zoo.bcos.test_closed_form import assert_same, make_layer, normal
 
 network = torch.nn.Sequential(make_layer(), make_layer(stride=(2, 2))).float()
 assert_same(network, torch.compile(fold(network), fullgraph=True), normal(2, 4, 8, 8).float(), 1e-5)

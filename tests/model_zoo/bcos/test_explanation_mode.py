@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.model_zoo.bcos_layers import BcosConv2d
-from robustbench_bcos.model_zoo.explanation_mode import DynamicLayer, explanation_mode
-from robustbench_bcos.model_zoo.norms import NORMS, make_norm
+from robustbench_bcos.model_zoo.bcos.explanation_mode import DynamicLayer, explanation_mode
+from robustbench_bcos.model_zoo.bcos.layers import BcosConv2d
+from robustbench_bcos.model_zoo.bcos.norms import NORM_LAYERS, make_norm
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -91,7 +91,7 @@ def test_mode_changes_no_output() -> None:
         assert torch.equal(respond(model)[0], before)
 
 
-@pytest.mark.parametrize("name", NORMS)
+@pytest.mark.parametrize("name", NORM_LAYERS)
 def test_mode_changes_no_output_of_a_norm(name: str) -> None:
     norm = make_norm(name, "full", 4).double().eval()
     before = norm(normal(2, 4, 5, 6))

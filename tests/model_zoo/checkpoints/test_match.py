@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robustbench_bcos.model_zoo.architectures import ARCHITECTURES, BCOS_PREFIX, build_architecture
-from robustbench_bcos.model_zoo.fitting import fitting_architectures, suggest_architecture
+from robustbench_bcos.model_zoo.checkpoints.match import matching_architectures, suggest_architecture
 
 CLASSES = 7
 
@@ -24,7 +24,7 @@ def tensors_of(name: str, **arguments: object) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_is_recognised(name: str) -> None:
-    (fit,) = fitting_architectures(tensors_of(name), among=[name])
+    (fit,) = matching_architectures(tensors_of(name), among=[name])
     assert fit.architecture == name
     assert fit.arguments["classes"] == CLASSES
     assert fit.arguments["in_channels"] == (6 if name.startswith(BCOS_PREFIX) else 3)
@@ -37,7 +37,7 @@ FAMILIES = ("bcos_convnext_tiny", "densenet121", "bcos_resnet50", "resnet8", "ci
 def test_an_architecture_is_taken_for_no_other_and_all_are_asked_in_seconds(name: str) -> None:
     tensors = tensors_of(name)
     start = time.perf_counter()
-    assert [fit.architecture for fit in fitting_architectures(tensors)] == [name]
+    assert [fit.architecture for fit in matching_architectures(tensors)] == [name]
     assert time.perf_counter() - start < 10
 
 
@@ -60,7 +60,7 @@ def test_no_two_architectures_have_the_same_tensors() -> None:
 def test_what_the_tensors_say_is_read_off_and_what_they_leave_open_is_named(
     name: str, made: dict[str, object], open_arguments: tuple[str, ...]
 ) -> None:
-    (fit,) = fitting_architectures(tensors_of(name, **made), among=[name])
+    (fit,) = matching_architectures(tensors_of(name, **made), among=[name])
     assert (fit.architecture, fit.open) == (name, open_arguments)
     for key, value in made.items():
         assert key in fit.open or fit.arguments[key] == value
@@ -69,11 +69,11 @@ def test_what_the_tensors_say_is_read_off_and_what_they_leave_open_is_named(
 
 def test_a_tensor_more_or_less_or_of_another_shape_fits_nothing() -> None:
     tensors, among = tensors_of("resnet20"), ["resnet8", "resnet20", "bcos_resnet20"]
-    assert not fitting_architectures({**tensors, "more": torch.ones(1)}, among)
-    assert not fitting_architectures({name: tensor for name, tensor in tensors.items() if name != "fc.bias"}, among)
+    assert not matching_architectures({**tensors, "more": torch.ones(1)}, among)
+    assert not matching_architectures({name: tensor for name, tensor in tensors.items() if name != "fc.bias"}, among)
     for name in ("fc.bias", "conv1.weight", "fc.weight", "layer1.1.bn2.running_var"):
-        assert not fitting_architectures({**tensors, name: torch.ones(3, 3, device="meta")}, among)
-    assert not fitting_architectures({})
+        assert not matching_architectures({**tensors, name: torch.ones(3, 3, device="meta")}, among)
+    assert not matching_architectures({})
 
 
 def test_a_suggestion_names_what_fits_and_what_has_to_be_stated() -> None:

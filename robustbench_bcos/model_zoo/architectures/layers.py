@@ -1,4 +1,4 @@
-"""What skeletons are filled with: a B-cos network and its conventional twin differ in parts and in nothing else."""
+"""Factories of layers: a B-cos network and its conventional counterpart share a backbone and differ in layers alone."""
 
 import math
 from collections.abc import Callable
@@ -9,9 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustbench_bcos.model_zoo.bcos_layers import BcosConv2d, BcosLinear, LogitLayer
-from robustbench_bcos.model_zoo.norms import EPSILON, Affine, make_norm
-from robustbench_bcos.model_zoo.tokens import TokenNorm
+from robustbench_bcos.model_zoo.bcos.layers import BcosConv2d, BcosLinear, LogitLayer
+from robustbench_bcos.model_zoo.bcos.norms import EPSILON, Affine, make_norm
+from robustbench_bcos.model_zoo.bcos.tokens import TokenNorm
 
 
 @runtime_checkable
@@ -32,13 +32,13 @@ class Convolution(Protocol):
         """Make one.
 
         Args:
-            in_channels: channels taken.
-            out_channels: channels given.
+            in_channels: input channels.
+            out_channels: output channels.
             kernel: height and width in pixels.
             stride: in pixels.
             padding: in pixels; by default kernel // 2.
             groups: channels are split into so many groups.
-            bias: whether the conventional layer has a bias; a B-cos layer has none, ever.
+            bias: whether the conventional layer has a bias; a B-cos layer never has one.
         """
         ...
 
@@ -48,13 +48,13 @@ class Linear(Protocol):
     """Makes a linear layer on the last axis."""
 
     def __call__(self, in_features: int, out_features: int, *, bias: bool = True) -> nn.Module:
-        """Make one; a B-cos layer has no bias, ever."""
+        """Make one; a B-cos layer never has a bias."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a skeleton is filled with."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerFactory:
+    """Makes the layers of a backbone."""
 
     convolution: Convolution
     norm: Callable[[int], nn.Module]
@@ -63,18 +63,18 @@ class Parts:
     pool: Callable[[int, int, int], nn.Module]
     """(kernel, stride, padding) to a layer that halves height and width inside the network."""
     head: Callable[[int, int], nn.Module]
-    """(features, classes) to a module from feature maps to logits, pooling included."""
+    """(features, classes) to a module from feature maps to logits, mean over positions included."""
     pointwise: Callable[[int, int], nn.Module]
-    """Channels taken and given to a 1x1 convolution; conventional weights have no axes of height and width."""
+    """(in_channels, out_channels) to a 1x1 convolution; conventional weights have no axes of height and width."""
     linear: Linear
     token_norm: Callable[[int], nn.Module]
     """Features to a layer norm on (image, token, feature)."""
     logit_layer: LogitLayer | None = None
-    """The last step of a B-cos network. It is in the head; a network without that head has to end with it."""
+    """The last step of a B-cos network. The head contains it; a network without that head must end with it."""
 
     @property
     def bcos(self) -> bool:
-        """Whether these are parts of a B-cos network, for families whose published twins name layers differently."""
+        """Whether these are B-cos layers, for backbones whose published B-cos networks number layers differently."""
         return self.logit_layer is not None
 
 
@@ -89,7 +89,7 @@ class BcosHead(Protocol):
 
 @runtime_checkable
 class NormedBlock(Protocol):
-    """A module that knows which of its convolutions feed a norm, and nothing else."""
+    """A module that lists its convolutions whose only consumer is a norm, so that folding can merge the two."""
 
     def normed(self) -> list[tuple[nn.Module, nn.Module]]:
         """Convolutions and their norms."""
@@ -126,7 +126,7 @@ class PooledClassMaps(BcosConv2d):
 
 
 def _padded(make: Callable[..., nn.Module]) -> Convolution:
-    """Convolutions that keep height and width at stride 1, unless they are told otherwise."""
+    """Convolutions that by default keep height and width at stride 1."""
 
     def convolution(
         in_channels: int,
@@ -144,28 +144,28 @@ def _padded(make: Callable[..., nn.Module]) -> Convolution:
     return convolution
 
 
-def conventional_parts(
+def conventional_layers(
     *,
     norm: str = "batch",
     norm_affine: Affine = "full",
     norm_epsilon: float = EPSILON,
     activation: Callable[[], nn.Module] = nn.ReLU,
     head: Callable[[int, int], nn.Module] = PooledLinear,
-) -> Parts:
+) -> LayerFactory:
     """Plain convolutions, an activation, maxima for pools, and biases in norms and classifier."""
-    return Parts(
-        _padded(nn.Conv2d),
-        partial(make_norm, norm, norm_affine, epsilon=norm_epsilon),
-        activation,
-        nn.MaxPool2d,
-        head,
-        PointwiseLinear,
-        nn.Linear,
-        partial(TokenNorm, affine=norm_affine),
+    return LayerFactory(
+        convolution=_padded(nn.Conv2d),
+        norm=partial(make_norm, norm, norm_affine, epsilon=norm_epsilon),
+        activation=activation,
+        pool=nn.MaxPool2d,
+        head=head,
+        pointwise=PointwiseLinear,
+        linear=nn.Linear,
+        token_norm=partial(TokenNorm, affine=norm_affine),
     )
 
 
-def bcos_parts(
+def bcos_layers(
     *,
     classes: int,
     b: float = 2.0,
@@ -176,19 +176,19 @@ def bcos_parts(
     logit_bias: float | None = None,
     temperature: float | None = None,
     head: BcosHead = PooledClassMaps,
-) -> Parts:
+) -> LayerFactory:
     """B-cos convolutions and classifier, no activation, means for pools.
 
     Args:
         classes: number of logits.
         b: exponent of the B-cos transform.
         max_out: filters per output.
-        norm: name of the normalisation.
+        norm: name of the norm layer.
         norm_affine: which affine parameters the norms have.
-        norm_epsilon: what norms that take their statistics from the image add to a variance.
+        norm_epsilon: added to the variance by norms that take their statistics from the image.
         logit_bias: added to all logits; by default -ln(classes - 1), at which sigmoid gives 1 / classes.
         temperature: divides the logits.
-        head: the family's own end of the network.
+        head: end of the network, from feature maps to logits.
     """
 
     def without_bias(*arguments: Any, bias: bool, **settings: Any) -> nn.Module:  # noqa: ANN401
@@ -198,16 +198,16 @@ def bcos_parts(
         return BcosLinear(in_features, out_features, b=b, max_out=max_out)
 
     logit_layer = bcos_logit_layer(classes, logit_bias, temperature)
-    return Parts(
-        _padded(without_bias),
-        partial(make_norm, norm, norm_affine, epsilon=norm_epsilon),
-        nn.Identity,
-        nn.AvgPool2d,
-        partial(head, logit_layer=logit_layer, b=b, max_out=max_out),
-        partial(BcosConv2d, b=b, max_out=max_out),
-        linear,
-        partial(TokenNorm, affine=norm_affine),
-        logit_layer,
+    return LayerFactory(
+        convolution=_padded(without_bias),
+        norm=partial(make_norm, norm, norm_affine, epsilon=norm_epsilon),
+        activation=nn.Identity,
+        pool=nn.AvgPool2d,
+        head=partial(head, logit_layer=logit_layer, b=b, max_out=max_out),
+        pointwise=partial(BcosConv2d, b=b, max_out=max_out),
+        linear=linear,
+        token_norm=partial(TokenNorm, affine=norm_affine),
+        logit_layer=logit_layer,
     )
 
 

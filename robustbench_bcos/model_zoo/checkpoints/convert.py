@@ -1,7 +1,8 @@
-"""From a checkpoint of any layout to what this project keeps: safetensors, and a card that ``--zoo`` takes."""
+"""Converting a checkpoint of any layout to safetensors and a card for ``--zoo``."""
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,18 +12,19 @@ import torch
 from robustbench_bcos.core.disk import made, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.tables import parse_table
-from robustbench_bcos.model_zoo.architectures import BCOS_PREFIX
+from robustbench_bcos.model_zoo.architectures import ARCHITECTURES
 from robustbench_bcos.model_zoo.cards import Card
-from robustbench_bcos.model_zoo.formats import Checkpoint
-from robustbench_bcos.model_zoo.restoration import Restored, architecture_needed, restore
-from robustbench_bcos.model_zoo.weights import write_weights
+from robustbench_bcos.model_zoo.checkpoints.layouts import Checkpoint
+from robustbench_bcos.model_zoo.checkpoints.load import LoadedCheckpoint, architecture_needed, load_checkpoint
+from robustbench_bcos.model_zoo.checkpoints.write import write_weights
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-"""What models may be called."""
+"""Pattern of a model's name."""
 
 
-class Facts(NamedTuple):
-    """What a checkpoint does not say of its model, and somebody has to."""
+@dataclass(frozen=True, kw_only=True)
+class CardFacts:
+    """Entries of a card that a checkpoint does not contain."""
 
     image_size: tuple[int, int]
     """Height and width in pixels."""
@@ -31,7 +33,7 @@ class Facts(NamedTuple):
     training: str = "unknown"
     """``natural``, ``unknown``, or as in ``adversarial l2 0.5``."""
     loss: str | None = None
-    """By default ``bce`` for B-cos networks and ``ce`` for others."""
+    """By default the architecture's: ``bce`` for B-cos networks and ``ce`` for others."""
     reference: str = ""
 
 
@@ -46,7 +48,7 @@ def convert(
     file: Path,
     architecture: str | None,
     folder: Path,
-    facts: Facts,
+    facts: CardFacts,
     *,
     name: str | None = None,
     encoding: str | None = None,
@@ -58,17 +60,17 @@ def convert(
 
     Args:
         file: the checkpoint.
-        architecture: what it was made with.
-        folder: where to write; it is made where it is not there.
-        facts: go on the card.
+        architecture: name of its architecture.
+        folder: where to write; created if it does not exist.
+        facts: entries of the card.
         name: of the model; by default the file's.
-        encoding: as on the command line, where the file leaves it open.
-        arguments: of the architecture, where the tensors leave them open.
+        encoding: as on the command line, if the file does not determine it.
+        arguments: of the architecture, if the tensors do not determine them.
         ema: take the moving average of the weights.
         half: round the weights to half precision, which makes the file half as large.
 
     Raises:
-        RequestError: the checkpoint or the facts do not fit, or files of that name are there already.
+        RequestError: the checkpoint or the facts do not fit, or files of that name exist already.
     """
     name = _name(name, file)
     weights, card_file = folder / f"{name}.safetensors", folder / f"{name}.toml"
@@ -77,8 +79,8 @@ def convert(
             raise RequestError(f"{written} is there already: choose another --name or --out, or remove it")
     if architecture is None:
         raise architecture_needed(file, ema=ema)
-    restored = restore(file, architecture, encoding=encoding, arguments=arguments or {}, ema=ema)
-    # Made once without the digest, so that nothing is written for a card that cannot be.
+    restored = load_checkpoint(file, architecture, encoding=encoding, arguments=arguments or {}, ema=ema)
+    # Check the card without the digest first, so that nothing is written if the card is invalid.
     _card(name, architecture, restored, facts, {"file": weights.name, "sha256": 64 * "0"})
     if half:
         _check_half(file, restored.checkpoint)
@@ -97,18 +99,20 @@ def _name(stated: str | None, file: Path) -> str:
     return name
 
 
-def _card(name: str, architecture: str, restored: Restored, facts: Facts, weights: Mapping[str, str]) -> Card:
-    bcos = architecture.startswith(BCOS_PREFIX)
+def _card(
+    name: str, architecture: str, restored: LoadedCheckpoint, facts: CardFacts, weights: Mapping[str, str]
+) -> Card:
+    known = ARCHITECTURES[architecture]
     values = {
         "name": name,
-        "family": "bcos" if bcos else "conventional",
+        "family": known.family,
         "architecture": architecture,
         "arguments": dict(restored.arguments),
         "dataset": facts.dataset,
         "classes": restored.classes,
         "image_size": facts.image_size,
         "encoding": restored.encoding,
-        "loss": facts.loss or ("bce" if bcos else "ce"),
+        "loss": facts.loss or known.loss,
         "training": parse_training(facts.training),
         "weights": weights,
         "reference": facts.reference,

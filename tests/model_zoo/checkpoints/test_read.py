@@ -12,9 +12,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.model_zoo.checkpoints.assign import assign_weights
+from robustbench_bcos.model_zoo.checkpoints.layouts import read_checkpoint
+from robustbench_bcos.model_zoo.checkpoints.read import RECORDS, Placeholder, read_content
+from robustbench_bcos.model_zoo.checkpoints.write import write_weights
 from robustbench_bcos.model_zoo.models import load_model
-from robustbench_bcos.model_zoo.weights import load_weights, read_weights, write_weights
-from robustbench_bcos.model_zoo.weights_files import RECORDS, Placeholder, read_content
 
 
 def network() -> nn.Module:
@@ -48,7 +50,7 @@ CONTAINERS: dict[str, Callable[[Any], bytes]] = {
 
 def refusal(file: Path) -> str:
     with pytest.raises(RequestError) as caught:
-        read_weights(file)
+        read_checkpoint(file)
     message = str(caught.value)
     assert message.startswith(f"weights {file}")
     assert "\n" not in message
@@ -61,7 +63,7 @@ def refusal(file: Path) -> str:
 def test_the_name_of_a_file_does_not_matter(tmp_path: Path, container: str, name: str) -> None:
     state = network().state_dict()
     (tmp_path / name).write_bytes(CONTAINERS[container](state))
-    found = read_weights(tmp_path / name)
+    found = read_checkpoint(tmp_path / name).tensors
     assert found.keys() == state.keys()
     assert all(torch.equal(found[key], state[key]) for key in state)
 
@@ -128,7 +130,7 @@ def test_weights_of_other_precisions_are_loaded_in_the_networks(
     state = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in expected.items()}
     (tmp_path / "w.pt").write_bytes(CONTAINERS[container](state))
     loaded = network()
-    load_weights(loaded, read_weights(tmp_path / "w.pt"), "w.pt")
+    assign_weights(loaded, read_checkpoint(tmp_path / "w.pt").tensors, "w.pt")
     for key, tensor in loaded.state_dict().items():
         assert tensor.dtype == expected[key].dtype
         assert torch.equal(tensor, expected[key])
@@ -137,7 +139,7 @@ def test_weights_of_other_precisions_are_loaded_in_the_networks(
 def test_counts_that_were_saved_as_real_numbers_are_taken() -> None:
     state = {key: tensor.half() for key, tensor in network().state_dict().items()}
     loaded = network()
-    load_weights(loaded, state, "w.pt")
+    assign_weights(loaded, state, "w.pt")
     assert all(torch.equal(tensor.float(), state[key].float()) for key, tensor in loaded.state_dict().items())
 
 
@@ -151,7 +153,7 @@ def test_counts_that_were_saved_as_real_numbers_are_taken() -> None:
 )
 def test_whole_numbers_are_no_weights_and_fractions_are_no_counts(name: str, tensor: Tensor) -> None:
     with pytest.raises(RequestError, match=f"tensor '{name}' is of type {tensor.dtype} and the architecture's of"):
-        load_weights(network(), {**network().state_dict(), name: tensor}, "w.pt")
+        assign_weights(network(), {**network().state_dict(), name: tensor}, "w.pt")
 
 
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
@@ -174,9 +176,9 @@ def test_tensors_that_share_or_repeat_their_values_are_read_and_written_apart(tm
     state["1.running_var"] = torch.tensor([0.5]).expand(4)
     (tmp_path / "w.pt").write_bytes(CONTAINERS[container](state))
     loaded = network()
-    load_weights(loaded, read_weights(tmp_path / "w.pt"), "w.pt")
+    assign_weights(loaded, read_checkpoint(tmp_path / "w.pt").tensors, "w.pt")
     write_weights(loaded, tmp_path / "w.safetensors")
-    found = read_weights(tmp_path / "w.safetensors")
+    found = read_checkpoint(tmp_path / "w.safetensors").tensors
     assert all(torch.equal(found[key], state[key]) for key in state)
 
 

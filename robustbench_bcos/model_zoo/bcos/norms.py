@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustbench_bcos.core.registry import Registry
-from robustbench_bcos.model_zoo.explanation_mode import DynamicLayer
+from robustbench_bcos.model_zoo.bcos.explanation_mode import DynamicLayer
 
 EPSILON = 1e-5
 GROUPS = 2
@@ -22,8 +22,8 @@ GROUPS = 2
 
 Affine = Literal["full", "no-bias", "none"]
 
-NORMS: Registry[Callable[[int], nn.Module]] = Registry("norm")
-"""Norm layers by name, as functions of the number of channels."""
+NORM_LAYERS: Registry[Callable[[int], nn.Module]] = Registry("norm layer")
+"""Norm layers by name, each a function of the number of channels."""
 
 
 def _per_channel(parameter: Tensor) -> Tensor:
@@ -31,9 +31,9 @@ def _per_channel(parameter: Tensor) -> Tensor:
 
 
 class BatchNormUncentred2d(nn.BatchNorm2d, DynamicLayer):
-    """Batch norm that divides by the deviation and subtracts nothing.
+    """Batch norm that divides by the standard deviation and does not subtract the mean.
 
-    ``running_mean`` stays in the state as published checkpoints have it, and is never used. ``running_var`` follows
+    ``running_mean`` is in the state because published checkpoints have it, and is never used. ``running_var`` follows
     the biased batch variance, unlike torch's batch norm.
     """
 
@@ -106,7 +106,7 @@ class ImageNorm2d(DynamicLayer):
     def forward(self, features: Tensor) -> Tensor:
         """Normalise each image by itself."""
         if self.centred and self.groups == 1 and self.reduced == (2,) and not self.explaining:
-            # In half the time of what follows, which can hold the deviation constant and gives the same up to rounding.
+            # Equal to the code below up to rounding, in half the time; it cannot hold the deviation constant.
             last = features.movedim(1, -1)
             return F.layer_norm(last, last.shape[-1:], self.weight, self.bias, self.epsilon).movedim(-1, 1)
         grouped = features.unflatten(1, (self.groups, -1))
@@ -119,22 +119,22 @@ class ImageNorm2d(DynamicLayer):
         return normed if self.bias is None else normed + _per_channel(self.bias)
 
     def extra_repr(self) -> str:
-        """Tell the variants apart in a printed model."""
+        """Settings that distinguish the variants in a printed model."""
         return f"groups={self.groups}, reduced={self.reduced}, centred={self.centred}"
 
 
-NORMS.register("none", lambda channels: nn.Identity())
-NORMS.register("batch", nn.BatchNorm2d)
-NORMS.register("batch-uncentred", BatchNormUncentred2d)
-NORMS.register("all", lambda channels: AllNorm2d())
-NORMS.register("all-uncentred", lambda channels: AllNormUncentred2d())
+NORM_LAYERS.register("none", lambda channels: nn.Identity())
+NORM_LAYERS.register("batch", nn.BatchNorm2d)
+NORM_LAYERS.register("batch-uncentred", BatchNormUncentred2d)
+NORM_LAYERS.register("all", lambda channels: AllNorm2d())
+NORM_LAYERS.register("all-uncentred", lambda channels: AllNormUncentred2d())
 
 
-def _register_image_norms(suffix: str, centred: bool) -> None:
-    NORMS.register(f"group{suffix}", lambda channels: ImageNorm2d(channels, groups=GROUPS, centred=centred))
-    NORMS.register(f"instance{suffix}", lambda channels: ImageNorm2d(channels, groups=channels, centred=centred))
-    NORMS.register(f"layer{suffix}", lambda channels: ImageNorm2d(channels, centred=centred))
-    NORMS.register(f"position{suffix}", lambda channels: ImageNorm2d(channels, per_position=True, centred=centred))
+def _register_image_norms(suffix: str, **kind: bool) -> None:
+    NORM_LAYERS.register(f"group{suffix}", lambda channels: ImageNorm2d(channels, groups=GROUPS, **kind))
+    NORM_LAYERS.register(f"instance{suffix}", lambda channels: ImageNorm2d(channels, groups=channels, **kind))
+    NORM_LAYERS.register(f"layer{suffix}", lambda channels: ImageNorm2d(channels, **kind))
+    NORM_LAYERS.register(f"position{suffix}", lambda channels: ImageNorm2d(channels, per_position=True, **kind))
 
 
 _register_image_norms("", centred=True)
@@ -148,12 +148,12 @@ def make_norm(name: str, affine: Affine, channels: int, *, epsilon: float = EPSI
         name: in the registry.
         affine: which affine parameters it has.
         channels: of its input.
-        epsilon: what norms that take their statistics from the image add to a variance.
+        epsilon: added to the variance by norms that take their statistics from the image.
 
     Raises:
-        RequestError: no norm of that name.
+        RequestError: there is no norm layer of that name.
     """
-    norm = NORMS[name](channels)
+    norm = NORM_LAYERS[name](channels)
     if isinstance(norm, ImageNorm2d):
         norm.epsilon = epsilon
     dropped = {"full": (), "no-bias": ("bias",), "none": ("bias", "weight")}[affine]

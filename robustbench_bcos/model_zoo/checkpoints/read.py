@@ -1,7 +1,7 @@
-"""What lies in a weights file: safetensors, or what ``torch.save`` wrote, whatever the file is called.
+"""Reading weights files: safetensors, or what ``torch.save`` wrote, whatever the file is called.
 
-Nothing in a file is ever executed. Tensors and plain values are read; records that training scripts leave beside
-weights (:data:`RECORDS`) become placeholders that can do nothing; anything else is refused by its name.
+Nothing in a file is ever executed. Tensors and plain values are read; records that training scripts save next to
+weights (:data:`RECORDS`) become placeholders that do nothing; anything else is refused by its name.
 """
 
 import pickle
@@ -16,17 +16,17 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.errors import RequestError, first_line
 
 HEAD = 512
-"""Bytes from which a file is told apart."""
+"""Bytes from which the kind of a file is recognised."""
 
 _NO_WEIGHTS = (
     (b"<", "are a web page or a server's message", "download the file itself, not the page that shows it"),
     (b"version https://git-lfs", "are a pointer of Git LFS", "`git lfs pull` gets the file itself"),
     (b"\x1f\x8b", "are compressed", "unpack them with gunzip or tar first"),
 )
-"""What files under the right name often are instead: how they begin, what they are, what helps."""
+"""Files that are often found instead of weights: how they begin, what they are, and the remedy."""
 
 _NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
 _DILL = ("_create_cell", "_create_function", "_get_attr", "_import_module", "_load_type")
@@ -43,18 +43,18 @@ RECORDS = (
     *(f"dill.{module}.{name}" for module in ("_dill", "dill") for name in _DILL),
     "builtins.__main__",
 )
-"""Globals that a checkpoint may name although they are neither tensors nor plain values."""
+"""Globals that a checkpoint may name, although they are neither tensors nor plain values."""
 
 
 class Placeholder:
     """Stands for a record that is not read. Calling, building or instantiating it gives itself and does nothing."""
 
     def __new__(cls, *_: object) -> "Placeholder":
-        """There is one."""
+        """Return the only instance."""
         return _PLACEHOLDER
 
     def __call__(self, *_: object) -> "Placeholder":
-        """Whatever was to be made of the record is not made."""
+        """Return the placeholder instead of the record."""
         return self
 
     def __setstate__(self, state: object) -> None:
@@ -64,26 +64,26 @@ class Placeholder:
 _PLACEHOLDER: Placeholder = object.__new__(Placeholder)
 
 
-class Content(NamedTuple):
-    """What a file holds, as it was saved."""
+class FileContent(NamedTuple):
+    """The object saved in a file, and the kind of file."""
 
     value: object
     container: Literal["safetensors", "torch"]
 
 
-def read_content(file: Path) -> Content:
-    """Read a file by what it is, not by what it is called.
+def read_content(file: Path) -> FileContent:
+    """Read a file by its content, not by its suffix.
 
     Raises:
-        RequestError: it is no weights file, is not whole, or needs more than tensors and plain values.
+        RequestError: it is not a weights file, is truncated, or needs more than tensors and plain values.
     """
     head, size = _head(file)
     for magic, found, remedy in _NO_WEIGHTS:
         if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(magic):
             raise RequestError(f"weights {file} {found}: {remedy}")
-    # The length of a header in JSON, and the header.
+    # safetensors: eight bytes for the length of a JSON header, then the header.
     if head[8:9] == b"{":
-        return Content(_read_safetensors(file, size), "safetensors")
+        return FileContent(_read_safetensors(file, size), "safetensors")
     if not head.startswith((b"PK", b"\x80")):
         raise RequestError(
             f"weights {file} are neither a whole safetensors file nor a whole torch checkpoint ({size} bytes that "
@@ -94,7 +94,7 @@ def read_content(file: Path) -> Content:
             f"weights {file} are not a whole torch checkpoint (the end of the archive is missing after {size} bytes): "
             "get the file again"
         )
-    return Content(_read_torch(file), "torch")
+    return FileContent(_read_torch(file), "torch")
 
 
 def _head(file: Path) -> tuple[bytes, int]:
@@ -118,9 +118,9 @@ def _read_torch(file: Path) -> object:
     allowed: list[Callable[..., object] | tuple[Callable[..., object], str]] = [Placeholder]
     allowed += [(_PLACEHOLDER, name) for name in RECORDS]
     try:
-        # Opened here, because by a path torch goes by the file's name.
+        # Opened here, because given a path torch goes by the file's name.
         with file.open("rb") as stream, warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
-            # torch warns of pickles it then refuses; the refusal says it better.
+            # torch warns of pickles that it then refuses; the refusal is enough.
             warnings.simplefilter("ignore")
             return torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -135,7 +135,7 @@ def _read_torch(file: Path) -> object:
                 f"weights {file} are a TorchScript program, and programs are not run: save the state dict of the "
                 "model it was made from"
             ) from None
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = first_line(error) or type(error).__name__
         raise RequestError(f"weights {file} are not a whole torch checkpoint ({reason}): get the file again") from None
 
 

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from robustbench_bcos.explanations.explanation import explain
 from robustbench_bcos.model_zoo.architectures import build_architecture
-from robustbench_bcos.model_zoo.bcos_layers import AbstractBcosLayer, BcosConv2d, BcosLinear
-from robustbench_bcos.model_zoo.folding import fold
+from robustbench_bcos.model_zoo.bcos.folding import fold
+from robustbench_bcos.model_zoo.bcos.layers import AbstractBcosLayer, BcosConv2d, BcosLinear
+from robustbench_bcos.model_zoo.bcos.norms import NORM_LAYERS, BatchNormUncentred2d
 from robustbench_bcos.model_zoo.models import load_model
-from robustbench_bcos.model_zoo.norms import NORMS, BatchNormUncentred2d
 
 # float64 through eight layers, relative to the largest value.
 CLOSE = 1e-9
@@ -65,7 +65,7 @@ def test_folded_network_gives_the_same(b: float, max_out: int) -> None:
     assert_twins(make_network(b=b, max_out=max_out), encoded())
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", NORM_LAYERS)
 @pytest.mark.parametrize("affine", ["full", "no-bias", "none"])
 def test_whatever_the_norm_the_twin_gives_the_same(norm: str, affine: str) -> None:
     assert_twins(make_network(norm=norm, norm_affine=affine), encoded())

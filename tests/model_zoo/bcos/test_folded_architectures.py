@@ -5,14 +5,14 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks import balls
+from robustbench_bcos.attacks import norms
 from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.data.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.architectures import ARCHITECTURES, BCOS_PREFIX
-from robustbench_bcos.model_zoo.architectures.parts import bcos_parts, conventional_parts
+from robustbench_bcos.model_zoo.architectures.layers import bcos_layers, conventional_layers
 from robustbench_bcos.model_zoo.architectures.vgg import Vgg
-from robustbench_bcos.model_zoo.folding import fold
+from robustbench_bcos.model_zoo.bcos.folding import fold
 from robustbench_bcos.model_zoo.models import load_model
 from tests.model_zoo.peers import (
     CLASSES,
@@ -52,7 +52,7 @@ def layers(name: str) -> frozenset[str]:
 def make(name: str) -> nn.Module:
     if not name.endswith(NARROW):
         return ours(name)
-    parts = bcos_parts(classes=CLASSES) if name.startswith(BCOS_PREFIX) else conventional_parts()
+    parts = bcos_layers(classes=CLASSES) if name.startswith(BCOS_PREFIX) else conventional_layers()
     return Vgg(parts, stages=((8,), (8, 16), (16,)), in_channels=6 if parts.bcos else 3, classes=CLASSES)
 
 
@@ -127,7 +127,7 @@ def test_the_same_images_fall(name: str) -> None:
     attack = PGD(steps=10)
     fallen = []
     for searched in (model, fold(model)):
-        candidates, _ = attack(searched, batch.images, batch.labels, balls.L2(), 0.5)
+        candidates, _ = attack(searched, batch.images, batch.labels, norms.L2(), 0.5)
         fallen.append(model(candidates).argmax(dim=1) != batch.labels)
     assert 0 < fallen[0].sum() < 64
     assert torch.equal(*fallen)

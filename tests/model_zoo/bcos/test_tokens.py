@@ -7,10 +7,10 @@ import torch
 from bcos.modules import norms as official_norms
 from torch import Tensor, nn
 
-from robustbench_bcos.model_zoo.bcos_layers import BcosLinear
-from robustbench_bcos.model_zoo.explanation_mode import explanation_mode
-from robustbench_bcos.model_zoo.norms import Affine
-from robustbench_bcos.model_zoo.tokens import Attention, PositionCode, TokenNorm, position_code
+from robustbench_bcos.model_zoo.bcos.explanation_mode import explanation_mode
+from robustbench_bcos.model_zoo.bcos.layers import BcosLinear
+from robustbench_bcos.model_zoo.bcos.norms import Affine
+from robustbench_bcos.model_zoo.bcos.tokens import Attention, PositionCode, TokenNorm, position_code
 from tests.model_zoo.peers import normal
 from tests.reference import attention, bcos_transform
 

@@ -11,12 +11,12 @@ from typing import TypeVar, cast
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from robustbench_bcos.model_zoo.architectures.parts import NormedBlock
-from robustbench_bcos.model_zoo.bcos_layers import AbstractBcosLayer, BcosConv2d, unit_rows
+from robustbench_bcos.model_zoo.architectures.layers import NormedBlock
+from robustbench_bcos.model_zoo.bcos.closed_form import geometry_of
+from robustbench_bcos.model_zoo.bcos.explanation_mode import DynamicLayer
+from robustbench_bcos.model_zoo.bcos.layers import AbstractBcosLayer, BcosConv2d, unit_rows
+from robustbench_bcos.model_zoo.bcos.norms import BatchNormUncentred2d
 from robustbench_bcos.model_zoo.classifier import freeze
-from robustbench_bcos.model_zoo.closed_form import form_of
-from robustbench_bcos.model_zoo.explanation_mode import DynamicLayer
-from robustbench_bcos.model_zoo.norms import BatchNormUncentred2d
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -33,7 +33,7 @@ def fold(model: M, *, linear: bool = False) -> M:
     Args:
         model: anything; what is not of this package is copied as it is.
         linear: treat every dynamic scale as a constant for good, so that gradients are dynamic weights even without
-            :func:`~robustbench_bcos.model_zoo.explanation_mode.explanation_mode`, and under ``torch.compile``. Not
+            :func:`~robustbench_bcos.model_zoo.bcos.explanation_mode.explanation_mode`, and under ``torch.compile``. Not
             to be attacked.
     """
     folded = freeze(copy.deepcopy(model))
@@ -45,7 +45,7 @@ def fold(model: M, *, linear: bool = False) -> M:
         if isinstance(module, AbstractBcosLayer):
             _normalise(module)
         if isinstance(module, BcosConv2d):
-            module.closed_form = form_of(module.linear, b=module.b, max_out=module.max_out)
+            module.closed_form = geometry_of(module.linear, b=module.b, max_out=module.max_out)
         if isinstance(module, DynamicLayer):
             module.linearised = linear
     return folded

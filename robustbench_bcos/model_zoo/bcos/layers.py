@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.model_zoo.closed_form import COSINE_EPSILON, PATCH_EPSILON, Form, respond
-from robustbench_bcos.model_zoo.explanation_mode import DynamicLayer, official_layers
+from robustbench_bcos.model_zoo.bcos.closed_form import COSINE_EPSILON, PATCH_EPSILON, ConvGeometry, respond
+from robustbench_bcos.model_zoo.bcos.explanation_mode import DynamicLayer, official_layers
 
 LINEAR_EPSILON = 1e-12
 
@@ -116,7 +116,7 @@ class BcosConv2d(AbstractBcosLayer):
 
     linear: UnitConv2d
     channel_axis = 1
-    closed_form: Form | None = None
+    closed_form: ConvGeometry | None = None
 
     def __init__(
         self,

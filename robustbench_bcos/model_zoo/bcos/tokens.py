@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustbench_bcos.model_zoo.explanation_mode import DynamicLayer
-from robustbench_bcos.model_zoo.norms import Affine
+from robustbench_bcos.model_zoo.bcos.explanation_mode import DynamicLayer
+from robustbench_bcos.model_zoo.bcos.norms import Affine
 
 WAVELENGTH = 10_000
 

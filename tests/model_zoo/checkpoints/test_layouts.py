@@ -25,12 +25,11 @@ from torch import Tensor, nn
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.architectures import build_architecture
 from robustbench_bcos.model_zoo.cards import EncodingSpec, WeightsFormat
+from robustbench_bcos.model_zoo.checkpoints.layouts import Checkpoint, agree, common_prefix, read_checkpoint, unpack
+from robustbench_bcos.model_zoo.checkpoints.match import matching_architectures
+from robustbench_bcos.model_zoo.checkpoints.read import FileContent
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
-from robustbench_bcos.model_zoo.fitting import fitting_architectures
-from robustbench_bcos.model_zoo.formats import Checkpoint, agree, common_prefix, unpack
 from robustbench_bcos.model_zoo.models import CheckpointModel, load_model
-from robustbench_bcos.model_zoo.weights import read_checkpoint, read_weights
-from robustbench_bcos.model_zoo.weights_files import Content
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 SERIALISATIONS = {"zip": True, "before 1.6": False}
@@ -128,8 +127,8 @@ def test_a_lightning_checkpoint_of_the_official_training_gives_the_official_logi
     trained = lightning(official())
     file = save(trained.content, tmp_path / "last.ckpt", serialisation)
     network = trained.average if ema else trained.network
-    assert_same(read_weights(file, ema=ema), network.state_dict())
-    assert_same(read_weights(file, kind="lightning", ema=ema), network.state_dict())
+    assert_same(read_checkpoint(file, ema=ema).tensors, network.state_dict())
+    assert_same(read_checkpoint(file, kind="lightning", ema=ema).tensors, network.state_dict())
     loaded = CheckpointModel(file, "bcos_resnet20", ema=ema).load().classifier
     with torch.no_grad():
         expected = network(torch.cat([images(), 1 - images()], dim=1))
@@ -162,8 +161,8 @@ def test_what_a_training_keeps_beside_the_network_is_counted_and_left_out(tmp_pa
 def test_a_training_without_lightning_has_another_key(tmp_path: Path) -> None:
     network = official()
     file = save({"model_state_dict": network.state_dict(), "epoch": 3}, tmp_path / "net.pt")
-    assert_same(read_weights(file), network.state_dict())
-    assert_same(read_weights(file, kind="lightning"), network.state_dict())
+    assert_same(read_checkpoint(file).tensors, network.state_dict())
+    assert_same(read_checkpoint(file, kind="lightning").tensors, network.state_dict())
 
 
 @pytest.mark.parametrize("layout", ["lightning", "bare", "robustbench", "madry", "model_state_dict"])
@@ -267,7 +266,7 @@ def test_functions_that_were_saved_beside_the_published_models_are_passed_over(
     content = madry(network) | {"args": {"schedule": function_of_2019(), "out": Path("out")}}
     old = SimpleNamespace(__name__="old", Pickler=Pickler2019, dump=pickle.dump)
     file = save(content, tmp_path / "cifar.pt", serialisation, pickle_module=old)
-    assert_same(read_weights(file), network.state_dict())
+    assert_same(read_checkpoint(file).tensors, network.state_dict())
 
 
 @pytest.mark.parametrize("serialisation", SERIALISATIONS)
@@ -294,9 +293,9 @@ def test_a_published_model_has_the_tensors_of_an_architecture_here() -> None:
             f"module.{name}.new_mean": Cifar.mean[:, None, None],
             f"module.{name}.new_std": Cifar.std[:, None, None],
         }
-    found = unpack(Path("cifar.pt"), Content({"model": state}, "torch"))
+    found = unpack(Path("cifar.pt"), FileContent({"model": state}, "torch"))
     assert found.kind == "madry"
-    assert [fit.architecture for fit in fitting_architectures(found.tensors)] == ["cifar_resnet50"]
+    assert [fit.architecture for fit in matching_architectures(found.tensors)] == ["cifar_resnet50"]
 
 
 @pytest.mark.parametrize(
@@ -359,8 +358,8 @@ def test_a_robustbench_checkpoint_is_read_with_prefixes_and_without(
     state = {f"{prefix}{name}": tensor for name, tensor in network.state_dict().items()}
     content = state if wrapper is None else {wrapper: state, "epoch": 3, "best": np.float64(0.5)}
     file = save(content, tmp_path / "net.pt", serialisation)
-    assert_same(read_weights(file), network.state_dict())
-    assert_same(read_weights(file, kind="robustbench"), network.state_dict())
+    assert_same(read_checkpoint(file).tensors, network.state_dict())
+    assert_same(read_checkpoint(file, kind="robustbench").tensors, network.state_dict())
     assert read_checkpoint(file).prefix == prefix
 
 
@@ -369,13 +368,13 @@ def test_a_prefix_is_taken_off_only_where_all_names_carry_it_and_it_is_a_wrapper
     state = {f"{prefix}{name}": tensor for name, tensor in conventional().state_dict().items()}
     if prefix != "encoder.":
         state["head.weight"] = torch.ones(3)
-    assert_same(read_weights(save({"state_dict": state}, tmp_path / "net.pt")), state)
+    assert_same(read_checkpoint(save({"state_dict": state}, tmp_path / "net.pt")).tensors, state)
 
 
 def test_safetensors_of_a_wrapped_network_lose_its_prefix(tmp_path: Path) -> None:
     network = conventional()
     save_file(nn.DataParallel(network).state_dict(), tmp_path / "net.safetensors")
-    assert_same(read_weights(tmp_path / "net.safetensors"), network.state_dict())
+    assert_same(read_checkpoint(tmp_path / "net.safetensors").tensors, network.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -462,7 +461,7 @@ def test_a_card_with_other_constants_than_the_normaliser_of_its_file_is_refused(
 
 def test_a_card_may_ask_for_names_as_they_are(tmp_path: Path) -> None:
     state = {f"module.{name}": tensor for name, tensor in conventional().state_dict().items()}
-    assert_same(read_weights(save(state, tmp_path / "net.pt"), kind="state_dict"), state)
+    assert_same(read_checkpoint(save(state, tmp_path / "net.pt"), kind="state_dict").tensors, state)
     save_file(state, tmp_path / "net.safetensors")
     found: Checkpoint = read_checkpoint(tmp_path / "net.safetensors", kind="safetensors")
     assert_same(found.tensors, state)

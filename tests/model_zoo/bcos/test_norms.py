@@ -11,8 +11,8 @@ from bcos.modules import norms as official
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.model_zoo.explanation_mode import explanation_mode
-from robustbench_bcos.model_zoo.norms import NORMS, Affine, make_norm
+from robustbench_bcos.model_zoo.bcos.explanation_mode import explanation_mode
+from robustbench_bcos.model_zoo.bcos.norms import NORM_LAYERS, Affine, make_norm
 
 OFFICIAL: dict[str, Callable[[int], Any]] = {
     "none": lambda channels: nn.Identity(),
@@ -83,7 +83,7 @@ def value_and_gradients(norm: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 
 def test_every_norm_has_an_official_counterpart() -> None:
-    assert set(NORMS) == set(OFFICIAL)
+    assert set(NORM_LAYERS) == set(OFFICIAL)
     assert set(get_args(Affine)) == set(WRAPPERS)
 
 
@@ -208,5 +208,5 @@ def test_constant_features_stay_finite(name: str, affine: Affine) -> None:
 
 
 def test_unknown_norm_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(RequestError, match="unknown norm 'batch-uncentered': did you mean 'batch-uncentred'"):
+    with pytest.raises(RequestError, match="unknown norm layer 'batch-uncentered': did you mean 'batch-uncentred'"):
         make_norm("batch-uncentered", "full", 4)

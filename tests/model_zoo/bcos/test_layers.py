@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.model_zoo.bcos_layers import BcosConv2d, BcosLinear, LogitLayer
-from robustbench_bcos.model_zoo.explanation_mode import explanation_mode
+from robustbench_bcos.model_zoo.bcos.explanation_mode import explanation_mode
+from robustbench_bcos.model_zoo.bcos.layers import BcosConv2d, BcosLinear, LogitLayer
 from tests.reference import bcos_transform
 
 L = TypeVar("L", bound=nn.Module)
