@@ -3,7 +3,7 @@
 import torch
 
 from robustbench_bcos.bench.config import Space
-from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.errors import RequestError, reason_of
 from robustbench_bcos.core.types import Images
 from robustbench_bcos.data.subset import EvalSubset, any_size
 from robustbench_bcos.explanations.explanation import explain
@@ -99,7 +99,8 @@ def try_model(model: Model, images: Images, device: str, remedy: str = FIT) -> t
             logits = model.classifier.to(device)(tried)
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         raise RequestError(
-            f"model {model.name!r} fails on images of shape {tuple(images.shape[1:])} ({reason_of(error)}): {remedy}"
+            f"model {model.name!r} fails on images of shape {tuple(images.shape[1:])} ({_first_sentence(error)}): "
+            f"{remedy}"
         ) from None
     if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
         kind = logits.dtype if isinstance(logits, torch.Tensor) else type(logits).__name__
@@ -122,11 +123,9 @@ def _try_gradients(model: Model, images: Images) -> None:
             model.classifier(images.requires_grad_())
     except (RuntimeError, ValueError, TypeError) as error:
         raise RequestError(
-            f"model {model.name!r} fails where gradients are asked for ({reason_of(error)}): detach what has none"
+            f"model {model.name!r} fails where gradients are asked for ({_first_sentence(error)}): detach what has none"
         ) from None
 
 
-def reason_of(error: Exception) -> str:
-    """The first sentence of what a library says, which may be nothing, or pages."""
-    lines = str(error).strip().splitlines()
-    return lines[0].partition(". ")[0] if lines else type(error).__name__
+def _first_sentence(error: Exception) -> str:
+    return reason_of(error).partition(". ")[0]

@@ -7,6 +7,7 @@ import pandas as pd
 import tomli_w
 import torch
 
+from robustbench_bcos.core.devices import choose_device
 from robustbench_bcos.core.disk import made, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
@@ -55,7 +56,7 @@ def make_model(
     made(folder)
     log = _Log(folder / f"{recipe.name}.log.csv", on_epoch)
     checkpoint = folder / f"{recipe.name}.ckpt"
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    device = choose_device(device)
     classifier = train(recipe, images, device=device, compiled=compiled, checkpoint=checkpoint, on_epoch=log)
     file = f"{recipe.name}.safetensors"
     card = Card(

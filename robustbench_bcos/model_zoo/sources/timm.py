@@ -13,7 +13,7 @@ from timm.data.config import resolve_data_config
 from timm.models import get_pretrained_cfg
 from torch import nn
 
-from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.errors import RequestError, reason_of
 from robustbench_bcos.model_zoo.sources.library import (
     RANDOM,
     AbstractLibrary,
@@ -86,7 +86,7 @@ class Timm(AbstractLibrary):
                 )
         except Exception as error:  # Whatever a hub, a connection or a file has to say.
             raise RequestError(
-                f"the weights of timm:{name} cannot be had ({_first_line(error)}): get them from {_address(config)} "
+                f"the weights of timm:{name} cannot be had ({reason_of(error)}): get them from {_address(config)} "
                 f"and give them with --weights FILE --architecture timm:{name}, or take random ones with "
                 f"timm:{config.architecture}@{RANDOM}"
             ) from error
@@ -119,7 +119,3 @@ def _reach(config: Any) -> None:  # noqa: ANN401
     # There is somebody, who may have the file under another name.
     with suppress(HTTPError):
         urlopen(Request(_address(config), method="HEAD"), timeout=PATIENCE).close()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
