@@ -79,7 +79,7 @@ class Attacker:
         return list(rows.values()), candidates
 
     def _attack(self, batch: Batch, places: list[int]) -> tuple[dict[int, VerdictRow], dict[int, bytes]]:
-        images, labels, indices = batch.some(places).on(self.plan.device)
+        images, labels, indices = batch.select(places).on(self.plan.device)
         threat = make_target(self.model, images, self.cell)
         ball, epsilon = NORMS[self.cell.norm], self.cell.radius.value
         noise = PerImageRng.of(self.plan.config.seed, indices)

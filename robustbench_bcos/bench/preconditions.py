@@ -5,7 +5,7 @@ import torch
 from robustbench_bcos.bench.config import Space
 from robustbench_bcos.core.errors import RequestError, reason_of
 from robustbench_bcos.core.types import Images
-from robustbench_bcos.data.subset import EvalSubset, any_size
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.explanations.explanation import explain
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.models import Model
@@ -38,7 +38,7 @@ def check_model(model: Model, images: EvalSubset, *, device: str, space: Space) 
     if model.image_size is not None and model.image_size != size:
         height, width = model.image_size
         remedy = "choose models or data that fit"
-        if any_size(images.dataset.name):
+        if images.dataset.any_size:
             remedy = f"give --crop {height}, and --resize to what the shorter side should be before it"
         raise RequestError(
             f"model {model.name!r} takes images of {height}x{width} pixels and {images.dataset.name} has "
@@ -52,7 +52,7 @@ def check_model(model: Model, images: EvalSubset, *, device: str, space: Space) 
             "choose other models, or --space image"
         )
     remedy = FIT
-    if any_size(images.dataset.name):
+    if images.dataset.any_size:
         remedy = f"{FIT}, or another size of images with --resize and --crop"
     logits = try_model(model, images.batch(0, 2).images, device, remedy)
     tried, classes = min(2, len(images)), len(images.class_names)

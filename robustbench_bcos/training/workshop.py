@@ -12,7 +12,8 @@ from robustbench_bcos.core.disk import made, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.tables import read_table
-from robustbench_bcos.data.subset import DATASETS, EvalSubset, any_size, open_dataset
+from robustbench_bcos.data.opening import is_dataset, open_dataset
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Card, CleanAccuracy, ModelSpec, WeightsSpec
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, build_classifier
 from robustbench_bcos.model_zoo.weights import write_weights
@@ -78,7 +79,7 @@ def dataset_of(recipe: Recipe, given: str | None) -> str:
     Raises:
         RequestError: nothing is given, and the recipe's images cannot be opened by their name.
     """
-    if given is None and recipe.dataset not in DATASETS and not any_size(recipe.dataset):
+    if given is None and not is_dataset(recipe.dataset):
         raise RequestError(
             f"recipe {recipe.name} is for the images of {recipe.dataset}, and no dataset is opened by that name: say "
             "where they are, as in --dataset folder:DIR"

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.data.subset import EvalSubset, open_dataset
+from robustbench_bcos.data.opening import open_dataset
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.architectures import BCOS_PREFIX, build_architecture
 from robustbench_bcos.model_zoo.cards import ModelSpec, Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, build_classifier, freeze
