@@ -17,7 +17,7 @@ from robustbench_bcos.bench.target import build_attack, make_target
 from robustbench_bcos.bench.trial import try_images
 from robustbench_bcos.core.prediction import in_parts, predicted_classes
 from robustbench_bcos.core.rng import PerImageRng
-from robustbench_bcos.core.rounding import significant
+from robustbench_bcos.core.rounding import rounded, significant
 from robustbench_bcos.core.types import Classifier, Flags, Images, Labels
 from robustbench_bcos.data.subset import Batch
 from robustbench_bcos.model_zoo.models import Model
@@ -79,7 +79,7 @@ class Attacker:
         return list(rows.values()), candidates
 
     def _attack(self, batch: Batch, places: list[int]) -> tuple[dict[int, VerdictRow], dict[int, bytes]]:
-        images, labels, indices = batch.some(places).on(self.plan.device)
+        images, labels, indices = batch.select(places).on(self.plan.device)
         threat = make_target(self.model, images, self.cell)
         ball, epsilon = NORMS[self.cell.norm], self.cell.radius.value
         noise = PerImageRng.of(self.plan.config.seed, indices)
@@ -100,7 +100,7 @@ class Attacker:
             strict=True,
         )
         rows = {
-            index: VerdictRow(self.cell.key, index, True, prediction, float(f"{size:.6g}"), *traced)
+            index: VerdictRow(self.cell.key, index, True, prediction, rounded(size), *traced)
             for index, (prediction, size, *traced) in zip(indices, columns, strict=True)
         }
         kept = self.plan.transferred

@@ -12,11 +12,12 @@ from torch import nn
 from robustbench_bcos.bench.cells import check_radius, make_cells
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.model_preconditions import check_answers
-from robustbench_bcos.bench.plan import Plan, check_precision, choose_device, diameter, explained_subset
+from robustbench_bcos.bench.plan import Plan, check_precision, diameter, explained_subset
 from robustbench_bcos.bench.preconditions import check_explanation, check_model
 from robustbench_bcos.bench.records import make_records
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import Store
+from robustbench_bcos.core.devices import choose_device
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.types import Images, Labels
@@ -69,8 +70,8 @@ def evaluate(
         options: as on the command line: ``steps``, ``step_size``, ``loss``, ``restarts``, ``start``, ``count``,
             ``attack``, ``queries``, ``targets``, ``evidence``, ``space``, ``seed``, ``batch_size``, ``device``;
             ``explained``, the number of images whose explanations are compared, by default none, and ``explanation``,
-            the method; ``name`` for the row; and ``skip_model_checks``, by default true: false refuses a model whose answers make
-            every number meaningless, as ``run`` does, where otherwise evidence says so on the row.
+            the method; ``name`` for the row; and ``skip_model_checks``, by default true: false refuses a model whose
+            answers make every number meaningless, as ``run`` does, where otherwise evidence says so on the row.
 
     Raises:
         RequestError: it cannot be carried out as asked.

@@ -7,8 +7,8 @@ from itertools import pairwise
 from robustbench_bcos.bench.config import RunConfig
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.dataset import AbstractDataset
+from robustbench_bcos.data.opening import any_size, open_dataset
 from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
-from robustbench_bcos.data.subset import any_size, open_dataset
 from robustbench_bcos.model_zoo.models import ModelSource
 
 

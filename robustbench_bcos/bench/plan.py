@@ -23,9 +23,10 @@ from robustbench_bcos.bench.evidence.searches import full_passes
 from robustbench_bcos.bench.fast_copy import make_fast_copy
 from robustbench_bcos.bench.images import open_images
 from robustbench_bcos.bench.model_preconditions import check_answers
-from robustbench_bcos.bench.preconditions import check_explanation, check_model, reason_of
+from robustbench_bcos.bench.preconditions import check_explanation, check_model
 from robustbench_bcos.bench.provenance import command, commit, describe_device, versions
 from robustbench_bcos.bench.similarity import COUNT
+from robustbench_bcos.core.devices import choose_device
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.version import VERSION
 from robustbench_bcos.data.subset import EvalSubset
@@ -275,24 +276,6 @@ def check_precision(precision: Precision, device: str) -> None:
     """
     if precision == "tf32" and not device.startswith("cuda"):
         raise RequestError(f"--precision tf32 is how NVIDIA's GPUs round, and --device is {device}: use fp32 or bf16")
-
-
-def choose_device(asked: str) -> str:
-    """``auto`` is the first GPU, or the CPU.
-
-    Raises:
-        RequestError: no such device here.
-    """
-    if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        # Read back, because a device that holds no values (meta) can be allocated on.
-        torch.zeros(1, device=asked).item()
-    except (RuntimeError, AssertionError, ImportError) as error:
-        raise RequestError(
-            f"--device {asked} is not to be had here ({reason_of(error)}): use cpu, or leave it out"
-        ) from None
-    return asked
 
 
 def diameter(cell: Cell, images: EvalSubset) -> float:

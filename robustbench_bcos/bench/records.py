@@ -12,6 +12,7 @@ from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence.trust import Judgement, Outcome, Trust
 from robustbench_bcos.bench.similarity import COMPARISONS, EXPLAINED_CLASSES
 from robustbench_bcos.bench.store import DistanceRow, Store
+from robustbench_bcos.core.rounding import rounded
 from robustbench_bcos.core.statistics import summarise, wilson
 from robustbench_bcos.explanations.differences import MEASURES
 
@@ -237,7 +238,7 @@ def _shift_means(store: Store, cell: Cell, identity: dict[str, Any]) -> dict[str
             for place, measure in enumerate(MEASURES):
                 values = [value for row in chosen if (value := row.values[place]) is not None]
                 name = f"explanation_{measure}_{explained_class}_{comparison}"
-                means[name] = float(f"{fmean(values):.4g}") if values else None
+                means[name] = rounded(fmean(values), 4) if values else None
     return means
 
 
@@ -279,7 +280,7 @@ def _record(store: Store, cell: Cell, identity: dict[str, Any], trust: Trust) ->
         trust=trust.trust,
         reasons=trust.reasons,
         degenerate_gradient_share=sums.degenerate_gradient / sums.clean_correct if sums.clean_correct else None,
-        mean_delta=float(f"{sums.fallen_size / sums.fallen:.4g}") if sums.fallen else None,
+        mean_delta=rounded(sums.fallen_size / sums.fallen, 4) if sums.fallen else None,
         forward_passes=sums.forward_passes,
         backward_passes=sums.backward_passes,
         weights_sha256=model.weights_sha256,

@@ -374,8 +374,8 @@ class Store:
     def sums(self, cell: Cell) -> CellSums:
         """Counts over what is recorded of a cell, in the order of images, so that sums do not depend on history."""
         rows = self._select(
-            "SELECT v.attacked, v.prediction = c.label, v.size, v.degenerate_gradient, v.forward_passes, v.backward_passes, "
-            "v.carried FROM verdicts v JOIN clean c ON c.model = ? AND c.image = v.image "
+            "SELECT v.attacked, v.prediction = c.label, v.size, v.degenerate_gradient, v.forward_passes, "
+            "v.backward_passes, v.carried FROM verdicts v JOIN clean c ON c.model = ? AND c.image = v.image "
             "WHERE v.cell = ? ORDER BY v.image",
             cell.model,
             cell.key,

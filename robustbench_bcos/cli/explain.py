@@ -53,7 +53,7 @@ def explain(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Explain images of digits, cifar10, imagenet or folder:DIR, which --images names.",
+            help="Explain images of a dataset as for run, which --images names.",
             rich_help_panel=DATA,
         ),
     ] = None,

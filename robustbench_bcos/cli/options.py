@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from robustbench_bcos.data.opening import datasets_in_a_folder
+
 MODELS, DATA = "The models", "The images"
 
 Weights = Annotated[
@@ -30,7 +32,7 @@ Ema = Annotated[
     bool, typer.Option("--ema", help="Take the moving average of --weights, where it has one.", rich_help_panel=MODELS)
 ]
 Zoo = Annotated[list[Path] | None, typer.Option(help="Folder with further cards.", rich_help_panel=MODELS)]
-DataDir = Annotated[Path | None, typer.Option(help="Where cifar10 or imagenet lies.", rich_help_panel=DATA)]
+DataDir = Annotated[Path | None, typer.Option(help=f"Folder of {datasets_in_a_folder()}.", rich_help_panel=DATA)]
 Resize = Annotated[
     int | None,
     typer.Option(

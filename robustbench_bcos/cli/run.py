@@ -24,6 +24,7 @@ from robustbench_bcos.cli.options import (
 )
 from robustbench_bcos.cli.output import errors, print_report, results
 from robustbench_bcos.core.errors import Interrupted
+from robustbench_bcos.data.opening import datasets_help
 
 if TYPE_CHECKING:
     from robustbench_bcos.bench.config import RunConfig
@@ -127,12 +128,11 @@ def run(
             rich_help_panel=MODELS,
         ),
     ] = False,
-    dataset: Annotated[
-        str | None, typer.Option(help="digits (the default), cifar10, imagenet, or folder:DIR.", rich_help_panel=DATA)
-    ] = None,
+    dataset: Annotated[str | None, typer.Option(help=f"{datasets_help()}.", rich_help_panel=DATA)] = None,
     data_dir: DataDir = None,
     download: Annotated[
-        bool, typer.Option("--download", help="Fetch cifar10 if it is not there.", rich_help_panel=DATA)
+        bool,
+        typer.Option("--download", help="Fetch the dataset if it is not there.", rich_help_panel=DATA),
     ] = False,
     limit: Annotated[
         int | None, typer.Option(help="Use so many images, balanced over classes.", rich_help_panel=DATA)

@@ -44,7 +44,7 @@ def train(
         list[str] | None, typer.Option(help=f"Of the suite's models, those of these names or globs. {LIST}")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for weights, card and log; usable as --zoo.")] = Path("trained"),
-    dataset: Annotated[str | None, typer.Option(help="By default the recipe's: digits, cifar10, folder:DIR.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="As for run; by default the recipe's.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where cifar10 lies.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Override the recipe.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Override the recipe.")] = None,

@@ -33,7 +33,7 @@ PAUSE_SECONDS = 1.0
 """Before the second of these attempts; twice as long before each further one."""
 
 PASSING = (408, 429, 500, 502, 503, 504)
-"""Statuses of a server that may think better of it."""
+"""HTTP status codes worth retrying."""
 
 LOCAL = ("127.0.0.1", "localhost")
 

@@ -1,25 +1,25 @@
-"""From a picture of any size to the pixels that a model sees, and that an attack therefore moves.
+"""From an image of any size to the pixels that a model sees, which are those that an attack changes.
 
-What is done here is done once, before the attack: a radius is a radius of the image in the model's own size.
+This happens once, before the attack: an epsilon is one of the image in the model's own size.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
 from PIL import Image
-from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.framing import Framing, by
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing(Framing):
     """Resize, crop, and scale to [0, 1], as torchvision's presets for ImageNet do on Pillow's images."""
 
-    def pixels(self, picture: Image.Image, name: str) -> Tensor:
+    def pixels(self, picture: Image.Image, name: str) -> "torch.Tensor":
         """An RGB picture as float32 in [0, 1], (3, height, width).
 
         Args:
@@ -29,25 +29,17 @@ class Preprocessing(Framing):
         Raises:
             RequestError: it is smaller than the crop.
         """
-        framed = self._framed(picture, name, InterpolationMode(self.interpolation))
-        pixels: Tensor = transforms.pil_to_tensor(framed)
-        return pixels.to(torch.float32) / 255
+        from torchvision.transforms.v2 import functional as transforms
 
-    def mask(self, picture: Image.Image, name: str) -> Tensor:
-        """The class of each pixel, (height, width), framed as its picture is; classes are picked and not mixed.
+        pixels: torch.Tensor = transforms.pil_to_tensor(self._framed(picture, name))
+        return pixels.float() / 255
 
-        Args:
-            picture: one 8-bit channel, or a palette's indices.
-            name: what a refusal calls it.
+    def _framed(self, picture: Image.Image, name: str) -> Image.Image:
+        from torchvision.transforms.v2 import InterpolationMode
+        from torchvision.transforms.v2 import functional as transforms
 
-        Raises:
-            RequestError: it is smaller than the crop.
-        """
-        classes: Tensor = transforms.pil_to_tensor(self._framed(picture, name, InterpolationMode.NEAREST))
-        return classes[0].to(torch.long)
-
-    def _framed(self, picture: Image.Image, name: str, interpolation: InterpolationMode) -> Image.Image:
         if self.resize is not None:
+            interpolation = InterpolationMode(self.interpolation)
             picture = transforms.resize(picture, [self.resize], interpolation=interpolation, antialias=True)
         if self.crop is None:
             return picture

@@ -11,6 +11,7 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
+from robustbench_bcos.core.division import divide
 from robustbench_bcos.core.registry import Registry
 from robustbench_bcos.core.types import Maps, PerImage
 
@@ -117,7 +118,7 @@ def _top(flat: Tensor, count: int) -> Tensor:
 def _scaled(maps: Maps) -> Tensor:
     maps = maps.detach().double()
     largest = maps.abs().amax(dim=(1, 2), keepdim=True)
-    return maps / largest.masked_fill(largest == 0, 1)
+    return divide(maps, largest)
 
 
 def _shares(maps: Maps) -> Tensor:

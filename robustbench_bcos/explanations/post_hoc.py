@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.errors import RequestError, reason_of
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images
 from robustbench_bcos.explanations.attribution import Attribution, Targets, largest
@@ -203,5 +203,6 @@ def _captum_explained(method: str) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except (AssertionError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise RequestError(f"{method} cannot serve this network ({reason}): choose integrated_gradients, say") from None
+        raise RequestError(
+            f"{method} cannot serve this network ({reason_of(error)}): choose integrated_gradients, say"
+        ) from None

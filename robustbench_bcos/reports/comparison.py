@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from pandas.api.types import is_bool_dtype
 
-from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.errors import RequestError, reason_of
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.statistics import (
     fisher,
@@ -212,9 +212,8 @@ def _filtered(rows: pd.DataFrame, where: str | None) -> pd.DataFrame:
     try:
         fulfilled = rows.eval(where)
     except Exception as error:  # pandas raises nearly anything over an expression.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RequestError(
-            f"--filter {where!r} cannot be read ({reason}): write norm == 'l2' and epsilon > 0.1, say"
+            f"--filter {where!r} cannot be read ({reason_of(error)}): write norm == 'l2' and epsilon > 0.1, say"
         ) from None
     if not isinstance(fulfilled, pd.Series) or not is_bool_dtype(fulfilled):
         raise RequestError(f"--filter {where!r} is not a condition: write norm == 'l2' and epsilon > 0.1, say")

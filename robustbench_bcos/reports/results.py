@@ -13,7 +13,7 @@ from robustbench_bcos.bench.evidence.trust import UNFINISHED, Judgement
 from robustbench_bcos.bench.folder import DATABASE
 from robustbench_bcos.bench.records import COLUMNS
 from robustbench_bcos.bench.store import Store
-from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.errors import RequestError, reason_of
 from robustbench_bcos.reports.run_folder import RunFolder, read_run
 
 KEY = (
@@ -127,8 +127,9 @@ def _from_csv(file: Path) -> Results:
             file, dtype=dict.fromkeys(texts, str), keep_default_na=False, na_values=dict.fromkeys(_numbers(), "")
         )
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise RequestError(f"{file} cannot be read as CSV ({reason}): give the results.csv of a run") from None
+        raise RequestError(
+            f"{file} cannot be read as CSV ({reason_of(error)}): give the results.csv of a run"
+        ) from None
     missing = [column for column in NEEDED if column not in records]
     if missing:
         raise RequestError(

@@ -9,7 +9,7 @@ from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.fast_copy import in_tf32, make_fast_copy
 from robustbench_bcos.bench.plan import check_precision
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.data.digits import Digits
+from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier

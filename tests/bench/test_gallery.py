@@ -17,7 +17,7 @@ from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.gallery import BATCH, Explained, Gallery
 from robustbench_bcos.bench.pictures import View
 from robustbench_bcos.core.rng import PerImageRng
-from robustbench_bcos.data.digits import Digits
+from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import Batch, EvalSubset
 from robustbench_bcos.explanations.colours import coloured
 from robustbench_bcos.explanations.explanation import Explanation

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robustbench_bcos.bench.candidates import KEPT
 from robustbench_bcos.bench.evidence.checks import checks_of
-from robustbench_bcos.bench.plan import Plan, choose_device, portable_name
+from robustbench_bcos.bench.plan import Plan, portable_name
 from robustbench_bcos.bench.preconditions import check_model
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.memory import InMemory
@@ -209,22 +209,7 @@ def test_a_method_that_cannot_serve_one_of_the_models_is_refused(method: str, na
     assert tiny_plan(tiny_zoo, explained=0, explanation=method, limit=3).explained is None
 
 
-# Devices
-
-
-def test_the_device_is_chosen_and_tried() -> None:
-    assert choose_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
-    assert choose_device("cpu") == "cpu"
-
-
-@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta", "xla", "hpu", "cpu cpu", ""])
-def test_a_device_that_is_not_to_be_had_is_named_in_a_sentence(device: str) -> None:
-    with pytest.raises(
-        RequestError, match=rf"^--device {device} is not to be had here \(.*\): use cpu, or leave"
-    ) as caught:
-        choose_device(device)
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 400
+# Threads
 
 
 def test_small_images_get_one_thread_unless_told_otherwise(tiny_zoo: Path) -> None:

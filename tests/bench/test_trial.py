@@ -13,7 +13,8 @@ from robustbench_bcos.bench.fast_copy import make_fast_copy
 from robustbench_bcos.bench.target import AttackTarget
 from robustbench_bcos.bench.trial import try_images
 from robustbench_bcos.core.rng import PerImageRng
-from robustbench_bcos.data.subset import EvalSubset, open_dataset
+from robustbench_bcos.data.opening import open_dataset
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.models import find_models
 

@@ -15,7 +15,7 @@ import robustbench_bcos
 from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.core.rng import PerImageRng
-from robustbench_bcos.data.digits import Digits
+from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.explanations.stability import stability
 from tests.cli.command_line import refusal, succeed

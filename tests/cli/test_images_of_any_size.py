@@ -15,7 +15,7 @@ from torch import nn
 
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.cli.chosen import from_files
-from robustbench_bcos.data.folder import Folder
+from robustbench_bcos.data.datasets.folder import Folder
 from robustbench_bcos.data.preprocessing import Preprocessing
 from robustbench_bcos.model_zoo.architectures import initialise
 from robustbench_bcos.model_zoo.cards import ModelSpec, Zoo
@@ -137,7 +137,7 @@ def test_a_folder_of_ones_own_may_hold_images_of_all_sizes(here: Path) -> None:
     [
         (
             ["--crop", "4"],
-            "--resize, --crop and --image-list are for image files, of imagenet and folder:DIR, and digits",
+            "--resize, --crop and --image-list are for image files of any size, and digits",
         ),
         (["--resize", "0"], "resize: input should be greater than or equal to 1, got 0"),
         (["--crop", "-3"], "crop: input should be greater than or equal to 1, got -3"),
@@ -146,7 +146,7 @@ def test_a_folder_of_ones_own_may_hold_images_of_all_sizes(here: Path) -> None:
             ["--interpolation", "bicubic"],
             "--interpolation bicubic says how images are resized, and nothing says to what",
         ),
-        (["--dataset", "voc"], "--dataset voc has several objects in a picture and so no label for it"),
+        (["--dataset", "voc"], "unknown dataset 'voc': choose from "),
         (["--dataset", "imagenett"], "unknown dataset 'imagenett': did you mean 'imagenet'?"),
         (["--dataset", "imagenet"], "--dataset imagenet needs --data-dir DIR, the folder that holds val"),
     ],

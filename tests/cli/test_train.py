@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from robustbench_bcos.cli.train import parse_seeds
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.data.digits import Digits
+from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.training import workshop

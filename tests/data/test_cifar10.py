@@ -14,7 +14,8 @@ from torchvision.datasets import CIFAR10
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.dataset import AbstractDataset, Split
-from robustbench_bcos.data.subset import EvalSubset, open_dataset
+from robustbench_bcos.data.opening import open_dataset
+from robustbench_bcos.data.subset import EvalSubset
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 IMAGES = {

@@ -10,7 +10,8 @@ from PIL import Image
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.dataset import AbstractDataset
-from robustbench_bcos.data.subset import EvalSubset, open_dataset
+from robustbench_bcos.data.opening import open_dataset
+from robustbench_bcos.data.subset import EvalSubset
 
 HEIGHT, WIDTH = 9, 14
 

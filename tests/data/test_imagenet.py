@@ -17,8 +17,9 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data import file_dataset
 from robustbench_bcos.data.dataset import AbstractDataset
 from robustbench_bcos.data.decoding import decode_rgb
+from robustbench_bcos.data.opening import open_dataset
 from robustbench_bcos.data.preprocessing import Preprocessing
-from robustbench_bcos.data.subset import EvalSubset, open_dataset
+from robustbench_bcos.data.subset import EvalSubset
 from tests.data.imagenet_tree import all_wnids, jpeg, timm_info, write_classes
 
 SMALL = Preprocessing(resize=18, crop=(16, 16))

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.data.subset import EvalSubset, open_dataset
+from robustbench_bcos.data.opening import open_dataset
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.explanations.completeness import additive_constants
 from robustbench_bcos.explanations.explanation import explain
 from robustbench_bcos.model_zoo.architectures import build_architecture

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.data.subset import EvalSubset, open_dataset
+from robustbench_bcos.data.opening import open_dataset
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.architectures import BCOS_PREFIX, build_architecture
 from robustbench_bcos.model_zoo.bcos.norms import BatchNormUncentred2d
 from robustbench_bcos.model_zoo.cards import ModelSpec, Zoo
@@ -459,7 +460,7 @@ class TestOwnCode:
             # The line of one's own, and not the one in torch that it leads to.
             ("import torch\n\ntorch.zeros(2) @ torch.zeros(3)\n", "cannot be imported (RuntimeError: inconsistent"),
             ("import torch\n\ntorch.nn.Linear(2, 3)(torch.zeros(5))\n", "{}, line 3)"),
-            ("raise KeyError()\n", "cannot be imported (KeyError: no message, {}, line 1)"),
+            ("raise KeyError()\n", "cannot be imported (KeyError, {}, line 1)"),
         ],
     )
     def test_an_error_in_the_users_code_is_shown_where_it_is(self, tmp_path: Path, code: str, said: str) -> None:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustbench_bcos.core.division import divide
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.bcos.closed_form import COSINE_EPSILON, PATCH_EPSILON, ConvGeometry, respond
 from robustbench_bcos.model_zoo.bcos.explanation_mode import DynamicLayer, official_layers
@@ -30,7 +31,7 @@ Pair = int | tuple[int, int]
 def unit_rows(weight: Tensor) -> Tensor:
     """Divide each filter by its 2-norm; a filter of zeros stays one, where 0/0 would poison the whole network."""
     norms: Tensor = torch.linalg.vector_norm(weight.flatten(1), dim=1)
-    return weight / norms.masked_fill(norms == 0, 1).view(-1, *[1] * (weight.dim() - 1))
+    return divide(weight, norms.view(-1, *[1] * (weight.dim() - 1)))
 
 
 class UnitConv2d(nn.Conv2d):

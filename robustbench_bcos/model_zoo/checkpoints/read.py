@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from robustbench_bcos.core.errors import RequestError, first_line
+from robustbench_bcos.core.errors import RequestError, reason_of
 
 HEAD = 512
 """Bytes from which the kind of a file is recognised."""
@@ -135,8 +135,9 @@ def _read_torch(file: Path) -> object:
                 f"weights {file} are a TorchScript program, and programs are not run: save the state dict of the "
                 "model it was made from"
             ) from None
-        reason = first_line(error) or type(error).__name__
-        raise RequestError(f"weights {file} are not a whole torch checkpoint ({reason}): get the file again") from None
+        raise RequestError(
+            f"weights {file} are not a whole torch checkpoint ({reason_of(error)}): get the file again"
+        ) from None
 
 
 def _needed(message: str) -> str:

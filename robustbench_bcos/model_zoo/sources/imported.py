@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from robustbench_bcos.core.errors import RequestError, first_line
+from robustbench_bcos.core.errors import RequestError, named_reason_of
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import parse_encoding
 from robustbench_bcos.model_zoo.sources.model import Model, ModelSource, own_model
@@ -60,7 +60,7 @@ class ImportedModel(ModelSource):
             imported = importlib.import_module(module)
         except Exception as error:
             place = where(error)
-            said = f"{type(error).__name__}: {first_line(error) or 'no message'}, {place}" if place else str(error)
+            said = f"{named_reason_of(error)}, {place}" if place else str(error)
             remedy = "mend it there" if place else "give an importable module and a callable in it"
             raise RequestError(f"--model {self.name} cannot be imported ({said}): {remedy}") from error
         if not hasattr(imported, attribute):
@@ -74,7 +74,7 @@ class ImportedModel(ModelSource):
         try:
             return make()  # type: ignore[operator]
         except Exception as error:
-            said = f"{type(error).__name__}: {first_line(error) or 'no message'}, {where(error) or self.name}"
+            said = f"{named_reason_of(error)}, {where(error) or self.name}"
             raise RequestError(f"--model {self.name} could not be made ({said}): mend it there") from error
 
 

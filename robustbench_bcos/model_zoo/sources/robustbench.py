@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from robustbench_bcos.core.errors import RequestError, first_line
+from robustbench_bcos.core.errors import RequestError, named_reason_of
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import parse_encoding
@@ -77,9 +77,9 @@ class RobustBenchModel(ModelSource):
                 f"it has no {error} for {identity.dataset} and {identity.threat}", "check the name"
             ) from error
         except Exception as error:
-            said = f"{type(error).__name__}: {first_line(error)}"
             raise self._failed(
-                said, "mend that, or give the weights with --weights and --architecture, if this package has it"
+                named_reason_of(error),
+                "mend that, or give the weights with --weights and --architecture, if this package has it",
             ) from error
         if not isinstance(classifier, nn.Module):
             raise self._failed(f"it returned {type(classifier).__name__}", f"{REMEDY}")

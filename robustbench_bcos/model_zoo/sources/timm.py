@@ -13,7 +13,7 @@ from timm.data.config import resolve_data_config
 from timm.models import get_pretrained_cfg
 from torch import nn
 
-from robustbench_bcos.core.errors import RequestError, first_line
+from robustbench_bcos.core.errors import RequestError, reason_of
 from robustbench_bcos.core.framing import Framing, Interpolation
 from robustbench_bcos.model_zoo.sources.library import (
     RANDOM,
@@ -87,9 +87,8 @@ class Timm(AbstractLibrary):
                     pretrained_cfg_overlay=None if cached is None else {"file": cached},
                 )
         except Exception as error:  # Whatever a hub, a connection or a file has to say.
-            reason = first_line(error) or type(error).__name__
             raise RequestError(
-                f"the weights of timm:{name} cannot be had ({reason}): get them from {_address(config)} "
+                f"the weights of timm:{name} cannot be had ({reason_of(error)}): get them from {_address(config)} "
                 f"and give them with --weights FILE --architecture timm:{name}, or take random ones with "
                 f"timm:{config.architecture}@{RANDOM}"
             ) from error

@@ -13,7 +13,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from robustbench_bcos.core.errors import RequestError, first_line
+from robustbench_bcos.core.errors import RequestError, reason_of
 from robustbench_bcos.core.framing import Framing
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.model_zoo.digests import sha256_of
@@ -89,7 +89,7 @@ class Torchvision(AbstractLibrary):
                 network = torchvision.models.get_model(name, weights=weights, progress=False)
         except Exception as error:  # torch raises nearly anything over a damaged file.
             raise RequestError(
-                f"weights {file} do not fit torchvision:{name} ({first_line(error)}): delete the file"
+                f"weights {file} do not fit torchvision:{name} ({reason_of(error)}): delete the file"
             ) from error
         return Trained(network, sha256_of(file))
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from robustbench_bcos.attacks import norms
 from robustbench_bcos.attacks.pgd import PGD
-from robustbench_bcos.data.digits import Digits
+from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.architectures import ARCHITECTURES, BCOS_PREFIX
 from robustbench_bcos.model_zoo.architectures.layers import bcos_layers, conventional_layers

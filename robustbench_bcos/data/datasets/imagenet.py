@@ -1,21 +1,19 @@
 """ImageNet (Russakovsky et al., 2015, https://arxiv.org/abs/1409.0575) in class folders, as torchvision has it.
 
-A label is a class's place among the sorted WNIDs of all 1,000, whatever the folder holds: models count so.
+A label is the position of a class among the sorted WNIDs of all 1,000, whatever the folder holds, as in all models.
 """
 
 import hashlib
 import re
+from functools import cache
 from pathlib import Path
-
-from torchvision.models import ResNet18_Weights
+from typing import final
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.data.dataset import Split
+from robustbench_bcos.data import DATASETS
+from robustbench_bcos.data.dataset import DatasetRequest, Split
 from robustbench_bcos.data.file_dataset import AbstractFileDataset
 from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
-
-CLASS_NAMES: tuple[str, ...] = tuple(ResNet18_Weights.DEFAULT.meta["categories"])
-"""Of the 1,000 classes, in the order in which models count them, each a word of its synset."""
 
 WNID = re.compile(r"n\d{8}")
 
@@ -29,8 +27,26 @@ FOLDERS: dict[Split, tuple[str, ...]] = {"test": ("val", "test"), "train": ("tra
 """Where a split may lie. What ImageNet calls validation is what everyone tests on: its test labels are secret."""
 
 
+@cache
+def imagenet_class_names() -> tuple[str, ...]:
+    """Of the 1,000 classes, in the order in which models count them, each a word of its synset."""
+    from torchvision.models import ResNet18_Weights
+
+    return tuple(ResNet18_Weights.DEFAULT.meta["categories"])
+
+
+@final
+@DATASETS.registered("imagenet")
 class Imagenet(AbstractFileDataset):
     """``DIR/val/WNID/*.JPEG``, or the class folders in ``DIR/test`` or in ``DIR`` itself."""
+
+    summary = "its validation images"
+    data_dir_holds = "val"
+    how_to_get = (
+        "imagenet cannot be fetched, because its terms must be accepted by a person: get ILSVRC2012_img_val.tar from "
+        "https://image-net.org/download, lay it out as DIR/val/WNID/*.JPEG, one folder a class, and run with --dataset "
+        "imagenet --data-dir DIR"
+    )
 
     def __init__(
         self,
@@ -42,9 +58,15 @@ class Imagenet(AbstractFileDataset):
     ) -> None:
         self.name = "imagenet"
         self.preprocessing = preprocessing
-        self.class_names = CLASS_NAMES
+        self.class_names = imagenet_class_names()
         folder = _split_folder(root, split)
         self._list(folder, _labels(folder, root), image_list)
+
+    @classmethod
+    def open(cls, request: DatasetRequest) -> "Imagenet":
+        """From ``--data-dir``, all images or those on the list."""
+        preprocessing, image_list = request.preprocessing, request.image_list
+        return cls(request.data_dir, request.split, preprocessing=preprocessing, image_list=image_list)
 
 
 def _split_folder(root: Path, split: Split) -> Path:

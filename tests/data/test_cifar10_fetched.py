@@ -12,8 +12,9 @@ import pytest
 from torchvision.datasets import CIFAR10
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.data.fetching import FETCHED, NOT_FETCHED, fetch_cifar10
-from robustbench_bcos.data.subset import open_dataset
+from robustbench_bcos.data import DATASETS
+from robustbench_bcos.data.datasets.cifar10 import Cifar10
+from robustbench_bcos.data.opening import open_dataset
 from tests.loopback import Site, served
 
 BATCHES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
@@ -43,12 +44,12 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", digests["test_batch"]]])
     monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": digests["batches.meta"]})
     with served(Site(content)) as one:
-        monkeypatch.setattr(CIFAR10, "url", one.url)
+        monkeypatch.setattr(Cifar10, "url", one.url)
         yield one
 
 
 def fetch(root: Path) -> Path:
-    return fetch_cifar10(root, lambda done, total: None, lambda: None)
+    return Cifar10.fetch(root, lambda done, total: None, lambda: None)
 
 
 def test_cifar10_is_fetched_unpacked_and_asked_for_once(tmp_path: Path, site: Site) -> None:
@@ -81,7 +82,12 @@ def test_a_machine_without_a_connection_is_told_what_to_put_where(tmp_path: Path
         fetch(tmp_path)
 
 
-def test_what_may_not_be_fetched_has_its_remedy() -> None:
-    assert not NOT_FETCHED.keys() & set(FETCHED)
-    assert "DIR/val/WNID/*.JPEG" in NOT_FETCHED["imagenet"]
-    assert all(": " in sentence for sentence in NOT_FETCHED.values())
+def test_the_archive_is_where_torchvision_has_it() -> None:
+    assert Cifar10.url == CIFAR10.url
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if not DATASETS[name].url])
+def test_a_dataset_that_cannot_be_fetched_has_its_remedy(name: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=f"^{name}.*: .*run with") as caught:
+        DATASETS[name].fetch(tmp_path, lambda done, total: None, lambda: None)
+    assert "\n" not in str(caught.value)

@@ -1,17 +1,23 @@
 """Image folders: ``DIR/test/CLASS/*`` or ``DIR/CLASS/*``, any format that Pillow reads without running it."""
 
 from pathlib import Path
-
-from torchvision.datasets.folder import find_classes
+from typing import final
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.data.dataset import Split
+from robustbench_bcos.data import DATASETS
+from robustbench_bcos.data.dataset import DatasetRequest, Split
 from robustbench_bcos.data.file_dataset import AbstractFileDataset
 from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
 
 
+@final
+@DATASETS.registered("folder")
 class Folder(AbstractFileDataset):
     """A folder of classes, which are named and numbered by its sub-folders in order."""
+
+    summary = "a folder of images per class"
+    argument = "DIR"
+    how_to_get = "folder:DIR is a folder of your own and cannot be fetched: run with --dataset folder:DIR"
 
     def __init__(
         self,
@@ -21,6 +27,8 @@ class Folder(AbstractFileDataset):
         preprocessing: Preprocessing = AS_THEY_ARE,
         image_list: Path | None = None,
     ) -> None:
+        from torchvision.datasets.folder import find_classes
+
         self.name = f"folder:{root}"
         self.preprocessing = preprocessing
         folder = _split_folder(root, split)
@@ -33,6 +41,12 @@ class Folder(AbstractFileDataset):
             ) from None
         self.class_names = tuple(classes)
         self._list(folder, labels, image_list)
+
+    @classmethod
+    def open(cls, request: DatasetRequest) -> "Folder":
+        """The folder that the argument names."""
+        root = Path(request.argument).expanduser()
+        return cls(root, request.split, preprocessing=request.preprocessing, image_list=request.image_list)
 
 
 def _split_folder(root: Path, split: Split) -> Path:
