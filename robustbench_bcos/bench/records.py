@@ -14,7 +14,7 @@ from robustbench_bcos.bench.similarity import COMPARISONS, EXPLAINED_CLASSES
 from robustbench_bcos.bench.store import DistanceRow, Store
 from robustbench_bcos.core.rounding import rounded
 from robustbench_bcos.core.statistics import summarise, wilson
-from robustbench_bcos.explanations.differences import MEASURES
+from robustbench_bcos.explanations.similarity import MEASURES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

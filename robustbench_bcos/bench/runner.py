@@ -11,12 +11,13 @@ from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.distances import measure_distances
 from robustbench_bcos.bench.evidence.examination import examine
-from robustbench_bcos.bench.explaining import explain_cells
+from robustbench_bcos.bench.explaining import PICTURES, Known, explain_cells
 from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.store import CleanRow, ModelRow, Store
 from robustbench_bcos.bench.threads import in_threads
 from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.explanations.explanation import method_for
 from robustbench_bcos.model_zoo.bcos.layers import b_of
 from robustbench_bcos.model_zoo.classifier import encoding_of
@@ -57,7 +58,27 @@ def _attack(plan: Plan, store: Store, source: ModelSource) -> Iterator[Progress]
     for cell in sorted(cells, key=lambda cell: cell.effort):
         yield from _execute_cell(plan, store, model, cell, size)
     if plan.explained is not None:
-        yield from explain_cells(plan, store, model, cells, plan.explained, size)
+        yield from _explain(plan, store, model, cells, plan.explained, size)
+
+
+def _explain(
+    plan: Plan, store: Store, model: Model, cells: list[Cell], explained: EvalSubset, size: BatchSize
+) -> Iterator[Progress]:
+    batches = explain_cells(
+        model,
+        cells,
+        explained,
+        {cell.key: Known(explained=store.explained(cell), pictured=store.pictured(cell)) for cell in cells},
+        size,
+        method=plan.config.explanation,
+        seed=plan.config.seed,
+        device=plan.device,
+        always_pictured=plan.config.images or plan.images.indices[:PICTURES],
+    )
+    for batch in batches:
+        if batch.rows:
+            store.add_similarities(batch.rows, batch.pictures, batch.seconds)
+        yield Progress(batch.cell, batch.images, "explanation")
 
 
 def _gather_evidence(plan: Plan, store: Store, source: ModelSource) -> Iterator[Progress]:

@@ -15,7 +15,7 @@ from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.folder import CONFIGURATION
 from robustbench_bcos.bench.pictures import Picture
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.explanations.differences import MEASURES
+from robustbench_bcos.explanations.similarity import MEASURES
 
 LAYOUT = 5
 """Version of the tables, recorded in the file: another version's would be read wrongly."""
@@ -359,17 +359,15 @@ class Store:
         except ValueError as error:
             raise RequestError(f"{self.file} is damaged ({error}): repeat the run in another --out") from None
 
-    def pictured(self, cell: Cell, besides: Sequence[int] = ()) -> dict[bool, int]:
-        """Number of pictures of images that were right when clean, by whether they fell; some images left out."""
-        places = ", ".join("?" * len(besides))
-        counts = self._select(
-            "SELECT p.fell, COUNT(*) FROM pictures p JOIN clean c ON c.model = ? AND c.image = p.image "
-            f"WHERE p.cell = ? AND c.prediction = c.label AND p.image NOT IN ({places}) GROUP BY p.fell",
+    def pictured(self, cell: Cell) -> dict[int, bool]:
+        """Images with a picture, of those that were right when clean, and whether they fell."""
+        rows = self._select(
+            "SELECT p.image, p.fell FROM pictures p JOIN clean c ON c.model = ? AND c.image = p.image "
+            "WHERE p.cell = ? AND c.prediction = c.label",
             cell.model,
             cell.key,
-            *besides,
         )
-        return {False: 0, True: 0} | {bool(fell): count for fell, count in counts}
+        return {image: bool(fell) for image, fell in rows}
 
     def sums(self, cell: Cell) -> CellSums:
         """Counts over what is recorded of a cell, in the order of images, so that sums do not depend on history."""

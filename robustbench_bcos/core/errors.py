@@ -9,12 +9,6 @@ class RequestError(Exception):
     """
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, without the place of a syntax error; may be empty."""
-    message = error.msg if isinstance(error, SyntaxError) else str(error)
-    return message.strip().partition("\n")[0]
-
-
 class Interrupted(Exception):
     """The user stopped the work; the message says how to continue it. Exit status 130."""
 

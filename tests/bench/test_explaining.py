@@ -17,7 +17,7 @@ from robustbench_bcos.attacks.noise import Noise
 from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.bench import explaining
-from robustbench_bcos.bench.explaining import PICTURES, companions
+from robustbench_bcos.bench.explaining import PICTURES, others_of_class
 from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.records import SIMILARITY_COLUMNS, make_records, make_similarities
 from robustbench_bcos.bench.runner import execute
@@ -26,7 +26,7 @@ from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.subset import EvalSubset
-from robustbench_bcos.explanations.differences import MEASURES
+from robustbench_bcos.explanations.similarity import MEASURES
 from robustbench_bcos.model_zoo.models import Model, ZooModel
 from tests.bench.tiny_zoo import carry_out, measure, tiny_plan
 
@@ -89,8 +89,8 @@ def one_by_one(plan: Plan, attack: Any) -> dict[Point, tuple[bool, list[float | 
     def maps(image: Tensor, label: Tensor, index: int) -> tuple[int, dict[str, Tensor]]:
         source = PerImageRng.of(plan.config.seed, [index])
         method = plan.config.explanation
-        true = robustbench_bcos.explain(network, image, label, method, generator=source)
-        predicted = robustbench_bcos.explain(network, image, None, method, generator=source)
+        true = robustbench_bcos.explain(network, image, label, method, rng=source)
+        predicted = robustbench_bcos.explain(network, image, None, method, rng=source)
         return int(predicted.targets), {"true": true.contributions, "predicted": predicted.contributions}
 
     found: dict[Point, tuple[bool, list[float | None]]] = {}
@@ -240,7 +240,7 @@ def slice_of(labels: list[int], indices: tuple[int, ...]) -> EvalSubset:
 def test_the_other_image_is_the_next_of_the_class_among_those_explained(
     labels: list[int], indices: tuple[int, ...], others: tuple[int, ...]
 ) -> None:
-    assert companions(slice_of(labels, indices)).indices == others
+    assert others_of_class(slice_of(labels, indices)).indices == others
 
 
 def test_an_image_alone_in_its_class_is_compared_with_nothing(tiny_zoo: Path, store: Store) -> None:

@@ -27,7 +27,7 @@ from robustbench_bcos.bench.store import (
 )
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity
-from robustbench_bcos.explanations.differences import MEASURES
+from robustbench_bcos.explanations.similarity import MEASURES
 
 CELL = Cell(
     model="net",
@@ -195,8 +195,8 @@ def picture(image: int, fell: bool = False, cell: Cell = CELL) -> PictureRow:
     pixels, colours, contributions = (
         random.uniform(size=shape).astype(np.float32) for shape in ((3, 5, 4), (5, 4, 4), (5, 4))
     )
-    view = View(pixels, colours, contributions, 6, 0.25)
-    return PictureRow(cell.key, Picture(image, 3, view, view), fell)
+    view = View(pixels=pixels, explanation=colours, contributions=contributions, prediction=6, confidence=0.25)
+    return PictureRow(cell.key, Picture(image=image, label=3, clean=view, attacked=view), fell)
 
 
 def test_what_was_explained_is_there_when_the_file_is_opened_again(tmp_path: Path) -> None:

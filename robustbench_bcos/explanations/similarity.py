@@ -1,7 +1,8 @@
-"""How far two contribution maps are apart, by seven measures.
+"""How similar two contribution maps are, by seven measures; a plug-in can register more.
 
 Each takes two maps of every image and gives a number for every image; nothing is normalised over a batch. Where a
-measure is not defined (a map of zeros has no direction, a constant map no correlation) the number is NaN.
+measure is not defined (a map of zeros has no direction, a constant map no correlation) the number is NaN. Columns of
+tables are in the order in which measures are registered.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,9 @@ TOP_SHARE = 0.1
 SSIM_WINDOW = 7
 SSIM_RANGE = 2.0
 
-MEASURES: Registry[Callable[[Maps, Maps], PerImage]] = Registry("measure")
+MEASURES: Registry[Callable[[Maps, Maps], PerImage]] = Registry(
+    "measure of similarity", group="robustbench_bcos.similarity_measures"
+)
 
 
 @MEASURES.registered("cosine")
@@ -99,7 +102,7 @@ def _flat(maps: Tensor) -> Tensor:
 
 def _centred(flat: Tensor) -> Tensor:
     centred = flat - flat.mean(dim=1, keepdim=True)
-    # Of a constant map rounding leaves a direction, which means nothing.
+    # Rounding leaves a constant map a direction, which means nothing.
     constant = flat.amin(dim=1, keepdim=True) == flat.amax(dim=1, keepdim=True)
     return centred.masked_fill(constant, 0)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
-from robustbench_bcos.explanations.differences import MEASURES
+from robustbench_bcos.explanations.similarity import MEASURES
 from tests.reference.maps import DIFFERENCES, WINDOW, Map
 
 HEIGHT, WIDTH = 8, 9
