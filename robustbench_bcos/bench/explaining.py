@@ -10,6 +10,7 @@ from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.pictures import Picture
 from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.progress import Progress
+from robustbench_bcos.bench.rows import PictureRow, SimilarityRow, TimingRow
 from robustbench_bcos.bench.similarity import (
     Seen,
     Similarity,
@@ -19,7 +20,7 @@ from robustbench_bcos.bench.similarity import (
     see,
     views,
 )
-from robustbench_bcos.bench.store import PictureRow, SimilarityRow, Store
+from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.target import AttackTarget, build_attack, make_target
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.rounding import significant
@@ -47,7 +48,9 @@ def explain_cells(
                     began = time.perf_counter()
                     after, rows = explainer.attack(cell)
                     pictures = _kept(plan, store, cell, explainer.pictures(after))
-                    store.add_similarities(rows, pictures, time.perf_counter() - began)
+                    seconds = time.perf_counter() - began
+                    timing = TimingRow(cell=cell.key, work="explanation", images=len(batch.indices), seconds=seconds)
+                    store.add(*rows, *pictures, timing)
                 yield Progress(cell, len(batch.indices), "explanation")
 
 
@@ -96,12 +99,21 @@ class _Explainer:
     def _rows(self, cell: Cell, shifts: Sequence[Similarity]) -> list[SimilarityRow]:
         rows = []
         for shift in shifts:
-            columns = [values.tolist() for values in shift.values.values()]
+            columns = {measure: values.tolist() for measure, values in shift.values.items()}
             for position, (index, changed) in enumerate(zip(self.batch.indices, shift.changed.tolist(), strict=True)):
                 alone = shift.comparison == "other" and index == self.others.indices[position]
-                values = tuple(None if alone else significant(column[position]) for column in columns)
                 rows.append(
-                    SimilarityRow(cell.key, index, shift.comparison, shift.explained_class, bool(changed), values)
+                    SimilarityRow(
+                        cell=cell.key,
+                        image=index,
+                        comparison=shift.comparison,
+                        explained_class=shift.explained_class,
+                        changed=bool(changed),
+                        values={
+                            measure: None if alone else significant(column[position])
+                            for measure, column in columns.items()
+                        },
+                    )
                 )
         return rows
 
@@ -121,6 +133,6 @@ def _kept(plan: Plan, store: Store, cell: Cell, pictures: Sequence[tuple[Picture
     kept = []
     for picture, fell in pictures:
         if picture.image in always or (counts[fell] < PICTURES and not picture.wrong_before):
-            kept.append(PictureRow(cell.key, picture, fell))
+            kept.append(PictureRow.of(cell.key, picture, broken=fell))
             counts[fell] += not picture.wrong_before
     return kept

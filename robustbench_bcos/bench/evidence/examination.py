@@ -10,8 +10,8 @@ from robustbench_bcos.attacks.apgd import APGD
 from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.attacks.pgd import PGD
+from robustbench_bcos.bench.adversarials import from_bytes
 from robustbench_bcos.bench.batch_size import BatchSize, is_out_of_memory
-from robustbench_bcos.bench.candidates import unpacked
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence.answers import ANSWERS, ASKED, changed
 from robustbench_bcos.bench.evidence.binarization import Features, binarize
@@ -23,7 +23,8 @@ from robustbench_bcos.bench.evidence.selection import Part, Selection
 from robustbench_bcos.bench.judge import judge
 from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.progress import Progress
-from robustbench_bcos.bench.store import ExaminationRow, FindingRow, Store, TransferRow
+from robustbench_bcos.bench.rows import EvidenceRow, ResultRow, TimingRow, TransferRow
+from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.target import AttackTarget, build_attack, make_target
 from robustbench_bcos.bench.trial import try_images
 from robustbench_bcos.core.rng import PerImageRng
@@ -45,20 +46,20 @@ class Undone(Exception):
 def examine(plan: Plan, store: Store, model: Model, cells: Sequence[Cell]) -> Iterator[Progress]:
     """Carry out what is not yet in the store: checks of the model once, checks of cells for each; tell of every one."""
     size = plan.batch_size(model)
-    known = store.examinations(model.name)
+    known = store.evidence(model.name)
     for check in checks_of(plan.config.evidence, "model"):
         if check.name not in known:
             _record(store, model.name, check, _ask(plan, store, model, check), cells)
     for cell in cells:
         examiner = _Examiner(plan, store, model, cell, size)
-        known = store.examinations(cell.key)
+        known = store.evidence(cell.key)
         for check in checks_of(plan.config.evidence, "cell"):
             if check.name not in known:
                 _record(store, cell.key, check, examiner.findings(check), [cell])
             yield Progress(cell, plan.work_of_a_check, "evidence")
 
 
-def _record(store: Store, subject: str, check: Check, findings: Iterator[FindingRow], cells: Sequence[Cell]) -> None:
+def _record(store: Store, subject: str, check: Check, findings: Iterator[ResultRow], cells: Sequence[Cell]) -> None:
     began = time.perf_counter()
     try:
         rows, undone = list(findings), ""
@@ -69,10 +70,13 @@ def _record(store: Store, subject: str, check: Check, findings: Iterator[Finding
         if not is_out_of_memory(error):
             raise
         rows, undone = [], "memory ran out"
-    store.add_examination(ExaminationRow(subject, check.name, undone), rows, cells, time.perf_counter() - began)
+    # What a look at a model took is shared by its cells.
+    seconds = (time.perf_counter() - began) / len(cells)
+    timings = [TimingRow(cell=cell.key, work="evidence", images=0, seconds=seconds) for cell in cells]
+    store.add(EvidenceRow(subject=subject, check=check.name, skipped_because=undone), *rows, *timings)
 
 
-def _ask(plan: Plan, store: Store, model: Model, check: Check) -> Iterator[FindingRow]:
+def _ask(plan: Plan, store: Store, model: Model, check: Check) -> Iterator[ResultRow]:
     batch = plan.images.batch(0, ASKED)
     images, labels, _ = batch.on(plan.device)
     found = ANSWERS[check.name](model.classifier, images, labels)
@@ -94,7 +98,7 @@ class _Examiner:
     cell: Cell
     size: BatchSize
 
-    def findings(self, check: Check) -> Iterator[FindingRow]:
+    def findings(self, check: Check) -> Iterator[ResultRow]:
         """Carry a check out."""
         special = {
             "transfer": self._transfer,
@@ -106,12 +110,12 @@ class _Examiner:
         }
         return special.get(check.name, self._search)(check)
 
-    def _search(self, check: Check) -> Iterator[FindingRow]:
+    def _search(self, check: Check) -> Iterator[ResultRow]:
         """The nearest images, part by part for as long as some fall, and a sample of the others."""
         full = self.plan.config.evidence == "full"
         share = (FULL if full else QUICK)[check.name]
         search = share.search(self.cell, self._loss)
-        withstood = self.store.withstood(self.cell)
+        withstood = self.store.robust(self.cell)
         if not withstood:
             return
         most = len(withstood) if full else max(1, int(self._budget(share.part) / search.passes))
@@ -123,7 +127,7 @@ class _Examiner:
             rows = list(self._examined(check, search, chosen))
             yield from rows
             examined |= chosen
-            nearest |= {row.image: row.fell for row in rows if row.part == "nearest"}
+            nearest |= {row.image: row.broken for row in rows if row.part == "nearest"}
             goes_on = check.rule == "search" and any(nearest[image] for image in selection.last(nearest))
             chosen = selection.following(examined) if goes_on else {}
         if check.rule == "search":
@@ -135,15 +139,15 @@ class _Examiner:
         sums = self.store.sums(self.cell)
         # An attack that costs next to nothing would be checked with next to nothing.
         spent = max(sums.forward_passes + sums.backward_passes, sums.robust_correct * LEAST)
-        already = sum(row.passes for row in self.store.findings(self.cell.key))
+        already = sum(row.passes for row in self.store.select(ResultRow, subject=self.cell.key))
         return min(part * spent, float(spent - already))
 
     def _called(self) -> set[int]:
         """Images that were fooled without gradients."""
-        found = self.store.findings(self.cell.key)
-        return {row.image for row in found if row.fell and CHECKS[row.check].rule == "gradients"}
+        found = self.store.select(ResultRow, subject=self.cell.key)
+        return {row.image for row in found if row.broken and CHECKS[row.check].rule == "gradients"}
 
-    def _examined(self, check: Check, search: SecondSearch, parts: Mapping[int, Part]) -> Iterator[FindingRow]:
+    def _examined(self, check: Check, search: SecondSearch, parts: Mapping[int, Part]) -> Iterator[ResultRow]:
         """Search for images, each of a part, in batches."""
         for attempt in self.size.over(len(parts)):
             with attempt as part:
@@ -180,7 +184,7 @@ class _Examiner:
             raise Undone("no image is classified correctly")
         return EvalSubset(self.plan.images.dataset, tuple(right[:LOOKED_AT]))
 
-    def _path(self, check: Check) -> Iterator[FindingRow]:
+    def _path(self, check: Check) -> Iterator[ResultRow]:
         """What the attack saw on its way."""
         attack = build_attack(self.cell, self._loss)
         if not isinstance(attack, PGD | APGD) or not records(attack):
@@ -202,7 +206,7 @@ class _Examiner:
         found = Found(against, values, path.passes, fell)
         yield from found.rows(self.cell.key, check.name, dict.fromkeys(indices, "sample"))
 
-    def _unstable(self, check: Check) -> Iterator[FindingRow]:
+    def _unstable(self, check: Check) -> Iterator[ResultRow]:
         indices = self._first().indices
         threat, labels = self._threat(indices)
         source = PerImageRng.of(self.plan.config.seed, indices).fold_in("unstable_loss")
@@ -211,7 +215,7 @@ class _Examiner:
         found = Found(values > UNSTABLE, values, 1 + DRAWS)
         yield from found.rows(self.cell.key, check.name, dict.fromkeys(indices, "sample"))
 
-    def _binarized(self, check: Check) -> Iterator[FindingRow]:
+    def _binarized(self, check: Check) -> Iterator[ResultRow]:
         """Image by image, because each has a read-out of its own."""
         indices = self._first().indices
         ball, epsilon = NORMS[self.cell.norm], self.cell.radius.value
@@ -227,8 +231,15 @@ class _Examiner:
             answer = binarize(features, attack, threat.images, ball, epsilon, source)
             usable += answer.usable
             if answer.usable:
-                yield FindingRow(
-                    self.cell.key, check.name, index, "sample", False, not answer.found, None, answer.passes
+                yield ResultRow(
+                    subject=self.cell.key,
+                    check=check.name,
+                    image=index,
+                    part="sample",
+                    broken=False,
+                    against=not answer.found,
+                    value=None,
+                    passes=answer.passes,
                 )
         if not usable:
             raise Undone("no read-out of its features is hard enough for random points and can be fitted")
@@ -237,16 +248,16 @@ class _Examiner:
     def _loss(self) -> str:
         return self.cell.loss_of(self.model.loss)
 
-    def _transfer(self, check: Check) -> Iterator[FindingRow]:
+    def _transfer(self, check: Check) -> Iterator[ResultRow]:
         """Candidates made on every other model for the same threat, judged on this one."""
         if len(self.plan.sources) < 2:
             raise Undone("there is no second model in this run")
         if self.cell.space != "image":
             raise Undone("candidates in the space of one model's encoding are no images for another")
         clean = self.store.clean(self.cell.model)
-        withstood = set(self.store.withstood(self.cell))
+        withstood = set(self.store.robust(self.cell))
         candidates = {
-            source.name: self.store.candidates(replace(self.cell, model=source.name))
+            source.name: self.store.adversarials(replace(self.cell, model=source.name))
             for source in self.plan.sources
             if source.name != self.cell.model
         }
@@ -256,13 +267,22 @@ class _Examiner:
         for source, kept in candidates.items():
             right = {image: kept[image] for image in kept if clean[image].prediction == clean[image].label}
             rows = self._tried(source, right)
-            self.store.add_transfers(rows)
+            self.store.add(*rows)
             for row in rows:
                 if row.image in withstood:
-                    fell[row.image] = fell.get(row.image, False) or row.fell
+                    fell[row.image] = fell.get(row.image, False) or row.broken
         for image, fooled in sorted(fell.items()):
             passes = len(self.plan.sources) - 1
-            yield FindingRow(self.cell.key, check.name, image, "sample", fooled, fooled, None, passes)
+            yield ResultRow(
+                subject=self.cell.key,
+                check=check.name,
+                image=image,
+                part="sample",
+                broken=fooled,
+                against=fooled,
+                value=None,
+                passes=passes,
+            )
 
     def _tried(self, source: str, kept: dict[int, bytes]) -> list[TransferRow]:
         rows = []
@@ -272,12 +292,15 @@ class _Examiner:
                 indices = tuple(kept)[part]
                 threat, labels = self._threat(indices)
                 pixels = [kept[image] for image in indices]
-                candidates = unpacked(pixels, threat.images.shape[1:]).to(threat.images.device)
+                candidates = from_bytes(pixels, threat.images.shape[1:]).to(threat.images.device)
                 verdicts = judge(
                     threat.classifier, threat.images, candidates, ball, epsilon, cell=self.cell.key, indices=indices
                 )
                 fooled = (verdicts.predictions != labels).tolist()
-                rows += [TransferRow(self.cell.key, source, *row) for row in zip(indices, fooled, strict=True)]
+                rows += [
+                    TransferRow(cell=self.cell.key, source=source, image=image, broken=broken)
+                    for image, broken in zip(indices, fooled, strict=True)
+                ]
         return rows
 
     def _threat(self, indices: tuple[int, ...]) -> tuple[AttackTarget, Labels]:
