@@ -35,7 +35,7 @@ def carry_out(plan: Plan) -> int:
         for _ in execute(plan, store):
             pass
         sums = store.sums(plan.cells[0])
-    return sums.fallen
+    return sums.broken
 
 
 class Bare:

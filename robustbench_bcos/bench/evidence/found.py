@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from robustbench_bcos.bench.evidence.selection import Part
-from robustbench_bcos.bench.store import FindingRow
+from robustbench_bcos.bench.rows import ResultRow
 from robustbench_bcos.core.rounding import significant
 from robustbench_bcos.core.types import Counts, Flags, PerImage
 
@@ -23,7 +23,7 @@ class Found(NamedTuple):
     fell: Flags | None = None
     """Whether the model was fooled within the cell's threat; nothing is where nothing was attacked."""
 
-    def rows(self, subject: str, check: str, parts: Mapping[int, Part]) -> list[FindingRow]:
+    def rows(self, subject: str, check: str, parts: Mapping[int, Part]) -> list[ResultRow]:
         """As they are stored, for these images, each of a part."""
         count = len(self.against)
         fell = torch.zeros(count, dtype=torch.bool) if self.fell is None else self.fell
@@ -31,6 +31,15 @@ class Found(NamedTuple):
         passes = [self.passes] * count if isinstance(self.passes, int) else self.passes.tolist()
         columns = zip(parts.items(), fell.tolist(), self.against.tolist(), values, passes, strict=True)
         return [
-            FindingRow(subject, check, image, part, down, against, value, spent)
-            for (image, part), down, against, value, spent in columns
+            ResultRow(
+                subject=subject,
+                check=check,
+                image=image,
+                part=part,
+                broken=broken,
+                against=against,
+                value=value,
+                passes=spent,
+            )
+            for (image, part), broken, against, value, spent in columns
         ]

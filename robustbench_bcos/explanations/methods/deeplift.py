@@ -15,7 +15,7 @@ from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.explanations.explanation import Explanation, Targets
 from robustbench_bcos.explanations.method import AbstractMethod
 from robustbench_bcos.explanations.methods._post_hoc import weights_times_input
-from robustbench_bcos.model_zoo.bcos_layers import is_bcos
+from robustbench_bcos.model_zoo.bcos.layers import is_bcos
 
 UNEXPLAINED = 0.01
 """Share of the change of a logit that may stay unattributed before the method counts as not applicable."""

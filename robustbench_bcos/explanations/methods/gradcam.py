@@ -13,7 +13,7 @@ from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.explanations.explanation import Explanation, Targets
 from robustbench_bcos.explanations.method import AbstractMethod
 from robustbench_bcos.explanations.methods._post_hoc import logits_and_targets
-from robustbench_bcos.model_zoo.bcos_layers import UnitConv2d
+from robustbench_bcos.model_zoo.bcos.layers import UnitConv2d
 
 
 @final
