@@ -13,8 +13,7 @@ from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.attacks.noise import Noise
 from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.attacks.square import Square
-from robustbench_bcos.bench.cells import Cell
-from robustbench_bcos.bench.config import TARGETED
+from robustbench_bcos.bench.cells import TARGETED, Cell
 from robustbench_bcos.core.types import Images
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.models import Model

@@ -9,7 +9,7 @@ import typer
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from robustbench_bcos.cli.options import DataDir, Zoo
+from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import errors, results
 from robustbench_bcos.core.errors import Interrupted, RequestError
 
@@ -19,25 +19,26 @@ if TYPE_CHECKING:
 BYTES_PER_PARAMETER = 4
 
 
+@takes("zoo", "data_dir")
 def fetch(
+    flags: Flags,
     names: Annotated[
         list[str] | None,
         typer.Argument(metavar="NAME...", help="Models of the zoo, globs ('madry-*'), datasets.", show_default=False),
     ] = None,
-    zoo: Zoo = None,
-    data_dir: DataDir = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and fetch nothing.")] = False,
 ) -> None:
     """Fetch weights into the cache, or data into --data-dir.
 
     The same command continues what was interrupted.
     """
-    from robustbench_bcos.data import DATASETS
-    from robustbench_bcos.model_zoo.cards import Zoo as Cards
+    from robustbench_bcos.data.fetching import FETCHED, NOT_FETCHED
+    from robustbench_bcos.model_zoo.cards import Zoo
 
     if not names:
         raise RequestError("fetch needs a name: official-bcos-resnet50, 'madry-*' or cifar10, say (`models` lists all)")
-    cards, entries, folders = Cards(zoo or ()), dict[str, "Entry"](), dict[str, Path]()
+    cards, entries, data = Zoo(flags.get("zoo", ())), dict[str, "Entry"](), False
+    data_dir = flags.get("data_dir")
     for name in names:
         if name in DATASETS:
             folders[name] = _folder_for(name, data_dir)
