@@ -100,6 +100,8 @@ class CleanRow(Row, table="clean", key=("model", "image")):
     """Its class."""
     prediction: int
     """The class predicted; -1 where a logit is not finite."""
+    correct: bool
+    """Whether the model is right."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +113,9 @@ class VerdictRow(Row, table="verdicts", key=("cell", "image")):
     image: int
     """Index in the dataset."""
     attacked: bool
-    """Whether the image was classified correctly before. Others are not attacked, and are not robust."""
+    """Whether the image was worth an attack: the model is right about it, and the criterion is not met already."""
+    success: bool
+    """Whether the judge found that the attack met the criterion."""
     prediction: int
     """The class predicted for the adversarial example; -1 where a logit is not finite."""
     size: float
@@ -122,8 +126,9 @@ class VerdictRow(Row, table="verdicts", key=("cell", "image")):
     """Forward passes that the attack spent on the image."""
     backward_passes: int
     """Backward passes that the attack spent on the image."""
-    margin: float | None = None
-    """Best wrong logit minus true logit, to 3 significant digits; empty where it is not finite."""
+    nearness: float | None = None
+    """How near the image is to success, to 3 significant digits: the margin where any wrong class will do; empty where it
+    is not finite."""
     eight_bit: bool | None = None
     """Whether the attack still succeeds when pixels are rounded to k/255; empty where it does not succeed."""
     inherited: bool = False

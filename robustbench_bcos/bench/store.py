@@ -41,6 +41,7 @@ class CellSums:
 
     images: int
     clean_correct: int
+    attacked: int
     robust_correct: int
     broken: int
     broken_size: float
@@ -139,32 +140,26 @@ class Store:
     def robust(self, cell: Cell) -> list[int]:
         """Images that an attack did not break, the nearest to being broken first."""
         rows = self._select(
-            f"SELECT v.image FROM verdicts v {_WITH_LABELS} WHERE v.cell = ? AND v.attacked AND v.prediction = c.label "
-            "ORDER BY v.margin DESC, v.image",
-            cell.model,
-            cell.key,
+            "SELECT image FROM verdicts WHERE cell = ? AND attacked AND NOT success ORDER BY nearness DESC, image", cell.key
         )
         return [image for (image,) in rows]
 
     def sums(self, cell: Cell) -> CellSums:
         """Counts over what is recorded of a cell, in the order of images, so that sums do not depend on history."""
-        rows = self._select(
-            "SELECT v.attacked, v.prediction = c.label, v.size, v.degenerate_gradient, v.forward_passes, "
-            f"v.backward_passes, v.inherited FROM verdicts v {_WITH_LABELS} WHERE v.cell = ? ORDER BY v.image",
-            cell.model,
-            cell.key,
-        )
-        broken = [size for attacked, correct, size, *_ in rows if attacked and not correct]
+        correct = [row.correct for row in self.select(CleanRow, model=cell.model)]
+        rows = self.verdicts(cell)
+        broken = [row for row in rows if row.success]
         return CellSums(
             images=len(rows),
-            clean_correct=sum(row[0] for row in rows),
-            robust_correct=sum(row[0] and row[1] for row in rows),
+            clean_correct=sum(correct),
+            attacked=sum(row.attacked for row in rows),
+            robust_correct=sum(correct) - len(broken),
             broken=len(broken),
-            broken_size=sum(broken, 0.0),
-            degenerate_gradient=sum(row[3] for row in rows),
-            forward_passes=sum(row[4] for row in rows),
-            backward_passes=sum(row[5] for row in rows),
-            inherited=sum(row[6] for row in rows),
+            broken_size=sum((row.size for row in broken), 0.0),
+            degenerate_gradient=sum(row.degenerate_gradient for row in rows),
+            forward_passes=sum(row.forward_passes for row in rows),
+            backward_passes=sum(row.backward_passes for row in rows),
+            inherited=sum(row.inherited for row in rows),
         )
 
     def pictures(self, cell: Cell) -> list[PictureRow]:
@@ -181,17 +176,15 @@ class Store:
             raise RequestError(f"{self.file} is damaged ({error}): repeat the run in another --out") from None
         return rows
 
-    def pictured(self, cell: Cell, besides: Sequence[int] = ()) -> dict[bool, int]:
-        """Number of pictures of images classified correctly before, by whether they were broken; some left out."""
-        marks = ", ".join("?" * len(besides))
-        counts = self._select(
-            f"SELECT v.broken, COUNT(*) FROM pictures v {_WITH_LABELS} "
-            f"WHERE v.cell = ? AND c.prediction = c.label AND v.image NOT IN ({marks}) GROUP BY v.broken",
+    def pictured(self, cell: Cell) -> dict[int, bool]:
+        """Images of a cell with a picture about which the model is right, and whether the attack breaks them."""
+        rows = self._select(
+            "SELECT p.image, p.broken FROM pictures p JOIN clean c ON c.model = ? AND c.image = p.image "
+            "WHERE p.cell = ? AND c.correct",
             cell.model,
             cell.key,
-            *besides,
         )
-        return {False: 0, True: 0} | {bool(broken): count for broken, count in counts}
+        return {image: bool(broken) for image, broken in rows}
 
     def seconds(self, cell: Cell, work: str) -> float:
         """Time spent on a kind of work for a cell, all sessions together."""
@@ -242,10 +235,6 @@ class Store:
             raise RequestError(
                 f"{self.file} is damaged ({error}): remove the run folder, or restore it, or choose another --out"
             ) from None
-
-
-_WITH_LABELS = "JOIN clean c ON c.model = ? AND c.image = v.image"
-"""Gives rows of images the labels and predictions of a model."""
 
 
 def _quoted(name: str) -> str:

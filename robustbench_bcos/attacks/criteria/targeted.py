@@ -65,9 +65,9 @@ class Targeted(AbstractCriterion):
         """Target logit minus the best other logit, in float64."""
         return -margin(outputs.double(), goals)
 
-    def eligible(self, outputs: Tensor, labels: Labels, goals: Goals) -> Flags:
-        """The label is predicted, and it is not the target."""
-        return (predicted_classes(outputs) == labels) & (labels != goals)
+    def eligible(self, correct: Flags, labels: Labels, goals: Goals) -> Flags:
+        """The model is right, and the label is not the target."""
+        return correct & (labels != goals)
 
     def objective(self, loss: "Loss | str") -> Loss:
         """The loss of the target class, descended: it is smallest where the model is sure of the target."""
