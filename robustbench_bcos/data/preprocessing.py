@@ -35,7 +35,7 @@ class Preprocessing:
         if self.resize is not None and self.crop is not None and min(self.crop) > self.resize:
             raise RequestError(
                 f"a crop to {_by(self.crop)} pixels does not fit into images whose shorter side is resized to "
-                f"{self.resize}: give a --resize that is at least as large as --crop"
+                f"{self.resize}: give a resize that is at least as large as crop"
             )
 
     def pixels(self, picture: Image.Image, name: str) -> "torch.Tensor":
@@ -67,8 +67,8 @@ class Preprocessing:
             # torchvision would fill up with black, which is part of no picture.
             resized = "" if self.resize is None else " after it has been resized"
             raise RequestError(
-                f"{name} has {_by(size)} pixels{resized}, less than the {_by(self.crop)} of the crop: give --resize "
-                f"{max(self.crop)} or more, or a smaller --crop"
+                f"{name} has {_by(size)} pixels{resized}, less than the {_by(self.crop)} of the crop: give resize "
+                f"{max(self.crop)} or more, or a smaller crop"
             )
         cropped: Image.Image = transforms.center_crop(picture, list(self.crop))
         return cropped
