@@ -1,23 +1,25 @@
 """What becomes of a batch of images in a cell: attacked, judged, or known to fall from a cheaper search."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
 from robustbench_bcos.attacks.losses import margin
 from robustbench_bcos.attacks.norms import NORMS
+from robustbench_bcos.bench.adversarials import to_bytes
 from robustbench_bcos.bench.batch_size import BatchSize
-from robustbench_bcos.bench.candidates import packed
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.fast_copy import in_tf32
 from robustbench_bcos.bench.plan import Plan
-from robustbench_bcos.bench.store import Store, VerdictRow
+from robustbench_bcos.bench.rows import AdversarialRow, VerdictRow
+from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.target import build_attack, make_target
 from robustbench_bcos.bench.trial import try_images
-from robustbench_bcos.core.prediction import in_parts, predicted_classes
+from robustbench_bcos.core.prediction import NO_CLASS, in_parts, predicted_classes
 from robustbench_bcos.core.rng import PerImageRng
-from robustbench_bcos.core.rounding import rounded, significant
+from robustbench_bcos.core.rounding import significant
 from robustbench_bcos.core.types import Classifier, Flags, Images, Labels
 from robustbench_bcos.data.subset import Batch
 from robustbench_bcos.model_zoo.models import Model
@@ -37,11 +39,11 @@ def carried(plan: Plan, store: Store, cell: Cell) -> dict[int, VerdictRow]:
     found: dict[int, VerdictRow] = {}
     # The smallest radius last, so that its candidates are the ones that are kept.
     for other in sorted(filter(cell.includes, plan.cells), key=lambda other: other.effort, reverse=True):
-        standing = set(store.withstood(other))
+        standing = set(store.robust(other))
         for row in store.verdicts(other):
             if row.attacked and row.image not in standing:
-                found[row.image] = row._replace(
-                    cell=cell.key, degenerate_gradient=False, forward_passes=0, backward_passes=0, carried=True
+                found[row.image] = replace(
+                    row, cell=cell.key, degenerate_gradient=False, forward_passes=0, backward_passes=0, inherited=True
                 )
     return found
 
@@ -58,18 +60,18 @@ class Attacker:
     size: BatchSize
     """Images that are walked on together."""
 
-    def __call__(self, batch: Batch, correct: Sequence[bool]) -> tuple[list[VerdictRow], dict[int, bytes]]:
+    def __call__(self, batch: Batch, correct: Sequence[bool]) -> tuple[list[VerdictRow], list[AdversarialRow]]:
         """Attack what is classified correctly and has not fallen yet; what is not correct falls without an attack.
 
         Beside the verdicts, the candidates that are to be tried on other models. They are made anew for each radius:
         those of a smaller one would fool fewer.
         """
-        rows = {index: VerdictRow(self.cell.key, index, False, -1, 0.0, False, 0, 0) for index in batch.indices}
+        rows = {index: self._not_attacked(index) for index in batch.indices}
         rows |= {index: self.known[index] for index in batch.indices if index in self.known}
         spared = self.known.keys() - self.plan.transferred
         places = [place for place, right in enumerate(correct) if right and batch.indices[place] not in spared]
         if not places:
-            return list(rows.values()), {}
+            return list(rows.values()), []
         attacked, candidates = self._attack(batch, places)
         for place in places:
             index = batch.indices[place]
@@ -78,8 +80,8 @@ class Attacker:
             rows[index] = _with_passes(self.known[index], row) if withstood and index in self.known else row
         return list(rows.values()), candidates
 
-    def _attack(self, batch: Batch, places: list[int]) -> tuple[dict[int, VerdictRow], dict[int, bytes]]:
-        images, labels, indices = batch.select(places).on(self.plan.device)
+    def _attack(self, batch: Batch, places: list[int]) -> tuple[dict[int, VerdictRow], list[AdversarialRow]]:
+        images, labels, indices = batch.some(places).on(self.plan.device)
         threat = make_target(self.model, images, self.cell)
         ball, epsilon = NORMS[self.cell.norm], self.cell.radius.value
         noise = PerImageRng.of(self.plan.config.seed, indices)
@@ -90,26 +92,49 @@ class Attacker:
             )
         candidates, trace, verdicts = tried
         fooled = verdicts.predictions != labels
-        margins = margin(verdicts.logits.double(), labels).tolist()
-        columns = zip(
-            verdicts.predictions.tolist(),
-            verdicts.sizes.tolist(),
-            *(part.tolist() for part in trace),
-            [significant(value, MARGIN_DIGITS) for value in margins],
-            _in_eight_bits(in_parts(threat.classifier, self.size.images), candidates, labels, fooled),
-            strict=True,
-        )
-        rows = {
-            index: VerdictRow(self.cell.key, index, True, prediction, rounded(size), *traced)
-            for index, (prediction, size, *traced) in zip(indices, columns, strict=True)
+        margins = margin(verdicts.logits.double(), labels)
+        measured: dict[str, list[Any]] = {
+            "prediction": verdicts.predictions.tolist(),
+            "size": [significant(size) for size in verdicts.sizes.tolist()],
+            "degenerate_gradient": trace.degenerate_gradient.tolist(),
+            "forward_passes": trace.forward_passes.tolist(),
+            "backward_passes": trace.backward_passes.tolist(),
+            "margin": [significant(value, MARGIN_DIGITS) for value in margins.tolist()],
+            "eight_bit": _in_eight_bits(in_parts(threat.classifier, self.size.images), candidates, labels, fooled),
         }
-        kept = self.plan.transferred
-        return rows, {index: packed(image) for index, image in zip(indices, candidates, strict=True) if index in kept}
+        rows = {
+            index: VerdictRow(
+                cell=self.cell.key,
+                image=index,
+                attacked=True,
+                **{name: values[place] for name, values in measured.items()},
+            )
+            for place, index in enumerate(indices)
+        }
+        kept = [
+            AdversarialRow(cell=self.cell.key, image=index, pixels=to_bytes(candidate))
+            for index, candidate in zip(indices, candidates, strict=True)
+            if index in self.plan.transferred
+        ]
+        return rows, kept
+
+    def _not_attacked(self, index: int) -> VerdictRow:
+        return VerdictRow(
+            cell=self.cell.key,
+            image=index,
+            attacked=False,
+            prediction=NO_CLASS,
+            size=0.0,
+            degenerate_gradient=False,
+            forward_passes=0,
+            backward_passes=0,
+        )
 
 
 def _with_passes(known: VerdictRow, row: VerdictRow) -> VerdictRow:
     """A verdict from a cheaper search, and what this one cost, which found nothing."""
-    return known._replace(
+    return replace(
+        known,
         degenerate_gradient=row.degenerate_gradient,
         forward_passes=row.forward_passes,
         backward_passes=row.backward_passes,

@@ -11,11 +11,13 @@ from typing import Any, Literal, get_args
 from pydantic import Field, model_validator
 
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.framing import Interpolation
 from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.selection import Count, Start
 from robustbench_bcos.core.tables import PackagedTables, Table, parse_table
 from robustbench_bcos.core.trainings import Trainings
+from robustbench_bcos.explanations import method_names
 from robustbench_bcos.model_zoo.cards import Zoo
 
 NORM_NAMES = ("l2", "linf")
@@ -27,27 +29,16 @@ TARGETED = "targeted_dlr"
 
 LOSS_NAMES = ("auto", "bce", "ce", "margin", "dlr", TARGETED)
 ATTACK_NAMES = ("pgd", "apgd", "square", "fab", "autoattack", "noise")
-EXPLANATION_NAMES = (
-    "auto",
-    "dynamic_weights",
-    "input_x_gradient",
-    "integrated_gradients",
-    "gradcam",
-    "deeplift",
-    "lime",
-)
 
 Space = Literal["image", "encoded"]
 Evidence = Literal["quick", "full", "off"]
 MemoryFormat = Literal["auto", "contiguous", "channels_last"]
 Precision = Literal["fp32", "tf32", "bf16"]
-Interpolation = Literal["bilinear", "bicubic"]
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "norm": NORM_NAMES,
     "loss": LOSS_NAMES,
     "attack": ATTACK_NAMES,
-    "explanation": EXPLANATION_NAMES,
     "start": get_args(Start),
     "count": get_args(Count),
     "space": get_args(Space),
@@ -249,7 +240,8 @@ def _check_no_weights_are_described(config: RunConfig) -> None:
 
 def _check_names(values: Mapping[str, Any]) -> None:
     """Before values are parsed, because only this knows what was probably meant."""
-    for kind, known in CHOICES.items():
+    # Names of methods are asked for late: a plug-in may have added one.
+    for kind, known in (CHOICES | {"explanation": method_names()}).items():
         asked = values.get(kind, ())
         for name in asked if isinstance(asked, list | tuple) else (asked,):
             if name not in known:

@@ -17,7 +17,8 @@ from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.judge import judge
 from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.progress import Progress
-from robustbench_bcos.bench.store import DistanceRow, Store
+from robustbench_bcos.bench.rows import DistanceRow, TimingRow
+from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.target import make_target
 from robustbench_bcos.core.rounding import significant
 from robustbench_bcos.data.subset import Batch, EvalSubset
@@ -37,7 +38,7 @@ def measure_distances(plan: Plan, store: Store, source: ModelSource) -> Iterator
     for norm in plan.config.norm:
         cells = [cell for cell in plan.cells_of(source) if cell.norm == norm]
         cell = max(cells, key=lambda cell: cell.steps)
-        known = store.distances(source.name, norm).keys()
+        known = {row.image for row in store.select(DistanceRow, model=source.name, norm=norm)}
         missing = [image for image in plan.images.indices if image not in known]
         yield Progress(cell, len(plan.images) - len(missing), "distances")
         if missing:
@@ -54,12 +55,16 @@ def _measure(
             began = time.perf_counter()
             indices = missing[part]
             wrong = [image for image in indices if clean[image].prediction != clean[image].label]
-            rows = [DistanceRow(model.name, cell.norm, image, 0.0, 0.0, 0) for image in wrong]
+            rows = [
+                DistanceRow(model=model.name, norm=cell.norm, image=image, low=0.0, high=0.0, passes=0)
+                for image in wrong
+            ]
             right = tuple(image for image in indices if image not in wrong)
             if right:
                 batch = EvalSubset(plan.images.dataset, right).batch(0, len(right))
                 rows += _bisect(plan, model, cell, batch, [brackets[image] for image in right])
-            store.add_distances(rows, cell, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            store.add(*rows, TimingRow(cell=cell.key, work="distances", images=0, seconds=seconds))
             yield Progress(cell, len(indices), "distances")
 
 
@@ -68,7 +73,7 @@ def _brackets(store: Store, cells: list[Cell]) -> dict[int, tuple[float, float |
     radii: dict[int, list[float]] = {}
     sizes: dict[int, list[float]] = {}
     for cell in cells:
-        withstood = set(store.withstood(cell))
+        withstood = set(store.robust(cell))
         for row in store.verdicts(cell):
             lows, highs = radii.setdefault(row.image, []), sizes.setdefault(row.image, [])
             # That random noise fools nobody says nothing.
@@ -118,7 +123,14 @@ def _bisect(
         low = torch.where(withstood, torch.minimum(low, high), torch.where(low > high, 0, low))
     rows = zip(batch.indices, low.tolist(), high.tolist(), passes.tolist(), strict=True)
     return [
-        DistanceRow(model.name, cell.norm, image, significant(below) or 0.0, significant(above), spent)
+        DistanceRow(
+            model=model.name,
+            norm=cell.norm,
+            image=image,
+            low=significant(below) or 0.0,
+            high=significant(above),
+            passes=spent,
+        )
         for image, below, above, spent in rows
     ]
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -25,7 +25,7 @@ from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import freeze
-from robustbench_bcos.model_zoo.models import Model, find_models, own_model
+from robustbench_bcos.model_zoo.models import LoadedModel, Model, find_models, own_model
 
 LISTED = ("steps", "loss", "restarts", "attack")
 OPTIONS = (
@@ -49,18 +49,6 @@ OPTIONS = (
     "explanation",
     "skip_model_checks",
 )
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    model: Model
-
-    @property
-    def name(self) -> str:
-        return self.model.name
-
-    def load(self) -> Model:
-        return self.model
 
 
 def evaluate(
@@ -111,7 +99,7 @@ def evaluate(
     cells = make_cells(config, [name])
     for cell in cells:
         check_radius(cell.radius, cell.norm, diameter(cell, chosen))
-    plan = Plan(config, chosen, (_Loaded(loaded),), {name: loaded.weights_sha256}, tuple(cells), device, explained)
+    plan = Plan(config, chosen, (LoadedModel(loaded),), {name: loaded.weights_sha256}, tuple(cells), device, explained)
     with Store() as store:
         for _ in execute(plan, store):
             pass
@@ -123,7 +111,7 @@ def _load(model: nn.Module | str, name: str) -> Model:
         found = find_models(model, Zoo())
         if len(found) > 1:
             raise RequestError(f"{model!r} names {len(found)} models: evaluate one at a time")
-        return found[0].load()._replace(name=name)
+        return replace(found[0].load(), name=name)
     return own_model(name, freeze(copy.deepcopy(model)))
 
 

@@ -14,13 +14,14 @@ import torch
 
 from robustbench_bcos.attacks.fab import REMEDY, torchattacks_available
 from robustbench_bcos.attacks.norms import NORMS
+from robustbench_bcos.bench.adversarials import KEPT
 from robustbench_bcos.bench.batch_size import BatchSize
-from robustbench_bcos.bench.candidates import KEPT
 from robustbench_bcos.bench.cells import Cell, check_radius, make_cells
 from robustbench_bcos.bench.config import Precision, RunConfig
 from robustbench_bcos.bench.evidence.checks import checks_of
 from robustbench_bcos.bench.evidence.searches import full_passes
 from robustbench_bcos.bench.fast_copy import make_fast_copy
+from robustbench_bcos.bench.identity import ExplainedImages, RunIdentity
 from robustbench_bcos.bench.images import open_images
 from robustbench_bcos.bench.model_preconditions import check_answers
 from robustbench_bcos.bench.preconditions import check_explanation, check_model
@@ -85,7 +86,7 @@ class Plan:
     def batch_size(self, model: Model) -> BatchSize:
         """How many images to work on together, of a model that is on the run's device."""
         example = self.images.batch(0, 1).images.to(self.device)
-        return BatchSize.of(model.searched, example, self.config.batch_size)
+        return BatchSize.of(model.attack_model, example, self.config.batch_size)
 
     @property
     def threads(self) -> int:
@@ -104,28 +105,30 @@ class Plan:
         return 1 if alone else min(CORES, len(self.sources))
 
     @cached_property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> RunIdentity:
         """All that decides the numbers: batch size and number of threads do not."""
-        return {
-            "cells": [cell.as_dict() for cell in self.cells],
-            "weights": self.weights,
-            "dataset": portable_name(self.config.dataset),
-            "images": len(self.images),
-            "slice": self.images.digest,
-            "preprocessing": str(self.images.dataset.preprocessing),
-            "seed": self.config.seed,
-            "device": torch.device(self.device).type,
-            "explained": self._explained_identity(),
-            "evidence": self.config.evidence,
-            "distances": self.config.distances,
-            "independent_cells": self.config.independent_cells,
-            "search": [self.config.compile, self.config.memory_format, self.config.precision],
-            "classes": len(self.images.class_names),
-            "fab": "autoattack" not in self.config.attack or torchattacks_available(),
-            "version": VERSION,
-            "torch": versions()["torch"],
-            **self._stated_identity(),
-        }
+        # One file of weights is several models, by what is stated of it.
+        stated = self.config.model_dump(mode="json", include={"architecture", "encoding", "argument", "ema"})
+        return RunIdentity(
+            cells=self.cells,
+            weights=self.weights,
+            dataset=portable_name(self.config.dataset),
+            images=len(self.images),
+            subset=self.images.digest,
+            preprocessing=str(self.images.dataset.preprocessing),
+            seed=self.config.seed,
+            device=torch.device(self.device).type,
+            explained=self._explained_images(),
+            evidence=self.config.evidence,
+            distances=self.config.distances,
+            independent_cells=self.config.independent_cells,
+            attack_backend=(self.config.compile, self.config.memory_format, self.config.precision),
+            classes=len(self.images.class_names),
+            fab="autoattack" not in self.config.attack or torchattacks_available(),
+            version=VERSION,
+            torch=versions()["torch"],
+            reading=stated if any(stated.values()) else None,
+        )
 
     def describe(self) -> dict[str, Any]:
         """What else a reader of the run may want to know of this session."""
@@ -182,25 +185,20 @@ class Plan:
             return sum(cell.passes for cell in self.cells) * len(self.images)
         return sum(full_passes(cell) for cell in self.cells) * len(self.images)
 
-    def _stated_identity(self) -> dict[str, Any]:
-        """One file of weights is several models, by what is stated of it."""
-        stated = self.config.model_dump(mode="json", include={"architecture", "encoding", "argument", "ema"})
-        return {"reading": stated} if any(stated.values()) else {}
-
-    def _explained_identity(self) -> dict[str, Any] | None:
+    def _explained_images(self) -> ExplainedImages | None:
         if self.explained is None:
             return None
-        return {
-            "method": self.config.explanation,
-            "count": COUNT,
-            "images": list(self.images.indices[: self.config.explanations]),
-            "pictured": list(self.config.images),
-        }
+        return ExplainedImages(
+            method=self.config.explanation,
+            select=COUNT,
+            images=tuple(self.images.indices[: self.config.explanations]),
+            pictured=tuple(self.config.images),
+        )
 
     @property
     def folder_name(self) -> str:
         """A name that only this configuration has."""
-        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps(self.identity.to_json(), sort_keys=True).encode()).hexdigest()
         return f"{self.config.dataset.partition(':')[0]}-{'-'.join(self.config.norm)}-{digest[:8]}"
 
 

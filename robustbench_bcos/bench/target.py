@@ -31,7 +31,7 @@ class AttackTarget(NamedTuple):
 
 def make_target(model: Model, images: Images, cell: Cell) -> AttackTarget:
     """The classifier and its images, or the network behind the encoding and encoded images."""
-    classifier, searched = model.classifier, model.searched
+    classifier, searched = model.classifier, model.attack_model
     if cell.space == "encoded" and isinstance(classifier, ImageClassifier):
         walked = searched.network if isinstance(searched, ImageClassifier) else classifier.network
         return AttackTarget(classifier.network, classifier.encoding(images), walked)

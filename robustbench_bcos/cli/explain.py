@@ -27,7 +27,7 @@ from robustbench_bcos.core.errors import RequestError
 if TYPE_CHECKING:
     from robustbench_bcos.bench.cells import Cell
     from robustbench_bcos.bench.config import RunConfig
-    from robustbench_bcos.bench.gallery import Explained, Gallery
+    from robustbench_bcos.bench.gallery import ExplainedGallery, Gallery
     from robustbench_bcos.cli.chosen import Chosen
     from robustbench_bcos.data.image_files import Frames
     from robustbench_bcos.model_zoo.models import Model, ModelSource
@@ -133,14 +133,14 @@ def explain(
         chosen = from_files(config, source, loaded, files or [], attacked=attacked)
     class_names = chosen.class_names
     gallery = Gallery(
-        loaded,
-        chosen.images,
-        chosen.indices,
-        chosen.labels,
-        method,
-        None if target is None else _class(target, class_names),
-        _cell(config, loaded, chosen) if attacked else None,
-        seed,
+        model=loaded,
+        images=chosen.images,
+        indices=chosen.indices,
+        labels=chosen.labels,
+        method=method,
+        target=None if target is None else _class(target, class_names),
+        cell=_cell(config, loaded, chosen) if attacked else None,
+        seed=seed,
     )
     if chosen.frames is not None:
         _show_moving(gallery, chosen.frames, class_names, out)
@@ -198,7 +198,7 @@ def _cell(config: "RunConfig", model: "Model", chosen: "Chosen") -> "Cell":
     return cell
 
 
-def _show(explained: "Explained", names: list[str], class_names: list[str], out: Path, title: str) -> None:
+def _show(explained: "ExplainedGallery", names: list[str], class_names: list[str], out: Path, title: str) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 

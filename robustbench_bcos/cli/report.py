@@ -35,7 +35,7 @@ def report(
         raise RequestError("--images chooses what is in the figures, which --no-figures leaves out: give one of them")
     run = read_run(folder)
     if run.missing:
-        results.print(f"{run.missing} of {len(run.identity['cells'])} cells are not complete and are left out.")
+        results.print(f"{run.missing} of {len(run.identity.cells)} cells are not complete and are left out.")
     if robustbench is not None:
         _write_robustbench(run, robustbench, zoo)
     if len(run.records):

@@ -286,14 +286,14 @@ def _plan_and_carry_out(config: "RunConfig", out: Path | None, *, dry_run: bool,
 
 
 def _carry_out(plan: "Plan", folder: Path, show: bool) -> "tuple[RunFolder, list[Path]]":
-    from robustbench_bcos.bench.folder import DATABASE, opened
+    from robustbench_bcos.bench.folder import DATABASE, open_run
     from robustbench_bcos.bench.runner import execute
     from robustbench_bcos.bench.store import Store
     from robustbench_bcos.cli.progress import watch
     from robustbench_bcos.reports.report import write_report
     from robustbench_bcos.reports.run_folder import read_run
 
-    with opened(folder, plan.identity, plan.describe()):
+    with open_run(folder, plan.identity, plan.describe()):
         done = 0
         try:
             with Store(folder / DATABASE) as store:

@@ -47,16 +47,20 @@ class Registry(Generic[T]):
         package: import path of the package whose modules each register one entry under their own name. Modules whose
             names begin with an underscore are none.
         group: entry points through which installed packages add entries.
+        instances: whether entries are objects and not classes: of a class that is registered, one is made.
     """
 
-    def __init__(self, kind: str, *, package: str | None = None, group: str | None = None) -> None:
+    def __init__(
+        self, kind: str, *, package: str | None = None, group: str | None = None, instances: bool = False
+    ) -> None:
         self.kind = kind
         self._package = package
         self._group = group
+        self._instances = instances
         self._entries: dict[str, T] = {}
 
     def register(self, name: str, entry: T) -> None:
-        """Add an entry.
+        """Add an entry; a class learns its name as ``name``.
 
         Raises:
             ValueError: the name is taken; both parties are named.
@@ -64,7 +68,11 @@ class Registry(Generic[T]):
         taken = self._holder_of(name, entry)
         if taken is not None:
             raise ValueError(f"{self.kind} {name!r} is already registered as {taken!r}, not {entry!r}")
-        self._entries[name] = entry
+        if isinstance(entry, type):
+            entry.name = name  # type: ignore[attr-defined] # classes of registries declare it
+            self._entries[name] = entry() if self._instances else entry
+        else:
+            self._entries[name] = entry
 
     def registered(self, name: str) -> Callable[[E], E]:
         """Decorator form of :meth:`register`."""

@@ -15,8 +15,8 @@ from robustbench_bcos.core.tables import read_table
 from robustbench_bcos.data.opening import is_dataset, open_dataset
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Card, CleanAccuracy, ModelSpec, WeightsSpec
+from robustbench_bcos.model_zoo.checkpoints.write import write_weights
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, build_classifier
-from robustbench_bcos.model_zoo.weights import write_weights
 from robustbench_bcos.training.recipes import Recipe
 from robustbench_bcos.training.trainer import Epoch, check_fit, train
 

@@ -51,7 +51,7 @@ def own_labels(model: nn.Module) -> Tensor:
 
 def test_rows_are_those_of_a_run_on_the_same_images(tiny_zoo: Path) -> None:
     # Another name for the images is all that may differ. (Noise would: it belongs to an image's place in its dataset.)
-    own = ["dataset", "slice", *(column for column in COLUMNS if column.endswith("_noise"))]
+    own = ["dataset", "subset", *(column for column in COLUMNS if column.endswith("_noise"))]
     options: dict[str, Any] = {"steps": (4, 6), "count": "last", "step_size": "0.4", "seed": 5, "explained": 12}
     options |= {"evidence": "off"}
     there = measure(tiny_plan(tiny_zoo, model=("digits-bcos-b2",), limit=24, eps=("1.5", "1/4"), **options))

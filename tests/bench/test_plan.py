@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.bench.candidates import KEPT
+from robustbench_bcos.bench.adversarials import KEPT
 from robustbench_bcos.bench.evidence.checks import checks_of
 from robustbench_bcos.bench.plan import Plan, portable_name
 from robustbench_bcos.bench.preconditions import check_model
@@ -46,7 +46,7 @@ def raising(error: Exception) -> Callable[[Tensor], Any]:
 def check(function: Callable[[Tensor], Any], **changes: Any) -> None:
     images = torch.rand(3, 3, 6, 5, generator=torch.Generator().manual_seed(0))
     chosen = EvalSubset.of(InMemory(images, torch.tensor([0, 1, 2]), classes=4))
-    model = own_model("mine", Own(function))._replace(**changes)
+    model = replace(own_model("mine", Own(function)), **changes)
     check_model(model, chosen, device="cpu", space="image")
 
 
@@ -221,7 +221,7 @@ def test_small_images_get_one_thread_unless_told_otherwise(tiny_zoo: Path) -> No
 
 
 def identity(zoo: Path, **flags: Any) -> dict[str, Any]:
-    return tiny_plan(zoo, **{"model": ("tiny-natural",), "limit": 4, **flags}).identity
+    return tiny_plan(zoo, **{"model": ("tiny-natural",), "limit": 4, **flags}).identity.to_json()
 
 
 @pytest.mark.parametrize("flags", [{"batch_size": 3}, {"threads": 2}, {"model": ("tiny-nat*",)}])
@@ -233,7 +233,7 @@ def test_what_decides_no_number_is_not_part_of_the_identity(tiny_zoo: Path, flag
     ("flags", "key"),
     [
         ({"seed": 1}, "seed"),
-        ({"limit": 5}, "slice"),
+        ({"limit": 5}, "subset"),
         ({"limit": 5}, "images"),
         ({"eps": ("1/2",)}, "cells"),
         ({"steps": (4,)}, "cells"),

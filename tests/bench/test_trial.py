@@ -119,5 +119,5 @@ def test_the_fast_way_gives_every_digit_the_verdict_of_the_slow_one(name: str) -
 
     everyone = torch.arange(364)
     slow = torch.cat([fallen(model.classifier, places, None) for places in everyone.split(32)])
-    assert torch.equal(fallen(model.searched, everyone, 100), slow)
+    assert torch.equal(fallen(model.attack_model, everyone, 100), slow)
     assert 0 < slow.sum() < 364

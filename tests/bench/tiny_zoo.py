@@ -21,8 +21,8 @@ from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.architectures import initialise
 from robustbench_bcos.model_zoo.cards import ModelSpec
+from robustbench_bcos.model_zoo.checkpoints.write import write_weights
 from robustbench_bcos.model_zoo.classifier import build_classifier, freeze
-from robustbench_bcos.model_zoo.weights import write_weights
 
 NATURAL: dict[str, Any] = {
     "name": "tiny-natural",

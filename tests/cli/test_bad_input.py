@@ -353,7 +353,7 @@ def test_a_bug_in_ones_own_constructor_is_shown_where_it_is(run: Callable[..., s
     [
         ("own_nets.py", "--out own_nets.py is a file: choose a folder"),
         ("own_nets.py/run", "own_nets.py/run cannot be written (Not a directory): choose another folder"),
-        (".", "--out . holds other things (own_nets.py) and is not a run: choose a new folder"),
+        (".", "--out . holds other files (own_nets.py) and is not a run: choose a new folder"),
         ("/proc/run", "/proc/run cannot be written"),
         ("n" * 300, "cannot be written (File name too long): choose another folder"),
     ],

@@ -19,9 +19,9 @@ from robustbench_bcos.data.datasets.folder import Folder
 from robustbench_bcos.data.preprocessing import Preprocessing
 from robustbench_bcos.model_zoo.architectures import initialise
 from robustbench_bcos.model_zoo.cards import ModelSpec, Zoo
+from robustbench_bcos.model_zoo.checkpoints.write import write_weights
 from robustbench_bcos.model_zoo.classifier import build_classifier
 from robustbench_bcos.model_zoo.models import find_models, own_model
-from robustbench_bcos.model_zoo.weights import write_weights
 from tests.bench.tiny_zoo import NATURAL
 from tests.cli.command_line import refusal, succeed
 from tests.data.imagenet_tree import all_wnids, jpeg, write_classes
@@ -95,13 +95,13 @@ def test_cards_say_how_images_are_framed(imagenet: Path, zoo: Path) -> None:
     said = "shorter side resized to 18 pixels (bilinear), middle 16x16 cropped out"
     assert identity(csv)["preprocessing"] == said
     printed = succeed(*command, "--model", "short", "--dry-run")
-    assert f"5 images of imagenet ({said}), slice {identity(csv)['slice'][:12]}" in " ".join(printed.split())
+    assert f"5 images of imagenet ({said}), slice {identity(csv)['subset'][:12]}" in " ".join(printed.split())
     refused = refusal(*command, "--model", "short,long")
     assert "'short' was made for images with shorter side resized to 18" in refused
     assert "'long' for images with shorter side resized to 20" in refused
     assert refused.endswith(": choose for both with --resize, --crop and --interpolation, or run them apart")
     both = succeed(*command, "--model", "short,long", "--resize", 18, "--quiet")
-    assert identity(both)["slice"] == identity(csv)["slice"]
+    assert identity(both)["subset"] == identity(csv)["subset"]
 
 
 def test_a_run_is_not_continued_with_other_preprocessing(imagenet: Path, zoo: Path) -> None:

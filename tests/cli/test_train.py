@@ -348,7 +348,7 @@ def test_what_cannot_be_trained_is_refused_and_nothing_is_written(
 @pytest.mark.parametrize(
     ("argument", "said"),
     [
-        ('norm = "leyer"', "unknown norm 'leyer': did you mean 'layer'?"),
+        ('norm = "leyer"', "unknown norm layer 'leyer': did you mean 'layer'?"),
         ("b = 2.0", "architecture 'resnet8' takes no argument 'b': it takes norm, norm_affine"),
     ],
 )

@@ -11,7 +11,7 @@ from torch import nn
 
 from robustbench_bcos.core.disk import made, write_text, write_with
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.model_zoo.weights import write_weights
+from robustbench_bcos.model_zoo.checkpoints.write import write_weights
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -12,21 +12,26 @@ from torch import nn
 from robustbench_bcos.core.errors import RequestError, named_reason_of
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import parse_encoding
-from robustbench_bcos.model_zoo.sources.model import Model, own_model
+from robustbench_bcos.model_zoo.sources.model import Model, ModelSource, own_model
 
 PACKAGE = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
-class ImportedModel:
+class ImportedModel(ModelSource):
     """``module:callable``, which returns a ``torch.nn.Module`` from images in [0, 1] to logits.
 
     The module is looked up in the working folder too. This runs the user's own code, because the user asked for it.
     """
 
-    name: str
+    asked: str
     encoding: str | None = None
     """Put in front of the module; by default nothing is."""
+
+    @property
+    def name(self) -> str:
+        """``module:callable``."""
+        return self.asked
 
     def load(self) -> Model:
         """Import, call and freeze."""
