@@ -18,5 +18,5 @@ def choose_device(asked: str) -> str:
         torch.zeros(1, device=asked).item()
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = reason_of(error).partition(". ")[0]
-        raise RequestError(f"--device {asked} is not to be had here ({reason}): use cpu, or leave it out") from None
+        raise RequestError(f"device {asked} is not available here ({reason}): use cpu, or leave it out") from None
     return asked

@@ -27,7 +27,7 @@ class Framing:
         if self.resize is not None and self.crop is not None and min(self.crop) > self.resize:
             raise RequestError(
                 f"a crop to {by(self.crop)} pixels does not fit into images whose shorter side is resized to "
-                f"{self.resize}: give a --resize that is at least as large as --crop"
+                f"{self.resize}: give a resize that is at least as large as crop"
             )
 
     def __str__(self) -> str:

@@ -23,13 +23,13 @@ def load_plugins(files: Iterable[Path]) -> dict[str, str]:
     for file in files:
         digest = _load(file)
         if digests.setdefault(file.name, digest) != digest:
-            raise RequestError(f"--plugin is given two different files called {file.name}: rename one")
+            raise RequestError(f"plugin is given two different files called {file.name}: rename one")
     return digests
 
 
 def _load(file: Path) -> str:
     if not file.is_file() or file.suffix != ".py":
-        raise RequestError(f"--plugin {file} is not a Python file: give the path of one that ends in .py")
+        raise RequestError(f"plugin {file} is not a Python file: give the path of one that ends in .py")
     digest = sha256(file.read_bytes()).hexdigest()
     name = f"robustbench_bcos_plugin_{file.stem}_{digest[:12]}"
     if name in sys.modules:
@@ -46,5 +46,5 @@ def _load(file: Path) -> str:
         raise
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise RequestError(f"--plugin {file} cannot be imported ({named_reason_of(error)}): correct it") from error
+        raise RequestError(f"plugin {file} cannot be imported ({named_reason_of(error)}): correct it") from error
     return digest

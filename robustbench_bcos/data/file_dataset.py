@@ -40,8 +40,8 @@ class AbstractFileDataset(AbstractNamedDataset):
 
         found = make_dataset(str(folder), dict(labels), extensions=IMG_EXTENSIONS, allow_empty=True)
         if image_list is not None:
-            places = choose_listed(image_list, [Path(file).relative_to(folder).as_posix() for file, _ in found])
-            found = [found[place] for place in places]
+            positions = choose_listed(image_list, [Path(file).relative_to(folder).as_posix() for file, _ in found])
+            found = [found[position] for position in positions]
         else:
             _refuse_empty_classes(folder, labels, {label for _, label in found})
         self._files = [Path(file) for file, _ in found]
@@ -54,5 +54,5 @@ def _refuse_empty_classes(folder: Path, labels: Mapping[str, int], found: set[in
         others = f", and neither do {len(empty) - 1} others" if len(empty) > 1 else ""
         raise RequestError(
             f"class folder {folder / empty[0]} holds no images{others}: fill what is empty, take it out, or name the "
-            "images to use with --image-list"
+            "images to use with image_list"
         )

@@ -31,10 +31,10 @@ def open_dataset(
         raise RequestError(f"dataset {dataset!r} lacks its argument: write {kind.usage(name)}")
     if not kind.any_size and (preprocessing != AS_THEY_ARE or image_list is not None):
         raise RequestError(
-            f"--resize, --crop and --image-list are for image files of any size, and {dataset} is fixed: leave them out"
+            f"resize, crop and image_list are for image files of any size, and {dataset} is fixed: leave them out"
         )
     if data_dir is None and kind.data_dir_holds:
-        raise RequestError(f"--dataset {dataset} needs --data-dir DIR, the folder that holds {kind.data_dir_holds}")
+        raise RequestError(f"dataset {dataset} needs data_dir, the folder that holds {kind.data_dir_holds}")
     return kind.open(
         DatasetRequest(
             split=split,

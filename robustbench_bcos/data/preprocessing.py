@@ -48,8 +48,8 @@ class Preprocessing(Framing):
             # torchvision would fill up with black, which is part of no picture.
             resized = "" if self.resize is None else " after it has been resized"
             raise RequestError(
-                f"{name} has {by(size)} pixels{resized}, less than the {by(self.crop)} of the crop: give --resize "
-                f"{max(self.crop)} or more, or a smaller --crop"
+                f"{name} has {by(size)} pixels{resized}, less than the {by(self.crop)} of the crop: give resize "
+                f"{max(self.crop)} or more, or a smaller crop"
             )
         cropped: Image.Image = transforms.center_crop(picture, list(self.crop))
         return cropped

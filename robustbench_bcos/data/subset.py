@@ -56,7 +56,7 @@ class EvalSubset:
         if len(dataset) == 0:
             raise RequestError(f"{dataset.name} holds no images: choose another dataset")
         if limit is not None and not 1 <= limit <= len(dataset):
-            raise RequestError(f"--limit {limit} must be between 1 and the {len(dataset)} images of {dataset.name}")
+            raise RequestError(f"limit {limit} must be between 1 and the {len(dataset)} images of {dataset.name}")
         classes = len(dataset.class_names)
         strangers = set(dataset.labels).difference(range(classes))
         if strangers:
@@ -91,7 +91,7 @@ class EvalSubset:
             if image.shape != self.image_shape:
                 raise RequestError(
                     f"image {index} of {self.dataset.name} has shape {tuple(image.shape)} and the first has "
-                    f"{self.image_shape}: all images of a dataset need one size, which --resize and --crop give them"
+                    f"{self.image_shape}: all images of a dataset need one size, which resize and crop give them"
                 )
         labels = torch.tensor([self.dataset.labels[index] for index in indices])
         return Batch(torch.stack(images), labels, indices)

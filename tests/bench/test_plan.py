@@ -167,7 +167,7 @@ def test_the_encoded_space_is_a_larger_box(tiny_zoo: Path) -> None:
 
 
 def test_too_many_images_are_refused(tiny_zoo: Path) -> None:
-    assert "--limit 365 must be between 1 and the 364 images of digits" in refusal(tiny_zoo, limit=365)
+    assert "limit 365 must be between 1 and the 364 images of digits" in refusal(tiny_zoo, limit=365)
 
 
 # Explanations

@@ -111,7 +111,7 @@ def test_a_run_without_models_takes_those_that_are_here(site: Site) -> None:
         "madry-resnet50-l2-0.5, madry-resnet50-l2-1.0 and 5 more, or name others with --model"
     )
     succeed("fetch", "net-a", "--zoo", "theirs")
-    assert "--dataset cifar10 is not in --data-dir" in refusal(
+    assert "dataset cifar10 is not in data_dir" in refusal(
         "run", "--zoo", "theirs", "--dataset", "cifar10", "--data-dir", "nothing"
     )
     # Of digits, net-b is not here and is left out.

@@ -119,15 +119,15 @@ def test_a_list_of_images_is_all_of_a_run(imagenet: Path, zoo: Path, here: Path)
     assert identity(csv)["images"] == 2
     (here / "list.txt").write_text("n02102040/ILSVRC2012_val_00000219.JPEG\n", "utf-8")
     assert refusal(*command, "--image-list", "list.txt").startswith(
-        "line 1 of --image-list list.txt names 'n02102040/ILSVRC2012_val_00000219.JPEG', which is not among the 1000 "
+        "line 1 of image_list list.txt names 'n02102040/ILSVRC2012_val_00000219.JPEG', which is not among the 1000 "
     )
-    assert refusal(*command, "--image-list", "no.txt").startswith("--image-list no.txt cannot be read (No such file")
+    assert refusal(*command, "--image-list", "no.txt").startswith("image_list no.txt cannot be read (No such file")
 
 
 def test_a_folder_of_ones_own_may_hold_images_of_all_sizes(here: Path) -> None:
     write_classes(here / "own", ["cat", "dog"] + [f"class-{number}" for number in range(998)])
     model = ["--dataset", "folder:own", "--model", "sized_nets:Thousand", "--limit", 20]
-    assert refusal("run", *QUICK, *model).endswith("which --resize and --crop give them")
+    assert refusal("run", *QUICK, *model).endswith("which resize and crop give them")
     csv = succeed("run", *QUICK, *model, "--crop", 16, "--quiet")
     assert identity(csv)["preprocessing"] == "middle 16x16 cropped out"
 
@@ -137,7 +137,7 @@ def test_a_folder_of_ones_own_may_hold_images_of_all_sizes(here: Path) -> None:
     [
         (
             ["--crop", "4"],
-            "--resize, --crop and --image-list are for image files of any size, and digits",
+            "resize, crop and image_list are for image files of any size, and digits",
         ),
         (["--resize", "0"], "resize: input should be greater than or equal to 1, got 0"),
         (["--crop", "-3"], "crop: input should be greater than or equal to 1, got -3"),
@@ -148,7 +148,7 @@ def test_a_folder_of_ones_own_may_hold_images_of_all_sizes(here: Path) -> None:
         ),
         (["--dataset", "voc"], "unknown dataset 'voc': choose from "),
         (["--dataset", "imagenett"], "unknown dataset 'imagenett': did you mean 'imagenet'?"),
-        (["--dataset", "imagenet"], "--dataset imagenet needs --data-dir DIR, the folder that holds val"),
+        (["--dataset", "imagenet"], "dataset imagenet needs data_dir, the folder that holds val"),
     ],
 )
 def test_a_request_that_cannot_be_meant_is_refused(added: list[str], said: str) -> None:

@@ -15,7 +15,7 @@ def test_the_device_is_chosen_and_tried() -> None:
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta", "xla", "hpu", "cpu cpu", ""])
 def test_a_device_that_is_not_to_be_had_is_named_in_a_sentence(device: str) -> None:
     with pytest.raises(
-        RequestError, match=rf"^--device {device} is not to be had here \(.*\): use cpu, or leave"
+        RequestError, match=rf"^device {device} is not available here \(.*\): use cpu, or leave"
     ) as caught:
         choose_device(device)
     assert "\n" not in str(caught.value)

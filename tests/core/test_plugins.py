@@ -40,7 +40,7 @@ def test_two_files_of_one_name_are_refused_unless_they_are_the_same(tmp_path: Pa
     for number, file in enumerate(files):
         file.parent.mkdir()
         file.write_text(f"{PLUGIN}# {number}\n")
-    with pytest.raises(RequestError, match=r"^--plugin is given two different files called mine\.py: rename one$"):
+    with pytest.raises(RequestError, match=r"^plugin is given two different files called mine\.py: rename one$"):
         load_plugins(files)
     files[1].write_bytes(files[0].read_bytes())
     assert list(load_plugins(files)) == ["mine.py"]
@@ -67,7 +67,7 @@ def test_a_plug_in_that_fails_is_told_in_one_sentence_and_tried_again(tmp_path: 
     for _ in range(2):
         with pytest.raises(RequestError) as caught:
             load_plugins([file])
-        assert str(caught.value) == f"--plugin {file} cannot be imported ({said}): correct it"
+        assert str(caught.value) == f"plugin {file} cannot be imported ({said}): correct it"
 
 
 def test_a_refusal_of_the_plug_in_itself_is_passed_on(tmp_path: Path) -> None:
@@ -83,6 +83,6 @@ def test_a_refusal_of_the_plug_in_itself_is_passed_on(tmp_path: Path) -> None:
 def test_what_is_no_python_file_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder.py").mkdir()
     (tmp_path / "notes.txt").write_text(PLUGIN)
-    with pytest.raises(RequestError, match=rf"^--plugin {tmp_path}/{name} is not a Python file: give the path"):
+    with pytest.raises(RequestError, match=rf"^plugin {tmp_path}/{name} is not a Python file: give the path"):
         load_plugins([tmp_path / name])
     assert runs() == 0

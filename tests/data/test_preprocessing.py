@@ -95,13 +95,13 @@ def test_a_crop_alone_cuts_from_the_image_as_it_is() -> None:
         (
             Preprocessing(crop=(21, 21)),
             (20, 30),
-            "it has 20x30 pixels, less than the 21x21 of the crop: give --resize 21",
+            "it has 20x30 pixels, less than the 21x21 of the crop: give resize 21",
         ),
         (Preprocessing(crop=(21, 21)), (30, 20), "it has 30x20 pixels, less than the 21x21 of the crop"),
         (
             Preprocessing(resize=12, crop=(12, 25)),
             (20, 30),
-            "it has 12x18 pixels after it has been resized, less than the 12x25 of the crop: give --resize 25",
+            "it has 12x18 pixels after it has been resized, less than the 12x25 of the crop: give resize 25",
         ),
     ],
 )

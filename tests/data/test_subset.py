@@ -236,7 +236,7 @@ def test_the_digest_of_a_folder_does_not_depend_on_its_place(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("limit", [0, -1, 4])
 def test_a_limit_that_cannot_be_met_is_refused(limit: int) -> None:
-    with pytest.raises(RequestError, match=f"^--limit {limit} must be between 1 and the 3 images of drawn$"):
+    with pytest.raises(RequestError, match=f"^limit {limit} must be between 1 and the 3 images of drawn$"):
         EvalSubset.of(Drawn([0, 1, 1], classes=2), limit)
 
 

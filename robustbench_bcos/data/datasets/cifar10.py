@@ -31,8 +31,8 @@ class Cifar10(AbstractNamedDataset):
             batches = CIFAR10(str(root), train=split == "train", download=download)
         except (OSError, RuntimeError) as error:
             raise RequestError(
-                f"--dataset cifar10 is not in --data-dir {root} ({error}): "
-                "point --data-dir at the folder that holds cifar-10-batches-py, or add --download"
+                f"dataset cifar10 is not in data_dir {root} ({error}): "
+                "point data_dir at the folder that holds cifar-10-batches-py, or set download"
             ) from None
         self.labels = list(batches.targets)
         self.class_names = tuple(batches.classes)
@@ -77,4 +77,4 @@ def _unpack(root: Path) -> None:
     try:
         CIFAR10(str(root), train=False, download=True)
     except (OSError, RuntimeError) as error:
-        raise RequestError(f"the archive cannot be unpacked in {root} ({error}): choose another --data-dir") from None
+        raise RequestError(f"the archive cannot be unpacked in {root} ({error}): choose another data_dir") from None

@@ -36,7 +36,7 @@ class Folder(AbstractFileDataset):
             classes, labels = find_classes(str(folder))
         except OSError as error:
             raise RequestError(
-                f"--dataset {self.name} holds no images that can be listed ({error}): "
+                f"dataset {self.name} holds no images that can be listed ({error}): "
                 "it needs one folder of images per class, in DIR/test or in DIR itself"
             ) from None
         self.class_names = tuple(classes)
@@ -51,9 +51,9 @@ class Folder(AbstractFileDataset):
 
 def _split_folder(root: Path, split: Split) -> Path:
     if not root.is_dir():
-        raise RequestError(f"--dataset folder:{root} is not a folder: give the folder that holds the class folders")
+        raise RequestError(f"dataset folder:{root} is not a folder: give the folder that holds the class folders")
     if (root / split).is_dir():
         return root / split
     if split == "train":
-        raise RequestError(f"--dataset folder:{root} has no folder train: training needs DIR/train/CLASS/*")
+        raise RequestError(f"dataset folder:{root} has no folder train: training needs DIR/train/CLASS/*")
     return root

@@ -74,9 +74,9 @@ def _split_folder(root: Path, split: Split) -> Path:
         if (root / name).is_dir():
             return root / name
     if split == "train":
-        raise RequestError(f"--data-dir {root} has no folder train: training needs DIR/train/WNID/*.JPEG")
+        raise RequestError(f"data_dir {root} has no folder train: training needs DIR/train/WNID/*.JPEG")
     if not root.is_dir():
-        raise RequestError(f"--data-dir {root} is not a folder: give the one that holds ImageNet's folder val")
+        raise RequestError(f"data_dir {root} is not a folder: give the one that holds ImageNet's folder val")
     return root
 
 
@@ -89,7 +89,7 @@ def _labels(folder: Path, root: Path) -> dict[str, int]:
     if not there:
         raise RequestError(
             f"{folder} holds no folders that are named by WNIDs, such as n01440764: sort the images into them, or use "
-            "--dataset folder:DIR for other classes"
+            "dataset folder:DIR for other classes"
         )
     everything = there if _are_imagenet(there) else _from_mapping(folder, root, len(there))
     strangers = there - everything
@@ -104,7 +104,7 @@ def _from_mapping(folder: Path, root: Path, found: int) -> set[str]:
     if not files:
         raise RequestError(
             f"{folder} holds {found} class folders that are not the 1,000 of ImageNet, and their labels cannot be told "
-            f"without the others: put {MAPPING} into --data-dir, or use --dataset folder:DIR for these classes alone"
+            f"without the others: put {MAPPING} into data_dir, or use dataset folder:DIR for these classes alone"
         )
     wnids = set(WNID.findall(files[0].read_text(encoding="utf-8", errors="replace")))
     if not _are_imagenet(wnids):
