@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, mo
 
 from robustbench_bcos.attacks import ATTACKS, CRITERIA, LOSSES, NORMS
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.framing import Interpolation
 from robustbench_bcos.core.options import Option, parameters
 from robustbench_bcos.core.plugins import load_plugins
 from robustbench_bcos.core.quantities import Quantity
@@ -31,7 +32,6 @@ Space = Literal["image", "encoded"]
 Evidence = Literal["quick", "full", "off"]
 MemoryFormat = Literal["auto", "contiguous", "channels_last"]
 Precision = Literal["fp32", "tf32", "bf16"]
-Interpolation = Literal["bilinear", "bicubic"]
 
 ATTACK, MODELS, IMAGES, EXPLANATIONS, RUN = (
     "The attack",

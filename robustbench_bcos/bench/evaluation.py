@@ -20,6 +20,7 @@ from robustbench_bcos.bench.preconditions import check_explanation, check_model,
 from robustbench_bcos.bench.records import make_records
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import Store
+from robustbench_bcos.core.devices import choose_device
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.options import parameters
 from robustbench_bcos.core.quantities import Quantity
@@ -29,7 +30,7 @@ from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import freeze
-from robustbench_bcos.model_zoo.models import Model, find_models, own_model
+from robustbench_bcos.model_zoo.models import LoadedModel, Model, find_models, own_model
 
 OPTIONS = {name: one for name, one in parameters(RunConfig).items() if one.option.in_memory}
 """What ``evaluate`` takes beside the model and the images."""
@@ -123,7 +124,7 @@ def evaluate(
     cells = cells_of(config, [name], attacks)
     for cell in cells:
         check_radius(cell.radius, cell.norm, diameter(cell, chosen))
-    plan = Plan(config, chosen, (_Loaded(loaded),), {name: loaded.weights_sha256}, tuple(cells), device, explained)
+    plan = Plan(config, chosen, (LoadedModel(loaded),), {name: loaded.weights_sha256}, tuple(cells), device, explained)
     with Store() as store:
         for _ in execute(plan, store):
             pass
@@ -135,7 +136,7 @@ def _load(model: nn.Module | str, name: str) -> Model:
         found = find_models(model, Zoo())
         if len(found) > 1:
             raise RequestError(f"{model!r} names {len(found)} models: evaluate one at a time")
-        return found[0].load()._replace(name=name)
+        return replace(found[0].load(), name=name)
     return own_model(name, freeze(copy.deepcopy(model)))
 
 

@@ -10,7 +10,7 @@ from robustbench_bcos.cli.output import results
 from robustbench_bcos.core.errors import RequestError
 
 if TYPE_CHECKING:
-    from robustbench_bcos.model_zoo.conversion import Converted
+    from robustbench_bcos.model_zoo.checkpoints.convert import Converted
 
 CHECKPOINT, CARD = "The checkpoint", "The card"
 SIZES = {"digits": "8", "cifar10": "32", "imagenet": "224"}
@@ -54,13 +54,13 @@ def convert(
     """
     size = parse_size(image_size or SIZES.get(dataset))
     # This imports torch; a mistake that can be told without it has been told.
-    from robustbench_bcos.model_zoo.conversion import Facts, convert
+    from robustbench_bcos.model_zoo.checkpoints.convert import CardFacts, convert
 
     converted = convert(
         file,
         flags.get("architecture"),
         out,
-        Facts(size, licence, dataset, training, loss, reference),
+        CardFacts(image_size=size, licence=licence, dataset=dataset, training=training, loss=loss, reference=reference),
         name=name,
         encoding=flags.get("encoding"),
         arguments=flags.get("argument", {}),

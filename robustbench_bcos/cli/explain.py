@@ -129,7 +129,7 @@ def _cell(config: RunConfig, model: "Model", chosen: "Chosen") -> "Cell":
     return cell
 
 
-def _show(explained: "Explained", names: list[str], class_names: list[str], out: Path, title: str) -> None:
+def _show(explained: "ExplainedGallery", names: list[str], class_names: list[str], out: Path, title: str) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 

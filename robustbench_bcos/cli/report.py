@@ -34,7 +34,7 @@ def report(
     config = make_config(flags)
     run = read_run(folder)
     if run.missing:
-        results.print(f"{run.missing} of {len(run.identity['cells'])} cells are not complete and are left out.")
+        results.print(f"{run.missing} of {len(run.identity.cells)} cells are not complete and are left out.")
     if robustbench is not None:
         _write_robustbench(run, robustbench, config.zoo)
     if len(run.records):

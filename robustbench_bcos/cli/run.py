@@ -10,6 +10,7 @@ from robustbench_bcos.bench.config import ATTACK, RUN, RunConfig, check_trained,
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import errors, print_report, results
 from robustbench_bcos.core.errors import Interrupted
+from robustbench_bcos.data.opening import datasets_help
 
 if TYPE_CHECKING:
     from robustbench_bcos.bench.plan import Plan
@@ -77,14 +78,14 @@ def _plan_and_carry_out(config: RunConfig, out: Path | None, *, dry_run: bool, q
 
 
 def _carry_out(plan: "Plan", folder: Path, show: bool) -> "tuple[RunFolder, list[Path]]":
-    from robustbench_bcos.bench.folder import DATABASE, opened
+    from robustbench_bcos.bench.folder import DATABASE, open_run
     from robustbench_bcos.bench.runner import execute
     from robustbench_bcos.bench.store import Store
     from robustbench_bcos.cli.progress import watch
     from robustbench_bcos.reports.report import write_report
     from robustbench_bcos.reports.run_folder import read_run
 
-    with opened(folder, plan.identity, plan.describe()):
+    with open_run(folder, plan.identity, plan.describe()):
         done = 0
         try:
             with Store(folder / DATABASE) as store:

@@ -13,7 +13,7 @@ import robustbench_bcos
 from robustbench_bcos.bench.evaluation import evaluate
 from robustbench_bcos.bench.records import COLUMNS
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.data.digits import Digits
+from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
 from tests.bench.tiny_zoo import measure, tiny_plan
 

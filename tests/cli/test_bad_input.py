@@ -96,12 +96,12 @@ def test_the_command_is_fine_before_anything_is_added_to_it(tiny_zoo: Path) -> N
         (["--restarts", "0"], "restarts.0: input should be greater than or equal to 1"),
         (["--step-size", "0"], "step_size 0 must be positive: leave it out"),
         (["--limit", "0"], "limit: input should be greater than or equal to 1, got 0"),
-        (["--limit", "365"], "--limit 365 must be between 1 and the 364 images of digits"),
+        (["--limit", "365"], "limit 365 must be between 1 and the 364 images of digits"),
         (["--seed", "-1"], "seed: input should be greater than or equal to 0, got -1"),
         (["--batch-size", "0"], "batch_size: input should be greater than or equal to 1, got 0"),
-        (["--device", "abacus"], "--device abacus is not to be had here"),
-        (["--device", "cuda:99"], "--device cuda:99 is not to be had here"),
-        (["--device", "meta"], "--device meta is not to be had here"),
+        (["--device", "abacus"], "device abacus is not available here"),
+        (["--device", "cuda:99"], "device cuda:99 is not available here"),
+        (["--device", "meta"], "device meta is not available here"),
         (["--zoo", "nowhere"], "--zoo nowhere is not a folder: give the folder that holds card files"),
         (["--argument", "b"], "--argument 'b' must be KEY=VALUE: b=1.5, say"),
         (["--argument", "b=2"], "argument describes weights: give them too, or leave it out"),
@@ -197,7 +197,7 @@ def test_another_number_of_classes_is_refused(run: Callable[..., str], here: Pat
     [
         ("folder:nowhere", "is not a folder: give the folder that holds the class folders"),
         ("folder:empty", "holds no images that can be listed"),
-        ("cifar10", "--dataset cifar10 needs --data-dir DIR"),
+        ("cifar10", "dataset cifar10 needs data_dir"),
     ],
 )
 def test_images_that_are_not_there_are_named(dataset: str, said: str, run: Callable[..., str], here: Path) -> None:
@@ -206,7 +206,7 @@ def test_images_that_are_not_there_are_named(dataset: str, said: str, run: Calla
 
 
 def test_a_folder_without_cifar10_is_named(run: Callable[..., str]) -> None:
-    assert "--dataset cifar10 is not in --data-dir ." in run("--dataset", "cifar10", "--data-dir", ".")
+    assert "dataset cifar10 is not in data_dir ." in run("--dataset", "cifar10", "--data-dir", ".")
 
 
 # Weights
@@ -354,7 +354,7 @@ def test_a_bug_in_ones_own_constructor_is_shown_where_it_is(run: Callable[..., s
     [
         ("own_nets.py", "--out own_nets.py is a file: choose a folder"),
         ("own_nets.py/run", "own_nets.py/run cannot be written (Not a directory): choose another folder"),
-        (".", "--out . holds other things (own_nets.py) and is not a run: choose a new folder"),
+        (".", "--out . holds other files (own_nets.py) and is not a run: choose a new folder"),
         ("/proc/run", "/proc/run cannot be written"),
         ("n" * 300, "cannot be written (File name too long): choose another folder"),
     ],
