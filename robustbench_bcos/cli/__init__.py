@@ -26,10 +26,13 @@ class _Verbs(TyperGroup):
             raise unknown("verb", name, VERBS)
         module = import_module(f"{__name__}.{name}")
         if hasattr(module, "app"):
-            return get_group(module.app)
-        alone = typer.Typer(add_completion=False)
-        alone.command(name, epilog=getattr(module, "EXAMPLES", None))(getattr(module, name))
-        return get_command(alone)
+            command: Any = get_group(module.app)
+        else:
+            alone = typer.Typer(add_completion=False)
+            alone.command(epilog=getattr(module, "EXAMPLES", None))(getattr(module, name))
+            command = get_command(alone)
+        command.name = name
+        return command
 
 
 app = typer.Typer(

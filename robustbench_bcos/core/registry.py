@@ -3,9 +3,9 @@
 import difflib
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from importlib.util import find_spec
 from pkgutil import iter_modules
 from typing import Generic, TypeVar, cast
@@ -34,6 +34,12 @@ def _choice(name: str, names: list[str]) -> str:
         return ", ".join(names) or "nothing (none is known)"
     nearest = difflib.get_close_matches(name, names, n=NEAREST, cutoff=0.0)
     return f"{', '.join(nearest)} and {len(names) - len(nearest)} others"
+
+
+@cache
+def _installed(path: tuple[str, ...]) -> EntryPoints:
+    """All entry points on a path: to look for them takes longer than to make the help of a verb."""
+    return entry_points()
 
 
 class Registry(Generic[T]):
@@ -113,7 +119,7 @@ class Registry(Generic[T]):
     def _points(self) -> dict[str, list[EntryPoint]]:
         """Entry points by name: more than one under a name is refused when it is used, not when names are listed."""
         points: dict[str, list[EntryPoint]] = {}
-        for point in entry_points(group=self._group) if self._group else ():
+        for point in _installed(tuple(sys.path)).select(group=self._group) if self._group else ():
             points.setdefault(point.name, []).append(point)
         return points
 

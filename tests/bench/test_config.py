@@ -205,10 +205,8 @@ def test_without_flags_numbers_are_checked_quickly_and_no_distances_are_measured
 CHOICES = {name: one.names for name, one in parameters(RunConfig).items() if one.names and one.option.closed}
 
 
-NAMES = CHOICES | {"explanation": method_names()}
 
-
-@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in NAMES.items() for name in names])
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in CHOICES.items() for name in names])
 def test_every_choice_is_accepted_and_a_slip_of_the_pen_is_helped(kind: str, name: str) -> None:
     several = isinstance(getattr(RunConfig(), kind), tuple)
     besides = {"target": 3} if name == "targeted" else {}
@@ -216,10 +214,10 @@ def test_every_choice_is_accepted_and_a_slip_of_the_pen_is_helped(kind: str, nam
     slip = name[:-1] + "0"
     said = refusal({kind: (name, slip) if several else slip})
     assert said.startswith(f"unknown {kind} {slip!r}: did you mean ")
-    assert all(choice in said for choice in NAMES[kind])
+    assert all(choice in said for choice in CHOICES[kind])
 
 
-@pytest.mark.parametrize("kind", NAMES)
+@pytest.mark.parametrize("kind", CHOICES)
 def test_a_value_that_is_no_name_is_refused_too(kind: str) -> None:
     assert refusal({kind: 5}).startswith(f"unknown {kind} '5': choose from ")
 

@@ -3,10 +3,12 @@
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 
 import pytest
 
+from robustbench_bcos.core import registry as registries
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import Registry, unknown
 
@@ -134,6 +136,19 @@ def test_an_installed_package_adds_an_entry_whether_it_registers_it_or_not(site:
     install(site, "quince", f"{decorator}class entry: pass")
     fruit = of_fruits()
     assert fruit["quince"] is import_module("orchard").entry
+
+
+def test_installed_packages_are_looked_for_once_for_all_registries(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(site, "quince", "class entry: pass")
+    looked = []
+
+    def look() -> EntryPoints:
+        looked.append(1)
+        return entry_points()
+
+    monkeypatch.setattr(registries, "entry_points", look)
+    assert [list(of_fruits()) for _ in range(3)] == 3 * [["apple", "pear", "quince"]]
+    assert len(looked) == 1
 
 
 def test_an_installed_package_that_fails_is_told_in_one_sentence(site: Path) -> None:
