@@ -16,7 +16,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from robustbench_bcos.bench.evidence.checks import CHECKS
+from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.core.disk import write_text
 from robustbench_bcos.reports.console import best_models, interval_text, percent, reading_notes
 from robustbench_bcos.reports.figures import SAID, WrittenFigure
