@@ -14,7 +14,7 @@ images than chance explains. ``search``: more images than are repaired. ``report
 Scope = Literal["verdicts", "model", "cell"]
 """Where the answer is: in the verdicts of the run, in a look at the model, in a further attack on the cell's images."""
 
-PAGE = "docs/evidence.md"
+PAGE = "docs/reference/checks.md"
 
 POINTS = 0.5
 """Percentage points by which a number may be too high."""
