@@ -11,6 +11,7 @@ decides; there the table says how many, and which of the two found more.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -45,7 +46,7 @@ class Way(NamedTuple):
 
     def slow(self) -> Tensor:
         model = self.attacked.model
-        threat = make_target(model._replace(twin=None), self.attacked.images, self.cell)
+        threat = make_target(replace(model, fast_copy=None), self.attacked.images, self.cell)
         return self.fallen(threat, SLOW, SLOW)
 
     def fast(self, width: int = 256, **twin: Any) -> Tensor:  # noqa: ANN401 (as make_fast_copy has it)

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 import robustbench_bcos as rb
 from robustbench_bcos.attacks.ensemble import standard
 from robustbench_bcos.attacks.norms import NORMS
-from robustbench_bcos.data.subset import EvalSubset, open_dataset
+from robustbench_bcos.data.opening import open_dataset
+from robustbench_bcos.data.subset import EvalSubset
 
 SETTINGS = (
     ("digits-natural", "l2", 0.5),

@@ -35,7 +35,7 @@ def carry_out(plan: Plan) -> int:
         for _ in execute(plan, store):
             pass
         sums = store.sums(plan.cells[0])
-    return sums.fallen
+    return sums.broken
 
 
 class Bare:
@@ -56,10 +56,10 @@ class Bare:
                 self.model.classifier(clean)
             for _ in range(self.cell.steps):
                 leaf = images.detach().requires_grad_()
-                logits = self.model.searched(leaf)
+                logits = self.model.attack_model(leaf)
                 (gradient,) = torch.autograd.grad(logits, leaf, torch.ones_like(logits))
             with torch.no_grad():
-                self.model.searched(images)
+                self.model.attack_model(images)
                 self.model.classifier(images)
             total += float(gradient.sum())
         return total

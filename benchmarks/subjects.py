@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -20,22 +21,9 @@ from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
-from robustbench_bcos.model_zoo.models import Model, find_models
+from robustbench_bcos.model_zoo.models import LoadedModel, Model, find_models
 
 BATCH = 256
-
-
-class Ready(NamedTuple):
-    """A model that need not be loaded, as plans take it."""
-
-    model: Model
-
-    @property
-    def name(self) -> str:
-        return self.model.name
-
-    def load(self) -> Model:
-        return self.model
 
 
 class Attacked(NamedTuple):
@@ -78,7 +66,7 @@ def make_own_run(models: dict[str, Model], images: Tensor, labels: Tensor, class
     """The same on models and images in memory."""
     search = {"evidence": "off", "figures": False, "loss": ("ce",), "batch_size": BATCH, "device": "cpu"}
     config = make_config(search | flags)
-    sources = tuple(Ready(model._replace(name=name)) for name, model in models.items())
+    sources = tuple(LoadedModel(replace(model, name=name)) for name, model in models.items())
     weights = {name: model.weights_sha256 for name, model in models.items()}
     cells = tuple(make_cells(config, list(models)))
     return Plan(config, EvalSubset.of(InMemory(images, labels, classes=classes)), sources, weights, cells, "cpu")

@@ -20,7 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from robustbench_bcos import fold
 from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.bench.fast_copy import make_fast_copy
-from robustbench_bcos.data.subset import EvalSubset, open_dataset
+from robustbench_bcos.data.opening import open_dataset
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.architectures import build_architecture
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import freeze

@@ -1,1 +1,25 @@
-"""How an adversary searches: balls, losses, PGD and the noise it must beat. Attacks know a callable, never a model."""
+"""How an adversary searches: norms, criteria, losses and attacks. Attacks know a callable, never a model.
+
+The registries know names without importing torch. A norm, criterion, loss or attack is one module of its package.
+"""
+
+from typing import TYPE_CHECKING
+
+from robustbench_bcos.core.registry import Registry
+
+if TYPE_CHECKING:
+    from robustbench_bcos.attacks.attack import AbstractAttack
+    from robustbench_bcos.attacks.criterion import AbstractCriterion
+    from robustbench_bcos.attacks.loss import Loss
+    from robustbench_bcos.attacks.norm import AbstractNorm
+
+NORMS: "Registry[AbstractNorm]" = Registry(
+    "norm", package=f"{__name__}.norms", group="robustbench_bcos.norms", instances=True
+)
+CRITERIA: "Registry[type[AbstractCriterion]]" = Registry(
+    "criterion", package=f"{__name__}.criteria", group="robustbench_bcos.criteria"
+)
+LOSSES: "Registry[Loss]" = Registry("loss", package=f"{__name__}.losses", group="robustbench_bcos.losses")
+ATTACKS: "Registry[type[AbstractAttack]]" = Registry(
+    "attack", package=f"{__name__}.searches", group="robustbench_bcos.attacks"
+)

@@ -1,21 +1,32 @@
-"""What an attack is: a search that proposes one candidate per image. Whether it fools is the judge's to say."""
+"""What an attack is: a search that proposes an adversarial example per image. The judge decides whether it succeeds.
 
-import math
-from typing import NamedTuple, Protocol, runtime_checkable
+An attack is frozen data, and one module of :mod:`~robustbench_bcos.attacks.searches`. What the rest of the package
+needs to know of it, such as its cost or its stronger version, it says itself; nothing else compares an attack's name.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, NamedTuple, Self, final
 
 import torch
 from torch import Tensor
 
-from robustbench_bcos.attacks.norms import AbstractNorm
+from robustbench_bcos.attacks.criterion import AbstractCriterion, make_criterion
+from robustbench_bcos.attacks.loss import Loss, loss_name, per_image
+from robustbench_bcos.attacks.norm import AbstractNorm
+from robustbench_bcos.attacks.threat import Threat
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.core.rng import PerImageRng
-from robustbench_bcos.core.types import Classifier, Counts, Epsilon, Flags, Images, Labels
+from robustbench_bcos.core.types import Classifier, Counts, Epsilon, Flags, Goals, Images, Labels, PerImage
 
 
 class Trace(NamedTuple):
     """What happened on the way, per image."""
 
     degenerate_gradient: Flags
-    """At some iterate that fooled nobody the gradient was 0 everywhere, or NaN or infinite somewhere: a blind step."""
+    """At some iterate that was no success the gradient was 0 everywhere, or NaN or infinite somewhere."""
     forward_passes: Counts
     backward_passes: Counts
 
@@ -23,49 +34,230 @@ class Trace(NamedTuple):
     def blank(cls, images: Images) -> "Trace":
         """The trace of an attack that has not begun."""
         counts = torch.zeros(len(images), dtype=torch.long, device=images.device)
-        return cls(counts.bool(), counts, counts.clone())
+        return cls(degenerate_gradient=counts.bool(), forward_passes=counts, backward_passes=counts.clone())
 
-    def include(self, other: "Trace", active: Tensor) -> None:
-        """Add what happened to some of the images, in another attack."""
-        self.degenerate_gradient[active] |= other.degenerate_gradient
-        self.forward_passes[active] += other.forward_passes
-        self.backward_passes[active] += other.backward_passes
+    def include(self, other: "Trace", positions: Tensor) -> None:
+        """Add what happened to some of the images, in another search."""
+        self.degenerate_gradient[positions] |= other.degenerate_gradient
+        self.forward_passes[positions] += other.forward_passes
+        self.backward_passes[positions] += other.backward_passes
 
 
 class AttackResult(NamedTuple):
     """The outcome of an attack."""
 
-    candidates: Images
+    adversarials: Images
+    """One per image; the judge says whether it is adversarial."""
     trace: Trace
 
 
-def check_epsilon(epsilon: Epsilon) -> None:
-    """Refuse a radius that no ball has.
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What an attack is asked to solve, checked and on one device."""
 
-    Raises:
-        ValueError: it is negative, infinite or NaN.
+    classifier: Classifier
+    images: Images
+    goals: Goals
+    threat: Threat
+    criterion: AbstractCriterion
+    rng: PerImageRng
+    batch_size: int
+    """Images that the classifier is shown at a time, at most."""
+
+    def select(self, positions: Tensor) -> "Problem":
+        """The same for some of the images: they draw what they would have drawn among all."""
+        return replace(
+            self,
+            images=self.images[positions],
+            goals=self.goals[positions],
+            threat=self.threat.select(positions),
+            rng=self.rng.select(positions.tolist()),
+        )
+
+    @torch.no_grad()
+    def outputs(self, images: Images) -> Tensor:
+        """Outputs for as many images as there are, a batch at a time."""
+        return torch.cat([self.classifier(part) for part in images.split(self.batch_size)])
+
+    def succeeds(self, images: Images) -> Flags:
+        """Whether each image is a success, at the cost of a forward pass."""
+        return self.criterion.success(self.outputs(images), self.goals)
+
+    def objective(self, loss: "Loss | str") -> Loss:
+        """What is ascended: one number per image, checked."""
+        ascended = self.criterion.objective(loss)
+
+        def checked(outputs: Tensor, goals: Tensor) -> PerImage:
+            return per_image(ascended(outputs, goals), goals)
+
+        return checked
+
+
+@dataclass(frozen=True, kw_only=True)
+class AbstractAttack(ABC):
+    """A search for an image within a threat that meets a criterion.
+
+    Subclasses are frozen keyword-only dataclasses; their fields are the attack's options, under the names that the
+    command line has for them.
     """
-    for radius in epsilon.tolist() if isinstance(epsilon, Tensor) else [epsilon]:
-        if not 0 <= radius < math.inf:
-            raise ValueError(f"expected a finite epsilon of at least 0, got {radius}")
 
+    name: ClassVar[str]
+    uses_gradients: ClassVar[bool] = True
+    is_control: ClassVar[bool] = False
+    """Whether it searches for nothing, so that its failure is no sign of robustness."""
+    has_path: ClassVar[bool] = False
+    """Whether it follows one path of iterates that indicators of attack failure can be read from."""
+    refills: ClassVar[bool] = False
+    """Whether images that are done make room for others; any other attack is given one batch after the other."""
 
-@runtime_checkable
-class Attack(Protocol):
-    """A search for an image in the ball that the classifier gets wrong.
-
-    ``classifier`` is any differentiable callable from images in [0, 1] to logits; ``generator`` is the only source of
-    randomness.
-    """
-
+    @final
     def __call__(
         self,
         classifier: Classifier,
         images: Images,
         labels: Labels,
-        ball: AbstractNorm,
-        epsilon: float,
-        generator: PerImageRng | None = None,
+        norm: Threat | str,
+        epsilon: Epsilon | str | None = None,
+        *,
+        criterion: AbstractCriterion | str = "misclassified",
+        goals: Goals | None = None,
+        rng: PerImageRng | None = None,
+        batch_size: int | None = None,
     ) -> AttackResult:
-        """Propose a candidate for each image."""
-        ...
+        """Search around each image.
+
+        Args:
+            classifier: any differentiable callable from images in [0, 1] to outputs.
+            images: in [0, 1]; they are not changed.
+            labels: their classes.
+            norm: a threat, or the name of its norm.
+            epsilon: radius in units of the pixel range; without one where ``norm`` is a threat.
+            criterion: when an output is a success.
+            goals: what success refers to, where the caller knows; by default what the criterion makes of the labels.
+            rng: the only source of randomness; by default image i draws as index i of seed 0.
+            batch_size: images that the classifier is shown at a time, at most; by default all.
+
+        Raises:
+            RequestError: an unknown norm or criterion, no such radius, a norm that this attack does not know, or a
+                loss that is not one number per image.
+        """
+        threat, judged = Threat.of(norm, epsilon), make_criterion(criterion)
+        self.check(threat.geometry, judged)
+        images = images.detach()
+        if goals is None:
+            goals = judged.goals(classifier, images, labels)
+        problem = Problem(
+            classifier=classifier,
+            images=images,
+            goals=goals,
+            threat=threat,
+            criterion=judged,
+            rng=rng or PerImageRng.of(0, range(len(images))),
+            batch_size=max(1, batch_size or len(images)),
+        )
+        if self.refills or len(images) <= problem.batch_size:
+            return self._search(problem)
+        positions = torch.arange(len(images), device=images.device)
+        return _joined([self._search(problem.select(part)) for part in positions.split(problem.batch_size)])
+
+    @abstractmethod
+    def _search(self, problem: Problem) -> AttackResult:
+        """Propose an image within the threat for each image of the problem."""
+
+    def check(self, norm: AbstractNorm, criterion: AbstractCriterion) -> None:  # noqa: B027 (most attacks serve all)
+        """Refuse a norm or a criterion that this attack does not serve, or a machine that lacks what it needs.
+
+        Raises:
+            RequestError: with the remedy.
+        """
+
+    @property
+    @abstractmethod
+    def passes(self) -> int:
+        """Forward and backward passes of one image that stays robust to the end."""
+
+    @property
+    def effort(self) -> int:
+        """Order of an attack among those that differ in effort alone; a larger one may use what a smaller one found."""
+        return 0
+
+    @property
+    def inherits(self) -> bool:
+        """Whether what a weaker version of it found counts as found: not where a later iterate is what counts."""
+        return True
+
+    def extends(self, other: "AbstractAttack") -> bool:
+        """Whether the other one is this search, or the beginning of it."""
+        return self == other
+
+    def stronger(self) -> "AbstractAttack":
+        """A version that should find whatever this one was too short to find."""
+        return self
+
+    def at_full_length(self, fewest_steps: int) -> "AbstractAttack":
+        """The attack with enough steps to cross the whole pixel box."""
+        return self
+
+    def in_full(self) -> "AbstractAttack":
+        """The attack carried on to its end, whatever it meets on the way: what is shown and explained."""
+        return self
+
+    def with_loss(self, auto: str) -> Self:
+        """The attack with ``auto`` replaced by the model's own loss."""
+        if getattr(self, "loss", "") != "auto":
+            return self
+        return replace(self, loss=auto)  # type: ignore[call-arg] # of those that have a loss, which the base has not
+
+    def left_out(self, classes: int) -> Mapping[str, str]:
+        """Parts of the attack that cannot be had here or of this model, with the reason of each."""
+        return {}
+
+    def reported(self, threat: Threat) -> dict[str, Any]:
+        """What its options amount to under a threat, by column."""
+        return self.options
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Its options by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @property
+    def key(self) -> str:
+        """The attack and its options as text."""
+        return " ".join([self.name, *(f"{option}={value}" for option, value in self.to_json().items())])
+
+    def to_json(self) -> dict[str, Any]:
+        """Its options as JSON takes them: losses by name, quantities as they were written.
+
+        Raises:
+            RequestError: its loss has no name.
+        """
+        named = {option: loss_name(value) if callable(value) else value for option, value in self.options.items()}
+        return {option: str(value) if isinstance(value, Quantity) else value for option, value in named.items()}
+
+
+def require_known(norm: AbstractNorm, known: Collection[str], what: str) -> None:
+    """Refuse a norm that is not among those an attack has moves for.
+
+    Raises:
+        RequestError: naming both.
+    """
+    if norm.name not in known:
+        raise RequestError(f"{what} knows the norms {', '.join(known)} and not {norm.name}: choose another attack")
+
+
+def require_untargeted(criterion: AbstractCriterion, what: str) -> None:
+    """Refuse a criterion that an attack which aims at wrong classes does not serve.
+
+    Raises:
+        RequestError: naming both.
+    """
+    if not criterion.untargeted:
+        raise RequestError(
+            f"{what} aims at every wrong class and does not serve criterion {criterion}: choose another attack"
+        )
+
+
+def _joined(parts: Sequence[AttackResult]) -> AttackResult:
+    traces = zip(*(part.trace for part in parts), strict=True)
+    return AttackResult(torch.cat([part.adversarials for part in parts]), Trace(*(torch.cat(part) for part in traces)))

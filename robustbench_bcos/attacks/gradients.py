@@ -1,24 +1,24 @@
-"""Gradients an attack can walk along, however confident the model is."""
+"""Gradients an attack can follow, however confident the model is."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from robustbench_bcos.attacks.losses import Loss
-from robustbench_bcos.core.types import Flags, Images, Labels, Logits
+from robustbench_bcos.attacks.loss import Loss
+from robustbench_bcos.core.types import Flags, Goals, Images, Logits
 
 
 class UsableGradient(NamedTuple):
-    """Where to walk."""
+    """A gradient that a step can follow."""
 
     gradient: Images
     """0 where it is NaN or infinite."""
-    blind: Flags
+    degenerate: Flags
     """Whether it was 0 everywhere, or NaN or infinite somewhere."""
 
 
-def logit_gradient(loss: Loss, logits: Logits, labels: Labels) -> Logits:
+def logit_gradient(loss: Loss, logits: Logits, labels: Goals) -> Logits:
     """Derivative of each image's loss by its logits, up to a positive factor per image.
 
     Computed in the logits' precision, as peers do, so that runs can be compared bit by bit. Where it falls below that
@@ -47,13 +47,13 @@ def image_gradient(logits: Logits, images: Images, slope: Logits) -> Images:
     return gradient
 
 
-def usable_gradient(loss: Loss, logits: Logits, images: Images, labels: Labels) -> UsableGradient:
-    """The gradient of the loss by each image, without what nobody can walk along."""
+def usable_gradient(loss: Loss, logits: Logits, images: Images, labels: Goals) -> UsableGradient:
+    """The gradient of the loss by each image, with entries that are not finite set to 0."""
     return usable(image_gradient(logits, images, logit_gradient(loss, logits, labels)))
 
 
 def usable(gradient: Images) -> UsableGradient:
-    """A gradient without what nobody can walk along."""
+    """A gradient with entries that are not finite set to 0."""
     # The largest entry is NaN or infinite where any entry is, and 0 where all are.
     largest = gradient.flatten(1).abs().amax(dim=1)
     finite = largest.isfinite()
@@ -67,7 +67,7 @@ def _known_to_be_none(flags: Flags) -> bool:
     return flags.device.type == "cpu" and not flags.any()
 
 
-def _derivative(loss: Loss, logits: Logits, labels: Labels) -> Tensor:
+def _derivative(loss: Loss, logits: Logits, labels: Goals) -> Tensor:
     leaf = logits.detach().requires_grad_()
     (derivative,) = torch.autograd.grad(loss(leaf, labels).sum(), leaf)
     return derivative

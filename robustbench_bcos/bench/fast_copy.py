@@ -6,6 +6,7 @@ so that no verdict depends on how the search was made fast.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeGuard, cast
 
 import torch
@@ -13,8 +14,8 @@ from torch import nn
 
 from robustbench_bcos.bench.config import MemoryFormat, Precision
 from robustbench_bcos.bench.replicas import ThreadedReplicas
+from robustbench_bcos.model_zoo.bcos.folding import fold
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
-from robustbench_bcos.model_zoo.folding import fold
 from robustbench_bcos.model_zoo.mixed_precision import Bfloat16
 from robustbench_bcos.model_zoo.models import Model
 
@@ -59,7 +60,7 @@ def make_fast_copy(
         # Around the network and not its encoding: attacks in the encoded space walk on the network.
         shared = ThreadedReplicas(network, lanes, compiled=compiled) if lanes > 1 else network
         network = ImageClassifier(classifier.encoding, shared)
-    return model._replace(twin=network, search=" ".join(parts))
+    return replace(model, fast_copy=network, attack_backend=" ".join(parts))
 
 
 def _pure(classifier: nn.Module) -> TypeGuard[ImageClassifier]:

@@ -14,7 +14,8 @@ from robustbench_bcos.bench.evidence.examination import examine
 from robustbench_bcos.bench.explaining import explain_cells
 from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.progress import Progress
-from robustbench_bcos.bench.store import CleanRow, ModelRow, Store
+from robustbench_bcos.bench.rows import CleanRow, ModelRow, TimingRow
+from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.threads import in_threads
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.explanations.explanation import method_for
@@ -50,7 +51,7 @@ def _attack(plan: Plan, store: Store, source: ModelSource) -> Iterator[Progress]
         yield from (Progress(cell, len(plan.images) + explained) for cell in cells)
         return
     model = plan.load(source)
-    store.add_model(_row(plan, model))
+    store.add(_row(plan, model))
     size = plan.batch_size(model)
     _record_clean(plan, store, model, size)
     # Smaller radii and fewer steps first: what they find needs no further attack.
@@ -63,7 +64,7 @@ def _attack(plan: Plan, store: Store, source: ModelSource) -> Iterator[Progress]
 def _gather_evidence(plan: Plan, store: Store, source: ModelSource) -> Iterator[Progress]:
     expected = plan.checks
     cells = plan.cells_of(source)
-    if all(len(store.examinations(cell.key)) == expected for cell in cells):
+    if all(len(store.evidence(cell.key)) == expected for cell in cells):
         yield from (Progress(cell, expected * plan.work_of_a_check, "evidence") for cell in cells)
         return
     yield from examine(plan, store, plan.load(source), cells)
@@ -80,8 +81,10 @@ def _execute_cell(plan: Plan, store: Store, model: Model, cell: Cell, size: Batc
                 began = time.perf_counter()
                 batch = plan.images.batch(part.start, part.stop)
                 correct = [clean[index].prediction == clean[index].label for index in indices]
-                rows, candidates = attacker(batch, correct)
-                store.add_verdicts(rows, time.perf_counter() - began, candidates)
+                rows, adversarials = attacker(batch, correct)
+                seconds = time.perf_counter() - began
+                timing = TimingRow(cell=cell.key, work="attack", images=len(rows), seconds=seconds)
+                store.add(*rows, *adversarials, timing)
             yield Progress(cell, len(indices))
 
 
@@ -98,22 +101,27 @@ def _record_clean(plan: Plan, store: Store, model: Model, size: BatchSize) -> No
                 continue
             batch = plan.images.batch(part.start, part.stop)
             predictions = predicted_classes(model.classifier(batch.on(plan.device).images)).tolist()
-            rows = zip(batch.indices, batch.labels.tolist(), predictions, strict=True)
-            store.add_clean(CleanRow(model.name, *row) for row in rows)
+            images = zip(batch.indices, batch.labels.tolist(), predictions, strict=True)
+            store.add(
+                *(
+                    CleanRow(model=model.name, image=image, label=label, prediction=prediction)
+                    for image, label, prediction in images
+                )
+            )
 
 
 def _row(plan: Plan, model: Model) -> ModelRow:
     explanation = "" if plan.explained is None else method_for(model.classifier, plan.config.explanation)
     return ModelRow(
-        model.name,
-        model.family,
-        model.architecture,
-        model.parameters,
-        model.training,
-        model.loss,
-        model.weights_sha256,
-        b_of(model.classifier),
-        explanation,
-        encoding_of(model.classifier),
-        model.search,
+        name=model.name,
+        family=model.family,
+        architecture=model.architecture,
+        parameters=model.parameters,
+        training=model.training,
+        loss=model.loss,
+        weights_sha256=model.weights_sha256,
+        b=b_of(model.classifier),
+        explanation=explanation,
+        encoding=encoding_of(model.classifier),
+        attack_backend=model.search,
     )

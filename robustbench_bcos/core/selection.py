@@ -1,6 +1,6 @@
-"""How a search begins and which of its iterates counts, as configurations and attacks both name it. No torch."""
+"""How a search begins and which of its iterates it returns, as configurations and attacks both name it. No torch."""
 
 from typing import Literal
 
 Start = Literal["image", "random"]
-Count = Literal["any", "last", "best-loss"]
+Select = Literal["first_success", "last", "best_loss"]

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from platformdirs import user_cache_path
 
+from robustbench_bcos.core.disk import write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.digests import sha256_of
 
@@ -56,15 +57,12 @@ class Record(NamedTuple):
             ) from None
 
     def write(self, weights: Path) -> None:
-        """Keep the record beside a file, as a whole or not at all."""
-        file = self.file_of(weights)
-        partial = file.with_name(f"{file.name}.{os.getpid()}")
-        try:
-            partial.write_text(json.dumps(self._asdict(), indent=2) + "\n", encoding="utf-8")
-            partial.replace(file)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
+        """Keep the record beside a file.
+
+        Raises:
+            RequestError: the disk is full, or the folder is not writable.
+        """
+        write_text(self.file_of(weights), json.dumps(self._asdict(), indent=2) + "\n")
 
 
 def check_digest(file: Path, *, url: str, published: str | None) -> str:
@@ -96,6 +94,6 @@ def check_digest(file: Path, *, url: str, published: str | None) -> str:
         )
     if record is None:
         # A cache that is shared and cannot be written is used as it is.
-        with suppress(OSError):
+        with suppress(RequestError):
             Record(url, found).write(file)
     return found

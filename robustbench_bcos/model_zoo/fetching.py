@@ -37,7 +37,7 @@ def fetch_weights(entry: Entry, report: Report, waiting: Callable[[], None]) -> 
             raise
         partial.replace(file)
         discard(partial)
-        with suppress(OSError):
+        with suppress(RequestError):
             # Of a full disk the first use will speak, which records as well.
             Record(url, digest).write(file)
         return digest

@@ -13,7 +13,7 @@ from robustbench_bcos.reports.tables import JOIN, column_names, strongest, wide_
 def accuracy_table(run: RunFolder) -> Table:
     """Models as rows; clean and robust accuracy in percent over their 95 % intervals; the best of a column in bold."""
     records = run.records
-    title = f"Robust accuracy in % on {run.identity['images']} images of {run.identity['dataset']}"
+    title = f"Robust accuracy in % on {run.identity.images} images of {run.identity.dataset}"
     table = Table(title=Text(title), title_justify="left", pad_edge=False)
     table.add_column("model", overflow="fold")
     lines = wide_table(records, lambda record: marked(record, percent(record["robust_accuracy_worst"])))

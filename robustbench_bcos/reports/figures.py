@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from robustbench_bcos.bench.pictures import Picture
 from robustbench_bcos.bench.records import make_curves
-from robustbench_bcos.bench.store import PictureRow
+from robustbench_bcos.bench.rows import PictureRow
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.reports.curves import (
     accuracy_over_distance,
@@ -94,8 +94,8 @@ def chosen(rows: Sequence[PictureRow], images: Sequence[int] = ()) -> list[Pictu
         by_image = {row.picture.image: row.picture for row in rows}
         return [by_image[image] for image in images]
     half = COLUMNS // 2
-    fell = [row.picture for row in rows if row.fell]
-    withstood = [row.picture for row in rows if not row.fell and not row.picture.wrong_before]
+    fell = [row.picture for row in rows if row.broken]
+    withstood = [row.picture for row in rows if not row.broken and not row.picture.wrong_before]
     wrong = [row.picture for row in rows if row.picture.wrong_before]
     filled = [*fell[:half], *withstood[:half], *fell[half:], *withstood[half:], *wrong][:COLUMNS]
     return sorted(filled, key=lambda picture: picture.image)

@@ -73,7 +73,7 @@ def render(run: RunFolder, figures: Sequence[WrittenFigure]) -> str:
     style, script = _packaged("page.css"), _packaged("sort.js")
     shown = [figure for figure in figures if figure.on_page]
     return environment.get_template("report.html.jinja").render(
-        title=f"Robustness of {_counted(run.records['model'].nunique(), 'model')} on {run.identity['dataset']}",
+        title=f"Robustness of {_counted(run.records['model'].nunique(), 'model')} on {run.identity.dataset}",
         lead=_lead(run),
         style=Markup(style),
         style_hash=_hash(style),
@@ -87,7 +87,7 @@ def render(run: RunFolder, figures: Sequence[WrittenFigure]) -> str:
         figures=[_embedded(figure) for figure in shown if figure.model is None],
         models=[_model(run, model, shown) for model in run.records["model"].unique()],
         provenance=_provenance(run),
-        identity=json.dumps(run.identity, indent=2),
+        identity=json.dumps(run.identity.to_json(), indent=2),
         session=json.dumps(run.session, indent=2),
     )
 
@@ -174,9 +174,9 @@ def _number(value: float | None) -> Cell:
 
 
 def _lead(run: RunFolder) -> str:
-    cells = f"{_counted(len(run.records), 'cell')} on {run.identity['images']} images"
+    cells = f"{_counted(len(run.records), 'cell')} on {run.identity.images} images"
     missing = f"; {run.missing} more are not complete and are left out" if run.missing else ""
-    return f"{cells}{missing}. robustbench_bcos {run.identity['version']}, {run.session['started']}."
+    return f"{cells}{missing}. robustbench_bcos {run.identity.version}, {run.session['started']}."
 
 
 def _counted(count: int, noun: str) -> str:
@@ -208,8 +208,8 @@ def _provenance(run: RunFolder) -> list[tuple[str, str]]:
         ("started", session["started"]),
         ("device", session["device"]),
         ("commit", session["commit"] or "not run from a checkout"),
-        ("images", f"{run.identity['images']} of {run.identity['dataset']}, SHA-256 {run.identity['slice']}"),
-        ("seed", str(run.identity["seed"])),
+        ("images", f"{run.identity.images} of {run.identity.dataset}, SHA-256 {run.identity.subset}"),
+        ("seed", str(run.identity.seed)),
         *((f"version of {package}", version) for package, version in session["versions"].items()),
     ]
 

@@ -102,7 +102,7 @@ def measured(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
     found = rows.assign(value=values.astype(float))
     found = found[found["value"].notna()]
     if measure == CLEAN:
-        return found.drop_duplicates(["contender", "source", "slice"]).assign(threat=UNATTACKED)
+        return found.drop_duplicates(["contender", "source", "subset"]).assign(threat=UNATTACKED)
     return found
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.attacks.pgd import PGD
+from robustbench_bcos.core.disk import write_with
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.core.rng import PerImageRng, generator
@@ -146,9 +147,7 @@ class _Training:
 
     def save(self, checkpoint: Path, epochs: int) -> None:
         state = {"task": self._task(), "epochs": epochs, **self._state()}
-        partial = checkpoint.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(checkpoint)
+        write_with(checkpoint, lambda stream: torch.save(state, stream))
 
     def resume(self, checkpoint: Path) -> int:
         try:

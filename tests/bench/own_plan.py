@@ -1,7 +1,7 @@
 """Plans for networks made by hand, in memory: what is measured of them can be worked out on paper."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,28 +14,15 @@ from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.classifier import freeze
-from robustbench_bcos.model_zoo.models import Model, own_model
+from robustbench_bcos.model_zoo.models import LoadedModel, own_model
 
 SHAPE = (3, 4, 5)
-
-
-class Ready(NamedTuple):
-    """A model that need not be loaded."""
-
-    model: Model
-
-    @property
-    def name(self) -> str:
-        return self.model.name
-
-    def load(self) -> Model:
-        return self.model
 
 
 def own_plan(networks: Mapping[str, nn.Module], images: Tensor, labels: Tensor, classes: int, **flags: Any) -> Plan:
     """Networks by name; nothing is checked, explained or drawn unless it is asked for."""
     config = make_config({"device": "cpu", "figures": False, "evidence": "off"} | flags)
-    sources = tuple(Ready(own_model(name, freeze(network))) for name, network in networks.items())
+    sources = tuple(LoadedModel(own_model(name, freeze(network))) for name, network in networks.items())
     chosen = EvalSubset.of(InMemory(images, labels, classes=classes))
     weights = {source.name: source.model.weights_sha256 for source in sources}
     return Plan(config, chosen, sources, weights, tuple(make_cells(config, list(networks))), "cpu")

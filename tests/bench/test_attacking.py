@@ -31,7 +31,7 @@ def cell_of(plan: Plan, model: str, eps: str) -> Cell:
 
 
 def fallen(store: Store, cell: Cell) -> set[int]:
-    return {row.image for row in store.verdicts(cell) if row.attacked} - set(store.withstood(cell))
+    return {row.image for row in store.verdicts(cell) if row.attacked} - set(store.robust(cell))
 
 
 @pytest.mark.parametrize("model", ["tiny-natural", "tiny-bcos"])
@@ -40,12 +40,12 @@ def test_a_carried_image_has_the_verdict_of_the_smallest_radius_and_cost_nothing
     store = stored(plan)
     small, middle, large = (cell_of(plan, model, eps) for eps in ("0.1", "0.4", "1"))
     rows = {cell: {row.image: row for row in store.verdicts(cell)} for cell in (small, middle, large)}
-    assert not any(row.carried for row in rows[small].values())
-    assert {image for image, row in rows[middle].items() if row.carried} == fallen(store, small)
-    assert {image for image, row in rows[large].items() if row.carried} == fallen(store, middle)
+    assert not any(row.inherited for row in rows[small].values())
+    assert {image for image, row in rows[middle].items() if row.inherited} == fallen(store, small)
+    assert {image for image, row in rows[large].items() if row.inherited} == fallen(store, middle)
     assert fallen(store, small) < fallen(store, middle)
     for image, row in rows[large].items():
-        if row.carried:
+        if row.inherited:
             first = rows[small][image] if image in fallen(store, small) else rows[middle][image]
             assert (row.prediction, row.size, row.margin, row.eight_bit) == (
                 first.prediction,
@@ -77,12 +77,12 @@ def test_what_stands_is_the_same_as_if_every_cell_were_attacked_by_itself(tiny_z
 def test_the_row_says_how_many_were_carried(tiny_zoo: Path) -> None:
     rows = measure(tiny_plan(tiny_zoo, eps=RADII, steps=(5,), model=("tiny-natural",)))
     by_radius = rows.set_index("eps")
-    assert by_radius["carried"]["0.1"] == 0
+    assert by_radius["inherited"]["0.1"] == 0
     for smaller, larger in (("0.1", "0.4"), ("0.4", "1")):
         fell = by_radius["clean_correct"][smaller] - by_radius["robust_correct"][smaller]
-        assert by_radius["carried"][larger] == fell > 0
+        assert by_radius["inherited"][larger] == fell > 0
     alone = measure(tiny_plan(tiny_zoo, eps=RADII, steps=(5,), model=("tiny-natural",), independent_cells=True))
-    assert set(alone["carried"]) == {0}
+    assert set(alone["inherited"]) == {0}
 
 
 @pytest.mark.parametrize("changed", [{"count": "last"}, {"count": "best-loss"}, {"independent_cells": True}])
@@ -92,7 +92,7 @@ def test_nothing_is_carried_where_every_radius_has_a_candidate_of_its_own(
     plan = tiny_plan(tiny_zoo, eps=RADII, steps=(5,), model=("tiny-natural",), **changed)
     with stored(plan) as store:
         assert attacking.carried(plan, store, cell_of(plan, "tiny-natural", "1")) == {}
-        assert {row.carried for cell in plan.cells for row in store.verdicts(cell)} == {0}
+        assert {row.inherited for cell in plan.cells for row in store.verdicts(cell)} == {0}
 
 
 def test_the_same_search_carries_from_smaller_radii_and_fewer_steps(tiny_zoo: Path) -> None:
@@ -160,7 +160,7 @@ def test_an_image_that_fell_has_fallen_where_a_larger_step_leaps_over_what_foole
         small, large = (cell_of(plan, "band", eps) for eps in ("0.05", "0.2"))
         assert fallen(store, small) == fallen(store, large) == {0, 1, 2}
         for row, first in zip(store.verdicts(large), store.verdicts(small), strict=True):
-            assert row.carried
+            assert row.inherited
             assert (row.prediction, row.size) == (1, first.size)
             # One step and a last look were spent, and found nothing.
             assert (row.forward_passes, row.backward_passes) == (2, 1)

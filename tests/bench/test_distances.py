@@ -20,8 +20,10 @@ from robustbench_bcos.bench import distances as measuring
 from robustbench_bcos.bench.judge import Verdicts, judge
 from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.records import CURVE_COLUMNS, make_curves, make_distances
+from robustbench_bcos.bench.rows import DistanceRow, Row
 from robustbench_bcos.bench.runner import execute
-from robustbench_bcos.bench.store import DistanceRow, Store
+from robustbench_bcos.bench.store import Store
+from tests.bench.by_hand import distance_row
 from tests.bench.own_plan import SHAPE, TwoSides, distance_to_the_plane, own_plan
 from tests.bench.tiny_zoo import carry_out, tiny_plan
 
@@ -59,7 +61,7 @@ def found(plan: Plan, norm: str, model: str = "plane") -> list[DistanceRow]:
     """By image."""
     with Store() as store:
         carry_out(plan, store)
-        return list(store.distances(model, norm).values())
+        return store.select(DistanceRow, model=model, norm=norm)
 
 
 def highs(rows: Sequence[DistanceRow]) -> NDArray[np.float64]:
@@ -99,7 +101,7 @@ def test_an_image_that_cannot_fall_has_no_high_and_withstood_the_whole_box(norm:
 @every_norm
 def test_a_misclassified_image_is_at_distance_0_and_costs_nothing(norm: str) -> None:
     *rows, wrong = found(plan_for(4, norm), norm)
-    assert wrong == DistanceRow("plane", norm, COUNT - 1, 0.0, 0.0, 0)
+    assert wrong == distance_row(COUNT - 1, 0.0, 0.0, 0, model="plane", norm=norm)
     assert all(row.passes > 0 for row in rows)
 
 
@@ -209,7 +211,7 @@ def test_every_norm_and_model_has_distances_of_its_own() -> None:
     with Store() as store:
         carry_out(plan, store)
         for (name, network), norm in ((pair, norm) for pair in networks.items() for norm in NORMS):
-            reached = highs(list(store.distances(name, norm).values()))
+            reached = highs(store.select(DistanceRow, model=name, norm=norm))
             right = network(images).argmax(dim=1) == 0
             expected = [
                 distance_to_the_plane(image.numpy(), network, norm) if stands else 0.0
@@ -217,7 +219,7 @@ def test_every_norm_and_model_has_distances_of_its_own() -> None:
             ]
             np.testing.assert_allclose(reached, expected, rtol=1 / 50, atol=1e-3)
         table = make_distances(store, plan.identity)
-    assert list(table.columns) == list(DistanceRow._fields)
+    assert list(table.columns) == list(DistanceRow.columns())
     pairs = list(dict.fromkeys(zip(table["model"], table["norm"], strict=True)))
     assert pairs == [("near", "l2"), ("near", "linf"), ("far", "l2"), ("far", "linf")]
 
@@ -250,30 +252,31 @@ def test_a_run_that_is_killed_goes_on_with_the_images_that_are_missing(
 ) -> None:
     plan = plan_for(11, "l2", batch_size=3)
     whole = found(plan, "l2")
-    add = Store.add_distances
+    add = Store.add
     written: list[int] = []
     searched: list[int] = []
 
-    def dying(store: Store, rows: list[DistanceRow], *arguments: Any) -> None:
-        if len(written) == 1:
-            written.append(0)
-            raise Killed
-        written.append(len(rows))
-        add(store, rows, *arguments)
+    def dying(store: Store, *rows: Row) -> None:
+        if isinstance(rows[0], DistanceRow):
+            if len(written) == 1:
+                written.append(0)
+                raise Killed
+            written.append(len(rows))
+        add(store, *rows)
 
     def watched(*arguments: Any, **named: Any) -> Verdicts:
         searched.extend(named["indices"])
         return judge(*arguments, **named)
 
-    monkeypatch.setattr(Store, "add_distances", dying)
+    monkeypatch.setattr(Store, "add", dying)
     with Store(tmp_path / "run.sqlite") as store, pytest.raises(Killed):
         carry_out(plan, store)
     with Store(tmp_path / "run.sqlite") as store:
-        assert list(store.distances("plane", "l2")) == [0, 1, 2]
+        assert [row.image for row in store.select(DistanceRow)] == [0, 1, 2]
         assert make_distances(store, plan.identity).empty
         monkeypatch.setattr(measuring, "judge", watched)
         carry_out(plan, store)
-        assert list(store.distances("plane", "l2").values()) == whole
+        assert store.select(DistanceRow) == whole
         assert len(make_distances(store, plan.identity)) == COUNT
         assert set(searched) == {3, 4}
         searched.clear()
@@ -298,9 +301,9 @@ def test_nothing_is_measured_that_was_not_asked_for() -> None:
     plan = plan_for(11, "l2", distances=False)
     with Store() as store:
         carry_out(plan, store)
-        assert store.distances("plane", "l2") == {}
+        assert store.select(DistanceRow) == []
         assert make_distances(store, plan.identity).empty
-    assert plan.identity["distances"] is False
+    assert plan.identity.distances is False
 
 
 # Curves
@@ -309,8 +312,8 @@ reaches = st.lists(st.none() | st.floats(0, 2).map(lambda value: round(value, 3)
 
 
 def table_of(reached: Sequence[float | None], model: str = "net", norm: str = "l2") -> pd.DataFrame:
-    rows = [DistanceRow(model, norm, image, 0.0, high, image) for image, high in enumerate(reached)]
-    return pd.DataFrame(rows, columns=list(DistanceRow._fields))
+    rows = [distance_row(image, 0.0, high, image, model=model, norm=norm) for image, high in enumerate(reached)]
+    return pd.DataFrame([row.to_columns() for row in rows], columns=list(DistanceRow.columns()))
 
 
 def grid_of(*points: tuple[str, float]) -> pd.DataFrame:

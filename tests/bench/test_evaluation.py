@@ -13,7 +13,7 @@ import robustbench_bcos
 from robustbench_bcos.bench.evaluation import evaluate
 from robustbench_bcos.bench.records import COLUMNS
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.data.digits import Digits
+from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
 from tests.bench.tiny_zoo import measure, tiny_plan
 
@@ -52,7 +52,7 @@ def own_labels(model: nn.Module) -> Tensor:
 def test_rows_are_those_of_a_run_on_the_same_images(tiny_zoo: Path) -> None:
     # Another name for the images is all that may differ. (Noise would: it belongs to an image's place in its dataset.)
     own = ["dataset", "slice", *(column for column in COLUMNS if column.endswith("_noise"))]
-    options: dict[str, Any] = {"steps": (4, 6), "count": "last", "step_size": "0.4", "seed": 5, "explained": 12}
+    options: dict[str, Any] = {"steps": (4, 6), "select": "last", "step_size": "0.4", "seed": 5, "explained": 12}
     options |= {"evidence": "off"}
     there = measure(tiny_plan(tiny_zoo, model=("digits-bcos-b2",), limit=24, eps=("1.5", "1/4"), **options))
     here = evaluate("digits-bcos-b2", IMAGES, LABELS, "l2", ["1.5", "1/4"], device="cpu", **options)
@@ -118,6 +118,31 @@ def test_a_radius_may_be_a_number_or_text_alone_or_in_a_list(eps: Any) -> None:
     assert table[["eps", "epsilon"]].to_numpy().tolist() == [["0.5", 0.5]]
 
 
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (IMAGES.numpy(), LABELS.numpy()),
+        (IMAGES.double(), LABELS.tolist()),
+        ((IMAGES * 255).round().byte().numpy(), torch.nn.functional.one_hot(LABELS)),
+    ],
+    ids=["arrays", "float64 and a list", "bytes and one-hot"],
+)
+def test_images_and_labels_may_be_arrays(images: Any, labels: Any) -> None:
+    rows = evaluate(Small(), images, labels, "l2", 0.5, steps=2, step_size=0.1)
+    plain = evaluate(Small(), IMAGES, LABELS, "l2", 0.5, steps=2, step_size="0.1")
+    assert rows["robust_correct"].tolist() == plain["robust_correct"].tolist()
+    assert rows["step_size"].tolist() == plain["step_size"].tolist()
+
+
+def test_images_are_checked_before_the_model_sees_them() -> None:
+    class Untouched(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            raise AssertionError("asked")
+
+    assert "put channels first" in refusal(Untouched(), IMAGES.permute(0, 2, 3, 1), LABELS, "l2", 0.5)
+    assert "one class for each of the 24 images" in refusal(Untouched(), IMAGES, LABELS[1:], "l2", 0.5)
+
+
 @pytest.mark.parametrize("model", [Small(), "digits-natural"])
 def test_a_row_can_be_given_a_name(model: nn.Module | str) -> None:
     assert evaluate(model, IMAGES, LABELS, "l2", 0.5, steps=1, name="mine")["model"].tolist() == ["mine"]
@@ -129,7 +154,11 @@ def test_a_row_can_be_given_a_name(model: nn.Module | str) -> None:
         ((Small(), IMAGES, LABELS, "l3", 0.5), {}, "unknown norm 'l3': did you mean 'l2'"),
         ((Small(), IMAGES, LABELS, "linf", 8.0), {}, "did you mean 8/255?"),
         ((Small(), IMAGES, LABELS, "l2", -1.0), {}, "must be finite and not negative"),
-        ((Small(), IMAGES, LABELS, "l2", 0.5), {"steps": 0}, "at least 1"),
+        (
+            (Small(), IMAGES, LABELS, "l2", 0.5),
+            {"steps": 0},
+            "steps.0: input should be greater than or equal to 1, got 0",
+        ),
         ((Small(), IMAGES, LABELS, "l2", 0.5), {"limit": 3}, "unknown option 'limit'"),
         ((Small(), IMAGES, LABELS, "l2", 0.5), {"stepsize": 3}, "did you mean 'step_size'"),
         ((Small(), IMAGES, LABELS, "l2", 0.5), {"space": "encoded"}, "has no encoding"),

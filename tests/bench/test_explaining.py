@@ -17,16 +17,17 @@ from robustbench_bcos.attacks.noise import Noise
 from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.bench import explaining
-from robustbench_bcos.bench.explaining import PICTURES, companions
+from robustbench_bcos.bench.explaining import PICTURES, others_of_class
 from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.records import SIMILARITY_COLUMNS, make_records, make_similarities
+from robustbench_bcos.bench.rows import SimilarityRow
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.similarity import COMPARISONS, EXPLAINED_CLASSES, noise_of_size
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.subset import EvalSubset
-from robustbench_bcos.explanations.differences import MEASURES
+from robustbench_bcos.explanations.similarity import MEASURES
 from robustbench_bcos.model_zoo.models import Model, ZooModel
 from tests.bench.tiny_zoo import carry_out, measure, tiny_plan
 
@@ -46,15 +47,15 @@ def shifts(plan: Plan, store: Store) -> pd.DataFrame:
 
 def recorded(plan: Plan, store: Store) -> dict[Point, tuple[bool, list[float | None]]]:
     carry_out(plan, store)
-    rows = [row for cell in plan.cells for row in store.shifts(cell)]
-    found = {(row.image, row.comparison, row.explained_class): (row.changed, list(row.values)) for row in rows}
+    rows = [row for cell in plan.cells for row in store.select(SimilarityRow, cell=cell.key)]
+    found = {(row.image, row.comparison, row.explained_class): (row.changed, list(row.values.values())) for row in rows}
     assert len(found) == len(rows)
     return found
 
 
 def pictured(plan: Plan, store: Store) -> dict[str, dict[int, bool]]:
     """Images pictured of each cell, and whether they fell."""
-    return {cell.key: {row.picture.image: row.fell for row in store.pictures(cell)} for cell in plan.cells}
+    return {cell.key: {row.picture.image: row.broken for row in store.pictures(cell)} for cell in plan.cells}
 
 
 def explained(plan: Plan) -> tuple[int, ...]:
@@ -89,8 +90,8 @@ def one_by_one(plan: Plan, attack: Any) -> dict[Point, tuple[bool, list[float | 
     def maps(image: Tensor, label: Tensor, index: int) -> tuple[int, dict[str, Tensor]]:
         source = PerImageRng.of(plan.config.seed, [index])
         method = plan.config.explanation
-        true = robustbench_bcos.explain(network, image, label, method, generator=source)
-        predicted = robustbench_bcos.explain(network, image, None, method, generator=source)
+        true = robustbench_bcos.explain(network, image, label, method, rng=source)
+        predicted = robustbench_bcos.explain(network, image, None, method, rng=source)
         return int(predicted.targets), {"true": true.contributions, "predicted": predicted.contributions}
 
     found: dict[Point, tuple[bool, list[float | None]]] = {}
@@ -196,11 +197,11 @@ def test_batches_of_another_size_give_the_same_pictures(tiny_zoo: Path) -> None:
             carry_out(plan, store)
             kept.append([row for cell in plan.cells for row in store.pictures(cell)])
     for one, other in zip(*kept, strict=True):
-        assert (one.cell, one.picture.image, one.picture.label, one.fell) == (
+        assert (one.cell, one.picture.image, one.picture.label, one.broken) == (
             other.cell,
             other.picture.image,
             other.picture.label,
-            other.fell,
+            other.broken,
         )
         assert one.picture.attacked is not None
         assert other.picture.attacked is not None
@@ -240,7 +241,7 @@ def slice_of(labels: list[int], indices: tuple[int, ...]) -> EvalSubset:
 def test_the_other_image_is_the_next_of_the_class_among_those_explained(
     labels: list[int], indices: tuple[int, ...], others: tuple[int, ...]
 ) -> None:
-    assert companions(slice_of(labels, indices)).indices == others
+    assert others_of_class(slice_of(labels, indices)).indices == others
 
 
 def test_an_image_alone_in_its_class_is_compared_with_nothing(tiny_zoo: Path, store: Store) -> None:
@@ -286,7 +287,7 @@ def test_the_first_images_are_pictured_or_those_asked_for_and_the_first_of_each_
         correct = [index for index in explained(plan) if clean[index].prediction == clean[index].label]
         fell = [index for index in correct if moved[index]]
         stood = [index for index in correct if not moved[index]]
-        kept = {row.picture.image: row.fell for row in store.pictures(cell)}
+        kept = {row.picture.image: row.broken for row in store.pictures(cell)}
         assert set(kept) == {*always, *fell[:PICTURES], *stood[:PICTURES]}
         assert all(down == (index in fell) for index, down in kept.items())
         counts.append(len(fell))
@@ -312,7 +313,7 @@ def test_a_picture_is_of_the_image_and_of_the_full_attack(tiny_zoo: Path, store:
             np.testing.assert_allclose(view.contributions, expected.contributions[0].numpy(), **ROUNDING)
             assert view.confidence == pytest.approx(expected.logits.sigmoid().max().item(), rel=1e-4)
         correct = row.picture.clean.prediction == row.picture.label
-        assert row.fell == (correct and row.picture.attacked.prediction != row.picture.label)
+        assert row.broken == (correct and row.picture.attacked.prediction != row.picture.label)
 
 
 # Going on

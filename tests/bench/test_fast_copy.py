@@ -9,7 +9,7 @@ from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.fast_copy import in_tf32, make_fast_copy
 from robustbench_bcos.bench.plan import check_precision
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.data.digits import Digits
+from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
@@ -34,22 +34,22 @@ def gradient(classifier: nn.Module, images: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_twin_answers_and_slopes_as_the_model_does(name: str, memory_format: str) -> None:
     model = make_fast_copy(zoo(name), memory_format=memory_format)  # type: ignore[arg-type]
-    assert model.searched is model.twin is not model.classifier
+    assert model.attack_model is model.fast_copy is not model.classifier
     expected, slope = model.classifier(BATCH.images), gradient(model.classifier, BATCH.images)
-    torch.testing.assert_close(model.searched(BATCH.images), expected, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(model.attack_model(BATCH.images), expected, rtol=1e-5, atol=1e-4)
     scale = slope.abs().amax()
-    torch.testing.assert_close(gradient(model.searched, BATCH.images) / scale, slope / scale, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gradient(model.attack_model, BATCH.images) / scale, slope / scale, rtol=1e-4, atol=1e-5)
     words = ["folded", *(["channels_last"] if memory_format != "contiguous" else []), "fp32"]
-    assert model.search == " ".join(words)
+    assert model.attack_backend == " ".join(words)
 
 
 def test_a_twin_shares_no_memory_with_the_model() -> None:
     model = make_fast_copy(zoo("digits-bcos-b2"))
     own = {tensor.data_ptr() for tensor in model.classifier.parameters()}
-    assert own.isdisjoint(tensor.data_ptr() for tensor in model.searched.parameters())
+    assert own.isdisjoint(tensor.data_ptr() for tensor in model.attack_model.parameters())
     before = model.classifier(BATCH.images)
     with torch.no_grad():
-        for tensor in model.searched.parameters():
+        for tensor in model.attack_model.parameters():
             tensor.zero_()
     assert torch.equal(model.classifier(BATCH.images), before)
 
@@ -70,21 +70,21 @@ class Counting(nn.Module):
 def test_whoever_may_count_questions_is_asked_them() -> None:
     for classifier in (Counting(), ImageClassifier(NoEncoding(), Counting()), nn.Sequential(Counting())):
         model = make_fast_copy(own_model("own", classifier))
-        assert model.searched is classifier
-        assert model.search == "unfolded fp32"
+        assert model.attack_model is classifier
+        assert model.attack_backend == "unfolded fp32"
 
 
 def test_hooks_are_not_copied() -> None:
     classifier = zoo("digits-natural").classifier
     classifier.get_submodule("network").register_forward_hook(lambda *_: None)
-    assert make_fast_copy(own_model("hooked", classifier)).searched is classifier
+    assert make_fast_copy(own_model("hooked", classifier)).attack_model is classifier
 
 
 def test_in_bfloat16_logits_come_back_whole_and_near() -> None:
     model = make_fast_copy(zoo("digits-natural"), precision="bf16")
-    logits, expected = model.searched(BATCH.images), model.classifier(BATCH.images)
+    logits, expected = model.attack_model(BATCH.images), model.classifier(BATCH.images)
     assert logits.dtype == torch.float32
-    assert model.search == "folded channels_last bf16"
+    assert model.attack_backend == "folded channels_last bf16"
     error = (logits - expected).abs().max() / expected.abs().max()
     # Eight bits of every factor: neither none of the error, nor more than some rounding of it.
     assert 1e-5 < float(error) < 0.1

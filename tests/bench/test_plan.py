@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.bench.candidates import KEPT
+from robustbench_bcos.bench.adversarials import KEPT
 from robustbench_bcos.bench.evidence.checks import checks_of
-from robustbench_bcos.bench.plan import Plan, choose_device, portable_name
+from robustbench_bcos.bench.plan import Plan, portable_name
 from robustbench_bcos.bench.preconditions import check_model
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.memory import InMemory
@@ -46,7 +46,7 @@ def raising(error: Exception) -> Callable[[Tensor], Any]:
 def check(function: Callable[[Tensor], Any], **changes: Any) -> None:
     images = torch.rand(3, 3, 6, 5, generator=torch.Generator().manual_seed(0))
     chosen = EvalSubset.of(InMemory(images, torch.tensor([0, 1, 2]), classes=4))
-    model = own_model("mine", Own(function))._replace(**changes)
+    model = replace(own_model("mine", Own(function)), **changes)
     check_model(model, chosen, device="cpu", space="image")
 
 
@@ -167,7 +167,7 @@ def test_the_encoded_space_is_a_larger_box(tiny_zoo: Path) -> None:
 
 
 def test_too_many_images_are_refused(tiny_zoo: Path) -> None:
-    assert "--limit 365 must be between 1 and the 364 images of digits" in refusal(tiny_zoo, limit=365)
+    assert "limit 365 must be between 1 and the 364 images of digits" in refusal(tiny_zoo, limit=365)
 
 
 # Explanations
@@ -209,22 +209,7 @@ def test_a_method_that_cannot_serve_one_of_the_models_is_refused(method: str, na
     assert tiny_plan(tiny_zoo, explained=0, explanation=method, limit=3).explained is None
 
 
-# Devices
-
-
-def test_the_device_is_chosen_and_tried() -> None:
-    assert choose_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
-    assert choose_device("cpu") == "cpu"
-
-
-@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta", "xla", "hpu", "cpu cpu", ""])
-def test_a_device_that_is_not_to_be_had_is_named_in_a_sentence(device: str) -> None:
-    with pytest.raises(
-        RequestError, match=rf"^--device {device} is not to be had here \(.*\): use cpu, or leave"
-    ) as caught:
-        choose_device(device)
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 400
+# Threads
 
 
 def test_small_images_get_one_thread_unless_told_otherwise(tiny_zoo: Path) -> None:
@@ -236,7 +221,7 @@ def test_small_images_get_one_thread_unless_told_otherwise(tiny_zoo: Path) -> No
 
 
 def identity(zoo: Path, **flags: Any) -> dict[str, Any]:
-    return tiny_plan(zoo, **{"model": ("tiny-natural",), "limit": 4, **flags}).identity
+    return tiny_plan(zoo, **{"model": ("tiny-natural",), "limit": 4, **flags}).identity.to_json()
 
 
 @pytest.mark.parametrize("flags", [{"batch_size": 3}, {"threads": 2}, {"model": ("tiny-nat*",)}])
@@ -248,7 +233,7 @@ def test_what_decides_no_number_is_not_part_of_the_identity(tiny_zoo: Path, flag
     ("flags", "key"),
     [
         ({"seed": 1}, "seed"),
-        ({"limit": 5}, "slice"),
+        ({"limit": 5}, "subset"),
         ({"limit": 5}, "images"),
         ({"eps": ("1/2",)}, "cells"),
         ({"steps": (4,)}, "cells"),

@@ -14,11 +14,11 @@ from robustbench_bcos.bench.fast_copy import make_fast_copy
 from robustbench_bcos.bench.replicas import LEAST, ThreadedReplicas
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.architectures import build_architecture, initialise
+from robustbench_bcos.model_zoo.bcos.explanation_mode import explanation_mode
+from robustbench_bcos.model_zoo.bcos.folding import fold
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import AddInverse
-from robustbench_bcos.model_zoo.explanation_mode import explanation_mode
-from robustbench_bcos.model_zoo.folding import fold
 from robustbench_bcos.model_zoo.models import Model, find_models, own_model
 from tests.bench.tiny_zoo import measure, tiny_plan
 
@@ -187,16 +187,16 @@ def digits() -> Model:
 
 
 def lanes_of(model: Model) -> list[int]:
-    return [module.count for module in model.searched.modules() if isinstance(module, ThreadedReplicas)]
+    return [module.count for module in model.attack_model.modules() if isinstance(module, ThreadedReplicas)]
 
 
 def test_a_twin_has_lanes_behind_its_encoding_and_the_model_has_none() -> None:
     model = make_fast_copy(digits(), lanes=2)
-    assert isinstance(model.searched, ImageClassifier)
-    assert isinstance(model.searched.network, ThreadedReplicas)
+    assert isinstance(model.attack_model, ImageClassifier)
+    assert isinstance(model.attack_model.network, ThreadedReplicas)
     assert (lanes_of(model), lanes_of(make_fast_copy(digits()))) == ([2], [])
-    assert not model.searched.network.compiled
-    compiled = make_fast_copy(digits(), lanes=2, compiled=True).searched
+    assert not model.attack_model.network.compiled
+    compiled = make_fast_copy(digits(), lanes=2, compiled=True).attack_model
     assert isinstance(compiled, ImageClassifier)
     assert compiled.network.compiled
     assert not any(isinstance(module, ThreadedReplicas) for module in model.classifier.modules())
@@ -204,7 +204,7 @@ def test_a_twin_has_lanes_behind_its_encoding_and_the_model_has_none() -> None:
 
 def test_whoever_may_count_questions_is_asked_by_one_thread() -> None:
     counting = ImageClassifier(AddInverse(), Witness())
-    assert make_fast_copy(own_model("own", counting), lanes=2).searched is counting
+    assert make_fast_copy(own_model("own", counting), lanes=2).attack_model is counting
 
 
 def test_a_run_has_as_many_lanes_as_threads(tiny_zoo: Path) -> None:

@@ -158,7 +158,7 @@ def test_a_verdict_does_not_depend_on_the_other_images(tiny_zoo: Path) -> None:
 
 def test_another_seed_draws_other_starts_and_the_same_seed_the_same(tiny_zoo: Path) -> None:
     flags: dict[str, Any] = {"model": ("tiny-natural",), "start": "random", "eps": ("0.5",)}
-    deltas = [measure(tiny_plan(tiny_zoo, **flags, seed=seed))["mean_delta"].item() for seed in (0, 0, 1)]
+    deltas = [measure(tiny_plan(tiny_zoo, **flags, seed=seed))["mean_perturbation"].item() for seed in (0, 0, 1)]
     assert deltas[0] == deltas[1] != deltas[2]
 
 

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from robustbench_bcos.bench import plan as planning
 from robustbench_bcos.bench.records import make_records
 from robustbench_bcos.bench.runner import execute
-from robustbench_bcos.bench.store import CleanRow, Store
+from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.threads import in_threads
+from tests.bench.by_hand import clean_row, holding
 from tests.bench.own_plan import own_plan
 from tests.bench.tiny_zoo import carry_out, measure, tiny_plan
 
@@ -168,15 +169,16 @@ def test_small_images_leave_a_core_to_each_model(
 
 
 def test_threads_share_a_store_without_mixing_their_transactions() -> None:
-    def pair(model: str, image: int) -> Iterator[CleanRow]:
-        yield CleanRow(model, image, 0, 0)
-        # In the middle of a transaction, where the other thread would come in if it could.
-        time.sleep(0.002)
-        yield CleanRow(model, image + 1000, 0, 0)
+    class Slow:
+        """A label that takes its time in the middle of a transaction, where the other thread would come in."""
+
+        def __conform__(self, _: object) -> int:
+            time.sleep(0.002)
+            return 0
 
     def rows(model: str) -> Iterator[int]:
         for image in range(40):
-            store.add_clean(pair(model, image))
+            store.add(clean_row(image, model=model), holding(clean_row(image + 1000, model=model), label=Slow()))
             # Whoever reads sees whole transactions.
             assert len(store.clean("a")) % 2 == len(store.clean("b")) % 2 == 0
             yield image

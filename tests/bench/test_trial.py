@@ -13,7 +13,8 @@ from robustbench_bcos.bench.fast_copy import make_fast_copy
 from robustbench_bcos.bench.target import AttackTarget
 from robustbench_bcos.bench.trial import try_images
 from robustbench_bcos.core.rng import PerImageRng
-from robustbench_bcos.data.subset import EvalSubset, open_dataset
+from robustbench_bcos.data.opening import open_dataset
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.models import find_models
 
@@ -118,5 +119,5 @@ def test_the_fast_way_gives_every_digit_the_verdict_of_the_slow_one(name: str) -
 
     everyone = torch.arange(364)
     slow = torch.cat([fallen(model.classifier, places, None) for places in everyone.split(32)])
-    assert torch.equal(fallen(model.searched, everyone, 100), slow)
+    assert torch.equal(fallen(model.attack_model, everyone, 100), slow)
     assert 0 < slow.sum() < 364

@@ -17,12 +17,12 @@ from robustbench_bcos.bench.plan import Plan, make_plan
 from robustbench_bcos.bench.records import make_records
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import Store
-from robustbench_bcos.data.digits import Digits
+from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.architectures import initialise
 from robustbench_bcos.model_zoo.cards import ModelSpec
+from robustbench_bcos.model_zoo.checkpoints.write import write_weights
 from robustbench_bcos.model_zoo.classifier import build_classifier, freeze
-from robustbench_bcos.model_zoo.weights import write_weights
 
 NATURAL: dict[str, Any] = {
     "name": "tiny-natural",

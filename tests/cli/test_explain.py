@@ -15,7 +15,7 @@ import robustbench_bcos
 from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.core.rng import PerImageRng
-from robustbench_bcos.data.digits import Digits
+from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.explanations.stability import stability
 from tests.cli.command_line import refusal, succeed
@@ -397,7 +397,7 @@ def test_classes_of_a_dataset_are_suggested_by_name(named: str, refused: Callabl
         ("digits", ",", "--images is empty: give it a value"),
         ("digit", "3", "unknown dataset 'digit': did you mean 'digits'?"),
         ("folder:nowhere", "3", "is not a folder: give the folder that holds the class folders"),
-        ("cifar10", "3", "--dataset cifar10 needs --data-dir DIR"),
+        ("cifar10", "3", "dataset cifar10 needs data_dir"),
     ],
 )
 def test_images_of_a_dataset_that_are_not_there_are_named(

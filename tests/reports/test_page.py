@@ -259,8 +259,8 @@ def test_configuration_and_provenance_are_complete(page: Element, run: RunFolder
     assert shown["commit"] == "not run from a checkout"
     assert shown["seed"] == "0"
     assert shown["version of python"] == "3.12.1"
-    assert run.identity["slice"] in shown["images"]
-    assert [json.loads(part.text) for part in provenance.all("pre")] == [run.identity, run.session]
+    assert run.identity.subset in shown["images"]
+    assert [json.loads(part.text) for part in provenance.all("pre")] == [run.identity.to_json(), run.session]
 
 
 def test_a_commit_is_shown_where_there_is_one() -> None:
@@ -550,7 +550,7 @@ def test_names_are_shown_as_they_are_and_are_never_markup(name: str, tmp_path: P
     assert page.one("section", id="accuracies").one("tbody").one("th").text == name
     assert column(table(page, "explanations"), "explained by")[" ".join(name.split())].attributes["data-value"] == name
     assert {term.text for term in page.one("section", id="provenance").all("dd")} >= {name}
-    assert [json.loads(part.text) for part in page.all("pre")] == [hostile.identity, hostile.session]
+    assert [json.loads(part.text) for part in page.all("pre")] == [hostile.identity.to_json(), hostile.session]
     if re.search(r"[<>\"']", name):
         assert name not in text
 

@@ -1,14 +1,16 @@
-"""What follows from the checks: how many images really withstood, whether the number can be trusted, and why not."""
+"""What follows from the checks: how many images are really robust, whether the number can be trusted, and why not."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from robustbench_bcos.attacks.fab import REMEDY
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence.checks import PAGE, POINTS, Check, checks_of
 from robustbench_bcos.bench.evidence.selection import Selection
-from robustbench_bcos.bench.store import FindingRow, Store
+from robustbench_bcos.bench.identity import RunIdentity
+from robustbench_bcos.bench.rows import ResultRow
+from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.prediction import NO_CLASS
 from robustbench_bcos.core.statistics import clopper_pearson
 
@@ -28,7 +30,8 @@ ONE_SIDED = 0.9
 """Confidence of an interval whose lower bound is a one-sided bound at 95 %."""
 
 
-class Outcome(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
     """What a check says of a cell."""
 
     check: str
@@ -36,35 +39,34 @@ class Outcome(NamedTuple):
     examined: int
     against: int
     """Images that speak against the number."""
-    value: float | None
+    value: float | None = None
     """Largest of what was measured."""
     sentence: str
     link: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trust:
     """The judgement on one cell."""
 
     trust: Literal["sound", "suspect", "unchecked"]
-    reasons: str
+    reasons: str = ""
     """Names of the checks that undermine the number, then what could not be done."""
     worst_correct: int
-    """Images that withstood everything tried on this model within this radius."""
-    examined: int
+    """Images that stayed robust against everything tried on this model within this epsilon."""
+    examined: int = 0
     """Different images that a further attack was spent on."""
-    passes: int
+    passes: int = 0
     """Forward and backward passes of all checks of the cell."""
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[Outcome, ...] = ()
 
 
 class Judgement:
     """The judgement on every cell of a run, from its store alone."""
 
-    def __init__(self, store: Store, identity: dict[str, Any]) -> None:
+    def __init__(self, store: Store, identity: RunIdentity) -> None:
         self.store = store
         self.identity = identity
-        self.cells = [Cell.from_dict(values) for values in identity["cells"]]
         self._trusts: dict[str, Trust] = {}
         self._fooled: dict[str, set[int]] = {}
         self._fallen: dict[str, set[int]] = {}
@@ -77,38 +79,38 @@ class Judgement:
         return self._trusts[cell.key]
 
     def _weigh(self, cell: Cell) -> Trust:
-        if self.identity["evidence"] == "off":
-            return Trust("unchecked", "", len(self.standing(cell)), 0, 0, ())
+        if self.identity.evidence == "off":
+            return Trust(trust="unchecked", worst_correct=len(self.standing(cell)))
         if not self._finished(cell):
-            return Trust("unchecked", UNFINISHED, len(self.standing(cell)), 0, 0, ())
-        findings = self.store.findings(cell.key)
+            return Trust(trust="unchecked", reasons=UNFINISHED, worst_correct=len(self.standing(cell)))
+        findings = self.store.select(ResultRow, subject=cell.key)
         checked = [*self._of_verdicts(cell), *self._of_model(cell), *self._of_cell(cell, findings)]
         outcomes = [*checked, *self._left_out(cell)]
         undermined = [outcome.check for outcome in outcomes if outcome.status == "undermined"]
         undone = [f"{outcome.check} not done" for outcome in outcomes if outcome.status == "not done"]
         return Trust(
-            "suspect" if undermined else "sound",
-            "; ".join(undermined + undone),
-            len(self.standing(cell)),
-            len({row.image for row in findings}),
-            sum(row.passes for row in findings),
-            tuple(outcomes),
+            trust="suspect" if undermined else "sound",
+            reasons="; ".join(undermined + undone),
+            worst_correct=len(self.standing(cell)),
+            examined=len({row.image for row in findings}),
+            passes=sum(row.passes for row in findings),
+            outcomes=tuple(outcomes),
         )
 
     def _finished(self, cell: Cell) -> bool:
-        wanted = {check.name for check in checks_of(self.identity["evidence"], "cell")}
-        return self.store.examinations(cell.key).keys() >= wanted
+        wanted = {check.name for check in checks_of(self.identity.evidence, "cell")}
+        return self.store.evidence(cell.key).keys() >= wanted
 
     def standing(self, cell: Cell) -> set[int]:
         """Images that withstood everything tried on this model within this radius; without evidence, the attack."""
-        if self.identity["evidence"] == "off":
+        if self.identity.evidence == "off":
             return self.withstood(cell)
         return self.withstood(cell) - self._fallen_elsewhere(cell, [cell, *self._within(cell)])
 
     def withstood(self, cell: Cell) -> set[int]:
         """Images that the cell's own attack did not fool."""
         if cell.key not in self._withstood:
-            self._withstood[cell.key] = set(self.store.withstood(cell))
+            self._withstood[cell.key] = set(self.store.robust(cell))
         return self._withstood[cell.key]
 
     def fooled(self, cell: Cell) -> set[int]:
@@ -121,14 +123,14 @@ class Judgement:
     def fallen_to_checks(self, cell: Cell) -> set[int]:
         """Images that a check of the cell fooled within its radius."""
         if cell.key not in self._fallen:
-            self._fallen[cell.key] = {row.image for row in self.store.findings(cell.key) if row.fell}
+            self._fallen[cell.key] = {row.image for row in self.store.select(ResultRow, subject=cell.key) if row.broken}
         return self._fallen[cell.key]
 
     def _within(self, cell: Cell) -> list[Cell]:
         """Other cells of the model whose candidates are within the radius of this one."""
         return [
             other
-            for other in self.cells
+            for other in self.identity.cells
             if other != cell
             and (other.model, other.norm, other.space) == (cell.model, cell.norm, cell.space)
             and other.radius.value <= cell.radius.value
@@ -159,7 +161,7 @@ class Judgement:
             "eight_bit": (len(rounded), sum(not row.eight_bit for row in rounded)),
         }
         outcomes = []
-        for check in checks_of(self.identity["evidence"], "verdicts"):
+        for check in checks_of(self.identity.evidence, "verdicts"):
             examined, against = counts[check.name]
             status = self._gain(against, gross=False) if check.rule == "search" else _status(check, examined, against)
             outcomes.append(_outcome(check, status, examined, against))
@@ -167,30 +169,30 @@ class Judgement:
 
     def _left_out(self, cell: Cell) -> list[Outcome]:
         """Parts of the attack that could not be had."""
-        wrong = self.identity["classes"] - 1
+        wrong = self.identity.classes - 1
         outcomes = []
-        if cell.attack == "autoattack" and not self.identity["fab"]:
-            outcomes.append(Outcome("fab", "not done", 0, 0, None, f"not done: it needs torchattacks, {REMEDY}", PAGE))
+        if cell.attack == "autoattack" and not self.identity.fab:
+            outcomes.append(_not_done("fab", f"it needs torchattacks, {REMEDY}", PAGE))
         if cell.targets > wrong and cell.attack != "autoattack":
-            sentence = f"not done: {cell.targets} were asked for and there are {wrong} wrong classes, all are aimed at"
-            outcomes.append(Outcome("targets", "not done", 0, 0, None, sentence, PAGE))
+            why = f"{cell.targets} were asked for and there are {wrong} wrong classes, all are aimed at"
+            outcomes.append(_not_done("targets", why, PAGE))
         return outcomes
 
     def _of_model(self, cell: Cell) -> list[Outcome]:
-        findings = self.store.findings(cell.model)
+        findings = self.store.select(ResultRow, subject=cell.model)
         return [
             self._plain(check, [row for row in findings if row.check == check.name], cell.model)
-            for check in checks_of(self.identity["evidence"], "model")
+            for check in checks_of(self.identity.evidence, "model")
         ]
 
-    def _of_cell(self, cell: Cell, findings: Sequence[FindingRow]) -> list[Outcome]:
+    def _of_cell(self, cell: Cell, findings: Sequence[ResultRow]) -> list[Outcome]:
         searches = {check.name for check in checks_of("full", "cell") if check.rule == "search"}
         if cell.attack in ("square", "noise"):
             # More of the same, which is not along gradients.
             searches.remove("more_steps")
-        by_gradients = {row.image for row in findings if row.fell and row.check in searches}
+        by_gradients = {row.image for row in findings if row.broken and row.check in searches}
         outcomes = []
-        for check in checks_of(self.identity["evidence"], "cell"):
+        for check in checks_of(self.identity.evidence, "cell"):
             rows = [row for row in findings if row.check == check.name]
             if check.rule == "search":
                 outcomes.append(self._of_search(cell, check, rows))
@@ -201,11 +203,11 @@ class Judgement:
                 outcomes.append(self._plain(check, rows, cell.key))
         return outcomes
 
-    def _plain(self, check: Check, rows: Sequence[FindingRow], subject: str, explained: int = 0) -> Outcome:
+    def _plain(self, check: Check, rows: Sequence[ResultRow], subject: str, explained: int = 0) -> Outcome:
         """A check of which one image suffices; some may be explained by what else was found."""
         undone = self._undone(subject, check)
         if undone:
-            return _undone_outcome(check, undone)
+            return _not_done(check.name, undone, check.link)
         against = sum(row.against for row in rows)
         status = _status(check, len(rows), against - explained)
         if status == "held" and explained:
@@ -213,36 +215,36 @@ class Judgement:
         values = [row.value for row in rows if row.value is not None]
         return _outcome(check, status, len(rows), against - explained or explained, max(values, default=None))
 
-    def _of_search(self, cell: Cell, check: Check, rows: Sequence[FindingRow]) -> Outcome:
+    def _of_search(self, cell: Cell, check: Check, rows: Sequence[ResultRow]) -> Outcome:
         undone = self._undone(cell.key, check)
         if undone:
-            return _undone_outcome(check, undone)
-        fell = sum(row.fell for row in rows)
+            return _not_done(check.name, undone, check.link)
+        fell = sum(row.broken for row in rows)
         status = self._gain(fell, gross=check.name == "other_losses")
         if status != "undermined" and self._more_would_fall(cell, rows):
             status = "undermined"
         return _outcome(check, status, len(rows), fell)
 
     def _gain(self, fell: int, *, gross: bool) -> Status:
-        """Whether images that fell to a second search are few enough to be counted as fallen, and forgotten."""
+        """Whether the second search broke too many images for the number merely to be corrected."""
         if fell == 0:
             return "held"
-        images = self.identity["images"]
+        images = self.identity.images
         beyond = fell / images > GROSS / 100 if gross else _at_least(fell, images) > POINTS / 100
         return "undermined" if beyond else "repaired"
 
-    def _more_would_fall(self, cell: Cell, rows: Sequence[FindingRow]) -> bool:
+    def _more_would_fall(self, cell: Cell, rows: Sequence[ResultRow]) -> bool:
         """Whether images that were not examined would cost the number more than ``POINTS``."""
-        images = self.identity["images"]
-        withstood = self.store.withstood(cell)
+        images = self.identity.images
+        withstood = self.store.robust(cell)
         unexamined = len(withstood) - len(rows)
         if unexamined <= 0:
             return False
-        sample = [row.fell for row in rows if row.part == "sample"]
+        sample = [row.broken for row in rows if row.part == "sample"]
         elsewhere = _at_least(sum(sample), len(sample)) * unexamined
         # The nearest are examined until none of the last ones falls. Where many still do, there was too little to
         # spend, and at the same rate as many images again would be lost.
-        nearest = {row.image: row.fell for row in rows if row.part == "nearest"}
+        nearest = {row.image: row.broken for row in rows if row.part == "nearest"}
         last = Selection.of(withstood, images, len(withstood)).last(nearest)
         following = _at_least(sum(nearest[image] for image in last), len(last)) * len(nearest)
         # Half a point of few images is less than one of them, and less than one image is nothing to be accused of.
@@ -250,7 +252,7 @@ class Judgement:
 
     def _undone(self, subject: str, check: Check) -> str:
         """Why a check could not be carried out; empty where it was."""
-        return self.store.examinations(subject)[check.name].undone
+        return self.store.evidence(subject)[check.name].skipped_because
 
 
 def _at_least(fell: int, total: int) -> float:
@@ -273,8 +275,16 @@ def _status(check: Check, examined: int, against: int) -> Status:
 
 def _outcome(check: Check, status: Status, examined: int, against: int, value: float | None = None) -> Outcome:
     sentence = f"{against} of {examined} images {check.asks}"
-    return Outcome(check.name, status, examined, against, value, sentence, check.link)
+    return Outcome(
+        check=check.name,
+        status=status,
+        examined=examined,
+        against=against,
+        value=value,
+        sentence=sentence,
+        link=check.link,
+    )
 
 
-def _undone_outcome(check: Check, why: str) -> Outcome:
-    return Outcome(check.name, "not done", 0, 0, None, f"not done: {why}", check.link)
+def _not_done(name: str, why: str, link: str) -> Outcome:
+    return Outcome(check=name, status="not done", examined=0, against=0, sentence=f"not done: {why}", link=link)

@@ -9,24 +9,29 @@ from pathlib import Path
 
 from torch import nn
 
-from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.errors import RequestError, named_reason_of
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import parse_encoding
-from robustbench_bcos.model_zoo.sources.model import Model, own_model
+from robustbench_bcos.model_zoo.sources.model import Model, ModelSource, own_model
 
 PACKAGE = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
-class ImportedModel:
+class ImportedModel(ModelSource):
     """``module:callable``, which returns a ``torch.nn.Module`` from images in [0, 1] to logits.
 
     The module is looked up in the working folder too. This runs the user's own code, because the user asked for it.
     """
 
-    name: str
+    asked: str
     encoding: str | None = None
     """Put in front of the module; by default nothing is."""
+
+    @property
+    def name(self) -> str:
+        """``module:callable``."""
+        return self.asked
 
     def load(self) -> Model:
         """Import, call and freeze."""
@@ -55,7 +60,7 @@ class ImportedModel:
             imported = importlib.import_module(module)
         except Exception as error:
             place = where(error)
-            said = f"{type(error).__name__}: {_message(error)}, {place}" if place else str(error)
+            said = f"{named_reason_of(error)}, {place}" if place else str(error)
             remedy = "mend it there" if place else "give an importable module and a callable in it"
             raise RequestError(f"--model {self.name} cannot be imported ({said}): {remedy}") from error
         if not hasattr(imported, attribute):
@@ -69,7 +74,7 @@ class ImportedModel:
         try:
             return make()  # type: ignore[operator]
         except Exception as error:
-            said = f"{type(error).__name__}: {_message(error)}, {where(error) or self.name}"
+            said = f"{named_reason_of(error)}, {where(error) or self.name}"
             raise RequestError(f"--model {self.name} could not be made ({said}): mend it there") from error
 
 
@@ -99,9 +104,3 @@ def _installed(file: str) -> bool:
 def _shown(file: str) -> str:
     path = Path(file)
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
-def _message(error: Exception) -> str:
-    """Of a syntax error without the place, which is told skip_model_checks; in one line."""
-    said = error.msg if isinstance(error, SyntaxError) else str(error)
-    return said.strip().partition("\n")[0] or "no message"

@@ -6,7 +6,9 @@ from robustbench_bcos.bench.evidence import examination
 from robustbench_bcos.bench.evidence.checks import CHECKS, Check, checks_of
 from robustbench_bcos.bench.evidence.trust import Judgement, Outcome, Trust
 from robustbench_bcos.bench.plan import Plan
-from robustbench_bcos.bench.store import ExaminationRow, FindingRow, Store
+from robustbench_bcos.bench.rows import ResultRow
+from robustbench_bcos.bench.store import Store
+from tests.bench.by_hand import evidence_row
 from tests.bench.tiny_zoo import carry_out
 
 
@@ -22,15 +24,15 @@ def carry_out_alone(name: str, plan: Plan, store: Store, monkeypatch: pytest.Mon
     subjects = [(cell.model, "model") for cell in plan.cells] + [(cell.key, "cell") for cell in plan.cells]
     for subject, scope in subjects:
         for check in checks_of(plan.config.evidence, scope):  # type: ignore[arg-type]
-            if check.name not in store.examinations(subject):
-                store.add_examination(ExaminationRow(subject, check.name, ""), [], plan.cells[:1], 0.0)
+            if check.name not in store.evidence(subject):
+                store.add(evidence_row(subject, check.name))
 
 
-def findings(name: str, plan: Plan, monkeypatch: pytest.MonkeyPatch, cell: int = 0) -> list[FindingRow]:
+def findings(name: str, plan: Plan, monkeypatch: pytest.MonkeyPatch, cell: int = 0) -> list[ResultRow]:
     """What the check found of a cell."""
     with Store() as store:
         carry_out_alone(name, plan, store, monkeypatch)
-        return store.findings(plan.cells[cell].key)
+        return store.select(ResultRow, subject=plan.cells[cell].key)
 
 
 def outcome(name: str, plan: Plan, monkeypatch: pytest.MonkeyPatch, cell: int = 0) -> tuple[Outcome, Trust]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import robustbench_bcos as rb
-from robustbench_bcos.data.digits import Digits
+from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
 
 IMAGES, LABELS, _ = EvalSubset.of(Digits("test"), 64).batch(0, 64)

@@ -1,0 +1,1 @@
+"""Criteria of success, one a module."""

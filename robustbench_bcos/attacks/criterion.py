@@ -1,0 +1,88 @@
+"""When an output counts as a success of the attack, how near others are to it, and which images are attacked at all.
+
+Nothing else compares predictions with labels. A criterion works on ``goals``, one row per image: what success refers
+to, such as the true label or the class an image is to be turned into.
+"""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from robustbench_bcos.attacks import CRITERIA
+from robustbench_bcos.attacks.loss import Loss, resolve_loss
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.core.types import Classifier, Flags, Goals, Images, Labels, PerImage
+
+
+class AbstractCriterion(ABC):
+    """A question put to each output. Instances are frozen and print as they are written: ``targeted:3``."""
+
+    name: ClassVar[str]
+    untargeted: ClassVar[bool] = False
+    """Whether any wrong class will do."""
+
+    @classmethod
+    def parse(cls, argument: str) -> "AbstractCriterion":
+        """The criterion with what was written behind its name and a colon; most take nothing.
+
+        Raises:
+            RequestError: there is an argument, and this criterion takes none.
+        """
+        if argument:
+            raise RequestError(f"criterion {cls.name!r} takes no argument, got {argument!r}: leave it out")
+        return cls()
+
+    def check(self, classes: int) -> None:  # noqa: B027 (most criteria fit every model)
+        """Refuse a number of outputs that the criterion does not fit.
+
+        Raises:
+            RequestError: with the remedy.
+        """
+
+    def goals(self, classifier: Classifier, images: Images, labels: Labels) -> Goals:
+        """What success refers to, for each image; by default its label."""
+        return labels
+
+    @abstractmethod
+    def success(self, outputs: Tensor, goals: Goals) -> Flags:
+        """Whether the attack has reached its aim. An output that is not finite is judged, too."""
+
+    @abstractmethod
+    def nearness(self, outputs: Tensor, goals: Goals) -> PerImage:
+        """How near an output is to success: positive only where it is one, larger is nearer."""
+
+    def correct(self, outputs: Tensor, labels: Labels) -> Flags:
+        """Whether the model is right about clean images; by default where it predicts the label."""
+        return predicted_classes(outputs) == labels
+
+    def eligible(self, correct: Flags, labels: Labels, goals: Goals) -> Flags:
+        """Which clean images are worth an attack; by default those about which the model is right."""
+        return correct
+
+    def objective(self, loss: "Loss | str") -> Loss:
+        """What an attack ascends to succeed, given a loss of outputs and classes."""
+        return resolve_loss(loss)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def make_criterion(text: "AbstractCriterion | str") -> AbstractCriterion:
+    """The criterion of that name, with its argument behind a colon: ``misclassified``, ``targeted:3``.
+
+    Raises:
+        RequestError: no such criterion, or an argument that it does not take.
+    """
+    if isinstance(text, AbstractCriterion):
+        return text
+    name, _, argument = text.partition(":")
+    return CRITERIA[name].parse(argument)
+
+
+@torch.no_grad()
+def logits_of(classifier: Classifier, images: Images) -> Tensor:
+    """Outputs for clean images, without a gradient."""
+    return classifier(images)

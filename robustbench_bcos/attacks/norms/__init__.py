@@ -1,0 +1,1 @@
+"""Norms of perturbations, one a module."""

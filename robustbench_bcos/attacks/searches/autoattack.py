@@ -1,0 +1,133 @@
+"""AutoAttack: several attacks, one after the other on the images that are still robust."""
+
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import torch
+
+from robustbench_bcos.attacks import ATTACKS
+from robustbench_bcos.attacks.attack import AbstractAttack, AttackResult, Problem, Trace
+from robustbench_bcos.attacks.criterion import AbstractCriterion
+from robustbench_bcos.attacks.norm import AbstractNorm
+from robustbench_bcos.attacks.searches.apgd import APGD
+from robustbench_bcos.attacks.searches.apgd_targeted import TargetedAPGD
+from robustbench_bcos.attacks.searches.fab import FAB, REMEDY, torchattacks_available
+from robustbench_bcos.attacks.searches.square import Square
+from robustbench_bcos.attacks.threat import Threat
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Ensemble(AbstractAttack):
+    """Attack with each member the images that the members before it did not break.
+
+    Between two members every image is classified once more, to see which are still robust. An image that resists them
+    all keeps the last member's perturbation. Member i draws from stream i.
+
+    Args:
+        members: the attacks, the cheap ones first.
+
+    Raises:
+        ValueError: there are none.
+    """
+
+    refills = True
+
+    members: tuple[AbstractAttack, ...]
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise ValueError("expected at least one member, got none")
+
+    def check(self, norm: AbstractNorm, criterion: AbstractCriterion) -> None:
+        """Every member must serve both."""
+        for member in self.members:
+            member.check(norm, criterion)
+
+    def _search(self, problem: Problem) -> AttackResult:
+        adversarials, trace = problem.images.clone(), Trace.blank(problem.images)
+        active = torch.arange(len(adversarials), device=adversarials.device)
+        for number, member in enumerate(self.members):
+            remaining = problem.select(active)
+            if number > 0:
+                robust = ~remaining.succeeds(adversarials[active])
+                trace.forward_passes[active] += 1
+                active = active[robust]
+                remaining = problem.select(active)
+            if len(active) == 0:
+                break
+            found = member(
+                problem.classifier,
+                remaining.images,
+                remaining.goals,
+                remaining.threat,
+                criterion=problem.criterion,
+                goals=remaining.goals,
+                rng=remaining.rng.fold_in(number),
+                batch_size=problem.batch_size,
+            )
+            adversarials[active] = found.adversarials
+            trace.include(found.trace, active)
+        return AttackResult(adversarials, trace)
+
+    @property
+    def passes(self) -> int:
+        """Those of all members, and the looks between them."""
+        return sum(member.passes for member in self.members) + len(self.members) - 1
+
+
+@final
+@ATTACKS.registered("autoattack")
+@dataclass(frozen=True, kw_only=True)
+class AutoAttack(AbstractAttack):
+    """The standard version of AutoAttack (Croce & Hein, 2020), with its published numbers of steps and queries.
+
+    Args:
+        fab: whether FAB is among them, which needs torchattacks.
+    """
+
+    refills = True
+
+    fab: bool = field(default_factory=torchattacks_available)
+
+    @property
+    def ensemble(self) -> Ensemble:
+        """Auto-PGD, its targeted form, FAB where it can be had, and Square."""
+        return Ensemble(members=(APGD(), TargetedAPGD(), *((FAB(),) if self.fab else ()), Square()))
+
+    def check(self, norm: AbstractNorm, criterion: AbstractCriterion) -> None:
+        """Every member must serve both."""
+        self.ensemble.check(norm, criterion)
+
+    def _search(self, problem: Problem) -> AttackResult:
+        return self.ensemble._search(problem)
+
+    @property
+    def passes(self) -> int:
+        """Those of its members."""
+        return self.ensemble.passes
+
+    @property
+    def effort(self) -> int:
+        """The steps of its longest search."""
+        return APGD().steps
+
+    def stronger(self) -> AbstractAttack:
+        """An ensemble has no number of steps; its longest search does."""
+        return APGD(steps=4 * APGD().steps)
+
+    def left_out(self, classes: int) -> dict[str, str]:
+        """FAB, where torchattacks is not installed."""
+        return {} if self.fab else {"fab": f"it needs torchattacks, {REMEDY}"}
+
+    def reported(self, threat: Threat) -> dict[str, Any]:
+        """The published settings of its members, which have no options."""
+        search, targeted, square = APGD(), TargetedAPGD(), Square()
+        return {
+            "steps": search.steps,
+            "start": "random",
+            "restarts": search.restarts,
+            "queries": square.queries,
+            "targets": targeted.targets,
+            **({} if self.fab else {"fab": False}),
+        }

@@ -1,0 +1,108 @@
+"""A threat model: a norm and an epsilon, made once from text and handed to everything below."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from robustbench_bcos.attacks import NORMS
+from robustbench_bcos.attacks.norm import AbstractNorm
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.quantities import Quantity
+from robustbench_bcos.core.registry import unknown
+from robustbench_bcos.core.types import Epsilon, Images, PerImage
+
+PER_IMAGE = "of its own"
+"""The text of an epsilon that is another number for each image."""
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Threat:
+    """Which perturbations an adversary may make: those of ``norm`` at most ``epsilon`` that stay in the pixel box.
+
+    Attributes:
+        norm: its name. The norm itself is looked up when it is needed, so that reading a run needs no plug-in.
+        epsilon: radius in units of the pixel range [0, 1], or one for each image.
+        text: the radius as it was written.
+    """
+
+    norm: str
+    epsilon: Epsilon
+    text: str
+
+    @classmethod
+    def of(cls, norm: "Threat | str", epsilon: "Quantity | str | float | PerImage | None" = None) -> "Threat":
+        """A threat from the name of a norm, as the field writes it (``l2``, ``L2``, ``Linf``), and a radius.
+
+        Raises:
+            RequestError: an unknown norm, or a radius that is missing, negative, infinite or not a number.
+        """
+        if isinstance(norm, Threat):
+            return norm
+        name = norm if norm in NORMS else norm.lower().replace("_", "")
+        if name not in NORMS:
+            raise unknown("norm", norm, NORMS)
+        if epsilon is None:
+            raise RequestError(
+                f"norm {norm} comes without an epsilon: give one in units of the pixel range, 8/255, say"
+            )
+        if isinstance(epsilon, Tensor) and epsilon.dim() > 0:
+            if not bool((epsilon.isfinite() & (epsilon >= 0)).all()):
+                raise RequestError("eps must be finite and not negative for each image")
+            return cls(name, epsilon, PER_IMAGE)
+        quantity = Quantity.of(float(epsilon) if isinstance(epsilon, Tensor) else epsilon)
+        return cls(name, quantity.value, quantity.text)
+
+    @property
+    def geometry(self) -> AbstractNorm:
+        """The norm itself."""
+        return NORMS[self.norm]
+
+    @property
+    def radius(self) -> float:
+        """Epsilon where all images have the same."""
+        if isinstance(self.epsilon, Tensor):
+            raise ValueError("expected one epsilon for all images, got one for each")
+        return self.epsilon
+
+    def size(self, perturbation: Images) -> PerImage:
+        """Norm of each perturbation."""
+        return self.geometry.size(perturbation)
+
+    def steepest_ascent(self, gradient: Images, iterates: Images | None = None) -> Images:
+        """The direction of size 1 along which a linear function with this gradient grows most."""
+        return self.geometry.steepest_ascent(gradient, iterates)
+
+    def project(self, images: Images, perturbation: Images) -> Images:
+        """The perturbed images, moved into the ball around ``images`` and into the pixel box."""
+        return self.geometry.project(images, perturbation, self.epsilon)
+
+    def sample(self, shape: Sequence[int], generators: Sequence[torch.Generator]) -> Images:
+        """One perturbation per generator, uniform in the ball."""
+        return self.geometry.sample(shape, self.radius, generators)
+
+    def select(self, positions: Tensor) -> "Threat":
+        """The threat to some of the images."""
+        if isinstance(self.epsilon, Tensor):
+            return Threat(self.norm, self.epsilon[positions], self.text)
+        return self
+
+    def unbounded(self, shape: Sequence[int]) -> "Threat":
+        """The threat that holds every image of this shape."""
+        return Threat.of(self.norm, self.geometry.diameter(shape))
+
+    def contains(self, other: "Threat") -> bool:
+        """Whether every perturbation that the other allows is allowed here."""
+        return self.norm == other.norm and other.radius <= self.radius
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Threat) and (self.norm, self.text) == (other.norm, other.text)
+
+    def __hash__(self) -> int:
+        return hash((self.norm, self.text))
+
+    def __str__(self) -> str:
+        return f"{self.norm} {self.text}"
