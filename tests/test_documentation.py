@@ -34,3 +34,11 @@ def test_pages_outside_the_site_link_to_files_that_exist(page: str) -> None:
     files = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
     assert [file for file in files if not (DOCS.parent / file).exists()] == []
     assert files
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("adr/*.md")), ids=lambda page: page.stem[:4])
+def test_what_keeps_a_decision_is_there(page: Path) -> None:
+    kept_by = page.read_text(encoding="utf-8").partition("**Kept by** ")[2]
+    files = re.findall(r"`((?:tests|benchmarks)/[^`]+)`", kept_by)
+    assert [file for file in files if not (DOCS.parent / file).exists()] == []
+    assert files
