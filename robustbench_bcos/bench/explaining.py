@@ -4,6 +4,7 @@ It reads and writes no store: what is known is handed to it, and it yields rows,
 """
 
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice
@@ -99,7 +100,7 @@ def explain_cells(
                     continue
                 began = time.perf_counter()
                 rows, pictures = explainer.explain(cell)
-                kept = _choose(pictures, known[cell.key], always_pictured)
+                kept = [PictureRow(cell.key, *one) for one in _choose(pictures, known[cell.key], always_pictured)]
                 known[cell.key].explained.update(batch.indices)
                 seconds = time.perf_counter() - began
                 yield Explained(cell=cell, images=count, rows=rows, pictures=kept, seconds=seconds)
@@ -130,8 +131,8 @@ class _Explainer:
         compared = make_target(model, others.on(device).images, cell)
         self.other = self._explain(compared.images, PerImageRng.of(seed, others.indices))
 
-    def explain(self, cell: Cell) -> tuple[list[SimilarityRow], list[PictureRow]]:
-        """Similarities of the clean maps to those of the attack and of both controls, and a picture of every image."""
+    def explain(self, cell: Cell) -> tuple[list[SimilarityRow], list[tuple[Picture, bool]]]:
+        """How similar clean maps are to those of the attack and of both controls; pictures, and which are broken."""
         attack = build_attack(cell, cell.loss_of(self.model.loss))
         attacked = attack_in_full(attack, self.target, self.labels, cell, self.rng)
         noisy = noise_of_size(self.target.images, attacked.verdicts.sizes, NORMS[cell.norm], self.rng)
@@ -143,13 +144,13 @@ class _Explainer:
             for similarity in compare_explanations(self.clean, explanation, comparison)
             for row in self._rows(cell, similarity)
         ]
-        return rows, self._pictures(cell, attacked.candidates, after)
+        return rows, self._pictures(attacked.candidates, after)
 
     def _explain(self, images: Tensor, rng: PerImageRng) -> Explanation:
         return explain_classes(self.target.classifier, images, self.labels, self.method, rng)
 
     def _rows(self, cell: Cell, similarity: Similarity) -> Iterator[SimilarityRow]:
-        columns = [values.tolist() for values in similarity.values.values()]
+        columns = {measure: values.tolist() for measure, values in similarity.values.items()}
         changed = similarity.changed.tolist()
         for position, index in enumerate(self.batch.indices):
             alone = similarity.comparison == "other" and index == self.others.indices[position]
@@ -159,10 +160,10 @@ class _Explainer:
                 comparison=similarity.comparison,
                 explained_class=similarity.explained_class,
                 changed=bool(changed[position]),
-                values=tuple(None if alone else significant(column[position]) for column in columns),
+                values=tuple(None if alone else significant(column[position]) for column in columns.values()),
             )
 
-    def _pictures(self, cell: Cell, adversarials: Tensor, after: Explanation) -> list[PictureRow]:
+    def _pictures(self, adversarials: Tensor, after: Explanation) -> list[tuple[Picture, bool]]:
         correct = predicted_classes(self.clean.logits) == self.labels
         broken = correct & (predicted_classes(after.logits) != self.labels)
         views = (
@@ -171,23 +172,23 @@ class _Explainer:
         )
         columns = zip(self.batch.indices, self.batch.labels.tolist(), *views, broken.tolist(), strict=True)
         return [
-            PictureRow(cell.key, Picture(image=image, label=label, clean=clean, attacked=attacked), fell)
-            for image, label, clean, attacked, fell in columns
+            (Picture(image=image, label=label, clean=clean, attacked=attacked), is_broken)
+            for image, label, clean, attacked, is_broken in columns
         ]
 
 
-def _choose(pictures: Sequence[PictureRow], known: Known, always: Collection[int]) -> list[PictureRow]:
+def _choose(
+    pictures: Sequence[tuple[Picture, bool]], known: Known, always: Collection[int]
+) -> list[tuple[Picture, bool]]:
     """Pictures of images that are always pictured, and of the first images that are broken and that are robust."""
-    batch = {row.picture.image for row in pictures}
-    counts = {False: 0, True: 0}
-    for image, broken in known.pictured.items():
-        counts[broken] += image not in batch
+    batch = {picture.image for picture, _ in pictures}
+    counts = Counter(broken for image, broken in known.pictured.items() if image not in batch)
     kept = []
-    for row in pictures:
-        correct = not row.picture.wrong_before
-        if row.picture.image in always or (correct and counts[row.fell] < PICTURES):
-            kept.append(row)
+    for picture, broken in pictures:
+        correct = not picture.wrong_before
+        if picture.image in always or (correct and counts[broken] < PICTURES):
+            kept.append((picture, broken))
             if correct:
-                counts[row.fell] += 1
-                known.pictured[row.picture.image] = row.fell
+                counts[broken] += 1
+                known.pictured[picture.image] = broken
     return kept
