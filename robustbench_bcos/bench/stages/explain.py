@@ -1,8 +1,8 @@
 """How similar the maps of each cell's images are before and after its attack, and pictures of some."""
 
 import time
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import cycle, islice
 
 from torch import Tensor
@@ -58,7 +58,8 @@ def explain_cells(
                 if cell in pending:
                     began = time.perf_counter()
                     similarities, pictures = explainer.explain(cell)
-                    rows += [*similarities, *_choose(pictures, known.pictured(cell), correct, request.always_pictured)]
+                    chosen = _choose(pictures, known.pictured(cell), correct, request.always_pictured)
+                    rows += [*similarities, *(PictureRow.of(cell.key, one, broken=broken) for one, broken in chosen)]
                     seconds = time.perf_counter() - began
                     rows.append(
                         TimingRow(cell=cell.key, work="explanation", images=len(batch.indices), seconds=seconds)
@@ -90,7 +91,7 @@ class _Explainer:
         _, _, compared = in_space(model, others.on(request.device).images, space)
         self.other = self._explain(compared, PerImageRng.of(self.seed, others.indices))
 
-    def explain(self, cell: Cell) -> tuple[list[SimilarityRow], list[PictureRow]]:
+    def explain(self, cell: Cell) -> tuple[list[SimilarityRow], list[tuple[Picture, bool]]]:
         """Similarities of the clean maps to those of the attack and of both controls, and a picture of every image."""
         target = make_target(self.model, cell, self.raw, self.labels, seed=self.seed, indices=self.batch.indices)
         attack = cell.attack.with_loss(self.model.loss).in_full()
@@ -104,7 +105,7 @@ class _Explainer:
             for similarity in compare_explanations(self.clean, explanation, comparison)
             for row in self._rows(cell, similarity)
         ]
-        pictures = self._pictures(cell, attacked.adversarials, after, attacked.verdicts.success.tolist())
+        pictures = self._pictures(attacked.adversarials, after, attacked.verdicts.success.tolist())
         return rows, pictures
 
     def _explain(self, images: Tensor, rng: PerImageRng) -> Explanation:
@@ -125,36 +126,34 @@ class _Explainer:
             )
 
     def _pictures(
-        self, cell: Cell, adversarials: Tensor, after: Explanation, success: Sequence[bool]
-    ) -> list[PictureRow]:
+        self, adversarials: Tensor, after: Explanation, success: Sequence[bool]
+    ) -> list[tuple[Picture, bool]]:
         views = (
             make_views(images, explanation.of_target(PREDICTED), self.model.loss)
             for images, explanation in ((self.images, self.clean), (adversarials, after))
         )
         columns = zip(self.batch.indices, self.batch.labels.tolist(), *views, success, strict=True)
         return [
-            PictureRow.of(cell.key, Picture(image=image, label=label, clean=clean, attacked=attacked), broken=broken)
+            (Picture(image=image, label=label, clean=clean, attacked=attacked), broken)
             for image, label, clean, attacked, broken in columns
         ]
 
 
 def _choose(
-    pictures: Sequence[PictureRow],
-    pictured: dict[int, bool],
-    correct: dict[int, bool],
+    pictures: Sequence[tuple[Picture, bool]],
+    pictured: Mapping[int, bool],
+    correct: Mapping[int, bool],
     always: Collection[int],
-) -> list[PictureRow]:
+) -> list[tuple[Picture, bool]]:
     """Pictures of images that are always pictured, and of the first images that are broken and that are robust."""
-    batch = {row.image for row in pictures}
-    counts = {False: 0, True: 0}
-    for image, broken in pictured.items():
-        counts[broken] += image not in batch
+    batch = {picture.image for picture, _ in pictures}
+    counts = Counter(broken for image, broken in pictured.items() if image not in batch)
     kept = []
-    for row in pictures:
-        right = correct[row.image]
+    for picture, success in pictures:
+        right = correct[picture.image]
         # Of an image that the model got wrong before, an attack breaks nothing.
-        row = row if right or not row.broken else replace(row, broken=False)
-        if row.image in always or (right and counts[row.broken] < PICTURES):
-            kept.append(row)
-            counts[row.broken] += right
+        broken = success and right
+        if picture.image in always or (right and counts[broken] < PICTURES):
+            kept.append((picture, broken))
+            counts[broken] += right
     return kept
