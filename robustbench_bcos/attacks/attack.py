@@ -202,6 +202,11 @@ class AbstractAttack(ABC):
         """The attack carried on to its end, whatever it meets on the way: what is shown and explained."""
         return self
 
+    @property
+    def at_any_step_size(self) -> "AbstractAttack":
+        """The attack without what it says of one epsilon alone."""
+        return self
+
     def with_loss(self, auto: str) -> Self:
         """The attack with ``auto`` replaced by the model's own loss."""
         if getattr(self, "loss", "") != "auto":

@@ -143,12 +143,9 @@ class Grid(Table):
     ] = "image"
 
     @property
-    def parts(self) -> list["Grid"]:
-        """Grids of which every combination is meant."""
-        if not self.paired:
-            return [self]
-        pairs = zip(self.norm, self.eps, strict=True)
-        return [self.model_copy(update={"norm": (norm,), "eps": (eps,), "paired": False}) for norm, eps in pairs]
+    def criterion_text(self) -> str:
+        """The criterion with its target."""
+        return self.criterion if self.target is None else f"{self.criterion}:{self.target}"
 
     @model_validator(mode="after")
     def _a_radius_for_each_norm(self) -> "Grid":
@@ -329,6 +326,11 @@ class RunConfig(Grid):
     ] = ()
     plugin_digests: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of each plug-in by its name, as :func:`make_config` has loaded it."""
+
+    def with_criterion(self, text: str) -> "RunConfig":
+        """The same with another criterion, written with its target."""
+        criterion, _, target = text.partition(":")
+        return self.model_copy(update={"criterion": criterion, "target": target or None})
 
     @property
     def explanations(self) -> int:

@@ -3,21 +3,20 @@
 import copy
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, TypeVar, Unpack
 
 import pandas as pd
 from torch import nn
 
-from robustbench_bcos.attacks.attack import Attack
+from robustbench_bcos.attacks.attack import AbstractAttack
 from robustbench_bcos.bench.arrays import Array, read_images, read_labels
-from robustbench_bcos.bench.cells import cells_of, check_radius
+from robustbench_bcos.bench.cells import make_attacks
 from robustbench_bcos.bench.config import RunConfig, make_config
-from robustbench_bcos.bench.model_preconditions import check_answers
 from robustbench_bcos.bench.options import EvaluateOptions
-from robustbench_bcos.bench.plan import Plan, check_precision, choose_device, diameter, explained_subset
-from robustbench_bcos.bench.preconditions import check_explanation, check_model, try_model
+from robustbench_bcos.bench.preconditions import try_model
 from robustbench_bcos.bench.records import make_records
+from robustbench_bcos.bench.request import check_request
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.devices import choose_device
@@ -59,18 +58,6 @@ def _signed(function: Function) -> Function:
     return function
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    model: Model
-
-    @property
-    def name(self) -> str:
-        return self.model.name
-
-    def load(self) -> Model:
-        return self.model
-
-
 @_signed
 def evaluate(
     model: nn.Module | str,
@@ -78,7 +65,7 @@ def evaluate(
     labels: Array,
     norm: str | Sequence[str],
     eps: str | float | Quantity | Sequence[str | float | Quantity],
-    attack: str | Attack | Sequence[str | Attack] = "pgd",
+    attack: str | AbstractAttack | Sequence[str | AbstractAttack] = "pgd",
     *,
     name: str | None = None,
     **options: Unpack[EvaluateOptions],
@@ -107,28 +94,23 @@ def evaluate(
     name = name or (model if isinstance(model, str) else type(model).__name__)
     images = read_images(images)
     labels = read_labels(labels, len(images))
-    attacks = (attack,) if isinstance(attack, str | Attack) else tuple(attack)
-    flags = {"norm": norm, "eps": eps, "attack": tuple(one for one in attacks if isinstance(one, str)), **options}
-    config = make_config(DEFAULTS | {"dataset": "memory", "figures": False} | flags)
-    device = choose_device(config.device)
-    check_precision(config.precision, device)
+    attacks = (attack,) if isinstance(attack, str | AbstractAttack) else tuple(attack)
+    named = tuple(one for one in attacks if isinstance(one, str))
+    config = make_config(
+        DEFAULTS
+        | {"dataset": "memory", "figures": False, "norm": norm, "eps": eps, "attack": named or ("pgd",)}
+        | options
+    )
     loaded = _load(model, name)
-    classes = _classes(loaded, images, device)
-    chosen = EvalSubset.of(InMemory(images, labels, classes=classes))
-    check_model(loaded, chosen, device=device, space=config.space)
-    if not config.skip_model_checks:
-        check_answers(loaded, chosen, device=device)
-    explained = explained_subset(config, chosen)
-    if explained is not None:
-        check_explanation(loaded, explained, config.explanation, device)
-    cells = cells_of(config, [name], attacks)
-    for cell in cells:
-        check_radius(cell.radius, cell.norm, diameter(cell, chosen))
-    plan = Plan(config, chosen, (LoadedModel(loaded),), {name: loaded.weights_sha256}, tuple(cells), device, explained)
+    classes = _classes(loaded, images, choose_device(config.device))
+    subset = EvalSubset.of(InMemory(images, labels, classes=classes))
+    own = [one for one in attacks if isinstance(one, AbstractAttack)]
+    both = [*(make_attacks(config) if named else ()), *own]
+    request = check_request(config, subset, [LoadedModel(loaded)], both)
     with Store() as store:
-        for _ in execute(plan, store):
+        for _ in execute(request, store):
             pass
-        return make_records(store, plan.identity)
+        return make_records(store, request.identity)
 
 
 def _load(model: nn.Module | str, name: str) -> Model:

@@ -29,7 +29,7 @@ def make_fast_copy(
     compiled: bool = False,
     memory_format: MemoryFormat = "auto",
     precision: Precision = "fp32",
-    lanes: int = 1,
+    replicas: int = 1,
 ) -> Model:
     """The model with its twin, which shares nothing with it but values.
 
@@ -40,7 +40,7 @@ def make_fast_copy(
         compiled: whether the twin is run through ``torch.compile``.
         memory_format: of its filters and features; ``auto`` is ``channels_last``.
         precision: of its products and sums. ``tf32`` is switched on where an attack is run, with :func:`in_tf32`.
-        lanes: threads that share out its batches; more than one on a CPU alone.
+        replicas: threads that share out its batches; more than one on a CPU alone.
     """
     classifier = model.classifier
     network, parts = classifier, ["unfolded"]
@@ -58,7 +58,7 @@ def make_fast_copy(
         parts.append("compiled")
     if _pure(classifier):
         # Around the network and not its encoding: attacks in the encoded space walk on the network.
-        shared = ThreadedReplicas(network, lanes, compiled=compiled) if lanes > 1 else network
+        shared = ThreadedReplicas(network, replicas, compiled=compiled) if replicas > 1 else network
         network = ImageClassifier(classifier.encoding, shared)
     return replace(model, fast_copy=network, attack_backend=" ".join(parts))
 

@@ -9,8 +9,9 @@ import torch
 
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.pictures import Picture, View
-from robustbench_bcos.bench.similarity import attack_in_full, make_views
-from robustbench_bcos.bench.target import AttackTarget, build_attack
+from robustbench_bcos.bench.similarity import make_views
+from robustbench_bcos.bench.target import make_target
+from robustbench_bcos.bench.trial import attack_and_judge
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.rng import PerImageRng
@@ -76,9 +77,9 @@ class Gallery:
         attacked: list[View] | list[None] = [None] * len(images)
         if self.cell is not None:
             led_from = predicted_classes(clean.logits) if labels is None else labels
-            attack = build_attack(self.cell, self.cell.loss_of(self.model.loss))
-            target = AttackTarget(self.model.classifier, images, self.model.classifier)
-            adversarials = attack_in_full(attack, target, led_from, self.cell, rng).candidates
+            attack = self.cell.attack.with_loss(self.model.loss).in_full()
+            target = make_target(self.model, self.cell, images, led_from, seed=self.seed, indices=indices).slow
+            adversarials = attack_and_judge(attack, target, subject=self.cell.key).adversarials
             after = self._explain(adversarials, rng)
             attacked = make_views(adversarials, after, self.model.loss)
             arrays |= _arrays(adversarials, after, "attacked_")

@@ -13,8 +13,6 @@ class ExplainedImages:
 
     method: str
     """As it was asked for."""
-    select: str
-    """Which iterate of the attack is explained."""
     images: tuple[int, ...]
     """Indices of the images that the means of ``results.csv`` are over."""
     pictured: tuple[int, ...]
@@ -54,10 +52,10 @@ class RunIdentity:
     """How the copies of networks that attacks use are made fast: compiled or not, memory format, precision."""
     classes: int
     """Number of classes of the dataset."""
-    fab: bool
-    """Whether AutoAttack has its FAB."""
     version: str
     torch: str
+    plugins: Mapping[str, str]
+    """SHA-256 of each plug-in, by its name."""
     reading: Mapping[str, Any] | None = None
     """What was stated of a weights file: one file may be several models."""
 

@@ -64,8 +64,8 @@ def judge(target: AttackTarget, adversarials: Images, *, subject: str, batch_siz
         if where.any():
             worst = int(where.nonzero()[0])
             raise ThreatViolation(
-                f"{subject}: the adversarial example for image {indices[worst]} {what} (size {float(sizes[worst]):.9g}; "
-                f"{int(where.sum())} of {len(indices)} images)"
+                f"{subject}: the adversarial example for image {indices[worst]} {what} "
+                f"(size {float(sizes[worst]):.9g}; {int(where.sum())} of {len(indices)} images)"
             )
     with torch.no_grad():
         logits = in_parts(target.classifier, batch_size or max(1, len(adversarials)))(adversarials)

@@ -8,7 +8,6 @@ from typing import Any, get_type_hints
 
 import pandas as pd
 
-from robustbench_bcos.attacks.pgd import RELATIVE_STEP
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence.trust import Judgement, Outcome, Trust
 from robustbench_bcos.bench.identity import RunIdentity
@@ -16,7 +15,18 @@ from robustbench_bcos.bench.rows import DistanceRow, SimilarityRow
 from robustbench_bcos.bench.similarity import COMPARISONS, EXPLAINED_CLASSES
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.statistics import summarise, wilson
-from robustbench_bcos.explanations.differences import MEASURES
+from robustbench_bcos.explanations.similarity import MEASURES
+
+
+def _option(default: str | float | None, *, threat: bool = False, absent: str | int | None = None) -> Mapping[str, Any]:
+    """Metadata of a column for an option of attacks.
+
+    Args:
+        default: its value for attacks that do not have the option.
+        threat: as for a key.
+        absent: as for a key.
+    """
+    return {**_key(threat=threat, absent=absent), "option": default}
 
 
 def _key(*, threat: bool = False, absent: str | int | None = None) -> Mapping[str, Any]:
@@ -58,17 +68,17 @@ class Record:
     """Epsilon as it was written, such as ``8/255``."""
     epsilon: float = field(metadata=_key(threat=True))
     """Its value, in units of the pixel range [0, 1]."""
-    steps: int = field(metadata=_key(threat=True))
+    steps: int = field(metadata=_option(0, threat=True))
     """Steps of the attack; 0 where it makes none."""
-    step_size: float | None = field(metadata=_key())
+    step_size: float | None = field(metadata=_option(None))
     """Step size of PGD; empty for attacks that find theirs, or make no steps."""
-    loss: str = field(metadata=_key())
+    loss: str = field(metadata=_option(""))
     """What was maximised: what ``auto`` turned out to be."""
-    restarts: int = field(metadata=_key(threat=True))
+    restarts: int = field(metadata=_option(1, threat=True))
     """Restarts of the attack."""
-    start: str = field(metadata=_key())
+    start: str = field(metadata=_option(""))
     """Where the first restart begins: ``image`` or ``random``."""
-    select: str = field(metadata=_key())
+    select: str = field(metadata=_option("first_success"))
     """Which iterate counts."""
     space: str = field(metadata=_key())
     """``image``, or ``encoded`` where the channels of the encoding were perturbed independently to reproduce an old
@@ -123,9 +133,9 @@ class Record:
     """The share for which another image of the class is predicted to be of another one."""
     encoding: str
     """The first thing the model does to an image; empty where that is not known."""
-    queries: int = field(metadata=_key(absent=0))
+    queries: int = field(metadata=_option(0, absent=0))
     """Queries of Square, per image and restart; 0 for other attacks."""
-    targets: int = field(metadata=_key(absent=0))
+    targets: int = field(metadata=_option(0, absent=0))
     """Wrong classes that a targeted attack tries, at most; 0 for other attacks."""
     evidence: str
     """``quick``, ``full`` or ``off``."""
@@ -210,7 +220,7 @@ def make_evidence(store: Store, identity: RunIdentity, judgement: Judgement | No
 
 def make_distances(store: Store, identity: RunIdentity) -> pd.DataFrame:
     """A row for each image of each model and norm whose distances are all known, in the order of the plan."""
-    pairs = dict.fromkeys((cell.model, cell.norm) for cell in identity.cells)
+    pairs = dict.fromkeys((cell.model, cell.threat.norm) for cell in identity.cells)
     rows = []
     for model, norm in pairs:
         found = store.select(DistanceRow, model=model, norm=norm)
@@ -273,7 +283,7 @@ def _counted(store: Store, cell: Cell, identity: RunIdentity) -> set[int]:
     if identity.explained is None:
         return set()
     clean = store.clean(cell.model)
-    return {image for image in identity.explained.images if clean[image].prediction == clean[image].label}
+    return {image for image in identity.explained.images if clean[image].correct}
 
 
 def _similarity_means(store: Store, cell: Cell, identity: RunIdentity) -> dict[str, Any]:
@@ -312,16 +322,11 @@ def _record(store: Store, cell: Cell, identity: RunIdentity, trust: Trust) -> di
         dataset=identity.dataset,
         subset=identity.subset[:12],
         images=sums.images,
-        attack=cell.attack,
-        norm=cell.norm,
-        eps=cell.radius.text,
-        epsilon=cell.radius.value,
-        steps=cell.steps,
-        step_size=_step_size(cell),
-        loss=cell.loss_of(model.loss),
-        restarts=cell.restarts,
-        start=cell.start,
-        select=cell.count,
+        attack=cell.attack.name,
+        norm=cell.threat.norm,
+        eps=cell.threat.text,
+        epsilon=cell.threat.radius,
+        **_options(cell, model.loss),
         space=cell.space,
         seed=identity.seed,
         clean_correct=sums.clean_correct,
@@ -334,7 +339,7 @@ def _record(store: Store, cell: Cell, identity: RunIdentity, trust: Trust) -> di
         robust_accuracy_worst=trust.worst_correct / sums.images,
         trust=trust.trust,
         reasons=trust.reasons,
-        degenerate_gradient_share=sums.degenerate_gradient / sums.clean_correct if sums.clean_correct else None,
+        degenerate_gradient_share=sums.degenerate_gradient / sums.attacked if sums.attacked else None,
         mean_perturbation=float(f"{sums.broken_size / sums.broken:.4g}") if sums.broken else None,
         forward_passes=sums.forward_passes,
         backward_passes=sums.backward_passes,
@@ -347,21 +352,24 @@ def _record(store: Store, cell: Cell, identity: RunIdentity, trust: Trust) -> di
         explanation_changed_noise=similarity_means.pop("explanation_changed_noise"),
         explanation_changed_other=similarity_means.pop("explanation_changed_other"),
         encoding=model.encoding,
-        queries=cell.queries,
-        targets=cell.targets,
         evidence=identity.evidence,
         evidence_images=trust.examined,
         evidence_passes=trust.passes,
         attack_backend=model.attack_backend,
         inherited=sums.inherited,
-        criterion=getattr(cell, "criterion", "misclassified"),
-        options="",
+        criterion=cell.criterion,
     )
     return asdict(record) | similarity_means
 
 
-def _step_size(cell: Cell) -> float | None:
-    # The others find theirs, or make no steps.
-    if cell.attack != "pgd":
-        return None
-    return RELATIVE_STEP * cell.radius.value / cell.steps if cell.step_size is None else cell.step_size.value
+def _options(cell: Cell, loss: str) -> dict[str, Any]:
+    """What the options of the cell's attack amount to: those that have a column there, the others as text."""
+    columns = {column.name: column.metadata["option"] for column in fields(Record) if "option" in column.metadata}
+    reported = cell.attack.with_loss(loss).reported(cell.threat)
+    others = {option: value for option, value in reported.items() if option not in columns}
+    text = " ".join(f"{option}={value}" for option, value in others.items() if value != _default(cell, option))
+    return columns | {option: value for option, value in reported.items() if option in columns} | {"options": text}
+
+
+def _default(cell: Cell, option: str) -> object:
+    return next((field.default for field in fields(cell.attack) if field.name == option), None)

@@ -7,26 +7,23 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import torch
 
-from robustbench_bcos.attacks.fab import REMEDY, torchattacks_available
-from robustbench_bcos.attacks.norms import NORMS
+from robustbench_bcos.attacks.attack import AbstractAttack
+from robustbench_bcos.attacks.criterion import make_criterion
 from robustbench_bcos.bench.adversarials import KEPT
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell, check_radius, make_cells
 from robustbench_bcos.bench.config import Precision, RunConfig
-from robustbench_bcos.bench.evidence.checks import checks_of
-from robustbench_bcos.bench.evidence.searches import full_passes
 from robustbench_bcos.bench.fast_copy import make_fast_copy
 from robustbench_bcos.bench.identity import ExplainedImages, RunIdentity
 from robustbench_bcos.bench.images import open_images
 from robustbench_bcos.bench.model_preconditions import check_answers
+from robustbench_bcos.bench.models import ModelCache
 from robustbench_bcos.bench.preconditions import check_explanation, check_model
 from robustbench_bcos.bench.provenance import command, commit, describe_device, versions
-from robustbench_bcos.bench.similarity import COUNT
 from robustbench_bcos.core.devices import choose_device
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.version import VERSION
@@ -34,99 +31,89 @@ from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.models import Model, ModelSource, find_models, find_weights
 
-PASSES_PER_EXPLANATION = 4
-"""Two forward passes, for the prediction and for the maps, and a backward pass for each of two classes."""
-
-LOADING = Lock()
-
-CORES = torch.get_num_threads()
-"""What torch has found, or was told in ``OMP_NUM_THREADS``; asked before a run sets it."""
+PICTURES = 6
+"""Images of a run that are pictured where none are asked for, the first ones."""
 
 SMALL_IMAGE = 32 * 32
 """Pixels below which an image counts as small."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is to be done. Models are loaded again, one at a time, when their turn comes."""
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is to be done."""
 
     config: RunConfig
-    images: EvalSubset
+    subset: EvalSubset
     sources: tuple[ModelSource, ...]
-    weights: dict[str, str]
+    models: ModelCache
+    weights: Mapping[str, str]
     """SHA-256 of each model's weights."""
     cells: tuple[Cell, ...]
     device: str
     explained: EvalSubset | None = None
-    """Images whose explanations are compared: those asked to be pictured, then the first of the slice."""
-
-    def source(self, name: str) -> ModelSource:
-        """The source of the model of that name."""
-        return next(source for source in self.sources if source.name == name)
+    """Images whose explanations are compared: those asked to be pictured, then the first of the subset."""
 
     def cells_of(self, source: ModelSource) -> list[Cell]:
         """All that is measured on one model."""
         return [cell for cell in self.cells if cell.model == source.name]
 
-    def load(self, source: ModelSource) -> Model:
-        """The model on the run's device, with the twin that attacks walk on."""
-        # One at a time: libraries draw a network's first weights from the global generator.
-        with LOADING:
-            model = source.load()
-        model.classifier.to(self.device)
-        config = self.config
-        return make_fast_copy(
-            model,
-            compiled=config.compile,
-            memory_format=config.memory_format,
-            precision=config.precision,
-            lanes=self.threads if torch.device(self.device).type == "cpu" else 1,
-        )
-
     def batch_size(self, model: Model) -> BatchSize:
-        """How many images to work on together, of a model that is on the run's device."""
-        example = self.images.batch(0, 1).images.to(self.device)
+        """How many images to work on together."""
+        example = self.subset.batch(0, 1).images.to(self.device)
         return BatchSize.of(model.attack_model, example, self.config.batch_size)
 
     @property
     def threads(self) -> int:
-        """CPU threads to use: for images of few pixels, sharing their small tensors out costs more than it gives."""
-        if self.config.threads is not None:
-            return self.config.threads
-        _, height, width = self.images.image_shape
-        return 1 if height * width < SMALL_IMAGE else torch.get_num_threads()
+        """CPU threads to use."""
+        return threads_for(self.config, self.subset)
 
     @property
-    def jobs(self) -> int:
-        """Models to work on at the same time: where one thread is best for one, every core has its own."""
-        if self.config.jobs is not None:
-            return self.config.jobs
-        alone = self.threads > 1 or self.device != "cpu"
-        return 1 if alone else min(CORES, len(self.sources))
+    def work_of_a_check(self) -> int:
+        """Images that a check counts for in a display of progress."""
+        return len(self.subset) if self.config.evidence == "full" else max(1, len(self.subset) // 10)
+
+    @property
+    def transferred(self) -> frozenset[int]:
+        """Images whose adversarial examples are kept to be tried on other models."""
+        if self.config.evidence == "off" or len(self.sources) < 2 or self.config.space != "image":
+            return frozenset()
+        indices = self.subset.indices
+        return frozenset(indices if self.config.evidence == "full" else indices[:KEPT])
+
+    @property
+    def always_pictured(self) -> tuple[int, ...]:
+        """Images that are pictured whatever an attack does to them."""
+        return self.config.images or self.subset.indices[:PICTURES]
 
     @cached_property
     def identity(self) -> RunIdentity:
         """All that decides the numbers: batch size and number of threads do not."""
+        config = self.config
         # One file of weights is several models, by what is stated of it.
-        stated = self.config.model_dump(mode="json", include={"architecture", "encoding", "argument", "ema"})
+        stated = config.model_dump(mode="json", include={"architecture", "encoding", "argument", "ema"})
+        explained = ExplainedImages(
+            method=config.explanation,
+            images=self.subset.indices[: config.explanations],
+            pictured=config.images,
+        )
         return RunIdentity(
             cells=self.cells,
             weights=self.weights,
-            dataset=portable_name(self.config.dataset),
-            images=len(self.images),
-            subset=self.images.digest,
-            preprocessing=str(self.images.dataset.preprocessing),
-            seed=self.config.seed,
+            dataset=portable_name(config.dataset),
+            images=len(self.subset),
+            subset=self.subset.digest,
+            preprocessing=str(self.subset.dataset.preprocessing),
+            seed=config.seed,
             device=torch.device(self.device).type,
-            explained=self._explained_images(),
-            evidence=self.config.evidence,
-            distances=self.config.distances,
-            independent_cells=self.config.independent_cells,
-            attack_backend=(self.config.compile, self.config.memory_format, self.config.precision),
-            classes=len(self.images.class_names),
-            fab="autoattack" not in self.config.attack or torchattacks_available(),
+            explained=None if self.explained is None else explained,
+            evidence=config.evidence,
+            distances=config.distances,
+            independent_cells=config.independent_cells,
+            attack_backend=(config.compile, config.memory_format, config.precision),
+            classes=len(self.subset.class_names),
             version=VERSION,
             torch=versions()["torch"],
+            plugins=config.plugin_digests,
             reading=stated if any(stated.values()) else None,
         )
 
@@ -136,108 +123,121 @@ class Plan:
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": command(),
             "configuration": self.config.model_dump(mode="json"),
-            "class_names": self.images.class_names,
+            "class_names": self.subset.class_names,
             "versions": versions(),
             "device": describe_device(self.device),
             "commit": commit(),
         }
 
     @property
-    def work(self) -> int:
-        """Images of all cells, attacked ones and explained ones, and those that checks are likely to examine."""
-        explained = len(self.explained) if self.explained else 0
-        distances = len(self.sources) * len(self.config.norm) * len(self.images) if self.config.distances else 0
-        each = len(self.images) + explained + self.checks * self.work_of_a_check
-        return len(self.cells) * each + distances
-
-    @property
-    def checks(self) -> int:
-        """Checks of each cell, besides those of its verdicts and of its model."""
-        return len(checks_of(self.config.evidence, "cell"))
-
-    @property
-    def work_of_a_check(self) -> int:
-        """Images it counts for in a display of progress."""
-        return len(self.images) if self.config.evidence == "full" else max(1, len(self.images) // 10)
-
-    @property
-    def transferred(self) -> frozenset[int]:
-        """Images whose candidates are kept to be tried on other models."""
-        if self.config.evidence == "off" or len(self.sources) < 2 or self.config.space != "image":
-            return frozenset()
-        return frozenset(self.images.indices if self.config.evidence == "full" else self.images.indices[:KEPT])
-
-    @property
-    def passes(self) -> int:
-        """Forward and backward passes of one image at most, evidence and explanations by gradients included."""
-        explained = 0 if self.explained is None else len(self.explained)
-        attacks = sum(cell.passes for cell in self.cells) * (len(self.images) + explained)
-        # Clean and other images once for each model, attacked and noisy ones for each cell.
-        seen = 2 * len(self.sources) + 2 * len(self.cells)
-        return attacks + self.evidence_passes + seen * PASSES_PER_EXPLANATION * explained
-
-    @property
-    def evidence_passes(self) -> int:
-        """Of these, about as many as evidence can take."""
-        if self.config.evidence == "off":
-            return 0
-        if self.config.evidence == "quick":
-            return sum(cell.passes for cell in self.cells) * len(self.images)
-        return sum(full_passes(cell) for cell in self.cells) * len(self.images)
-
-    def _explained_images(self) -> ExplainedImages | None:
-        if self.explained is None:
-            return None
-        return ExplainedImages(
-            method=self.config.explanation,
-            select=COUNT,
-            images=tuple(self.images.indices[: self.config.explanations]),
-            pictured=tuple(self.config.images),
-        )
-
-    @property
     def folder_name(self) -> str:
         """A name that only this configuration has."""
-        digest = hashlib.sha256(json.dumps(self.identity.to_json(), sort_keys=True).encode()).hexdigest()
-        return f"{self.config.dataset.partition(':')[0]}-{'-'.join(self.config.norm)}-{digest[:8]}"
+        identity = json.dumps(self.identity.to_json(), sort_keys=True)
+        digest = hashlib.sha256(identity.encode()).hexdigest()
+        norms = "-".join(dict.fromkeys(cell.threat.norm for cell in self.cells))
+        return f"{self.config.dataset.partition(':')[0]}-{norms}-{digest[:8]}"
 
 
-def make_plan(config: RunConfig) -> Plan:
+def make_request(config: RunConfig) -> Request:
     """Check a configuration against the data, the models and the machine.
 
     Raises:
         RequestError: it cannot be carried out as asked.
     """
     sources = find_sources(config)
-    images = EvalSubset.of(open_images(config, sources), config.limit)
+    subset = EvalSubset.of(open_images(config, sources), config.limit)
+    return check_request(config, subset, sources)
+
+
+def check_request(
+    config: RunConfig,
+    subset: EvalSubset,
+    sources: Sequence[ModelSource],
+    attacks: Sequence[AbstractAttack] = (),
+) -> Request:
+    """Check models and images that are at hand.
+
+    Args:
+        config: what is asked for.
+        subset: the images.
+        sources: the models.
+        attacks: instead of the configuration's.
+
+    Raises:
+        RequestError: it cannot be carried out as asked.
+    """
     device = choose_device(config.device)
     check_precision(config.precision, device)
+    criterion = _with_class_index(config.criterion_text, subset.class_names)
+    config = config.with_criterion(criterion)
     names = [source.name for source in sources]
-    made = (cell for part in config.parts for cell in make_cells(part, names))
-    cells = sorted(made, key=lambda cell: names.index(cell.model))
-    for cell in cells[: len(cells) // len(sources)]:
-        check_radius(cell.radius, cell.norm, diameter(cell, images))
-    if "fab" in config.attack and not torchattacks_available():
-        raise RequestError(f"--attack fab needs torchattacks: {REMEDY}, or leave it out")
-    explained = explained_subset(config, images)
+    cells = make_cells(config, names, attacks)
+    shape = _attacked_shape(config, subset)
+    for cell in cells[: len(cells) // len(names)]:
+        check_radius(cell.threat, cell.threat.geometry.diameter(shape))
+        cell.attack.check(cell.threat.geometry, make_criterion(cell.criterion))
+    make_criterion(criterion).check(len(subset.class_names))
+    explained = explained_subset(config, subset)
+    models = ModelCache(lambda model: _prepared(config, subset, device, model))
     weights, losses = {}, {}
     for source in sources:
-        model = source.load()
-        check_model(model, images, device=device, space=config.space)
+        model = models.get(source)
+        check_model(model, subset, device=device, space=config.space)
         if not config.skip_model_checks:
-            check_answers(model, images, device=device)
+            check_answers(model, subset, device=device)
         if explained is not None:
             check_explanation(model, explained, config.explanation, device)
         weights[source.name] = model.weights_sha256
         losses[source.name] = model.loss
-    return Plan(config, images, sources, weights, tuple(_different(cells, losses)), device, explained)
+    return Request(
+        config=config,
+        subset=subset,
+        sources=tuple(sources),
+        models=models,
+        weights=weights,
+        cells=tuple(_different(cells, losses)),
+        device=device,
+        explained=explained,
+    )
+
+
+def _prepared(config: RunConfig, subset: EvalSubset, device: str, model: Model) -> Model:
+    """The model on the run's device, with the fast copy that attacks query."""
+    model.classifier.to(device)
+    return make_fast_copy(
+        model,
+        compiled=config.compile,
+        memory_format=config.memory_format,
+        precision=config.precision,
+        replicas=threads_for(config, subset) if torch.device(device).type == "cpu" else 1,
+    )
+
+
+def threads_for(config: RunConfig, subset: EvalSubset) -> int:
+    """CPU threads to use: for images of few pixels, sharing their small tensors out costs more than it gives."""
+    if config.threads is not None:
+        return config.threads
+    _, height, width = subset.image_shape
+    return 1 if height * width < SMALL_IMAGE else torch.get_num_threads()
+
+
+def _with_class_index(criterion: str, class_names: Sequence[str]) -> str:
+    """A criterion whose argument may be the name of a class, with the class's index instead."""
+    name, _, argument = criterion.partition(":")
+    return f"{name}:{class_names.index(argument)}" if argument in class_names else criterion
+
+
+def _attacked_shape(config: RunConfig, subset: EvalSubset) -> tuple[int, int, int]:
+    """Shape of what is attacked: an encoding has a channel more for each of an image's."""
+    channels, height, width = subset.image_shape
+    return channels * (2 if config.space == "encoded" else 1), height, width
 
 
 def _different(cells: Sequence[Cell], losses: Mapping[str, str]) -> Iterator[Cell]:
     """Cells without repetitions: for a model whose own loss is ce, ``auto`` and ``ce`` are one."""
     seen = set()
     for cell in cells:
-        meant = replace(cell, loss=cell.loss_of(losses[cell.model]))
+        meant = replace(cell, attack=cell.attack.with_loss(losses[cell.model]))
         if meant not in seen:
             seen.add(meant)
             yield cell
@@ -252,8 +252,8 @@ def explained_subset(config: RunConfig, images: EvalSubset) -> EvalSubset | None
     for index in config.images:
         if index not in images.indices:
             raise RequestError(
-                f"--images {index} is not among the {len(images)} images of this run: give indices of "
-                f"{images.dataset.name} such as {', '.join(map(str, images.indices[:3]))}, or a larger --limit"
+                f"images {index} is not among the {len(images)} images of this run: give indices of "
+                f"{images.dataset.name} such as {', '.join(map(str, images.indices[:3]))}, or a larger limit"
             )
     # A dict, because it keeps the order and drops what is named twice.
     indices = tuple(dict.fromkeys((*config.images, *images.indices[: config.explanations])))
@@ -273,13 +273,7 @@ def check_precision(precision: Precision, device: str) -> None:
         RequestError: TF32 without a GPU.
     """
     if precision == "tf32" and not device.startswith("cuda"):
-        raise RequestError(f"--precision tf32 is how NVIDIA's GPUs round, and --device is {device}: use fp32 or bf16")
-
-
-def diameter(cell: Cell, images: EvalSubset) -> float:
-    """Size of the largest delta in the space that a cell attacks."""
-    channels, height, width = images.image_shape
-    return NORMS[cell.norm].diameter((channels * (2 if cell.space == "encoded" else 1), height, width))
+        raise RequestError(f"precision tf32 is how NVIDIA's GPUs round, and the device is {device}: use fp32 or bf16")
 
 
 def find_sources(config: RunConfig) -> tuple[ModelSource, ...]:

@@ -7,7 +7,7 @@ from types import NoneType
 from typing import Any, ClassVar, TypeVar, get_args, get_type_hints
 
 from robustbench_bcos.bench.pictures import Picture
-from robustbench_bcos.explanations.differences import MEASURES
+from robustbench_bcos.explanations.similarity import MEASURES
 
 R = TypeVar("R", bound="Row")
 
@@ -127,8 +127,8 @@ class VerdictRow(Row, table="verdicts", key=("cell", "image")):
     backward_passes: int
     """Backward passes that the attack spent on the image."""
     nearness: float | None = None
-    """How near the image is to success, to 3 significant digits: the margin where any wrong class will do; empty where it
-    is not finite."""
+    """How near the image is to success, to 3 significant digits: the margin where any wrong class will do. Empty where
+    it is not finite."""
     eight_bit: bool | None = None
     """Whether the attack still succeeds when pixels are rounded to k/255; empty where it does not succeed."""
     inherited: bool = False

@@ -5,22 +5,15 @@ size, and of another image of the same class. The adversarial example is that of
 restart that was needed, and of those the iterate of highest loss, not the first that crossed the boundary.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks.apgd import APGD
-from robustbench_bcos.attacks.attack import Attack
-from robustbench_bcos.attacks.norms import NORMS, AbstractNorm
-from robustbench_bcos.attacks.pgd import PGD
-from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.bench.pictures import Array, View
-from robustbench_bcos.bench.target import AttackTarget
-from robustbench_bcos.bench.trial import Tried, try_images
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.rng import PerImageRng
-from robustbench_bcos.core.selection import Count
 from robustbench_bcos.core.types import Images, Labels, PerImage
 from robustbench_bcos.explanations.colours import render
 from robustbench_bcos.explanations.explanation import Explanation, explain
@@ -31,9 +24,6 @@ COMPARISONS = ("attack", "noise", "other")
 
 EXPLAINED_CLASSES = ("true", "predicted")
 """Whose maps are compared: those of the label, or on each side those of the class predicted there."""
-
-COUNT: Count = "best-loss"
-"""Which iterate of an attack is explained and pictured."""
 
 NOISE_STREAM = -1
 """In place of the number of a restart: the control must not repeat the draws of an attack's random start."""
@@ -59,18 +49,7 @@ def explain_classes(model: nn.Module, images: Images, labels: Labels, method: st
     return explain(model, images, torch.stack([labels, predicted], dim=1), method, rng=rng)
 
 
-def attack_in_full(attack: Attack, threat: AttackTarget, labels: Labels, cell: Cell, rng: PerImageRng) -> Tried:
-    """The adversarial examples that are explained, measured by the judge."""
-    full = _with_best_iterate(attack)
-    return try_images(full, threat, labels, NORMS[cell.norm], cell.radius.value, rng, subject=cell.key)
-
-
-def _with_best_iterate(attack: Attack) -> Attack:
-    """The same attack, returning the iterate of highest loss where it has a choice of iterates."""
-    return replace(attack, count=COUNT) if isinstance(attack, PGD | APGD) else attack
-
-
-def noise_of_size(images: Images, sizes: PerImage, norm: AbstractNorm, rng: PerImageRng) -> Images:
+def noise_of_size(images: Images, sizes: PerImage, threat: Threat, rng: PerImageRng) -> Images:
     """Images plus a perturbation of the given size in a random direction.
 
     A normal draw gives the direction: uniform over the sphere for l2, random signs for linf. Where a pixel would leave
@@ -80,12 +59,12 @@ def noise_of_size(images: Images, sizes: PerImage, norm: AbstractNorm, rng: PerI
     Args:
         images: clean, in [0, 1].
         sizes: norm of each perturbation.
-        norm: what they are measured in.
+        threat: whose norm they are measured in.
         rng: gives the directions.
     """
     shape = images.shape[1:]
     draws = [torch.randn(shape, generator=source) for source in rng(NOISE_STREAM)]
-    perturbation = norm.ascend(torch.stack(draws).to(images)) * sizes.to(images).view(-1, 1, 1, 1)
+    perturbation = threat.steepest_ascent(torch.stack(draws).to(images)) * sizes.to(images).view(-1, 1, 1, 1)
     outside = (images + perturbation < 0) | (images + perturbation > 1)
     return (images + torch.where(outside, -perturbation, perturbation)).clamp(0, 1)
 

@@ -4,7 +4,7 @@ A batch is one transaction, so that a killed run loses at most the batch it was 
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -21,6 +21,7 @@ from robustbench_bcos.bench.rows import (
     ModelRow,
     PictureRow,
     R,
+    ResultRow,
     Row,
     SimilarityRow,
     TimingRow,
@@ -125,6 +126,10 @@ class Store:
         """Checks that have been carried out, or skipped, for a cell's key or a model's name, by name of the check."""
         return {row.check: row for row in self.select(EvidenceRow, subject=subject)}
 
+    def results(self, subject: str) -> list[ResultRow]:
+        """What checks found for a cell's key or a model's name, by check and image."""
+        return self.select(ResultRow, subject=subject)
+
     def adversarials(self, cell: Cell) -> dict[int, bytes]:
         """Pixels of the adversarial examples that were kept, by image."""
         return {row.image: row.pixels for row in self.select(AdversarialRow, cell=cell.key)}
@@ -140,7 +145,8 @@ class Store:
     def robust(self, cell: Cell) -> list[int]:
         """Images that an attack did not break, the nearest to being broken first."""
         rows = self._select(
-            "SELECT image FROM verdicts WHERE cell = ? AND attacked AND NOT success ORDER BY nearness DESC, image", cell.key
+            "SELECT image FROM verdicts WHERE cell = ? AND attacked AND NOT success ORDER BY nearness DESC, image",
+            cell.key,
         )
         return [image for (image,) in rows]
 

@@ -12,7 +12,7 @@ from robustbench_bcos.core.errors import RequestError
 
 if TYPE_CHECKING:
     from robustbench_bcos.bench.cells import Cell
-    from robustbench_bcos.bench.gallery import Explained, Gallery
+    from robustbench_bcos.bench.gallery import ExplainedGallery, Gallery
     from robustbench_bcos.cli.chosen import Chosen
     from robustbench_bcos.data.image_files import Frames
     from robustbench_bcos.model_zoo.models import Model, ModelSource
@@ -64,14 +64,14 @@ def explain(
         chosen = from_files(config, source, loaded, files or [], attacked=attacked)
     class_names = chosen.class_names
     gallery = Gallery(
-        loaded,
-        chosen.images,
-        chosen.indices,
-        chosen.labels,
-        config.explanation,
-        None if target is None else _class(target, class_names),
-        _cell(config, loaded, chosen) if attacked else None,
-        config.seed,
+        model=loaded,
+        images=chosen.images,
+        indices=chosen.indices,
+        labels=chosen.labels,
+        method=config.explanation,
+        target=None if target is None else _class(target, class_names),
+        cell=_cell(config, loaded, chosen) if attacked else None,
+        seed=config.seed,
     )
     if chosen.frames is not None:
         _show_moving(gallery, chosen.frames, class_names, out)
@@ -99,7 +99,7 @@ def _check_request(flags: Flags, files: list[Path] | None) -> None:
 
 
 def _source(config: RunConfig) -> "ModelSource":
-    from robustbench_bcos.bench.plan import find_sources
+    from robustbench_bcos.bench.request import find_sources
 
     sources = find_sources(config)
     if len(sources) > 1:
@@ -121,11 +121,10 @@ def _class(asked: str, names: list[str]) -> int:
 
 
 def _cell(config: RunConfig, model: "Model", chosen: "Chosen") -> "Cell":
-    from robustbench_bcos.attacks.norms import NORMS
     from robustbench_bcos.bench.cells import check_radius, make_cells
 
     cell = make_cells(config, [model.name])[0]
-    check_radius(cell.radius, cell.norm, NORMS[cell.norm].diameter(tuple(chosen.images.shape[1:])))
+    check_radius(cell.threat, cell.threat.geometry.diameter(tuple(chosen.images.shape[1:])))
     return cell
 
 

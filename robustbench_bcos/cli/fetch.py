@@ -32,12 +32,12 @@ def fetch(
 
     The same command continues what was interrupted.
     """
-    from robustbench_bcos.data.fetching import FETCHED, NOT_FETCHED
+    from robustbench_bcos.data import DATASETS
     from robustbench_bcos.model_zoo.cards import Zoo
 
     if not names:
         raise RequestError("fetch needs a name: official-bcos-resnet50, 'madry-*' or cifar10, say (`models` lists all)")
-    cards, entries, data = Zoo(flags.get("zoo", ())), dict[str, "Entry"](), False
+    cards, entries, folders = Zoo(flags.get("zoo", ())), dict[str, "Entry"](), dict[str, Path]()
     data_dir = flags.get("data_dir")
     for name in names:
         if name in DATASETS:

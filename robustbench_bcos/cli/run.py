@@ -10,10 +10,9 @@ from robustbench_bcos.bench.config import ATTACK, RUN, RunConfig, check_trained,
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import errors, print_report, results
 from robustbench_bcos.core.errors import Interrupted
-from robustbench_bcos.data.opening import datasets_help
 
 if TYPE_CHECKING:
-    from robustbench_bcos.bench.plan import Plan
+    from robustbench_bcos.bench.request import Request
     from robustbench_bcos.reports.run_folder import RunFolder
 
 EXAMPLES = """Examples:
@@ -64,39 +63,41 @@ def _plan_and_carry_out(config: RunConfig, out: Path | None, *, dry_run: bool, q
     # This imports torch; a mistake that can be told without it has been told.
     import torch
 
-    from robustbench_bcos.bench.plan import make_plan
+    from robustbench_bcos.bench.request import make_request
 
-    plan = make_plan(config)
+    request = make_request(config)
     if dry_run:
-        _print_cells(plan)
+        _print_cells(request)
         return
-    torch.set_num_threads(plan.threads)
-    folder = out or Path("runs") / plan.folder_name
+    torch.set_num_threads(request.threads)
+    folder = out or Path("runs") / request.folder_name
     show = errors.is_terminal and not quiet and not as_json
-    finished, files = _carry_out(plan, folder, show)
+    finished, files = _carry_out(request, folder, show)
     _print_results(finished, files, quiet=quiet, as_json=as_json)
 
 
-def _carry_out(plan: "Plan", folder: Path, show: bool) -> "tuple[RunFolder, list[Path]]":
+def _carry_out(request: "Request", folder: Path, show: bool) -> "tuple[RunFolder, list[Path]]":
     from robustbench_bcos.bench.folder import DATABASE, open_run
     from robustbench_bcos.bench.runner import execute
+    from robustbench_bcos.bench.schedule import Schedule
     from robustbench_bcos.bench.store import Store
     from robustbench_bcos.cli.progress import watch
     from robustbench_bcos.reports.report import write_report
     from robustbench_bcos.reports.run_folder import read_run
 
-    with open_run(folder, plan.identity, plan.describe()):
+    work = Schedule(request=request).work
+    with open_run(folder, request.identity, request.describe()):
         done = 0
         try:
             with Store(folder / DATABASE) as store:
-                for progress in watch(execute(plan, store), plan.work, show=show):
+                for progress in watch(execute(request, store), work, show=show):
                     done += progress.images
         except KeyboardInterrupt:
             raise Interrupted(
-                f"interrupted after {done} of {plan.work} images; repeat the same command to continue in {folder}"
+                f"interrupted after {done} of {work} images; repeat the same command to continue in {folder}"
             ) from None
         finished = read_run(folder)
-        return finished, write_report(finished, figures=plan.config.figures, images=plan.config.images)
+        return finished, write_report(finished, figures=request.config.figures, images=request.config.images)
 
 
 def _print_results(finished: "RunFolder", files: list[Path], *, quiet: bool, as_json: bool) -> None:
@@ -111,21 +112,22 @@ def _print_results(finished: "RunFolder", files: list[Path], *, quiet: bool, as_
         print_report(finished, files)
 
 
-def _print_cells(plan: "Plan") -> None:
+def _print_cells(request: "Request") -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from robustbench_bcos.bench.schedule import Schedule
+
     # The digest reads every image once: a broken one is found now, too.
-    dataset = plan.images.dataset
+    subset, dataset = request.subset, request.subset.dataset
     framed = f" ({dataset.preprocessing})" if str(dataset.preprocessing) else ""
-    images = f"{len(plan.images)} images of {dataset.name}{framed}, slice {plan.images.digest[:12]}"
-    table = Table("cell", "images", "passes at most", title=f"{len(plan.cells)} cells", title_justify="left")
-    for cell in plan.cells:
-        table.add_row(Text(cell.key), str(len(plan.images)), f"{cell.passes * len(plan.images):,}")
+    images = f"{len(subset)} images of {dataset.name}{framed}, subset {subset.digest[:12]}"
+    table = Table("cell", "images", "passes at most", title=f"{len(request.cells)} cells", title_justify="left")
+    for cell in request.cells:
+        table.add_row(Text(cell.key), str(len(subset)), f"{cell.attack.passes * len(subset):,}")
     results.print(table)
     results.print(images, markup=False)
-    if plan.explained is not None:
-        results.print(f"{len(plan.explained)} of them explained, and attacked once more in full for it")
-    results.print(
-        f"At most {plan.passes:,} forward and backward passes of one image; images that fall early need fewer."
-    )
+    if request.explained is not None:
+        results.print(f"{len(request.explained)} of them explained, and attacked once more in full for it")
+    passes = Schedule(request=request).passes
+    results.print(f"At most {passes:,} forward and backward passes of one image; images that break early need fewer.")

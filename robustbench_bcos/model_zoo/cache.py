@@ -1,9 +1,8 @@
-"""Where fetched weights lie, and which digest each of them must have.
+"""The cache of fetched weights, and the digest that each file must have.
 
-``ROBUSTBENCH_BCOS_CACHE`` names the cache folder; by default it is the one that the operating system gives to programs.
-A model's weights lie in ``weights/NAME``, beside a record of where they came from and of their whole digest. A card may
-state the digest, or the first digits of it, or none: what is not stated is recorded on first use and enforced from
-then on.
+``ROBUSTBENCH_BCOS_CACHE`` names the cache folder; by default it is the operating system's folder for caches.
+A model's weights are in ``weights/NAME``, next to a record of their origin and whole digest. A card may state the
+digest, its first digits, or neither: on first use the whole digest is recorded, and enforced from then on.
 """
 
 import json
@@ -27,19 +26,19 @@ def weights_folder() -> Path:
     return (Path(given).expanduser() if given else user_cache_path("robustbench_bcos")) / "weights"
 
 
-class Record(NamedTuple):
-    """What is known of a fetched file."""
+class DigestRecord(NamedTuple):
+    """Origin and digest of a fetched file."""
 
     url: str
     sha256: str
 
     @staticmethod
     def file_of(weights: Path) -> Path:
-        """Where the record of a file lies."""
+        """Path of a file's record."""
         return weights.with_name(f"{weights.name}.json")
 
     @classmethod
-    def of(cls, weights: Path) -> "Record | None":
+    def of(cls, weights: Path) -> "DigestRecord | None":
         """The record of a file; ``None`` before its first use.
 
         Raises:
@@ -66,17 +65,17 @@ class Record(NamedTuple):
 
 
 def check_digest(file: Path, *, url: str, published: str | None) -> str:
-    """The whole SHA-256 of a fetched file, which is what was published and what was recorded on first use.
+    """The whole SHA-256 of a fetched file, after comparing it with the published and the recorded one.
 
     Args:
-        file: what to check.
-        url: where the card says that it comes from.
-        published: its digest, or the first digits of it, or ``None`` where nothing is published.
+        file: the file to check.
+        url: its origin according to the card.
+        published: its digest or the first digits of it; ``None`` if nothing is published.
 
     Raises:
-        RequestError: the digest differs from either, or the file was fetched from elsewhere.
+        RequestError: the digest differs from either, or the file was fetched from another URL.
     """
-    record, found = Record.of(file), sha256_of(file)
+    record, found = DigestRecord.of(file), sha256_of(file)
     if published is not None and not found.startswith(published):
         raise RequestError(
             f"weights {file} have SHA-256 {found}, which does not begin with the published {published}: "
@@ -95,5 +94,5 @@ def check_digest(file: Path, *, url: str, published: str | None) -> str:
     if record is None:
         # A cache that is shared and cannot be written is used as it is.
         with suppress(RequestError):
-            Record(url, found).write(file)
+            DigestRecord(url, found).write(file)
     return found

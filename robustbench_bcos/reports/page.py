@@ -16,10 +16,10 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from robustbench_bcos.bench.evidence.checks import CHECKS
+from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.core.disk import write_text
 from robustbench_bcos.reports.console import best_models, interval_text, percent, reading_notes
-from robustbench_bcos.reports.figures import SAID, WrittenFigure
+from robustbench_bcos.reports.figures import SAID, ReportFigure
 from robustbench_bcos.reports.reasons import marked, trust_of
 from robustbench_bcos.reports.run_folder import RunFolder
 from robustbench_bcos.reports.tables import strongest, wide_table
@@ -54,7 +54,7 @@ class Content(NamedTuple):
     rows: list[Row]
 
 
-def write_page(run: RunFolder, figures: Sequence[WrittenFigure]) -> Path:
+def write_page(run: RunFolder, figures: Sequence[ReportFigure]) -> Path:
     """Write the page of a run, with these figures in it.
 
     Raises:
@@ -65,7 +65,7 @@ def write_page(run: RunFolder, figures: Sequence[WrittenFigure]) -> Path:
     return file
 
 
-def render(run: RunFolder, figures: Sequence[WrittenFigure]) -> str:
+def render(run: RunFolder, figures: Sequence[ReportFigure]) -> str:
     """The page as text."""
     environment = Environment(
         loader=PackageLoader("robustbench_bcos.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -183,7 +183,7 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _model(run: RunFolder, model: str, figures: Sequence[WrittenFigure]) -> dict[str, Any]:
+def _model(run: RunFolder, model: str, figures: Sequence[ReportFigure]) -> dict[str, Any]:
     first = run.records[run.records["model"] == model].iloc[0]
     facts = [
         ("family", first["family"]),
@@ -214,7 +214,7 @@ def _provenance(run: RunFolder) -> list[tuple[str, str]]:
     ]
 
 
-def _embedded(figure: WrittenFigure) -> dict[str, str]:
+def _embedded(figure: ReportFigure) -> dict[str, str]:
     image = b64encode(figure.files[0].read_bytes()).decode("ascii")
     return {"name": figure.name, "caption": figure.caption, "description": figure.description, "image": image}
 

@@ -102,8 +102,10 @@ def _from_run(folder: Path) -> Results:
 
 
 def _bits(store: Store, judgement: Judgement, cell: Cell) -> str:
-    standing = judgement.standing(cell)
-    return "".join(str(int(row.image in standing)) for row in store.verdicts(cell))
+    broken = judgement.broken_elsewhere(cell)
+    clean = store.clean(cell.model)
+    rows = store.verdicts(cell)
+    return "".join(str(int(clean[row.image].correct and not row.success and row.image not in broken)) for row in rows)
 
 
 def _from_csv(file: Path) -> Results:

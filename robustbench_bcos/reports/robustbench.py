@@ -38,9 +38,11 @@ def export_robustbench(run: RunFolder, folder: Path, zoo: Zoo) -> tuple[list[Pat
     """
     records = run.records
     of_attack, in_image = records["attack"] == ATTACK, records["space"] == "image"
-    complete = run.identity.fab
-    written = records[of_attack & in_image] if complete else records.iloc[:0]
-    notes = list(_left_out(records[~of_attack], records[of_attack & ~in_image], None if complete else records))
+    # Without FAB it is not the standard ensemble, whose accuracy the files state.
+    whole = ~records["options"].str.contains("fab=False", regex=False)
+    written = records[of_attack & in_image & whole]
+    partial = records[of_attack & in_image & ~whole]
+    notes = list(_left_out(records[~of_attack], records[of_attack & ~in_image], None if partial.empty else partial))
     if written.empty:
         raise RequestError(
             f"run {run.folder} has nothing for RobustBench's files, which state the accuracy under AutoAttack "

@@ -31,11 +31,13 @@ from robustbench_bcos.model_zoo.models import (
     CheckpointModel,
     ZooModel,
     find_models,
+    list_models,
     load_model,
     own_model,
     state_digest,
 )
 from robustbench_bcos.training.recipes import RECIPES
+from tests.model_zoo.test_cards import write_card
 
 PACKAGED = sorted(name for name, entry in Zoo().entries.items() if entry.card.weights.url is None)
 HEIGHT, WIDTH = 8, 12
@@ -502,3 +504,12 @@ def test_the_digest_of_a_state_depends_on_names_types_shapes_and_values() -> Non
     ]
     assert len({digest(weight=weight), *others}) == len(others) + 1
     assert digest(weight=weight) == digest(weight=weight.T.contiguous().T)
+
+
+def test_models_are_listed_by_a_glob(tmp_path: Path) -> None:
+    assert list_models() == sorted(Zoo().entries)
+    assert list_models("nothing-*") == []
+    write_card(tmp_path, name="digits-zzz")
+    names = list_models("digits-*", zoo=tmp_path)
+    assert names == [*list_models("digits-*"), "digits-zzz"]
+    assert len(names) > 3

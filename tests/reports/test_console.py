@@ -158,7 +158,9 @@ def test_the_worst_case_is_what_is_shown_with_its_interval_and_decides_the_best(
 
 def test_notes_say_why_a_number_is_suspect() -> None:
     run = run_of(table(record("net[bold]", 10, trust="suspect")))
-    found = Outcome("noise", "undermined", 9, 3, None, "3 of 9 images fooled by noise", "docs/evidence.md#noise")
+    found = Outcome(
+        "noise", "undermined", 9, 3, None, "3 of 9 images fooled by noise", "docs/reference/checks.md#noise"
+    )
     notes = reading_notes(replace(run, evidence=pd.DataFrame([{"cell": "cell 0", **found._asdict()}])))
-    assert "  net[bold]: noise: 3 of 9 images fooled by noise; see docs/evidence.md#noise" in notes
+    assert "  net[bold]: noise: 3 of 9 images fooled by noise; see docs/reference/checks.md#noise" in notes
     assert notes[0] == "Steps: 20."

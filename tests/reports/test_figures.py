@@ -31,7 +31,7 @@ from robustbench_bcos.reports.curves import (
     shift_over_epsilon,
     transfer_matrix,
 )
-from robustbench_bcos.reports.figures import COLUMNS, Drawn, chosen, draw, write_figures
+from robustbench_bcos.reports.figures import COLUMNS, ReportFigure, chosen, draw, write_figures
 from robustbench_bcos.reports.run_folder import RunFolder
 from robustbench_bcos.reports.style import styled, write_figure
 from tests.bench.by_hand import distance_row
@@ -41,7 +41,7 @@ PICTURES = (picture(3), picture(14, after=0), picture(15), picture(92, after=0))
 NOISE: dict[str, Any] = {"attack": "noise", "steps": 0, "loss": "", "start": "random"}
 
 
-def drawn(run: RunFolder, images: Sequence[int] = ()) -> dict[str, Drawn]:
+def drawn(run: RunFolder, images: Sequence[int] = ()) -> dict[str, ReportFigure]:
     """Figures by name, each of which is another's."""
     figures = list(draw(run, images))
     assert len({figure.name for figure in figures}) == len(figures), [figure.name for figure in figures]
@@ -560,7 +560,7 @@ def test_a_model_with_one_image_explained_has_no_interval_and_no_line() -> None:
 def test_drawing_leaves_the_run_as_it_was() -> None:
     run = run_of([record("net", 100)], pictures={0: PICTURES})
     records = run.records.copy()
-    kept = replace(PICTURES[0], clean=PICTURES[0].clean._replace(pixels=PICTURES[0].clean.pixels.copy()))
+    kept = replace(PICTURES[0], clean=replace(PICTURES[0].clean, pixels=PICTURES[0].clean.pixels.copy()))
     drawn(run)
     pd.testing.assert_frame_equal(run.records, records)
     np.testing.assert_array_equal(PICTURES[0].clean.pixels, kept.clean.pixels)

@@ -20,7 +20,7 @@ from robustbench_bcos.bench.evidence.checks import CHECKS
 from robustbench_bcos.bench.evidence.trust import Outcome, Status
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.statistics import wilson
-from robustbench_bcos.reports.figures import WrittenFigure
+from robustbench_bcos.reports.figures import ReportFigure
 from robustbench_bcos.reports.page import GRAVITY, render, write_page
 from robustbench_bcos.reports.run_folder import RunFolder
 from tests.reports.pictured import TOTAL, explained, record, run_of, shifts_of
@@ -93,13 +93,23 @@ def png(colour: int) -> bytes:
     return file.getvalue()
 
 
-def figures(folder: Path, *wanted: tuple[str, str | None, bool], caption: str = "A caption.") -> list[WrittenFigure]:
+def figures(folder: Path, *wanted: tuple[str, str | None, bool], caption: str = "A caption.") -> list[ReportFigure]:
     """Figures that are in files, without anything having been drawn: name, model, whether on the page."""
     written = []
     for place, (name, model, on_page) in enumerate(wanted):
         file = folder / f"{name}.png"
         file.write_bytes(png(place))
-        written.append(WrittenFigure(name, caption, f"Numbers of {name}.", model, on_page, [file]))
+        written.append(
+            ReportFigure(
+                name=name,
+                figure=None,
+                caption=caption,
+                description=f"Numbers of {name}.",
+                model=model,
+                on_page=on_page,
+                files=(file,),
+            )
+        )
     return written
 
 
@@ -532,7 +542,7 @@ def test_names_are_shown_as_they_are_and_are_never_markup(name: str, tmp_path: P
         [row], shifts=SHIFTS, names=[name], command=name, device=name, started=name, commit=name, versions={name: name}
     )
     wanted = figures(tmp_path, ("a", None, True), ("b", name, True), caption=name)
-    text = render(hostile, [figure._replace(description=name) for figure in wanted])
+    text = render(hostile, [replace(figure, description=name) for figure in wanted])
     page = parsed(text)
     plain = parsed(render(run_of([record("net", 1, **explained({"attack": 0.5}))], shifts=SHIFTS), wanted[:1]))
 

@@ -52,10 +52,10 @@ def test_a_reason_is_a_check_of_a_model_with_what_it_found_most() -> None:
     )  # fmt: skip
     said = "images fooled by random noise and by no search along gradients"
     assert reasons(run) == [
-        Reason("b", "noise", 2, f"7 of 40 {said}", "docs/evidence.md#noise"),
+        Reason("b", "noise", 2, f"7 of 40 {said}", "docs/reference/checks.md#noise"),
         Reason("b", "black_box", 1, "1 of 40 images fooled by Square and by no search along gradients",
-               "docs/evidence.md#black_box"),
-        Reason("a", "noise", 1, f"3 of 40 {said}", "docs/evidence.md#noise"),
+               "docs/reference/checks.md#black_box"),
+        Reason("a", "noise", 1, f"3 of 40 {said}", "docs/reference/checks.md#noise"),
     ]  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def test_a_suspect_run_counts_its_rows_and_says_why_of_each_model() -> None:
     assert MARK in first
     assert why == (
         "  a: noise: 3 of 40 images fooled by random noise and by no search along gradients (2 rows); "
-        "see docs/evidence.md#noise"
+        "see docs/reference/checks.md#noise"
     )
 
 

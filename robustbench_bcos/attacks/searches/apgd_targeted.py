@@ -71,7 +71,7 @@ class TargetedAPGD(AutoPGD):
 
     def reported(self, threat: Threat) -> dict[str, Any]:
         """The loss is always the targeted DLR."""
-        return self.options | {"loss": targeted_dlr.__name__}
+        return AutoPGD.reported(self, threat) | {"loss": targeted_dlr.__name__}
 
 
 def likeliest_wrong_classes(logits: Tensor, labels: Goals, most: int) -> list[Tensor]:

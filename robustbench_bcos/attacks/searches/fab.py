@@ -22,6 +22,7 @@ from robustbench_bcos.attacks.gradients import image_gradient, usable
 from robustbench_bcos.attacks.norm import AbstractNorm
 from robustbench_bcos.attacks.searches.apgd import APGD
 from robustbench_bcos.attacks.searches.apgd_targeted import missing_targets
+from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.types import Images, Logits
 
@@ -121,6 +122,10 @@ class FAB(AbstractAttack):
     def stronger(self) -> AbstractAttack:
         """Auto-PGD with four times the steps: FAB goes on for as long as it is told, to little avail."""
         return APGD(steps=4 * self.steps)
+
+    def reported(self, threat: Threat) -> dict[str, Any]:
+        """It begins at the image."""
+        return self.options | {"start": "image"}
 
     def left_out(self, classes: int) -> dict[str, str]:
         """Targets that the model does not have."""

@@ -12,7 +12,7 @@ from robustbench_bcos.attacks.attack import AbstractAttack
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.found import Found
-from robustbench_bcos.bench.rows import ResultRow
+from robustbench_bcos.bench.rows import ResultRow, TransferRow
 from robustbench_bcos.core.types import Flags, Images
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class AbstractCellCheck(AbstractCheck):
     """Further work on the images of one cell."""
 
     @abstractmethod
-    def examine(self, cell: "CellContext") -> Iterator[ResultRow]:
+    def examine(self, cell: "CellContext") -> Iterator[ResultRow | TransferRow]:
         """A row for each image that was examined.
 
         Raises:
@@ -116,7 +116,7 @@ class AbstractSearchCheck(AbstractCellCheck):
 
     @final
     def examine(self, cell: "CellContext") -> Iterator[ResultRow]:
-        """Search for the nearest images, part by part for as long as some are broken, and for a sample of the others."""
+        """Search for the nearest images, for as long as some are broken, and for a sample of the others."""
         yield from cell.search(self)
 
     def passes(self, attack: AbstractAttack) -> int:
@@ -137,5 +137,3 @@ def checks_of(evidence: str, scope: type[C]) -> list[C]:
     found = [check for check in (CHECKS[name] for name in CHECKS) if isinstance(check, scope)]
     chosen = [check for check in found if evidence == "full" or not check.full_only]
     return sorted(chosen, key=lambda check: (RULES.index(check.rule), check.budget, check.name))
-
-

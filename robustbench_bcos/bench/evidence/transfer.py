@@ -44,15 +44,14 @@ def _rows(store: Store, cell: Cell) -> Iterator[dict[str, Any]]:
     if not found:
         return
     kept = store.adversarials(cell).keys()
-    robust = set(store.robust(cell))
-    found[cell.model] = [row.image not in robust for row in store.verdicts(cell) if row.image in kept]
+    found[cell.model] = [row.success for row in store.verdicts(cell) if row.image in kept]
     for source, broken in found.items():
         interval = wilson(sum(broken), len(broken))
         yield {
-            "attack": cell.attack,
-            "norm": cell.norm,
-            "eps": cell.radius.text,
-            "steps": cell.steps,
+            "attack": cell.attack.name,
+            "norm": cell.threat.norm,
+            "eps": cell.threat.text,
+            "steps": cell.attack.effort,
             "source": source,
             "target": cell.model,
             "images": len(broken),

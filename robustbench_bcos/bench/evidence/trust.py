@@ -1,17 +1,26 @@
 """What follows from the checks: how many images are really robust, whether the number can be trusted, and why not."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cache
+from typing import Literal
 
-from robustbench_bcos.attacks.fab import REMEDY
 from robustbench_bcos.bench.cells import Cell
-from robustbench_bcos.bench.evidence.checks import PAGE, POINTS, Check, checks_of
+from robustbench_bcos.bench.evidence.check import (
+    PAGE,
+    POINTS,
+    AbstractCellCheck,
+    AbstractCheck,
+    AbstractModelCheck,
+    AbstractSearchCheck,
+    AbstractVerdictsCheck,
+    checks_of,
+)
+from robustbench_bcos.bench.evidence.contexts import VerdictsContext
 from robustbench_bcos.bench.evidence.selection import Selection
 from robustbench_bcos.bench.identity import RunIdentity
 from robustbench_bcos.bench.rows import ResultRow
 from robustbench_bcos.bench.store import Store
-from robustbench_bcos.core.prediction import NO_CLASS
 from robustbench_bcos.core.statistics import clopper_pearson
 
 Status = Literal["held", "repaired", "undermined", "reported", "not done"]
@@ -68,9 +77,6 @@ class Judgement:
         self.store = store
         self.identity = identity
         self._trusts: dict[str, Trust] = {}
-        self._fooled: dict[str, set[int]] = {}
-        self._fallen: dict[str, set[int]] = {}
-        self._withstood: dict[str, set[int]] = {}
 
     def of(self, cell: Cell) -> Trust:
         """Weigh what was found for a cell, once."""
@@ -79,121 +85,103 @@ class Judgement:
         return self._trusts[cell.key]
 
     def _weigh(self, cell: Cell) -> Trust:
+        correct = self.store.sums(cell).robust_correct - len(self.broken_elsewhere(cell))
         if self.identity.evidence == "off":
-            return Trust(trust="unchecked", worst_correct=len(self.standing(cell)))
+            return Trust(trust="unchecked", worst_correct=correct)
         if not self._finished(cell):
-            return Trust(trust="unchecked", reasons=UNFINISHED, worst_correct=len(self.standing(cell)))
-        findings = self.store.select(ResultRow, subject=cell.key)
-        checked = [*self._of_verdicts(cell), *self._of_model(cell), *self._of_cell(cell, findings)]
+            return Trust(trust="unchecked", reasons=UNFINISHED, worst_correct=correct)
+        results = self.store.results(cell.key)
+        checked = [*self._of_verdicts(cell), *self._of_model(cell), *self._of_cell(cell, results)]
         outcomes = [*checked, *self._left_out(cell)]
         undermined = [outcome.check for outcome in outcomes if outcome.status == "undermined"]
-        undone = [f"{outcome.check} not done" for outcome in outcomes if outcome.status == "not done"]
+        skipped = [f"{outcome.check} not done" for outcome in outcomes if outcome.status == "not done"]
         return Trust(
             trust="suspect" if undermined else "sound",
-            reasons="; ".join(undermined + undone),
-            worst_correct=len(self.standing(cell)),
-            examined=len({row.image for row in findings}),
-            passes=sum(row.passes for row in findings),
+            reasons="; ".join(undermined + skipped),
+            worst_correct=correct,
+            examined=len({row.image for row in results}),
+            passes=sum(row.passes for row in results),
             outcomes=tuple(outcomes),
         )
 
     def _finished(self, cell: Cell) -> bool:
-        wanted = {check.name for check in checks_of(self.identity.evidence, "cell")}
+        wanted = {check.name for check in checks_of(self.identity.evidence, AbstractCellCheck)}
         return self.store.evidence(cell.key).keys() >= wanted
 
-    def standing(self, cell: Cell) -> set[int]:
-        """Images that withstood everything tried on this model within this radius; without evidence, the attack."""
+    def broken_elsewhere(self, cell: Cell) -> set[int]:
+        """Images that the cell's attack did not break, but something else within its epsilon did.
+
+        Another attack of the run, or a check of this cell or of another; nothing counts where no evidence is gathered.
+        """
         if self.identity.evidence == "off":
-            return self.withstood(cell)
-        return self.withstood(cell) - self._fallen_elsewhere(cell, [cell, *self._within(cell)])
+            return set()
+        within = [cell, *self._within(cell)]
+        broken = {image for other in within for image in self._broken(other) | self._broken_by_checks(other)}
+        return broken & self._robust(cell)
 
-    def withstood(self, cell: Cell) -> set[int]:
-        """Images that the cell's own attack did not fool."""
-        if cell.key not in self._withstood:
-            self._withstood[cell.key] = set(self.store.robust(cell))
-        return self._withstood[cell.key]
+    @cache  # noqa: B019 (a judgement lives as long as what it has read)
+    def _robust(self, cell: Cell) -> frozenset[int]:
+        return frozenset(self.store.robust(cell))
 
-    def fooled(self, cell: Cell) -> set[int]:
-        """Images that the cell's own attack fooled."""
-        if cell.key not in self._fooled:
-            attacked = {row.image for row in self.store.verdicts(cell) if row.attacked}
-            self._fooled[cell.key] = attacked - self.withstood(cell)
-        return self._fooled[cell.key]
+    @cache  # noqa: B019
+    def _broken(self, cell: Cell) -> frozenset[int]:
+        return frozenset(row.image for row in self.store.verdicts(cell) if row.success)
 
-    def fallen_to_checks(self, cell: Cell) -> set[int]:
-        """Images that a check of the cell fooled within its radius."""
-        if cell.key not in self._fallen:
-            self._fallen[cell.key] = {row.image for row in self.store.select(ResultRow, subject=cell.key) if row.broken}
-        return self._fallen[cell.key]
+    @cache  # noqa: B019
+    def _broken_by_checks(self, cell: Cell) -> frozenset[int]:
+        return frozenset(row.image for row in self.store.results(cell.key) if row.broken)
 
     def _within(self, cell: Cell) -> list[Cell]:
-        """Other cells of the model whose candidates are within the radius of this one."""
+        """Other cells of the model whose perturbations are allowed in this one."""
         return [
             other
             for other in self.identity.cells
             if other != cell
-            and (other.model, other.norm, other.space) == (cell.model, cell.norm, cell.space)
-            and other.radius.value <= cell.radius.value
+            and (other.model, other.space, other.criterion) == (cell.model, cell.space, cell.criterion)
+            and cell.threat.contains(other.threat)
         ]
 
-    def _fallen_elsewhere(self, cell: Cell, others: Iterable[Cell], *, checks: bool = True) -> set[int]:
-        """Of the images that withstood here, those that did not there."""
-        fallen: set[int] = set()
-        for other in others:
-            fallen |= self.fooled(other)
-            if checks:
-                fallen |= self.fallen_to_checks(other)
-        return fallen & self.withstood(cell)
-
     def _of_verdicts(self, cell: Cell) -> list[Outcome]:
-        verdicts = [row for row in self.store.verdicts(cell) if row.attacked]
-        total, withstood = len(verdicts), len(self.withstood(cell))
         within = self._within(cell)
-        smaller = [other for other in within if _but_radius(other) == _but_radius(cell)]
-        others = [other for other in within if other not in smaller]
-        rounded = [row for row in verdicts if row.eight_bit is not None]
-        counts = {
-            "space": (total, total if cell.space != "image" else 0),
-            "not_finite": (total, sum(row.prediction == NO_CLASS or row.margin is None for row in verdicts)),
-            "degenerate_gradients": (total, sum(row.degenerate_gradient for row in verdicts)),
-            "larger_ball": (withstood, len(self._fallen_elsewhere(cell, smaller, checks=False))),
-            "other_attacks": (withstood, len(self._fallen_elsewhere(cell, others, checks=False))),
-            "eight_bit": (len(rounded), sum(not row.eight_bit for row in rounded)),
-        }
+        # A step size that was given is another one in terms of another epsilon, and yet the same attack.
+        alike = [other for other in within if other.attack.at_any_step_size == cell.attack.at_any_step_size]
+        others = [other for other in within if other not in alike]
+        context = VerdictsContext(
+            cell=cell,
+            attacked=[row for row in self.store.verdicts(cell) if row.attacked],
+            robust=self._robust(cell),
+            broken_by_same_attack=frozenset(image for other in alike for image in self._broken(other)),
+            broken_by_other_attacks=frozenset(image for other in others for image in self._broken(other)),
+        )
         outcomes = []
-        for check in checks_of(self.identity.evidence, "verdicts"):
-            examined, against = counts[check.name]
+        for check in checks_of(self.identity.evidence, AbstractVerdictsCheck):
+            examined, against = check.count(context)
             status = self._gain(against, gross=False) if check.rule == "search" else _status(check, examined, against)
             outcomes.append(_outcome(check, status, examined, against))
         return outcomes
 
     def _left_out(self, cell: Cell) -> list[Outcome]:
         """Parts of the attack that could not be had."""
-        wrong = self.identity.classes - 1
-        outcomes = []
-        if cell.attack == "autoattack" and not self.identity.fab:
-            outcomes.append(_not_done("fab", f"it needs torchattacks, {REMEDY}", PAGE))
-        if cell.targets > wrong and cell.attack != "autoattack":
-            why = f"{cell.targets} were asked for and there are {wrong} wrong classes, all are aimed at"
-            outcomes.append(_not_done("targets", why, PAGE))
-        return outcomes
+        left_out = cell.attack.left_out(self.identity.classes)
+        return [_not_done(name, why, PAGE) for name, why in left_out.items()]
 
     def _of_model(self, cell: Cell) -> list[Outcome]:
-        findings = self.store.select(ResultRow, subject=cell.model)
+        results = self.store.results(cell.model)
         return [
-            self._plain(check, [row for row in findings if row.check == check.name], cell.model)
-            for check in checks_of(self.identity.evidence, "model")
+            self._plain(check, [row for row in results if row.check == check.name], cell.model)
+            for check in checks_of(self.identity.evidence, AbstractModelCheck)
         ]
 
-    def _of_cell(self, cell: Cell, findings: Sequence[ResultRow]) -> list[Outcome]:
-        searches = {check.name for check in checks_of("full", "cell") if check.rule == "search"}
-        if cell.attack in ("square", "noise"):
-            # More of the same, which is not along gradients.
-            searches.remove("more_steps")
-        by_gradients = {row.image for row in findings if row.broken and row.check in searches}
+    def _of_cell(self, cell: Cell, results: Sequence[ResultRow]) -> list[Outcome]:
+        along_gradients = {
+            check.name
+            for check in checks_of("full", AbstractSearchCheck)
+            if check.rule == "search" and check.along_gradients(cell.attack)
+        }
+        by_gradients = {row.image for row in results if row.broken and row.check in along_gradients}
         outcomes = []
-        for check in checks_of(self.identity.evidence, "cell"):
-            rows = [row for row in findings if row.check == check.name]
+        for check in checks_of(self.identity.evidence, AbstractCellCheck):
+            rows = [row for row in results if row.check == check.name]
             if check.rule == "search":
                 outcomes.append(self._of_search(cell, check, rows))
             elif check.rule == "gradients":
@@ -203,11 +191,11 @@ class Judgement:
                 outcomes.append(self._plain(check, rows, cell.key))
         return outcomes
 
-    def _plain(self, check: Check, rows: Sequence[ResultRow], subject: str, explained: int = 0) -> Outcome:
+    def _plain(self, check: AbstractCheck, rows: Sequence[ResultRow], subject: str, explained: int = 0) -> Outcome:
         """A check of which one image suffices; some may be explained by what else was found."""
-        undone = self._undone(subject, check)
-        if undone:
-            return _not_done(check.name, undone, check.link)
+        skipped = self._skipped(subject, check)
+        if skipped:
+            return _not_done(check.name, skipped, check.link)
         against = sum(row.against for row in rows)
         status = _status(check, len(rows), against - explained)
         if status == "held" and explained:
@@ -215,57 +203,52 @@ class Judgement:
         values = [row.value for row in rows if row.value is not None]
         return _outcome(check, status, len(rows), against - explained or explained, max(values, default=None))
 
-    def _of_search(self, cell: Cell, check: Check, rows: Sequence[ResultRow]) -> Outcome:
-        undone = self._undone(cell.key, check)
-        if undone:
-            return _not_done(check.name, undone, check.link)
-        fell = sum(row.broken for row in rows)
-        status = self._gain(fell, gross=check.name == "other_losses")
-        if status != "undermined" and self._more_would_fall(cell, rows):
+    def _of_search(self, cell: Cell, check: AbstractCheck, rows: Sequence[ResultRow]) -> Outcome:
+        skipped = self._skipped(cell.key, check)
+        if skipped:
+            return _not_done(check.name, skipped, check.link)
+        broken = sum(row.broken for row in rows)
+        status = self._gain(broken, gross=isinstance(check, AbstractSearchCheck) and check.gross)
+        if status != "undermined" and self._more_would_break(cell, rows):
             status = "undermined"
-        return _outcome(check, status, len(rows), fell)
+        return _outcome(check, status, len(rows), broken)
 
-    def _gain(self, fell: int, *, gross: bool) -> Status:
+    def _gain(self, broken: int, *, gross: bool) -> Status:
         """Whether the second search broke too many images for the number merely to be corrected."""
-        if fell == 0:
+        if broken == 0:
             return "held"
         images = self.identity.images
-        beyond = fell / images > GROSS / 100 if gross else _at_least(fell, images) > POINTS / 100
+        beyond = broken / images > GROSS / 100 if gross else _at_least(broken, images) > POINTS / 100
         return "undermined" if beyond else "repaired"
 
-    def _more_would_fall(self, cell: Cell, rows: Sequence[ResultRow]) -> bool:
+    def _more_would_break(self, cell: Cell, rows: Sequence[ResultRow]) -> bool:
         """Whether images that were not examined would cost the number more than ``POINTS``."""
         images = self.identity.images
-        withstood = self.store.robust(cell)
-        unexamined = len(withstood) - len(rows)
+        robust = self.store.robust(cell)
+        unexamined = len(robust) - len(rows)
         if unexamined <= 0:
             return False
         sample = [row.broken for row in rows if row.part == "sample"]
         elsewhere = _at_least(sum(sample), len(sample)) * unexamined
-        # The nearest are examined until none of the last ones falls. Where many still do, there was too little to
+        # The nearest are examined until none of the last ones breaks. Where many still do, there was too little to
         # spend, and at the same rate as many images again would be lost.
         nearest = {row.image: row.broken for row in rows if row.part == "nearest"}
-        last = Selection.of(withstood, images, len(withstood)).last(nearest)
+        last = Selection.of(robust, images, len(robust)).last(nearest)
         following = _at_least(sum(nearest[image] for image in last), len(last)) * len(nearest)
         # Half a point of few images is less than one of them, and less than one image is nothing to be accused of.
         return bool(max(elsewhere, following) > max(POINTS / 100 * images, 1))
 
-    def _undone(self, subject: str, check: Check) -> str:
+    def _skipped(self, subject: str, check: AbstractCheck) -> str:
         """Why a check could not be carried out; empty where it was."""
         return self.store.evidence(subject)[check.name].skipped_because
 
 
-def _at_least(fell: int, total: int) -> float:
+def _at_least(broken: int, total: int) -> float:
     """Lower bound of a fraction, one-sided at 95 %."""
-    return clopper_pearson(fell, total, ONE_SIDED).low if total else 0.0
+    return clopper_pearson(broken, total, ONE_SIDED).low if total else 0.0
 
 
-def _but_radius(cell: Cell) -> dict[str, Any]:
-    """All settings of an attack but the radius, and the step that grows with it."""
-    return {key: value for key, value in cell.as_dict().items() if key not in ("radius", "step_size")}
-
-
-def _status(check: Check, examined: int, against: int) -> Status:
+def _status(check: AbstractCheck, examined: int, against: int) -> Status:
     if check.rule == "report":
         return "reported"
     if check.rule == "share":
@@ -273,7 +256,7 @@ def _status(check: Check, examined: int, against: int) -> Status:
     return "undermined" if against else "held"
 
 
-def _outcome(check: Check, status: Status, examined: int, against: int, value: float | None = None) -> Outcome:
+def _outcome(check: AbstractCheck, status: Status, examined: int, against: int, value: float | None = None) -> Outcome:
     sentence = f"{against} of {examined} images {check.asks}"
     return Outcome(
         check=check.name,

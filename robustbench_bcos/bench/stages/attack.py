@@ -99,10 +99,8 @@ class _Stage:
         wanted = [place for place, right in enumerate(correct) if right and batch.indices[place] not in spared]
         if not wanted:
             return list(rows.values())
-        images, labels, indices = batch.some(wanted).on(self.request.device)
-        target = make_target(
-            self.model, self.cell, images, labels, seed=self.request.config.seed, indices=indices
-        )
+        images, labels, indices = batch.select(wanted).on(self.request.device)
+        target = make_target(self.model, self.cell, images, labels, seed=self.request.config.seed, indices=indices)
         right = torch.ones(len(labels), dtype=torch.bool, device=labels.device)
         worth = target.criterion.eligible(right, labels, target.goals).nonzero().squeeze(1)
         if len(worth) == 0:

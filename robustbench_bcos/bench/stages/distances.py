@@ -1,8 +1,8 @@
 """The smallest epsilon that breaks each image, by bisection.
 
 It begins with what the grid already knows: the largest epsilon within which an image stayed robust, and the smallest
-perturbation that was found to break it. A perturbation found within some epsilon is often smaller than it, so a step can
-be more than a half.
+perturbation that was found to break it. A perturbation found within some epsilon is often smaller than it, so a step
+can be more than a half.
 """
 
 import time
@@ -70,9 +70,7 @@ def measure_distances(
                 if right:
                     batch = EvalSubset(request.subset.dataset, right).batch(0, len(right))
                     rows += _bisect(request, model, cell, batch, [brackets[image] for image in right])
-                timing = TimingRow(
-                    cell=cell.key, work="distances", images=0, seconds=time.perf_counter() - began
-                )
+                timing = TimingRow(cell=cell.key, work="distances", images=0, seconds=time.perf_counter() - began)
                 yield Progress(cell=cell, images=len(indices), rows=(*rows, timing))
 
 
@@ -96,9 +94,7 @@ def _brackets(known: Store, cells: Sequence[Cell]) -> dict[int, Bracket]:
     return found
 
 
-def _bisect(
-    request: Request, model: Model, cell: Cell, batch: Batch, brackets: Sequence[Bracket]
-) -> list[DistanceRow]:
+def _bisect(request: Request, model: Model, cell: Cell, batch: Batch, brackets: Sequence[Bracket]) -> list[DistanceRow]:
     images, labels, indices = batch.on(request.device)
     target = make_target(model, cell, images, labels, seed=request.config.seed, indices=indices).slow
     norm = cell.threat.norm

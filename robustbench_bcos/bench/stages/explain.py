@@ -1,31 +1,29 @@
-"""The stage that explains: for one model, how similar the maps of each cell's images are before and after its attack.
-
-It reads and writes no store: what is known is handed to it, and it yields rows, batch by batch.
-"""
+"""How similar the maps of each cell's images are before and after its attack, and pictures of some."""
 
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import cycle, islice
 
 from torch import Tensor
 
-from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.pictures import Picture
+from robustbench_bcos.bench.progress import Progress
+from robustbench_bcos.bench.request import Request
+from robustbench_bcos.bench.rows import PictureRow, SimilarityRow, TimingRow
 from robustbench_bcos.bench.similarity import (
     EXPLAINED_CLASSES,
     Similarity,
-    attack_in_full,
     compare_explanations,
     explain_classes,
     make_views,
     noise_of_size,
 )
-from robustbench_bcos.bench.store import PictureRow, SimilarityRow
-from robustbench_bcos.bench.target import build_attack, make_target
-from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.bench.store import Store
+from robustbench_bcos.bench.target import in_space, make_target
+from robustbench_bcos.bench.trial import attack_and_judge
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.rounding import significant
 from robustbench_bcos.data.subset import Batch, EvalSubset
@@ -38,71 +36,35 @@ PICTURES = 6
 PREDICTED = EXPLAINED_CLASSES.index("predicted")
 
 
-@dataclass(kw_only=True)
-class Known:
-    """What is known of a cell; the stage adds to it what it yields."""
-
-    explained: set[int] = field(default_factory=set)
-    """Images whose maps have been compared."""
-    pictured: dict[int, bool] = field(default_factory=dict)
-    """Images with a picture, of those that were right when clean, and whether the attack breaks them."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Explained:
-    """A batch of one cell. Without rows where all of it was known."""
-
-    cell: Cell
-    images: int
-    rows: list[SimilarityRow]
-    pictures: list[PictureRow]
-    seconds: float
-
-
 def explain_cells(
-    model: Model,
-    cells: Sequence[Cell],
-    explained: EvalSubset,
-    known: Mapping[str, Known],
-    size: BatchSize,
-    *,
-    method: str,
-    seed: int,
-    device: str,
-    always_pictured: Collection[int],
-) -> Iterator[Explained]:
-    """Explain what is not known yet: clean images once, adversarial examples for each cell.
-
-    Args:
-        model: on its device.
-        cells: of this model, all in one space.
-        explained: the images.
-        known: what is known of each cell, by its key.
-        size: images that are worked on together.
-        method: of explanation, or ``auto``.
-        seed: of everything drawn.
-        device: where the model is.
-        always_pictured: images that are pictured whatever an attack does to them.
-    """
+    request: Request, model: Model, cells: Sequence[Cell], known: Store, size: BatchSize
+) -> Iterator[Progress]:
+    """Explain what is not known yet: clean images once, adversarial examples for each cell."""
+    explained = request.explained
+    if explained is None:
+        return
     others = others_of_class(explained)
+    done = {cell.key: known.explained(cell) for cell in cells}
+    correct = {image: row.correct for image, row in known.clean(model.name).items()}
     for attempt in size.over(len(explained)):
         with attempt as part:
             batch = explained.batch(part.start, part.stop)
-            count = len(batch.indices)
-            pending = [cell for cell in cells if not known[cell.key].explained.issuperset(batch.indices)]
+            pending = [cell for cell in cells if not done[cell.key].issuperset(batch.indices)]
             if pending:
                 compared = others.batch(part.start, part.stop)
-                explainer = _Explainer(model, pending[0], batch, compared, method=method, seed=seed, device=device)
+                explainer = _Explainer(request, model, pending[0].space, batch, compared)
             for cell in cells:
-                if cell not in pending:
-                    yield Explained(cell=cell, images=count, rows=[], pictures=[], seconds=0.0)
-                    continue
-                began = time.perf_counter()
-                rows, pictures = explainer.explain(cell)
-                kept = _choose(pictures, known[cell.key], always_pictured)
-                known[cell.key].explained.update(batch.indices)
-                seconds = time.perf_counter() - began
-                yield Explained(cell=cell, images=count, rows=rows, pictures=kept, seconds=seconds)
+                rows: list[SimilarityRow | PictureRow | TimingRow] = []
+                if cell in pending:
+                    began = time.perf_counter()
+                    similarities, pictures = explainer.explain(cell)
+                    chosen = _choose(pictures, known.pictured(cell), correct, request.always_pictured)
+                    rows += [*similarities, *(PictureRow.of(cell.key, one, broken=broken) for one, broken in chosen)]
+                    seconds = time.perf_counter() - began
+                    rows.append(
+                        TimingRow(cell=cell.key, work="explanation", images=len(batch.indices), seconds=seconds)
+                    )
+                yield Progress(cell=cell, images=len(batch.indices), rows=tuple(rows))
 
 
 def others_of_class(images: EvalSubset) -> EvalSubset:
@@ -116,26 +78,26 @@ def others_of_class(images: EvalSubset) -> EvalSubset:
 class _Explainer:
     """The explanations of one batch: of its clean images, and of the other images they are compared with."""
 
-    def __init__(
-        self, model: Model, cell: Cell, batch: Batch, others: Batch, *, method: str, seed: int, device: str
-    ) -> None:
+    def __init__(self, request: Request, model: Model, space: str, batch: Batch, others: Batch) -> None:
         self.model = model
-        self.method = method_for(model.classifier, method)
+        self.seed = request.config.seed
+        self.method = method_for(model.classifier, request.config.explanation)
         self.batch = batch
         self.others = others
-        images, self.labels, _ = batch.on(device)
-        self.rng = PerImageRng.of(seed, batch.indices)
-        self.target = make_target(model, images, cell)
-        self.clean = self._explain(self.target.images, self.rng)
-        compared = make_target(model, others.on(device).images, cell)
-        self.other = self._explain(compared.images, PerImageRng.of(seed, others.indices))
+        self.raw, self.labels, _ = batch.on(request.device)
+        self.classifier, _, self.images = in_space(model, self.raw, space)
+        self.rng = PerImageRng.of(self.seed, batch.indices)
+        self.clean = self._explain(self.images, self.rng)
+        _, _, compared = in_space(model, others.on(request.device).images, space)
+        self.other = self._explain(compared, PerImageRng.of(self.seed, others.indices))
 
-    def explain(self, cell: Cell) -> tuple[list[SimilarityRow], list[PictureRow]]:
+    def explain(self, cell: Cell) -> tuple[list[SimilarityRow], list[tuple[Picture, bool]]]:
         """Similarities of the clean maps to those of the attack and of both controls, and a picture of every image."""
-        attack = build_attack(cell, cell.loss_of(self.model.loss))
-        attacked = attack_in_full(attack, self.target, self.labels, cell, self.rng)
-        noisy = noise_of_size(self.target.images, attacked.verdicts.sizes, NORMS[cell.norm], self.rng)
-        after = self._explain(attacked.candidates, self.rng)
+        target = make_target(self.model, cell, self.raw, self.labels, seed=self.seed, indices=self.batch.indices)
+        attack = cell.attack.with_loss(self.model.loss).in_full()
+        attacked = attack_and_judge(attack, target, subject=cell.key)
+        noisy = noise_of_size(self.images, attacked.verdicts.sizes, cell.threat, self.rng)
+        after = self._explain(attacked.adversarials, self.rng)
         compared = {"attack": after, "noise": self._explain(noisy, self.rng), "other": self.other}
         rows = [
             row
@@ -143,13 +105,14 @@ class _Explainer:
             for similarity in compare_explanations(self.clean, explanation, comparison)
             for row in self._rows(cell, similarity)
         ]
-        return rows, self._pictures(cell, attacked.candidates, after)
+        pictures = self._pictures(attacked.adversarials, after, attacked.verdicts.success.tolist())
+        return rows, pictures
 
     def _explain(self, images: Tensor, rng: PerImageRng) -> Explanation:
-        return explain_classes(self.target.classifier, images, self.labels, self.method, rng)
+        return explain_classes(self.classifier, images, self.labels, self.method, rng)
 
     def _rows(self, cell: Cell, similarity: Similarity) -> Iterator[SimilarityRow]:
-        columns = [values.tolist() for values in similarity.values.values()]
+        columns = {name: values.tolist() for name, values in similarity.values.items()}
         changed = similarity.changed.tolist()
         for position, index in enumerate(self.batch.indices):
             alone = similarity.comparison == "other" and index == self.others.indices[position]
@@ -159,35 +122,38 @@ class _Explainer:
                 comparison=similarity.comparison,
                 explained_class=similarity.explained_class,
                 changed=bool(changed[position]),
-                values=tuple(None if alone else significant(column[position]) for column in columns),
+                values={name: None if alone else significant(column[position]) for name, column in columns.items()},
             )
 
-    def _pictures(self, cell: Cell, adversarials: Tensor, after: Explanation) -> list[PictureRow]:
-        correct = predicted_classes(self.clean.logits) == self.labels
-        broken = correct & (predicted_classes(after.logits) != self.labels)
+    def _pictures(
+        self, adversarials: Tensor, after: Explanation, success: Sequence[bool]
+    ) -> list[tuple[Picture, bool]]:
         views = (
             make_views(images, explanation.of_target(PREDICTED), self.model.loss)
-            for images, explanation in ((self.target.images, self.clean), (adversarials, after))
+            for images, explanation in ((self.images, self.clean), (adversarials, after))
         )
-        columns = zip(self.batch.indices, self.batch.labels.tolist(), *views, broken.tolist(), strict=True)
+        columns = zip(self.batch.indices, self.batch.labels.tolist(), *views, success, strict=True)
         return [
-            PictureRow(cell.key, Picture(image=image, label=label, clean=clean, attacked=attacked), fell)
-            for image, label, clean, attacked, fell in columns
+            (Picture(image=image, label=label, clean=clean, attacked=attacked), broken)
+            for image, label, clean, attacked, broken in columns
         ]
 
 
-def _choose(pictures: Sequence[PictureRow], known: Known, always: Collection[int]) -> list[PictureRow]:
+def _choose(
+    pictures: Sequence[tuple[Picture, bool]],
+    pictured: Mapping[int, bool],
+    correct: Mapping[int, bool],
+    always: Collection[int],
+) -> list[tuple[Picture, bool]]:
     """Pictures of images that are always pictured, and of the first images that are broken and that are robust."""
-    batch = {row.picture.image for row in pictures}
-    counts = {False: 0, True: 0}
-    for image, broken in known.pictured.items():
-        counts[broken] += image not in batch
+    batch = {picture.image for picture, _ in pictures}
+    counts = Counter(broken for image, broken in pictured.items() if image not in batch)
     kept = []
-    for row in pictures:
-        correct = not row.picture.wrong_before
-        if row.picture.image in always or (correct and counts[row.fell] < PICTURES):
-            kept.append(row)
-            if correct:
-                counts[row.fell] += 1
-                known.pictured[row.picture.image] = row.fell
+    for picture, success in pictures:
+        right = correct[picture.image]
+        # Of an image that the model got wrong before, an attack breaks nothing.
+        broken = success and right
+        if picture.image in always or (right and counts[broken] < PICTURES):
+            kept.append((picture, broken))
+            counts[broken] += right
     return kept

@@ -11,8 +11,8 @@ from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.explanations.explanation import Explanation, Targets
 from robustbench_bcos.explanations.method import AbstractMethod
 from robustbench_bcos.explanations.methods.input_x_gradient import InputXGradient
-from robustbench_bcos.model_zoo.bcos.layers import is_bcos
 from robustbench_bcos.model_zoo.bcos.explanation_mode import explanation_mode
+from robustbench_bcos.model_zoo.bcos.layers import is_bcos
 
 
 @final

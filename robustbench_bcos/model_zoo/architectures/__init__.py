@@ -3,6 +3,8 @@
 Each module here is one backbone, which registers the members of its family when it is imported. Architectures of your
 own need one file, which registers them in the same way::
 
+    from torch import Tensor, nn
+
     from robustbench_bcos.model_zoo.architectures import KeyLayers, LayerFactory, register_architecture
 
     class TinyNet(nn.Module):

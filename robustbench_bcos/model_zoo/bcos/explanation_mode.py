@@ -2,7 +2,7 @@
 
 In explanation mode each dynamic layer treats its input-dependent scale as a constant, so that the gradient of a logit
 is the row of the linear map W(x) that produced it (Böhle et al., 2022, eq. 13); the logits do not change.
-It must never surround an attack: the gradient it gives is not that of the network.
+Never run an attack inside it: its gradient is not that of the network.
 
 The set of explained layers is a context variable and not a flag on the layer: leaving an inner ``with`` restores the
 outer one, an exception cannot leave it on, other threads and other models are not affected.
@@ -21,7 +21,7 @@ class DynamicLayer(nn.Module):
     """A layer whose output is its input times a scale that depends on the input.
 
     Attributes:
-        linearised: whether the scale is a constant for good, inside an explanation mode and outside.
+        linearised: whether the scale is always a constant, also outside explanation mode.
     """
 
     linearised = False
@@ -37,7 +37,7 @@ class DynamicLayer(nn.Module):
 
 
 OFFICIAL_SWITCH = "set_explanation_mode"
-"""What layers of the official B-cos package have: a flag of their own, which other threads see, too."""
+"""Method of the official B-cos package's layers, which sets a flag on the layer that other threads see, too."""
 
 
 def official_layers(model: nn.Module) -> list[nn.Module]:
@@ -49,7 +49,7 @@ def official_layers(model: nn.Module) -> list[nn.Module]:
 def explanation_mode(model: nn.Module) -> Iterator[None]:
     """Explain ``model`` inside the ``with``; nests, and covers layers swapped in before it was entered.
 
-    Layers of the official package are switched, too, and afterwards as they were.
+    Layers of the official package are switched, too, and restored afterwards.
     """
     switched = [layer for layer in official_layers(model) if not getattr(layer, "is_in_explanation_mode", False)]
     # The list keeps the layers alive, so that no new layer can be given the identity of one of them.

@@ -1,8 +1,8 @@
-"""Evaluation-only twins of networks, which do not compute again what never changes.
+"""Folded copies of networks, for evaluation only, in which constant computations are done once.
 
-The filters of a B-cos layer are normalised once, and the gradient of its input is taken in closed form. An uncentred
+The filters of a B-cos layer are normalised once, and the gradient by its input is computed in closed form. An uncentred
 batch norm that follows it is a constant scale c of each output; |a| a is homogeneous of degree 2 in the response a, so
-the scale goes into the filters as its root. A batch norm behind a conventional convolution goes into filters and bias.
+the scale goes into the filters as its root. A batch norm after a conventional convolution goes into filters and bias.
 """
 
 import copy
@@ -24,17 +24,16 @@ M = TypeVar("M", bound=nn.Module)
 def fold(model: M, *, linear: bool = False) -> M:
     """A frozen copy of a model that gives the same logits and input gradients, up to rounding, in less time.
 
-    Guaranteed: the same function, and the same dynamic weights in explanation mode, as close to them as the model is
-    itself in the same precision; that is 1e-5 of the largest value or less, and more where the depth of a random
-    network, or the kink of a ReLU, makes more of rounding. The model stays as it was, in whatever mode it is. The copy
-    is for evaluation alone: gradients, which ``backward`` and ``torch.autograd.grad`` give, cannot be differentiated
-    again. It keeps the memory format; on CPUs, ``.to(memory_format=torch.channels_last)`` is faster.
+    Logits, input gradients and dynamic weights in explanation mode differ by rounding alone: by 1e-5 of the largest
+    value or less, and by more where depth with random weights, or the kink of a ReLU, amplifies rounding. The model is
+    not modified. The copy is for evaluation only: its gradients cannot be differentiated again. It keeps the memory
+    format; on CPUs, ``.to(memory_format=torch.channels_last)`` is faster.
 
     Args:
-        model: anything; what is not of this package is copied as it is.
-        linear: treat every dynamic scale as a constant for good, so that gradients are dynamic weights even without
-            :func:`~robustbench_bcos.model_zoo.bcos.explanation_mode.explanation_mode`, and under ``torch.compile``. Not
-            to be attacked.
+        model: any module; layers of other packages are copied unchanged.
+        linear: always treat dynamic scales as constants, so that gradients are dynamic weights even without
+            :func:`~robustbench_bcos.model_zoo.bcos.explanation_mode.explanation_mode`, and under ``torch.compile``. Do
+            not attack such a copy.
     """
     folded = freeze(copy.deepcopy(model))
     blocks = [module for module in folded.modules() if isinstance(module, NormedBlock)]
@@ -52,7 +51,7 @@ def fold(model: M, *, linear: bool = False) -> M:
 
 
 def _absorbs(layer: nn.Module, norm: nn.Module) -> bool:
-    """Whether the layer does the norm's work from now on."""
+    """Merge a norm into the layer before it, if possible; gives whether it was."""
     if isinstance(layer, BcosConv2d) and isinstance(norm, BatchNormUncentred2d) and _scales(layer, norm):
         _rescale(layer, norm)
         return True
@@ -65,7 +64,7 @@ def _absorbs(layer: nn.Module, norm: nn.Module) -> bool:
 
 
 def _scales(layer: BcosConv2d, norm: BatchNormUncentred2d) -> bool:
-    """Not where an epsilon on the cosine breaks homogeneity, nor where a negative scale would meet a maximum."""
+    """Whether the norm can be merged: no epsilon on the cosine (B is 1 or 2), no negative scale before a maximum."""
     if layer.b not in (1, 2) or norm._parameters["bias"] is not None or norm.running_var is None:
         return False
     return layer.max_out == 1 or norm.weight is None or bool((norm.weight >= 0).all())

@@ -1,10 +1,10 @@
 """The B-cos transform (Böhle et al., 2022, eq. 3; Böhle et al., 2024, for the version without layer scale).
 
 For a patch x and a unit-norm filter w:  B-cos(x; w) = |cos(x, w)|^(B-1) * w.x.  With MaxOut, the largest w.x of M
-consecutive filters is taken first. No bias, ever.
+consecutive filters is taken first. There is never a bias.
 
 Numerics follow the published checkpoints, which were trained with them: 1e-6 inside the root of a convolution's patch
-norm, 1e-12 beside a linear layer's norm, 1e-6 on the cosine when B is neither 1 nor 2.
+norm, 1e-12 added to a linear layer's norm, 1e-6 on the cosine when B is neither 1 nor 2.
 """
 
 from abc import ABC, abstractmethod
@@ -22,14 +22,14 @@ from robustbench_bcos.model_zoo.bcos.explanation_mode import DynamicLayer, offic
 LINEAR_EPSILON = 1e-12
 
 SEPARABLE = 5
-"""From this size on, a window is summed along one axis and then along the other, which is faster."""
+"""Windows of at least this size are summed along one axis and then along the other, which is faster."""
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
-Pair = int | tuple[int, int]
+IntOrPair = int | tuple[int, int]
 
 
 def unit_rows(weight: Tensor) -> Tensor:
-    """Divide each filter by its 2-norm; a filter of zeros stays one, where 0/0 would poison the whole network."""
+    """Divide each filter by its 2-norm; a filter of zeros stays zero, because 0/0 would make every logit NaN."""
     norms: Tensor = torch.linalg.vector_norm(weight.flatten(1), dim=1)
     return divide(weight, norms.view(-1, *[1] * (weight.dim() - 1)))
 
@@ -38,7 +38,7 @@ class UnitConv2d(nn.Conv2d):
     """A convolution without bias whose filters have norm 1.
 
     Attributes:
-        normalised: whether the filters are to be taken as they are, because they were normalised for good.
+        normalised: whether the filters have been normalised already and are constants.
     """
 
     normalised = False
@@ -65,7 +65,7 @@ class UnitLinear(nn.Linear):
 
 
 class AbstractBcosLayer(DynamicLayer, ABC):
-    """What the convolution and the linear layer share: MaxOut, then the scale |cos|^(B-1)."""
+    """Base of the convolution and the linear layer: MaxOut, then the scale |cos|^(B-1)."""
 
     linear: UnitConv2d | UnitLinear
     channel_axis: ClassVar[int]
@@ -99,7 +99,7 @@ class AbstractBcosLayer(DynamicLayer, ABC):
         return scale * responses
 
     def _scale(self, responses: Tensor, features: Tensor) -> Tensor:
-        # One reciprocal per position instead of a division per output, which its backward pass would pay for twice.
+        # One reciprocal per position is cheaper than a division per output, in the backward pass twice.
         cosine = (responses * self.norms(features).reciprocal()).abs()
         return cosine if self.b == 2 else (cosine + COSINE_EPSILON) ** (self.b - 1)
 
@@ -111,8 +111,7 @@ class BcosConv2d(AbstractBcosLayer):
     o * max_out ... o * max_out + max_out - 1 belong to output o. Takes and gives (image, channel, height, width).
 
     Attributes:
-        closed_form: what the layer is apart from its filters, where these are constants for good, so that gradients of
-            its input may be taken in closed form.
+        closed_form: set if the filters are constants, so that the gradient by the input can be computed in closed form.
     """
 
     linear: UnitConv2d
@@ -123,11 +122,11 @@ class BcosConv2d(AbstractBcosLayer):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: Pair = 1,
-        stride: Pair = 1,
-        padding: Pair | Literal["same", "valid"] = 0,
+        kernel_size: IntOrPair = 1,
+        stride: IntOrPair = 1,
+        padding: IntOrPair | Literal["same", "valid"] = 0,
         *,
-        dilation: Pair = 1,
+        dilation: IntOrPair = 1,
         groups: int = 1,
         padding_mode: PaddingMode = "zeros",
         b: float = 2.0,
@@ -161,7 +160,7 @@ class BcosConv2d(AbstractBcosLayer):
         energy = features.square()
         if conv.groups < conv.in_channels:
             energy = energy.unflatten(1, (conv.groups, -1)).sum(dim=2)
-        # Squaring and summing over channels commute with every padding mode, so one map per group is padded.
+        # Squaring and summing over channels commute with every padding mode: pad one map per group only.
         energy = F.pad(energy, self.padding, "constant" if conv.padding_mode == "zeros" else conv.padding_mode)
         if conv.dilation == (1, 1):
             energy = _window_sums(energy, conv.kernel_size, conv.stride)
@@ -186,7 +185,7 @@ class BcosConv2d(AbstractBcosLayer):
 
 
 def _is_plain(features: Tensor) -> bool:
-    """Not seen by a compiler, which fuses what it can see into, nor by autocast or a subclass, which watch layers."""
+    """Whether the closed form applies: no compiler, autocast or tensor subclass needs to see single operations."""
     return not (
         torch.compiler.is_compiling()
         or type(features) is not Tensor
@@ -225,7 +224,7 @@ def is_bcos(network: nn.Module) -> bool:
 
 
 def b_of(network: nn.Module) -> float | None:
-    """The exponent its B-cos layers share; ``None`` where there are none, or they differ."""
+    """The exponent that all B-cos layers share; ``None`` if there are none, or they differ."""
     found = {float(module.b) for module in network.modules() if isinstance(module, AbstractBcosLayer)}
     return found.pop() if len(found) == 1 else None
 
@@ -241,7 +240,7 @@ class LogitLayer(nn.Module):
         self.bias = bias
 
     def forward(self, logits: Tensor) -> Tensor:
-        """Similarity and scale the logits."""
+        """Scale and shift the logits."""
         if self.temperature is not None:
             logits = logits / self.temperature
         return logits if self.bias is None else logits + self.bias

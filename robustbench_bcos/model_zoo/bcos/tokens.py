@@ -1,7 +1,7 @@
 """Layers of vision transformers, on (image, token, feature), for conventional and for B-cos networks.
 
 In explanation mode attention is a constant, so that a B-cos network stays a linear map of its values; and a layer norm
-divides by a constant. What is no map of the image at all is the position code.
+divides by a constant. The position code is added and does not depend on the image.
 """
 
 import torch
@@ -38,8 +38,8 @@ class TokenNorm(nn.LayerNorm, DynamicLayer):
 class PositionCode(nn.Module):
     """Sines and cosines of a token's column and row, added to it (Beyer et al., 2022).
 
-    The code is that of the grid at hand, so that an image may have another size than those trained on. It is a constant
-    that no position of the image made: contributions of a network that has one do not sum to its logit.
+    The code is computed for the grid of each input, so images may differ in size from the training images. It is a
+    constant that belongs to no pixel, so contributions of such a network do not sum to its logit.
     """
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -48,7 +48,7 @@ def assign_weights(network: nn.Module, tensors: Tensors, origin: object) -> None
 
 
 def _converts(given: Tensor, taken: Tensor) -> bool:
-    """Counts may have been saved as real numbers, by whoever converted a whole state; weights are no whole numbers."""
+    """Whether types are compatible: counts may be saved as real numbers that are whole, but weights not as integers."""
     if taken.is_floating_point():
         return given.is_floating_point()
     return not given.is_floating_point() or bool((given == given.round()).all())

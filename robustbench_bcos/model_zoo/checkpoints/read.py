@@ -39,7 +39,7 @@ RECORDS = (
     "argparse.Namespace",
     "cox.utils.Parameters",
     *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in ("Path", "PosixPath", "WindowsPath")),
-    # Functions as dill saved them in 2019, which some of MadryLab's published files hold beside the weights.
+    # Functions as dill saved them in 2019, which some of MadryLab's published files contain.
     *(f"dill.{module}.{name}" for module in ("_dill", "dill") for name in _DILL),
     "builtins.__main__",
 )

@@ -1,4 +1,4 @@
-"""Models of one's own: a callable of a module."""
+"""Models of the user's own code: a callable of a module."""
 
 import importlib
 import sys
@@ -21,17 +21,17 @@ PACKAGE = Path(__file__).parents[2]
 class ImportedModel(ModelSource):
     """``module:callable``, which returns a ``torch.nn.Module`` from images in [0, 1] to logits.
 
-    The module is looked up in the working folder too. This runs the user's own code, because the user asked for it.
+    The module is also searched in the working folder. This runs the user's code, at the user's request.
     """
 
-    asked: str
+    requested: str
     encoding: str | None = None
-    """Put in front of the module; by default nothing is."""
+    """Encoding in front of the module; by default there is none."""
 
     @property
     def name(self) -> str:
         """``module:callable``."""
-        return self.asked
+        return self.requested
 
     def load(self) -> Model:
         """Import, call and freeze."""
@@ -60,9 +60,9 @@ class ImportedModel(ModelSource):
             imported = importlib.import_module(module)
         except Exception as error:
             place = where(error)
-            said = f"{named_reason_of(error)}, {place}" if place else str(error)
+            reason = f"{named_reason_of(error)}, {place}" if place else str(error)
             remedy = "mend it there" if place else "give an importable module and a callable in it"
-            raise RequestError(f"--model {self.name} cannot be imported ({said}): {remedy}") from error
+            raise RequestError(f"--model {self.name} cannot be imported ({reason}): {remedy}") from error
         if not hasattr(imported, attribute):
             raise RequestError(
                 f"--model {self.name} cannot be imported (module {module!r} has no attribute {attribute!r}): give an "
@@ -74,14 +74,14 @@ class ImportedModel(ModelSource):
         try:
             return make()  # type: ignore[operator]
         except Exception as error:
-            said = f"{named_reason_of(error)}, {where(error) or self.name}"
-            raise RequestError(f"--model {self.name} could not be made ({said}): mend it there") from error
+            reason = f"{named_reason_of(error)}, {where(error) or self.name}"
+            raise RequestError(f"--model {self.name} could not be made ({reason}): mend it there") from error
 
 
 def where(error: Exception) -> str:
-    """File and line in the user's own code where an error was raised; empty if there is none.
+    """File and line of the user's code where an error was raised; empty if there is none.
 
-    The innermost line that is neither Python's nor of an installed package, or, if all are, the innermost one.
+    It is the innermost line outside Python and installed packages; if there is none, the innermost line of all.
     """
     if isinstance(error, SyntaxError) and error.filename:
         return f"{_shown(error.filename)}, line {error.lineno}"
@@ -92,7 +92,7 @@ def where(error: Exception) -> str:
 
 
 def _ours(file: str) -> bool:
-    """This package, and what imports and calls on its behalf."""
+    """Whether a file belongs to this package or to Python's import system."""
     return file.startswith("<frozen") or file == importlib.__file__ or Path(file).is_relative_to(PACKAGE)
 
 

@@ -24,13 +24,13 @@ from robustbench_bcos.model_zoo.encodings import Normalize, parse_encoding
 from robustbench_bcos.model_zoo.sources.model import UNKNOWN, Model, ModelSource, state_digest
 
 RANDOM = "none"
-"""Tag of a network without trained weights."""
+"""Tag of random weights."""
 
 FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-"""torch's own switch, which overrides what a library asks for."""
+"""Environment variable of torch that overrides the argument ``weights_only`` of its callers."""
 
 SEED = 0
-"""Of random weights, the same on every call."""
+"""Seed of random weights, which are the same on every call."""
 
 
 class InputSpec(NamedTuple):
@@ -56,7 +56,7 @@ class AbstractLibrary(ABC):
 
     @abstractmethod
     def check(self, name: str, tag: str) -> None:
-        """Refuse a name or a tag (which may be empty) that the library does not have.
+        """Refuse a name, or a tag other than the empty one, that the library does not have.
 
         Raises:
             RequestError: there is no such name or tag, or the network does not classify images.
@@ -93,14 +93,14 @@ class LibraryModel(ModelSource):
     """``torchvision:NAME`` or ``timm:NAME``, with ``@`` and the name of the weights, or ``@none`` for random ones."""
 
     library: AbstractLibrary
-    asked: str
+    requested: str
     encoding: str | None = None
     """In place of what the library says."""
 
     @property
     def name(self) -> str:
         """As written in the request, also if the weights are the default ones."""
-        return f"{self.library.prefix}:{self.asked}"
+        return f"{self.library.prefix}:{self.requested}"
 
     @property
     def framing(self) -> Framing:
@@ -127,7 +127,7 @@ class LibraryModel(ModelSource):
         return _model(self.name, architecture, trained, training, _encoded(trained.network, spec, self.encoding))
 
     def _checked(self) -> tuple[str, str]:
-        name, _, tag = self.asked.partition("@")
+        name, _, tag = self.requested.partition("@")
         self.library.check(name, tag)
         return name, tag
 
@@ -138,7 +138,7 @@ class LibraryCheckpoint(ModelSource):
 
     library: AbstractLibrary
     file: Path
-    asked: str
+    requested: str
     """The library's name for the network."""
     encoding: str | None = None
     """In place of the file's own, and of what the library says of its default weights."""
@@ -155,18 +155,18 @@ class LibraryCheckpoint(ModelSource):
     @property
     def framing(self) -> Framing:
         """As the library prepares pictures for its default weights."""
-        self.library.check(self.asked, "")
-        return self.library.input_spec(self.asked, "").framing
+        self.library.check(self.requested, "")
+        return self.library.input_spec(self.requested, "").framing
 
     def load(self) -> Model:
         """Build the network with as many classes as the file has, and load it strictly."""
-        self.library.check(self.asked, "")
-        spec = self.library.input_spec(self.asked, "")
+        self.library.check(self.requested, "")
+        spec = self.library.input_spec(self.requested, "")
         checkpoint = read_checkpoint(self.file, ema=self.ema)
         if checkpoint.encoding is not None:
             spec = InputSpec(**checkpoint.encoding.constants, framing=spec.framing)
         tensors = {_modern(name): tensor for name, tensor in checkpoint.tensors.items()}
-        architecture = f"{self.library.prefix}:{self.asked}"
+        architecture = f"{self.library.prefix}:{self.requested}"
         with torch.random.fork_rng(devices=[]):
             network = self._build(architecture, tensors)
         assign_weights(network, _as_saved_by(network, tensors), self.file)
@@ -174,9 +174,9 @@ class LibraryCheckpoint(ModelSource):
         return _model(self.name, architecture, trained, UNKNOWN, _encoded(network, spec, self.encoding))
 
     def _build(self, architecture: str, tensors: Mapping[str, Tensor]) -> nn.Module:
-        arguments = self.library.arguments_of(self.asked, tensors) | dict(self.arguments or {})
+        arguments = self.library.arguments_of(self.requested, tensors) | dict(self.arguments or {})
         try:
-            return self.library.build(self.asked, arguments)
+            return self.library.build(self.requested, arguments)
         except (TypeError, RuntimeError) as error:
             raise RequestError(
                 f"--architecture {architecture} cannot be built with {arguments} ({error}): give arguments it takes"
@@ -216,9 +216,8 @@ def _model(name: str, architecture: str, trained: Trained, training: str, classi
     )
 
 
-def _encoded(network: nn.Module, spec: InputSpec, asked: str | None) -> nn.Module:
-    encoding = Normalize(spec.mean, spec.std) if asked is None else parse_encoding(asked)
-    return ImageClassifier(encoding, network)
+def _encoded(network: nn.Module, spec: InputSpec, encoding: str | None) -> nn.Module:
+    return ImageClassifier(Normalize(spec.mean, spec.std) if encoding is None else parse_encoding(encoding), network)
 
 
 def _modern(name: str) -> str:

@@ -25,7 +25,7 @@ THREATS = ("Linf", "L2", "corruptions", "corruptions_3d")
 
 
 class Identity(NamedTuple):
-    """Where RobustBench keeps a model."""
+    """Dataset, threat model and name of a model of RobustBench."""
 
     dataset: str
     threat: str
@@ -36,7 +36,7 @@ class Identity(NamedTuple):
         """``NAME``, of CIFAR-10 and Linf, or ``DATASET/THREAT/NAME``.
 
         Raises:
-            RequestError: it is neither, or RobustBench has no such data or threat.
+            RequestError: it is neither, or RobustBench has no such dataset or threat model.
         """
         parts = text.split("/")
         if len(parts) not in (1, 3) or not all(parts):
@@ -56,18 +56,18 @@ class Identity(NamedTuple):
 class RobustBenchModel(ModelSource):
     """``robustbench:ID``. Its own code builds the model, downloads weights into ``models`` and loads them."""
 
-    asked: str
+    requested: str
     encoding: str | None = None
-    """Put in front; RobustBench's models take images in [0, 1] and need none."""
+    """Encoding in front of the model; RobustBench's models take images in [0, 1] and need none."""
 
     @property
     def name(self) -> str:
-        """As it was asked for."""
-        return f"robustbench:{self.asked}"
+        """As written in the request."""
+        return f"robustbench:{self.requested}"
 
     def load(self) -> Model:
         """Ask the installed package; no file makes it execute anything."""
-        identity = Identity.parse(self.asked)
+        identity = Identity.parse(self.requested)
         load = _loader()
         try:
             with weights_only(), redirect_stdout(sys.stderr):
@@ -89,7 +89,7 @@ class RobustBenchModel(ModelSource):
         return replace(own_model(self.name, freeze(classifier)), family="conventional", image_size=size)
 
     def _failed(self, reason: str, remedy: str) -> RequestError:
-        return RequestError(f"the installed RobustBench cannot load {self.asked} ({reason}): {remedy}")
+        return RequestError(f"the installed RobustBench cannot load {self.requested} ({reason}): {remedy}")
 
 
 def _loader() -> Callable[..., Any]:

@@ -17,6 +17,6 @@ class NotFinite(AbstractVerdictsCheck):
     rule = "any"
 
     def count(self, verdicts: VerdictsContext) -> tuple[int, int]:
-        """Images without a class, or without a margin."""
+        """Images without a class, or without a nearness."""
         rows = verdicts.attacked
-        return len(rows), sum(row.prediction == NO_CLASS or row.margin is None for row in rows)
+        return len(rows), sum(row.prediction == NO_CLASS or row.nearness is None for row in rows)

@@ -6,7 +6,7 @@ from typing import final
 from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import AbstractCellCheck
 from robustbench_bcos.bench.evidence.contexts import CellContext
-from robustbench_bcos.bench.rows import ResultRow
+from robustbench_bcos.bench.rows import ResultRow, TransferRow
 
 
 @final
@@ -17,6 +17,6 @@ class Transfer(AbstractCellCheck):
     asks = "broken by an adversarial example of another model and by no search along gradients"
     rule = "gradients"
 
-    def examine(self, cell: CellContext) -> Iterator[ResultRow]:
+    def examine(self, cell: CellContext) -> Iterator[ResultRow | TransferRow]:
         """Adversarial examples of every other model for the same threat, judged on this one."""
         yield from cell.transfer(self)
