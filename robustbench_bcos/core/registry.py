@@ -5,10 +5,10 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, cached_property
 from importlib import import_module
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pkgutil import iter_modules
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from robustbench_bcos.core.errors import RequestError, named_reason_of
 
@@ -37,7 +37,7 @@ def _choice(name: str, names: list[str]) -> str:
 
 
 @cache
-def _installed(path: tuple[str, ...]) -> EntryPoints:
+def _installed(path: tuple[str, ...]) -> Any:  # noqa: ANN401 (the class differs from Python 3.11 to 3.12)
     """All entry points on a path: to look for them takes longer than to make the help of a verb."""
     return entry_points()
 
