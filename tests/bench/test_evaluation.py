@@ -51,7 +51,7 @@ def own_labels(model: nn.Module) -> Tensor:
 
 def test_rows_are_those_of_a_run_on_the_same_images(tiny_zoo: Path) -> None:
     # Another name for the images is all that may differ. (Noise would: it belongs to an image's place in its dataset.)
-    own = ["dataset", "slice", *(column for column in COLUMNS if column.endswith("_noise"))]
+    own = ["dataset", "subset", *(column for column in COLUMNS if column.endswith("_noise"))]
     options: dict[str, Any] = {"steps": (4, 6), "select": "last", "step_size": "0.4", "seed": 5, "explained": 12}
     options |= {"evidence": "off"}
     there = measure(tiny_plan(tiny_zoo, model=("digits-bcos-b2",), limit=24, eps=("1.5", "1/4"), **options))
@@ -105,8 +105,8 @@ def test_images_labels_and_the_global_generator_are_left_as_they_were() -> None:
 def test_rows_have_the_columns_of_results_csv_one_for_each_cell() -> None:
     table = evaluate(Small(), IMAGES, LABELS, ["l2", "linf"], ["8/255", 0.25], steps=[1, 2], restarts=1)
     assert tuple(table.columns) == COLUMNS
-    assert table[["norm", "eps", "steps"]].to_numpy().tolist() == [
-        [norm, eps, steps] for norm in ("l2", "linf") for eps in ("8/255", "0.25") for steps in (1, 2)
+    assert sorted(table[["norm", "eps", "steps"]].to_numpy().tolist()) == [
+        [norm, eps, steps] for norm in ("l2", "linf") for eps in ("0.25", "8/255") for steps in (1, 2)
     ]
     assert set(table["model"]) == {"Small"}
     assert set(table["dataset"]) == {"memory"}
@@ -141,6 +141,15 @@ def test_images_are_checked_before_the_model_sees_them() -> None:
 
     assert "put channels first" in refusal(Untouched(), IMAGES.permute(0, 2, 3, 1), LABELS, "l2", 0.5)
     assert "one class for each of the 24 images" in refusal(Untouched(), IMAGES, LABELS[1:], "l2", 0.5)
+
+
+def test_an_attack_may_be_an_object_and_stand_beside_names() -> None:
+    own = robustbench_bcos.PGD(steps=3, loss="margin", start="random")
+    rows = evaluate(Small(), IMAGES, LABELS, "l2", [0.25, 0.5], attack=[own, "noise"], evidence="off")
+    named = evaluate(Small(), IMAGES, LABELS, "l2", [0.25, 0.5], steps=3, loss="margin", start="random", evidence="off")
+    assert sorted(rows["attack"]) == ["noise", "noise", "pgd", "pgd"]
+    found = rows[rows["attack"] == "pgd"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found.dropna(axis=1), named.dropna(axis=1))
 
 
 @pytest.mark.parametrize("model", [Small(), "digits-natural"])

@@ -68,7 +68,7 @@ def test_flags_are_what_was_given_and_nothing_else(arguments: list[str], flags: 
 
 
 def test_what_was_read_makes_the_configuration() -> None:
-    config = make_config(read(["--eps", "8/255,0.5", "--step-size", "1/255", "--steps", "5", "--no-figures", "--ema"]))
+    config = make_config(read(["--eps", "8/255,0.5", "--step-size", "1/255", "--steps", "5", "--no-figures"]))
     assert [eps.text for eps in config.eps] == ["8/255", "0.5"]
     assert (str(config.step_size), config.steps, config.figures) == ("1/255", (5,), False)
 
