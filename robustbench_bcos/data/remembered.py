@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import torch
 
 ROOM = 32 << 20
-"""Bytes of decoded images that are kept, a small part of a run's memory; further images are read again whenever they are
+"""Bytes of decoded images that are kept, a small part of a run's memory; further images are read again when they are
 needed."""
 
 
