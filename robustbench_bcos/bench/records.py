@@ -156,6 +156,8 @@ CURVE_COLUMNS = (
     "passes",
 )
 
+EVIDENCE_COLUMNS = ("cell", *(column.name for column in fields(Outcome)))
+
 SIMILARITY_COLUMNS = tuple(
     f"explanation_{measure}_{explained_class}_{comparison}"
     for measure in MEASURES
@@ -205,7 +207,7 @@ def make_evidence(store: Store, identity: RunIdentity, judgement: Judgement | No
         for cell in complete_cells(store, identity)
         for outcome in judgement.of(cell).outcomes
     ]
-    return pd.DataFrame(rows, columns=["cell", *(column.name for column in fields(Outcome))])
+    return pd.DataFrame(rows, columns=list(EVIDENCE_COLUMNS))
 
 
 def make_distances(store: Store, identity: RunIdentity) -> pd.DataFrame:

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -32,7 +32,8 @@ COLUMNS = 6
 """Images in a panel."""
 
 
-class Drawn(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
     """A figure and what stands in for it where it cannot be seen."""
 
     name: str
@@ -46,7 +47,8 @@ class Drawn(NamedTuple):
     """Whether it is part of the page; panels of fewer steps than the most are files alone."""
 
 
-class WrittenFigure(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class WrittenFigure:
     """A figure that is in files and no longer in memory."""
 
     name: str
@@ -62,15 +64,22 @@ def write_figures(run: RunFolder, images: Sequence[int] = ()) -> list[WrittenFig
 
     Args:
         run: what was measured.
-        images: dataset indices for the panels; by default some that fell and some that did not.
+        images: dataset indices for the panels; by default some that were broken and some that were not.
 
     Raises:
         RequestError: images are asked for that the run has no pictures of, or the disk is full.
     """
     folder = run.folder / "figures"
     return [
-        WrittenFigure(name, caption, description, model, on_page, write_figure(figure, folder, name))
-        for name, figure, caption, description, model, on_page in draw(run, images)
+        WrittenFigure(
+            name=drawn.name,
+            caption=drawn.caption,
+            description=drawn.description,
+            model=drawn.model,
+            on_page=drawn.on_page,
+            files=write_figure(drawn.figure, folder, drawn.name),
+        )
+        for drawn in draw(run, images)
     ]
 
 
@@ -86,7 +95,7 @@ def draw(run: RunFolder, images: Sequence[int] = ()) -> Iterator[Drawn]:
 
 
 def chosen(rows: Sequence[PictureRow], images: Sequence[int] = ()) -> list[Picture]:
-    """Pictures for a panel: those asked for, or as many that fell as that withstood, in the order of the dataset.
+    """Pictures for a panel: those asked for, or as many broken as robust ones, in the order of the dataset.
 
     Where there are too few of one kind, the other fills the places, and then images misclassified before any attack.
     """
@@ -94,10 +103,10 @@ def chosen(rows: Sequence[PictureRow], images: Sequence[int] = ()) -> list[Pictu
         by_image = {row.picture.image: row.picture for row in rows}
         return [by_image[image] for image in images]
     half = COLUMNS // 2
-    fell = [row.picture for row in rows if row.broken]
-    withstood = [row.picture for row in rows if not row.broken and not row.picture.wrong_before]
+    broken = [row.picture for row in rows if row.broken]
+    robust = [row.picture for row in rows if not row.broken and not row.picture.wrong_before]
     wrong = [row.picture for row in rows if row.picture.wrong_before]
-    filled = [*fell[:half], *withstood[:half], *fell[half:], *withstood[half:], *wrong][:COLUMNS]
+    filled = [*broken[:half], *robust[:half], *broken[half:], *robust[half:], *wrong][:COLUMNS]
     return sorted(filled, key=lambda picture: picture.image)
 
 
@@ -123,36 +132,36 @@ def _curves(run: RunFolder) -> Iterator[Drawn]:
         norm = rows["norm"].iloc[0]
         suffix = slug(variant)
         yield Drawn(
-            f"accuracy_over_epsilon_{suffix}",
-            accuracy_over_epsilon(at_most_steps),
-            f"Robust accuracy over epsilon, {variant}. Bands are Wilson 95 % intervals.",
-            _accuracies(at_most_steps, "eps"),
+            name=f"accuracy_over_epsilon_{suffix}",
+            figure=accuracy_over_epsilon(at_most_steps),
+            caption=f"Robust accuracy over epsilon, {variant}. Bands are Wilson 95 % intervals.",
+            description=_accuracies(at_most_steps, "eps"),
         )
         for eps, same in rows.groupby("eps", sort=False):
             if same["steps"].nunique() > 1:
                 yield Drawn(
-                    f"accuracy_over_steps_{suffix}_{slug(str(eps))}",
-                    accuracy_over_steps(same),
-                    f"Robust accuracy over steps, {variant}, epsilon {eps}. More steps should change little.",
-                    _accuracies(same, "steps"),
+                    name=f"accuracy_over_steps_{suffix}_{slug(str(eps))}",
+                    figure=accuracy_over_steps(same),
+                    caption=f"Robust accuracy over steps, {variant}, epsilon {eps}. More steps should change little.",
+                    description=_accuracies(same, "steps"),
                 )
         if (at_most_steps["explained_images"] > 0).any():
             yield Drawn(
-                f"explanation_shift_{suffix}",
-                shift_over_epsilon(at_most_steps, run.shifts),
-                f"How far contribution maps for the true class move, {variant}: cosine with the clean map. "
+                name=f"explanation_shift_{suffix}",
+                figure=shift_over_epsilon(at_most_steps, run.shifts),
+                caption=f"How far contribution maps for the true class move, {variant}: cosine with the clean map. "
                 "An attack moved them only as far as its line lies below that of noise of the same size; a model whose "
                 "maps hardly differ between images of a class has little to lose.",
-                _similarities(at_most_steps),
+                description=_similarities(at_most_steps),
             )
         with_b = at_most_steps[at_most_steps["b"].notna()]
         if with_b["b"].nunique() > 1:
             yield Drawn(
-                f"over_b_{suffix}",
-                over_b(with_b),
-                f"The exponent B against robust accuracy and against similarity of explanations, {norm}. Points are "
-                "models, lines their means at each B, whatever else the models differ in.",
-                "; ".join(
+                name=f"over_b_{suffix}",
+                figure=over_b(with_b),
+                caption=f"The exponent B against robust accuracy and against similarity of explanations, {norm}. "
+                "Points are models, lines their means at each B, whatever else the models differ in.",
+                description="; ".join(
                     "{model}: B {b:g}, {norm} {eps}, {robust_accuracy_worst:.1%}".format_map(row)
                     for row in with_b.to_dict("records")
                 ),
@@ -166,11 +175,13 @@ def _distances(run: RunFolder) -> Iterator[Drawn]:
     for norm, found in run.distances.groupby("norm", sort=False):
         shown = curves[curves["norm"] == norm].fillna({"median_distance": math.inf}).to_dict("records")
         yield Drawn(
-            f"distances_{norm}",
-            accuracy_over_distance(found),
-            f"Robust accuracy over every epsilon, {norm}: images for which no delta as small was found that fools. "
-            "Bands are Wilson 95 % intervals at each epsilon.",
-            "; ".join("{model}: median {median_distance:.4g}, area {area:.3f}".format_map(row) for row in shown),
+            name=f"distances_{norm}",
+            figure=accuracy_over_distance(found),
+            caption=f"Robust accuracy over every epsilon, {norm}: images that no perturbation of that size "
+            "was found to break. Bands are Wilson 95 % intervals at each epsilon.",
+            description="; ".join(
+                "{model}: median {median_distance:.4g}, area {area:.3f}".format_map(row) for row in shown
+            ),
         )
 
 
@@ -183,11 +194,13 @@ def _transfer_matrices(run: RunFolder) -> Iterator[Drawn]:
             shown = run.transfers[run.transfers["cell"].isin(same["cell"])]
             if len(shown):
                 yield Drawn(
-                    f"transfer_{slug(variant)}_{slug(str(eps))}",
-                    transfer_matrix(shown),
-                    f"Share of {shown['images'].max()} images at most that candidates made on one model fool on "
-                    f"another, {variant}, epsilon {eps}. On the diagonal a model's own.",
-                    "; ".join("{source} to {target}: {share:.0%}".format_map(row) for row in shown.to_dict("records")),
+                    name=f"transfer_{slug(variant)}_{slug(str(eps))}",
+                    figure=transfer_matrix(shown),
+                    caption=f"Share of {shown['images'].max()} images at most on which adversarial examples made on "
+                    f"one model succeed on another, {variant}, epsilon {eps}. On the diagonal a model's own.",
+                    description="; ".join(
+                        "{source} to {target}: {share:.0%}".format_map(row) for row in shown.to_dict("records")
+                    ),
                 )
 
 
@@ -200,10 +213,13 @@ def _noise_panels(run: RunFolder, images: Sequence[int]) -> Iterator[Drawn]:
             if common and len(by_model) > 1:
                 panel = {model: chosen(found, common) for model, found in by_model.items()}
                 yield Drawn(
-                    f"changes_{slug(variant)}_{slug(str(eps))}",
-                    noise_panel(panel, run.class_names, f"What each model's attack changed: {variant}, epsilon {eps}"),
-                    f"The change of the same images by each model's attack, {variant}, epsilon {eps}, on one scale.",
-                    "; ".join(f"{model}: {_fates(pictures)}" for model, pictures in panel.items()),
+                    name=f"changes_{slug(variant)}_{slug(str(eps))}",
+                    figure=noise_panel(
+                        panel, run.class_names, f"What each model's attack changed: {variant}, epsilon {eps}"
+                    ),
+                    caption=f"The change of the same images by each model's attack, {variant}, epsilon {eps}, "
+                    "on one scale.",
+                    description="; ".join(f"{model}: {_fates(pictures)}" for model, pictures in panel.items()),
                 )
 
 
@@ -219,13 +235,14 @@ def _attack_panels(run: RunFolder, images: Sequence[int]) -> Iterator[Drawn]:
         attack = f"{row['attack']} {row['norm']} {row['eps']}" + (f", {row['steps']} steps" if row["steps"] else "")
         space = ", encoded space: the first three channels are shown" if row["space"] == "encoded" else ""
         yield Drawn(
-            f"panel_{place:03d}_{slug(model)}_{slug(row['norm'] + ' ' + row['eps'])}",
-            attack_panel(pictures, run.class_names, f"{model} · {attack} · {explanation}{space}"),
-            f"{model} under {attack}{space}: pixels, explanations and contribution maps ({explanation}) of the class "
-            "predicted, clean and attacked. The attacked image is the iterate of highest loss of the full attack.",
-            _fates(pictures),
-            model,
-            row["cell"] in at_most_steps,
+            name=f"panel_{place:03d}_{slug(model)}_{slug(row['norm'] + ' ' + row['eps'])}",
+            figure=attack_panel(pictures, run.class_names, f"{model} · {attack} · {explanation}{space}"),
+            caption=f"{model} under {attack}{space}: pixels, explanations and contribution maps ({explanation}) of the "
+            "class predicted, clean and attacked. The attacked image is the iterate of highest loss of the full "
+            "attack.",
+            description=_fates(pictures),
+            model=model,
+            on_page=row["cell"] in at_most_steps,
         )
 
 

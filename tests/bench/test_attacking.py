@@ -136,7 +136,7 @@ def test_candidates_for_other_models_are_made_within_each_radius(steps: int, tin
             before: set[int] = set()
             for eps in ("0.1", "0.4", "1"):
                 cell, alone = cell_of(shared, model, eps), cell_of(apart, model, eps)
-                assert first.candidates(cell) == second.candidates(alone)
+                assert first.adversarials(cell) == second.adversarials(alone)
                 before |= fallen(second, alone)
                 assert fallen(first, cell) == before
                 assert first.sums(cell).forward_passes == second.sums(alone).forward_passes
