@@ -19,6 +19,8 @@ class AbstractNorm(ABC):
     name: ClassVar[str]
     in_levels: ClassVar[bool] = False
     """Whether papers write its epsilons in levels of 255, so that a plain 8 probably means 8/255."""
+    sparse: ClassVar[bool] = False
+    """Whether steepest ascent moves few pixels, so that an attack has to find out how many to move at once."""
 
     @abstractmethod
     def size(self, perturbation: Images) -> PerImage:
