@@ -69,6 +69,11 @@ class AbstractNorm(ABC):
         return self.name
 
 
+def unblocked(gradient: Images, iterates: Images) -> Images:
+    """The gradient without the entries along which the pixel box lets nothing move."""
+    return torch.where(torch.where(gradient > 0, iterates < 1, iterates > 0), gradient, 0)
+
+
 def broadcast(per_image: PerImage) -> Tensor:
     """A number per image, ready to be multiplied with images."""
     return per_image[:, None, None, None]

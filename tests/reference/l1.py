@@ -37,34 +37,31 @@ def best_linear(image: Image, slope: Image, epsilon: float) -> Image:
     return delta.reshape(image.shape)
 
 
-def apgd(
-    network: TwoLayers, image: Image, label: int, start: Image, *, epsilon: float, steps: int, loss: str
-) -> list[Image]:
-    """All iterates of l1-APGD (Croce & Hein, 2021, algorithm 1)."""
+def apgd(network: TwoLayers, image: Image, label: int, path: list[Image], *, epsilon: float, loss: str) -> list[Image]:
+    """Where l1-APGD (Croce & Hein, 2021, algorithm 1) goes from each iterate of a path but the last.
 
-    def look(at: Image) -> tuple[float, Image]:
-        logits = network.logits(at)
-        return VALUES[loss](logits, label), network.gradient(at, SLOPES[loss](logits, label))
-
-    path = [start]
-    best_loss, gradient = look(start)
-    best, best_gradient = start, gradient
+    It leaves out what the pixel box blocks. Each step begins where the path is, and not where the one before it ended:
+    otherwise a rounding would decide, some steps later, whether a pixel is back at its start.
+    """
+    steps = len(path) - 1
+    best, best_loss = path[0], -math.inf
     moved, changed, step_size = math.ceil(image.size / 5), image.size, epsilon
-    current = start
-    for step in range(1, steps + 1):
-        least = np.sort(np.abs(gradient).ravel())[-moved]
-        direction = np.sign(gradient) * (np.abs(gradient) >= least)
-        ahead = current + step_size * direction / np.abs(direction).sum()
-        current = image + nearest(image, ahead - image, epsilon)
-        path.append(current)
-        value, gradient = look(current)
-        if value > best_loss:
-            best_loss, best, best_gradient = value, current, gradient
-        if step % max(steps * 4 // 100, 1) == 0:
+    following = []
+    for step, at in enumerate(path[:-1]):
+        logits = network.logits(at)
+        if VALUES[loss](logits, label) > best_loss:
+            best, best_loss = at, VALUES[loss](logits, label)
+        if step > 0 and step % max(steps * 4 // 100, 1) == 0:
             now = int((best != image).sum())
             if now < 0.95 * changed:
-                step_size, current, gradient = epsilon, best, best_gradient
+                step_size, at = epsilon, best
             else:
                 step_size = max(step_size / 1.5, epsilon / 10)
             moved, changed = max(math.ceil(now / 1.5), 1), now
-    return path
+        gradient = network.gradient(at, SLOPES[loss](network.logits(at), label))
+        gradient = np.where(np.where(gradient > 0, at < 1, at > 0), gradient, 0)
+        least = np.sort(np.abs(gradient).ravel())[-moved]
+        direction = np.sign(gradient) * (np.abs(gradient) >= least)
+        ahead = at + step_size * direction / np.abs(direction).sum()
+        following.append(image + nearest(image, ahead - image, epsilon))
+    return following

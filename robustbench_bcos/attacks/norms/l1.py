@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from robustbench_bcos.attacks import NORMS
-from robustbench_bcos.attacks.norm import AbstractNorm
+from robustbench_bcos.attacks.norm import AbstractNorm, or_one, unblocked
 from robustbench_bcos.core.types import Epsilon, Images, PerImage
 
 Values = Float[Tensor, "image value"]
@@ -31,10 +31,7 @@ class L1(AbstractNorm):
 
     def steepest_ascent(self, gradient: Images, iterates: Images | None = None) -> Images:
         """The sign of the largest entry, and 0 elsewhere: one pixel value of one channel moves."""
-        slopes = gradient.flatten(1)
-        if iterates is not None:
-            pixels = iterates.flatten(1)
-            slopes = torch.where(torch.where(slopes > 0, pixels < 1, pixels > 0), slopes, 0)
+        slopes = (gradient if iterates is None else unblocked(gradient, iterates)).flatten(1)
         # Of equal entries, argmax takes the first.
         steepest = slopes.abs().argmax(dim=1, keepdim=True)
         return torch.zeros_like(slopes).scatter(1, steepest, slopes.gather(1, steepest).sign()).view_as(gradient)
@@ -108,7 +105,9 @@ def _shortened(sizes: Values, bounds: Values, epsilon: Epsilon, *, slack: float)
     excess = (sums.gather(1, last) - epsilons) / growing.gather(1, last).clamp(min=1)
     amount = following.gather(1, last) + excess
     shortened = (sizes - amount).clamp(min=0).minimum(bounds)
-    # The amount is rounded, and its error counts as often as there are sizes.
-    total = shortened.sum(dim=1, keepdim=True)
-    shortened = shortened * torch.where(total > epsilons, epsilons / total, 1)
+    # The amount is rounded, and its error counts as often as there are sizes. What is at its bound stays there.
+    inside = torch.where(shortened < bounds, shortened, 0)
+    rest = epsilons - (shortened - inside).sum(dim=1, keepdim=True)
+    factor = (rest / or_one(inside.sum(dim=1))[:, None]).clamp(0, 1)
+    shortened = torch.where(shortened < bounds, shortened * factor, shortened)
     return torch.where(within.sum(dim=1, keepdim=True) <= epsilons * (1 + 2 * slack), within, shortened)

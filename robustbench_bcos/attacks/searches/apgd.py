@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Self, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from robustbench_bcos.attacks import ATTACKS
 from robustbench_bcos.attacks.attack import Problem
 from robustbench_bcos.attacks.driver import Evaluation, GradientAttack, Rows, State, check_search
 from robustbench_bcos.attacks.loss import Loss
-from robustbench_bcos.attacks.norm import broadcast, or_one
+from robustbench_bcos.attacks.norm import broadcast, or_one, unblocked
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.core.types import Counts, Flags, Images, PerImage
 
@@ -54,8 +54,9 @@ class AutoPGD(GradientAttack):
     code. A step moves the pixel values of the largest gradients equally far, without momentum. How many they are, and
     how far, is decided every 4 % of the steps: two thirds of those that the best iterate changes; and the step is as
     long as epsilon where these have become fewer, so that the search begins again at the best iterate, or else shorter.
-    It starts from Gaussian noise, projected. Left out is the schedule by which AutoAttack's l1 version spends 30 % of
-    the steps each in balls of three and two times epsilon: all steps are taken in the threat's own.
+    It starts from Gaussian noise, projected. Two things differ. A step leaves out the values that the pixel box blocks:
+    it would move nothing where these have the largest gradients, as in black and white images. And AutoAttack's l1
+    version spends 30 % of the steps each in balls of three and two times epsilon, which is left out here.
 
     Args:
         zero_index: compare the first loss with 0 instead of with the start's, as the published code does by an index
@@ -115,15 +116,15 @@ class AutoPGD(GradientAttack):
         window = max(int(SPARSE_WINDOW * self.steps), 1)
         due = (state.steps > 0) & (state.steps % window == 0)
         iterates, gradients = memory.adapt(state.images, state.iterates, found.gradients, due, threat.radius)
-        direction = signs_of_largest(gradients, memory.moved)
+        direction = signs_of_largest(unblocked(gradients, iterates), memory.moved)
         moved = iterates + broadcast(memory.step_sizes / or_one(threat.size(direction))) * direction
         return threat.project(state.images, moved - state.images)
 
-    def stronger(self) -> Self:
+    def stronger(self) -> "AutoPGD":
         """Four times the steps."""
         return replace(self, steps=4 * self.steps, select="first_success", restarts=1)
 
-    def at_full_length(self, fewest_steps: int) -> Self:
+    def at_full_length(self, fewest_steps: int) -> "AutoPGD":
         """As many steps, but at least ``fewest_steps``."""
         return replace(self, steps=max(self.steps, fewest_steps), select="first_success")
 
