@@ -166,7 +166,7 @@ def _distances(run: RunFolder) -> Iterator[ReportFigure]:
             name=f"distances_{norm}",
             figure=accuracy_over_distance(found),
             caption=(
-                f"Robust accuracy over every epsilon, {norm}: images that no perturbation of that size was found to break. "
+                f"Robust accuracy over every epsilon, {norm}: images that no perturbation of that size broke. "
                 "Bands are Wilson 95 % intervals at each epsilon."
             ),
             description="; ".join(
