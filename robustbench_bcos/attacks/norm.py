@@ -19,6 +19,8 @@ class AbstractNorm(ABC):
     name: ClassVar[str]
     in_levels: ClassVar[bool] = False
     """Whether papers write its epsilons in levels of 255, so that a plain 8 probably means 8/255."""
+    sparse: ClassVar[bool] = False
+    """Whether steepest ascent moves few pixels, so that an attack has to find out how many to move at once."""
 
     @abstractmethod
     def size(self, perturbation: Images) -> PerImage:
@@ -65,6 +67,11 @@ class AbstractNorm(ABC):
 
     def __repr__(self) -> str:
         return self.name
+
+
+def unblocked(gradient: Images, iterates: Images) -> Images:
+    """The gradient without the entries along which the pixel box lets nothing move."""
+    return torch.where(torch.where(gradient > 0, iterates < 1, iterates > 0), gradient, 0)
 
 
 def broadcast(per_image: PerImage) -> Tensor:

@@ -41,6 +41,8 @@ ATTACK, MODELS, IMAGES, EXPLANATIONS, RUN = (
     "The run",
 )
 
+DEFAULT_CRITERION = "misclassified"
+
 TARGETED = "targeted"
 """The criterion that needs a target."""
 
@@ -129,7 +131,7 @@ class Grid(Table):
     ] = Field(default_factory=dict)
     criterion: Annotated[
         str, Option(help="When an attack has succeeded: {names}.", panel=ATTACK, names=lambda: CRITERIA)
-    ] = "misclassified"
+    ] = DEFAULT_CRITERION
     target: Annotated[
         Annotated[str, Field(coerce_numbers_to_str=True)] | None,
         Option(help="With `criterion` targeted: a class by number or name, or least_likely.", panel=ATTACK),

@@ -9,6 +9,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.dataset import AbstractDataset
 from robustbench_bcos.data.opening import any_size, open_dataset
 from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
+from robustbench_bcos.data.remembered import Remembered
 from robustbench_bcos.model_zoo.models import ModelSource
 
 
@@ -18,7 +19,7 @@ def open_images(config: RunConfig, sources: Sequence[ModelSource]) -> AbstractDa
     Raises:
         RequestError: the dataset is not to be had, or not in one size for all models.
     """
-    return open_dataset(
+    dataset = open_dataset(
         config.dataset,
         "test",
         data_dir=config.data_dir,
@@ -27,6 +28,7 @@ def open_images(config: RunConfig, sources: Sequence[ModelSource]) -> AbstractDa
         preprocessing=preprocessing_for(config, sources if any_size(config.dataset) else ()),
         image_list=config.image_list,
     )
+    return Remembered(dataset)
 
 
 def preprocessing_for(config: RunConfig, sources: Sequence[ModelSource]) -> Preprocessing:

@@ -103,7 +103,7 @@ class Record:
     robust_accuracy_worst: float
     """Their share."""
     trust: str
-    """``sound``, ``suspect`` or ``unchecked``: see [evidence.md](evidence.md)."""
+    """``sound``, ``suspect`` or ``unchecked``: see [evidence](evidence.md)."""
     reasons: str
     """The checks that make the row suspect, and those that could not be carried out."""
     degenerate_gradient_share: float | None
@@ -148,7 +148,7 @@ class Record:
     or not, its memory format, its precision, whether it was compiled. Verdicts never depend on it."""
     inherited: int
     """Images that count as broken because the same attack broke them within a smaller epsilon, or in fewer steps."""
-    criterion: str = field(metadata=_key(absent="misclassified"))
+    criterion: str = field(metadata=_key(threat=True, absent="misclassified"))
     """What counts as success of the attack."""
     options: str = field(metadata=_key(absent=""))
     """Options of the attack that have no column of their own, as ``name=value``."""
@@ -165,6 +165,8 @@ CURVE_COLUMNS = (
     "area_high",
     "passes",
 )
+
+EVIDENCE_COLUMNS = ("cell", *(column.name for column in fields(Outcome)))
 
 SIMILARITY_COLUMNS = tuple(
     f"explanation_{measure}_{explained_class}_{comparison}"
@@ -215,7 +217,7 @@ def make_evidence(store: Store, identity: RunIdentity, judgement: Judgement | No
         for cell in complete_cells(store, identity)
         for outcome in judgement.of(cell).outcomes
     ]
-    return pd.DataFrame(rows, columns=["cell", *(column.name for column in fields(Outcome))])
+    return pd.DataFrame(rows, columns=list(EVIDENCE_COLUMNS))
 
 
 def make_distances(store: Store, identity: RunIdentity) -> pd.DataFrame:

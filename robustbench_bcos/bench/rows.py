@@ -170,7 +170,7 @@ class ResultRow(Row, table="results", key=("subject", "check", "image")):
     image: int
     """Index in the dataset."""
     part: str
-    """Why the image was examined: see :mod:`robustbench_bcos.bench.evidence.selection`."""
+    """Why the image was examined: ``nearest``, ``sample`` or ``called``; see [evidence.md](evidence.md)."""
     broken: bool
     """Whether the check found an adversarial example within the cell's threat."""
     against: bool
@@ -228,7 +228,7 @@ class SimilarityRow(Row, table="similarities", key=("cell", "image", "comparison
     changed: bool
     """Whether the prediction differs from that of the clean image."""
     values: Mapping[str, float | None] = field(metadata={SPREAD: tuple(MEASURES)})
-    """By measure; empty where the measure is not defined."""
+    """The measure of that name; empty where it is not defined."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -19,10 +20,11 @@ class Interval(NamedTuple):
     high: float
 
 
-class Summary(NamedTuple):
-    """Several trainings of one recipe."""
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Mean and spread of several values, such as the trainings of one recipe."""
 
-    trainings: int
+    count: int
     mean: float
     deviation: float
     """Sample standard deviation, n - 1 below the line; NaN for a single value."""
@@ -143,7 +145,7 @@ def welch_interval(first: Sequence[float], second: Sequence[float], confidence: 
 
 
 def summarise(values: Sequence[float], confidence: float = 0.95) -> Summary:
-    """Mean, deviation and t interval over seeds or folds.
+    """Mean, deviation and t interval of values: of trainings, or of images.
 
     Raises:
         ValueError: there are no values.
@@ -152,9 +154,10 @@ def summarise(values: Sequence[float], confidence: float = 0.95) -> Summary:
         raise ValueError("expected at least one value")
     mean = float(np.mean(values))
     if len(values) == 1:
-        return Summary(1, mean, math.nan, Interval(math.nan, math.nan))
+        return Summary(count=1, mean=mean, deviation=math.nan, interval=Interval(math.nan, math.nan))
     low, high = DescrStatsW(values).tconfint_mean(alpha=1 - confidence)
-    return Summary(len(values), mean, float(np.std(values, ddof=1)), Interval(float(low), float(high)))
+    deviation = float(np.std(values, ddof=1))
+    return Summary(count=len(values), mean=mean, deviation=deviation, interval=Interval(float(low), float(high)))
 
 
 def _proportion(correct: int, total: int, confidence: float, method: str) -> Interval:

@@ -17,6 +17,7 @@ METHODS: "Registry[AbstractMethod]" = Registry(
     "explanation method",
     package="robustbench_bcos.explanations.methods",
     group="robustbench_bcos.explanation_methods",
+    instances=True,
 )
 
 

@@ -11,7 +11,9 @@ from robustbench_bcos.explanations.explanation import Explanation, Targets
 
 
 class AbstractMethod(ABC):
-    """A way of explaining logits; a new one registers an instance in ``METHODS``."""
+    """A way of explaining logits; a new one is registered in ``METHODS``."""
+
+    name: ClassVar[str]
 
     differentiates: ClassVar[bool] = True
     """Whether it takes gradients of the network."""

@@ -54,7 +54,7 @@ def write_figures(run: RunFolder, images: Sequence[int] = ()) -> list[ReportFigu
 
     Args:
         run: what was measured.
-        images: dataset indices for the panels; by default some that fell and some that did not.
+        images: dataset indices for the panels; by default some that were broken and some that were not.
 
     Raises:
         RequestError: images are asked for that the run has no pictures of, or the disk is full.
@@ -79,7 +79,7 @@ def _write(drawn: ReportFigure, folder: Path) -> ReportFigure:
 
 
 def chosen(rows: Sequence[PictureRow], images: Sequence[int] = ()) -> list[Picture]:
-    """Pictures for a panel: those asked for, or as many that fell as that withstood, in the order of the dataset.
+    """Pictures for a panel: those asked for, or as many broken as robust ones, in the order of the dataset.
 
     Where there are too few of one kind, the other fills the places, and then images misclassified before any attack.
     """
@@ -87,10 +87,10 @@ def chosen(rows: Sequence[PictureRow], images: Sequence[int] = ()) -> list[Pictu
         by_image = {row.picture.image: row.picture for row in rows}
         return [by_image[image] for image in images]
     half = COLUMNS // 2
-    fell = [row.picture for row in rows if row.broken]
-    withstood = [row.picture for row in rows if not row.broken and not row.picture.wrong_before]
+    broken = [row.picture for row in rows if row.broken]
+    robust = [row.picture for row in rows if not row.broken and not row.picture.wrong_before]
     wrong = [row.picture for row in rows if row.picture.wrong_before]
-    filled = [*fell[:half], *withstood[:half], *fell[half:], *withstood[half:], *wrong][:COLUMNS]
+    filled = [*broken[:half], *robust[:half], *broken[half:], *robust[half:], *wrong][:COLUMNS]
     return sorted(filled, key=lambda picture: picture.image)
 
 
@@ -166,7 +166,7 @@ def _distances(run: RunFolder) -> Iterator[ReportFigure]:
             name=f"distances_{norm}",
             figure=accuracy_over_distance(found),
             caption=(
-                f"Robust accuracy over every epsilon, {norm}: images for which no delta as small was found that fools. "
+                f"Robust accuracy over every epsilon, {norm}: images that no perturbation of that size broke. "
                 "Bands are Wilson 95 % intervals at each epsilon."
             ),
             description="; ".join(

@@ -180,7 +180,7 @@ class _Sides:
     def of(cls, results: Results, baseline: Results) -> "_Sides":
         """Align rows that are of the same model and attack, in the order of the baseline."""
         before, now = _rows(baseline), _rows(results)
-        tables = [pd.DataFrame({"key": keys, "row": keys.index}) for keys in keys_of([baseline, results])]
+        tables = [pd.DataFrame({"key": keys, "row": range(len(keys))}) for keys in keys_of([baseline, results])]
         # Keys are numbered in the order of the baseline, and an outer merge sorts by them.
         pairs = tables[0].merge(tables[1], on="key", how="outer", suffixes=("_before", "_now"), indicator="side")
         there, here = pairs["row_before"], pairs["row_now"]

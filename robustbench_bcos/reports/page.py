@@ -7,6 +7,7 @@ executed.
 import json
 from base64 import b64encode
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
@@ -27,10 +28,11 @@ from robustbench_bcos.reports.tables import strongest, wide_table
 PAGE = "report.html"
 
 GRAVITY = ("undermined", "repaired", "not done", "reported", "held")
-"""What a check can say, the gravest first."""
+"""Outcomes of a check, the gravest first."""
 
 
-class Cell(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class TableCell:
     """What a cell of a table shows, and what it is sorted by."""
 
     text: str
@@ -39,11 +41,14 @@ class Cell(NamedTuple):
     best: bool = False
 
 
+EMPTY = TableCell(text="", value="")
+
+
 class Row(NamedTuple):
     """A row of a table, after its name."""
 
     name: str
-    cells: list[Cell]
+    cells: list[TableCell]
 
 
 class Content(NamedTuple):
@@ -102,18 +107,18 @@ def accuracies(records: pd.DataFrame) -> Content:
     for model, first in records.groupby("model", sort=False).first().iterrows():
         clean = first["clean_accuracy"]
         cells = [
-            Cell(
-                percent(clean),
-                repr(float(clean)),
-                interval_text(first["clean_correct"], first["images"]),
-                clean == records["clean_accuracy"].max(),
+            TableCell(
+                text=percent(clean),
+                value=repr(float(clean)),
+                interval=interval_text(first["clean_correct"], first["images"]),
+                best=bool(clean == records["clean_accuracy"].max()),
             )
         ]
         for column in texts.columns:
             text, interval, value = (str(table.at[model, column]) for table in (texts, intervals, values))
-            cells.append(Cell(text, value, interval, model in winners[column]))
+            cells.append(TableCell(text=text, value=value, interval=interval, best=model in winners[column]))
         trust = trust_of(records[records["model"] == model])
-        rows.append(Row(str(model), [*cells, Cell(trust, trust)]))
+        rows.append(Row(str(model), [*cells, TableCell(text=trust, value=trust)]))
     return Content(
         "Accuracy in percent of the images",
         ["model", "clean", *texts.columns, "trust"],
@@ -129,18 +134,20 @@ def evidence(run: RunFolder) -> Content:
     rows = []
     for check, outcomes in found.groupby("check", sort=False):
         by_model = dict(list(outcomes.groupby("model")))
-        rows.append(
-            Row(str(check), [_answer(by_model[name]) if name in by_model else Cell("", "") for name in columns])
-        )
+        rows.append(Row(str(check), [_answer(by_model[name]) if name in by_model else EMPTY for name in columns]))
     return Content("What each check found: images against the number, of those examined", ["check", *columns], rows)
 
 
-def _answer(outcomes: pd.DataFrame) -> Cell:
+def _answer(outcomes: pd.DataFrame) -> TableCell:
     """Of a check's outcomes for one model the gravest."""
     gravest = min(outcomes.to_dict("records"), key=lambda row: (GRAVITY.index(row["status"]), -row["against"]))
     if gravest["status"] == "not done":
-        return Cell("not done", "")
-    return Cell(f"{gravest['against']} of {gravest['examined']}", str(gravest["against"]), str(gravest["status"]))
+        return TableCell(text="not done", value="")
+    return TableCell(
+        text=f"{gravest['against']} of {gravest['examined']}",
+        value=str(gravest["against"]),
+        interval=str(gravest["status"]),
+    )
 
 
 def shifts(records: pd.DataFrame) -> Content:
@@ -154,9 +161,9 @@ def shifts(records: pd.DataFrame) -> Content:
         threat = f"{record['norm']} {record['eps']}"
         cells = [
             # Sorted as text: eps as it is written would put 16/255 before 8/255.
-            Cell(threat, f"{record['norm']} {record['epsilon']:014.9f}"),
-            Cell(record["explanation"], record["explanation"]),
-            Cell(str(record["explained_images"]), str(record["explained_images"])),
+            TableCell(text=threat, value=f"{record['norm']} {record['epsilon']:014.9f}"),
+            TableCell(text=record["explanation"], value=record["explanation"]),
+            TableCell(text=str(record["explained_images"]), value=str(record["explained_images"])),
             _number(record["explanation_changed_attack"]),
             *(_number(record[name]) for name in names),
         ]
@@ -169,8 +176,10 @@ def shifts(records: pd.DataFrame) -> Content:
     )
 
 
-def _number(value: float | None) -> Cell:
-    return Cell("", "") if value is None or pd.isna(value) else Cell(f"{value:.2f}", repr(float(value)))
+def _number(value: float | None) -> TableCell:
+    if value is None or pd.isna(value):
+        return EMPTY
+    return TableCell(text=f"{value:.2f}", value=repr(float(value)))
 
 
 def _lead(run: RunFolder) -> str:

@@ -67,7 +67,7 @@ def read_results(path: Path) -> Results:
     return found
 
 
-def keys_of(results: Sequence[Results]) -> list[pd.Series]:
+def keys_of(results: Sequence[Results]) -> list[list[int]]:
     """A number for each row of each, equal where rows are of the same model and attack, however epsilon was written."""
     everything = pd.concat([found.records[list(KEY)] for found in results], ignore_index=True)
     for column in ("epsilon", "step_size"):
@@ -77,7 +77,7 @@ def keys_of(results: Sequence[Results]) -> list[pd.Series]:
         if absent is not None:
             everything[column] = everything[column].where(everything[column] != "", absent)
     numbers = iter(everything.groupby(list(KEY), sort=False).ngroup().tolist())
-    return [pd.Series([next(numbers) for _ in range(len(found.records))]) for found in results]
+    return [[next(numbers) for _ in range(len(found.records))] for found in results]
 
 
 def same_numbers(values: pd.Series) -> pd.Series:
@@ -148,10 +148,11 @@ def _check(results: Results) -> None:
     for column in (*WHOLE, "epsilon", *OPTIONAL):
         _check_numbers(results, column)
     (keys,) = keys_of([results])
-    if keys.duplicated().any():
-        row = int(np.argmax(keys.duplicated()))
+    twice = pd.Series(keys).duplicated()
+    if twice.any():
+        row = int(np.argmax(twice))
         raise RequestError(
-            f"{source}: rows {int(np.argmax(keys == keys[row])) + 1} and {row + 1} are of the same model and attack "
+            f"{source}: rows {keys.index(keys[row]) + 1} and {row + 1} are of the same model and attack "
             f"({records['model'].iloc[row]}): keep one of them"
         )
     for row, bits in results.survivors.items():

@@ -130,7 +130,7 @@ def _lines(rows: pd.DataFrame, measure: str, first: str) -> list[dict[str, Any]]
                 "measure": measure,
                 "threat": threat,
                 "recipe": recipe,
-                "trainings": summary.trainings,
+                "trainings": summary.count,
                 "mean": summary.mean,
                 "deviation": summary.deviation,
                 "low": summary.interval.low,

@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-
 from robustbench_bcos.attacks.apgd import APGD
-from robustbench_bcos.attacks.attack import Attack, AttackResult, Trace
 from robustbench_bcos.attacks.ensemble import Ensemble, standard
 from robustbench_bcos.attacks.fab import FAB
-from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.attacks.noise import Noise
-from robustbench_bcos.attacks.norms import NORMS, AbstractNorm
 from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.attacks.square import Square
+from torch import Tensor, nn
+
+from robustbench_bcos.attacks.attack import Attack, AttackResult, Trace
+from robustbench_bcos.attacks.losses import LOSSES
+from robustbench_bcos.attacks.norms import NORMS, AbstractNorm
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.rng import PerImageRng, generator
 from robustbench_bcos.core.types import Classifier

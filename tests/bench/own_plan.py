@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from robustbench_bcos.bench.plan import Plan
 from torch import Tensor, nn
 
 from robustbench_bcos.bench.cells import make_cells
 from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.classifier import freeze

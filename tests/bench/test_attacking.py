@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from robustbench_bcos.bench.plan import Plan
 from torch import Tensor, nn
 
 from robustbench_bcos.bench import attacking
 from robustbench_bcos.bench.cells import Cell
-from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.quantities import Quantity
 from tests.bench.own_plan import own_plan
@@ -136,7 +136,7 @@ def test_candidates_for_other_models_are_made_within_each_radius(steps: int, tin
             before: set[int] = set()
             for eps in ("0.1", "0.4", "1"):
                 cell, alone = cell_of(shared, model, eps), cell_of(apart, model, eps)
-                assert first.candidates(cell) == second.candidates(alone)
+                assert first.adversarials(cell) == second.adversarials(alone)
                 before |= fallen(second, alone)
                 assert fallen(first, cell) == before
                 assert first.sums(cell).forward_passes == second.sums(alone).forward_passes

@@ -12,13 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from robustbench_bcos.bench.plan import Plan
 from scipy import stats
 from torch import Tensor
 
 from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.bench import distances as measuring
 from robustbench_bcos.bench.judge import Verdicts, judge
-from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.records import CURVE_COLUMNS, make_curves, make_distances
 from robustbench_bcos.bench.rows import DistanceRow, Row
 from robustbench_bcos.bench.runner import execute

@@ -9,16 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from robustbench_bcos.attacks.noise import Noise
+from robustbench_bcos.attacks.pgd import PGD
+from robustbench_bcos.bench.explaining import PICTURES, others_of_class
+from robustbench_bcos.bench.plan import Plan
 from torch import Tensor
 
 import robustbench_bcos
 from robustbench_bcos.attacks.losses import LOSSES
-from robustbench_bcos.attacks.noise import Noise
 from robustbench_bcos.attacks.norms import NORMS
-from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.bench import explaining
-from robustbench_bcos.bench.explaining import PICTURES, others_of_class
-from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.records import SIMILARITY_COLUMNS, make_records, make_similarities
 from robustbench_bcos.bench.rows import SimilarityRow
 from robustbench_bcos.bench.runner import execute

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from robustbench_bcos.bench.plan import check_precision
 from torch import Tensor, nn
 
 import robustbench_bcos as rb
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.fast_copy import in_tf32, make_fast_copy
-from robustbench_bcos.bench.plan import check_precision
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from robustbench_bcos.attacks.pgd import PGD
 from torch import Tensor, nn
 
 import robustbench_bcos
 from robustbench_bcos import RequestError
 from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.attacks.norms import NORMS
-from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.gallery import BATCH, ExplainedGallery, Gallery

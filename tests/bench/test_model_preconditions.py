@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from robustbench_bcos.bench.plan import make_plan
 from torch import Tensor, nn
 
 import robustbench_bcos as rb
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.model_preconditions import CERTAIN, LABELLED, RANGES, check_answers, made_for_another_range
-from robustbench_bcos.bench.plan import make_plan
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.memory import InMemory

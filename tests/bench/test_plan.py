@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from robustbench_bcos.bench.plan import Plan, portable_name
 from torch import Tensor, nn
 
 from robustbench_bcos.bench.adversarials import KEPT
 from robustbench_bcos.bench.evidence.checks import checks_of
-from robustbench_bcos.bench.plan import Plan, portable_name
 from robustbench_bcos.bench.preconditions import check_model
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.memory import InMemory

@@ -11,9 +11,15 @@ import pytest
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.evidence.checks import checks_of
-from robustbench_bcos.bench.evidence.trust import Outcome
 from robustbench_bcos.bench.identity import ExplainedImages, RunIdentity
-from robustbench_bcos.bench.records import COLUMNS, make_distances, make_evidence, make_records, make_similarities
+from robustbench_bcos.bench.records import (
+    COLUMNS,
+    EVIDENCE_COLUMNS,
+    make_distances,
+    make_evidence,
+    make_records,
+    make_similarities,
+)
 from robustbench_bcos.bench.rows import DistanceRow, ResultRow, SimilarityRow
 from robustbench_bcos.bench.store import Store
 from tests.bench.by_hand import (
@@ -273,10 +279,7 @@ def test_a_run_without_evidence_has_spent_nothing_on_it(store: Store) -> None:
     record = one_record(store, cell)
     assert (record["evidence"], record["evidence_images"], record["evidence_passes"]) == ("off", 0, 0)
     assert make_evidence(store, identity([cell])).empty
-    assert list(make_evidence(store, identity([cell])).columns) == [
-        "cell",
-        *(column.name for column in dataclasses.fields(Outcome)),
-    ]
+    assert list(make_evidence(store, identity([cell])).columns) == list(EVIDENCE_COLUMNS)
 
 
 def test_what_evidence_cost_is_counted_over_checks_and_its_images_once(store: Store) -> None:

@@ -7,17 +7,17 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from robustbench_bcos.attacks.noise import Noise
+from robustbench_bcos.attacks.pgd import PGD
+from robustbench_bcos.bench.plan import Plan
 from torch import Tensor, nn
 
 from robustbench_bcos.attacks.attack import AttackResult, Trace
 from robustbench_bcos.attacks.losses import LOSSES
-from robustbench_bcos.attacks.noise import Noise
 from robustbench_bcos.attacks.norms import NORMS
-from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.bench import attacking
 from robustbench_bcos.bench.evaluation import evaluate
 from robustbench_bcos.bench.judge import ThreatViolation
-from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.records import make_records
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import Store

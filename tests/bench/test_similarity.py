@@ -7,13 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from robustbench_bcos.attacks.noise import Noise
+from robustbench_bcos.attacks.pgd import PGD
 from torch import Tensor, nn
 
 from robustbench_bcos.attacks.attack import Attack, AttackResult, Trace
 from robustbench_bcos.attacks.losses import LOSSES
-from robustbench_bcos.attacks.noise import Noise
 from robustbench_bcos.attacks.norms import NORMS
-from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.judge import ThreatViolation

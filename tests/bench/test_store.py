@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from robustbench_bcos.explanations.differences import MEASURES
 
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.pictures import Picture, View
@@ -29,7 +30,6 @@ from robustbench_bcos.bench.rows import (
 from robustbench_bcos.bench.store import LAYOUT, Store
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity
-from robustbench_bcos.explanations.differences import MEASURES
 from tests.bench.by_hand import (
     clean_row,
     distance_row,

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 import torch
+from robustbench_bcos.attacks.pgd import PGD
 from torch import Tensor, nn
 
 from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.attacks.norms import NORMS
-from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.bench.fast_copy import make_fast_copy
 from robustbench_bcos.bench.target import AttackTarget
 from robustbench_bcos.bench.trial import try_images

@@ -10,10 +10,10 @@ import pandas as pd
 import tomli_w
 import torch
 import torch.nn.functional as F
+from robustbench_bcos.bench.plan import Plan, make_plan
 from torch import Tensor
 
 from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.plan import Plan, make_plan
 from robustbench_bcos.bench.records import make_records
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import Store

@@ -22,7 +22,7 @@ class Brightness(AbstractMethod):
         return Explanation(weights=None, contributions=maps, logits=logits, targets=chosen)
 
 
-METHODS.register("brightness", Brightness())
+METHODS.registered("brightness")(Brightness)
 
 
 @MEASURES.registered("largest_change")

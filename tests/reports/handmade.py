@@ -1,5 +1,6 @@
 """Records made by hand: what a reader is shown does not depend on any model."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pandas as pd
 
 from robustbench_bcos.bench.cells import make_cells
 from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.evidence.trust import Outcome, Status
 from robustbench_bcos.bench.records import COLUMNS, SIMILARITY_COLUMNS
 from robustbench_bcos.core.statistics import wilson
 from robustbench_bcos.reports.run_folder import RunFolder
@@ -76,6 +78,15 @@ def record(model: str, robust: int, *, clean: int = 190, **changes: Any) -> dict
     }
     assert tuple(row) == COLUMNS
     return row | changes
+
+
+def outcome(cell: str, check: str, status: Status, against: int = 0, examined: int = 40, **said: Any) -> dict[str, Any]:
+    """A row of ``evidence.csv``."""
+    found = {"sentence": f"{against} of {examined} images {check}", "link": f"page#{check}"} | said
+    return {
+        "cell": cell,
+        **asdict(Outcome(check=check, status=status, examined=examined, against=against, **found)),
+    }
 
 
 def table(*rows: dict[str, Any]) -> pd.DataFrame:

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from robustbench_bcos.explanations.differences import MEASURES
 
 from robustbench_bcos.bench.pictures import Array, Picture, View
 from robustbench_bcos.bench.records import COLUMNS
 from robustbench_bcos.bench.rows import PictureRow
 from robustbench_bcos.bench.similarity import COMPARISONS, EXPLAINED_CLASSES
-from robustbench_bcos.explanations.differences import MEASURES
 from robustbench_bcos.reports.run_folder import RunFolder
 from tests.bench.by_hand import identity_of
 from tests.reports import handmade

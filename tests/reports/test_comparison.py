@@ -37,6 +37,10 @@ OTHER: dict[str, Any] = {
     "architecture": "bcos_resnet8",
     "encoding": "add_inverse",
     "evidence": "quick",
+    "criterion": "targeted",
+    "queries": 7,
+    "targets": 3,
+    "options": "width=2",
 }
 """For each column that may differ, another value than that of ``record``."""
 APART = ("dataset", "subset", "images", "space", "select", "criterion")
@@ -129,7 +133,8 @@ def test_a_model_of_several_sources_is_named_with_each() -> None:
 def test_rows_of_one_model_under_one_threat_are_named_by_what_tells_them_apart(column: str) -> None:
     rows = [record(model, 120, **changes) for changes in ({}, {column: OTHER[column]}) for model in "ab"]
     found = compare([source(*rows)])
-    names = [f"{model} {column} {row[column]}" for row in (rows[0], rows[2]) for model in "ab"]
+    values = [f" {column} {row[column]}" if row[column] != "" else "" for row in (rows[0], rows[2])]
+    names = [f"{model}{value}" for value in values for model in "ab"]
     assert found.table["model"].tolist() == names
     # The reference is the first row, not another one of its model.
     assert not has_no_difference(line(found, names[1]))

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,7 @@ import pytest
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.evidence import transfer
-from robustbench_bcos.bench.evidence.trust import Outcome, Status
-from robustbench_bcos.bench.records import COLUMNS, CURVE_COLUMNS
+from robustbench_bcos.bench.records import COLUMNS, CURVE_COLUMNS, EVIDENCE_COLUMNS
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.reports.exports import export
@@ -28,7 +27,7 @@ from tests.bench.by_hand import (
     timing,
     verdict_row,
 )
-from tests.reports.handmade import record, run_of, table
+from tests.reports.handmade import outcome, record, run_of, table
 
 RECORDS = table(
     record("net", 67, eps="8/255", epsilon=8 / 255, norm="linf", steps=20),
@@ -118,16 +117,11 @@ def test_comparisons_of_maps_are_a_file_of_their_own_where_there_are_any(tmp_pat
     )
 
 
-def outcome(cell: str, check: str, status: Status, **found: Any) -> dict[str, Any]:
-    values = {"examined": 0, "against": 0, "sentence": "", "link": "page"} | found
-    return {"cell": cell, **asdict(Outcome(check=check, status=status, **values))}
-
-
 EVIDENCE = pd.DataFrame(
     [
-        outcome("cell 0", "noise", "held", examined=9, sentence="0 of 9 images, so far", link="page#noise"),
-        outcome("cell 1", "unstable_loss", "reported", examined=4, against=1, value=0.25, sentence="1 of 4"),
-        outcome("cell 1", "fab", "not done", sentence='not done: "peers"'),
+        outcome("cell 0", "noise", "held", examined=9, sentence="0 of 9 images, so far"),
+        outcome("cell 1", "unstable_loss", "reported", 1, 4, value=0.25),
+        outcome("cell 1", "fab", "not done", examined=0, sentence='not done: "peers"'),
     ]
 )
 TRANSFERS = pd.DataFrame(
@@ -164,7 +158,7 @@ def test_what_was_examined_is_a_file_of_its_own_where_there_is_anything(name: st
 def test_evidence_says_of_each_check_what_it_found(tmp_path: Path) -> None:
     export(examined(tmp_path))
     held, reported, undone = rows(tmp_path / "evidence.csv")
-    assert tuple(held) == ("cell", *Outcome._fields)
+    assert tuple(held) == EVIDENCE_COLUMNS
     assert held == {
         "cell": "cell 0", "check": "noise", "status": "held", "examined": "9", "against": "0", "value": "",
         "sentence": "0 of 9 images, so far", "link": "page#noise",

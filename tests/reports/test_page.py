@@ -17,12 +17,13 @@ import pytest
 from PIL import Image
 
 from robustbench_bcos.bench.evidence.checks import CHECKS
-from robustbench_bcos.bench.evidence.trust import Outcome, Status
+from robustbench_bcos.bench.evidence.trust import Status
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.statistics import wilson
 from robustbench_bcos.reports.figures import ReportFigure
 from robustbench_bcos.reports.page import GRAVITY, render, write_page
 from robustbench_bcos.reports.run_folder import RunFolder
+from tests.reports import handmade
 from tests.reports.pictured import TOTAL, explained, record, run_of, shifts_of
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -311,10 +312,9 @@ def test_equal_runs_have_equal_pages(run: RunFolder) -> None:
 # Evidence
 
 
-def outcome(cell: int, check: str, status: str, against: int = 0, examined: int = 40) -> dict[str, Any]:
+def outcome(cell: int, check: str, status: Status, against: int = 0, examined: int = 40) -> dict[str, Any]:
     sentence, link = f"{against} of {examined} images <b>{check}</b>", "page"
-    found = Outcome(check, status, examined, against, None, sentence, link)  # type: ignore[arg-type]
-    return {"cell": f"cell {cell}", **found._asdict()}
+    return handmade.outcome(f"cell {cell}", check, status, against, examined, sentence=sentence, link=link)
 
 
 def examined(*outcomes: dict[str, Any], rows: list[dict[str, Any]] = ROWS) -> RunFolder:

@@ -22,6 +22,7 @@ UNEXPLAINED = 0.01
 
 
 @final
+@METHODS.registered("deeplift")
 class DeepLift(AbstractMethod):
     """Multipliers of the rescale rule, against 0 (Shrikumar et al., 2017), times the encoded image.
 
@@ -69,6 +70,3 @@ def _captum_refusals() -> Iterator[None]:
     except (AssertionError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RequestError(f"deeplift cannot serve this network ({reason}): choose integrated_gradients, say") from None
-
-
-METHODS.register("deeplift", DeepLift())

@@ -16,6 +16,7 @@ from robustbench_bcos.model_zoo.bcos.layers import is_bcos
 
 
 @final
+@METHODS.registered("dynamic_weights")
 class DynamicWeights(AbstractMethod):
     """Rows of the linear map W(x) that a B-cos network applied (Böhle et al., 2022, eq. 13).
 
@@ -37,6 +38,3 @@ class DynamicWeights(AbstractMethod):
     def _attribute(self, network: nn.Module, encoded: Images, targets: Targets | None, rng: PerImageRng) -> Explanation:
         with explanation_mode(network):
             return InputXGradient()(network, encoded, targets, rng)
-
-
-METHODS.register("dynamic_weights", DynamicWeights())

@@ -17,6 +17,7 @@ from robustbench_bcos.model_zoo.bcos.layers import UnitConv2d
 
 
 @final
+@METHODS.registered("gradcam")
 class GradCAM(AbstractMethod):
     """Positive part of the last feature maps weighted by their mean gradients (Selvaraju et al., 2017).
 
@@ -59,6 +60,3 @@ def last_feature_maps(network: nn.Module, encoded: Images) -> nn.Module:
     if not features:
         raise RequestError("gradcam needs feature maps and this network has none: choose integrated_gradients, say")
     return features[-1]
-
-
-METHODS.register("gradcam", GradCAM())

@@ -13,6 +13,7 @@ from robustbench_bcos.explanations.method import AbstractMethod, largest
 
 
 @final
+@METHODS.registered("input_x_gradient")
 class InputXGradient(AbstractMethod):
     """Gradient of the logit times the encoded image (Shrikumar et al., 2017).
 
@@ -33,6 +34,3 @@ class InputXGradient(AbstractMethod):
         weights = torch.stack(rows, dim=1)
         contributions = (weights * encoded.detach()[:, None]).sum(dim=2)
         return Explanation(weights=weights, contributions=contributions, logits=logits.detach(), targets=chosen)
-
-
-METHODS.register("input_x_gradient", InputXGradient())

@@ -16,6 +16,7 @@ POINTS = 32
 
 
 @final
+@METHODS.registered("integrated_gradients")
 class IntegratedGradients(AbstractMethod):
     """Mean gradient on the straight path from 0, times the encoded image (Sundararajan et al., 2017)."""
 
@@ -31,6 +32,3 @@ class IntegratedGradients(AbstractMethod):
             return mean
 
         return weights_times_input(network, encoded, targets, mean_gradient)
-
-
-METHODS.register("integrated_gradients", IntegratedGradients())

@@ -22,6 +22,7 @@ RIDGE = 1.0
 
 
 @final
+@METHODS.registered("lime")
 class Lime(AbstractMethod):
     """Coefficients of a ridge regression of the logit on which squares of a grid are present (Ribeiro et al., 2016).
 
@@ -80,6 +81,3 @@ def _coefficients(network: nn.Module, image: Images, target: int, grid: Tensor, 
             image.detach(), target=target, n_samples=SAMPLES, perturbations_per_eval=64
         )
     return coefficients[0]
-
-
-METHODS.register("lime", Lime())

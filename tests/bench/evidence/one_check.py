@@ -1,11 +1,11 @@
 """One check alone, of networks made by hand: what it finds, and what follows from that."""
 
 import pytest
+from robustbench_bcos.bench.plan import Plan
 
 from robustbench_bcos.bench.evidence import examination
 from robustbench_bcos.bench.evidence.checks import CHECKS, Check, checks_of
 from robustbench_bcos.bench.evidence.trust import Judgement, Outcome, Trust
-from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.rows import ResultRow
 from robustbench_bcos.bench.store import Store
 from tests.bench.by_hand import evidence_row

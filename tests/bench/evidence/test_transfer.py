@@ -9,17 +9,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from robustbench_bcos.attacks.pgd import PGD
+from robustbench_bcos.bench.plan import Plan
 from torch import Tensor, nn
 
 from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.attacks.norms import NORMS
-from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.bench import plan as planning
 from robustbench_bcos.bench.adversarials import from_bytes, to_bytes
 from robustbench_bcos.bench.evidence.transfer import COLUMNS, make_transfers
 from robustbench_bcos.bench.evidence.trust import Judgement
 from robustbench_bcos.bench.judge import ThreatViolation
-from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.rows import ResultRow, TransferRow
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.statistics import wilson

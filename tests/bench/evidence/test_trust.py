@@ -32,7 +32,9 @@ def attack(store: Store, cell: Cell = CELL, fell: Sequence[int] = (), images: in
     store.add(model_row(), *map(clean_row, range(images)))
     # Image 0 came nearest to falling.
     rows = [
-        verdict_row(cell, image, prediction=0, margin=1.0) if image in fell else verdict_row(cell, image, margin=-image)
+        verdict_row(cell, image, prediction=0, margin=1.0)
+        if image in fell
+        else verdict_row(cell, image, margin=-float(image))
         for image in range(images)
     ]
     store.add(replace(rows[0], **changed), *rows[1:])

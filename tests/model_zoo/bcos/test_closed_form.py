@@ -217,14 +217,15 @@ def test_autocast_is_left_to_autograd() -> None:
         assert_same(layer, twin, features, 0.05)
 
 
-def test_form_is_that_of_the_layer() -> None:
+def test_geometry_is_that_of_the_layer() -> None:
     conv = make_layer(stride=(2, 1), dilation=(1, 2), groups=2).linear
-    assert geometry_of(conv, b=2.0, max_out=1) == ConvGeometry((2, 1), (1, 1), (1, 2), 2, 2.0, 1)
+    geometry = ConvGeometry(stride=(2, 1), padding=(1, 1), dilation=(1, 2), groups=2, b=2.0, max_out=1)
+    assert geometry_of(conv, b=2.0, max_out=1) == geometry
 
 
 def test_features_without_gradient_get_none() -> None:
-    form = ConvGeometry((1, 1), (0, 0), (1, 1), 1, 2.0, 1)
-    assert not respond(normal(1, 2, 3, 3), normal(2, 2, 1, 1), form).requires_grad
+    geometry = ConvGeometry(stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1, b=2.0, max_out=1)
+    assert not respond(normal(1, 2, 3, 3), normal(2, 2, 1, 1), geometry).requires_grad
 
 
 COMPILED = """

@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torchvision
+from robustbench_bcos.attacks.pgd import PGD
 from torch import Tensor, nn
 
 from robustbench_bcos.attacks import norms
-from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.architectures import ARCHITECTURES, BCOS_PREFIX
