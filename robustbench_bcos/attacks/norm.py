@@ -38,6 +38,10 @@ class AbstractNorm(ABC):
             iterates: where the step begins; a norm that moves few pixels leaves out those that the pixel box blocks.
         """
 
+    def direction(self, draws: Images) -> Images:
+        """Perturbations of size 1 in random directions, given standard normal draws; every pixel takes part in them."""
+        return self.steepest_ascent(draws)
+
     @abstractmethod
     def project_onto_ball(self, perturbation: Images, epsilon: Epsilon) -> Images:
         """The nearest perturbation of size at most epsilon, in the 2-norm; each image may have its own epsilon."""

@@ -64,7 +64,7 @@ def noise_of_size(images: Images, sizes: PerImage, threat: Threat, rng: PerImage
     """
     shape = images.shape[1:]
     draws = [torch.randn(shape, generator=source) for source in rng(NOISE_STREAM)]
-    perturbation = threat.steepest_ascent(torch.stack(draws).to(images)) * sizes.to(images).view(-1, 1, 1, 1)
+    perturbation = threat.geometry.direction(torch.stack(draws).to(images)) * sizes.to(images).view(-1, 1, 1, 1)
     outside = (images + perturbation < 0) | (images + perturbation > 1)
     return (images + torch.where(outside, -perturbation, perturbation)).clamp(0, 1)
 

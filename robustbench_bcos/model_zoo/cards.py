@@ -51,7 +51,8 @@ class TrainingSpec(Table):
     """Whether the weights were trained on clean or on attacked images, and for which norm and epsilon."""
 
     kind: Literal["natural", "adversarial", "unknown"] = "natural"
-    norm: Literal["l2", "linf"] | None = None
+    norm: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_]*$")
+    """Name of the norm. Which there are is known above the zoo, and asked when something is trained."""
     eps: str | None = None
 
     @model_validator(mode="after")
@@ -128,7 +129,7 @@ class Published(Table):
     top1: float | None = Field(default=None, ge=0, le=100)
     top5: float | None = Field(default=None, ge=0, le=100)
     parameters: float | None = Field(default=None, gt=0)
-    robust: dict[Annotated[str, Field(pattern=r"^(l2|linf) [0-9.]+(/[0-9]+)?$")], float] = Field(default_factory=dict)
+    robust: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]* [0-9.]+(/[0-9]+)?$")], float] = Field(default_factory=dict)
     """Robust accuracies of attacks on the image by threat: ``"l2 0.5" = 70.11``."""
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from robustbench_bcos.attacks import NORMS
-from robustbench_bcos.attacks.norm import AbstractNorm, or_one, unblocked
+from robustbench_bcos.attacks.norm import AbstractNorm, broadcast, or_one, unblocked
 from robustbench_bcos.core.types import Epsilon, Images, PerImage
 
 Values = Float[Tensor, "image value"]
@@ -35,6 +35,10 @@ class L1(AbstractNorm):
         # Of equal entries, argmax takes the first.
         steepest = slopes.abs().argmax(dim=1, keepdim=True)
         return torch.zeros_like(slopes).scatter(1, steepest, slopes.gather(1, steepest).sign()).view_as(gradient)
+
+    def direction(self, draws: Images) -> Images:
+        """The draws over their sum: the steepest direction would move a single value."""
+        return draws / broadcast(or_one(self.size(draws)))
 
     def project_onto_ball(self, perturbation: Images, epsilon: Epsilon) -> Images:
         """Shorten all changes by the same amount, down to 0 (Duchi et al., 2008)."""
