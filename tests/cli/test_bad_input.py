@@ -89,7 +89,7 @@ def test_the_command_is_fine_before_anything_is_added_to_it(tiny_zoo: Path) -> N
         (["--eps", "abc"], "eps 'abc' is not a number: write a decimal such as 0.5 or a fraction such as 8/255"),
         (["--eps", "8/0"], "eps '8/0' is not a number"),
         (["--eps", "8", "--norm", "linf"], "did you mean 8/255?"),
-        (["--eps", "13.9"], "--eps 13.9 for norm l2 is larger than the whole pixel range, 13.8564"),
+        (["--eps", "13.9"], "eps 13.9 for norm l2 is larger than the whole pixel range, 13.8564"),
         (["--eps", ","], "--eps is empty: give it a value"),
         (["--steps", "0"], "steps.1: input should be greater than or equal to 1, got '0'"),
         (["--steps", "x"], "input should be a valid integer, unable to parse string as an integer, got 'x'"),
@@ -116,7 +116,7 @@ def test_the_command_is_fine_before_anything_is_added_to_it(tiny_zoo: Path) -> N
         (["--explained", "-1"], "explained: input should be greater than or equal to 0, got -1"),
         (["--images", "0,-3"], "images '-3' is not the index of an image: give numbers from 0"),
         (["--images", "zero"], "images 'zero' is not the index of an image: give numbers from 0"),
-        (["--images", "1797"], "--images 1797 is not among the 6 images of this run: give indices of digits such as "),
+        (["--images", "1797"], "images 1797 is not among the 6 images of this run: give indices of digits such as "),
         (["--images", ","], "--images is empty: give it a value"),
     ],
 )
