@@ -240,7 +240,7 @@ def _check_no_weights_are_described(config: RunConfig) -> None:
 
 def _check_names(values: Mapping[str, Any]) -> None:
     """Before values are parsed, because only this knows what was probably meant."""
-    # Names of methods are asked for late: a plug-in may have added one.
+    # Methods are listed late, because a plug-in may have added one.
     for kind, known in (CHOICES | {"explanation": method_names()}).items():
         asked = values.get(kind, ())
         for name in asked if isinstance(asked, list | tuple) else (asked,):

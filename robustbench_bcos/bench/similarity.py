@@ -59,10 +59,10 @@ def explain_classes(model: nn.Module, images: Images, labels: Labels, method: st
     return explain(model, images, torch.stack([labels, predicted], dim=1), method, rng=rng)
 
 
-def attack_in_full(attack: Attack, threat: AttackTarget, labels: Labels, cell: Cell, rng: PerImageRng) -> Tried:
+def attack_in_full(attack: Attack, target: AttackTarget, labels: Labels, cell: Cell, rng: PerImageRng) -> Tried:
     """The adversarial examples that are explained, measured by the judge."""
     full = _with_best_iterate(attack)
-    return try_images(full, threat, labels, NORMS[cell.norm], cell.radius.value, rng, subject=cell.key)
+    return try_images(full, target, labels, NORMS[cell.norm], cell.radius.value, rng, subject=cell.key)
 
 
 def _with_best_iterate(attack: Attack) -> Attack:

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from robustbench_bcos.attacks.noise import Noise
 from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.bench import explaining
-from robustbench_bcos.bench.explaining import PICTURES, others_of_class
+from robustbench_bcos.bench.batch_size import BatchSize
+from robustbench_bcos.bench.explaining import PICTURES, Known, explain_cells, others_of_class
 from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.records import SIMILARITY_COLUMNS, make_records, make_similarities
 from robustbench_bcos.bench.runner import execute
@@ -404,3 +406,44 @@ def test_pictured_images_alone_count_for_nothing(tiny_zoo: Path) -> None:
     table = measure(tiny_plan(tiny_zoo, model=("tiny-natural",), limit=4, images=(index,)))
     assert table["explained_images"].item() == 0
     assert table[list(SIMILARITY_COLUMNS)].isna().all(axis=None)
+
+
+# The stage alone
+
+
+def test_the_stage_explains_what_is_not_known_and_needs_no_store(tiny_zoo: Path, store: Store) -> None:
+    plan = tiny_plan(tiny_zoo, model=("tiny-natural",), eps=("0.1",), explained=18, batch_size=4)
+    carry_out(plan, store)
+    (cell,) = plan.cells
+    assert plan.explained is not None
+    indices, clean = explained(plan), store.clean(cell.model)
+    known = Known(explained=set(indices[:4]), pictured=dict.fromkeys(indices[:4], False))
+    model = plan.load(plan.source(cell.model))
+    first, *rest = explain_cells(
+        model,
+        [cell],
+        plan.explained,
+        {cell.key: known},
+        BatchSize(4),
+        method="auto",
+        seed=0,
+        device="cpu",
+        always_pictured=indices[17:],
+    )
+    assert (first.cell, first.images, first.rows, first.pictures) == (cell, 4, [], [])
+    assert [batch.images for batch in rest] == [4, 4, 4, 2]
+    assert all(batch.seconds > 0 for batch in rest)
+    key = operator.attrgetter("image", "comparison", "explained_class")
+    assert sorted((row for batch in rest for row in batch.rows), key=key) == [
+        row for row in store.shifts(cell) if row.image in indices[4:]
+    ]
+    changed = {row.image: row.changed for row in store.shifts(cell) if row.comparison == "attack"}
+    correct = [index for index in indices[4:] if clean[index].prediction == clean[index].label]
+    broken = {index for index in correct if changed[index]}
+    # Four robust images are pictured already, so that there is room for two more.
+    robust = {index for index in correct if not changed[index]}
+    assert len(robust) > 2
+    found = {row.picture.image: row.fell for batch in rest for row in batch.pictures}
+    assert {index for index, fell in found.items() if fell} == broken
+    assert found.keys() == {*broken, *sorted(robust, key=indices.index)[:2], indices[17]}
+    assert known.explained == set(indices)
