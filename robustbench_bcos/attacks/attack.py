@@ -7,7 +7,7 @@ needs to know of it, such as its cost or its stronger version, it says itself; n
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, NamedTuple, Self, final
+from typing import Any, ClassVar, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -207,7 +207,7 @@ class AbstractAttack(ABC):
         """The attack without what it says of one epsilon alone."""
         return self
 
-    def with_loss(self, auto: str) -> Self:
+    def with_loss(self, auto: str) -> "AbstractAttack":
         """The attack with ``auto`` replaced by the model's own loss."""
         if getattr(self, "loss", "") != "auto":
             return self

@@ -88,8 +88,8 @@ def test_percentages_are_not_accused_because_they_hide_nothing() -> None:
 
 
 def test_a_weak_attack_on_an_honest_network_is_repaired() -> None:
-    # Steps so long that each leaves the ball on its other side; what is fooled besides counts as fallen.
-    weak = evaluated(zoo, step_size="5", count="last")
+    # Steps so long that each leaves the ball on its other side; what is fooled besides counts as broken.
+    weak = evaluated(zoo, step_size="5", select="last")
     plain = evaluated(zoo)
     assert weak["robust_correct"] > plain["robust_correct"]
     assert weak["robust_accuracy_worst"] <= plain["robust_accuracy_worst"] + 1 / weak["images"]
