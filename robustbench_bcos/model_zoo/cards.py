@@ -129,7 +129,9 @@ class Published(Table):
     top1: float | None = Field(default=None, ge=0, le=100)
     top5: float | None = Field(default=None, ge=0, le=100)
     parameters: float | None = Field(default=None, gt=0)
-    robust: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]* [0-9.]+(/[0-9]+)?$")], float] = Field(default_factory=dict)
+    robust: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]* [0-9.]+(/[0-9]+)?$")], float] = Field(
+        default_factory=dict
+    )
     """Robust accuracies of attacks on the image by threat: ``"l2 0.5" = 70.11``."""
 
 
