@@ -47,6 +47,10 @@ class EncodingSpec(Table):
         return {} if self.mean is None or self.std is None else {"mean": self.mean, "std": self.std}
 
 
+THREAT = r"^[a-z][a-z0-9_]* [0-9.]+(/[0-9]+)?$"
+"""A norm and a radius: ``linf 8/255``."""
+
+
 class TrainingSpec(Table):
     """Whether the weights were trained on clean or on attacked images, and for which norm and epsilon."""
 
