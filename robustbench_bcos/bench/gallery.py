@@ -1,4 +1,4 @@
-"""Images explained for the looking, outside of any run: with or without an attack, for any class."""
+"""Images explained outside of any run: with or without an attack, for any class."""
 
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -18,7 +18,7 @@ from robustbench_bcos.core.statistics import summarise, wilson
 from robustbench_bcos.explanations.similarity import MEASURES
 
 
-def _option(default: str | float | None, *, threat: bool = False, absent: str | int | None = None) -> Mapping[str, Any]:
+def _option(default: str | int | None, *, threat: bool = False, absent: str | int | None = None) -> Mapping[str, Any]:
     """Metadata of a column for an option of attacks.
 
     Args:

@@ -5,7 +5,7 @@ from functools import partial
 
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell
-from robustbench_bcos.bench.evidence.check import AbstractCellCheck, checks_of
+from robustbench_bcos.bench.evidence.check import AbstractCellCheck, checks_of, is_finished
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.rows import ModelRow
@@ -77,9 +77,10 @@ def _attacked(request: Request, store: Store, cells: Sequence[Cell]) -> list[Pro
 
 def _examined(request: Request, store: Store, cells: Sequence[Cell]) -> list[Progress]:
     """What is done of a model of which all cells have been checked."""
-    checks = {check.name for check in checks_of(request.config.evidence, AbstractCellCheck)}
-    done = all(store.evidence(cell.key).keys() >= checks for cell in cells)
-    return [Progress(cell=cell, images=len(checks) * request.work_of_a_check) for cell in cells] if done else []
+    evidence = request.config.evidence
+    images = len(checks_of(evidence, AbstractCellCheck)) * request.work_of_a_check
+    done = all(is_finished(evidence, cell, store) for cell in cells)
+    return [Progress(cell=cell, images=images) for cell in cells] if done else []
 
 
 def _row(request: Request, model: Model) -> ModelRow:

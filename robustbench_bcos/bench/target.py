@@ -78,7 +78,7 @@ def make_target(
     )
 
 
-def in_space(model: Model, images: Images, space: str) -> tuple[nn.Module, nn.Module, Images]:
+def in_space(model: Model, images: Images, space: str) -> tuple[nn.Module, nn.Module, Tensor]:
     """The classifier, its fast copy and images; in the encoded space the networks behind the encoding."""
     classifier, fast = model.classifier, model.attack_model
     if space != "encoded" or not isinstance(classifier, ImageClassifier):

@@ -27,8 +27,8 @@ def method_names() -> tuple[str, ...]:
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
-    # Columns of tables are in the order in which measures are registered, so that one module registers the built-in
-    # ones; it needs torch, and is imported by whoever looks at MEASURES.
+    # Tables have their columns in the order in which measures are registered, so that one module registers the built-in
+    # ones. It needs torch, and is imported when MEASURES is first used.
     if name == "MEASURES":
         from robustbench_bcos.explanations.similarity import MEASURES
 

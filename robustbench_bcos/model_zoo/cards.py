@@ -47,6 +47,10 @@ class EncodingSpec(Table):
         return {} if self.mean is None or self.std is None else {"mean": self.mean, "std": self.std}
 
 
+THREAT = r"^[a-z][a-z0-9_]* [0-9.]+(/[0-9]+)?$"
+"""A norm and a radius: ``linf 8/255``."""
+
+
 class TrainingSpec(Table):
     """Whether the weights were trained on clean or on attacked images, and for which norm and epsilon."""
 
@@ -129,7 +133,9 @@ class Published(Table):
     top1: float | None = Field(default=None, ge=0, le=100)
     top5: float | None = Field(default=None, ge=0, le=100)
     parameters: float | None = Field(default=None, gt=0)
-    robust: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]* [0-9.]+(/[0-9]+)?$")], float] = Field(default_factory=dict)
+    robust: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]* [0-9.]+(/[0-9]+)?$")], float] = Field(
+        default_factory=dict
+    )
     """Robust accuracies of attacks on the image by threat: ``"l2 0.5" = 70.11``."""
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from robustbench_bcos.attacks import ATTACKS, NORMS
 from robustbench_bcos.attacks.attack import AbstractAttack
 from robustbench_bcos.attacks.searches.fab import torchattacks_available
+from robustbench_bcos.attacks.searches.square import MOVES
 from robustbench_bcos.core.rng import PerImageRng, generator
 from tests.attacks.conftest import Network, TanhNet, Witness
 from tests.reference import l1 as reference
@@ -83,12 +84,14 @@ def test_projection_is_what_a_constrained_minimiser_finds() -> None:
     np.testing.assert_allclose(projected.numpy().ravel(), expected, atol=1e-6)  # the minimiser's own accuracy
 
 
-@pytest.mark.parametrize(("side", "epsilon"), [(32, 12.0), (224, 60.0), (224, 2000.0)])
-@pytest.mark.parametrize("spread", [0.001, 0.1, 3.0])
+@pytest.mark.parametrize(("side", "epsilon", "spread"), [(32, 12.0, 0.001), (32, 12.0, 3.0), (224, 60.0, 0.1)])
 def test_storing_pixels_does_not_leave_the_ball(side: int, epsilon: float, spread: float) -> None:
-    sources = generator(5), generator(6)
-    images = torch.stack([torch.rand(3, side, side, generator=source) for source in sources])
-    deltas = spread * torch.stack([torch.randn(3, side, side, generator=source) for source in sources])
+    source = generator(5)
+    images = torch.rand(4, 3, side, side, generator=source)
+    deltas = spread * torch.randn(4, 3, side, side, generator=source)
+    # Where all pixels are equal, so are the roundings, and none makes up for another.
+    images[1:] = torch.tensor([0.1, 0.3, 0.7])[:, None, None, None]
+    deltas[1:] = spread
     once = L1.project(images, deltas, epsilon)
     again = L1.project(images, once - images, epsilon)
     for projected in (once, again):
@@ -169,6 +172,27 @@ def test_apgd_starts_from_noise_that_is_projected(net: TanhNet, images: Tensor, 
     ATTACKS["apgd"](steps=1)(witness, images, labels, "l1", EPSILON, rng=rng)
     noise = torch.stack([torch.randn(images.shape[1:], generator=source) for source in rng(0)]).double()
     assert torch.equal(witness.seen[0], L1.project(images, noise, EPSILON))
+
+
+# Not square, so that rows and columns are told apart.
+@pytest.mark.parametrize("shape", [(3, 5, 4), (1, 8, 8), (2, 17, 20)], ids=str)
+@pytest.mark.parametrize("share", [0.8, 0.1])
+def test_squares_moves_are_those_of_the_published_code(shape: tuple[int, int, int], share: float) -> None:
+    moves = MOVES["l1"]
+    of_start, of_move = (
+        torch.rand(4, number, generator=generator(number), dtype=torch.float64)
+        for number in moves.draws(torch.Size(shape))
+    )
+    starts = moves.begin(torch.Size(shape), EPSILON, of_start)
+    perturbations = L1.project(torch.full_like(starts, 0.4), starts, EPSILON / 2) - 0.4
+    found = moves.move(perturbations, EPSILON, share, of_move)
+    shorter = min(shape[1:])
+    side = min(max(round((share * shape[1] * shape[2]) ** 0.5), 3) | 1, shorter if shorter % 2 else shorter - 1)
+    for image in range(4):
+        start = reference.square_start(shape, of_start[image].tolist())
+        np.testing.assert_allclose(starts[image], start, atol=1e-14)
+        moved = reference.square_move(perturbations[image].numpy(), EPSILON, side, of_move[image].tolist())
+        np.testing.assert_allclose(found[image], moved, atol=1e-14)
 
 
 KINDS: dict[str, AbstractAttack] = {

@@ -32,15 +32,16 @@ def model_row(**changes: Any) -> ModelRow:
 
 
 def clean_row(image: int, label: int = 1, prediction: int = 1, model: str = "net") -> CleanRow:
-    return CleanRow(model=model, image=image, label=label, prediction=prediction)
+    return CleanRow(model=model, image=image, label=label, prediction=prediction, correct=prediction == label)
 
 
 def verdict_row(cell: Cell, image: int, **changes: Any) -> VerdictRow:
-    """By default of an attacked image that is predicted to be of class 1."""
+    """By default of an attacked image that stays robust: it is predicted to be of class 1."""
     row = {
         "cell": cell.key,
         "image": image,
         "attacked": True,
+        "success": False,
         "prediction": 1,
         "size": 0.25,
         "degenerate_gradient": False,
@@ -92,8 +93,8 @@ def identity_of(*cells: Cell, **changes: Any) -> RunIdentity:
         "independent_cells": False,
         "attack_backend": (False, "auto", "fp32"),
         "classes": 10,
-        "fab": True,
         "version": "0.2.0",
         "torch": "2.9.0",
+        "plugins": {},
     }
     return RunIdentity(cells=cells, **values | changes)

@@ -1,13 +1,13 @@
-"""The network that attacks walk on: as good as the model, made of nothing of it, and only where that is safe."""
+"""The network that attacks query: as good as the model, made of nothing of it, and only where that is safe."""
 
 import pytest
 import torch
-from robustbench_bcos.bench.plan import check_precision
 from torch import Tensor, nn
 
 import robustbench_bcos as rb
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.fast_copy import in_tf32, make_fast_copy
+from robustbench_bcos.bench.request import check_precision
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
@@ -26,24 +26,26 @@ def zoo(name: str) -> Model:
 
 def gradient(classifier: nn.Module, images: Tensor) -> Tensor:
     leaf = images.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(classifier(leaf).logsumexp(dim=1).sum(), leaf)
-    return slope
+    (found,) = torch.autograd.grad(classifier(leaf).logsumexp(dim=1).sum(), leaf)
+    return found
 
 
 @pytest.mark.parametrize("memory_format", ["auto", "contiguous", "channels_last"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_twin_answers_and_slopes_as_the_model_does(name: str, memory_format: str) -> None:
+def test_a_fast_copy_has_the_models_logits_and_gradients(name: str, memory_format: str) -> None:
     model = make_fast_copy(zoo(name), memory_format=memory_format)  # type: ignore[arg-type]
     assert model.attack_model is model.fast_copy is not model.classifier
-    expected, slope = model.classifier(BATCH.images), gradient(model.classifier, BATCH.images)
+    expected, expected_gradient = model.classifier(BATCH.images), gradient(model.classifier, BATCH.images)
     torch.testing.assert_close(model.attack_model(BATCH.images), expected, rtol=1e-5, atol=1e-4)
-    scale = slope.abs().amax()
-    torch.testing.assert_close(gradient(model.attack_model, BATCH.images) / scale, slope / scale, rtol=1e-4, atol=1e-5)
+    scale = expected_gradient.abs().amax()
+    torch.testing.assert_close(
+        gradient(model.attack_model, BATCH.images) / scale, expected_gradient / scale, rtol=1e-4, atol=1e-5
+    )
     words = ["folded", *(["channels_last"] if memory_format != "contiguous" else []), "fp32"]
     assert model.attack_backend == " ".join(words)
 
 
-def test_a_twin_shares_no_memory_with_the_model() -> None:
+def test_a_fast_copy_shares_no_memory_with_the_model() -> None:
     model = make_fast_copy(zoo("digits-bcos-b2"))
     own = {tensor.data_ptr() for tensor in model.classifier.parameters()}
     assert own.isdisjoint(tensor.data_ptr() for tensor in model.attack_model.parameters())
@@ -67,7 +69,7 @@ class Counting(nn.Module):
         return images.mean(dim=(1, 2, 3))[:, None] * self.weight
 
 
-def test_whoever_may_count_questions_is_asked_them() -> None:
+def test_a_module_that_may_count_its_calls_is_not_copied() -> None:
     for classifier in (Counting(), ImageClassifier(NoEncoding(), Counting()), nn.Sequential(Counting())):
         model = make_fast_copy(own_model("own", classifier))
         assert model.attack_model is classifier
@@ -118,7 +120,7 @@ def test_what_there_is_not_is_refused(flag: str, value: str, sentence: str) -> N
 
 
 def test_tf32_needs_a_gpu() -> None:
-    with pytest.raises(RequestError, match="is how NVIDIA's GPUs round, and --device is cpu: use fp32"):
+    with pytest.raises(RequestError, match="is how NVIDIA's GPUs round, and the device is cpu: use fp32 or bf16"):
         rb.evaluate("digits-natural", BATCH.images, BATCH.labels, "l2", 0.5, precision="tf32", device="cpu")
     check_precision("tf32", "cuda:1")
     check_precision("bf16", "cpu")

@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from robustbench_bcos.attacks.pgd import PGD
 from torch import Tensor, nn
 
 import robustbench_bcos
 from robustbench_bcos import RequestError
-from robustbench_bcos.attacks.losses import LOSSES
-from robustbench_bcos.attacks.norms import NORMS
+from robustbench_bcos.attacks import LOSSES, NORMS
+from robustbench_bcos.attacks.searches.pgd import PGD
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.gallery import BATCH, ExplainedGallery, Gallery
@@ -158,9 +157,9 @@ def test_what_is_handed_over_is_left_alone(models: dict[str, Model]) -> None:
 def attacked(model: Model, images: Tensor, labels: Tensor, *, norm: str, seed: int = 0, **how: Any) -> Tensor:
     """The best iterate of an attack set up by hand."""
     loss = LOSSES[how.pop("loss", model.loss)]
-    attack = PGD(steps=how.pop("steps", 4), loss=loss, count="best-loss", **how)
+    attack = PGD(steps=how.pop("steps", 4), loss=loss, select="best_loss", **how)
     epsilon = {"l2": 0.6, "linf": 8 / 255}[norm]
-    return attack(model.classifier, images, labels, NORMS[norm], epsilon, PerImageRng.of(seed, INDICES)).candidates
+    return attack(model.classifier, images, labels, NORMS[norm], epsilon, PerImageRng.of(seed, INDICES)).adversarials
 
 
 @every_model
@@ -171,10 +170,10 @@ def test_the_attacked_images_are_the_worst_that_the_attack_saw(
     model, batch = models[name], digits()
     asked = cell(model, norm=(norm,), eps=(eps,))
     explained = Gallery(model=model, images=batch.images, indices=INDICES, labels=batch.labels, cell=asked).explain()
-    candidates = attacked(model, batch.images, batch.labels, norm=norm)
-    assert (candidates != batch.images).flatten(1).any(dim=1).all()
+    adversarials = attacked(model, batch.images, batch.labels, norm=norm)
+    assert (adversarials != batch.images).flatten(1).any(dim=1).all()
     holds(explained, batch.images, public(model, batch.images))
-    holds(explained, candidates, public(model, candidates), "attacked_")
+    holds(explained, adversarials, public(model, adversarials), "attacked_")
     for place, picture in enumerate(explained.pictures):
         assert picture.attacked is not None
         shows(picture.attacked, explained, place, model.loss, "attacked_")
@@ -213,8 +212,8 @@ def test_a_target_is_explained_before_and_after_and_changes_no_attack(models: di
     explained = Gallery(
         model=model, images=batch.images, indices=INDICES, labels=batch.labels, target=8, cell=how
     ).explain()
-    candidates = attacked(model, batch.images, batch.labels, norm="l2")
-    holds(explained, candidates, public(model, candidates, torch.full((5,), 8)), "attacked_")
+    adversarials = attacked(model, batch.images, batch.labels, norm="l2")
+    holds(explained, adversarials, public(model, adversarials, torch.full((5,), 8)), "attacked_")
 
 
 # Batches

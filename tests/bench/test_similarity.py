@@ -7,13 +7,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from robustbench_bcos.attacks.noise import Noise
-from robustbench_bcos.attacks.pgd import PGD
 from torch import Tensor, nn
 
+from robustbench_bcos.attacks import LOSSES, NORMS
 from robustbench_bcos.attacks.attack import Attack, AttackResult, Trace
-from robustbench_bcos.attacks.losses import LOSSES
-from robustbench_bcos.attacks.norms import NORMS
+from robustbench_bcos.attacks.searches.noise import Noise
+from robustbench_bcos.attacks.searches.pgd import PGD
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.judge import ThreatViolation
@@ -223,17 +222,17 @@ def test_the_attack_takes_all_its_steps_and_the_iterate_of_highest_loss(
     norm: str, eps: str, loss: str, count: Any
 ) -> None:
     twin, net, images, labels = problem()
-    attack = PGD(steps=6, loss=LOSSES[loss], count=count)
+    attack = PGD(steps=6, loss=LOSSES[loss], select=count)
     attacked = attack_in_full(
         attack, AttackTarget(net, images, net), labels, cell(norm, eps), PerImageRng.of(0, range(9))
     )
     threat = {"norm": norm, "epsilon": float(eps), "step_size": 2.5 * float(eps) / 6, "steps": 6, "loss": loss}
     fell_early = 0
     for image, label, found, size in zip(
-        images, labels.tolist(), attacked.candidates, attacked.verdicts.sizes, strict=True
+        images, labels.tolist(), attacked.adversarials, attacked.verdicts.sizes, strict=True
     ):
         path = reference.iterates(twin, image.numpy(), label, **threat)
-        expected = reference.candidate(twin, path, label, loss=loss, count="best-loss")
+        expected = reference.adversarial(twin, path, label, loss=loss, select="best_loss")
         np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-9)  # sums in another order, over 6 steps
         delta = np.abs(expected - image.numpy())
         assert float(size) == pytest.approx(delta.max() if norm == "linf" else np.sqrt(np.sum(delta**2)), abs=1e-9)
@@ -255,7 +254,7 @@ def test_of_all_restarts_that_were_needed_the_iterate_of_highest_loss_is_taken(r
             noise = NORMS["l2"].sample(SHAPE, 0.05, source(restart))[place].double().numpy()
             start = np.clip(image + noise, 0, 1) if restart > 0 else image
             path = iterates_from(twin, image, start, label, epsilon=0.05, steps=4)
-            best.append(reference.candidate(twin, path, label, loss="ce", count="best-loss"))
+            best.append(reference.adversarial(twin, path, label, loss="ce", select="best_loss"))
             if np.argmax(twin.logits(best[-1])) != label:
                 # It has fallen: no restart is needed any more.
                 best = best[-1:]
@@ -263,7 +262,7 @@ def test_of_all_restarts_that_were_needed_the_iterate_of_highest_loss_is_taken(r
         else:
             stood += 1
         expected = max(best, key=lambda iterate: VALUES["ce"](twin.logits(iterate), label))
-        np.testing.assert_allclose(attacked.candidates[place].numpy(), expected, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(attacked.adversarials[place].numpy(), expected, rtol=0, atol=1e-9)
     assert 0 < stood < 9
 
 
@@ -283,19 +282,19 @@ def test_noise_has_no_steps_and_is_taken_as_it_is() -> None:
     attacked = attack_in_full(
         attack, AttackTarget(net, images, net), labels, cell("l2", "1", attack=("noise",)), source
     )
-    assert torch.equal(attacked.candidates, attack(net, images, labels, NORMS["l2"], 1.0, source).candidates)
+    assert torch.equal(attacked.adversarials, attack(net, images, labels, NORMS["l2"], 1.0, source).adversarials)
 
 
 def test_what_is_explained_is_judged_too() -> None:
     def too_far(*arguments: Any) -> AttackResult:
-        candidates = arguments[1].clone()
-        candidates[1] = (candidates[1] + 0.3).clamp(max=1)
-        return AttackResult(candidates, Trace.blank(arguments[1]))
+        adversarials = arguments[1].clone()
+        adversarials[1] = (adversarials[1] + 0.3).clamp(max=1)
+        return AttackResult(adversarials, Trace.blank(arguments[1]))
 
     _, net, images, labels = problem()
     attack: Attack = too_far
     asked = cell("linf", "8/255")
-    with pytest.raises(ThreatViolation, match=rf"^{asked.key}: the candidate for image 7 exceeds linf radius"):
+    with pytest.raises(ThreatViolation, match=rf"^{asked.key}: the adversarial for image 7 exceeds linf radius"):
         attack_in_full(attack, AttackTarget(net, images, net), labels, asked, PerImageRng.of(0, (*INDICES, 1, 2, 4)))
 
 

@@ -1,4 +1,4 @@
-"""Seven measures of how far two maps are apart: what each is, and what all have in common."""
+"""Seven measures of the similarity of two maps: what each is, and what all have in common."""
 
 import math
 

@@ -49,7 +49,7 @@ class L1(AbstractNorm):
         return nearest.view_as(perturbation).to(perturbation)
 
     def project(self, images: Images, perturbation: Images, epsilon: Epsilon) -> Images:
-        """The nearest image in both the ball and the pixel box (Croce & Hein, 2021, proposition 2.2).
+        """The nearest image in both the ball and the pixel box (Croce & Hein, 2021).
 
         First into the ball and then into the box would be an allowed image, too, but would leave part of epsilon
         unspent wherever the box cuts a change short; what it cuts off here is spent on the other pixels.

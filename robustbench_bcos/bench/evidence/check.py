@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, final
 
 from robustbench_bcos.attacks.attack import AbstractAttack
 from robustbench_bcos.attacks.threat import Threat
+from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.found import Found
 from robustbench_bcos.bench.rows import ResultRow, TransferRow
+from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.types import Flags, Images
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ class AbstractCheck(ABC):
     asks: ClassVar[str]
     """What must not be found, as the end of a sentence that begins with a count of images."""
     rule: ClassVar[Rule]
+    gross: ClassVar[bool] = False
+    """Whether it searches in another way than the attack, so that a few images more are no reason to distrust it."""
     full_only: ClassVar[bool] = False
     """Whether it is left out of ``--evidence quick``."""
     budget: ClassVar[float] = 0.0
@@ -90,9 +94,6 @@ class AbstractCellCheck(AbstractCheck):
 class AbstractSearchCheck(AbstractCellCheck):
     """Further attacks on images that are still robust, one after the other on those that remain so."""
 
-    gross: ClassVar[bool] = False
-    """Whether it searches in another way than the attack, so that a few images more are no reason to distrust it."""
-
     @abstractmethod
     def attacks(self, attack: AbstractAttack, *, full: bool) -> Sequence[AbstractAttack]:
         """The further attacks.
@@ -137,3 +138,12 @@ def checks_of(evidence: str, scope: type[C]) -> list[C]:
     found = [check for check in (CHECKS[name] for name in CHECKS) if isinstance(check, scope)]
     chosen = [check for check in found if evidence == "full" or not check.full_only]
     return sorted(chosen, key=lambda check: (RULES.index(check.rule), check.budget, check.name))
+
+
+def is_finished(evidence: str, cell: Cell, store: Store) -> bool:
+    """Whether every check of a cell, and of its model, has been carried out or skipped."""
+    scopes: dict[str, type[AbstractCheck]] = {cell.model: AbstractModelCheck, cell.key: AbstractCellCheck}
+    return all(
+        store.evidence(subject).keys() >= {check.name for check in checks_of(evidence, scope)}
+        for subject, scope in scopes.items()
+    )

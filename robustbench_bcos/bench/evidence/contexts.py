@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from robustbench_bcos.attacks.attack import AbstractAttack
+from robustbench_bcos.attacks.criterion import make_criterion
 from robustbench_bcos.attacks.driver import GradientAttack
-from robustbench_bcos.bench.adversarials import from_bytes
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence import CHECKS
@@ -17,9 +17,8 @@ from robustbench_bcos.bench.evidence.check import AbstractCheck, AbstractSearchC
 from robustbench_bcos.bench.evidence.found import Found
 from robustbench_bcos.bench.evidence.indicators import Path
 from robustbench_bcos.bench.evidence.selection import Part, Selection
-from robustbench_bcos.bench.judge import judge
 from robustbench_bcos.bench.request import Request
-from robustbench_bcos.bench.rows import ResultRow, TransferRow, VerdictRow
+from robustbench_bcos.bench.rows import ResultRow, VerdictRow
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.target import AttackTarget, make_target
 from robustbench_bcos.bench.trial import attack_and_judge
@@ -162,11 +161,11 @@ class CellContext:
 
     def _applicable(self, check: AbstractSearchCheck) -> list[AbstractAttack]:
         """The check's attacks, without those that do not serve the cell."""
-        target = self.target(self.request.subset.indices[:1], stream=check.name)
+        criterion = make_criterion(self.cell.criterion)
         served, reason = [], ""
         for attack in check.attacks(self.attack, full=self.full):
             try:
-                attack.check(target.threat.geometry, target.criterion)
+                attack.check(self.cell.threat.geometry, criterion)
             except RequestError as error:
                 reason = str(error)
             else:
@@ -215,38 +214,3 @@ class CellContext:
             passes[robust] += judged.trace.forward_passes + judged.trace.backward_passes
         within = check.threat(self.cell.threat, target.images) == self.cell.threat
         return Found(against=check.against(broken), passes=passes, broken=broken if within else None)
-
-    def transfer(self, check: AbstractCheck) -> Iterator[ResultRow | TransferRow]:
-        """Adversarial examples made on every other model for the same threat, judged on this one.
-
-        Raises:
-            NotApplicable: there are none.
-        """
-        if len(self.request.sources) < 2:
-            raise NotApplicable("there is no second model in this run")
-        if self.cell.space != "image":
-            raise NotApplicable("adversarial examples in the space of one model's encoding are no images for another")
-        others = [source.name for source in self.request.sources if source.name != self.cell.model]
-        kept = {name: self.known.adversarials(replace(self.cell, model=name)) for name in others}
-        if not any(kept.values()):
-            raise NotApplicable("no other model of this run was attacked in the same way")
-        clean, robust = self.known.clean(self.cell.model), set(self.robust)
-        broken: dict[int, bool] = {}
-        for source, adversarials in kept.items():
-            right = {image: pixels for image, pixels in adversarials.items() if clean[image].correct}
-            for row in self._tried(check, source, right):
-                yield row
-                if row.image in robust:
-                    broken[row.image] = broken.get(row.image, False) or row.broken
-        for image, success in sorted(broken.items()):
-            yield replace(self.row(check, image, against=success, passes=len(others)), broken=success)
-
-    def _tried(self, check: AbstractCheck, source: str, kept: Mapping[int, bytes]) -> Iterator[TransferRow]:
-        for attempt in self.size.over(len(kept)):
-            with attempt as part:
-                indices = tuple(kept)[part]
-                target = self.target(indices, stream=check.name)
-                adversarials = from_bytes([kept[image] for image in indices], target.images.shape[1:])
-                verdicts = judge(target, adversarials.to(target.images.device), subject=self.cell.key)
-                for image, success in zip(indices, verdicts.success.tolist(), strict=True):
-                    yield TransferRow(cell=self.cell.key, source=source, image=image, broken=success)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 from robustbench_bcos.bench.cells import Cell
@@ -15,6 +14,7 @@ from robustbench_bcos.bench.evidence.check import (
     AbstractSearchCheck,
     AbstractVerdictsCheck,
     checks_of,
+    is_finished,
 )
 from robustbench_bcos.bench.evidence.contexts import VerdictsContext
 from robustbench_bcos.bench.evidence.selection import Selection
@@ -70,6 +70,17 @@ class Trust:
     outcomes: tuple[Outcome, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Images:
+    """Images of a cell by what happened to them."""
+
+    robust: frozenset[int]
+    """Attacked and not broken."""
+    broken: frozenset[int]
+    """By the attack."""
+    broken_by_checks: frozenset[int]
+
+
 class Judgement:
     """The judgement on every cell of a run, from its store alone."""
 
@@ -77,6 +88,7 @@ class Judgement:
         self.store = store
         self.identity = identity
         self._trusts: dict[str, Trust] = {}
+        self._read: dict[str, _Images] = {}
 
     def of(self, cell: Cell) -> Trust:
         """Weigh what was found for a cell, once."""
@@ -88,7 +100,7 @@ class Judgement:
         correct = self.store.sums(cell).robust_correct - len(self.broken_elsewhere(cell))
         if self.identity.evidence == "off":
             return Trust(trust="unchecked", worst_correct=correct)
-        if not self._finished(cell):
+        if not is_finished(self.identity.evidence, cell, self.store):
             return Trust(trust="unchecked", reasons=UNFINISHED, worst_correct=correct)
         results = self.store.results(cell.key)
         checked = [*self._of_verdicts(cell), *self._of_model(cell), *self._of_cell(cell, results)]
@@ -104,10 +116,6 @@ class Judgement:
             outcomes=tuple(outcomes),
         )
 
-    def _finished(self, cell: Cell) -> bool:
-        wanted = {check.name for check in checks_of(self.identity.evidence, AbstractCellCheck)}
-        return self.store.evidence(cell.key).keys() >= wanted
-
     def broken_elsewhere(self, cell: Cell) -> set[int]:
         """Images that the cell's attack did not break, but something else within its epsilon did.
 
@@ -115,21 +123,19 @@ class Judgement:
         """
         if self.identity.evidence == "off":
             return set()
-        within = [cell, *self._within(cell)]
-        broken = {image for other in within for image in self._broken(other) | self._broken_by_checks(other)}
-        return broken & self._robust(cell)
+        within = [self._images(other) for other in (cell, *self._within(cell))]
+        broken = {image for images in within for image in images.broken | images.broken_by_checks}
+        return broken & self._images(cell).robust
 
-    @cache  # noqa: B019 (a judgement lives as long as what it has read)
-    def _robust(self, cell: Cell) -> frozenset[int]:
-        return frozenset(self.store.robust(cell))
-
-    @cache  # noqa: B019
-    def _broken(self, cell: Cell) -> frozenset[int]:
-        return frozenset(row.image for row in self.store.verdicts(cell) if row.success)
-
-    @cache  # noqa: B019
-    def _broken_by_checks(self, cell: Cell) -> frozenset[int]:
-        return frozenset(row.image for row in self.store.results(cell.key) if row.broken)
+    def _images(self, cell: Cell) -> _Images:
+        """What happened to the images of a cell, read once."""
+        if cell.key not in self._read:
+            self._read[cell.key] = _Images(
+                robust=frozenset(self.store.robust(cell)),
+                broken=frozenset(row.image for row in self.store.verdicts(cell) if row.success),
+                broken_by_checks=frozenset(row.image for row in self.store.results(cell.key) if row.broken),
+            )
+        return self._read[cell.key]
 
     def _within(self, cell: Cell) -> list[Cell]:
         """Other cells of the model whose perturbations are allowed in this one."""
@@ -149,14 +155,14 @@ class Judgement:
         context = VerdictsContext(
             cell=cell,
             attacked=[row for row in self.store.verdicts(cell) if row.attacked],
-            robust=self._robust(cell),
-            broken_by_same_attack=frozenset(image for other in alike for image in self._broken(other)),
-            broken_by_other_attacks=frozenset(image for other in others for image in self._broken(other)),
+            robust=self._images(cell).robust,
+            broken_by_same_attack=frozenset(image for other in alike for image in self._images(other).broken),
+            broken_by_other_attacks=frozenset(image for other in others for image in self._images(other).broken),
         )
         outcomes = []
         for check in checks_of(self.identity.evidence, AbstractVerdictsCheck):
             examined, against = check.count(context)
-            status = self._gain(against, gross=False) if check.rule == "search" else _status(check, examined, against)
+            status = self._gain(check, against) if check.rule == "search" else _status(check, examined, against)
             outcomes.append(_outcome(check, status, examined, against))
         return outcomes
 
@@ -192,33 +198,34 @@ class Judgement:
         return outcomes
 
     def _plain(self, check: AbstractCheck, rows: Sequence[ResultRow], subject: str, explained: int = 0) -> Outcome:
-        """A check of which one image suffices; some may be explained by what else was found."""
+        """A check that is no second search; of its images, a search along gradients explains so many."""
         skipped = self._skipped(subject, check)
         if skipped:
             return _not_done(check.name, skipped, check.link)
         against = sum(row.against for row in rows)
-        status = _status(check, len(rows), against - explained)
+        unexplained = against - explained
+        status = _status(check, len(rows), unexplained)
         if status == "held" and explained:
             status = "repaired"
         values = [row.value for row in rows if row.value is not None]
-        return _outcome(check, status, len(rows), against - explained or explained, max(values, default=None))
+        return _outcome(check, status, len(rows), unexplained or against, max(values, default=None))
 
     def _of_search(self, cell: Cell, check: AbstractCheck, rows: Sequence[ResultRow]) -> Outcome:
         skipped = self._skipped(cell.key, check)
         if skipped:
             return _not_done(check.name, skipped, check.link)
         broken = sum(row.broken for row in rows)
-        status = self._gain(broken, gross=isinstance(check, AbstractSearchCheck) and check.gross)
+        status = self._gain(check, broken)
         if status != "undermined" and self._more_would_break(cell, rows):
             status = "undermined"
         return _outcome(check, status, len(rows), broken)
 
-    def _gain(self, broken: int, *, gross: bool) -> Status:
+    def _gain(self, check: AbstractCheck, broken: int) -> Status:
         """Whether the second search broke too many images for the number merely to be corrected."""
         if broken == 0:
             return "held"
         images = self.identity.images
-        beyond = broken / images > GROSS / 100 if gross else _at_least(broken, images) > POINTS / 100
+        beyond = broken / images > GROSS / 100 if check.gross else _at_least(broken, images) > POINTS / 100
         return "undermined" if beyond else "repaired"
 
     def _more_would_break(self, cell: Cell, rows: Sequence[ResultRow]) -> bool:

@@ -203,8 +203,8 @@ def purifies(network: nn.Module, images: Tensor) -> Tensor:
             moved.requires_grad_()
             logits = network(moved)
             loss = nn.functional.cross_entropy(logits, logits.argmax(dim=1), reduction="sum")
-            (slope,) = torch.autograd.grad(loss, moved)
-            moved = (moved - 0.1 * slope.sign()).clamp(0, 1).detach()
+            (gradient,) = torch.autograd.grad(loss, moved)
+            moved = (moved - 0.1 * gradient.sign()).clamp(0, 1).detach()
     return network(images + (moved - images).detach())
 
 

@@ -20,4 +20,4 @@ class Stochastic(AbstractModelCheck):
         """Answers of now, and predictions of the time before the attacks."""
         found = answers.determinism(model.classifier, model.images)
         changed = answers.predictions_changed(model.classifier, model.images, model.predictions)
-        return Found(against=found.against | changed, values=found.values, passes=found.passes)
+        return Found(against=found.against | changed, values=found.values, passes=found.passes + 1)

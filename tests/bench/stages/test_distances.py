@@ -12,20 +12,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from robustbench_bcos.bench.plan import Plan
 from scipy import stats
 from torch import Tensor
 
-from robustbench_bcos.attacks.norms import NORMS
+from robustbench_bcos.attacks import NORMS
 from robustbench_bcos.bench import distances as measuring
 from robustbench_bcos.bench.judge import Verdicts, judge
 from robustbench_bcos.bench.records import CURVE_COLUMNS, make_curves, make_distances
+from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.rows import DistanceRow, Row
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import Store
 from tests.bench.by_hand import distance_row
-from tests.bench.own_plan import SHAPE, TwoSides, distance_to_the_plane, own_plan
-from tests.bench.tiny_zoo import carry_out, tiny_plan
+from tests.bench.own_request import SHAPE, TwoSides, distance_to_the_plane, own_request
+from tests.bench.tiny_zoo import carry_out, tiny_request
 
 COUNT = 6
 EVERYTHING = 1e3
@@ -45,10 +45,10 @@ def problem(seed: int, *, lead: float = 1.0) -> tuple[TwoSides, Tensor, Tensor]:
     return network, images, labels
 
 
-def plan_for(seed: int, norm: str, *, lead: float = 1.0, **flags: Any) -> Plan:
+def plan_for(seed: int, norm: str, *, lead: float = 1.0, **flags: Any) -> Request:
     network, images, labels = problem(seed, lead=lead)
     asked: dict[str, Any] = {"norm": (norm,), "eps": ("0",), "steps": (5,), "distances": True, "loss": ("margin",)}
-    return own_plan({"plane": network}, images, labels, 2, **{**asked, **flags})
+    return own_request({"plane": network}, images, labels, 2, **{**asked, **flags})
 
 
 def exact(seed: int, norm: str, *, lead: float = 1.0) -> NDArray[np.float64]:
@@ -57,10 +57,10 @@ def exact(seed: int, norm: str, *, lead: float = 1.0) -> NDArray[np.float64]:
     return np.array([distance_to_the_plane(image.numpy(), network, norm) for image in images[:-1]])
 
 
-def found(plan: Plan, norm: str, model: str = "plane") -> list[DistanceRow]:
+def found(request: Request, norm: str, model: str = "plane") -> list[DistanceRow]:
     """By image."""
     with Store() as store:
-        carry_out(plan, store)
+        carry_out(request, store)
         return store.select(DistanceRow, model=model, norm=norm)
 
 
@@ -109,9 +109,9 @@ def test_a_misclassified_image_is_at_distance_0_and_costs_nothing(norm: str) -> 
 def test_what_is_recorded_as_fooling_was_judged_and_fools(norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     judged: dict[int, list[tuple[float, bool]]] = {}
 
-    def watched(classifier: Any, images: Tensor, candidates: Tensor, *arguments: Any, **named: Any) -> Verdicts:
-        verdicts = judge(classifier, images, candidates, *arguments, **named)
-        sizes = (candidates.double() - images.double()).flatten(1).norm(p={"l2": 2, "linf": torch.inf}[norm], dim=1)
+    def watched(classifier: Any, images: Tensor, adversarials: Tensor, *arguments: Any, **named: Any) -> Verdicts:
+        verdicts = judge(classifier, images, adversarials, *arguments, **named)
+        sizes = (adversarials.double() - images.double()).flatten(1).norm(p={"l2": 2, "linf": torch.inf}[norm], dim=1)
         fooled = verdicts.predictions != classifier(images).argmax(dim=1)
         for image, size, down in zip(named["indices"], sizes.tolist(), fooled.tolist(), strict=True):
             judged.setdefault(image, []).append((size, down))
@@ -207,9 +207,9 @@ def test_every_norm_and_model_has_distances_of_its_own() -> None:
     _, images, _ = problem(9)
     labels = torch.zeros(COUNT, dtype=torch.long)
     asked: dict[str, Any] = {"norm": ("l2", "linf"), "eps": ("0.1",), "distances": True, "loss": ("margin",)}
-    plan = own_plan(networks, images, labels, 2, **asked)
+    request = own_request(networks, images, labels, 2, **asked)
     with Store() as store:
-        carry_out(plan, store)
+        carry_out(request, store)
         for (name, network), norm in ((pair, norm) for pair in networks.items() for norm in NORMS):
             reached = highs(store.select(DistanceRow, model=name, norm=norm))
             right = network(images).argmax(dim=1) == 0
@@ -218,7 +218,7 @@ def test_every_norm_and_model_has_distances_of_its_own() -> None:
                 for image, stands in zip(images, right, strict=True)
             ]
             np.testing.assert_allclose(reached, expected, rtol=1 / 50, atol=1e-3)
-        table = make_distances(store, plan.identity)
+        table = make_distances(store, request.identity)
     assert list(table.columns) == list(DistanceRow.columns())
     pairs = list(dict.fromkeys(zip(table["model"], table["norm"], strict=True)))
     assert pairs == [("near", "l2"), ("near", "linf"), ("far", "l2"), ("far", "linf")]
@@ -235,7 +235,7 @@ def test_batches_of_another_size_give_the_same_distances(norm: str) -> None:
 
 def test_batches_of_another_size_give_the_same_distances_of_a_convolutional_network(tiny_zoo: Path) -> None:
     one, other = (
-        found(tiny_plan(tiny_zoo, model=("tiny-bcos",), limit=3, distances=True, batch_size=size), "l2", "tiny-bcos")
+        found(tiny_request(tiny_zoo, model=("tiny-bcos",), limit=3, distances=True, batch_size=size), "l2", "tiny-bcos")
         for size in (2, 3)
     )
     assert [row.passes for row in one] == [row.passes for row in other]
@@ -250,8 +250,8 @@ class Killed(BaseException):
 def test_a_run_that_is_killed_goes_on_with_the_images_that_are_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = plan_for(11, "l2", batch_size=3)
-    whole = found(plan, "l2")
+    request = plan_for(11, "l2", batch_size=3)
+    whole = found(request, "l2")
     add = Store.add
     written: list[int] = []
     searched: list[int] = []
@@ -270,19 +270,19 @@ def test_a_run_that_is_killed_goes_on_with_the_images_that_are_missing(
 
     monkeypatch.setattr(Store, "add", dying)
     with Store(tmp_path / "run.sqlite") as store, pytest.raises(Killed):
-        carry_out(plan, store)
+        carry_out(request, store)
     with Store(tmp_path / "run.sqlite") as store:
         assert [row.image for row in store.select(DistanceRow)] == [0, 1, 2]
-        assert make_distances(store, plan.identity).empty
+        assert make_distances(store, request.identity).empty
         monkeypatch.setattr(measuring, "judge", watched)
-        carry_out(plan, store)
+        carry_out(request, store)
         assert store.select(DistanceRow) == whole
-        assert len(make_distances(store, plan.identity)) == COUNT
+        assert len(make_distances(store, request.identity)) == COUNT
         assert set(searched) == {3, 4}
         searched.clear()
-        carry_out(plan, store)
+        carry_out(request, store)
         assert searched == []
-        assert store.seconds(plan.cells[0], "distances") > 0
+        assert store.seconds(request.cells[0], "distances") > 0
 
 
 @pytest.mark.parametrize(
@@ -291,19 +291,19 @@ def test_a_run_that_is_killed_goes_on_with_the_images_that_are_missing(
 def test_the_work_that_is_told_of_is_the_work_of_the_plan_however_much_was_done_before(flags: dict[str, Any]) -> None:
     asked: dict[str, Any] = {"norm": ("l2", "linf"), "eps": ("0.1", "0.3"), "batch_size": 3, "distances": False}
     network, images, labels = problem(12)
-    plan = own_plan({"one": network, "other": problem(12, lead=2)[0]}, images, labels, 2, **{**asked, **flags})
+    request = own_request({"one": network, "other": problem(12, lead=2)[0]}, images, labels, 2, **{**asked, **flags})
     with Store() as store:
         for _ in range(2):
-            assert sum(progress.images for progress in execute(plan, store)) == plan.work
+            assert sum(progress.images for progress in execute(request, store)) == request.work
 
 
 def test_nothing_is_measured_that_was_not_asked_for() -> None:
-    plan = plan_for(11, "l2", distances=False)
+    request = plan_for(11, "l2", distances=False)
     with Store() as store:
-        carry_out(plan, store)
+        carry_out(request, store)
         assert store.select(DistanceRow) == []
-        assert make_distances(store, plan.identity).empty
-    assert plan.identity.distances is False
+        assert make_distances(store, request.identity).empty
+    assert request.identity.distances is False
 
 
 # Curves

@@ -9,17 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from robustbench_bcos.attacks.noise import Noise
-from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.bench.explaining import PICTURES, others_of_class
-from robustbench_bcos.bench.plan import Plan
 from torch import Tensor
 
 import robustbench_bcos
-from robustbench_bcos.attacks.losses import LOSSES
-from robustbench_bcos.attacks.norms import NORMS
+from robustbench_bcos.attacks import LOSSES, NORMS
+from robustbench_bcos.attacks.searches.noise import Noise
+from robustbench_bcos.attacks.searches.pgd import PGD
 from robustbench_bcos.bench import explaining
 from robustbench_bcos.bench.records import SIMILARITY_COLUMNS, make_records, make_similarities
+from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.rows import SimilarityRow
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.similarity import COMPARISONS, EXPLAINED_CLASSES, noise_of_size
@@ -29,7 +28,7 @@ from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.explanations.similarity import MEASURES
 from robustbench_bcos.model_zoo.models import Model, ZooModel
-from tests.bench.tiny_zoo import carry_out, measure, tiny_plan
+from tests.bench.tiny_zoo import carry_out, measure, tiny_request
 
 Point = tuple[int, str, str]
 """Image, comparison, class."""
@@ -40,33 +39,33 @@ POINT = ["cell", "image", "comparison", "explained_class"]
 ROUNDING: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
 
-def shifts(plan: Plan, store: Store) -> pd.DataFrame:
-    carry_out(plan, store)
-    return make_similarities(store, plan.identity)
+def shifts(request: Request, store: Store) -> pd.DataFrame:
+    carry_out(request, store)
+    return make_similarities(store, request.identity)
 
 
-def recorded(plan: Plan, store: Store) -> dict[Point, tuple[bool, list[float | None]]]:
-    carry_out(plan, store)
-    rows = [row for cell in plan.cells for row in store.select(SimilarityRow, cell=cell.key)]
+def recorded(request: Request, store: Store) -> dict[Point, tuple[bool, list[float | None]]]:
+    carry_out(request, store)
+    rows = [row for cell in request.cells for row in store.select(SimilarityRow, cell=cell.key)]
     found = {(row.image, row.comparison, row.explained_class): (row.changed, list(row.values.values())) for row in rows}
     assert len(found) == len(rows)
     return found
 
 
-def pictured(plan: Plan, store: Store) -> dict[str, dict[int, bool]]:
+def pictured(request: Request, store: Store) -> dict[str, dict[int, bool]]:
     """Images pictured of each cell, and whether they fell."""
-    return {cell.key: {row.picture.image: row.broken for row in store.pictures(cell)} for cell in plan.cells}
+    return {cell.key: {row.picture.image: row.broken for row in store.pictures(cell)} for cell in request.cells}
 
 
-def explained(plan: Plan) -> tuple[int, ...]:
+def explained(request: Request) -> tuple[int, ...]:
     """Images explained, in that order."""
-    assert plan.explained is not None
-    return plan.explained.indices
+    assert request.explained is not None
+    return request.explained.indices
 
 
-def explained_up_to(plan: Plan, store: Store, batches: int) -> None:
+def explained_up_to(request: Request, store: Store, batches: int) -> None:
     """Stop the run when so many batches have been explained."""
-    steps = execute(plan, store)
+    steps = execute(request, store)
     while batches:
         batches -= next(steps).work == "explanation"
     steps.close()
@@ -75,21 +74,21 @@ def explained_up_to(plan: Plan, store: Store, batches: int) -> None:
 # Against one image at a time
 
 
-def one_by_one(plan: Plan, attack: Any) -> dict[Point, tuple[bool, list[float | None]]]:
+def one_by_one(request: Request, attack: Any) -> dict[Point, tuple[bool, list[float | None]]]:
     """One image at a time, with the public function and the measures alone."""
-    (cell,) = plan.cells
-    classifier: Any = plan.source(cell.model).load().classifier
+    (cell,) = request.cells
+    classifier: Any = model_of(request, cell.model).classifier
     encoded = cell.space == "encoded"
     network = classifier.network if encoded else classifier
-    dataset, indices = plan.images.dataset, explained(plan)
+    dataset, indices = request.subset.dataset, explained(request)
 
     def shown(index: int) -> Tensor:
         image = dataset.read(index)[None]
         return classifier.encoding(image) if encoded else image
 
     def maps(image: Tensor, label: Tensor, index: int) -> tuple[int, dict[str, Tensor]]:
-        source = PerImageRng.of(plan.config.seed, [index])
-        method = plan.config.explanation
+        source = PerImageRng.of(request.config.seed, [index])
+        method = request.config.explanation
         true = robustbench_bcos.explain(network, image, label, method, rng=source)
         predicted = robustbench_bcos.explain(network, image, None, method, rng=source)
         return int(predicted.targets), {"true": true.contributions, "predicted": predicted.contributions}
@@ -97,16 +96,16 @@ def one_by_one(plan: Plan, attack: Any) -> dict[Point, tuple[bool, list[float | 
     found: dict[Point, tuple[bool, list[float | None]]] = {}
     for index in indices:
         image, label = shown(index), torch.tensor([dataset.labels[index]])
-        source = PerImageRng.of(plan.config.seed, [index])
-        ball = NORMS[cell.norm]
-        attacked = attack(network, image, label, ball, cell.radius.value, source).candidates
+        source = PerImageRng.of(request.config.seed, [index])
+        ball = NORMS[cell.threat.norm]
+        attacked = attack(network, image, label, ball, cell.threat.radius, source).adversarials
         noisy = noise_of_size(image, ball.size(attacked - image), ball, source)
         same = [other for other in indices if dataset.labels[other] == dataset.labels[index]]
         other = (2 * same)[same.index(index) + 1]
         before, clean = maps(image, label, index)
         against = {"attack": (attacked, index), "noise": (noisy, index), "other": (shown(other), other)}
-        for comparison, (candidate, number) in against.items():
-            after, theirs = maps(candidate, label, number)
+        for comparison, (adversarial, number) in against.items():
+            after, theirs = maps(adversarial, label, number)
             alone = comparison == "other" and other == index
             for explained_class in ("true", "predicted"):
                 pair = (clean[explained_class], theirs[explained_class])
@@ -118,25 +117,27 @@ def one_by_one(plan: Plan, attack: Any) -> dict[Point, tuple[bool, list[float | 
 @pytest.mark.parametrize(
     ("flags", "attack"),
     [
-        ({"model": ("tiny-bcos",)}, PGD(steps=3, loss=LOSSES["bce"], count="best-loss")),
-        ({"norm": ("linf",), "eps": ("8/255",), "count": "last"}, PGD(steps=3, count="best-loss")),
+        ({"model": ("tiny-bcos",)}, PGD(steps=3, loss=LOSSES["bce"], select="best_loss")),
+        ({"norm": ("linf",), "eps": ("8/255",), "select": "last"}, PGD(steps=3, select="best_loss")),
         ({"start": "random", "loss": ("margin",), "seed": 3},
-         PGD(steps=3, start="random", loss=LOSSES["margin"], count="best-loss")),
-        ({"restarts": (2,), "eps": ("0.2",)}, PGD(steps=3, restarts=2, count="best-loss")),
+         PGD(steps=3, start="random", loss=LOSSES["margin"], select="best_loss")),
+        ({"restarts": (2,), "eps": ("0.2",)}, PGD(steps=3, restarts=2, select="best_loss")),
         ({"attack": ("noise",), "restarts": (2,), "eps": ("3",)}, Noise(restarts=2)),
-        ({"model": ("tiny-bcos",), "space": "encoded"}, PGD(steps=3, loss=LOSSES["bce"], count="best-loss")),
-        ({"explanation": "integrated_gradients", "explained": 4}, PGD(steps=3, count="best-loss")),
-        ({"explanation": "lime", "explained": 2}, PGD(steps=3, count="best-loss")),
+        ({"model": ("tiny-bcos",), "space": "encoded"}, PGD(steps=3, loss=LOSSES["bce"], select="best_loss")),
+        ({"explanation": "integrated_gradients", "explained": 4}, PGD(steps=3, select="best_loss")),
+        ({"explanation": "lime", "explained": 2}, PGD(steps=3, select="best_loss")),
     ],
     ids=["b-cos", "linf", "random start", "restarts", "noise", "encoded", "integrated gradients", "lime"],
 )  # fmt: skip
 def test_rows_are_those_of_one_image_at_a_time(
     flags: dict[str, Any], attack: Any, tiny_zoo: Path, store: Store
 ) -> None:
-    plan = tiny_plan(tiny_zoo, **{"model": ("tiny-natural",), "limit": 12, "explained": 12, "batch_size": 5, **flags})
-    found, expected = recorded(plan, store), one_by_one(plan, attack)
+    request = tiny_request(
+        tiny_zoo, **{"model": ("tiny-natural",), "limit": 12, "explained": 12, "batch_size": 5, **flags}
+    )
+    found, expected = recorded(request, store), one_by_one(request, attack)
     assert found.keys() == expected.keys()
-    assert set(found) == set(itertools.product(explained(plan), COMPARISONS, EXPLAINED_CLASSES))
+    assert set(found) == set(itertools.product(explained(request), COMPARISONS, EXPLAINED_CLASSES))
     for point, (changed, values) in expected.items():
         assert found[point][0] == changed, point
         np.testing.assert_allclose(
@@ -145,11 +146,11 @@ def test_rows_are_those_of_one_image_at_a_time(
 
 
 def test_every_model_and_cell_is_explained_by_its_own_method(tiny_zoo: Path, store: Store) -> None:
-    plan = tiny_plan(tiny_zoo, norm=("l2", "linf"), eps=("0.1",), explained=3)
-    carry_out(plan, store)
-    assert all(store.explained(cell) == set(plan.images.indices[:3]) for cell in plan.cells)
-    assert all(store.seconds(cell, "explanation") > 0 for cell in plan.cells)
-    table = make_records(store, plan.identity)
+    request = tiny_request(tiny_zoo, norm=("l2", "linf"), eps=("0.1",), explained=3)
+    carry_out(request, store)
+    assert all(store.explained(cell) == set(request.subset.indices[:3]) for cell in request.cells)
+    assert all(store.seconds(cell, "explanation") > 0 for cell in request.cells)
+    table = make_records(store, request.identity)
     assert dict(zip(table["model"], table["explanation"], strict=True)) == {
         "tiny-natural": "input_x_gradient",
         "tiny-bcos": "dynamic_weights",
@@ -158,9 +159,9 @@ def test_every_model_and_cell_is_explained_by_its_own_method(tiny_zoo: Path, sto
 
 
 def test_without_explanations_columns_are_there_and_empty(tiny_zoo: Path, store: Store) -> None:
-    plan = tiny_plan(tiny_zoo, limit=4)
-    assert shifts(plan, store).empty
-    table = make_records(store, plan.identity)
+    request = tiny_request(tiny_zoo, limit=4)
+    assert shifts(request, store).empty
+    table = make_records(store, request.identity)
     assert set(table["explanation"]) == {""}
     assert set(table["explained_images"]) == {0}
     shares = [f"explanation_changed_{comparison}" for comparison in COMPARISONS]
@@ -183,7 +184,7 @@ def test_batches_of_another_size_give_the_same_rows(
     tables = []
     for size in sizes:
         with Store() as store:
-            tables.append(shifts(tiny_plan(tiny_zoo, explained=13, limit=13, batch_size=size, **flags), store))
+            tables.append(shifts(tiny_request(tiny_zoo, explained=13, limit=13, batch_size=size, **flags), store))
     exact = [*POINT, "changed", "counted"]
     pd.testing.assert_frame_equal(*(table[exact] for table in tables))
     pd.testing.assert_frame_equal(*(table[list(MEASURES)] for table in tables), **ROUNDING)
@@ -192,10 +193,10 @@ def test_batches_of_another_size_give_the_same_rows(
 def test_batches_of_another_size_give_the_same_pictures(tiny_zoo: Path) -> None:
     kept = []
     for size in (4, 30):
-        plan = tiny_plan(tiny_zoo, model=("tiny-bcos",), explained=30, eps=("0.3",), batch_size=size)
+        request = tiny_request(tiny_zoo, model=("tiny-bcos",), explained=30, eps=("0.3",), batch_size=size)
         with Store() as store:
-            carry_out(plan, store)
-            kept.append([row for cell in plan.cells for row in store.pictures(cell)])
+            carry_out(request, store)
+            kept.append([row for cell in request.cells for row in store.pictures(cell)])
     for one, other in zip(*kept, strict=True):
         assert (one.cell, one.picture.image, one.picture.label, one.broken) == (
             other.cell,
@@ -216,7 +217,7 @@ def test_another_seed_draws_other_noise_and_nothing_else(tiny_zoo: Path) -> None
     tables = []
     for seed in (0, 0, 1):
         with Store() as store:
-            tables.append(shifts(tiny_plan(tiny_zoo, model=("tiny-natural",), explained=5, seed=seed), store))
+            tables.append(shifts(tiny_request(tiny_zoo, model=("tiny-natural",), explained=5, seed=seed), store))
     pd.testing.assert_frame_equal(tables[0], tables[1])
     differs = tables[0]["cosine"] != tables[2]["cosine"]
     assert set(tables[0].loc[differs & tables[0]["cosine"].notna(), "comparison"]) == {"noise"}
@@ -246,9 +247,9 @@ def test_the_other_image_is_the_next_of_the_class_among_those_explained(
 
 def test_an_image_alone_in_its_class_is_compared_with_nothing(tiny_zoo: Path, store: Store) -> None:
     # Digits in balanced order: of twelve, 0 and 1 are there twice.
-    plan = tiny_plan(tiny_zoo, model=("tiny-natural",), explained=12)
-    rows = shifts(plan, store).set_index("image")
-    labels = {index: plan.images.dataset.labels[index] for index in plan.images.indices}
+    request = tiny_request(tiny_zoo, model=("tiny-natural",), explained=12)
+    rows = shifts(request, store).set_index("image")
+    labels = {index: request.subset.dataset.labels[index] for index in request.subset.indices}
     alone = [index for index in rows.index.unique() if labels[index] > 1]
     assert len(alone) == 8
     others = rows[rows["comparison"] == "other"]
@@ -259,7 +260,7 @@ def test_an_image_alone_in_its_class_is_compared_with_nothing(tiny_zoo: Path, st
 
 def test_a_share_of_other_images_is_of_those_that_have_one(tiny_zoo: Path) -> None:
     shares = [
-        measure(tiny_plan(tiny_zoo, model=("tiny-bcos",), explained=count))["explanation_changed_other"].item()
+        measure(tiny_request(tiny_zoo, model=("tiny-bcos",), explained=count))["explanation_changed_other"].item()
         for count in (5, 30)
     ]
     assert 0 < shares[1] < 1
@@ -274,17 +275,17 @@ def test_a_share_of_other_images_is_of_those_that_have_one(tiny_zoo: Path) -> No
 def test_the_first_images_are_pictured_or_those_asked_for_and_the_first_of_each_fate(
     asked: int, tiny_zoo: Path, store: Store
 ) -> None:
-    chosen = tiny_plan(tiny_zoo).images.indices
+    chosen = tiny_request(tiny_zoo).images.indices
     flags: dict[str, Any] = {"model": ("tiny-natural",), "eps": ("0.02", "0.3", "3"), "images": chosen[30 - asked :]}
-    plan = tiny_plan(tiny_zoo, explained=30, batch_size=7, **flags)
-    table = shifts(plan, store)
+    request = tiny_request(tiny_zoo, explained=30, batch_size=7, **flags)
+    table = shifts(request, store)
     clean = store.clean("tiny-natural")
     always = {*chosen[-asked:]} if asked else {*chosen[:PICTURES]}
     counts = []
-    for cell in plan.cells:
+    for cell in request.cells:
         rows = table[(table["cell"] == cell.key) & (table["comparison"] == "attack")].set_index("image")
         moved = rows.loc[rows["explained_class"] == "true", "changed"].to_dict()
-        correct = [index for index in explained(plan) if clean[index].prediction == clean[index].label]
+        correct = [index for index in explained(request) if clean[index].prediction == clean[index].label]
         fell = [index for index in correct if moved[index]]
         stood = [index for index in correct if not moved[index]]
         kept = {row.picture.image: row.broken for row in store.pictures(cell)}
@@ -296,17 +297,17 @@ def test_the_first_images_are_pictured_or_those_asked_for_and_the_first_of_each_
 
 
 def test_a_picture_is_of_the_image_and_of_the_full_attack(tiny_zoo: Path, store: Store) -> None:
-    plan = tiny_plan(tiny_zoo, model=("tiny-bcos",), explained=4)
-    carry_out(plan, store)
-    classifier = plan.source("tiny-bcos").load().classifier
-    attack = PGD(steps=3, loss=LOSSES["bce"], count="best-loss")
-    rows = store.pictures(plan.cells[0])
-    assert [row.picture.image for row in rows] == sorted(plan.images.indices[:4])
+    request = tiny_request(tiny_zoo, model=("tiny-bcos",), explained=4)
+    carry_out(request, store)
+    classifier = model_of(request, "tiny-bcos").classifier
+    attack = PGD(steps=3, loss=LOSSES["bce"], select="best_loss")
+    rows = store.pictures(request.cells[0])
+    assert [row.picture.image for row in rows] == sorted(request.subset.indices[:4])
     for row in rows:
-        image, label = plan.images.dataset.read(row.picture.image)[None], torch.tensor([row.picture.label])
-        candidate = attack(classifier, image, label, NORMS["l2"], 0.5).candidates
+        image, label = request.subset.dataset.read(row.picture.image)[None], torch.tensor([row.picture.label])
+        adversarial = attack(classifier, image, label, NORMS["l2"], 0.5).adversarials
         assert row.picture.attacked is not None
-        for view, shown in ((row.picture.clean, image), (row.picture.attacked, candidate)):
+        for view, shown in ((row.picture.clean, image), (row.picture.attacked, adversarial)):
             np.testing.assert_allclose(view.pixels, shown[0].numpy(), **ROUNDING)
             expected = robustbench_bcos.explain(classifier, shown)
             assert view.prediction == int(expected.targets)
@@ -322,9 +323,9 @@ def test_a_picture_is_of_the_image_and_of_the_full_attack(tiny_zoo: Path, store:
 def test_what_is_explained_is_not_explained_again(
     tiny_zoo: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = tiny_plan(tiny_zoo, model=("tiny-natural",), eps=("0.1", "0.3"), explained=10, batch_size=4)
-    explained_up_to(plan, store, 3)
-    assert [len(store.explained(cell)) for cell in plan.cells] == [8, 4]
+    request = tiny_request(tiny_zoo, model=("tiny-natural",), eps=("0.1", "0.3"), explained=10, batch_size=4)
+    explained_up_to(request, store, 3)
+    assert [len(store.explained(cell)) for cell in request.cells] == [8, 4]
     attack, asked = explaining.attack_in_full, []
 
     def spy(*arguments: Any) -> Any:
@@ -332,35 +333,35 @@ def test_what_is_explained_is_not_explained_again(
         return attack(*arguments)
 
     monkeypatch.setattr(explaining, "attack_in_full", spy)
-    steps = list(execute(plan, store))
+    steps = list(execute(request, store))
     assert asked == [("0.3", 4), ("0.1", 2), ("0.3", 2)]
-    assert sum(step.images for step in steps) == plan.work == 2 * (30 + 10)
+    assert sum(step.images for step in steps) == request.work == 2 * (30 + 10)
     assert [step.images for step in steps if step.work == "explanation"] == [4, 4, 4, 4, 2, 2]
 
 
 def test_a_run_whose_explanations_are_finished_loads_no_model(
     tiny_zoo: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = tiny_plan(tiny_zoo, explained=5)
-    carry_out(plan, store)
+    request = tiny_request(tiny_zoo, explained=5)
+    carry_out(request, store)
 
     def load(self: ZooModel) -> Model:
         raise AssertionError(f"{self.name} was loaded")
 
     monkeypatch.setattr(ZooModel, "load", load)
-    assert sum(step.images for step in execute(plan, store)) == plan.work == 2 * (30 + 5)
+    assert sum(step.images for step in execute(request, store)) == request.work == 2 * (30 + 5)
 
 
 @pytest.mark.parametrize(("first", "then"), [(6, 9), (9, 6), (3, 30)])
 def test_batches_of_another_size_may_finish_what_was_begun(first: int, then: int, tiny_zoo: Path, store: Store) -> None:
     flags: dict[str, Any] = {"model": ("tiny-natural",), "explained": 30, "eps": ("0.3",)}
     for batches in (1, 3):
-        explained_up_to(tiny_plan(tiny_zoo, **flags, batch_size=first), store, batches)
-    plan = tiny_plan(tiny_zoo, **flags, batch_size=then)
-    table = shifts(plan, store)
+        explained_up_to(tiny_request(tiny_zoo, **flags, batch_size=first), store, batches)
+    request = tiny_request(tiny_zoo, **flags, batch_size=then)
+    table = shifts(request, store)
     with Store() as untouched:
-        expected = shifts(plan, untouched)
-        assert pictured(plan, store) == pictured(plan, untouched)
+        expected = shifts(request, untouched)
+        assert pictured(request, store) == pictured(request, untouched)
     pd.testing.assert_frame_equal(table[POINT], expected[POINT])
     pd.testing.assert_frame_equal(table, expected, **ROUNDING)
 
@@ -370,10 +371,10 @@ def test_batches_of_another_size_may_finish_what_was_begun(first: int, then: int
 
 @pytest.mark.parametrize("name", ["tiny-natural", "tiny-bcos"])
 def test_means_are_those_of_the_rows_that_count(name: str, tiny_zoo: Path, store: Store) -> None:
-    chosen = tiny_plan(tiny_zoo, limit=30).images.indices
+    chosen = tiny_request(tiny_zoo, limit=30).images.indices
     flags: dict[str, Any] = {"explained": 20, "images": chosen[-2:], "norm": ("l2", "linf"), "eps": ("0.05",)}
-    plan = tiny_plan(tiny_zoo, model=(name,), **flags)
-    text = shifts(plan, store).to_csv(index=False)
+    request = tiny_request(tiny_zoo, model=(name,), **flags)
+    text = shifts(request, store).to_csv(index=False)
     rows = pd.read_csv(io.StringIO(text))
     clean = store.clean(name)
     correct = {index for index in chosen[:20] if clean[index].prediction == clean[index].label}
@@ -382,9 +383,9 @@ def test_means_are_those_of_the_rows_that_count(name: str, tiny_zoo: Path, store
     assert 0 < len(correct) < 20
     counted = rows[rows["counted"] == 1].groupby(POINT[:1] + POINT[2:])
     means = counted[["changed", *MEASURES]].mean()
-    records = make_records(store, plan.identity)
+    records = make_records(store, request.identity)
     assert set(records["explained_images"]) == {len(correct)}
-    for cell, (_, record) in zip(plan.cells, records.iterrows(), strict=True):
+    for cell, (_, record) in zip(request.cells, records.iterrows(), strict=True):
         for comparison in COMPARISONS:
             share = means.loc[(cell.key, comparison, "true"), "changed"]
             assert record[f"explanation_changed_{comparison}"] == pytest.approx(share, rel=1e-12)
@@ -396,12 +397,12 @@ def test_means_are_those_of_the_rows_that_count(name: str, tiny_zoo: Path, store
 
 
 def test_more_images_are_explained_than_there_are(tiny_zoo: Path, store: Store) -> None:
-    plan = tiny_plan(tiny_zoo, model=("tiny-natural",), limit=4, explained=1000)
-    assert set(shifts(plan, store)["image"]) == set(plan.images.indices)
+    request = tiny_request(tiny_zoo, model=("tiny-natural",), limit=4, explained=1000)
+    assert set(shifts(request, store)["image"]) == set(request.subset.indices)
 
 
 def test_pictured_images_alone_count_for_nothing(tiny_zoo: Path) -> None:
-    (index,) = tiny_plan(tiny_zoo, limit=1).images.indices
-    table = measure(tiny_plan(tiny_zoo, model=("tiny-natural",), limit=4, images=(index,)))
+    (index,) = tiny_request(tiny_zoo, limit=1).images.indices
+    table = measure(tiny_request(tiny_zoo, model=("tiny-natural",), limit=4, images=(index,)))
     assert table["explained_images"].item() == 0
     assert table[list(SIMILARITY_COLUMNS)].isna().all(axis=None)

@@ -1,4 +1,4 @@
-"""The plan: everything is checked before the first attack, and the identity holds what decides the numbers."""
+"""The request: everything is checked before the first attack, and the identity holds what decides the numbers."""
 
 import sys
 from collections.abc import Callable
@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from robustbench_bcos.bench.plan import Plan, portable_name
 from torch import Tensor, nn
 
 from robustbench_bcos.bench.adversarials import KEPT
 from robustbench_bcos.bench.evidence.checks import checks_of
 from robustbench_bcos.bench.preconditions import check_model
+from robustbench_bcos.bench.request import Request, portable_name
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.models import own_model
-from tests.bench.tiny_zoo import NAMES, tiny_plan
+from tests.bench.tiny_zoo import NAMES, tiny_request
 
 
 class Own(nn.Module):
@@ -52,7 +52,7 @@ def check(function: Callable[[Tensor], Any], **changes: Any) -> None:
 
 def refusal(zoo: Path, **flags: Any) -> str:
     with pytest.raises(RequestError) as caught:
-        tiny_plan(zoo, **flags)
+        tiny_request(zoo, **flags)
     return str(caught.value)
 
 
@@ -60,28 +60,28 @@ def refusal(zoo: Path, **flags: Any) -> str:
 
 
 def test_a_model_is_found_by_name_by_glob_and_once(tiny_zoo: Path) -> None:
-    plan = tiny_plan(tiny_zoo, model=("tiny-bcos", "tiny-*", "tiny-natural"))
-    assert tuple(source.name for source in plan.sources) == ("tiny-bcos", "tiny-natural")
-    assert plan.source("tiny-natural").load().name == "tiny-natural"
-    assert {cell.model for cell in plan.cells} == set(plan.weights) == set(NAMES)
+    request = tiny_request(tiny_zoo, model=("tiny-bcos", "tiny-*", "tiny-natural"))
+    assert tuple(source.name for source in request.sources) == ("tiny-bcos", "tiny-natural")
+    assert model_of(request, "tiny-natural").name == "tiny-natural"
+    assert {cell.model for cell in request.cells} == set(request.weights) == set(NAMES)
 
 
 def test_without_models_the_whole_zoo_of_the_dataset_is_meant(tiny_zoo: Path) -> None:
-    names = {source.name for source in tiny_plan(tiny_zoo, model=(), limit=2).sources}
+    names = {source.name for source in tiny_request(tiny_zoo, model=(), limit=2).sources}
     assert names >= {*NAMES, "digits-natural", "digits-bcos-b2"}
 
 
 def test_cells_of_pairs_are_those_pairs_model_by_model(tiny_zoo: Path) -> None:
-    plan = tiny_plan(tiny_zoo, norm=("l2", "linf"), eps=("0.5", "0.1"), paired=True, steps=(2, 5))
+    request = tiny_request(tiny_zoo, norm=("l2", "linf"), eps=("0.5", "0.1"), paired=True, steps=(2, 5))
     one = [("l2", "0.5", 2), ("l2", "0.5", 5), ("linf", "0.1", 2), ("linf", "0.1", 5)]
-    assert [(cell.model, cell.norm, cell.radius.text, cell.steps) for cell in plan.cells] == [
+    assert [(cell.model, cell.threat.norm, cell.threat.text, cell.attack.steps) for cell in request.cells] == [
         (name, *cell) for name in NAMES for cell in one
     ]
 
 
 def test_the_radius_of_every_pair_is_checked(tiny_zoo: Path) -> None:
     said = refusal(tiny_zoo, norm=("l2", "linf"), eps=("0.5", "8"), paired=True)
-    assert "--eps 8 for norm linf is larger than the whole pixel range" in said
+    assert "eps 8 for norm linf is larger than the whole pixel range" in said
 
 
 def test_a_dataset_without_a_zoo_asks_for_models(tiny_zoo: Path) -> None:
@@ -93,10 +93,10 @@ def test_a_checkpoint_is_a_model_beside_those_of_the_zoo(tiny_zoo: Path, tmp_pat
     file = tmp_path / "mine.safetensors"
     file.write_bytes((tiny_zoo / "tiny-bcos.safetensors").read_bytes())
     flags: dict[str, Any] = {"weights": file, "architecture": "bcos_resnet8"}
-    plan = tiny_plan(tiny_zoo, **flags)
-    assert [source.name for source in plan.sources] == ["mine", *NAMES]
-    assert plan.weights["mine"] == plan.weights["tiny-bcos"]
-    assert [source.name for source in tiny_plan(tiny_zoo, model=(), **flags).sources] == ["mine"]
+    request = tiny_request(tiny_zoo, **flags)
+    assert [source.name for source in request.sources] == ["mine", *NAMES]
+    assert request.weights["mine"] == request.weights["tiny-bcos"]
+    assert [source.name for source in tiny_request(tiny_zoo, model=(), **flags).sources] == ["mine"]
     namesake = file.rename(tmp_path / "tiny-bcos.safetensors")
     said = refusal(tiny_zoo, weights=namesake, architecture="bcos_resnet8")
     assert "--weights and --model are both called 'tiny-bcos'" in said
@@ -142,11 +142,11 @@ def test_a_bug_in_ones_own_model_keeps_its_traceback() -> None:
 
 
 def test_the_encoded_space_needs_an_encoding(tiny_zoo: Path) -> None:
-    assert {cell.space for cell in tiny_plan(tiny_zoo, model=("tiny-bcos",), space="encoded").cells} == {"encoded"}
+    assert {cell.space for cell in tiny_request(tiny_zoo, model=("tiny-bcos",), space="encoded").cells} == {"encoded"}
     with pytest.raises(
         RequestError, match=r"'mine' has no encoding that fills .* choose other models, or --space image"
     ):
-        check_model(own_model("mine", Own(good)), tiny_plan(tiny_zoo, limit=2).images, device="cpu", space="encoded")
+        check_model(own_model("mine", Own(good)), tiny_request(tiny_zoo, limit=2).images, device="cpu", space="encoded")
 
 
 # Radii and images
@@ -154,16 +154,16 @@ def test_the_encoded_space_needs_an_encoding(tiny_zoo: Path) -> None:
 
 def test_radii_are_checked_for_every_norm_of_the_grid(tiny_zoo: Path) -> None:
     # Half the pixel box of 8x8 digits in l2, more than all of it in linf.
-    assert tiny_plan(tiny_zoo, norm=("l2",), eps=("7",), limit=2)
+    assert tiny_request(tiny_zoo, norm=("l2",), eps=("7",), limit=2)
     said = refusal(tiny_zoo, norm=("l2", "linf"), eps=("0.1", "7"))
-    assert "--eps 7 for norm linf is larger than the whole pixel range, 1: did you mean 7/255?" in said
-    assert "--eps 14 for norm l2" in refusal(tiny_zoo, eps=("14",))
+    assert "eps 7 for norm linf is larger than the whole pixel range, 1: did you mean 7/255?" in said
+    assert "eps 14 for norm l2" in refusal(tiny_zoo, eps=("14",))
 
 
 def test_the_encoded_space_is_a_larger_box(tiny_zoo: Path) -> None:
     encoded: dict[str, Any] = {"model": ("tiny-bcos",), "space": "encoded", "limit": 2}
-    assert tiny_plan(tiny_zoo, eps=("14",), **encoded)
-    assert "--eps 20 for norm l2" in refusal(tiny_zoo, eps=("20",), **encoded)
+    assert tiny_request(tiny_zoo, eps=("14",), **encoded)
+    assert "eps 20 for norm l2" in refusal(tiny_zoo, eps=("20",), **encoded)
 
 
 def test_too_many_images_are_refused(tiny_zoo: Path) -> None:
@@ -174,29 +174,29 @@ def test_too_many_images_are_refused(tiny_zoo: Path) -> None:
 
 
 def test_images_asked_for_are_explained_before_the_first_of_the_slice(tiny_zoo: Path) -> None:
-    first = tiny_plan(tiny_zoo, limit=20).images.indices
-    plan = tiny_plan(tiny_zoo, limit=20, explained=4, images=(first[9], first[2], first[9]))
-    assert plan.explained is not None
-    assert plan.explained.indices == (first[9], first[2], first[0], first[1], first[3])
-    assert plan.work == 2 * (20 + 5)
-    assert tiny_plan(tiny_zoo, limit=20).work == 2 * 20
+    first = tiny_request(tiny_zoo, limit=20).images.indices
+    request = tiny_request(tiny_zoo, limit=20, explained=4, images=(first[9], first[2], first[9]))
+    assert request.explained is not None
+    assert request.explained.indices == (first[9], first[2], first[0], first[1], first[3])
+    assert request.work == 2 * (20 + 5)
+    assert tiny_request(tiny_zoo, limit=20).work == 2 * 20
 
 
 def test_with_figures_the_first_fifty_are_explained(tiny_zoo: Path) -> None:
     for limit, count in {30: 30, 60: 50}.items():
-        plan = tiny_plan(tiny_zoo, limit=limit, figures=True)
-        assert plan.explained is not None
-        assert plan.explained.indices == plan.images.indices[:count]
-    assert tiny_plan(tiny_zoo, limit=60, figures=False).explained is None
-    assert tiny_plan(tiny_zoo, limit=60, figures=True, explained=0).explained is None
+        request = tiny_request(tiny_zoo, limit=limit, figures=True)
+        assert request.explained is not None
+        assert request.explained.indices == request.subset.indices[:count]
+    assert tiny_request(tiny_zoo, limit=60, figures=False).explained is None
+    assert tiny_request(tiny_zoo, limit=60, figures=True, explained=0).explained is None
 
 
 def test_an_image_that_is_not_part_of_the_run_is_refused_with_some_that_are(tiny_zoo: Path) -> None:
-    inside = tiny_plan(tiny_zoo, limit=12).images.indices
-    outside = tiny_plan(tiny_zoo, limit=13).images.indices[-1]
+    inside = tiny_request(tiny_zoo, limit=12).images.indices
+    outside = tiny_request(tiny_zoo, limit=13).images.indices[-1]
     assert refusal(tiny_zoo, limit=12, images=(inside[3], outside)) == (
-        f"--images {outside} is not among the 12 images of this run: give indices of digits such as "
-        f"{inside[0]}, {inside[1]}, {inside[2]}, or a larger --limit"
+        f"images {outside} is not among the 12 images of this run: give indices of digits such as "
+        f"{inside[0]}, {inside[1]}, {inside[2]}, or a larger limit"
     )
 
 
@@ -206,22 +206,22 @@ def test_a_method_that_cannot_serve_one_of_the_models_is_refused(method: str, na
     assert said.startswith(f"--explanation cannot serve model '{name}': {method} ")
     assert ": choose " in said
     assert "\n" not in said
-    assert tiny_plan(tiny_zoo, explained=0, explanation=method, limit=3).explained is None
+    assert tiny_request(tiny_zoo, explained=0, explanation=method, limit=3).explained is None
 
 
 # Threads
 
 
 def test_small_images_get_one_thread_unless_told_otherwise(tiny_zoo: Path) -> None:
-    assert tiny_plan(tiny_zoo, limit=2).threads == 1
-    assert tiny_plan(tiny_zoo, limit=2, threads=3).threads == 3
+    assert tiny_request(tiny_zoo, limit=2).threads == 1
+    assert tiny_request(tiny_zoo, limit=2, threads=3).threads == 3
 
 
 # Identity
 
 
 def identity(zoo: Path, **flags: Any) -> dict[str, Any]:
-    return tiny_plan(zoo, **{"model": ("tiny-natural",), "limit": 4, **flags}).identity.to_json()
+    return tiny_request(zoo, **{"model": ("tiny-natural",), "limit": 4, **flags}).identity.to_json()
 
 
 @pytest.mark.parametrize("flags", [{"batch_size": 3}, {"threads": 2}, {"model": ("tiny-nat*",)}])
@@ -237,7 +237,7 @@ def test_what_decides_no_number_is_not_part_of_the_identity(tiny_zoo: Path, flag
         ({"limit": 5}, "images"),
         ({"eps": ("1/2",)}, "cells"),
         ({"steps": (4,)}, "cells"),
-        ({"count": "last"}, "cells"),
+        ({"select": "last"}, "cells"),
         ({"model": ("tiny-bcos",)}, "weights"),
         ({"evidence": "quick"}, "evidence"),
         ({"distances": True}, "distances"),
@@ -277,11 +277,11 @@ def test_a_run_that_explains_nothing_does_not_ask_how(tiny_zoo: Path) -> None:
 
 
 def test_the_default_folder_is_one_for_each_configuration(tiny_zoo: Path) -> None:
-    plan = tiny_plan(tiny_zoo, limit=2, norm=("l2", "linf"))
-    names = {tiny_plan(tiny_zoo, limit=2, norm=("l2", "linf"), seed=seed).folder_name for seed in (0, 0, 1)}
-    assert plan.folder_name in names
+    request = tiny_request(tiny_zoo, limit=2, norm=("l2", "linf"))
+    names = {tiny_request(tiny_zoo, limit=2, norm=("l2", "linf"), seed=seed).folder_name for seed in (0, 0, 1)}
+    assert request.folder_name in names
     assert len(names) == 2
-    assert plan.folder_name.startswith("digits-l2-linf-")
+    assert request.folder_name.startswith("digits-l2-linf-")
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_a_folder_goes_by_its_last_part_wherever_it_lies(dataset: str, name: str
 
 
 def test_a_session_says_where_its_numbers_come_from(tiny_zoo: Path) -> None:
-    said = tiny_plan(tiny_zoo, limit=2).describe()
+    said = tiny_request(tiny_zoo, limit=2).describe()
     assert said["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert said["configuration"]["model"] == list(NAMES)
     assert list(said["class_names"]) == [str(digit) for digit in range(10)]
@@ -302,22 +302,22 @@ def test_a_session_says_where_its_numbers_come_from(tiny_zoo: Path) -> None:
 
 
 def test_a_broken_image_is_found_with_the_identity(tiny_zoo: Path) -> None:
-    plan = tiny_plan(tiny_zoo, limit=4)
-    pixels, labels = plan.images.batch(0, 4)[:2]
+    request = tiny_request(tiny_zoo, limit=4)
+    pixels, labels = request.subset.batch(0, 4)[:2]
     dataset = InMemory(pixels, labels, classes=10)
 
     def broken(index: int) -> Tensor:
         raise RequestError(f"image {index} cannot be decoded")
 
     dataset.read = broken  # type: ignore[method-assign]
-    unreadable: Plan = replace(plan, images=EvalSubset.of(dataset))
+    unreadable: Request = replace(request, images=EvalSubset.of(dataset))
     with pytest.raises(RequestError, match="image 0 cannot be decoded"):
         _ = unreadable.identity
 
 
 def test_a_loss_that_auto_means_anyway_is_not_attacked_twice(tiny_zoo: Path) -> None:
-    plan = tiny_plan(tiny_zoo, loss=("auto", "ce"))
-    assert [(cell.model, cell.loss) for cell in plan.cells] == [
+    request = tiny_request(tiny_zoo, loss=("auto", "ce"))
+    assert [(cell.model, cell.attack.loss) for cell in request.cells] == [
         ("tiny-natural", "auto"),
         ("tiny-bcos", "auto"),
         ("tiny-bcos", "ce"),
@@ -329,7 +329,7 @@ def test_a_loss_that_auto_means_anyway_is_not_attacked_twice(tiny_zoo: Path) -> 
 
 def test_work_counts_what_is_checked_and_measured(tiny_zoo: Path) -> None:
     def work(**flags: Any) -> int:
-        return tiny_plan(tiny_zoo, limit=20, norm=("l2", "linf"), eps=("0.1",), **flags).work
+        return tiny_request(tiny_zoo, limit=20, norm=("l2", "linf"), eps=("0.1",), **flags).work
 
     # Two models, two norms.
     assert work() == 4 * 20
@@ -354,17 +354,17 @@ def test_work_counts_what_is_checked_and_measured(tiny_zoo: Path) -> None:
 def test_candidates_are_kept_where_another_model_is_to_be_tried_on_them(
     tiny_zoo: Path, flags: dict[str, Any], count: int
 ) -> None:
-    plan = tiny_plan(tiny_zoo, **{"limit": 80, **flags})
-    assert plan.transferred == frozenset(plan.images.indices[:count])
+    request = tiny_request(tiny_zoo, **{"limit": 80, **flags})
+    assert request.transferred == frozenset(request.subset.indices[:count])
 
 
 def test_candidates_of_an_encoded_space_are_not_kept(tiny_zoo: Path, tmp_path: Path) -> None:
     (tmp_path / "twin.safetensors").write_bytes((tiny_zoo / "tiny-bcos.safetensors").read_bytes())
     twin: dict[str, Any] = {"weights": tmp_path / "twin.safetensors", "architecture": "bcos_resnet8"}
-    plan = tiny_plan(tiny_zoo, model=("tiny-bcos",), limit=5, evidence="quick", **twin)
-    assert len(plan.sources) == 2
-    assert len(plan.transferred) == 5
-    encoded = tiny_plan(tiny_zoo, model=("tiny-bcos",), limit=5, evidence="quick", space="encoded", **twin)
+    request = tiny_request(tiny_zoo, model=("tiny-bcos",), limit=5, evidence="quick", **twin)
+    assert len(request.sources) == 2
+    assert len(request.transferred) == 5
+    encoded = tiny_request(tiny_zoo, model=("tiny-bcos",), limit=5, evidence="quick", space="encoded", **twin)
     assert encoded.transferred == frozenset()
 
 
@@ -383,8 +383,10 @@ def test_without_torchattacks_fab_is_refused_and_autoattack_is_another_run(
 
 
 def test_an_attack_without_a_loss_is_not_repeated_for_each(tiny_zoo: Path) -> None:
-    plan = tiny_plan(tiny_zoo, loss=("auto", "margin"), attack=("square", "noise", "apgd"), model=("tiny-natural",))
-    assert [(cell.attack, cell.loss) for cell in plan.cells] == [
+    request = tiny_request(
+        tiny_zoo, loss=("auto", "margin"), attack=("square", "noise", "apgd"), model=("tiny-natural",)
+    )
+    assert [(cell.attack, cell.attack.loss) for cell in request.cells] == [
         ("square", ""),
         ("noise", ""),
         ("apgd", "auto"),
