@@ -336,7 +336,8 @@ def test_fab_without_torchattacks_is_refused_before_anything_is_attacked(
     monkeypatch.setitem(sys.modules, "torchattacks", None)
     for added in ([], ["--dry-run"]):
         assert refusal(*tiny, "--attack", "pgd,fab", *added) == (
-            'FAB needs torchattacks, which is not installed: pip install "robustbench_bcos[peers]", or choose another attack'
+            'FAB needs torchattacks, which is not installed: pip install "robustbench_bcos[peers]", '
+            "or choose another attack"
         )
     assert list(here.iterdir()) == []
 
