@@ -29,6 +29,3 @@ class Misclassified(AbstractCriterion):
     def eligible(self, outputs: Tensor, labels: Labels, goals: Goals) -> Flags:
         """The label is predicted."""
         return predicted_classes(outputs) == labels
-
-    def __str__(self) -> str:
-        return self.name

@@ -28,6 +28,8 @@ class Targeted(AbstractCriterion):
             al., 2017, section 3). Images of the target class itself are not attacked.
     """
 
+    goals_are_labels = False
+
     target: int | None = None
 
     @classmethod
@@ -62,8 +64,8 @@ class Targeted(AbstractCriterion):
         return predicted_classes(outputs) == goals
 
     def nearness(self, outputs: Tensor, goals: Goals) -> PerImage:
-        """Target logit minus the best other logit, in float64."""
-        return -margin(outputs.double(), goals)
+        """Target logit minus the best other logit, in float64; minus infinity where an output is not finite."""
+        return (-margin(outputs.double(), goals)).masked_fill(~outputs.isfinite().all(dim=1), -torch.inf)
 
     def eligible(self, outputs: Tensor, labels: Labels, goals: Goals) -> Flags:
         """The label is predicted, and it is not the target."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Self, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -85,11 +85,11 @@ class AutoPGD(GradientAttack):
         memory.previous = iterates
         return threat.project(state.images, moved - state.images)
 
-    def stronger(self) -> Self:
+    def stronger(self) -> "AutoPGD":
         """Four times the steps."""
         return replace(self, steps=4 * self.steps, select="first_success", restarts=1)
 
-    def at_full_length(self, fewest_steps: int) -> Self:
+    def at_full_length(self, fewest_steps: int) -> "AutoPGD":
         """As many steps, but at least ``fewest_steps``."""
         return replace(self, steps=max(self.steps, fewest_steps), select="first_success")
 

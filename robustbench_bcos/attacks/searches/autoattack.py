@@ -1,12 +1,13 @@
 """AutoAttack: several attacks, one after the other on the images that are still robust."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import torch
 
 from robustbench_bcos.attacks import ATTACKS
 from robustbench_bcos.attacks.attack import AbstractAttack, AttackResult, Problem, Trace
+from robustbench_bcos.attacks.criterion import AbstractCriterion
 from robustbench_bcos.attacks.norm import AbstractNorm
 from robustbench_bcos.attacks.searches.apgd import APGD
 from robustbench_bcos.attacks.searches.apgd_targeted import TargetedAPGD
@@ -43,6 +44,11 @@ class Ensemble(AbstractAttack):
         for member in self.members:
             member.check(norm)
 
+    def check_criterion(self, criterion: AbstractCriterion) -> None:
+        """It must fit every member."""
+        for member in self.members:
+            member.check_criterion(criterion)
+
     def _search(self, problem: Problem) -> AttackResult:
         adversarials, trace = problem.images.clone(), Trace.blank(problem.images)
         active = torch.arange(len(adversarials), device=adversarials.device)
@@ -55,16 +61,7 @@ class Ensemble(AbstractAttack):
                 remaining = problem.select(active)
             if len(active) == 0:
                 break
-            found = member(
-                problem.classifier,
-                remaining.images,
-                remaining.goals,
-                remaining.threat,
-                criterion=problem.criterion,
-                goals=remaining.goals,
-                rng=remaining.rng.fold_in(number),
-                batch_size=problem.batch_size,
-            )
+            found = member.solve(replace(remaining, rng=remaining.rng.fold_in(number)))
             adversarials[active] = found.adversarials
             trace.include(found.trace, active)
         return AttackResult(adversarials, trace)
@@ -98,8 +95,12 @@ class AutoAttack(AbstractAttack):
         """Every member must know the norm."""
         self.ensemble.check(norm)
 
+    def check_criterion(self, criterion: AbstractCriterion) -> None:
+        """It must fit every member."""
+        self.ensemble.check_criterion(criterion)
+
     def _search(self, problem: Problem) -> AttackResult:
-        return self.ensemble._search(problem)
+        return self.ensemble.solve(problem)
 
     @property
     def passes(self) -> int:

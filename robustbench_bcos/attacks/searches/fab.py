@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from robustbench_bcos.attacks import ATTACKS
-from robustbench_bcos.attacks.attack import AbstractAttack, AttackResult, Problem, Trace, require_known
+from robustbench_bcos.attacks.attack import AbstractAttack, AttackResult, Problem, Trace, require_known, require_labels
+from robustbench_bcos.attacks.criterion import AbstractCriterion
 from robustbench_bcos.attacks.gradients import image_gradient, usable
 from robustbench_bcos.attacks.norm import AbstractNorm
 from robustbench_bcos.attacks.searches.apgd import APGD
@@ -58,6 +59,10 @@ class FAB(AbstractAttack):
         require_known(norm, NORM_NAMES, "FAB")
         if not torchattacks_available():
             raise RequestError(f"FAB needs torchattacks, which is not installed: {REMEDY}, or choose another attack")
+
+    def check_criterion(self, criterion: AbstractCriterion) -> None:
+        """Refuse a criterion with goals of its own."""
+        require_labels(criterion, "FAB")
 
     def _search(self, problem: Problem) -> AttackResult:
         images, criterion = problem.images, problem.criterion
