@@ -85,9 +85,9 @@ def radius_of(norm: str, shape: Sequence[int] = (3, 5, 4)) -> float:
     return 0.2 / 60**0.5 * NORMS[norm].diameter(shape)
 
 
-def broken(network: Network, result: AttackResult, labels: Tensor) -> Tensor:
+def broken(network: Network, found: AttackResult | Tensor, labels: Tensor) -> Tensor:
     with torch.no_grad():
-        return predicted_classes(network(result.adversarials)) != labels
+        return predicted_classes(network(found if isinstance(found, Tensor) else found.adversarials)) != labels
 
 
 def one_at_a_time(network: Network) -> Network:

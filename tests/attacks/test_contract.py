@@ -221,7 +221,7 @@ def test_a_loss_a_trillion_times_smaller_changes_no_verdict(
 
 @pytest.mark.parametrize("exponent", [-60, 60])
 @every_attack
-def test_the_scale_of_the_outputs_changes_no_verdict(
+def test_the_scale_of_the_outputs_changes_nothing(
     attack: AbstractAttack, norm: str, exponent: int, net: TanhNet, images: Tensor, labels: Tensor
 ) -> None:
     if "loss" in attack.options:
@@ -229,7 +229,7 @@ def test_the_scale_of_the_outputs_changes_no_verdict(
         attack = replace(attack, loss="margin")  # type: ignore[call-arg]
     plain = attack(net, images, labels, norm, radius_of(norm))
     scaled = attack(lambda shown: net(shown) * 2.0**exponent, images, labels, norm, radius_of(norm))
-    assert torch.equal(broken(net, plain, labels), broken(net, scaled, labels))
+    assert torch.equal(scaled.adversarials, plain.adversarials)
     assert not scaled.trace.degenerate_gradient.any()
 
 

@@ -5,7 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustbench_bcos.attacks.losses import LOSSES, bce, dlr, margin
+from robustbench_bcos.attacks import LOSSES
+from robustbench_bcos.attacks.losses.bce import bce
+from robustbench_bcos.attacks.losses.dlr import dlr
+from robustbench_bcos.attacks.losses.margin import margin
 from robustbench_bcos.core.prediction import predicted_classes
 from tests.reference.losses import SLOPES, VALUES
 
@@ -98,7 +101,7 @@ def test_dlr_of_two_classes_points_where_the_margin_does() -> None:
 
 
 def test_the_margin_is_positive_exactly_where_the_prediction_is_wrong() -> None:
-    logits, labels = draw(4, count=200)
+    logits, labels = draw(4, select=200)
     wrong = predicted_classes(logits) != labels
     assert wrong.any()
     assert not wrong.all()

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks.norms import NORMS
-from robustbench_bcos.attacks.pgd import PGD
+from robustbench_bcos.attacks.searches.pgd import PGD
 from robustbench_bcos.core.prediction import predicted_classes
 from tests.optional import importorskip_quietly
 
@@ -53,7 +52,7 @@ def labels(net: ConvNet, images: Tensor) -> Tensor:
 
 def ours(net: ConvNet, images: Tensor, labels: Tensor, *, norm: str, steps: int, **settings: Any) -> Tensor:
     attack = PGD(steps=steps, step_size=STEP_SIZES[norm], **settings)
-    return attack(net, images, labels, NORMS[norm], EPSILONS[norm]).candidates
+    return attack(net, images, labels, norm, EPSILONS[norm]).adversarials
 
 
 def assert_agree(norm: str, candidates: Tensor, expected: Tensor) -> None:
@@ -74,7 +73,7 @@ def test_torchattacks_finds_the_same_candidates(
     peer = {"l2": torchattacks.PGDL2, "linf": torchattacks.PGD}[norm](
         net, eps=EPSILONS[norm], alpha=STEP_SIZES[norm], steps=steps, random_start=False
     )
-    candidates = ours(net, images, labels, norm=norm, steps=steps, count="last")
+    candidates = ours(net, images, labels, norm=norm, steps=steps, select="last")
     assert_agree(norm, candidates, peer(images, labels))
 
 
@@ -91,7 +90,7 @@ def test_robustness_finds_the_same_candidates(
         leaf = iterates.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(net(leaf), labels), leaf)
         iterates = peer.project(peer.step(iterates, gradient))
-    assert_agree(norm, ours(net, images, labels, norm=norm, steps=steps, count="last"), iterates)
+    assert_agree(norm, ours(net, images, labels, norm=norm, steps=steps, select="last"), iterates)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64], ids=["float64"])  # ours compares losses in float64
@@ -108,8 +107,8 @@ def test_best_loss_is_what_robustness_calls_use_best(
         iterations=steps, use_best=True, should_normalize=False,
     )  # fmt: skip
     best, last = (
-        PGD(steps=steps, step_size=epsilon, count=count)(net, images, labels, NORMS[norm], epsilon).candidates
-        for count in ("best-loss", "last")
+        PGD(steps=steps, step_size=epsilon, select=count)(net, images, labels, norm, epsilon).adversarials
+        for count in ("best_loss", "last")
     )
     assert_agree(norm, best, expected.detach())
     assert steps < 10 or not torch.equal(best, last)

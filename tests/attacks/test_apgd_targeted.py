@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks.apgd import APGD
-from robustbench_bcos.attacks.losses import LOSSES, dlr, targeted_dlr
-from robustbench_bcos.attacks.norms import NORMS
+from robustbench_bcos.attacks import LOSSES
+from robustbench_bcos.attacks.losses.dlr import dlr, targeted_dlr
+from robustbench_bcos.attacks.searches.apgd import APGD
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.rng import PerImageRng, generator
 from tests.attacks.conftest import TanhNet, Witness
@@ -125,19 +125,12 @@ def test_it_is_not_among_the_losses_of_two_arguments() -> None:
 # The search
 
 
-class Shifted(PerImageRng):
-    """A generator whose first restart is a later one of another."""
-
-    def __call__(self, restart: int) -> list[torch.Generator]:
-        return [generator(self.seed, index, self.path[0] + restart) for index in self.indices]
-
-
 @every_norm
 def test_each_target_is_a_search_of_its_own_with_its_own_starts(
     norm: str, net: TanhNet, images: Tensor, labels: Tensor
 ) -> None:
     attack = APGD(steps=1, targets=3, restarts=2)
-    together = attack(net, images, labels, NORMS[norm], RADII[norm], PerImageRng.of(5, range(100, 160)))
+    together = attack(net, images, labels, norm, RADII[norm], rng=PerImageRng.of(5, range(100, 160)))
     ranked = ranked_wrong(net, images, labels)
     needed = []
     for place in range(59):
@@ -145,11 +138,11 @@ def test_each_target_is_a_search_of_its_own_with_its_own_starts(
         for number in range(6):
             loss = partial(targeted_dlr, targets=ranked[one, number // 2])
             source = Shifted(5, (100 + place,), (number,))
-            single = APGD(steps=1, loss=loss)(net, images[one], labels[one], NORMS[norm], RADII[norm], source)
-            if predicted_classes(net(single.candidates)) != labels[one]:
+            single = APGD(steps=1, loss=loss)(net, images[one], labels[one], norm, RADII[norm], source)
+            if predicted_classes(net(single.adversarials)) != labels[one]:
                 break
         needed.append(number)
-        torch.testing.assert_close(together.candidates[one], single.candidates, rtol=0, atol=1e-12)
+        torch.testing.assert_close(together.adversarials[one], single.adversarials, rtol=0, atol=1e-12)
         # The ranking, two passes of every search before the last, and the last one's.
         assert together.trace.forward_passes[place] == 1 + 2 * number + single.trace.forward_passes[0]
     assert {0, 1, 2, 5} <= set(needed)
@@ -159,24 +152,22 @@ def test_targets_are_taken_from_the_clean_image_best_first(net: TanhNet, images:
     ranked = ranked_wrong(net, images, labels)
     witness = Witness(net)
     # So small a ball that no image falls.
-    APGD(steps=1, targets=4, start="image")(witness, images[:8], labels[:8], NORMS["l2"], 1e-6)
+    APGD(steps=1, targets=4, start="image")(witness, images[:8], labels[:8], "l2", 1e-6)
     clean, *pairs = witness.seen
     assert torch.equal(clean, images[:8])
     for rank in range(4):
         start, moved = pairs[2 * rank : 2 * rank + 2]
         assert torch.equal(start, clean)
-        alone = APGD(steps=1, loss=partial(targeted_dlr, targets=ranked[:8, rank]), start="image", count="last")
-        expected = alone(net, clean, labels[:8], NORMS["l2"], 1e-6).candidates
+        alone = APGD(steps=1, loss=partial(targeted_dlr, targets=ranked[:8, rank]), start="image", select="last")
+        expected = alone(net, clean, labels[:8], "l2", 1e-6).adversarials
         torch.testing.assert_close(moved, expected, rtol=0, atol=1e-15)  # sums in another order
         assert (moved - pairs[1]).abs().max() > (1e-7 if rank else -1)
 
 
 def test_more_targets_than_there_are_means_all(net: TanhNet, images: Tensor, labels: Tensor) -> None:
-    all_six, too_many = (
-        APGD(steps=4, targets=targets)(net, images, labels, NORMS["l2"], 0.05) for targets in (6, 1000)
-    )
-    assert torch.equal(all_six.candidates, too_many.candidates)
-    stood = predicted_classes(net(all_six.candidates)) == labels
+    all_six, too_many = (APGD(steps=4, targets=targets)(net, images, labels, "l2", 0.05) for targets in (6, 1000))
+    assert torch.equal(all_six.adversarials, too_many.adversarials)
+    stood = predicted_classes(net(all_six.adversarials)) == labels
     assert stood.any()
     for proposal in (all_six, too_many):
         assert (proposal.trace.forward_passes[stood] == 1 + 6 * 5).all()
@@ -188,17 +179,17 @@ def test_two_and_three_classes_are_as_many_targets_as_they_have(classes: int, ne
     few = narrow(net, classes)
     labels = predicted_classes(few(images).detach())
     for norm, epsilon in RADII.items():
-        aimed = APGD(steps=20, targets=9)(few, images, labels, NORMS[norm], epsilon)
-        plain = APGD(steps=20)(few, images, labels, NORMS[norm], epsilon)
-        fell, fell_plain = (predicted_classes(few(one.candidates)) != labels for one in (aimed, plain))
+        aimed = APGD(steps=20, targets=9)(few, images, labels, norm, epsilon)
+        plain = APGD(steps=20)(few, images, labels, norm, epsilon)
+        fell, fell_plain = (predicted_classes(few(one.adversarials)) != labels for one in (aimed, plain))
         assert 0 < fell.sum() < 60
         assert not (fell_plain & ~fell).any()
         assert (aimed.trace.forward_passes[~fell] == 1 + 21 * (classes - 1)).all()
 
 
 def test_what_is_misclassified_already_costs_the_one_look(net: TanhNet, images: Tensor, labels: Tensor) -> None:
-    proposal = APGD(steps=4, targets=3)(net, images, labels, NORMS["l2"], 0.2)
-    assert torch.equal(proposal.candidates[-1], images[-1])
+    proposal = APGD(steps=4, targets=3)(net, images, labels, "l2", 0.2)
+    assert torch.equal(proposal.adversarials[-1], images[-1])
     assert proposal.trace.forward_passes[-1] == 1
     assert proposal.trace.backward_passes[-1] == 0
 
@@ -208,7 +199,7 @@ def test_verdicts_are_those_of_torchattacks(
     norm: str, net: TanhNet, images: Tensor, labels: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torchattacks = pytest.importorskip("torchattacks")
-    ball, epsilon = NORMS[norm], RADII[norm]
+    ball, epsilon = norm, RADII[norm]
     # One draw for every image and target: they draw for whole batches of what still stands.
     pattern = torch.rand(images.shape[1:], generator=generator(1), dtype=torch.float64)
     monkeypatch.setattr(torch, "rand", lambda shape: pattern.expand(shape).clone())
@@ -224,14 +215,9 @@ def test_verdicts_are_those_of_torchattacks(
 
     monkeypatch.setattr("robustbench_bcos.attacks.apgd.on_the_boundary", same_start)
     attack = APGD(steps=5, targets=6, zero_index=True)
-    ours = attack(net, images, labels, ball, epsilon).candidates
+    ours = attack(net, images, labels, ball, epsilon).adversarials
     fell = predicted_classes(net(theirs)) != labels
-    once = APGD(steps=5, targets=1, zero_index=True)(net, images, labels, ball, epsilon).candidates
+    once = APGD(steps=5, targets=1, zero_index=True)(net, images, labels, ball, epsilon).adversarials
     assert fell.sum() < 60
     assert (predicted_classes(net(once)) != labels).sum() < fell.sum()
     assert torch.equal(predicted_classes(net(ours)) != labels, fell)
-
-
-def test_a_negative_number_of_targets_is_refused() -> None:
-    with pytest.raises(ValueError, match="targets of at least 0, got -1"):
-        APGD(targets=-1)
