@@ -101,7 +101,7 @@ def test_dlr_of_two_classes_points_where_the_margin_does() -> None:
 
 
 def test_the_margin_is_positive_exactly_where_the_prediction_is_wrong() -> None:
-    logits, labels = draw(4, select=200)
+    logits, labels = draw(4, count=200)
     wrong = predicted_classes(logits) != labels
     assert wrong.any()
     assert not wrong.all()

@@ -1,4 +1,4 @@
-"""Our PGD and those of torchattacks and MadryLab's robustness, on the same images: the same candidates."""
+"""Our PGD and those of torchattacks and MadryLab's robustness, on the same images: the same adversarials."""
 
 import sys
 from types import ModuleType, SimpleNamespace
@@ -55,32 +55,32 @@ def ours(net: ConvNet, images: Tensor, labels: Tensor, *, norm: str, steps: int,
     return attack(net, images, labels, norm, EPSILONS[norm]).adversarials
 
 
-def assert_agree(norm: str, candidates: Tensor, expected: Tensor) -> None:
+def assert_agree(norm: str, adversarials: Tensor, expected: Tensor) -> None:
     if norm == "linf":
-        assert torch.equal(candidates, expected)
+        assert torch.equal(adversarials, expected)
     else:
         # The peers add 1e-10 to a gradient's norm and 1e-7 to a delta's.
-        torch.testing.assert_close(candidates, expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(adversarials, expected, rtol=0, atol=1e-6)
 
 
 @every_dtype
 @every_norm
 @every_length
-def test_torchattacks_finds_the_same_candidates(
+def test_torchattacks_finds_the_same_adversarials(
     norm: str, steps: int, net: ConvNet, images: Tensor, labels: Tensor
 ) -> None:
     torchattacks = pytest.importorskip("torchattacks")
     peer = {"l2": torchattacks.PGDL2, "linf": torchattacks.PGD}[norm](
         net, eps=EPSILONS[norm], alpha=STEP_SIZES[norm], steps=steps, random_start=False
     )
-    candidates = ours(net, images, labels, norm=norm, steps=steps, select="last")
-    assert_agree(norm, candidates, peer(images, labels))
+    adversarials = ours(net, images, labels, norm=norm, steps=steps, select="last")
+    assert_agree(norm, adversarials, peer(images, labels))
 
 
 @every_dtype
 @every_norm
 @every_length
-def test_robustness_finds_the_same_candidates(
+def test_robustness_finds_the_same_adversarials(
     norm: str, steps: int, net: ConvNet, images: Tensor, labels: Tensor
 ) -> None:
     attack_steps = importorskip_quietly("robustness.attack_steps")
@@ -107,8 +107,8 @@ def test_best_loss_is_what_robustness_calls_use_best(
         iterations=steps, use_best=True, should_normalize=False,
     )  # fmt: skip
     best, last = (
-        PGD(steps=steps, step_size=epsilon, select=count)(net, images, labels, norm, epsilon).adversarials
-        for count in ("best_loss", "last")
+        PGD(steps=steps, step_size=epsilon, select=select)(net, images, labels, norm, epsilon).adversarials
+        for select in ("best_loss", "last")
     )
     assert_agree(norm, best, expected.detach())
     assert steps < 10 or not torch.equal(best, last)
