@@ -15,6 +15,7 @@ from robustbench_bcos.attacks.searches.autoattack import AutoAttack, Ensemble
 from robustbench_bcos.attacks.searches.square import MOVES
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.core.registry import Registry
 from robustbench_bcos.core.rng import PerImageRng, generator
 from tests.reference.pgd import TwoLayers
 
@@ -115,13 +116,16 @@ def shortened(name: str, **options: Any) -> AbstractAttack:
     return ATTACKS[name](**{option: value for option, value in (SHORT | options).items() if option in known})
 
 
-def variants() -> Iterator[tuple[str, AbstractAttack]]:
-    """Every registered attack, in each way of selecting an iterate and of beginning that it has."""
+def _variants() -> Iterator[tuple[str, AbstractAttack]]:
     for name in ATTACKS:
         yield name, shortened(name)
         for option, value in (("select", "last"), ("select", "best_loss"), ("start", "random")):
             if option in shortened(name).options:
                 yield f"{name}, {value}", shortened(name, **{option: value})
+
+
+VARIANTS = dict(_variants())
+"""Every registered attack, in each way of selecting an iterate and of beginning that it has."""
 
 
 def knows(attack: AbstractAttack, norm: str) -> bool:
@@ -137,7 +141,7 @@ every_attack = pytest.mark.parametrize(
     ("attack", "norm"),
     [
         pytest.param(attack, norm, id=f"{name}-{norm}")
-        for name, attack in variants()
+        for name, attack in VARIANTS.items()
         for norm in NORMS
         if knows(attack, norm)
     ],
@@ -147,5 +151,7 @@ every_attack = pytest.mark.parametrize(
 @pytest.fixture
 def registries(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is forgotten after it."""
+    registry: Registry[Any]
     for registry in (NORMS, CRITERIA, LOSSES, ATTACKS, MOVES):
-        monkeypatch.setattr(registry, "_entries", dict(registry._entries))  # type: ignore[attr-defined]
+        # All of them, because what is imported once does not register itself again.
+        monkeypatch.setattr(registry, "_entries", {name: registry[name] for name in registry})

@@ -23,17 +23,17 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.rng import PerImageRng
 from tests.attacks.conftest import (
+    VARIANTS,
     TanhNet,
     Witness,
     broken,
     every_attack,
     radius_of,
     shortened,
-    variants,
 )
 
-WITH_LOSS = {name: attack for name, attack in variants() if "loss" in attack.options}
-WITH_RESTARTS = {name: attack for name, attack in variants() if "restarts" in attack.options}
+WITH_LOSS = {name: attack for name, attack in VARIANTS.items() if "loss" in attack.options}
+WITH_RESTARTS = {name: attack for name, attack in VARIANTS.items() if "restarts" in attack.options}
 
 every_norm = pytest.mark.parametrize("norm", NORMS)
 every_name = pytest.mark.parametrize("name", ATTACKS)
@@ -291,7 +291,7 @@ def test_a_request_that_makes_no_sense_is_refused_in_one_sentence(
 # What an attack knows of itself
 
 
-@pytest.mark.parametrize("attack", [attack for _, attack in variants()], ids=[name for name, _ in variants()])
+@pytest.mark.parametrize("attack", VARIANTS.values(), ids=VARIANTS)
 def test_options_make_the_same_attack_again(attack: AbstractAttack) -> None:
     if not isinstance(attack, Ensemble):
         assert ATTACKS[attack.name](**attack.options) == attack
@@ -379,7 +379,7 @@ def test_an_attack_extends_the_same_search_with_fewer_steps_and_no_other(name: s
     assert not longer.extends(Noise())
 
 
-@pytest.mark.parametrize("attack", [attack for _, attack in variants()], ids=[name for name, _ in variants()])
+@pytest.mark.parametrize("attack", VARIANTS.values(), ids=VARIANTS)
 def test_what_shorter_searches_found_counts_unless_another_iterate_would(attack: AbstractAttack) -> None:
     assert attack.inherits == (attack.options.get("select", "first_success") == "first_success")
 

@@ -19,6 +19,7 @@ from robustbench_bcos.attacks.searches.square import Square
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.rng import PerImageRng
 from tests.attacks.conftest import (
+    VARIANTS,
     LaterRestarts,
     TanhNet,
     Witness,
@@ -27,10 +28,11 @@ from tests.attacks.conftest import (
     one_at_a_time,
     radius_of,
     shortened,
-    variants,
 )
 
-ONE_SEARCH = {name: attack for name, attack in variants() if name.split(",")[0] in ("pgd", "apgd", "square", "noise")}
+ONE_SEARCH = {
+    name: attack for name, attack in VARIANTS.items() if name.split(",")[0] in ("pgd", "apgd", "square", "noise")
+}
 """Those that begin without a look at the clean image, and make one search a restart."""
 
 every_norm = pytest.mark.parametrize("norm", NORMS)

@@ -58,7 +58,7 @@ def test_it_finds_what_torchattacks_finds_on_all_images_at_once(
     found = broken(net, theirs, labels)
     assert 3 < found.sum() < 18
     assert not (found & ~broken(net, ours, labels)).any()
-    # Theirs may be found for a later target, where ours was found beyond the ball and is a success after its projection.
+    # Theirs may be found for a later target, where ours was found beyond the ball and is a success when projected.
     near = (ours - theirs).flatten(1).abs().amax(dim=1) < 1e-5
     assert (near & found).sum() >= found.sum() - 2
 
