@@ -83,7 +83,7 @@ def draw_twin(random: np.random.Generator, *, values: int) -> TwoLayers:
 
 def radius_of(norm: str, shape: Sequence[int] = (3, 5, 4)) -> float:
     """An epsilon within which some of the images are broken and some stay robust: l2 0.2, linf 0.026."""
-    return 0.2 / 60**0.5 * NORMS[norm].diameter(shape)
+    return float(0.2 / 60**0.5 * NORMS[norm].diameter(shape))
 
 
 def broken(network: Network, found: AttackResult | Tensor, labels: Tensor) -> Tensor:

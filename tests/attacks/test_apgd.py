@@ -9,6 +9,7 @@ from robustbench_bcos.attacks.loss import resolve_loss
 from robustbench_bcos.attacks.searches.apgd import APGD, checkpoints, on_the_sphere
 from robustbench_bcos.attacks.searches.pgd import PGD
 from robustbench_bcos.attacks.threat import Threat
+from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.rng import PerImageRng, generator
 
 RADII = {"l2": 0.6, "linf": 0.05}
@@ -32,7 +33,7 @@ def images() -> Tensor:
 
 @pytest.fixture(scope="module")
 def labels(network: nn.Module, images: Tensor) -> Tensor:
-    return network(images).argmax(dim=1)
+    return predicted_classes(network(images))
 
 
 def twin(

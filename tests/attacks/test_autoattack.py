@@ -141,7 +141,8 @@ def test_what_an_image_costs_is_the_sum_over_members_and_the_looks_between_them(
 @pytest.mark.parametrize("fab", [True, False])
 def test_its_members_cope_with_few_classes(classes: int, fab: bool, net: TanhNet, images: Tensor) -> None:
     def few(shown: Tensor) -> Tensor:
-        return net(shown)[:, :classes]
+        logits: Tensor = net(shown)[:, :classes]
+        return logits
 
     if fab:
         pytest.importorskip("torchattacks")

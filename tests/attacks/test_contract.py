@@ -40,7 +40,7 @@ every_name = pytest.mark.parametrize("name", ATTACKS)
 every_attack_with_a_loss = pytest.mark.parametrize("attack", WITH_LOSS.values(), ids=WITH_LOSS)
 
 
-def near(attack: AbstractAttack) -> dict[str, float]:
+def near(attack: AbstractAttack) -> dict[str, Any]:
     """A matrix product may sum in another order in another batch; torchattacks' FAB works in float32."""
     return {"rtol": 0, "atol": 1e-5 if isinstance(attack, FAB) else 1e-9}
 
@@ -145,6 +145,10 @@ def test_outputs_that_are_not_finite_count_as_misclassified(
     result = attack(poisoned, images, labels, norm, radius_of(norm) / 10)
     assert result.adversarials.isfinite().all()
     assert broken(poisoned, result, labels)[affected].all()
+    if attack is VARIANTS["pgd"]:
+        assert torch.equal(result.adversarials[affected], images[affected])
+        assert (result.trace.forward_passes[affected] == 1).all()
+        assert (result.trace.backward_passes[affected] == 0).all()
 
 
 # What it costs
@@ -158,6 +162,7 @@ def test_pass_counts_are_what_the_classifier_saw(
     trace = attack(witness, images, labels, norm, radius_of(norm)).trace
     assert trace.forward_passes.sum() == sum(map(len, witness.seen))
     assert attack.uses_gradients == trace.backward_passes.any()
+    assert not trace.degenerate_gradient.any()
 
 
 @every_attack

@@ -57,11 +57,14 @@ def test_a_criterion_that_makes_no_sense_is_refused(text: str, message: str) -> 
         make_criterion(text)
 
 
-def test_a_class_that_the_model_does_not_have_is_refused() -> None:
+@pytest.mark.parametrize("name", ["pgd", "apgd", "square", "noise"])
+def test_a_class_that_the_model_does_not_have_is_refused(
+    name: str, net: TanhNet, images: Tensor, labels: Tensor
+) -> None:
     for criterion in CASES.values():
         criterion.check(4)
-    with pytest.raises(RequestError, match="target 3 is not a class of this model: choose from 0 to 2"):
-        Targeted(3).check(3)
+    with pytest.raises(RequestError, match="target 7 is not a class of this model: choose from 0 to 6"):
+        shortened(name)(net, images, labels, "l2", 0.1, criterion="targeted:7")
 
 
 numbers = st.floats(-1e3, 1e3) | st.sampled_from([0.0, 1.0, torch.inf, -torch.inf, torch.nan])

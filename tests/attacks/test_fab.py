@@ -113,7 +113,8 @@ def test_later_targets_break_what_earlier_ones_do_not(net: TanhNet) -> None:
 @pytest.mark.parametrize("classes", [2, 3])
 def test_few_classes_are_no_matter(classes: int, net: TanhNet, images: Tensor) -> None:
     def few(shown: Tensor) -> Tensor:
-        return net(shown)[:, :classes]
+        logits: Tensor = net(shown)[:, :classes]
+        return logits
 
     labels = predicted_classes(few(images).detach())
     found = FAB(steps=10)(few, images, labels, "l2", 0.15)

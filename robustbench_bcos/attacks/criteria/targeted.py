@@ -60,7 +60,12 @@ class Targeted(AbstractCriterion):
         return logits_of(classifier, images).scatter(1, labels[:, None], torch.inf).argmin(dim=1)
 
     def success(self, outputs: Tensor, goals: Goals) -> Flags:
-        """The target is predicted."""
+        """The target is predicted.
+
+        Raises:
+            RequestError: the model has no such class.
+        """
+        self.check(outputs.shape[1])
         return predicted_classes(outputs) == goals
 
     def nearness(self, outputs: Tensor, goals: Goals) -> PerImage:
