@@ -19,7 +19,7 @@ from pairs import Claim, make_parser, parse, publish
 from subjects import Attacked, add_options, find_model, right_images, search
 from torch import Tensor
 
-from robustbench_bcos.attacks.norms import NORMS
+from robustbench_bcos.attacks import NORMS
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.fast_copy import make_fast_copy

@@ -20,7 +20,7 @@ from peers import PEERS, Peer, passes_of
 from subjects import BATCH, Attacked, add_options, find_model, make_run, right_images, search, standing
 from torch import Tensor
 
-from robustbench_bcos.attacks.norms import NORMS
+from robustbench_bcos.attacks import NORMS
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.fast_copy import make_fast_copy

@@ -14,10 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import robustbench_bcos as rb
-from robustbench_bcos.attacks.ensemble import standard
-from robustbench_bcos.attacks.norms import NORMS
-from robustbench_bcos.data.opening import open_dataset
-from robustbench_bcos.data.subset import EvalSubset
+from robustbench_bcos.attacks.searches.autoattack import AutoAttack
+from robustbench_bcos.data.subset import EvalSubset, open_dataset
 
 SETTINGS = (
     ("digits-natural", "l2", 0.5),
@@ -51,9 +49,9 @@ def ours(model: nn.Module, images: Tensor, labels: Tensor, norm: str, epsilon: f
     counted = Counted(model)
     with torch.no_grad():
         right = counted(images).argmax(dim=1) == labels
-    candidates, _ = standard()(counted, images[right], labels[right], NORMS[norm], epsilon)
+    adversarials, _ = AutoAttack()(counted, images[right], labels[right], norm, epsilon)
     with torch.no_grad():
-        standing = int((counted(candidates).argmax(dim=1) == labels[right]).sum())
+        standing = int((counted(adversarials).argmax(dim=1) == labels[right]).sum())
     return counted.images, standing
 
 

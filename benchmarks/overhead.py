@@ -12,11 +12,11 @@ import argparse
 
 import torch
 from pairs import Claim, Turns, make_parser, parse, publish, take_turns
+from robustbench_bcos.bench.plan import Plan
 from subjects import BATCH, add_options, make_own_run, make_run
 from torch import Tensor
 
 from robustbench_bcos.bench.cells import Cell
-from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.prediction import predicted_classes

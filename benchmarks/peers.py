@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks.pgd import RELATIVE_STEP
+from robustbench_bcos.attacks.searches.pgd import RELATIVE_STEP
 
 with warnings.catch_warnings():
     # Escapes in docstrings, and modules of SciPy that have moved.

@@ -19,9 +19,8 @@ from reproduction import common_bce
 from subjects import Attacked, add_options, find_model, right_images, standing
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks.losses import LOSSES
-from robustbench_bcos.attacks.norms import NORMS
-from robustbench_bcos.attacks.pgd import PGD
+from robustbench_bcos.attacks import NORMS
+from robustbench_bcos.attacks.searches.pgd import PGD
 from robustbench_bcos.bench.fast_copy import make_fast_copy
 
 FACTORS = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -44,18 +43,18 @@ class Sharpened(nn.Module):
 
 def attacked(chosen: Attacked, factor: float, norm: str, epsilon: float, steps: int) -> tuple[float, dict[str, int]]:
     """The median of the true logits, and images that stand, by attack."""
-    searched, ball = Sharpened(chosen.model.attack_model, factor), NORMS[norm]
+    searched = Sharpened(chosen.model.searched, factor)
     logits, counts = [], dict.fromkeys(("common", *OURS), 0)
     for images, labels in chosen.batches():
         with torch.no_grad():
             logits.append(searched(images).gather(1, labels[:, None]))
-        candidates = {
+        adversarials = {
             "common": best_of_madrylab(lambda x, y=labels: common_bce(searched(x), y), images, norm, epsilon, steps)
         }
         for name in OURS:
-            attack = PGD(steps=steps, loss=LOSSES[name])
-            candidates[name] = attack(searched, images, labels, ball, epsilon).candidates
-        for name, found in candidates.items():
+            attack = PGD(steps=steps, loss=name)
+            adversarials[name] = attack(searched, images, labels, norm, epsilon).adversarials
+        for name, found in adversarials.items():
             counts[name] += int(standing(chosen.model.classifier, found, labels).sum())
     return float(torch.cat(logits).median()), counts
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from robustbench_bcos.bench.plan import Plan, make_plan
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks.norms import NORMS
+from robustbench_bcos.attacks import NORMS
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.plan import Plan, make_plan
 from robustbench_bcos.bench.target import AttackTarget, build_attack
 from robustbench_bcos.bench.trial import Tried, try_images
 from robustbench_bcos.core.prediction import predicted_classes

@@ -17,6 +17,7 @@ from robustbench_bcos.attacks.loss import Loss, loss_name, per_image
 from robustbench_bcos.attacks.norm import AbstractNorm
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.prediction import in_parts
 from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Classifier, Counts, Epsilon, Flags, Goals, Images, Labels, PerImage
@@ -77,7 +78,7 @@ class Problem:
     @torch.no_grad()
     def outputs(self, images: Images) -> Tensor:
         """Outputs for as many images as there are, a batch at a time."""
-        return torch.cat([self.classifier(part) for part in images.split(self.batch_size)])
+        return in_parts(self.classifier, self.batch_size)(images)
 
     def succeeds(self, images: Images) -> Flags:
         """Whether each image is a success, at the cost of a forward pass."""
@@ -133,31 +134,38 @@ class AbstractAttack(ABC):
             norm: a threat, or the name of its norm.
             epsilon: radius in units of the pixel range; without one where ``norm`` is a threat.
             criterion: when an output is a success.
-            goals: what success refers to, where the caller knows; by default what the criterion makes of the labels.
+            goals: what success refers to, where the caller knows; by default what the criterion makes of the labels,
+                whose forward passes the trace leaves out.
             rng: the only source of randomness; by default image i draws as index i of seed 0.
             batch_size: images that the classifier is shown at a time, at most; by default all.
 
         Raises:
-            RequestError: an unknown norm or criterion, no such radius, a norm that this attack does not know, or a
-                loss that is not one number per image.
+            RequestError: an unknown norm or criterion, no such radius, a norm or criterion that this attack does not
+                fit, or a loss that is not one number per image.
         """
         threat, judged = Threat.of(norm, epsilon), make_criterion(criterion)
         self.check(threat.geometry, judged)
-        images = images.detach()
+        images, batch_size = images.detach(), max(1, batch_size or len(images))
         if goals is None:
-            goals = judged.goals(classifier, images, labels)
-        problem = Problem(
-            classifier=classifier,
-            images=images,
-            goals=goals,
-            threat=threat,
-            criterion=judged,
-            rng=rng or PerImageRng.of(0, range(len(images))),
-            batch_size=max(1, batch_size or len(images)),
+            goals = judged.goals(in_parts(classifier, batch_size), images, labels)
+        return self.solve(
+            Problem(
+                classifier=classifier,
+                images=images,
+                goals=goals,
+                threat=threat,
+                criterion=judged,
+                rng=rng or PerImageRng.of(0, range(len(images))),
+                batch_size=batch_size,
+            )
         )
-        if self.refills or len(images) <= problem.batch_size:
+
+    @final
+    def solve(self, problem: Problem) -> AttackResult:
+        """Search as the problem says, one batch after the other where the attack does not batch images itself."""
+        if self.refills or len(problem.images) <= problem.batch_size:
             return self._search(problem)
-        positions = torch.arange(len(images), device=images.device)
+        positions = torch.arange(len(problem.images), device=problem.images.device)
         return _joined([self._search(problem.select(part)) for part in positions.split(problem.batch_size)])
 
     @abstractmethod
@@ -251,16 +259,14 @@ def require_known(norm: AbstractNorm, known: Collection[str], what: str) -> None
         raise RequestError(f"{what} knows the norms {', '.join(known)} and not {norm.name}: choose another attack")
 
 
-def require_untargeted(criterion: AbstractCriterion, what: str) -> None:
-    """Refuse a criterion that an attack which aims at wrong classes does not serve.
+def require_labels(criterion: AbstractCriterion, what: str) -> None:
+    """Refuse a criterion with other goals than labels, for an attack that aims at wrong classes of its own choice.
 
     Raises:
         RequestError: naming both.
     """
-    if not criterion.untargeted:
-        raise RequestError(
-            f"{what} aims at every wrong class and does not serve criterion {criterion}: choose another attack"
-        )
+    if not criterion.goals_are_labels:
+        raise RequestError(f"{what} chooses its own targets and cannot pursue {criterion}: choose another attack")
 
 
 def _joined(parts: Sequence[AttackResult]) -> AttackResult:

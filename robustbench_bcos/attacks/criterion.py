@@ -21,8 +21,8 @@ class AbstractCriterion(ABC):
     """A question put to each output. Instances are frozen and print as they are written: ``targeted:3``."""
 
     name: ClassVar[str]
-    untargeted: ClassVar[bool] = False
-    """Whether any wrong class will do."""
+    goals_are_labels: ClassVar[bool] = True
+    """Whether success is any departure from the goals, which are the labels."""
 
     @classmethod
     def parse(cls, argument: str) -> "AbstractCriterion":

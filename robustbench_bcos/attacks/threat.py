@@ -38,9 +38,12 @@ class Threat:
         """A threat from the name of a norm, as the field writes it (``l2``, ``L2``, ``Linf``), and a radius.
 
         Raises:
-            RequestError: an unknown norm, or a radius that is missing, negative, infinite or not a number.
+            RequestError: an unknown norm, a radius that is missing, negative, infinite or not a number, or one beside
+                a threat, which has its own.
         """
         if isinstance(norm, Threat):
+            if epsilon is not None:
+                raise RequestError(f"threat {norm} has an epsilon already: leave out {epsilon}")
             return norm
         name = norm if norm in NORMS else norm.lower().replace("_", "")
         if name not in NORMS:
@@ -99,7 +102,9 @@ class Threat:
         return self.norm == other.norm and other.radius <= self.radius
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Threat) and (self.norm, self.text) == (other.norm, other.text)
+        if self is other or not isinstance(other, Threat):
+            return self is other
+        return self.text != PER_IMAGE and (self.norm, self.text) == (other.norm, other.text)
 
     def __hash__(self) -> int:
         return hash((self.norm, self.text))

@@ -30,6 +30,11 @@ class Remembered(AbstractDataset):
         self._room = room
         self._images: dict[int, torch.Tensor] = {}
 
+    @property
+    def any_size(self) -> bool:  # type: ignore[override] # what the dataset says
+        """Whether the images come in all sizes."""
+        return self._dataset.any_size
+
     def read(self, index: int) -> "torch.Tensor":
         """One image; the caller must not change it."""
         image = self._images.get(index)

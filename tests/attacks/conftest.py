@@ -1,13 +1,22 @@
 """A tiny network and a few images: 9 images, 3 channels, 5 x 4 pixels, 11 hidden units, 7 classes, all in float64."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from robustbench_bcos.attacks import ATTACKS, CRITERIA, LOSSES, NORMS
+from robustbench_bcos.attacks.attack import AbstractAttack, AttackResult
+from robustbench_bcos.attacks.searches.autoattack import AutoAttack, Ensemble
+from robustbench_bcos.attacks.searches.square import MOVES
+from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.core.registry import Registry
+from robustbench_bcos.core.rng import PerImageRng, generator
 from tests.reference.pgd import TwoLayers
 
 Network = Callable[[Tensor], Tensor]
@@ -70,3 +79,79 @@ def draw_twin(random: np.random.Generator, *, values: int) -> TwoLayers:
         offset=random.normal(size=11) / 2,
         readout=random.normal(size=(7, 11)),
     )
+
+
+def radius_of(norm: str, shape: Sequence[int] = (3, 5, 4)) -> float:
+    """An epsilon within which some of the images are broken and some stay robust: l2 0.2, linf 0.026."""
+    return float(0.2 / 60**0.5 * NORMS[norm].diameter(shape))
+
+
+def broken(network: Network, found: AttackResult | Tensor, labels: Tensor) -> Tensor:
+    with torch.no_grad():
+        return predicted_classes(network(found if isinstance(found, Tensor) else found.adversarials)) != labels
+
+
+def one_at_a_time(network: Network) -> Network:
+    """The same network, whose sums do not depend on the batch."""
+    return lambda shown: torch.cat([network(image[None]) for image in shown])
+
+
+class LaterRestarts(PerImageRng):
+    """Randomness whose first restart is a later one of another; the key says which."""
+
+    def __call__(self, restart: int) -> list[torch.Generator]:
+        (first,) = self.key
+        assert isinstance(first, int)
+        return [generator(self.seed, index, first + restart) for index in self.indices]
+
+
+SHORT = {"steps": 5, "queries": 20, "targets": 2, "restarts": 2}
+
+
+def shortened(name: str, **options: Any) -> AbstractAttack:
+    """The attack of this name, with few steps; for AutoAttack an ensemble of such."""
+    if ATTACKS[name] is AutoAttack:
+        return Ensemble(members=tuple(shortened(member) for member in ("noise", "apgd_targeted", "square")))
+    known = {field.name for field in fields(ATTACKS[name])}
+    return ATTACKS[name](**{option: value for option, value in (SHORT | options).items() if option in known})
+
+
+def _variants() -> Iterator[tuple[str, AbstractAttack]]:
+    for name in ATTACKS:
+        yield name, shortened(name)
+        for option, value in (("select", "last"), ("select", "best_loss"), ("start", "random")):
+            if option in shortened(name).options:
+                yield f"{name}, {value}", shortened(name, **{option: value})
+
+
+VARIANTS = dict(_variants())
+"""Every registered attack, in each way of selecting an iterate and of beginning that it has."""
+
+
+def knows(attack: AbstractAttack, norm: str) -> bool:
+    """Whether the attack has moves for the norm, and what it needs is installed."""
+    try:
+        attack.check(NORMS[norm])
+    except RequestError:
+        return False
+    return True
+
+
+every_attack = pytest.mark.parametrize(
+    ("attack", "norm"),
+    [
+        pytest.param(attack, norm, id=f"{name}-{norm}")
+        for name, attack in VARIANTS.items()
+        for norm in NORMS
+        if knows(attack, norm)
+    ],
+)
+
+
+@pytest.fixture
+def registries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is forgotten after it."""
+    registry: Registry[Any]
+    for registry in (NORMS, CRITERIA, LOSSES, ATTACKS, MOVES):
+        # All of them, because what is imported once does not register itself again.
+        monkeypatch.setattr(registry, "_entries", {name: registry[name] for name in registry})

@@ -6,9 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks import slope as slopes
+from robustbench_bcos.attacks import LOSSES
+from robustbench_bcos.attacks import gradients as slopes
 from robustbench_bcos.attacks.gradients import image_gradient, logit_gradient, usable
-from robustbench_bcos.attacks.losses import LOSSES, bce, ce
+from robustbench_bcos.attacks.losses.bce import bce
+from robustbench_bcos.attacks.losses.ce import ce
 from tests.reference.losses import SLOPES
 
 every_loss = pytest.mark.parametrize("name", LOSSES)

@@ -5,7 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustbench_bcos.attacks.losses import LOSSES, bce, dlr, margin
+from robustbench_bcos.attacks import LOSSES
+from robustbench_bcos.attacks.losses.bce import bce
+from robustbench_bcos.attacks.losses.dlr import dlr
+from robustbench_bcos.attacks.losses.margin import margin
 from robustbench_bcos.core.prediction import predicted_classes
 from tests.reference.losses import SLOPES, VALUES
 

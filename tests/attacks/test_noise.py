@@ -4,46 +4,34 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks.noise import Noise
-from robustbench_bcos.attacks.norms import NORMS
+from robustbench_bcos.attacks import NORMS
+from robustbench_bcos.attacks.searches.noise import Noise
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.rng import PerImageRng
+from tests.attacks.conftest import radius_of
 
-every_ball = pytest.mark.parametrize(("norm", "epsilon"), [("l2", 1.5), ("linf", 0.4)])
+every_norm = pytest.mark.parametrize("norm", NORMS)
 
 
-def draws_of(norm: str, epsilon: float, images: Tensor, generator: PerImageRng, restarts: int) -> Tensor:
+def draws_of(norm: str, epsilon: float, images: Tensor, rng: PerImageRng, restarts: int) -> Tensor:
     """What there is to choose from: (restart, image, channel, height, width)."""
-    noise = [NORMS[norm].sample(images.shape[1:], epsilon, generator(restart)) for restart in range(restarts)]
+    noise = [NORMS[norm].sample(images.shape[1:], epsilon, rng(restart)) for restart in range(restarts)]
     return (images + torch.stack(noise).to(images)).clamp(0, 1)
 
 
-@every_ball
-def test_the_candidate_is_the_first_misclassified_draw_or_the_last(
-    norm: str, epsilon: float, net: nn.Module, images: Tensor, labels: Tensor
+@every_norm
+def test_the_adversarial_is_the_first_misclassified_draw_or_the_last(
+    norm: str, net: nn.Module, images: Tensor, labels: Tensor
 ) -> None:
-    generator = PerImageRng.of(5, range(20, 29))
-    proposal = Noise(restarts=6)(net, images, labels, NORMS[norm], epsilon, generator)
-    draws = draws_of(norm, epsilon, images, generator, restarts=6)
+    epsilon, rng = 9 * radius_of(norm), PerImageRng.of(5, range(20, 29))
+    result = Noise(restarts=6)(net, images, labels, norm, epsilon, rng=rng)
+    draws = draws_of(norm, epsilon, images, rng, restarts=6)
     needed = []
     for image in range(len(images)):
         wrong = (predicted_classes(net(draws[:, image])) != labels[image]).tolist()
         needed.append(wrong.index(True) + 1 if any(wrong) else 6)
-        assert torch.equal(proposal.candidates[image], draws[needed[-1] - 1, image])
+        assert torch.equal(result.adversarials[image], draws[needed[-1] - 1, image])
     assert {1, 6} < set(needed)
-    assert proposal.trace.forward_passes.tolist() == needed
-    assert proposal.trace.backward_passes.tolist() == [0] * 9
-    assert not proposal.trace.degenerate_gradient.any()
-
-
-def test_without_a_generator_images_draw_as_indices_of_seed_zero(
-    net: nn.Module, images: Tensor, labels: Tensor
-) -> None:
-    silent = Noise()(net, images, labels, NORMS["l2"], 0.5)
-    explicit = Noise()(net, images, labels, NORMS["l2"], 0.5, PerImageRng.of(0, range(9)))
-    assert torch.equal(silent.candidates, explicit.candidates)
-
-
-def test_at_least_one_draw_is_asked_for() -> None:
-    with pytest.raises(ValueError, match="restarts"):
-        Noise(restarts=0)
+    assert result.trace.forward_passes.tolist() == needed
+    assert result.trace.backward_passes.tolist() == [0] * 9
+    assert not result.trace.degenerate_gradient.any()

@@ -1,4 +1,4 @@
-"""Our PGD and those of torchattacks and MadryLab's robustness, on the same images: the same candidates."""
+"""Our PGD and those of torchattacks and MadryLab's robustness, on the same images: the same adversarials."""
 
 import sys
 from types import ModuleType, SimpleNamespace
@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks.norms import NORMS
-from robustbench_bcos.attacks.pgd import PGD
+from robustbench_bcos.attacks.searches.pgd import PGD
 from robustbench_bcos.core.prediction import predicted_classes
 from tests.optional import importorskip_quietly
 
@@ -53,35 +52,35 @@ def labels(net: ConvNet, images: Tensor) -> Tensor:
 
 def ours(net: ConvNet, images: Tensor, labels: Tensor, *, norm: str, steps: int, **settings: Any) -> Tensor:
     attack = PGD(steps=steps, step_size=STEP_SIZES[norm], **settings)
-    return attack(net, images, labels, NORMS[norm], EPSILONS[norm]).candidates
+    return attack(net, images, labels, norm, EPSILONS[norm]).adversarials
 
 
-def assert_agree(norm: str, candidates: Tensor, expected: Tensor) -> None:
+def assert_agree(norm: str, adversarials: Tensor, expected: Tensor) -> None:
     if norm == "linf":
-        assert torch.equal(candidates, expected)
+        assert torch.equal(adversarials, expected)
     else:
         # The peers add 1e-10 to a gradient's norm and 1e-7 to a delta's.
-        torch.testing.assert_close(candidates, expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(adversarials, expected, rtol=0, atol=1e-6)
 
 
 @every_dtype
 @every_norm
 @every_length
-def test_torchattacks_finds_the_same_candidates(
+def test_torchattacks_finds_the_same_adversarials(
     norm: str, steps: int, net: ConvNet, images: Tensor, labels: Tensor
 ) -> None:
     torchattacks = pytest.importorskip("torchattacks")
     peer = {"l2": torchattacks.PGDL2, "linf": torchattacks.PGD}[norm](
         net, eps=EPSILONS[norm], alpha=STEP_SIZES[norm], steps=steps, random_start=False
     )
-    candidates = ours(net, images, labels, norm=norm, steps=steps, count="last")
-    assert_agree(norm, candidates, peer(images, labels))
+    adversarials = ours(net, images, labels, norm=norm, steps=steps, select="last")
+    assert_agree(norm, adversarials, peer(images, labels))
 
 
 @every_dtype
 @every_norm
 @every_length
-def test_robustness_finds_the_same_candidates(
+def test_robustness_finds_the_same_adversarials(
     norm: str, steps: int, net: ConvNet, images: Tensor, labels: Tensor
 ) -> None:
     attack_steps = importorskip_quietly("robustness.attack_steps")
@@ -91,7 +90,7 @@ def test_robustness_finds_the_same_candidates(
         leaf = iterates.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(net(leaf), labels), leaf)
         iterates = peer.project(peer.step(iterates, gradient))
-    assert_agree(norm, ours(net, images, labels, norm=norm, steps=steps, count="last"), iterates)
+    assert_agree(norm, ours(net, images, labels, norm=norm, steps=steps, select="last"), iterates)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64], ids=["float64"])  # ours compares losses in float64
@@ -108,8 +107,8 @@ def test_best_loss_is_what_robustness_calls_use_best(
         iterations=steps, use_best=True, should_normalize=False,
     )  # fmt: skip
     best, last = (
-        PGD(steps=steps, step_size=epsilon, count=count)(net, images, labels, NORMS[norm], epsilon).candidates
-        for count in ("best-loss", "last")
+        PGD(steps=steps, step_size=epsilon, select=select)(net, images, labels, norm, epsilon).adversarials
+        for select in ("best_loss", "last")
     )
     assert_agree(norm, best, expected.detach())
     assert steps < 10 or not torch.equal(best, last)

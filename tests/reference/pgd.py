@@ -58,13 +58,13 @@ def nearest(delta: NDArray[np.float64], norm: str, epsilon: float) -> NDArray[np
     return delta if length <= epsilon else delta * (epsilon / length)
 
 
-def candidate(
-    network: TwoLayers, path: list[NDArray[np.float64]], label: int, *, loss: str, count: str
+def adversarial(
+    network: TwoLayers, path: list[NDArray[np.float64]], label: int, *, loss: str, select: str
 ) -> NDArray[np.float64]:
-    """The iterate that a way of counting picks."""
-    if count == "last":
+    """The iterate that is selected."""
+    if select == "last":
         return path[-1]
-    if count == "best-loss":
+    if select == "best_loss":
         best = path[0]
         for image in path[1:]:
             if VALUES[loss](network.logits(image), label) > VALUES[loss](network.logits(best), label):

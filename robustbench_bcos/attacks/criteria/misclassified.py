@@ -18,8 +18,6 @@ from robustbench_bcos.core.types import Flags, Goals, PerImage
 class Misclassified(AbstractCriterion):
     """Any class but the label; an output that is not finite is no class at all."""
 
-    untargeted = True
-
     def success(self, outputs: Tensor, goals: Goals) -> Flags:
         """Another class than the label is predicted."""
         return predicted_classes(outputs) != goals

@@ -28,6 +28,8 @@ class Targeted(AbstractCriterion):
             al., 2017, section 3). Images of the target class itself are not attacked.
     """
 
+    goals_are_labels = False
+
     target: int | None = None
 
     @classmethod
@@ -58,12 +60,17 @@ class Targeted(AbstractCriterion):
         return logits_of(classifier, images).scatter(1, labels[:, None], torch.inf).argmin(dim=1)
 
     def success(self, outputs: Tensor, goals: Goals) -> Flags:
-        """The target is predicted."""
+        """The target is predicted.
+
+        Raises:
+            RequestError: the model has no such class.
+        """
+        self.check(outputs.shape[1])
         return predicted_classes(outputs) == goals
 
     def nearness(self, outputs: Tensor, goals: Goals) -> PerImage:
-        """Target logit minus the best other logit, in float64."""
-        return -margin(outputs.double(), goals)
+        """Target logit minus the best other logit, in float64; minus infinity where an output is not finite."""
+        return (-margin(outputs.double(), goals)).masked_fill(~outputs.isfinite().all(dim=1), -torch.inf)
 
     def eligible(self, correct: Flags, labels: Labels, goals: Goals) -> Flags:
         """The model is right, and the label is not the target."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from robustbench_bcos.attacks import ATTACKS
-from robustbench_bcos.attacks.attack import AttackResult, Problem, require_untargeted
+from robustbench_bcos.attacks.attack import AttackResult, Problem, require_labels
 from robustbench_bcos.attacks.criterion import AbstractCriterion
 from robustbench_bcos.attacks.driver import Search
 from robustbench_bcos.attacks.losses.dlr import targeted_dlr
@@ -36,14 +36,13 @@ class TargetedAPGD(AutoPGD):
     targets: int = 9
 
     def __post_init__(self) -> None:
-        # The base class is named, because a dataclass with slots is another class than the one being defined.
-        AutoPGD.__post_init__(self)
+        super().__post_init__()
         if self.targets < 1:
             raise ValueError(f"expected targets of at least 1, got {self.targets}")
 
     def check(self, norm: AbstractNorm, criterion: AbstractCriterion) -> None:
-        """Refuse a criterion that has targets of its own."""
-        require_untargeted(criterion, "targeted Auto-PGD")
+        """Refuse a criterion with goals of its own."""
+        require_labels(criterion, "targeted APGD")
 
     def _search(self, problem: Problem) -> AttackResult:
         search = Search(self, problem)

@@ -1,6 +1,6 @@
 """AutoAttack: several attacks, one after the other on the images that are still robust."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import torch
@@ -56,16 +56,7 @@ class Ensemble(AbstractAttack):
                 remaining = problem.select(active)
             if len(active) == 0:
                 break
-            found = member(
-                problem.classifier,
-                remaining.images,
-                remaining.goals,
-                remaining.threat,
-                criterion=problem.criterion,
-                goals=remaining.goals,
-                rng=remaining.rng.fold_in(number),
-                batch_size=problem.batch_size,
-            )
+            found = member.solve(replace(remaining, rng=remaining.rng.fold_in(number)))
             adversarials[active] = found.adversarials
             trace.include(found.trace, active)
         return AttackResult(adversarials, trace)
@@ -100,7 +91,7 @@ class AutoAttack(AbstractAttack):
         self.ensemble.check(norm, criterion)
 
     def _search(self, problem: Problem) -> AttackResult:
-        return self.ensemble._search(problem)
+        return self.ensemble.solve(problem)
 
     @property
     def passes(self) -> int:

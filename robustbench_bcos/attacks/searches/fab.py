@@ -9,14 +9,7 @@ import torch
 from torch import Tensor
 
 from robustbench_bcos.attacks import ATTACKS
-from robustbench_bcos.attacks.attack import (
-    AbstractAttack,
-    AttackResult,
-    Problem,
-    Trace,
-    require_known,
-    require_untargeted,
-)
+from robustbench_bcos.attacks.attack import AbstractAttack, AttackResult, Problem, Trace, require_known, require_labels
 from robustbench_bcos.attacks.criterion import AbstractCriterion
 from robustbench_bcos.attacks.gradients import image_gradient, usable
 from robustbench_bcos.attacks.norm import AbstractNorm
@@ -65,7 +58,7 @@ class FAB(AbstractAttack):
     def check(self, norm: AbstractNorm, criterion: AbstractCriterion) -> None:
         """Refuse a norm that torchattacks does not know, a targeted criterion, or a machine without torchattacks."""
         require_known(norm, NORM_NAMES, "FAB")
-        require_untargeted(criterion, "FAB")
+        require_labels(criterion, "FAB")
         if not torchattacks_available():
             raise RequestError(f"FAB needs torchattacks, which is not installed: {REMEDY}, or choose another attack")
 

@@ -9,16 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks.apgd import APGD
-from robustbench_bcos.attacks.losses import LOSSES, dlr, targeted_dlr
-from robustbench_bcos.attacks.norms import NORMS
+from robustbench_bcos.attacks import LOSSES
+from robustbench_bcos.attacks.losses.dlr import dlr, targeted_dlr
+from robustbench_bcos.attacks.searches.apgd import APGD
+from robustbench_bcos.attacks.searches.apgd_targeted import TargetedAPGD
+from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.rng import PerImageRng, generator
-from tests.attacks.conftest import TanhNet, Witness
+from tests.attacks.conftest import LaterRestarts, TanhNet, Witness, broken
 from tests.reference import losses as reference
 
 RADII = {"l2": 0.3, "linf": 0.05}
-"""So large that a single step fools most images, and some only towards a later target."""
+"""So large that a single step breaks most images, and some only towards a later target."""
 
 every_norm = pytest.mark.parametrize("norm", RADII)
 every_number_of_classes = pytest.mark.parametrize("classes", [3, 4, 5, 10])
@@ -119,37 +121,30 @@ def test_with_two_classes_it_points_from_the_label_to_the_other() -> None:
 
 
 def test_it_is_not_among_the_losses_of_two_arguments() -> None:
-    assert targeted_dlr not in [LOSSES[name] for name in LOSSES]
+    assert "targeted_dlr" not in LOSSES
 
 
 # The search
-
-
-class Shifted(PerImageRng):
-    """A generator whose first restart is a later one of another."""
-
-    def __call__(self, restart: int) -> list[torch.Generator]:
-        return [generator(self.seed, index, self.path[0] + restart) for index in self.indices]
 
 
 @every_norm
 def test_each_target_is_a_search_of_its_own_with_its_own_starts(
     norm: str, net: TanhNet, images: Tensor, labels: Tensor
 ) -> None:
-    attack = APGD(steps=1, targets=3, restarts=2)
-    together = attack(net, images, labels, NORMS[norm], RADII[norm], PerImageRng.of(5, range(100, 160)))
+    attack, epsilon = TargetedAPGD(steps=1, targets=3, restarts=2), RADII[norm]
+    together = attack(net, images, labels, norm, epsilon, rng=PerImageRng.of(5, range(100, 160)))
     ranked = ranked_wrong(net, images, labels)
     needed = []
     for place in range(59):
         one = slice(place, place + 1)
         for number in range(6):
             loss = partial(targeted_dlr, targets=ranked[one, number // 2])
-            source = Shifted(5, (100 + place,), (number,))
-            single = APGD(steps=1, loss=loss)(net, images[one], labels[one], NORMS[norm], RADII[norm], source)
-            if predicted_classes(net(single.candidates)) != labels[one]:
+            rng = LaterRestarts(5, (100 + place,), (number,))
+            single = APGD(steps=1, loss=loss)(net, images[one], labels[one], norm, epsilon, rng=rng)
+            if broken(net, single, labels[one]):
                 break
         needed.append(number)
-        torch.testing.assert_close(together.candidates[one], single.candidates, rtol=0, atol=1e-12)
+        torch.testing.assert_close(together.adversarials[one], single.adversarials, rtol=0, atol=1e-12)
         # The ranking, two passes of every search before the last, and the last one's.
         assert together.trace.forward_passes[place] == 1 + 2 * number + single.trace.forward_passes[0]
     assert {0, 1, 2, 5} <= set(needed)
@@ -158,29 +153,28 @@ def test_each_target_is_a_search_of_its_own_with_its_own_starts(
 def test_targets_are_taken_from_the_clean_image_best_first(net: TanhNet, images: Tensor, labels: Tensor) -> None:
     ranked = ranked_wrong(net, images, labels)
     witness = Witness(net)
-    # So small a ball that no image falls.
-    APGD(steps=1, targets=4, start="image")(witness, images[:8], labels[:8], NORMS["l2"], 1e-6)
+    # So small a ball that no image is broken.
+    TargetedAPGD(steps=1, targets=4)(witness, images[:8], labels[:8], "l2", 1e-6)
     clean, *pairs = witness.seen
     assert torch.equal(clean, images[:8])
     for rank in range(4):
-        start, moved = pairs[2 * rank : 2 * rank + 2]
-        assert torch.equal(start, clean)
-        alone = APGD(steps=1, loss=partial(targeted_dlr, targets=ranked[:8, rank]), start="image", count="last")
-        expected = alone(net, clean, labels[:8], NORMS["l2"], 1e-6).candidates
-        torch.testing.assert_close(moved, expected, rtol=0, atol=1e-15)  # sums in another order
-        assert (moved - pairs[1]).abs().max() > (1e-7 if rank else -1)
+        loss, rng = partial(targeted_dlr, targets=ranked[:8, rank]), LaterRestarts(0, tuple(range(8)), (rank,))
+        alone = Witness(net)
+        APGD(steps=1, loss=loss)(alone, clean, labels[:8], "l2", 1e-6, rng=rng)
+        for shown, expected in zip(pairs[2 * rank : 2 * rank + 2], alone.seen, strict=True):
+            torch.testing.assert_close(shown, expected, rtol=0, atol=1e-15)  # sums in another order
 
 
 def test_more_targets_than_there_are_means_all(net: TanhNet, images: Tensor, labels: Tensor) -> None:
     all_six, too_many = (
-        APGD(steps=4, targets=targets)(net, images, labels, NORMS["l2"], 0.05) for targets in (6, 1000)
+        TargetedAPGD(steps=4, targets=targets)(net, images, labels, "l2", 0.05) for targets in (6, 1000)
     )
-    assert torch.equal(all_six.candidates, too_many.candidates)
-    stood = predicted_classes(net(all_six.candidates)) == labels
-    assert stood.any()
-    for proposal in (all_six, too_many):
-        assert (proposal.trace.forward_passes[stood] == 1 + 6 * 5).all()
-        assert (proposal.trace.backward_passes[stood] == 6 * 4).all()
+    assert torch.equal(all_six.adversarials, too_many.adversarials)
+    robust = ~broken(net, all_six, labels)
+    assert robust.any()
+    for result in (all_six, too_many):
+        assert (result.trace.forward_passes[robust] == 1 + 6 * 5).all()
+        assert (result.trace.backward_passes[robust] == 6 * 4).all()
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -188,19 +182,19 @@ def test_two_and_three_classes_are_as_many_targets_as_they_have(classes: int, ne
     few = narrow(net, classes)
     labels = predicted_classes(few(images).detach())
     for norm, epsilon in RADII.items():
-        aimed = APGD(steps=20, targets=9)(few, images, labels, NORMS[norm], epsilon)
-        plain = APGD(steps=20)(few, images, labels, NORMS[norm], epsilon)
-        fell, fell_plain = (predicted_classes(few(one.candidates)) != labels for one in (aimed, plain))
-        assert 0 < fell.sum() < 60
-        assert not (fell_plain & ~fell).any()
-        assert (aimed.trace.forward_passes[~fell] == 1 + 21 * (classes - 1)).all()
+        aimed = TargetedAPGD(steps=20, targets=9)(few, images, labels, norm, epsilon)
+        plain = APGD(steps=20)(few, images, labels, norm, epsilon)
+        by_aimed, by_plain = (broken(few, found, labels) for found in (aimed, plain))
+        assert 0 < by_aimed.sum() < 60
+        assert not (by_plain & ~by_aimed).any()
+        assert (aimed.trace.forward_passes[~by_aimed] == 1 + 21 * (classes - 1)).all()
 
 
 def test_what_is_misclassified_already_costs_the_one_look(net: TanhNet, images: Tensor, labels: Tensor) -> None:
-    proposal = APGD(steps=4, targets=3)(net, images, labels, NORMS["l2"], 0.2)
-    assert torch.equal(proposal.candidates[-1], images[-1])
-    assert proposal.trace.forward_passes[-1] == 1
-    assert proposal.trace.backward_passes[-1] == 0
+    result = TargetedAPGD(steps=4, targets=3)(net, images, labels, "l2", 0.2)
+    assert torch.equal(result.adversarials[-1], images[-1])
+    assert result.trace.forward_passes[-1] == 1
+    assert result.trace.backward_passes[-1] == 0
 
 
 @every_norm
@@ -208,8 +202,8 @@ def test_verdicts_are_those_of_torchattacks(
     norm: str, net: TanhNet, images: Tensor, labels: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torchattacks = pytest.importorskip("torchattacks")
-    ball, epsilon = NORMS[norm], RADII[norm]
-    # One draw for every image and target: they draw for whole batches of what still stands.
+    epsilon = RADII[norm]
+    # One draw for every image and target: they draw for whole batches of what is still robust.
     pattern = torch.rand(images.shape[1:], generator=generator(1), dtype=torch.float64)
     monkeypatch.setattr(torch, "rand", lambda shape: pattern.expand(shape).clone())
     monkeypatch.setattr(torch, "randn", lambda shape: pattern.expand(shape).clone())
@@ -219,19 +213,14 @@ def test_verdicts_are_those_of_torchattacks(
     monkeypatch.undo()
     delta = pattern if norm == "l2" else 2 * pattern - 1
 
-    def same_start(ball: Any, shape: Any, epsilon: float, sources: Any) -> Tensor:
-        return (delta * epsilon / ball.size(delta[None])).expand(len(sources), *shape)
+    def same_start(threat: Threat, shape: Any, sources: Any) -> Tensor:
+        return (delta * threat.radius / threat.size(delta[None])).expand(len(sources), *shape)
 
-    monkeypatch.setattr("robustbench_bcos.attacks.apgd.on_the_boundary", same_start)
-    attack = APGD(steps=5, targets=6, zero_index=True)
-    ours = attack(net, images, labels, ball, epsilon).candidates
-    fell = predicted_classes(net(theirs)) != labels
-    once = APGD(steps=5, targets=1, zero_index=True)(net, images, labels, ball, epsilon).candidates
-    assert fell.sum() < 60
-    assert (predicted_classes(net(once)) != labels).sum() < fell.sum()
-    assert torch.equal(predicted_classes(net(ours)) != labels, fell)
-
-
-def test_a_negative_number_of_targets_is_refused() -> None:
-    with pytest.raises(ValueError, match="targets of at least 0, got -1"):
-        APGD(targets=-1)
+    monkeypatch.setattr("robustbench_bcos.attacks.searches.apgd.on_the_sphere", same_start)
+    attack = TargetedAPGD(steps=5, targets=6, zero_index=True)
+    ours = broken(net, attack(net, images, labels, norm, epsilon), labels)
+    once = TargetedAPGD(steps=5, targets=1, zero_index=True)(net, images, labels, norm, epsilon)
+    found = broken(net, theirs, labels)
+    assert found.sum() < 60
+    assert broken(net, once, labels).sum() < found.sum()
+    assert torch.equal(ours, found)
