@@ -14,7 +14,7 @@ from robustbench_bcos.bench.batch_size import BatchSize, bytes_for_backward, is_
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.classifier import freeze
 from tests.bench.own_request import own_request
-from tests.bench.tiny_zoo import measure, tiny_request
+from tests.bench.tiny_zoo import measure, model_of, tiny_request
 
 EXAMPLE = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -33,7 +33,7 @@ class Squares(nn.Module):
 
 def test_what_a_forward_pass_keeps_is_counted_once_and_without_parameters() -> None:
     # images * images keeps the images; each exp keeps its result, and so does their product: 3 x 192 floats.
-    # Besides, the flattened product is needed for nobody: the weights are frozen.
+    # The flattened product is not needed, because the weights are frozen.
     assert bytes_for_backward(freeze(Squares()), EXAMPLE) == 3 * 192 * 4
 
 
@@ -149,7 +149,7 @@ def test_a_run_whose_memory_runs_out_everywhere_gives_the_same_rows(tiny_zoo: Pa
     """Attack, explanations, evidence and distances each meet a network that takes three images."""
     request = tiny_request(tiny_zoo, model=("tiny-natural",), limit=10, explained=5)
     batch = request.subset.batch(0, 10)
-    network = request.sources[0].load().classifier
+    network = model_of(request, "tiny-natural").classifier
     asked = {"eps": ("0.5",), "steps": (4,), "evidence": "quick", "distances": True, "seed": 3}
     wide = measure(own_request({"net": network}, batch.images, batch.labels, 10, **asked))
     narrow = measure(own_request({"net": Narrow(network)}, batch.images, batch.labels, 10, **asked))
@@ -158,7 +158,7 @@ def test_a_run_whose_memory_runs_out_everywhere_gives_the_same_rows(tiny_zoo: Pa
     differing = {
         "architecture",
         "encoding",
-        "search",
+        "attack_backend",
         "weights_sha256",
         "trust",
         "reasons",
@@ -184,18 +184,18 @@ class Wide(nn.Module):
 images = torch.rand(32, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 labels = Wide()(images).argmax(dim=1)
 
-def fallen():
+def broken():
     row = rb.evaluate(Wide(), images, labels, "l2", 0.5, steps=2, evidence="off", batch_size=32, name="wide").iloc[0]
     return row.images, row.clean_correct, row.robust_correct, row.forward_passes
 
-before = fallen()
+before = broken()
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), resource.RLIM_INFINITY))
 try:
     torch.ones(32, 3, 8, 8, requires_grad=True).flatten(1).repeat(1, 5000).exp().exp()
     print("it fits")
 except RuntimeError:
-    assert fallen() == before, (fallen(), before)
+    assert broken() == before, (broken(), before)
     print("the same")
 """
 """A network that keeps 12 MB of each image, in a process that may have 100 MB more."""

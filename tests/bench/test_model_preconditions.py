@@ -1,4 +1,4 @@
-"""Objections to a model: broken ones are refused for what is wrong with them, and honest ones are left alone."""
+"""Preconditions of a model: broken ones are refused for what is wrong with them, and honest ones are left alone."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -265,7 +265,7 @@ def test_a_run_refuses_them_unless_told_otherwise(tmp_path: Path, monkeypatch: p
         make_request(make_config(bright))
     assert make_request(make_config(bright | {"encoding": "normalize:bytes"}))
     # How a model was admitted decides no number.
-    assert "skip_model_checks" not in request.identity
+    assert "skip_model_checks" not in request.identity.to_json()
 
 
 def test_in_memory_evidence_is_the_judge_unless_told_otherwise() -> None:
