@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from robustbench_bcos.bench.plan import Plan
 
 from robustbench_bcos.bench.evidence import examination
 from robustbench_bcos.bench.evidence.checks import CHECKS, checks_of
-from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.records import make_records
 from robustbench_bcos.bench.rows import EvidenceRow, ResultRow, Row, TransferRow
 from robustbench_bcos.bench.runner import execute
