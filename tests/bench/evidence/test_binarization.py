@@ -1,6 +1,7 @@
 """The binarization test: a planted example that an attack on an honest network finds, and no attack on a hidden one."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import robustbench_bcos as rb
-from robustbench_bcos.attacks.apgd import APGD
-from robustbench_bcos.attacks.attack import Attack, AttackResult
-from robustbench_bcos.attacks.losses import LOSSES
-from robustbench_bcos.attacks.noise import Noise
-from robustbench_bcos.attacks.norms import NORMS, AbstractNorm
-from robustbench_bcos.attacks.pgd import PGD
-from robustbench_bcos.attacks.square import Square
+from robustbench_bcos.attacks.attack import AbstractAttack, AttackResult, Problem, Trace
+from robustbench_bcos.attacks.searches.apgd import APGD
+from robustbench_bcos.attacks.searches.apgd_targeted import TargetedAPGD
+from robustbench_bcos.attacks.searches.noise import Noise
+from robustbench_bcos.attacks.searches.pgd import PGD
+from robustbench_bcos.attacks.searches.square import Square
+from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.bench.evidence.binarization import (
     EASY,
     GAP,
@@ -34,14 +35,14 @@ from robustbench_bcos.bench.evidence.binarization import (
 from robustbench_bcos.core.rng import PerImageRng, generator
 from robustbench_bcos.model_zoo.architectures import build_architecture, initialise
 from robustbench_bcos.model_zoo.classifier import freeze
-from tests.bench.evidence.one_check import outcome
-from tests.bench.own_plan import own_plan
+from tests.bench.evidence.one_check import outcome, results
+from tests.bench.own_request import own_request
 
 SHAPE, HIDDEN, CLASSES = (3, 5, 4), 90, 7
 RADII = {"l2": 0.5, "linf": 0.05}
-STRONG = PGD(steps=20, loss=LOSSES["margin"], count="any")
+STRONG = PGD(steps=20, loss="margin")
 
-every_norm = pytest.mark.parametrize("norm", NORMS)
+every_norm = pytest.mark.parametrize("norm", RADII)
 
 
 def mlp(*around: nn.Module) -> nn.Sequential:
@@ -72,11 +73,11 @@ def pictures(count: int, *shape: int) -> Tensor:
     return 0.25 + 0.5 * torch.rand(count, *(shape or SHAPE), generator=generator(8))
 
 
-def answers(network: nn.Module, norm: str, attack: Attack = STRONG, count: int = 6) -> list[Answer]:
+def answers(network: nn.Module, norm: str, attack: AbstractAttack = STRONG, count: int = 6) -> list[Answer]:
     images = pictures(count)
     features = Features(network, images[:1])
     return [
-        binarize(features, attack, images[place, None], NORMS[norm], RADII[norm], PerImageRng.of(0, [place]))
+        binarize(features, attack, images[place, None], Threat.of(norm, RADII[norm]), PerImageRng.of(0, [place]))
         for place in range(count)
     ]
 
@@ -115,23 +116,23 @@ def test_a_network_that_hides_gradients_can_still_be_asked(norm: str) -> None:
 
 @every_norm
 def test_an_attack_that_searches_nothing_finds_nothing(norm: str) -> None:
-    found = answers(mlp(), norm, PGD(steps=1, step_size=1e-6, loss=LOSSES["margin"]))
+    found = answers(mlp(), norm, PGD(steps=1, step_size=1e-6, loss="margin"))
     assert [(answer.usable, answer.found) for answer in found] == [(True, False)] * 6
 
 
 @pytest.mark.parametrize(
     "attack",
     [
-        APGD(steps=10, loss=LOSSES["ce"]),
-        APGD(steps=10, loss=LOSSES["dlr"]),
-        APGD(steps=10, targets=9),
-        PGD(steps=10, loss=LOSSES["bce"], start="random", restarts=2),
+        APGD(steps=10, loss="ce"),
+        APGD(steps=10, loss="dlr"),
+        TargetedAPGD(steps=10),
+        PGD(steps=10, loss="bce", start="random", restarts=2),
         Square(queries=200),
         Noise(restarts=3),
     ],
     ids=["ce", "dlr", "targets", "bce", "square", "noise"],
 )
-def test_every_attack_can_be_asked(attack: Attack) -> None:
+def test_every_attack_can_be_asked(attack: AbstractAttack) -> None:
     found = answers(mlp(), "linf", attack, count=3)
     assert all(answer.usable for answer in found)
     if not isinstance(attack, Noise):
@@ -148,16 +149,14 @@ def test_where_random_points_find_it_too_nothing_is_concluded(norm: str) -> None
 
     network = freeze(nn.Sequential(Applied(shell), nn.Linear(20, CLASSES)))
     image = torch.full((1, *SHAPE), 0.5)
-    answer = binarize(
-        Features(network, image), STRONG, image, NORMS[norm], RADII[norm], PerImageRng.of(0, [4])
-    )  # fmt: skip
+    answer = binarize(Features(network, image), STRONG, image, Threat.of(norm, RADII[norm]), PerImageRng.of(0, [4]))
     assert not answer.usable
 
 
 def test_a_read_out_that_cannot_be_fitted_is_not_used_and_nothing_is_attacked() -> None:
     network, attack = mlp(Applied(torch.zeros_like)), Recorded()
     image = pictures(1)
-    answer = binarize(Features(network, image), attack, image, NORMS["l2"], 0.5, PerImageRng.of(0, [0]))
+    answer = binarize(Features(network, image), attack, image, Threat.of("l2", 0.5), PerImageRng.of(0, [0]))
     assert answer[:2] == (False, False)
     assert attack.asked == []
 
@@ -165,23 +164,21 @@ def test_a_read_out_that_cannot_be_fitted_is_not_used_and_nothing_is_attacked() 
 # The points and the read-out
 
 
-class Recorded:
+@dataclass(frozen=True, kw_only=True)
+class Recorded(AbstractAttack):
     """An attack that remembers what it was asked, and proposes the image itself."""
 
-    def __init__(self) -> None:
-        self.asked: list[tuple[Any, Tensor, Tensor, float]] = []
+    asked: list[Problem] = field(default_factory=list)
 
-    def __call__(
-        self,
-        classifier: Any,
-        images: Tensor,
-        labels: Tensor,
-        ball: AbstractNorm,
-        epsilon: float,
-        generator: PerImageRng | None = None,
-    ) -> AttackResult:
-        self.asked.append((classifier, images, labels, epsilon))
-        return PGD(steps=1, step_size=1e-9, loss=LOSSES["margin"])(classifier, images, labels, ball, epsilon)
+    @property
+    def passes(self) -> int:
+        return 3
+
+    def _search(self, problem: Problem) -> AttackResult:
+        self.asked.append(problem)
+        trace = Trace.blank(problem.images)
+        trace.forward_passes.add_(3)
+        return AttackResult(problem.images.clone(), trace)
 
 
 @every_norm
@@ -192,23 +189,24 @@ def test_points_inside_are_one_class_and_a_point_of_the_boundary_is_the_other(no
         shown.append(images.detach().clone())
         return images
 
-    network = mlp(Applied(watched))
+    network, threat = mlp(Applied(watched)), Threat.of(norm, RADII[norm])
     image, attack = pictures(1), Recorded()
     features = Features(network, image)
     shown.clear()
-    answer = binarize(features, attack, image, NORMS[norm], RADII[norm], PerImageRng.of(2, [9]))
+    answer = binarize(features, attack, image, threat, PerImageRng.of(2, [9]))
     _, points, random = shown[:3]
     assert len(points) == 1 + _inner_points(HIDDEN) + 1 < HIDDEN
     assert len(random) == RANDOM_POINTS
-    sizes = NORMS[norm].size(points - image)
+    sizes = threat.size(points - image)
     assert torch.equal(points[:1], image)
     assert sizes[1:-1].max() <= (1 - GAP) * RADII[norm] * (1 + 1e-5)
     torch.testing.assert_close(sizes[-1], torch.tensor(RADII[norm]), rtol=1e-5, atol=0)
-    torch.testing.assert_close(NORMS[norm].size(random - image), torch.full((200,), RADII[norm]), rtol=1e-5, atol=0)
-    ((read_out, asked, labels, epsilon),) = attack.asked
+    torch.testing.assert_close(threat.size(random - image), torch.full((200,), RADII[norm]), rtol=1e-5, atol=0)
+    (problem,) = attack.asked
+    read_out = problem.classifier
     assert isinstance(read_out, ReadOut)
-    assert torch.equal(asked, image)
-    assert (labels.tolist(), epsilon) == ([0], RADII[norm])
+    assert torch.equal(problem.images, image)
+    assert (problem.goals.tolist(), problem.threat) == ([0], threat)
     said = read_out(points)
     assert said[:-1].argmax(dim=1).tolist() == [0] * (len(points) - 1)
     assert said[-1].argmax() == 1
@@ -226,8 +224,8 @@ def test_the_same_image_and_seed_give_the_same_points_and_others_give_others() -
     weights = []
     for seed, index in ((2, 9), (2, 9), (3, 9), (2, 8)):
         attack = Recorded()
-        binarize(Features(network, image), attack, image, NORMS["l2"], 0.5, PerImageRng.of(seed, [index]))
-        weights.append(attack.asked[0][0]._weights)
+        binarize(Features(network, image), attack, image, Threat.of("l2", 0.5), PerImageRng.of(seed, [index]))
+        weights.append(attack.asked[0].classifier._weights)
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
     assert not torch.equal(weights[0], weights[3])
@@ -353,9 +351,9 @@ def test_features_of_every_kind_of_head_are_as_many_as_it_takes_in(
 
 def test_features_have_the_gradient_of_the_network() -> None:
     network, images = mlp(), pictures(2).requires_grad_()
-    slope = torch.randn(2, HIDDEN, generator=generator(4))
-    (expected,) = torch.autograd.grad(network[:-1](images), images, slope)
-    (found,) = torch.autograd.grad(Features(network, images[:1])(images), images, slope)
+    outer = torch.randn(2, HIDDEN, generator=generator(4))
+    (expected,) = torch.autograd.grad(network[:-1](images), images, outer)
+    (found,) = torch.autograd.grad(Features(network, images[:1])(images), images, outer)
     torch.testing.assert_close(found, expected)
 
 
@@ -389,14 +387,28 @@ def test_a_network_whose_last_layer_cannot_be_told_is_refused(network: nn.Module
 # As a check
 
 
-def test_a_hidden_gradient_undermines_the_number_and_an_honest_one_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_test_around_an_image_is_the_same_under_a_target() -> None:
+    """A read-out has two classes of its own, whatever class the cell's attack aims at."""
+    images = pictures(4)
+    network = mlp()
+    labels = network(images).argmax(dim=1)
+    asked: dict[str, Any] = {"steps": (20,), "loss": ("margin",), "evidence": "full", "eps": ("0.5",)}
+    targets: list[dict[str, Any]] = [{}, {"criterion": "targeted", "target": "least_likely"}]
+    said = [
+        results("binarization", own_request({"net": network}, images, labels, CLASSES, **asked | to)) for to in targets
+    ]
+    plain, aimed = ([(row.image, row.against, row.passes) for row in rows] for rows in said)
+    assert plain == aimed != []
+
+
+def test_a_hidden_gradient_undermines_the_number_and_an_honest_one_does_not() -> None:
     images = pictures(12)
     networks = {"honest": mlp(), "hidden": mlp(Applied(lambda shown: shown.detach().clone()))}
     labels = networks["honest"](images).argmax(dim=1)
     asked: dict[str, Any] = {"steps": (20,), "loss": ("margin",), "evidence": "full", "eps": ("0.5",)}
-    plan = own_plan(networks, images, labels, CLASSES, **asked)
-    honest, _ = outcome("binarization", plan, monkeypatch, 0)
-    hidden, trust = outcome("binarization", plan, monkeypatch, 1)
+    request = own_request(networks, images, labels, CLASSES, **asked)
+    honest, _ = outcome("binarization", request, 0)
+    hidden, trust = outcome("binarization", request, 1)
     assert (honest.status, honest.examined, honest.against) == ("held", 12, 0)
     assert (hidden.status, hidden.examined, hidden.against) == ("undermined", 12, 12)
     assert "binarization" in trust.reasons.split("; ")
@@ -412,13 +424,11 @@ def test_a_hidden_gradient_undermines_the_number_and_an_honest_one_does_not(monk
     ],
     ids=["functional", "constant"],
 )
-def test_a_network_that_cannot_be_asked_is_not_done_and_that_is_said(
-    network: nn.Module, said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_network_that_cannot_be_asked_is_not_done_and_that_is_said(network: nn.Module, said: str) -> None:
     images = pictures(3)
     labels = freeze(network)(images).argmax(dim=1)
-    plan = own_plan({"net": network}, images, labels, CLASSES, steps=(2,), loss=("margin",), evidence="full")
-    answer, trust = outcome("binarization", plan, monkeypatch)
+    request = own_request({"net": network}, images, labels, CLASSES, steps=(2,), loss=("margin",), evidence="full")
+    answer, trust = outcome("binarization", request)
     assert answer.status == "not done"
     assert answer.sentence.startswith(f"not done: {said}")
     assert "binarization not done" in trust.reasons.split("; ")

@@ -81,10 +81,10 @@ def test_what_harms_no_attack_is_not_accused(name: str) -> None:
 
 
 def test_percentages_are_not_accused_because_they_hide_nothing() -> None:
-    """They pass for logits, and rightly so where their number is that of the logits."""
+    """They pass for logits, and rightly so where they look no more robust than the logits."""
     plain, percent = evaluated(zoo), evaluated(lambda: After(lambda z: 100 * z.softmax(dim=1)))
     assert percent["trust"] == "sound"
-    assert percent["worst_correct"] == plain["worst_correct"]
+    assert percent["worst_correct"] <= plain["worst_correct"]
 
 
 def test_a_weak_attack_on_an_honest_network_is_repaired() -> None:

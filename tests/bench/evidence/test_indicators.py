@@ -12,29 +12,27 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks.apgd import APGD
-from robustbench_bcos.attacks.attack import Attack
-from robustbench_bcos.attacks.ensemble import standard
-from robustbench_bcos.attacks.fab import FAB
-from robustbench_bcos.attacks.losses import LOSSES
-from robustbench_bcos.attacks.noise import Noise
-from robustbench_bcos.attacks.norms import NORMS
-from robustbench_bcos.attacks.pgd import PGD
-from robustbench_bcos.attacks.square import Square
-from robustbench_bcos.bench.evidence import examination
-from robustbench_bcos.bench.evidence.indicators import DRAWS, LAST, SPREAD, Path, instability, records
-from robustbench_bcos.bench.plan import Plan
+from robustbench_bcos.attacks import ATTACKS, LOSSES
+from robustbench_bcos.attacks.criterion import make_criterion
+from robustbench_bcos.attacks.driver import GradientAttack
+from robustbench_bcos.attacks.searches.apgd import APGD
+from robustbench_bcos.attacks.searches.pgd import PGD
+from robustbench_bcos.attacks.threat import Threat
+from robustbench_bcos.bench.evidence import contexts
+from robustbench_bcos.bench.evidence.indicators import DRAWS, LAST, SPREAD, Path, instability
+from robustbench_bcos.bench.request import Request
+from robustbench_bcos.bench.target import AttackTarget
 from robustbench_bcos.core.rng import PerImageRng
-from tests.attacks.conftest import TanhNet, Witness, draw_twin
-from tests.bench.evidence.one_check import findings, outcome
-from tests.bench.own_plan import own_plan
+from tests.attacks.conftest import TanhNet, draw_twin
+from tests.bench.evidence.one_check import outcome, results
+from tests.bench.own_request import own_request
 from tests.reference import pgd as reference
 from tests.reference.losses import VALUES
 
 SOURCE = PerImageRng.of(5, (41, 7, 12, 300))
 RADII = {"l2": 0.2, "linf": 0.03}
 
-every_norm = pytest.mark.parametrize("norm", NORMS)
+every_norm = pytest.mark.parametrize("norm", RADII)
 every_loss = pytest.mark.parametrize("loss", LOSSES)
 
 
@@ -46,9 +44,43 @@ def problem() -> tuple[TanhNet, Tensor, Tensor]:
     return net, images, net(images).argmax(dim=1)
 
 
-def path_of(logits: NDArray[np.float64], labels: list[int]) -> Path:
-    images = torch.zeros(len(labels), 3, 1, 1)
-    return Path(torch.from_numpy(logits), torch.tensor(labels), images, 2 * len(logits) - 1)
+def path_of(logits: NDArray[np.float64], labels: list[int], criterion: str = "misclassified") -> Path:
+    return Path(
+        logits=torch.from_numpy(logits),
+        goals=torch.tensor(labels),
+        criterion=make_criterion(criterion),
+        adversarials=torch.zeros(len(labels), 3, 1, 1),
+        passes=2 * len(logits) - 1,
+    )
+
+
+def walked(attack: GradientAttack, net: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Path:
+    """The path of an attack, on a model that is its own fast copy."""
+    judged = make_criterion("misclassified")
+    target = AttackTarget(
+        classifier=net,
+        attack_model=net,
+        images=images,
+        labels=labels,
+        goals=judged.goals(net, images, labels),
+        threat=threat,
+        criterion=judged,
+        rng=SOURCE,
+    )
+    return Path.of(attack, target)
+
+
+class Witness(nn.Module):
+    """A network that remembers what it was shown."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.seen: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen.append(images.detach().clone())
+        return self.network(images)
 
 
 # Recording
@@ -58,8 +90,8 @@ def path_of(logits: NDArray[np.float64], labels: list[int]) -> Path:
 def test_a_path_has_the_logits_of_every_iterate_of_pgd(norm: str, problem: tuple[TanhNet, Tensor, Tensor]) -> None:
     net, images, labels = problem
     twin = draw_twin(np.random.default_rng(1), values=3 * 5 * 4)
-    attack = PGD(steps=7, step_size=0.3 * RADII[norm], loss=LOSSES["margin"], count="any", restarts=3)
-    path = Path.of(attack, net, images, labels, NORMS[norm], RADII[norm], SOURCE)
+    attack = PGD(steps=7, step_size=0.3 * RADII[norm], loss="margin", restarts=3)
+    path = walked(attack, net, images, labels, Threat.of(norm, RADII[norm]))
     assert path.logits.shape == (8, 4, 7)
     assert path.passes == 7 + 8
     for place, label in enumerate(labels.tolist()):
@@ -69,7 +101,7 @@ def test_a_path_has_the_logits_of_every_iterate_of_pgd(norm: str, problem: tuple
         )  # fmt: skip
         expected = np.stack([twin.logits(iterate) for iterate in iterates])
         np.testing.assert_allclose(path.logits[:, place].numpy(), expected, rtol=0, atol=1e-10)
-        np.testing.assert_allclose(path.candidates[place].numpy(), iterates[-1], rtol=0, atol=1e-10)
+        np.testing.assert_allclose(path.adversarials[place].numpy(), iterates[-1], rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -81,29 +113,16 @@ def test_no_image_leaves_a_path_and_one_restart_is_recorded(
     net, images, labels = problem
     labels = (labels + torch.tensor([0, 1, 0, 1])) % 7
     witness = Witness(net)
-    path = Path.of(attack, witness, images, labels, NORMS["l2"], 3.0, SOURCE)
+    path = walked(attack, witness, images, labels, Threat.of("l2", 3.0))
     assert [len(shown) for shown in witness.seen] == [4] * 6
     assert torch.equal(path.logits, torch.stack([net(shown) for shown in witness.seen]))
-    assert torch.equal(net(path.candidates), path.logits[-1])
-    assert torch.equal(path.labels, labels)
+    assert torch.equal(net(path.adversarials), path.logits[-1])
+    assert torch.equal(path.goals, labels)
     assert not path.logits.requires_grad
 
 
-@pytest.mark.parametrize(
-    ("attack", "readable"),
-    [
-        (PGD(steps=2), True),
-        (APGD(steps=2), True),
-        (APGD(steps=2, targets=3), False),
-        (Square(queries=2), False),
-        (Noise(), False),
-        (FAB(), False),
-        (standard(fab=False), False),
-    ],
-    ids=["pgd", "apgd", "targets", "square", "noise", "fab", "ensemble"],
-)
-def test_only_searches_with_a_single_path_are_read(attack: Attack, readable: bool) -> None:
-    assert records(attack) == readable
+def test_only_searches_with_a_single_path_are_read() -> None:
+    assert {name for name in ATTACKS if ATTACKS[name].has_path} == {"pgd", "apgd"}
 
 
 # Silent success
@@ -134,6 +153,13 @@ def test_a_silent_success_is_wrong_on_the_way_and_right_at_the_end(
     assert found == [silent_twin(logits[:, place], label) for place, label in enumerate(labels)]
 
 
+def test_only_what_the_criterion_asks_for_is_a_success() -> None:
+    first, second, third = np.eye(3)
+    logits = np.stack([[first, first], [second, third], [first, first]])
+    assert path_of(logits, [0, 0]).silent().tolist() == [True, True]
+    assert path_of(logits, [1, 1], "targeted:1").silent().tolist() == [True, False]
+
+
 class Ridge(nn.Module):
     """Wrong only where the mean of the pixels is within 0.01 of 0.55; the way there is uphill from both sides."""
 
@@ -149,27 +175,33 @@ GREY, ZEROS = torch.full((4, 3, 2, 5), 0.5), torch.zeros(4, dtype=torch.long)
 def test_a_search_that_steps_over_the_ridge_again_and_again_is_silent_where_it_ends_beside_it(
     steps: int, silent: bool
 ) -> None:
-    attack = PGD(steps=steps, step_size=0.048, loss=LOSSES["margin"])
-    path = Path.of(attack, Ridge(), GREY, ZEROS, NORMS["linf"], 0.2, SOURCE)
+    attack = PGD(steps=steps, step_size=0.048, loss="margin")
+    path = walked(attack, Ridge(), GREY, ZEROS, Threat.of("linf", 0.2))
     assert path.silent().tolist() == [silent] * 4
 
 
-def ridge_plan(count: str) -> Plan:
-    return own_plan(
+def ridge_request(select: str, **flags: Any) -> Request:
+    return own_request(
         {"ridge": Ridge()}, GREY, ZEROS, 2, norm=("linf",), eps=("0.2",), steps=(4,), step_size="0.048",
-        loss=("margin",), count=count, evidence="full",
+        loss=("margin",), select=select, evidence="full", **flags,
     )  # fmt: skip
 
 
-def test_silent_successes_count_as_fallen(monkeypatch: pytest.MonkeyPatch) -> None:
-    said, trust = outcome("silent_success", ridge_plan("last"), monkeypatch)
+def test_silent_successes_count_as_broken() -> None:
+    said, trust = outcome("silent_success", ridge_request("last"))
     assert (said.status, said.examined, said.against) == ("undermined", 4, 4)
     assert "silent_success" in trust.reasons.split("; ")
     assert trust.worst_correct == 0
 
 
-def test_where_any_iterate_counts_none_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    said, trust = outcome("silent_success", ridge_plan("any"), monkeypatch)
+def test_silent_successes_under_a_target_count_as_broken() -> None:
+    """Of two classes the other one is the target, and the margin is that of the other class."""
+    said, trust = outcome("silent_success", ridge_request("last", criterion="targeted", target="1"))
+    assert (said.status, said.against, trust.worst_correct) == ("undermined", 4, 0)
+
+
+def test_where_the_first_success_is_returned_none_is_silent() -> None:
+    said, trust = outcome("silent_success", ridge_request("first_success"))
     assert (said.status, said.against) == ("held", 0)
     assert trust.worst_correct == 0
 
@@ -221,19 +253,17 @@ class Slope(nn.Module):
     ids=["rises to the end", "reaches the boundary half-way", "few steps", "reaches it at once"],
 )
 def test_a_search_that_still_rises_is_told_from_one_that_has_arrived(
-    steps: int, step_size: float, share: float, monkeypatch: pytest.MonkeyPatch
+    steps: int, step_size: float, share: float
 ) -> None:
     radius = 0.2
-    path = Path.of(
-        PGD(steps=steps, step_size=step_size, loss=LOSSES["margin"]), Slope(), GREY, ZEROS, NORMS["linf"], radius,
-        SOURCE,
-    )  # fmt: skip
+    attack = PGD(steps=steps, step_size=step_size, loss="margin")
+    path = walked(attack, Slope(), GREY, ZEROS, Threat.of("linf", radius))
     np.testing.assert_allclose(path.progress(LOSSES["margin"]).numpy(), share, atol=1e-4)  # float32
-    plan = own_plan(
+    request = own_request(
         {"slope": Slope()}, GREY, ZEROS, 2, norm=("linf",), eps=(str(radius),), steps=(steps,),
         step_size=str(step_size), loss=("margin",), evidence="full",
     )  # fmt: skip
-    rows = findings("incomplete_search", plan, monkeypatch)
+    rows = results("incomplete_search", request)
     assert [row.value for row in rows] == pytest.approx([share] * 4, abs=1e-4)
     assert [row.against for row in rows] == [share > 0] * 4
     assert {row.passes for row in rows} == {2 * steps + 1}
@@ -286,17 +316,15 @@ class Waves(nn.Module):
 
 
 @pytest.mark.parametrize(("height", "unstable"), [(0.0, False), (0.1, False), (9.0, True)])
-def test_a_loss_that_shakes_is_told_from_one_that_does_not(
-    height: float, unstable: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_loss_that_shakes_is_told_from_one_that_does_not(height: float, unstable: bool) -> None:
     # Around grey the ripple itself is small, so that the images are classified correctly.
-    plan = own_plan({"waves": Waves(height)}, GREY, ZEROS, 2, loss=("margin",), evidence="full")
-    rows = findings("unstable_loss", plan, monkeypatch)
+    request = own_request({"waves": Waves(height)}, GREY, ZEROS, 2, loss=("margin",), evidence="full")
+    rows = results("unstable_loss", request)
     assert [row.against for row in rows] == [unstable] * len(rows) == [unstable] * 4
     assert all(row.passes == DRAWS + 1 for row in rows)
     if height == 0:
         assert [row.value for row in rows] == [0.0] * 4
-    said, trust = outcome("unstable_loss", plan, monkeypatch)
+    said, trust = outcome("unstable_loss", request)
     assert (said.status, said.against) == ("reported", 4 * unstable)
     assert "unstable_loss" not in trust.reasons
 
@@ -336,7 +364,7 @@ def test_a_model_that_says_something_else_than_the_attacked_one_is_found(
         logits = net(shown)
         return torch.cat([logits[:2], logits[2:].roll(1, dims=1)])
 
-    path = Path.of(PGD(steps=3), net, images, labels, NORMS["l2"], 0.2, SOURCE)
+    path = walked(PGD(steps=3), net, images, labels, Threat.of("l2", 0.2))
     assert path.surrogate(net).tolist() == [False] * 4
     assert path.surrogate(other).tolist() == [False, False, True, True]
 
@@ -346,8 +374,7 @@ class Restless(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # One less than nothing, for the look at its memory before the first answer that counts.
-        self.asked = -1
+        self.asked = 0
 
     def forward(self, images: Tensor) -> Tensor:
         self.asked += 1
@@ -356,9 +383,12 @@ class Restless(nn.Module):
 
 
 @pytest.mark.parametrize(("network", "status"), [(Slope(), "held"), (Restless(), "undermined")], ids=["steady", "not"])
-def test_a_surrogate_undermines_the_number(network: nn.Module, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = own_plan({"net": network}, GREY, ZEROS, 2, steps=(3,), evidence="full", loss=("margin",))
-    said, _ = outcome("surrogate", plan, monkeypatch)
+def test_a_surrogate_undermines_the_number(network: nn.Module, status: str) -> None:
+    request = own_request({"net": network}, GREY, ZEROS, 2, steps=(3,), evidence="full", loss=("margin",))
+    if isinstance(network, Restless):
+        # After the look at its memory, the clean predictions are right.
+        network.asked = -1
+    said, _ = outcome("surrogate", request)
     assert said.status == status
     assert said.examined == 4
 
@@ -372,15 +402,13 @@ def test_a_surrogate_undermines_the_number(network: nn.Module, status: str, monk
     [
         {"attack": ("noise",)},
         {"attack": ("square",), "queries": 3},
-        {"attack": ("apgd",), "loss": ("targeted_dlr",), "steps": (2,)},
+        {"attack": ("apgd_targeted",), "steps": (2,)},
     ],
     ids=["noise", "square", "targets"],
 )
-def test_an_attack_without_a_path_is_not_examined_and_that_is_said(
-    check: str, flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan = own_plan({"slope": Slope()}, GREY, ZEROS, 2, evidence="full", **flags)
-    said, trust = outcome(check, plan, monkeypatch)
+def test_an_attack_without_a_path_is_not_examined_and_that_is_said(check: str, flags: dict[str, Any]) -> None:
+    request = own_request({"slope": Slope()}, GREY, ZEROS, 2, evidence="full", **flags)
+    said, trust = outcome(check, request)
     assert (said.status, said.sentence) == ("not done", "not done: only the paths of pgd and apgd can be read")
     assert f"{check} not done" in trust.reasons.split("; ")
 
@@ -390,10 +418,10 @@ def test_only_images_that_are_classified_correctly_are_looked_at_and_no_more_tha
 ) -> None:
     labels = torch.tensor([0, 1, 0, 0, 0, 1, 0])
     images = torch.full((7, 3, 2, 5), 0.5)
-    monkeypatch.setattr(examination, "LOOKED_AT", 3)
-    plan = own_plan({"slope": Slope()}, images, labels, 2, steps=(3,), evidence="full", loss=("margin",))
-    rows = findings("incomplete_search", plan, monkeypatch)
+    monkeypatch.setattr(contexts, "FIRST", 3)
+    request = own_request({"slope": Slope()}, images, labels, 2, steps=(3,), evidence="full", loss=("margin",))
+    rows = results("incomplete_search", request)
     assert [row.image for row in rows] == [0, 2, 3]
-    nobody = own_plan({"slope": Slope()}, images, torch.ones(7, dtype=torch.long), 2, steps=(3,), evidence="full")
-    said, _ = outcome("incomplete_search", nobody, monkeypatch)
+    nobody = own_request({"slope": Slope()}, images, torch.ones(7, dtype=torch.long), 2, steps=(3,), evidence="full")
+    said, _ = outcome("incomplete_search", nobody)
     assert said.sentence == "not done: no image is classified correctly"

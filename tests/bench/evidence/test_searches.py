@@ -6,23 +6,33 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustbench_bcos.attacks.apgd import APGD
-from robustbench_bcos.attacks.losses import LOSSES
-from robustbench_bcos.attacks.noise import Noise
-from robustbench_bcos.attacks.norms import NORMS
-from robustbench_bcos.attacks.pgd import PGD
-from robustbench_bcos.attacks.square import Square
-from robustbench_bcos.bench.cells import Cell, make_cells
-from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.evidence.checks import checks_of
-from robustbench_bcos.bench.evidence.searches import FULL, QUICK, TARGETS, SecondSearch
+from robustbench_bcos.attacks.attack import AbstractAttack
+from robustbench_bcos.attacks.searches.apgd import APGD
+from robustbench_bcos.attacks.searches.apgd_targeted import TargetedAPGD
+from robustbench_bcos.attacks.searches.autoattack import AutoAttack
+from robustbench_bcos.attacks.searches.noise import Noise
+from robustbench_bcos.attacks.searches.pgd import PGD
+from robustbench_bcos.attacks.searches.square import Square
+from robustbench_bcos.bench.evidence import CHECKS
+from robustbench_bcos.bench.evidence.check import AbstractSearchCheck, checks_of
+from robustbench_bcos.bench.evidence.checks.other_losses import TARGETS
 
-SEARCHED = ("unbounded_attack", "noise", "black_box", "more_steps", "other_losses")
+every_search = pytest.mark.parametrize("check", checks_of("quick", AbstractSearchCheck), ids=lambda check: check.name)
+
+ATTACKS_OF_CELLS = {
+    "pgd": PGD(steps=3),
+    "pgd, restarts": PGD(steps=3, restarts=2, start="random", loss="margin"),
+    "pgd, last": PGD(steps=3, select="last"),
+    "apgd": APGD(steps=4),
+    "apgd, dlr": APGD(steps=4, loss="dlr"),
+    "noise": Noise(restarts=3),
+    "square": Square(queries=30),
+}
 
 
-def cell(**flags: Any) -> Cell:
-    (made,) = make_cells(make_config(flags), ["net"])
-    return made
+def attacks(name: str, attack: AbstractAttack, *, full: bool = False) -> list[Any]:
+    check: Any = CHECKS[name]
+    return list(check.attacks(attack, full=full))
 
 
 def stubborn(images: Tensor) -> Tensor:
@@ -31,94 +41,74 @@ def stubborn(images: Tensor) -> Tensor:
     return torch.cat([5 + faint, *(share * faint for share in (-1.0, -0.5, 0.2, 0.3, -0.1, 0.4))], dim=1)
 
 
-def spent(search: SecondSearch) -> Tensor:
-    """Passes of each of three images by the trace."""
+@every_search
+def test_no_quick_search_may_spend_more_than_the_attack_did(check: AbstractSearchCheck) -> None:
+    assert 0 < check.budget <= 1
+
+
+@pytest.mark.parametrize("attack", ATTACKS_OF_CELLS.values(), ids=ATTACKS_OF_CELLS)
+@every_search
+def test_a_search_costs_a_robust_image_what_it_announces(check: AbstractSearchCheck, attack: AbstractAttack) -> None:
     images, labels = torch.full((3, 3, 4, 5), 0.5), torch.zeros(3, dtype=torch.long)
-    passes = torch.zeros(3, dtype=torch.long)
-    for attack in search.attacks:
-        _, trace = attack(stubborn, images, labels, NORMS["l2"], 0.3)
+    searches, passes = check.attacks(attack, full=False), torch.zeros(3, dtype=torch.long)
+    for search in searches:
+        _, trace = search(stubborn, images, labels, "l2", 0.3)
         passes += trace.forward_passes + trace.backward_passes
-    return passes
+    assert set(passes.tolist()) == {sum(search.passes for search in searches)}
 
 
-def test_every_check_that_attacks_has_a_search_in_both_kinds_of_evidence() -> None:
-    assert set(QUICK) == set(FULL) == set(SEARCHED)
-    assert set(SEARCHED) < {check.name for check in checks_of("quick", "cell")}
-
-
-def test_no_quick_search_may_spend_more_than_the_attack_did() -> None:
-    assert all(0 < share.part <= 1 for share in QUICK.values())
-    assert FULL["black_box"] != QUICK["black_box"]
+@every_search
+def test_full_evidence_announces_what_its_searches_cost(check: AbstractSearchCheck) -> None:
+    attack = PGD(steps=7)
+    assert check.passes(attack) == sum(search.passes for search in check.attacks(attack, full=True)) > 0
 
 
 @pytest.mark.parametrize(
-    "flags",
+    ("attack", "longer"),
     [
-        {"steps": (3,)},
-        {"steps": (3,), "restarts": (2,), "start": "random", "loss": ("margin",)},
-        {"steps": (3,), "count": "last"},
-        {"attack": ("apgd",), "steps": (4,)},
-        {"attack": ("apgd",), "steps": (4,), "loss": ("dlr",)},
-        {"attack": ("noise",), "restarts": (3,)},
-        {"attack": ("square",), "queries": 30},
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("name", SEARCHED)
-def test_a_search_costs_an_image_that_withstands_what_it_announces(name: str, flags: dict[str, Any]) -> None:
-    attacked = cell(**flags)
-    search = QUICK[name].search(attacked, attacked.loss_of("ce"))
-    (passes,) = set(spent(search).tolist())
-    # A targeted search announces a pass or two more than it takes for each of its targets.
-    slack = 2 * TARGETS if name == "other_losses" else 0
-    assert search.passes - slack <= passes <= search.passes
-
-
-def test_a_search_along_gradients_is_repeated_with_four_times_the_steps_from_a_random_start() -> None:
-    attacked = cell(steps=(7,), step_size="0.1", count="last", restarts=(3,), loss=("margin",))
-    search = QUICK["more_steps"].search(attacked, "margin")
-    assert search.attacks == [PGD(steps=28, step_size=None, loss=LOSSES["margin"], start="random", count="any")]
-
-
-@pytest.mark.parametrize(
-    ("flags", "longer"),
-    [
-        ({"attack": ("noise",), "restarts": (3,)}, Noise(restarts=12)),
-        ({"attack": ("square",), "queries": 30}, Square(queries=120)),
-        ({"attack": ("apgd",), "steps": (5,), "loss": ("dlr",)}, APGD(steps=20, loss=LOSSES["dlr"])),
         (
-            {"attack": ("apgd",), "steps": (5,), "loss": ("targeted_dlr",), "targets": 4},
-            APGD(steps=20, loss=LOSSES["ce"], targets=4),
+            PGD(steps=7, step_size="0.1", select="last", restarts=3, loss="margin"),
+            PGD(steps=28, loss="margin", start="random"),
         ),
-        ({"attack": ("autoattack",)}, APGD(steps=400, loss=LOSSES["ce"])),
+        (Noise(restarts=3), Noise(restarts=12)),
+        (Square(queries=30), Square(queries=120)),
+        (APGD(steps=5, loss="dlr"), APGD(steps=20, loss="dlr")),
+        (TargetedAPGD(steps=5, targets=4), TargetedAPGD(steps=20, targets=4)),
+        (AutoAttack(fab=False), APGD(steps=400)),
     ],
-    # Not by what they are called: the address of a loss differs from one worker to the next.
-    ids=["noise", "square", "apgd", "targeted", "autoattack"],
+    ids=["pgd", "noise", "square", "apgd", "apgd_targeted", "autoattack"],
 )
-def test_other_attacks_are_repeated_with_four_times_what_they_have(flags: dict[str, Any], longer: Any) -> None:
-    attacked = cell(**flags)
-    assert QUICK["more_steps"].search(attacked, attacked.loss_of("ce")).attacks == [longer]
+def test_an_attack_is_repeated_with_four_times_what_it_has(attack: AbstractAttack, longer: AbstractAttack) -> None:
+    assert attacks("more_steps", attack) == [longer]
 
 
 @pytest.mark.parametrize(
-    ("own", "rival"),
-    [("ce", "margin"), ("bce", "margin"), ("dlr", "margin"), ("targeted_dlr", "margin"), ("margin", "ce")],
+    ("own", "other"),
+    [("ce", "margin"), ("bce", "margin"), ("dlr", "margin"), ("margin", "ce")],
 )
-def test_another_loss_is_another_loss_and_wrong_classes_are_aimed_at(own: str, rival: str) -> None:
-    untargeted, other = QUICK["other_losses"].search(cell(steps=(50,)), own).attacks
-    assert untargeted == APGD(steps=50, loss=LOSSES[rival])
-    assert other == (APGD(steps=50, loss=LOSSES["ce"]) if own == "targeted_dlr" else APGD(steps=10, targets=TARGETS))
+def test_another_loss_is_another_loss_and_wrong_classes_are_aimed_at(own: str, other: str) -> None:
+    expected = [APGD(steps=50, loss=other), TargetedAPGD(steps=10, targets=TARGETS)]
+    assert attacks("other_losses", PGD(steps=50, loss=own)) == expected
+
+
+def test_what_aims_at_wrong_classes_already_is_repeated_without() -> None:
+    assert attacks("other_losses", TargetedAPGD(steps=50)) == [APGD(steps=50, loss="margin"), APGD(steps=50)]
 
 
 def test_few_steps_are_not_refuted_with_few_steps() -> None:
-    few = cell(steps=(2,), step_size="0.001", count="last")
-    assert [attack.steps for attack in QUICK["other_losses"].search(few, "ce").attacks] == [20, 4]
-    (unbounded,) = QUICK["unbounded_attack"].search(few, "ce").attacks
-    assert (unbounded.steps, unbounded.step_size, unbounded.count) == (20, None, "any")
+    few = PGD(steps=2, step_size="0.001", select="last")
+    assert [search.steps for search in attacks("other_losses", few)] == [20, 4]
+    assert attacks("unbounded_attack", few) == [PGD(steps=20)]
 
 
 @pytest.mark.parametrize(("steps", "queries"), [(1, 100), (50, 100), (80, 160), (5000, 1000)])
 def test_a_quick_black_box_has_about_as_many_queries_as_the_attack_has_passes(steps: int, queries: int) -> None:
-    search = QUICK["black_box"].search(cell(steps=(steps,)), "ce")
-    assert search == SecondSearch([Square(queries=queries)], queries)
-    assert FULL["black_box"].search(cell(steps=(steps,)), "ce") == SecondSearch([Square(queries=1000)], 1000)
+    attack = PGD(steps=steps)
+    assert attacks("black_box", attack) == [Square(queries=queries)]
+    assert attacks("black_box", attack, full=True) == [Square(queries=1000)]
+
+
+@pytest.mark.parametrize(("attack", "along"), [(PGD(), True), (APGD(), True), (Square(), False), (Noise(), False)])
+def test_a_longer_search_is_along_gradients_where_the_attack_is(attack: AbstractAttack, along: bool) -> None:
+    said = {check.name: check.along_gradients(attack) for check in checks_of("full", AbstractSearchCheck)}
+    assert said == dict.fromkeys(said, False) | {"more_steps": along, "other_losses": True}
