@@ -6,17 +6,25 @@ from typing import Any
 
 import pytest
 
+from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.evidence.checks import CHECKS, checks_of
+from robustbench_bcos.bench.evidence import CHECKS
+from robustbench_bcos.bench.evidence.check import (
+    AbstractCellCheck,
+    AbstractCheck,
+    AbstractModelCheck,
+    AbstractVerdictsCheck,
+    checks_of,
+)
 from robustbench_bcos.bench.evidence.trust import Judgement, Outcome, Trust
 from robustbench_bcos.bench.rows import ResultRow
 from robustbench_bcos.bench.store import Store
 from tests.bench.by_hand import clean_row, evidence_row, identity_of, model_row, verdict_row
 
-VERDICTS = [check.name for check in checks_of("full", "verdicts")]
-OF_MODEL = [check.name for check in checks_of("full", "model")]
-OF_CELL = [check.name for check in checks_of("full", "cell")]
+VERDICTS = [check.name for check in checks_of("full", AbstractVerdictsCheck)]
+OF_MODEL = [check.name for check in checks_of("full", AbstractModelCheck)]
+OF_CELL = [check.name for check in checks_of("full", AbstractCellCheck)]
 IMAGES = 400
 
 
@@ -27,14 +35,14 @@ def cells(**flags: Any) -> list[Cell]:
 (CELL,) = cells()
 
 
-def attack(store: Store, cell: Cell = CELL, fell: Sequence[int] = (), images: int = IMAGES, **changed: Any) -> None:
-    """Every image is classified correctly; some fall; what is changed is so for the first image."""
+def attack(store: Store, cell: Cell = CELL, broken: Sequence[int] = (), images: int = IMAGES, **changed: Any) -> None:
+    """Every image is classified correctly; some are broken; what is changed is so for the first image."""
     store.add(model_row(), *map(clean_row, range(images)))
-    # Image 0 came nearest to falling.
+    # Of the robust images, those of small numbers came nearest to success.
     rows = [
-        verdict_row(cell, image, prediction=0, margin=1.0)
-        if image in fell
-        else verdict_row(cell, image, margin=-float(image))
+        verdict_row(cell, image, success=True, prediction=0, nearness=1.0)
+        if image in broken
+        else verdict_row(cell, image, nearness=float(-image))
         for image in range(images)
     ]
     store.add(replace(rows[0], **changed), *rows[1:])
@@ -55,11 +63,11 @@ def result(part: str, **changes: Any) -> dict[str, Any]:
 
 
 def against(images: Sequence[int], part: str = "nearest", value: float | None = None) -> dict[int, Any]:
-    """Findings that speak against the number, without a candidate."""
+    """Results that speak against the number, without an adversarial example."""
     return {image: result(part, against=True, value=value) for image in images}
 
 
-def fallen(images: Sequence[int], part: str = "nearest") -> dict[int, Any]:
+def broken(images: Sequence[int], part: str = "nearest") -> dict[int, Any]:
     return {image: result(part, broken=True, against=True) for image in images}
 
 
@@ -90,7 +98,7 @@ def reasons(trust: Trust) -> list[str]:
 
 
 def test_what_every_check_leaves_alone_is_sound(store: Store) -> None:
-    attack(store, fell=range(5))
+    attack(store, broken=range(5))
     examine(store, {"more_steps": held(range(5, IMAGES)), "stochastic": held(range(16))})
     trust = judged(store)
     assert (trust.trust, trust.reasons, trust.worst_correct) == ("sound", "", IMAGES - 5)
@@ -108,7 +116,7 @@ def test_every_check_has_its_say_once_with_a_sentence_and_a_place_to_read_on(sto
 
 def test_quick_evidence_does_not_miss_what_only_full_evidence_has(store: Store) -> None:
     attack(store)
-    quick = {check.name for scope in ("verdicts", "model", "cell") for check in checks_of("quick", scope)}
+    quick = {check.name for check in checks_of("quick", AbstractCheck)}
     examine(store, without=set(CHECKS) - quick)
     trust = judged(store, evidence="quick")
     assert (trust.trust, trust.reasons) == ("sound", "")
@@ -116,7 +124,7 @@ def test_quick_evidence_does_not_miss_what_only_full_evidence_has(store: Store) 
 
 
 def test_without_evidence_nothing_is_checked_and_the_worst_is_what_was_measured(store: Store) -> None:
-    attack(store, fell=[3], degenerate_gradient=True, margin=None)
+    attack(store, broken=[3], degenerate_gradient=True, nearness=None)
     assert judged(store, evidence="off") == Trust(trust="unchecked", worst_correct=IMAGES - 1)
 
 
@@ -130,7 +138,7 @@ def test_one_image_undermines_where_one_suffices(name: str, store: Store) -> Non
     trust = judged(store)
     assert (trust.trust, reasons(trust)) == ("suspect", [name])
     assert counts(trust, name) == ("undermined", 3, 1)
-    # No candidate was found, so none has fallen.
+    # No adversarial example was found, so no image is broken.
     assert trust.worst_correct == IMAGES
 
 
@@ -139,7 +147,7 @@ def test_one_image_undermines_where_one_suffices(name: str, store: Store) -> Non
     [
         ({"degenerate_gradient": True}, "degenerate_gradients"),
         ({"prediction": -1}, "not_finite"),
-        ({"margin": None}, "not_finite"),
+        ({"nearness": None}, "not_finite"),
     ],
 )
 def test_one_verdict_undermines_where_one_suffices(changed: dict[str, Any], name: str, store: Store) -> None:
@@ -158,7 +166,7 @@ def test_the_space_of_the_encoding_undermines_every_number(store: Store) -> None
 
 
 def test_pixels_that_need_more_than_eight_bits_are_only_reported(store: Store) -> None:
-    attack(store, fell=[0], eight_bit=False)
+    attack(store, broken=[0], eight_bit=False)
     examine(store)
     trust = judged(store)
     assert (trust.trust, trust.reasons) == ("sound", "")
@@ -182,22 +190,32 @@ def test_the_largest_value_is_told(store: Store) -> None:
     assert outcome(judged(store), "stochastic").value == 0.5
 
 
-# What no search by gradients fooled
+@pytest.mark.parametrize(("missed", "status"), [(0, "held"), (4, "held"), (5, "undermined"), (32, "undermined")])
+def test_a_share_undermines_where_it_is_more_than_chance_explains(missed: int, status: str, store: Store) -> None:
+    """The one-sided 95 % bound of 4 of 32 is 4.4 %, that of 5 is 6.4 %: the allowed 5 % lie between."""
+    attack(store)
+    examine(store, {"binarization": against(range(missed), "sample") | held(range(missed, 32), "sample")})
+    trust = judged(store)
+    assert counts(trust, "binarization") == (status, 32, missed)
+    assert trust.worst_correct == IMAGES
+
+
+# What no search along gradients broke
 
 
 @pytest.mark.parametrize("name", [name for name in CHECKS if CHECKS[name].rule == "gradients"])
-def test_what_falls_without_gradients_alone_undermines(name: str, store: Store) -> None:
+def test_what_breaks_without_gradients_alone_undermines(name: str, store: Store) -> None:
     attack(store)
-    examine(store, {name: fallen([7])})
+    examine(store, {name: broken([7])})
     trust = judged(store)
     assert reasons(trust) == [name]
     assert trust.worst_correct == IMAGES - 1
 
 
 @pytest.mark.parametrize("name", [name for name in CHECKS if CHECKS[name].rule == "gradients"])
-def test_what_falls_to_a_longer_search_by_gradients_too_does_not(name: str, store: Store) -> None:
+def test_what_a_longer_search_along_gradients_breaks_too_does_not(name: str, store: Store) -> None:
     attack(store)
-    examine(store, {name: fallen([7]), "more_steps": fallen([7], "called")})
+    examine(store, {name: broken([7]), "more_steps": broken([7], "called")})
     trust = judged(store)
     assert trust.trust == "sound"
     assert counts(trust, name) == ("repaired", 1, 1)
@@ -206,7 +224,7 @@ def test_what_falls_to_a_longer_search_by_gradients_too_does_not(name: str, stor
 
 def test_one_image_that_gradients_do_not_explain_is_enough(store: Store) -> None:
     attack(store)
-    examine(store, {"black_box": fallen([7, 8]), "other_losses": fallen([7], "called") | held([8], "called")})
+    examine(store, {"black_box": broken([7, 8]), "other_losses": broken([7], "called") | held([8], "called")})
     trust = judged(store)
     assert reasons(trust) == ["black_box"]
     assert outcome(trust, "black_box").against == 1
@@ -216,59 +234,59 @@ def test_a_longer_search_without_gradients_explains_nothing(store: Store) -> Non
     """Of an attack by queries, four times the queries are no gradients."""
     (square,) = cells(attack=("square",))
     attack(store, square)
-    examine(store, {"black_box": fallen([7]), "more_steps": fallen([7], "called")}, square)
+    examine(store, {"black_box": broken([7]), "more_steps": broken([7], "called")}, square)
     assert "black_box" in reasons(judged(store, [square], square))
 
 
 # Second searches
 
 
-@pytest.mark.parametrize(("fell", "status"), [(0, "held"), (1, "repaired"), (5, "repaired"), (6, "undermined")])
-def test_few_images_that_fall_to_a_longer_search_are_counted_as_fallen_and_forgotten(
-    fell: int, status: str, store: Store
+@pytest.mark.parametrize(("count", "status"), [(0, "held"), (1, "repaired"), (5, "repaired"), (6, "undermined")])
+def test_few_images_that_a_longer_search_breaks_are_counted_as_broken_and_forgotten(
+    count: int, status: str, store: Store
 ) -> None:
     """The one-sided 95 % bound of 5 of 400 is 0.494 %, that of 6 is 0.655 %: half a point lies between."""
     attack(store)
-    examine(store, {"more_steps": fallen(range(fell)) | held(range(fell, IMAGES))})
+    examine(store, {"more_steps": broken(range(count)) | held(range(count, IMAGES))})
     trust = judged(store)
-    assert counts(trust, "more_steps") == (status, IMAGES, fell)
-    assert trust.worst_correct == IMAGES - fell
+    assert counts(trust, "more_steps") == (status, IMAGES, count)
+    assert trust.worst_correct == IMAGES - count
     assert (trust.trust == "suspect") == (status == "undermined")
 
 
-@pytest.mark.parametrize(("fell", "status"), [(40, "repaired"), (41, "undermined")])
-def test_other_losses_may_take_ten_points_before_the_attack_is_none(fell: int, status: str, store: Store) -> None:
+@pytest.mark.parametrize(("count", "status"), [(40, "repaired"), (41, "undermined")])
+def test_other_losses_may_take_ten_points_before_the_attack_is_none(count: int, status: str, store: Store) -> None:
     attack(store)
-    examine(store, {"other_losses": fallen(range(fell)) | held(range(fell, IMAGES))})
+    examine(store, {"other_losses": broken(range(count)) | held(range(count, IMAGES))})
     trust = judged(store)
     assert outcome(trust, "other_losses").status == status
-    assert trust.worst_correct == IMAGES - fell
+    assert trust.worst_correct == IMAGES - count
 
 
 @pytest.mark.parametrize("name", ["more_steps", "other_losses"])
-def test_a_sample_that_falls_stands_for_images_that_nobody_examined(name: str, store: Store) -> None:
+def test_a_broken_sample_stands_for_images_that_were_not_examined(name: str, store: Store) -> None:
     attack(store)
-    examine(store, {name: held(range(48)) | fallen([100, 200], "sample") | held(range(300, 314), "sample")})
+    examine(store, {name: held(range(48)) | broken([100, 200], "sample") | held(range(300, 314), "sample")})
     assert reasons(judged(store)) == [name]
 
 
 @pytest.mark.parametrize("name", ["more_steps", "other_losses"])
-def test_a_sample_stands_for_nobody_where_everyone_was_examined(name: str, store: Store) -> None:
+def test_a_sample_stands_for_nothing_where_all_were_examined(name: str, store: Store) -> None:
     attack(store, images=20)
-    examine(store, {name: fallen([19], "sample") | held(range(19))})
+    examine(store, {name: broken([19], "sample") | held(range(19))})
     assert outcome(judged(store), name).status == "repaired"
 
 
 @pytest.mark.parametrize("name", ["more_steps", "other_losses"])
-def test_where_the_last_of_the_nearest_still_fall_more_would(name: str, store: Store) -> None:
+def test_where_the_last_of_the_nearest_are_broken_more_would_be(name: str, store: Store) -> None:
     attack(store)
-    examine(store, {name: fallen(range(8)) | held([300], "sample")})
+    examine(store, {name: broken(range(8)) | held([300], "sample")})
     assert reasons(judged(store)) == [name]
 
 
-def test_where_the_last_of_the_nearest_stand_no_more_would_fall(store: Store) -> None:
+def test_where_the_last_of_the_nearest_are_robust_no_more_would_be_broken(store: Store) -> None:
     attack(store)
-    examine(store, {"other_losses": fallen(range(32)) | held(range(32, 48)) | held(range(300, 316), "sample")})
+    examine(store, {"other_losses": broken(range(32)) | held(range(32, 48)) | held(range(300, 316), "sample")})
     trust = judged(store)
     assert (trust.trust, trust.worst_correct) == ("sound", IMAGES - 32)
 
@@ -277,15 +295,15 @@ def test_where_the_last_of_the_nearest_stand_no_more_would_fall(store: Store) ->
 def test_one_or_two_of_the_nearest_accuse_nobody_where_little_was_examined(images: int, store: Store) -> None:
     """Honest networks lose one or two of ten to a better search; half a point of 64 images is less than one image."""
     attack(store, images=images)
-    found = {"other_losses": fallen([0, 1]) | held(range(2, 10)) | held(range(20, 30), "sample")}
-    examine(store, found | {"more_steps": fallen([2]) | held([0, 1]) | held([40, 50], "sample")})
+    found = {"other_losses": broken([0, 1]) | held(range(2, 10)) | held(range(20, 30), "sample")}
+    examine(store, found | {"more_steps": broken([2]) | held([0, 1]) | held([40, 50], "sample")})
     trust = judged(store, images=images)
     assert (trust.trust, trust.worst_correct) == ("sound", images - 3)
 
 
 def test_images_that_were_called_are_no_sample(store: Store) -> None:
     attack(store)
-    found = {"noise": fallen([300, 301, 302]), "other_losses": fallen([300, 301, 302], "called") | held(range(48))}
+    found = {"noise": broken([300, 301, 302]), "other_losses": broken([300, 301, 302], "called") | held(range(48))}
     examine(store, found)
     trust = judged(store)
     assert (trust.trust, trust.worst_correct) == ("sound", IMAGES - 3)
@@ -294,10 +312,10 @@ def test_images_that_were_called_are_no_sample(store: Store) -> None:
 # Other cells
 
 
-def test_an_image_that_falls_within_a_smaller_radius_is_not_robust_within_a_larger_one(store: Store) -> None:
+def test_an_image_that_is_broken_within_a_smaller_radius_is_not_robust_within_a_larger_one(store: Store) -> None:
     small, large = cells(eps=("0.25", "0.5"))
-    attack(store, small, fell=[1, 2])
-    attack(store, large, fell=[2, 3])
+    attack(store, small, broken=[1, 2])
+    attack(store, large, broken=[2, 3])
     for cell in (small, large):
         examine(store, cell=cell)
     trusts = [judged(store, [small, large], cell) for cell in (small, large)]
@@ -307,9 +325,9 @@ def test_an_image_that_falls_within_a_smaller_radius_is_not_robust_within_a_larg
     assert outcome(trusts[1], "other_attacks").status == "held"
 
 
-def test_many_images_that_fall_within_a_smaller_radius_undermine(store: Store) -> None:
+def test_many_images_that_are_broken_within_a_smaller_radius_undermine(store: Store) -> None:
     small, large = cells(eps=("0.25", "0.5"))
-    attack(store, small, fell=range(10))
+    attack(store, small, broken=range(10))
     attack(store, large)
     examine(store, cell=large)
     trust = judged(store, [small, large], large)
@@ -319,20 +337,23 @@ def test_many_images_that_fall_within_a_smaller_radius_undermine(store: Store) -
 
 def test_the_worst_case_is_over_all_attacks_and_all_checks_within_the_radius(store: Store) -> None:
     few, many = cells(steps=(5, 50))
-    attack(store, few, fell=[1])
-    attack(store, many, fell=[2])
-    examine(store, {"noise": fallen([3]), "more_steps": fallen([4]) | held([3])}, few)
-    examine(store, {"black_box": fallen([5])}, many)
+    attack(store, few, broken=[1])
+    attack(store, many, broken=[2])
+    examine(store, {"noise": broken([3]), "more_steps": broken([4]) | held([3])}, few)
+    examine(store, {"black_box": broken([5])}, many)
     trusts = [judged(store, [few, many], cell) for cell in (few, many)]
     assert [trust.worst_correct for trust in trusts] == [IMAGES - 5, IMAGES - 5]
     assert counts(trusts[0], "other_attacks") == ("repaired", IMAGES - 1, 1)
 
 
-@pytest.mark.parametrize("other", [{"norm": "linf"}, {"model": "other"}, {"space": "encoded"}])
-def test_what_falls_under_another_threat_proves_nothing(other: dict[str, Any], store: Store) -> None:
+@pytest.mark.parametrize(
+    "other",
+    [{"threat": Threat.of("linf", "0.5")}, {"model": "other"}, {"space": "encoded"}, {"criterion": "targeted:0"}],
+)
+def test_what_breaks_under_another_threat_proves_nothing(other: dict[str, Any], store: Store) -> None:
     elsewhere = replace(CELL, **other)
     attack(store)
-    attack(store, elsewhere, fell=range(50))
+    attack(store, elsewhere, broken=range(50))
     store.add(*(clean_row(image, model="other") for image in range(IMAGES)))
     examine(store)
     trust = judged(store, [CELL, elsewhere])
@@ -351,12 +372,21 @@ def test_a_check_that_could_not_be_done_is_named_and_accuses_nobody(store: Store
     assert outcome(trust, "transfer").sentence == "not done: there is no second model in this run"
 
 
-def test_while_checks_are_yet_to_be_carried_out_a_number_is_not_called_anything(store: Store) -> None:
+@pytest.mark.parametrize("missing", ["noise", "detects_attack"])
+def test_while_checks_are_yet_to_be_carried_out_a_number_is_not_called_anything(missing: str, store: Store) -> None:
     attack(store)
-    examine(store, {"wrong_gradients": against([1]), "more_steps": fallen([7])}, without=["noise"])
+    examine(store, {"wrong_gradients": against([1]), "more_steps": broken([7])}, without=[missing])
     trust = judged(store)
     assert (trust.trust, trust.reasons, trust.outcomes) == ("unchecked", "evidence not finished", ())
     assert trust.worst_correct == IMAGES - 1
+
+
+def test_parts_of_an_attack_that_cannot_be_had_are_named_and_accuse_nobody(store: Store) -> None:
+    (aimed,) = cells(attack=("apgd_targeted",), targets=12)
+    attack(store, aimed)
+    examine(store, cell=aimed)
+    trust = judged(store, [aimed], aimed, classes=10)
+    assert (trust.trust, trust.reasons) == ("sound", "targets not done")
 
 
 # Sums
@@ -371,10 +401,7 @@ def test_examined_images_count_once_and_passes_add_up(store: Store) -> None:
 
 def test_images_that_were_wrong_when_clean_are_never_robust(store: Store) -> None:
     store.add(model_row(), *(clean_row(image, prediction=1 - image % 2) for image in range(10)))
-    rows = [
-        verdict_row(CELL, image, attacked=image % 2 == 0, prediction=1 if image else 0, margin=-1.0)
-        for image in range(10)
-    ]
+    rows = [verdict_row(CELL, image, attacked=image % 2 == 0, success=image == 0, nearness=-1.0) for image in range(10)]
     store.add(*rows)
     examine(store)
     trust = judged(store, images=10)
