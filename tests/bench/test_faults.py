@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from robustbench_bcos.bench.rows import PictureRow, Row, SimilarityRow, TimingRow
+from robustbench_bcos.bench.rows import Row, SimilarityRow, TimingRow
 from robustbench_bcos.bench.store import Store
 from tests.bench.tiny_zoo import NAMES
 from tests.cli.command_line import call, succeed
@@ -243,7 +243,7 @@ def dying_in_the_second_batch(table: type[Row], how: str) -> Callable[..., None]
     return replacement
 
 
-@pytest.mark.parametrize(("table", "how"), [(SimilarityRow, "within"), (PictureRow, "before"), (TimingRow, "after")])
+@pytest.mark.parametrize(("table", "how"), [(SimilarityRow, "within"), (TimingRow, "before"), (TimingRow, "after")])
 def test_sessions_that_die_at_every_batch_of_explanations_get_there_in_the_end(
     table: type[Row], how: str, explaining: list[str], explained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

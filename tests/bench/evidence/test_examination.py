@@ -74,9 +74,9 @@ def test_only_images_that_withstood_are_attacked_again(tiny_zoo: Path, store: St
 
 
 def test_no_image_is_examined_twice_by_a_check(expected: dict[str, Any]) -> None:
-    keys = [(subject, check, image) for subject, check, image, *_ in expected["findings"]]
+    keys = [(subject, check, image) for subject, check, image, *_ in expected["results"]]
     assert len(keys) == len(set(keys))
-    assert {part for _, _, _, part, *_ in expected["findings"]} <= {"nearest", "sample", "called"}
+    assert {part for _, _, _, part, *_ in expected["results"]} <= {"nearest", "sample", "called"}
 
 
 def test_full_evidence_examines_every_image_that_withstood(tiny_zoo: Path, store: Store) -> None:
@@ -216,7 +216,7 @@ def test_no_check_draws_what_the_attack_or_another_check_has_drawn(
 
 def test_another_seed_gives_other_candidates_of_a_check(tiny_zoo: Path) -> None:
     flags: dict[str, Any] = {"model": ("tiny-natural",), "attack": ("noise",), "eps": ("1",)}
-    found = [rows_of(plan_of(tiny_zoo, **flags, seed=seed))["findings"] for seed in (0, 1)]
+    found = [rows_of(plan_of(tiny_zoo, **flags, seed=seed))["results"] for seed in (0, 1)]
     assert found[0] != found[1]
 
 
@@ -228,7 +228,7 @@ def test_transfer_is_not_done_with_one_model_and_says_so(tiny_zoo: Path, store: 
     carry_out(plan, store)
     (cell,) = plan.cells
     assert store.evidence(cell.key)["transfer"].skipped_because == "there is no second model in this run"
-    assert rows(store)["candidates"] == []
+    assert rows(store)["adversarials"] == []
     assert "transfer not done" in make_records(store, plan.identity)["reasons"].item()
 
 
