@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from robustbench_bcos.attacks import ATTACKS, CRITERIA, LOSSES, NORMS
 from robustbench_bcos.attacks.attack import AbstractAttack, AttackResult
+from robustbench_bcos.attacks.criteria.misclassified import Misclassified
 from robustbench_bcos.attacks.searches.autoattack import AutoAttack, Ensemble
 from robustbench_bcos.attacks.searches.square import MOVES
 from robustbench_bcos.core.errors import RequestError
@@ -131,7 +132,7 @@ VARIANTS = dict(_variants())
 def knows(attack: AbstractAttack, norm: str) -> bool:
     """Whether the attack has moves for the norm, and what it needs is installed."""
     try:
-        attack.check(NORMS[norm])
+        attack.check(NORMS[norm], Misclassified())
     except RequestError:
         return False
     return True
