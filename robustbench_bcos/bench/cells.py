@@ -67,7 +67,7 @@ class Cell:
 
 
 def make_cells(grid: Grid, models: Sequence[str], attacks: Sequence[AbstractAttack] = ()) -> list[Cell]:
-    """Every combination, model by model; the same threat or attack written twice counts once.
+    """Every combination by model, kind of attack, threat and options; what is written twice counts once.
 
     Args:
         grid: the threats, and the attacks by name with their options.
@@ -78,9 +78,11 @@ def make_cells(grid: Grid, models: Sequence[str], attacks: Sequence[AbstractAtta
         RequestError: an option that no attack has, or a value that an attack refuses.
     """
     cells: dict[Cell, None] = {}
-    chosen = list(attacks or make_attacks(grid))
-    for model, attack, threat in itertools.product(models, chosen, make_threats(grid)):
-        cells[Cell(model=model, threat=threat, attack=attack, criterion=grid.criterion_text, space=grid.space)] = None
+    kinds = [list(same) for _, same in itertools.groupby(attacks or make_attacks(grid), key=type)]
+    for model, kind in itertools.product(models, kinds):
+        for threat, attack in itertools.product(make_threats(grid), kind):
+            cell = Cell(model=model, threat=threat, attack=attack, criterion=grid.criterion_text, space=grid.space)
+            cells[cell] = None
     return list(cells)
 
 
@@ -104,7 +106,7 @@ def make_attacks(grid: Grid) -> Iterator[AbstractAttack]:
         kind = ATTACKS[name]
         options = [field.name for field in fields(kind)]
         taken.update(options)
-        given = {option: getattr(grid, option) for option in options if option in type(grid).model_fields}
+        given = {option: getattr(grid, option) for option in type(grid).model_fields if option in options}
         given |= {option: value for option, value in grid.option.items() if option in options}
         several = {option: value for option, value in given.items() if isinstance(value, tuple)}
         for values in itertools.product(*several.values()):

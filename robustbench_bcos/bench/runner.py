@@ -8,7 +8,7 @@ from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence.check import AbstractCellCheck, checks_of, is_finished
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.request import Request
-from robustbench_bcos.bench.rows import ModelRow
+from robustbench_bcos.bench.rows import DistanceRow, ModelRow
 from robustbench_bcos.bench.schedule import Schedule
 from robustbench_bcos.bench.stages.attack import attack_cell
 from robustbench_bcos.bench.stages.clean import predict_clean
@@ -32,7 +32,7 @@ def execute(request: Request, store: Store) -> Iterator[Progress]:
         # When every model has been attacked, because models are tried on each other's adversarial examples.
         stages.append((gather_evidence, _examined))
     if request.config.distances:
-        stages.append((measure_distances, lambda *_: []))
+        stages.append((measure_distances, _measured))
     jobs = Schedule(request=request).jobs
     for stage, finished in stages:
         tasks = [partial(_of_model, request, store, source, stage, finished) for source in request.sources]
@@ -81,6 +81,13 @@ def _examined(request: Request, store: Store, cells: Sequence[Cell]) -> list[Pro
     images = len(checks_of(evidence, AbstractCellCheck)) * request.work_of_a_check
     done = all(is_finished(evidence, cell, store) for cell in cells)
     return [Progress(cell=cell, images=images) for cell in cells] if done else []
+
+
+def _measured(request: Request, store: Store, cells: Sequence[Cell]) -> list[Progress]:
+    """What is done of a model of which all distances are known."""
+    images, of_norm = len(request.subset), {cell.threat.norm: cell for cell in cells}
+    done = all(len(store.select(DistanceRow, model=cells[0].model, norm=norm)) == images for norm in of_norm)
+    return [Progress(cell=cell, images=images) for cell in of_norm.values()] if done else []
 
 
 def _row(request: Request, model: Model) -> ModelRow:

@@ -1,53 +1,22 @@
 """The request: everything is checked before the first attack, and the identity holds what decides the numbers."""
 
+import json
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustbench_bcos.bench.adversarials import KEPT
-from robustbench_bcos.bench.evidence.checks import checks_of
-from robustbench_bcos.bench.preconditions import check_model
+from robustbench_bcos.bench.identity import RunIdentity
 from robustbench_bcos.bench.request import Request, portable_name
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.subset import EvalSubset
-from robustbench_bcos.model_zoo.models import own_model
 from tests.bench.tiny_zoo import NAMES, tiny_request
-
-
-class Own(nn.Module):
-    """Four logits that are what a function makes of the images."""
-
-    def __init__(self, function: Callable[[Tensor], Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, images: Tensor) -> Any:
-        return self.function(images)
-
-
-def good(images: Tensor) -> Tensor:
-    return images.flatten(1)[:, :4]
-
-
-def raising(error: Exception) -> Callable[[Tensor], Any]:
-    def function(images: Tensor) -> Any:
-        raise error
-
-    return function
-
-
-def check(function: Callable[[Tensor], Any], **changes: Any) -> None:
-    images = torch.rand(3, 3, 6, 5, generator=torch.Generator().manual_seed(0))
-    chosen = EvalSubset.of(InMemory(images, torch.tensor([0, 1, 2]), classes=4))
-    model = replace(own_model("mine", Own(function)), **changes)
-    check_model(model, chosen, device="cpu", space="image")
 
 
 def refusal(zoo: Path, **flags: Any) -> str:
@@ -62,7 +31,6 @@ def refusal(zoo: Path, **flags: Any) -> str:
 def test_a_model_is_found_by_name_by_glob_and_once(tiny_zoo: Path) -> None:
     request = tiny_request(tiny_zoo, model=("tiny-bcos", "tiny-*", "tiny-natural"))
     assert tuple(source.name for source in request.sources) == ("tiny-bcos", "tiny-natural")
-    assert model_of(request, "tiny-natural").name == "tiny-natural"
     assert {cell.model for cell in request.cells} == set(request.weights) == set(NAMES)
 
 
@@ -74,9 +42,9 @@ def test_without_models_the_whole_zoo_of_the_dataset_is_meant(tiny_zoo: Path) ->
 def test_cells_of_pairs_are_those_pairs_model_by_model(tiny_zoo: Path) -> None:
     request = tiny_request(tiny_zoo, norm=("l2", "linf"), eps=("0.5", "0.1"), paired=True, steps=(2, 5))
     one = [("l2", "0.5", 2), ("l2", "0.5", 5), ("linf", "0.1", 2), ("linf", "0.1", 5)]
-    assert [(cell.model, cell.threat.norm, cell.threat.text, cell.attack.steps) for cell in request.cells] == [
-        (name, *cell) for name in NAMES for cell in one
-    ]
+    assert [
+        (cell.model, cell.threat.norm, cell.threat.text, cell.attack.options["steps"]) for cell in request.cells
+    ] == [(name, *cell) for name in NAMES for cell in one]
 
 
 def test_the_radius_of_every_pair_is_checked(tiny_zoo: Path) -> None:
@@ -100,53 +68,6 @@ def test_a_checkpoint_is_a_model_beside_those_of_the_zoo(tiny_zoo: Path, tmp_pat
     namesake = file.rename(tmp_path / "tiny-bcos.safetensors")
     said = refusal(tiny_zoo, weights=namesake, architecture="bcos_resnet8")
     assert "--weights and --model are both called 'tiny-bcos'" in said
-
-
-def test_a_model_that_fits_is_accepted() -> None:
-    check(good)
-    check(good, image_size=(6, 5), classes=4)
-
-
-@pytest.mark.parametrize(
-    ("function", "said"),
-    [
-        (raising(RuntimeError("mat1 and mat2 cannot be multiplied. More follows")), r"\(mat1 .* multiplied\): choose"),
-        (raising(ValueError()), r"fails on images of shape \(3, 6, 5\) \(ValueError\)"),
-        (raising(AssertionError("expected 32 pixels\nsecond line")), r"\(expected 32 pixels\): choose models that fit"),
-        (lambda images: (good(images), 1), "returns tuple: it must return a tensor of floating-point logits"),
-        (lambda images: None, "returns NoneType: it must return a tensor"),
-        (lambda images: good(images).long(), "returns torch.int64: it must return a tensor of floating-point"),
-        (lambda images: images.flatten(1)[:, :5], r"outputs of shape \(2, 5\) for 2 images, and memory has 4 classes"),
-        (lambda images: good(images)[..., None], r"outputs of shape \(2, 4, 1\)"),
-        (lambda images: good(images).sum(), r"outputs of shape \(\)"),
-        (lambda images: good(images[:1]), "it must give one logit per image and class"),
-        (lambda images: good(images) / 0, "NaN or infinite logits on clean images: check its weights"),
-        (lambda images: good(images.mul_(2)), "changes the images it is given: it must work on a copy"),
-    ],
-)
-def test_a_model_that_does_not_fit_is_refused_in_a_sentence(function: Callable[[Tensor], Any], said: str) -> None:
-    with pytest.raises(RequestError, match=said) as caught:
-        check(function)
-    assert str(caught.value).startswith("model 'mine' ")
-    assert "\n" not in str(caught.value)
-
-
-def test_a_model_for_images_of_another_size_is_refused_before_it_is_run() -> None:
-    with pytest.raises(RequestError, match="model 'mine' takes images of 8x8 pixels and memory has 6x5"):
-        check(raising(KeyError("never called")), image_size=(8, 8))
-
-
-def test_a_bug_in_ones_own_model_keeps_its_traceback() -> None:
-    with pytest.raises(KeyError, match="mine"):
-        check(raising(KeyError("mine")))
-
-
-def test_the_encoded_space_needs_an_encoding(tiny_zoo: Path) -> None:
-    assert {cell.space for cell in tiny_request(tiny_zoo, model=("tiny-bcos",), space="encoded").cells} == {"encoded"}
-    with pytest.raises(
-        RequestError, match=r"'mine' has no encoding that fills .* choose other models, or --space image"
-    ):
-        check_model(own_model("mine", Own(good)), tiny_request(tiny_zoo, limit=2).images, device="cpu", space="encoded")
 
 
 # Radii and images
@@ -173,13 +94,11 @@ def test_too_many_images_are_refused(tiny_zoo: Path) -> None:
 # Explanations
 
 
-def test_images_asked_for_are_explained_before_the_first_of_the_slice(tiny_zoo: Path) -> None:
-    first = tiny_request(tiny_zoo, limit=20).images.indices
+def test_images_asked_for_are_explained_before_the_first_of_the_subset(tiny_zoo: Path) -> None:
+    first = tiny_request(tiny_zoo, limit=20).subset.indices
     request = tiny_request(tiny_zoo, limit=20, explained=4, images=(first[9], first[2], first[9]))
     assert request.explained is not None
     assert request.explained.indices == (first[9], first[2], first[0], first[1], first[3])
-    assert request.work == 2 * (20 + 5)
-    assert tiny_request(tiny_zoo, limit=20).work == 2 * 20
 
 
 def test_with_figures_the_first_fifty_are_explained(tiny_zoo: Path) -> None:
@@ -192,8 +111,8 @@ def test_with_figures_the_first_fifty_are_explained(tiny_zoo: Path) -> None:
 
 
 def test_an_image_that_is_not_part_of_the_run_is_refused_with_some_that_are(tiny_zoo: Path) -> None:
-    inside = tiny_request(tiny_zoo, limit=12).images.indices
-    outside = tiny_request(tiny_zoo, limit=13).images.indices[-1]
+    inside = tiny_request(tiny_zoo, limit=12).subset.indices
+    outside = tiny_request(tiny_zoo, limit=13).subset.indices[-1]
     assert refusal(tiny_zoo, limit=12, images=(inside[3], outside)) == (
         f"images {outside} is not among the 12 images of this run: give indices of digits such as "
         f"{inside[0]}, {inside[1]}, {inside[2]}, or a larger limit"
@@ -207,14 +126,6 @@ def test_a_method_that_cannot_serve_one_of_the_models_is_refused(method: str, na
     assert ": choose " in said
     assert "\n" not in said
     assert tiny_request(tiny_zoo, explained=0, explanation=method, limit=3).explained is None
-
-
-# Threads
-
-
-def test_small_images_get_one_thread_unless_told_otherwise(tiny_zoo: Path) -> None:
-    assert tiny_request(tiny_zoo, limit=2).threads == 1
-    assert tiny_request(tiny_zoo, limit=2, threads=3).threads == 3
 
 
 # Identity
@@ -242,6 +153,9 @@ def test_what_decides_no_number_is_not_part_of_the_identity(tiny_zoo: Path, flag
         ({"evidence": "quick"}, "evidence"),
         ({"distances": True}, "distances"),
         ({"attack": ("square",), "queries": 3}, "cells"),
+        ({"criterion": "targeted", "target": "3"}, "cells"),
+        ({"precision": "bf16"}, "attack_backend"),
+        ({"independent_cells": True}, "independent_cells"),
     ],
 )
 def test_what_decides_a_number_is_part_of_the_identity(tiny_zoo: Path, flags: dict[str, Any], key: str) -> None:
@@ -310,35 +224,18 @@ def test_a_broken_image_is_found_with_the_identity(tiny_zoo: Path) -> None:
         raise RequestError(f"image {index} cannot be decoded")
 
     dataset.read = broken  # type: ignore[method-assign]
-    unreadable: Request = replace(request, images=EvalSubset.of(dataset))
+    unreadable: Request = replace(request, subset=EvalSubset.of(dataset))
     with pytest.raises(RequestError, match="image 0 cannot be decoded"):
         _ = unreadable.identity
 
 
 def test_a_loss_that_auto_means_anyway_is_not_attacked_twice(tiny_zoo: Path) -> None:
     request = tiny_request(tiny_zoo, loss=("auto", "ce"))
-    assert [(cell.model, cell.attack.loss) for cell in request.cells] == [
+    assert [(cell.model, cell.attack.options["loss"]) for cell in request.cells] == [
         ("tiny-natural", "auto"),
         ("tiny-bcos", "auto"),
         ("tiny-bcos", "ce"),
     ]
-
-
-# Evidence and distances
-
-
-def test_work_counts_what_is_checked_and_measured(tiny_zoo: Path) -> None:
-    def work(**flags: Any) -> int:
-        return tiny_request(tiny_zoo, limit=20, norm=("l2", "linf"), eps=("0.1",), **flags).work
-
-    # Two models, two norms.
-    assert work() == 4 * 20
-    assert work(distances=True) == 4 * 20 + 4 * 20
-    quick, full = (len(checks_of(evidence, "cell")) for evidence in ("quick", "full"))
-    assert 0 < quick < full
-    assert work(evidence="quick") == 4 * (20 + quick * 2)
-    assert work(evidence="full") == 4 * (20 + full * 20)
-    assert work(evidence="full", explained=3) == 4 * (20 + 3 + full * 20)
 
 
 @pytest.mark.parametrize(
@@ -351,14 +248,14 @@ def test_work_counts_what_is_checked_and_measured(tiny_zoo: Path) -> None:
         ({"evidence": "full", "model": ("tiny-bcos",)}, 0),
     ],
 )
-def test_candidates_are_kept_where_another_model_is_to_be_tried_on_them(
+def test_adversarials_are_kept_where_another_model_is_to_be_tried_on_them(
     tiny_zoo: Path, flags: dict[str, Any], count: int
 ) -> None:
     request = tiny_request(tiny_zoo, **{"limit": 80, **flags})
     assert request.transferred == frozenset(request.subset.indices[:count])
 
 
-def test_candidates_of_an_encoded_space_are_not_kept(tiny_zoo: Path, tmp_path: Path) -> None:
+def test_adversarials_of_an_encoded_space_are_not_kept(tiny_zoo: Path, tmp_path: Path) -> None:
     (tmp_path / "twin.safetensors").write_bytes((tiny_zoo / "tiny-bcos.safetensors").read_bytes())
     twin: dict[str, Any] = {"weights": tmp_path / "twin.safetensors", "architecture": "bcos_resnet8"}
     request = tiny_request(tiny_zoo, model=("tiny-bcos",), limit=5, evidence="quick", **twin)
@@ -375,20 +272,52 @@ def test_without_torchattacks_fab_is_refused_and_autoattack_is_another_run(
     whole = identity(tiny_zoo, attack=("autoattack",))
     monkeypatch.setitem(sys.modules, "torchattacks", None)
     less = identity(tiny_zoo, attack=("autoattack",))
-    assert {key for key in whole if whole[key] != less[key]} == {"fab"}
-    assert (whole["fab"], less["fab"]) == (True, False)
-    assert identity(tiny_zoo)["fab"] is True
-    said = refusal(tiny_zoo, attack=("pgd", "fab"))
-    assert said == '--attack fab needs torchattacks: pip install "robustbench_bcos[peers]", or leave it out'
+    assert {key for key in whole if whole[key] != less[key]} == {"cells"}
+    assert [of["cells"][0]["attack"] for of in (whole, less)] == [
+        {"name": "autoattack", "fab": True},
+        {"name": "autoattack", "fab": False},
+    ]
+    assert refusal(tiny_zoo, attack=("pgd", "fab")).startswith("FAB needs torchattacks, which is not installed: ")
 
 
 def test_an_attack_without_a_loss_is_not_repeated_for_each(tiny_zoo: Path) -> None:
     request = tiny_request(
         tiny_zoo, loss=("auto", "margin"), attack=("square", "noise", "apgd"), model=("tiny-natural",)
     )
-    assert [(cell.attack, cell.attack.loss) for cell in request.cells] == [
-        ("square", ""),
-        ("noise", ""),
+    assert [(cell.attack.name, cell.attack.options.get("loss")) for cell in request.cells] == [
+        ("square", None),
+        ("noise", None),
         ("apgd", "auto"),
         ("apgd", "margin"),
     ]
+
+
+# Criteria
+
+
+def test_a_target_may_be_named_by_its_class(tiny_zoo: Path) -> None:
+    named, numbered = (
+        tiny_request(tiny_zoo, dataset="digits", criterion="targeted", target=target, limit=4) for target in ("7", 7)
+    )
+    assert {cell.criterion for cell in named.cells} == {"targeted:7"}
+    assert named.identity == numbered.identity
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"target": "10"}, "target 10 is not a class of this model: choose from 0 to 9"),
+        ({"target": "cat"}, "target 'cat' is not a class: give the index of one, or least_likely (targeted:3, say)"),
+        ({"target": "3", "attack": ("apgd_targeted",)}, "targeted Auto-PGD aims at every wrong class and does not"),
+    ],
+)
+def test_a_target_that_cannot_be_met_is_refused_before_a_model_is_asked(
+    flags: dict[str, Any], said: str, tiny_zoo: Path
+) -> None:
+    assert refusal(tiny_zoo, criterion="targeted", **flags).startswith(said)
+
+
+def test_the_identity_survives_its_file(tiny_zoo: Path) -> None:
+    flags: dict[str, Any] = {"attack": ("pgd", "square"), "explained": 2, "step_size": "1/255", "loss": ("auto", "dlr")}
+    identity = tiny_request(tiny_zoo, limit=4, **flags).identity
+    assert RunIdentity.from_json(json.loads(json.dumps(identity.to_json()))) == identity

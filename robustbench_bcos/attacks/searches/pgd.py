@@ -45,8 +45,13 @@ class PGD(GradientAttack):
 
     def __post_init__(self) -> None:
         check_search(moves=self.steps, restarts=self.restarts, start=self.start, select=self.select)
-        if self.step_size is not None and Quantity.of(self.step_size, name="step_size").value == 0:
+        if self.step_size is None:
+            return
+        step_size = Quantity.of(self.step_size, name="step_size")
+        if step_size.value == 0:
             raise ValueError(f"expected a positive step size, got {self.step_size}")
+        # However it was written, so that an attack equals itself read from its JSON.
+        object.__setattr__(self, "step_size", step_size)
 
     @property
     def begins(self) -> Start:

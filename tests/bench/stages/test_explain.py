@@ -275,7 +275,7 @@ def test_a_share_of_other_images_is_of_those_that_have_one(tiny_zoo: Path) -> No
 def test_the_first_images_are_pictured_or_those_asked_for_and_the_first_of_each_fate(
     asked: int, tiny_zoo: Path, store: Store
 ) -> None:
-    chosen = tiny_request(tiny_zoo).images.indices
+    chosen = tiny_request(tiny_zoo).subset.indices
     flags: dict[str, Any] = {"model": ("tiny-natural",), "eps": ("0.02", "0.3", "3"), "images": chosen[30 - asked :]}
     request = tiny_request(tiny_zoo, explained=30, batch_size=7, **flags)
     table = shifts(request, store)
@@ -371,7 +371,7 @@ def test_batches_of_another_size_may_finish_what_was_begun(first: int, then: int
 
 @pytest.mark.parametrize("name", ["tiny-natural", "tiny-bcos"])
 def test_means_are_those_of_the_rows_that_count(name: str, tiny_zoo: Path, store: Store) -> None:
-    chosen = tiny_request(tiny_zoo, limit=30).images.indices
+    chosen = tiny_request(tiny_zoo, limit=30).subset.indices
     flags: dict[str, Any] = {"explained": 20, "images": chosen[-2:], "norm": ("l2", "linf"), "eps": ("0.05",)}
     request = tiny_request(tiny_zoo, model=(name,), **flags)
     text = shifts(request, store).to_csv(index=False)
@@ -402,7 +402,7 @@ def test_more_images_are_explained_than_there_are(tiny_zoo: Path, store: Store) 
 
 
 def test_pictured_images_alone_count_for_nothing(tiny_zoo: Path) -> None:
-    (index,) = tiny_request(tiny_zoo, limit=1).images.indices
+    (index,) = tiny_request(tiny_zoo, limit=1).subset.indices
     table = measure(tiny_request(tiny_zoo, model=("tiny-natural",), limit=4, images=(index,)))
     assert table["explained_images"].item() == 0
     assert table[list(SIMILARITY_COLUMNS)].isna().all(axis=None)
