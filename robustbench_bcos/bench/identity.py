@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.core.plugins import require_plugins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +73,10 @@ class RunIdentity:
 
         Raises:
             ValueError: the values are not an identity of this version.
+            RequestError: a plug-in that the run was made with has not been loaded.
         """
         try:
+            require_plugins(values["plugins"])
             explained = values["explained"]
             found = {
                 "cells": tuple(map(Cell.from_dict, values["cells"])),

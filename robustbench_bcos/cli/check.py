@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustbench_bcos.cli.listed import LIST, split
+from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import results
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.plugins import load_plugins
 
 if TYPE_CHECKING:
     from robustbench_bcos.reports.gate import GateReport
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 REGRESSED = 1
 
 
+@takes("plugin")
 def check(
+    flags: Flags,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `run` has written, or its results.csv.")],
     baseline: Annotated[Path, typer.Option(help="CSV that --update has written, results.csv, or a run folder.")],
     tolerance: Annotated[
@@ -44,6 +48,7 @@ def check(
 
     In GitHub Actions, what failed is annotated and the step summary has the table.
     """
+    load_plugins(flags.get("plugin", ()))
     if alpha is not None and not 0 < alpha < 1:
         raise RequestError(f"--alpha {alpha} must be between 0 and 1: 0.05, say")
     from robustbench_bcos.core.disk import write_text

@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustbench_bcos.cli.listed import LIST, split
+from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import results
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.plugins import load_plugins
 
 if TYPE_CHECKING:
     from robustbench_bcos.reports.comparison import Comparison
     from robustbench_bcos.reports.results import Results
 
 
+@takes("plugin")
 def compare(
+    flags: Flags,
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or CSVs that runs have written.")],
     by: Annotated[str | None, typer.Option(help="Group by architecture, family, training, B or norm.")] = None,
     reference: Annotated[
@@ -51,6 +55,7 @@ def compare(
             raise RequestError(f"{option} is for trainings side by side: give --across-seeds too, or leave it out")
     if across_seeds and by is not None:
         raise RequestError("--by groups models and --across-seeds trainings: give one of them")
+    load_plugins(flags.get("plugin", ()))
     from robustbench_bcos.reports.comparison import compare as put_side_by_side
     from robustbench_bcos.reports.comparison_formats import FORMATS
     from robustbench_bcos.reports.results import read_results

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from robustbench_bcos.reports.run_folder import RunFolder
 
 
-@takes("images", "figures", "zoo", images={"default": None}, figures={"help": "Write the tables alone."})
+@takes("images", "figures", "zoo", "plugin", images={"default": None}, figures={"help": "Write the tables alone."})
 def report(
     flags: Flags,
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `run` has written.")],

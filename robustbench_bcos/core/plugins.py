@@ -1,7 +1,7 @@
 """Files of one's own that register norms, attacks, losses, checks, datasets and the like before anything is checked."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -27,11 +27,32 @@ def load_plugins(files: Iterable[Path]) -> dict[str, str]:
     return digests
 
 
+def require_plugins(digests: Mapping[str, str]) -> None:
+    """Refuse to go on without the plug-ins that something was made with.
+
+    Args:
+        digests: SHA-256 of each file by its name.
+
+    Raises:
+        RequestError: one of them has not been loaded, or another file of that name was.
+    """
+    for name, digest in digests.items():
+        if _module(Path(name), digest) not in sys.modules:
+            raise RequestError(
+                f"this run was made with plugin {name} (SHA-256 {digest[:12]}...), which is not loaded: give it with "
+                "--plugin, as it was"
+            )
+
+
+def _module(file: Path, digest: str) -> str:
+    return f"robustbench_bcos_plugin_{file.stem}_{digest[:12]}"
+
+
 def _load(file: Path) -> str:
     if not file.is_file() or file.suffix != ".py":
         raise RequestError(f"plugin {file} is not a Python file: give the path of one that ends in .py")
     digest = sha256(file.read_bytes()).hexdigest()
-    name = f"robustbench_bcos_plugin_{file.stem}_{digest[:12]}"
+    name = _module(file, digest)
     if name in sys.modules:
         return digest
     spec = spec_from_file_location(name, file)

@@ -107,6 +107,11 @@ def test_a_run_says_which_file_it_was_made_with_and_takes_no_other(tmp_path: Pat
     ]
     command += [*MODEL, "--limit", "10", "--no-figures", "--quiet", "--evidence", "off", "--out", str(tmp_path / "run")]
     assert subprocess.run(command, check=False).returncode == 0
+    report = [sys.executable, "-m", "robustbench_bcos", "report", str(tmp_path / "run"), "--no-figures"]
+    told = subprocess.run(report, capture_output=True, text=True, check=False)
+    assert told.returncode == 2
+    assert "made with plugin own_loss.py" in told.stderr.replace("\n", " ")
+    assert subprocess.run([*report, "--plugin", str(own)], capture_output=True, check=False).returncode == 0
     own.write_text(own.read_text(encoding="utf-8") + "\n# another file\n", encoding="utf-8")
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 2
