@@ -1,6 +1,6 @@
 """How many images are worked on together: as many as fit into memory, and fewer once they did not.
 
-What a batch needs is told by what one image leaves for the backward pass. Which part of memory it may fill depends on
+The size follows from what one image keeps for its backward pass. The part of memory that a batch may fill depends on
 the machine alone and not on what else runs there, so that a run which is continued meets the same batches.
 """
 
@@ -36,7 +36,7 @@ class BatchSize:
     """Images of one model that are worked on together.
 
     Attributes:
-        images: how many; at most so many as the last time memory ran out were too many for.
+        images: current batch size. Halved after every out-of-memory error; never grows again.
     """
 
     images: int
@@ -62,7 +62,7 @@ class BatchSize:
 
         Args:
             count: images in all.
-            batches: in a part, for whoever works on them a batch at a time.
+            batches: in a part, for work that refills its batches.
         """
         start = 0
         while start < count:
@@ -86,7 +86,7 @@ class BatchSize:
 
 
 class Attempt:
-    """A part of a slice; the ``with`` around its work forgives running out of memory, and nothing else."""
+    """A part of a subset; the ``with`` around its work forgives running out of memory, and nothing else."""
 
     def __init__(self, start: int, stop: int) -> None:
         self.start = start

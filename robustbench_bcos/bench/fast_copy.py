@@ -1,7 +1,7 @@
-"""What attacks walk on, in place of a model: equal to it up to rounding, and faster.
+"""What attacks query in place of a model: equal to it up to rounding, and faster.
 
-The judge asks the model itself. Where the two disagree on a candidate, the image is searched again on the model itself,
-so that no verdict depends on how the search was made fast.
+The judge asks the model itself. Where the two disagree on an adversarial example, the image is searched again on the
+model itself, so that no verdict depends on how the search was made fast.
 """
 
 from collections.abc import Iterator
@@ -31,13 +31,14 @@ def make_fast_copy(
     precision: Precision = "fp32",
     replicas: int = 1,
 ) -> Model:
-    """The model with its twin, which shares nothing with it but values.
+    """The model with a fast copy, which shares nothing with it but values.
 
-    What is not known to be a function of the image alone is its own twin: whoever counts questions must be asked them.
+    Modules we do not know may be stateful (they may count their calls, say), so they are attacked directly and not
+    through a copy.
 
     Args:
         model: on the device it will be attacked on.
-        compiled: whether the twin is run through ``torch.compile``.
+        compiled: whether the copy is run through ``torch.compile``.
         memory_format: of its filters and features; ``auto`` is ``channels_last``.
         precision: of its products and sums. ``tf32`` is switched on where an attack is run, with :func:`in_tf32`.
         replicas: threads that share out its batches; more than one on a CPU alone.
@@ -57,7 +58,7 @@ def make_fast_copy(
         network = cast(nn.Module, torch.compile(network, dynamic=True))
         parts.append("compiled")
     if _pure(classifier):
-        # Around the network and not its encoding: attacks in the encoded space walk on the network.
+        # Around the network and not its encoding: attacks in the encoded space query the network.
         shared = ThreadedReplicas(network, replicas, compiled=compiled) if replicas > 1 else network
         network = ImageClassifier(classifier.encoding, shared)
     return replace(model, fast_copy=network, attack_backend=" ".join(parts))

@@ -44,7 +44,7 @@ Objection = Callable[[nn.Module, Images, Labels], str]
 
 
 def check_answers(model: Model, images: EvalSubset, *, device: str) -> None:
-    """Ask a model that gives one logit per image and class about some images of the slice.
+    """Ask a model that gives one logit per image and class about some images of the subset.
 
     Raises:
         RequestError: its answers are probabilities, are not the same twice, depend on the other images, or are those of

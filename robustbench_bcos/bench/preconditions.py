@@ -1,4 +1,4 @@
-"""Who may be attacked: each model is tried on a few images of the slice, before hours are spent on it."""
+"""What is refused before the first attack: each model is tried on a few images, before hours are spent on it."""
 
 import torch
 
@@ -29,7 +29,7 @@ CLASSES = {
 
 
 def check_model(model: Model, images: EvalSubset, *, device: str, space: Space) -> None:
-    """Try a model on two images of the slice.
+    """Try a model on two images of the subset.
 
     Raises:
         RequestError: it was made for other images, does not give one logit per class, or gives NaN.

@@ -1,7 +1,7 @@
-"""A network asked by several threads at once, each about images of its own.
+"""Splits a batch over worker threads.
 
-Sharing out every tensor of a pass wakes all threads for each of its hundreds of operations, and with small images
-waking takes longer than the work does. In evaluation images owe each other nothing: a batch can be shared out once.
+Sharing every tensor of a pass wakes all threads for each of its hundreds of operations, and with small images waking
+takes longer than the work. In evaluation mode images do not depend on each other, so a batch can be split once.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -15,25 +15,25 @@ from robustbench_bcos.attacks.gradients import image_gradient
 from robustbench_bcos.core.errors import RequestError
 
 LEAST = 8
-"""Images worth a thread: fewer are left to torch, which shares out their tensors."""
+"""Images per thread below which a batch is left to torch, whose threads share single tensors."""
 
 
 class ThreadedReplicas(nn.Module):
-    """A network with the same logits and input gradients up to rounding, to be taken once; one batch, many threads."""
+    """The same logits and first-order input gradients as ``network``, up to rounding; no double backward."""
 
     def __init__(self, network: nn.Module, count: int, *, compiled: bool = False) -> None:
-        """A lane is a thread, and torch has one thread in it.
+        """Start the threads; each runs torch with one thread of its own.
 
         Args:
             network: in evaluation mode; a function of each image alone, with parameters that require no gradient.
-            count: lanes, at least 2.
-            compiled: whether the network is compiled when it is first asked, which every lane would do at once.
+            count: threads, at least 2.
+            compiled: whether the network is compiled on its first call, which all threads would otherwise do at once.
         """
         super().__init__()
         self.network = network
         self.count = count
         self.compiled = compiled
-        self._pool = ThreadPoolExecutor(count, "lane", initializer=torch.set_num_threads, initargs=(1,))
+        self._pool = ThreadPoolExecutor(count, "replica", initializer=torch.set_num_threads, initargs=(1,))
         self._begun: set[Any] = set()
 
     def forward(self, features: Tensor) -> Tensor:
@@ -45,11 +45,11 @@ class ThreadedReplicas(nn.Module):
         return torch.cat(self.each(self.network, self.shares(features)))
 
     def shares(self, batch: Tensor) -> tuple[Tensor, ...]:
-        """The parts of a batch, one for each lane."""
+        """The parts of a batch, one for each thread."""
         return batch.tensor_split(self.count)
 
     def each(self, task: Any, *shares: Any) -> list[Any]:  # noqa: ANN401 (as map has it)
-        """What a task says of each share, all at the same time; one after the other what is compiled on the way."""
+        """Run a task on each share at the same time; the first call of a compiled network runs one after the other."""
         alone, waiting = self.compiled and task not in self._begun, []
         for share in zip(*shares, strict=True):
             # Explanation mode is a matter of context, which threads do not inherit; and no two may be in the same one.
@@ -68,18 +68,22 @@ def _ask(leaf: Tensor, network: nn.Module) -> Tensor:
 
 class _SharedOut(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor, lanes: ThreadedReplicas) -> Tensor:  # noqa: ANN401
-        leaves = [share.detach().requires_grad_() for share in lanes.shares(features)]
-        ctx.lanes, ctx.leaves, ctx.logits = lanes, leaves, lanes.each(_ask, leaves, [lanes.network] * lanes.count)
+    def forward(ctx: Any, features: Tensor, replicas: ThreadedReplicas) -> Tensor:  # noqa: ANN401
+        leaves = [share.detach().requires_grad_() for share in replicas.shares(features)]
+        ctx.replicas, ctx.leaves, ctx.logits = (
+            replicas,
+            leaves,
+            replicas.each(_ask, leaves, [replicas.network] * replicas.count),
+        )
         return torch.cat([part.detach() for part in ctx.logits])
 
     @staticmethod
     def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
         if torch.is_grad_enabled():
             raise RequestError(
-                "a model with lanes was asked for gradients that can be differentiated again, which it does not have: "
-                "ask the model it was made of"
+                "a network shared by threads has no gradients that can be differentiated again: ask the model it was made "
+                "of"
             )
-        lanes: ThreadedReplicas = ctx.lanes
+        replicas: ThreadedReplicas = ctx.replicas
         # Each lane lets go of its features on the way back, as autograd does: a second way back is an error.
-        return torch.cat(lanes.each(image_gradient, ctx.logits, ctx.leaves, lanes.shares(slopes))), None
+        return torch.cat(replicas.each(image_gradient, ctx.logits, ctx.leaves, replicas.shares(slopes))), None

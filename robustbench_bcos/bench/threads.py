@@ -17,9 +17,10 @@ Task = Callable[[], Iterator[T]]
 
 
 def in_threads(tasks: Sequence[Task[T]], jobs: int) -> Iterator[T]:
-    """Do so many tasks at a time, and pass on what each of them tells as it comes.
+    """Run a number of tasks at a time, and pass on what each yields as it comes.
 
-    The first error ends them all, and so does whoever listens no more: each goes on until it has something to tell.
+    The first exception cancels the remaining tasks, and so does closing the iterator; running tasks stop at their next
+    item.
 
     Args:
         tasks: each gives an iterator, which is run through in one thread.

@@ -73,7 +73,7 @@ def binomial_greater(correct: int, total: int, chance: float) -> float:
 
 
 def fisher_worse(correct: int, total: int, correct_before: int, total_before: int) -> float:
-    """One-sided p of Fisher's exact test that a proportion has fallen, for counts that cannot be paired."""
+    """One-sided p of Fisher's exact test that a proportion has become smaller, for counts that cannot be paired."""
     table = [[correct, total - correct], [correct_before, total_before - correct_before]]
     return float(stats.fisher_exact(table, alternative="less").pvalue)
 

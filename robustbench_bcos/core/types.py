@@ -1,4 +1,4 @@
-"""Shapes of what is passed around. Pixels, radii and deltas are in units of the pixel range [0, 1]."""
+"""Shapes of what is passed around. Pixels, epsilons and perturbations are in units of the pixel range [0, 1]."""
 
 from collections.abc import Callable
 

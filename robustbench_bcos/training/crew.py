@@ -20,7 +20,7 @@ MODULES = ["robustbench_bcos.training.crew", "robustbench_bcos.training.workshop
 
 
 Watch = Callable[[Epoch], None]
-"""Is told of every epoch."""
+"""Called after every epoch."""
 
 Task = Callable[..., Card]
 """Makes one model, given a watch as ``on_epoch``; for another process it must be something that pickle takes."""
@@ -106,7 +106,7 @@ def _work(name: str, task: Task, channel: Connection) -> None:
 
 
 def _stop_without_parent(epoch: Epoch) -> None:
-    """Whoever repeats the command of a process that was killed must not meet its trainings still at work."""
+    """A command that is repeated after its process was killed must not find the old trainings still at work."""
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         raise SystemExit

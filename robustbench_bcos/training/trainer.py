@@ -28,7 +28,7 @@ WARM_UP = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What is told of a finished epoch."""
+    """A finished epoch."""
 
     number: int
     loss: float

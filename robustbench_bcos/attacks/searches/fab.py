@@ -113,7 +113,7 @@ class FAB(AbstractAttack):
         return self.steps
 
     def stronger(self) -> AbstractAttack:
-        """Auto-PGD with four times the steps: FAB goes on for as long as it is told, to little avail."""
+        """Auto-PGD with four times the steps: more steps of FAB find little more."""
         return APGD(steps=4 * self.steps)
 
     def reported(self, threat: Threat) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def torchattacks_available() -> bool:
 class _Network:
     """A classifier as torchattacks knows them: it works in float32 and tells its device by its parameters.
 
-    torchattacks first asks for the clean images, to choose what to attack, and is told what is known of them: so it
+    torchattacks first asks for the clean images, to choose what to attack, and gets the logits that are known: so it
     attacks them all, and each later query is a pass of every image. Logits are scaled to near 1, because torchattacks
     takes slopes below 1e-8 for 0; by powers of 2, so that nothing else changes to the last bit.
     """

@@ -171,11 +171,11 @@ class AbstractMoves(ABC):
 
     @abstractmethod
     def begin(self, shape: torch.Size, epsilon: float, draws: Draws) -> Images:
-        """First deltas of as many images as there are draws for."""
+        """First perturbations of as many images as there are draws for."""
 
     @abstractmethod
-    def move(self, deltas: Images, epsilon: float, share: float, draws: Draws) -> Images:
-        """Other deltas, which differ in windows that hold this share of the pixels, if there is room for them."""
+    def move(self, perturbations: Images, epsilon: float, share: float, draws: Draws) -> Images:
+        """Perturbations that differ in windows with this share of the pixels, if there is room for them."""
 
 
 @final
@@ -193,13 +193,13 @@ class LinfMoves(AbstractMoves):
         channels, height, width = shape
         return epsilon * _signs(draws).view(-1, channels, 1, width).expand(-1, -1, height, -1)
 
-    def move(self, deltas: Images, epsilon: float, share: float, draws: Draws) -> Images:
+    def move(self, perturbations: Images, epsilon: float, share: float, draws: Draws) -> Images:
         """Add 2 epsilon or take it away: the projection does the rest."""
-        channels, height, width = deltas.shape[1:]
+        channels, height, width = perturbations.shape[1:]
         side = min(max(round(math.sqrt(share * height * width)), 1), height, width)
-        window = _windows(draws[:, :2], deltas.shape, side)
-        change = 2 * epsilon * _signs(draws[:, 2:]).to(deltas)[:, :, None].expand(-1, -1, side * side)
-        return deltas.flatten(2).scatter_add(2, window.expand(-1, channels, -1), change).view_as(deltas)
+        window = _windows(draws[:, :2], perturbations.shape, side)
+        change = 2 * epsilon * _signs(draws[:, 2:]).to(perturbations)[:, :, None].expand(-1, -1, side * side)
+        return perturbations.flatten(2).scatter_add(2, window.expand(-1, channels, -1), change).view_as(perturbations)
 
 
 class AbstractPyramids(AbstractMoves):
@@ -236,23 +236,24 @@ class AbstractPyramids(AbstractMoves):
         below, beside = height - rows * side, width - columns * side
         return F.pad(grid, (beside // 2, beside - beside // 2, below // 2, below - below // 2))
 
-    def move(self, deltas: Images, epsilon: float, share: float, draws: Draws) -> Images:
+    def move(self, perturbations: Images, epsilon: float, share: float, draws: Draws) -> Images:
         """Empty one window for another, which also gets what is missing to epsilon."""
-        channels, height, width = deltas.shape[1:]
+        channels, height, width = perturbations.shape[1:]
         shorter = min(height, width)
         # Odd, so that a pyramid has a middle, and no wider than the image.
         side = min(max(round(math.sqrt(share * height * width)), 3) | 1, shorter - (shorter + 1) % 2)
         target, source = (
-            _windows(corner, deltas.shape, side).expand(-1, channels, -1) for corner in (draws[:, :2], draws[:, 2:4])
+            _windows(corner, perturbations.shape, side).expand(-1, channels, -1)
+            for corner in (draws[:, :2], draws[:, 2:4])
         )
-        pixels = deltas.flatten(2)
+        pixels = perturbations.flatten(2)
         emptied = pixels.scatter(2, source, 0)
         held = self._powers(pixels.gather(2, source)) + self._powers(emptied.gather(2, target))
-        unspent = (epsilon**self.order - self._powers(deltas.flatten(1))).clamp(min=0)[:, None] / channels
-        pyramids = self._pyramids(side, draws[:, -1].view(-1, 1, 1, 1)).flatten(2).to(deltas)
-        signs = _signs(draws[:, 4:-1]).to(deltas)[:, :, None]
+        unspent = (epsilon**self.order - self._powers(perturbations.flatten(1))).clamp(min=0)[:, None] / channels
+        pyramids = self._pyramids(side, draws[:, -1].view(-1, 1, 1, 1)).flatten(2).to(perturbations)
+        signs = _signs(draws[:, 4:-1]).to(perturbations)[:, :, None]
         added = _unit(signs * pyramids + _unit(pixels.gather(2, target), self.order), self.order)
-        return emptied.scatter(2, target, added * self.length(held, unspent, channels)).view_as(deltas)
+        return emptied.scatter(2, target, added * self.length(held, unspent, channels)).view_as(perturbations)
 
     def _pyramids(self, side: int, turned: Tensor) -> Tensor:
         """A square of two pyramids, one above the other or, where it is turned, beside it."""
@@ -277,8 +278,8 @@ class L2Moves(AbstractPyramids):
 
     def begin(self, shape: torch.Size, epsilon: float, draws: Draws) -> Images:
         """Tiles, all together as long as the radius."""
-        deltas = self.tiles(shape, draws)
-        return epsilon * _unit(deltas.flatten(1), self.order).view_as(deltas)
+        perturbations = self.tiles(shape, draws)
+        return epsilon * _unit(perturbations.flatten(1), self.order).view_as(perturbations)
 
     def length(self, held: Tensor, unspent: Tensor, channels: int) -> Tensor:
         """All that there is."""

@@ -13,7 +13,7 @@ from robustbench_bcos.bench.evidence.found import Found
 from robustbench_bcos.core.types import Classifier, Flags, Images, Labels, Logits, PerImage
 
 ASKED = 16
-"""Images of the slice that a model is asked about, the first ones."""
+"""Images of the subset that a model is asked about, the first ones."""
 
 REPETITIONS = 4
 """How often it is asked again."""
@@ -77,7 +77,7 @@ def batch_independence(classifier: nn.Module, images: Images) -> Found:
 
 
 def gradient_mode_invariance(classifier: nn.Module, images: Images) -> Found:
-    """Distance of answers where gradients are asked for, or modules are told to train, from answers to nobody."""
+    """Distance of answers with gradients, or with modules in training mode, from answers without."""
     plain = _logits(classifier, images)
     with torch.enable_grad():
         attacked = classifier(images.clone().requires_grad_()).detach()

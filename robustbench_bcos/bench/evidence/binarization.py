@@ -132,8 +132,8 @@ def _inner_points(features: int) -> int:
     return max(1, min(INNER_POINTS, features - 3))
 
 
-def _around(deltas: Images, image: Tensor) -> Images:
-    return (image + deltas.to(image)).clamp(0, 1)
+def _around(perturbations: Images, image: Tensor) -> Images:
+    return (image + perturbations.to(image)).clamp(0, 1)
 
 
 def _last_layer(model: nn.Module, images: Images) -> nn.Module:
