@@ -81,8 +81,7 @@ class _SharedOut(torch.autograd.Function):
     def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
         if torch.is_grad_enabled():
             raise RequestError(
-                "a network shared by threads has no gradients that can be differentiated again: ask the model it was made "
-                "of"
+                "a network shared by threads has no gradients that can be differentiated again: ask the model itself"
             )
         replicas: ThreadedReplicas = ctx.replicas
         # Each lane lets go of its features on the way back, as autograd does: a second way back is an error.

@@ -175,7 +175,7 @@ class AbstractMoves(ABC):
 
     @abstractmethod
     def move(self, perturbations: Images, epsilon: float, share: float, draws: Draws) -> Images:
-        """Perturbations that differ in windows with this share of the pixels, if there is room for them."""
+        """Perturbations that differ in windows of this share of the pixels, if there is room for them."""
 
 
 @final
