@@ -78,8 +78,11 @@ def make_target(
     )
 
 
-def in_space(model: Model, images: Images, space: str) -> tuple[nn.Module, nn.Module, Images]:
-    """The classifier, its fast copy and images; in the encoded space the networks behind the encoding."""
+def in_space(model: Model, images: Images, space: str) -> tuple[nn.Module, nn.Module, Tensor]:
+    """The classifier, its fast copy and images; in the encoded space the networks behind the encoding.
+
+    Encoded images have other channels.
+    """
     classifier, fast = model.classifier, model.attack_model
     if space != "encoded" or not isinstance(classifier, ImageClassifier):
         return classifier, fast, images
