@@ -3,6 +3,7 @@
 Good enough (about nine in ten digits, and seven in ten for the B-cos network) for attacks to have work to do.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustbench_bcos.attacks.attack import AbstractAttack
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.records import make_records
 from robustbench_bcos.bench.request import Request, make_request
@@ -60,6 +62,11 @@ def tiny_request(zoo: Path, **flags: Any) -> Request:
 
 
 tiny_plan = tiny_request
+
+
+def with_attack(request: Request, attack: AbstractAttack) -> Request:
+    """The same, where every cell is attacked in this way."""
+    return replace(request, cells=tuple(replace(cell, attack=attack) for cell in request.cells))
 
 
 def measure(request: Request) -> pd.DataFrame:
