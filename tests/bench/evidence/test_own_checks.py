@@ -22,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("registry")
 HEAD = """
 import torch
 
+from robustbench_bcos.attacks.searches.apgd_targeted import TargetedAPGD
 from robustbench_bcos.attacks.searches.noise import Noise
 from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import (
@@ -73,6 +74,13 @@ class Own(AbstractCellCheck):
         yield cell.row(self, cell.robust[0], against=True, passes=2)
         raise NotApplicable("it is Sunday")
 """
+NOT_SERVED = """
+class Own(AbstractSearchCheck):
+    asks, rule = "broken by what serves no target", "any"
+
+    def attacks(self, attack, *, full):
+        return [TargetedAPGD(steps=1)]
+"""
 OUT_OF_MEMORY = """
 class Own(AbstractCellCheck):
     asks, rule = "that fit nowhere", "any"
@@ -95,12 +103,12 @@ Asked = Callable[..., Request]
 def asked(tmp_path: Path) -> Asked:
     """A small request, with a plug-in or none."""
 
-    def ask(plugin: str = "") -> Request:
+    def ask(plugin: str = "", **flags: Any) -> Request:
         file = tmp_path / "own_check.py"
         file.write_text(HEAD + plugin, encoding="utf-8")
         options: dict[str, Any] = {"eps": ("0.1",), "steps": (2,), "evidence": "quick"}
         options |= {"plugin": (file,)} if plugin else {}
-        return own_request({"net": zoo()}, IMAGES[:20], LABELS[:20], 10, **options)
+        return own_request({"net": zoo()}, IMAGES[:20], LABELS[:20], 10, **options | flags)
 
     return ask
 
@@ -149,6 +157,14 @@ def test_a_check_that_cannot_be_done_says_why_and_accuses_nobody(
     assert (said.status, said.sentence) == ("not done", f"not done: {reason}")
     assert trust.trust == "sound"
     assert "own not done" in trust.reasons.split("; ")
+
+
+def test_a_search_whose_attacks_do_not_serve_the_criterion_is_not_done(asked: Asked, store: Store) -> None:
+    request = asked(NOT_SERVED, criterion="targeted", target="3")
+    carry_out(request, store)
+    (cell,) = request.cells
+    said = store.evidence(cell.key)["own"].skipped_because
+    assert said.startswith("targeted Auto-PGD aims at every wrong class and does not serve criterion targeted:3")
 
 
 def test_a_bug_of_a_check_is_not_hidden(asked: Asked, store: Store) -> None:
