@@ -245,7 +245,7 @@ def make_curves(distances: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (model, norm), found in distances.groupby(["model", "norm"], sort=False):
         most = float(records.loc[records["norm"] == norm, "epsilon"].max())
-        # An image that nothing fooled is farther away than any other.
+        # An image that no attack broke is farther away than any other.
         reached = found["high"].astype(float).fillna(math.inf)
         area = summarise([min(distance, most) / most if most else 0.0 for distance in reached])
         median = float(reached.median())

@@ -39,25 +39,31 @@ class Row:
 
     def to_columns(self) -> dict[str, Any]:
         """What is written, by column."""
-        values: dict[str, Any] = {}
-        for declared in fields(self):
-            value = getattr(self, declared.name)
-            values |= value if SPREAD in declared.metadata else {declared.name: value}
+        values = {declared.name: getattr(self, declared.name) for declared in fields(self)}
+        for name in self._spread():
+            values |= values.pop(name)
         return values
 
     @classmethod
     def from_columns(cls: type[R], values: Mapping[str, Any]) -> R:
         """The inverse of :meth:`to_columns`; SQLite has no truth values, and gives 0 and 1."""
-        known = {
-            name: bool(values[name]) if kind is bool and values[name] is not None else values[name]
-            for name, kind in cls.columns().items()
-        }
-        spread = {
-            declared.name: {name: known.pop(name) for name in declared.metadata[SPREAD]}
-            for declared in fields(cls)
-            if SPREAD in declared.metadata
-        }
-        return cls(**known, **spread)
+        known = dict(values)
+        for name in cls._truths():
+            known[name] = None if known[name] is None else bool(known[name])
+        for name, columns in cls._spread().items():
+            known[name] = {column: known.pop(column) for column in columns}
+        return cls(**known)
+
+    @classmethod
+    @cache
+    def _truths(cls) -> list[str]:
+        return [name for name, kind in cls.columns().items() if kind is bool]
+
+    @classmethod
+    @cache
+    def _spread(cls) -> dict[str, tuple[str, ...]]:
+        """The columns of each field that has several."""
+        return {declared.name: declared.metadata[SPREAD] for declared in fields(cls) if SPREAD in declared.metadata}
 
 
 @dataclass(frozen=True, kw_only=True)

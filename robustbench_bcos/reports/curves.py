@@ -94,7 +94,7 @@ def shift_over_epsilon(records: pd.DataFrame, shifts: pd.DataFrame) -> Figure:
 
 
 def accuracy_over_distance(distances: pd.DataFrame) -> Figure:
-    """Share of images that the smallest delta found to fool them leaves standing, over epsilon, with Wilson intervals.
+    """Share of images that no smaller perturbation was found to break, over epsilon, with Wilson intervals.
 
     Args:
         distances: rows of ``distances.csv`` of one norm.
@@ -116,7 +116,7 @@ def accuracy_over_distance(distances: pd.DataFrame) -> Figure:
 
 
 def transfer_matrix(transfers: pd.DataFrame) -> Figure:
-    """Share of images that candidates made on one model (rows) fool on another (columns).
+    """Share of images on which adversarial examples made on one model (rows) succeed on another (columns).
 
     Args:
         transfers: rows of ``transfer.csv`` of one threat.
@@ -140,7 +140,7 @@ def transfer_matrix(transfers: pd.DataFrame) -> Figure:
         axes.set_yticks(range(len(models)), names, fontsize=7)
         axes.set_xlabel("tried on")
         axes.set_ylabel("made on")
-        figure.colorbar(image, format=PercentFormatter(1, symbol=" %"), label="fooled")
+        figure.colorbar(image, format=PercentFormatter(1, symbol=" %"), label="attack succeeds")
         return figure
 
 

@@ -8,9 +8,9 @@ from robustbench_bcos.bench.evidence.trust import UNFINISHED
 from robustbench_bcos.reports.run_folder import RunFolder
 
 MARK = "?"
-"""Stands behind a number that is suspect."""
+"""Follows a number that is suspect."""
 
-REPAIR = "Further searches fooled images that the attacks had not, and these count as fallen: "
+REPAIR = "Further searches broke images that the attacks had not; these count as broken: "
 
 
 @dataclass(frozen=True, kw_only=True)

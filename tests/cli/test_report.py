@@ -99,7 +99,7 @@ def test_a_run_without_autoattack_has_nothing_for_robustbench(tiny_zoo: Path) ->
     succeed(*run, "--norm", "l2,linf", "--eps", "0.1", "--no-figures", "--out", "mine")
     said = refusal("report", "mine", "--robustbench", "theirs")
     assert said.startswith(
-        "run mine has nothing for RobustBench's files, which state what withstands AutoAttack (2 rows "
+        "run mine has nothing for RobustBench's files, which state the accuracy under AutoAttack (2 rows "
     )
     assert said.endswith(": run with --attack autoattack")
     assert not Path("theirs").exists()

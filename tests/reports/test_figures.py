@@ -637,7 +637,7 @@ def test_the_matrix_has_the_sources_as_rows_and_the_targets_as_columns() -> None
     assert (axes.get_ylabel(), axes.get_xlabel()) == ("made on", "tried on")
     said = {(text.get_position()[1], text.get_position()[0]): text.get_text() for text in axes.texts}
     assert said == {(0, 0): "75", (0, 1): "12", (1, 0): "25", (1, 1): "100"}
-    assert bar.get_ylabel() == "fooled"
+    assert bar.get_ylabel() == "attack succeeds"
 
 
 def test_what_was_not_tried_is_empty_and_not_zero() -> None:
