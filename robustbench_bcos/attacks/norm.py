@@ -42,6 +42,11 @@ class AbstractNorm(ABC):
         """Perturbations of size 1 in random directions, given standard normal draws; every pixel takes part in them."""
         return self.steepest_ascent(draws)
 
+    def advance(self, iterates: Images, gradient: Images, step_size: Epsilon) -> Images:
+        """The iterates after a step of steepest ascent of this size; it may leave the pixel box."""
+        size = broadcast(step_size) if isinstance(step_size, Tensor) else step_size
+        return iterates + size * self.steepest_ascent(gradient, iterates)
+
     @abstractmethod
     def project_onto_ball(self, perturbation: Images, epsilon: Epsilon) -> Images:
         """The nearest perturbation of size at most epsilon, in the 2-norm; each image may have its own epsilon."""

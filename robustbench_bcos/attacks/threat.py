@@ -79,6 +79,10 @@ class Threat:
         """The direction of size 1 along which a linear function with this gradient grows most."""
         return self.geometry.steepest_ascent(gradient, iterates)
 
+    def advance(self, iterates: Images, gradient: Images, step_size: Epsilon) -> Images:
+        """The iterates after a step of steepest ascent of this size; it may leave the pixel box."""
+        return self.geometry.advance(iterates, gradient, step_size)
+
     def project(self, images: Images, perturbation: Images) -> Images:
         """The perturbed images, moved into the ball around ``images`` and into the pixel box."""
         return self.geometry.project(images, perturbation, self.epsilon)

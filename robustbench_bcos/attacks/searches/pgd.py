@@ -3,13 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import Any, final
 
-from torch import Tensor
-
 from robustbench_bcos.attacks import ATTACKS
 from robustbench_bcos.attacks.attack import Problem
 from robustbench_bcos.attacks.driver import Evaluation, GradientAttack, State, check_search
 from robustbench_bcos.attacks.loss import Loss
-from robustbench_bcos.attacks.norm import broadcast
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.core.selection import Start
@@ -65,9 +62,7 @@ class PGD(GradientAttack):
     def step(self, problem: Problem, state: State, found: Evaluation) -> Images:
         """Ascend, and project."""
         threat = problem.threat.select(state.position)
-        step_size = self.step_within(threat)
-        direction = threat.steepest_ascent(found.gradients, state.iterates)
-        moved = state.iterates + (broadcast(step_size) if isinstance(step_size, Tensor) else step_size) * direction
+        moved = threat.advance(state.iterates, found.gradients, self.step_within(threat))
         return threat.project(state.images, moved - state.images)
 
     def step_within(self, threat: Threat) -> Epsilon:
