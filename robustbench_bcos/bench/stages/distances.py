@@ -101,7 +101,9 @@ def _bisect(request: Request, model: Model, cell: Cell, batch: Batch, brackets: 
     largest = cell.threat.geometry.diameter(target.images.shape[1:])
     own = getattr(cell.attack.with_loss(model.loss), "loss", "margin")
     attack = PGD(steps=max(cell.attack.effort, FEWEST_STEPS), loss=own)
-    low = torch.tensor([bracket.low for bracket in brackets], dtype=torch.float64)
+    worth = target.criterion.eligible(torch.ones_like(labels, dtype=torch.bool), labels, target.goals).cpu()
+    # What is not worth an attack counts as robust everywhere, as it does in the cells.
+    low = torch.tensor([bracket.low for bracket in brackets], dtype=torch.float64).masked_fill(~worth, largest)
     high = torch.tensor(
         [torch.inf if bracket.high is None else bracket.high for bracket in brackets], dtype=torch.float64
     )

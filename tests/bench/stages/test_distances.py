@@ -16,13 +16,14 @@ from scipy import stats
 from torch import Tensor
 
 from robustbench_bcos.attacks import NORMS
-from robustbench_bcos.bench import distances as measuring
-from robustbench_bcos.bench.judge import Verdicts, judge
+from robustbench_bcos.attacks.attack import AbstractAttack
 from robustbench_bcos.bench.records import CURVE_COLUMNS, make_curves, make_distances
 from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.rows import DistanceRow, Row
-from robustbench_bcos.bench.runner import execute
+from robustbench_bcos.bench.stages import distances as measuring
 from robustbench_bcos.bench.store import Store
+from robustbench_bcos.bench.target import AttackTarget
+from robustbench_bcos.bench.trial import Judged, attack_and_judge
 from tests.bench.by_hand import distance_row
 from tests.bench.own_request import SHAPE, TwoSides, distance_to_the_plane, own_request
 from tests.bench.tiny_zoo import carry_out, tiny_request
@@ -45,7 +46,7 @@ def problem(seed: int, *, lead: float = 1.0) -> tuple[TwoSides, Tensor, Tensor]:
     return network, images, labels
 
 
-def plan_for(seed: int, norm: str, *, lead: float = 1.0, **flags: Any) -> Request:
+def request_for(seed: int, norm: str, *, lead: float = 1.0, **flags: Any) -> Request:
     network, images, labels = problem(seed, lead=lead)
     asked: dict[str, Any] = {"norm": (norm,), "eps": ("0",), "steps": (5,), "distances": True, "loss": ("margin",)}
     return own_request({"plane": network}, images, labels, 2, **{**asked, **flags})
@@ -75,7 +76,7 @@ def highs(rows: Sequence[DistanceRow]) -> NDArray[np.float64]:
 @given(seed=st.integers(0, 10_000), lead=st.floats(-3, 3))
 @settings(max_examples=5, deadline=None)
 def test_distances_are_those_to_a_plane_in_the_pixel_box(norm: str, seed: int, lead: float) -> None:
-    *rows, _ = found(plan_for(seed, norm, lead=lead), norm)
+    *rows, _ = found(request_for(seed, norm, lead=lead), norm)
     distances, reached = exact(seed, norm, lead=lead), highs(rows)
     # What fools lies beyond the plane: no nearer than float32 can tell. Above, the last interval is a 128th of an
     # interval that began at half the radius that first fooled.
@@ -87,9 +88,9 @@ def test_distances_are_those_to_a_plane_in_the_pixel_box(norm: str, seed: int, l
 
 
 @every_norm
-def test_an_image_that_cannot_fall_has_no_high_and_withstood_the_whole_box(norm: str) -> None:
+def test_an_image_that_cannot_be_broken_has_no_high_and_is_robust_in_the_whole_box(norm: str) -> None:
     distances = exact(3, norm, lead=EVERYTHING)
-    *rows, wrong = found(plan_for(3, norm, lead=EVERYTHING), norm)
+    *rows, wrong = found(request_for(3, norm, lead=EVERYTHING), norm)
     assert np.isinf(distances).all()
     diameter = NORMS[norm].diameter(SHAPE)
     assert [row.high for row in rows] == [None] * (COUNT - 1)
@@ -99,31 +100,55 @@ def test_an_image_that_cannot_fall_has_no_high_and_withstood_the_whole_box(norm:
 
 
 @every_norm
+def test_an_image_of_the_target_class_is_broken_nowhere_and_not_attacked(norm: str) -> None:
+    *_, labels = problem(4)
+    labels[-1] = 1 - labels[-1]
+    rows = found(request_for(4, norm, criterion="targeted", target="1"), norm)
+    target = [row.image for row in rows[:-1] if labels[row.image] == 1]
+    assert 0 < len(target) < COUNT - 1
+    for row, distance in zip(rows[:-1], exact(4, norm), strict=True):
+        if row.image in target:
+            assert (row.high, row.passes) == (None, 0)
+            assert row.low == pytest.approx(NORMS[norm].diameter(SHAPE), rel=1e-5)
+        else:
+            assert row.high == pytest.approx(distance, rel=1 / 50)
+
+
+@every_norm
 def test_a_misclassified_image_is_at_distance_0_and_costs_nothing(norm: str) -> None:
-    *rows, wrong = found(plan_for(4, norm), norm)
+    *rows, wrong = found(request_for(4, norm), norm)
     assert wrong == distance_row(COUNT - 1, 0.0, 0.0, 0, model="plane", norm=norm)
     assert all(row.passes > 0 for row in rows)
 
 
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[tuple[AttackTarget, Judged]]:
+    """Every search of the bisection, and what came of it."""
+    searches: list[tuple[AttackTarget, Judged]] = []
+
+    def watched(attack: AbstractAttack, target: AttackTarget, **named: Any) -> Judged:
+        searches.append((target, attack_and_judge(attack, target, **named)))
+        return searches[-1][1]
+
+    monkeypatch.setattr(measuring, "attack_and_judge", watched)
+    return searches
+
+
 @every_norm
-def test_what_is_recorded_as_fooling_was_judged_and_fools(norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    judged: dict[int, list[tuple[float, bool]]] = {}
-
-    def watched(classifier: Any, images: Tensor, adversarials: Tensor, *arguments: Any, **named: Any) -> Verdicts:
-        verdicts = judge(classifier, images, adversarials, *arguments, **named)
-        sizes = (adversarials.double() - images.double()).flatten(1).norm(p={"l2": 2, "linf": torch.inf}[norm], dim=1)
-        fooled = verdicts.predictions != classifier(images).argmax(dim=1)
-        for image, size, down in zip(named["indices"], sizes.tolist(), fooled.tolist(), strict=True):
-            judged.setdefault(image, []).append((size, down))
-        return verdicts
-
-    monkeypatch.setattr(measuring, "judge", watched)
-    *rows, _ = found(plan_for(5, norm), norm)
-    assert sorted(judged) == [row.image for row in rows]
+def test_what_is_recorded_as_broken_was_judged_and_is(norm: str, tried: list[tuple[AttackTarget, Judged]]) -> None:
+    *rows, _ = found(request_for(5, norm), norm)
+    proposed: dict[int, list[tuple[float, bool]]] = {}
+    for target, judged in tried:
+        sizes = NORMS[norm].size(judged.adversarials.double() - target.images.double())
+        broken = target.classifier(judged.adversarials).argmax(dim=1) != target.labels
+        for image, size, success in zip(target.rng.indices, sizes.tolist(), broken.tolist(), strict=True):
+            proposed.setdefault(image, []).append((size, success))
+    assert sorted(proposed) == [row.image for row in rows]
     for row in rows:
-        assert row.high == pytest.approx(min(size for size, down in judged[row.image] if down), rel=1e-5)
-        # What withstood a radius proposed something no larger; the float32 radius itself is a bit off.
-        assert row.low >= max((size for size, down in judged[row.image] if not down), default=0) * (1 - 1e-5)
+        assert row.high == pytest.approx(min(size for size, success in proposed[row.image] if success), rel=1e-5)
+        # What failed within an epsilon proposed something no larger; the float32 epsilon itself is a bit off.
+        robust = max((size for size, success in proposed[row.image] if not success), default=0)
+        assert row.low >= robust * (1 - 1e-5)
 
 
 # What is known beforehand
@@ -134,7 +159,7 @@ def test_what_the_grid_knows_is_not_searched_for_again(norm: str) -> None:
     distances = exact(6, norm)
     middle = float(np.median(distances))
     eps = tuple(repr(factor * middle) for factor in (0.5, 0.9, 1.1, 2))
-    ignorant, knowing = found(plan_for(6, norm), norm), found(plan_for(6, norm, eps=eps, steps=(20,)), norm)
+    ignorant, knowing = found(request_for(6, norm), norm), found(request_for(6, norm, eps=eps, steps=(20,)), norm)
     for one, other in zip(ignorant[:-1], knowing[:-1], strict=True):
         assert other.passes < one.passes
         assert other.high == pytest.approx(one.high, rel=1 / 50)
@@ -142,21 +167,16 @@ def test_what_the_grid_knows_is_not_searched_for_again(norm: str) -> None:
 
 
 @every_norm
-def test_radii_are_tried_between_what_withstood_and_what_fooled(norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[float] = []
-
-    def watched(*arguments: Any, **named: Any) -> Verdicts:
-        tried.extend(arguments[4].tolist())
-        return judge(*arguments, **named)
-
-    monkeypatch.setattr(measuring, "judge", watched)
+def test_radii_are_tried_between_what_was_robust_and_what_was_broken(
+    norm: str, tried: list[tuple[AttackTarget, Judged]]
+) -> None:
     distances = np.sort(exact(6, norm))
-    # All images withstand the first radius and fall within the second.
+    # All images are robust within the first radius and broken within the second.
     near, far = 0.9 * float(distances[0]), 1.1 * float(distances[-1])
-    found(plan_for(6, norm, eps=(repr(near), repr(far)), steps=(20,)), norm)
-    assert min(tried) > near
-    assert max(tried) < far
-    assert len(tried) <= (COUNT - 1) * measuring.HALVINGS
+    found(request_for(6, norm, eps=(repr(near), repr(far)), steps=(20,)), norm)
+    radii = torch.cat([torch.as_tensor(target.threat.epsilon) for target, _ in tried])
+    assert near < radii.min() <= radii.max() < far
+    assert len(radii) <= (COUNT - 1) * measuring.HALVINGS
 
 
 @every_norm
@@ -169,14 +189,14 @@ def test_radii_are_tried_between_what_withstood_and_what_fooled(norm: str, monke
     ],
     ids=["noise", "a tiny step", "steps of two lengths"],
 )
-def test_a_radius_that_a_weak_attack_withstood_hides_no_smaller_distance(
+def test_a_radius_within_which_a_weak_attack_failed_hides_no_smaller_distance(
     flags: dict[str, Any], factors: tuple[float, ...], norm: str
 ) -> None:
     distances = exact(7, norm)
     largest = NORMS[norm].diameter(SHAPE)
     eps = tuple(repr(min(factor * float(np.median(distances)), largest)) for factor in factors)
-    *rows, _ = found(plan_for(7, norm, eps=eps, **flags), norm)
-    # Of seven halvings, one or two were spent above what turned out to fool, and the others begin at 0.
+    *rows, _ = found(request_for(7, norm, eps=eps, **flags), norm)
+    # Of seven halvings, one or two were spent above what turned out to succeed, and the others begin at 0.
     np.testing.assert_allclose(highs(rows), distances, rtol=1 / 10)
     assert all(row.low <= (row.high or np.inf) for row in rows)
 
@@ -184,7 +204,7 @@ def test_a_radius_that_a_weak_attack_withstood_hides_no_smaller_distance(
 def test_the_attack_has_the_most_steps_of_the_grid_and_twenty_at_least() -> None:
     # A plane too far away, so that every search goes to its end.
     for steps, spent in (((5, 3), 20), ((5, 30), 30)):
-        first, *_ = found(plan_for(3, "linf", lead=EVERYTHING, steps=steps), "linf")
+        first, *_ = found(request_for(3, "linf", lead=EVERYTHING, steps=steps), "linf")
         assert first.passes == measuring.DOUBLINGS * (2 * spent + 1)
 
 
@@ -193,12 +213,12 @@ def test_the_attack_has_the_most_steps_of_the_grid_and_twenty_at_least() -> None
     [
         {"attack": ("noise",), "loss": ("ce",)},
         {"attack": ("square",), "queries": 10, "loss": ("ce",)},
-        {"attack": ("apgd",), "loss": ("targeted_dlr",), "targets": 1},
+        {"attack": ("apgd_targeted",), "targets": 1},
     ],
     ids=["noise", "square", "targets"],
 )
 def test_an_attack_without_a_loss_of_its_own_leaves_the_margin_to_the_search(flags: dict[str, Any]) -> None:
-    *rows, _ = found(plan_for(8, "linf", **flags), "linf")
+    *rows, _ = found(request_for(8, "linf", **flags), "linf")
     np.testing.assert_allclose(highs(rows), exact(8, "linf"), rtol=1 / 50)
 
 
@@ -206,7 +226,7 @@ def test_every_norm_and_model_has_distances_of_its_own() -> None:
     networks = {"near": problem(9)[0], "far": problem(9, lead=4.0)[0]}
     _, images, _ = problem(9)
     labels = torch.zeros(COUNT, dtype=torch.long)
-    asked: dict[str, Any] = {"norm": ("l2", "linf"), "eps": ("0.1",), "distances": True, "loss": ("margin",)}
+    asked: dict[str, Any] = {"norm": tuple(NORMS), "eps": ("0.1",), "distances": True, "loss": ("margin",)}
     request = own_request(networks, images, labels, 2, **asked)
     with Store() as store:
         carry_out(request, store)
@@ -214,14 +234,14 @@ def test_every_norm_and_model_has_distances_of_its_own() -> None:
             reached = highs(store.select(DistanceRow, model=name, norm=norm))
             right = network(images).argmax(dim=1) == 0
             expected = [
-                distance_to_the_plane(image.numpy(), network, norm) if stands else 0.0
-                for image, stands in zip(images, right, strict=True)
+                distance_to_the_plane(image.numpy(), network, norm) if correct else 0.0
+                for image, correct in zip(images, right, strict=True)
             ]
             np.testing.assert_allclose(reached, expected, rtol=1 / 50, atol=1e-3)
         table = make_distances(store, request.identity)
     assert list(table.columns) == list(DistanceRow.columns())
     pairs = list(dict.fromkeys(zip(table["model"], table["norm"], strict=True)))
-    assert pairs == [("near", "l2"), ("near", "linf"), ("far", "l2"), ("far", "linf")]
+    assert pairs == [(name, norm) for name in networks for norm in NORMS]
 
 
 # Batches, interruptions
@@ -229,7 +249,7 @@ def test_every_norm_and_model_has_distances_of_its_own() -> None:
 
 @every_norm
 def test_batches_of_another_size_give_the_same_distances(norm: str) -> None:
-    one, other = (found(plan_for(10, norm, batch_size=size), norm) for size in (2, 64))
+    one, other = (found(request_for(10, norm, batch_size=size), norm) for size in (2, 64))
     assert one == other
 
 
@@ -248,25 +268,20 @@ class Killed(BaseException):
 
 
 def test_a_run_that_is_killed_goes_on_with_the_images_that_are_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tried: list[tuple[AttackTarget, Judged]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = plan_for(11, "l2", batch_size=3)
+    request = request_for(11, "l2", batch_size=3)
     whole = found(request, "l2")
     add = Store.add
     written: list[int] = []
-    searched: list[int] = []
 
     def dying(store: Store, *rows: Row) -> None:
-        if isinstance(rows[0], DistanceRow):
+        if rows and isinstance(rows[0], DistanceRow):
             if len(written) == 1:
                 written.append(0)
                 raise Killed
             written.append(len(rows))
         add(store, *rows)
-
-    def watched(*arguments: Any, **named: Any) -> Verdicts:
-        searched.extend(named["indices"])
-        return judge(*arguments, **named)
 
     monkeypatch.setattr(Store, "add", dying)
     with Store(tmp_path / "run.sqlite") as store, pytest.raises(Killed):
@@ -274,31 +289,19 @@ def test_a_run_that_is_killed_goes_on_with_the_images_that_are_missing(
     with Store(tmp_path / "run.sqlite") as store:
         assert [row.image for row in store.select(DistanceRow)] == [0, 1, 2]
         assert make_distances(store, request.identity).empty
-        monkeypatch.setattr(measuring, "judge", watched)
+        tried.clear()
         carry_out(request, store)
         assert store.select(DistanceRow) == whole
         assert len(make_distances(store, request.identity)) == COUNT
-        assert set(searched) == {3, 4}
-        searched.clear()
+        assert {image for target, _ in tried for image in target.rng.indices} == {3, 4}
+        tried.clear()
         carry_out(request, store)
-        assert searched == []
+        assert tried == []
         assert store.seconds(request.cells[0], "distances") > 0
 
 
-@pytest.mark.parametrize(
-    "flags", [{}, {"distances": True}, {"evidence": "quick"}, {"evidence": "quick", "distances": True}], ids=str
-)
-def test_the_work_that_is_told_of_is_the_work_of_the_plan_however_much_was_done_before(flags: dict[str, Any]) -> None:
-    asked: dict[str, Any] = {"norm": ("l2", "linf"), "eps": ("0.1", "0.3"), "batch_size": 3, "distances": False}
-    network, images, labels = problem(12)
-    request = own_request({"one": network, "other": problem(12, lead=2)[0]}, images, labels, 2, **{**asked, **flags})
-    with Store() as store:
-        for _ in range(2):
-            assert sum(progress.images for progress in execute(request, store)) == request.work
-
-
 def test_nothing_is_measured_that_was_not_asked_for() -> None:
-    request = plan_for(11, "l2", distances=False)
+    request = request_for(11, "l2", distances=False)
     with Store() as store:
         carry_out(request, store)
         assert store.select(DistanceRow) == []
@@ -328,14 +331,14 @@ def curve(reached: Sequence[float | None], most: float) -> dict[str, Any]:
 
 @given(reached=reaches, most=st.floats(0.01, 3))
 def test_the_area_is_that_under_accuracy_over_every_epsilon(reached: list[float | None], most: float) -> None:
-    falls = np.array([np.inf if high is None else high for high in reached])
-    # Accuracy only changes where an image falls, so that its value in the middle holds between two falls.
-    edges = np.unique(np.concatenate([[0.0, most], falls[falls < most]]))
+    breaks = np.array([np.inf if high is None else high for high in reached])
+    # Accuracy changes only where an image is broken, so that its value in the middle holds in between.
+    edges = np.unique(np.concatenate([[0.0, most], breaks[breaks < most]]))
     middles = (edges[1:] + edges[:-1]) / 2
-    accuracy = np.array([(falls > middle).mean() for middle in middles])
+    accuracy = np.array([(breaks > middle).mean() for middle in middles])
     row = curve(reached, most)
     assert row["area"] == pytest.approx(float(accuracy @ np.diff(edges)) / most, rel=1e-12, abs=1e-12)
-    assert (row["up_to"], row["images"], row["passes"]) == (most, len(falls), sum(range(len(falls))))
+    assert (row["up_to"], row["images"], row["passes"]) == (most, len(breaks), sum(range(len(breaks))))
 
 
 @given(reached=reaches, most=st.floats(0.01, 3))
@@ -348,7 +351,7 @@ def test_the_interval_of_the_area_is_students(reached: list[float | None], most:
 
 
 @given(reached=reaches)
-def test_the_median_is_empty_where_half_of_the_images_never_fell(reached: list[float | None]) -> None:
+def test_the_median_is_empty_where_half_of_the_images_were_never_broken(reached: list[float | None]) -> None:
     ordered = sorted(math.inf if high is None else high for high in reached)
     count = len(ordered)
     expected = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
