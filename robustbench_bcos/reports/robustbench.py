@@ -6,12 +6,11 @@ Only cells of AutoAttack are written, because ``autoattack_acc`` is what those f
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
+from robustbench_bcos.bench.config import DEFAULT_CRITERION
 from robustbench_bcos.core.disk import made, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity
@@ -37,12 +36,9 @@ def export_robustbench(run: RunFolder, folder: Path, zoo: Zoo) -> tuple[list[Pat
         RequestError: the run has no such cell, or the folder cannot be written.
     """
     records = run.records
-    of_attack, in_image = records["attack"] == ATTACK, records["space"] == "image"
-    # Without FAB it is not the standard ensemble, whose accuracy the files state.
-    whole = ~records["options"].str.contains("fab=False", regex=False)
-    written = records[of_attack & in_image & whole]
-    partial = records[of_attack & in_image & ~whole]
-    notes = list(_left_out(records[~of_attack], records[of_attack & ~in_image], None if partial.empty else partial))
+    reasons = records.apply(_left_out, axis=1, result_type="reduce")
+    written = records[reasons == ""]
+    notes = [f"{_rows(count)} {reason}" for reason, count in reasons[reasons != ""].value_counts(sort=False).items()]
     if written.empty:
         raise RequestError(
             f"run {run.folder} has nothing for RobustBench's files, which state the accuracy under AutoAttack "
@@ -120,15 +116,20 @@ def _file_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
 
 
-def _left_out(others: pd.DataFrame, encoded: pd.DataFrame, incomplete: pd.DataFrame | None) -> Iterator[str]:
-    if len(others):
-        names = ", ".join(sorted(others["attack"].unique()))
-        yield f"{_rows(others)} of other attacks ({names}) and left out."
-    if len(encoded):
-        yield f"{_rows(encoded)} of attacks on the encoding and left out: RobustBench's threats are to images."
-    if incomplete is not None and (incomplete["attack"] == ATTACK).any():
-        yield "AutoAttack was run without FAB, because torchattacks was not installed, and is left out."
+def _left_out(row: Mapping[str, Any]) -> str:
+    """Why RobustBench has no place for a row; empty where it has one."""
+    if row["attack"] != ATTACK:
+        return f"of other attacks ({row['attack']}) and left out."
+    if row["space"] != "image":
+        return "of attacks on the encoding and left out: RobustBench's threats are to images."
+    if row["norm"] not in THREATS:
+        return f"of norm {row['norm']} and left out: RobustBench has {', '.join(THREATS)}."
+    if row["criterion"] != DEFAULT_CRITERION:
+        return f"of criterion {row['criterion']} and left out: RobustBench counts any wrong class."
+    if "fab=False" in row["options"].split():
+        return "of AutoAttack without FAB, because torchattacks was not installed, and left out."
+    return ""
 
 
-def _rows(rows: pd.DataFrame) -> str:
-    return "1 row is" if len(rows) == 1 else f"{len(rows)} rows are"
+def _rows(count: int) -> str:
+    return "1 row is" if count == 1 else f"{count} rows are"
