@@ -27,7 +27,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from robustbench_bcos import explain, fold
-from robustbench_bcos.explanations.colours import coloured
+from robustbench_bcos.explanations.colours import render
 from robustbench_bcos.model_zoo.architectures import build_architecture, initialise
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import AddInverse
@@ -55,7 +55,7 @@ def explain_in_batches(model: ImageClassifier, images: Tensor, batch: int) -> Te
     maps = []
     for part in images.split(batch):
         explanation = explain(model, part)
-        coloured(explanation, part, smooth=15)
+        render(explanation, part, smooth=15)
         maps.append(explanation.contributions)
     return torch.cat(maps)
 

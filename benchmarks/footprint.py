@@ -63,7 +63,7 @@ def streaming(folder: Path) -> list[Claim]:
     import torch
 
     from robustbench_bcos.model_zoo.architectures import build_architecture, initialise
-    from robustbench_bcos.model_zoo.weights import write_weights
+    from robustbench_bcos.model_zoo.checkpoints.write import write_weights
 
     pictures, weights = folder / "pictures", folder / "random.safetensors"
     make_folder(pictures, MANY)

@@ -1,6 +1,7 @@
-"""The documentation's Python runs as it stands."""
+"""The documentation's Python runs as it is, and pages outside the site have no broken link."""
 
 import doctest
+import re
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,20 @@ def test_examples_give_what_the_page_says(page: Path, tmp_path: Path, monkeypatc
 
 def test_some_pages_have_examples() -> None:
     assert [page.name for page in PAGES] == ["python.md"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_pages_outside_the_site_link_to_files_that_exist(page: str) -> None:
+    """``mkdocs build --strict`` sees to the links of all others."""
+    text = (DOCS.parent / page).read_text(encoding="utf-8")
+    files = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
+    assert [file for file in files if not (DOCS.parent / file).exists()] == []
+    assert files
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("adr/*.md")), ids=lambda page: page.stem[:4])
+def test_what_keeps_a_decision_is_there(page: Path) -> None:
+    kept_by = page.read_text(encoding="utf-8").partition("**Kept by** ")[2]
+    files = re.findall(r"`((?:tests|benchmarks)/[^`]+)`", kept_by)
+    assert [file for file in files if not (DOCS.parent / file).exists()] == []
+    assert files

@@ -22,7 +22,7 @@ import tomli_w
 import torch
 from safetensors.torch import load_file, save_file
 
-from robustbench_bcos.model_zoo.weights import sha256_of
+from robustbench_bcos.model_zoo.digests import sha256_of
 from tests.cli.command_line import Outcome, call, succeed
 
 BASELINE = Path(__file__).parent / "baselines" / "digits.csv"
@@ -101,4 +101,4 @@ def test_the_baseline_is_of_this_zoo_and_knows_how_it_was_born() -> None:
     assert f"run {ATTACKS} " in birth["command"]
     assert birth["commit"]
     assert [len(bits) for bits in rows["survivors"]] == [birth["images"]] * 4 * len(birth["weights"])
-    assert set(rows["slice"]) == {birth["slice"][:12]}
+    assert set(rows["subset"]) == {birth["subset"][:12]}

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from robustbench_bcos.attacks.criterion import AbstractCriterion, make_criterion
-from robustbench_bcos.attacks.loss import Loss, per_image
+from robustbench_bcos.attacks.loss import Loss, loss_name, per_image
 from robustbench_bcos.attacks.norm import AbstractNorm
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import in_parts
+from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Classifier, Counts, Epsilon, Flags, Goals, Images, Labels, PerImage
 
@@ -143,8 +144,7 @@ class AbstractAttack(ABC):
                 fit, or a loss that is not one number per image.
         """
         threat, judged = Threat.of(norm, epsilon), make_criterion(criterion)
-        self.check(threat.geometry)
-        self.check_criterion(judged)
+        self.check(threat.geometry, judged)
         images, batch_size = images.detach(), max(1, batch_size or len(images))
         if goals is None:
             goals = judged.goals(in_parts(classifier, batch_size), images, labels)
@@ -172,15 +172,8 @@ class AbstractAttack(ABC):
     def _search(self, problem: Problem) -> AttackResult:
         """Propose an image within the threat for each image of the problem."""
 
-    def check(self, norm: AbstractNorm) -> None:  # noqa: B027 (most attacks know every norm)
-        """Refuse a norm that this attack has no moves for, or a machine that lacks what it needs.
-
-        Raises:
-            RequestError: with the remedy.
-        """
-
-    def check_criterion(self, criterion: AbstractCriterion) -> None:  # noqa: B027 (most attacks fit every criterion)
-        """Refuse a criterion whose aim this attack does not pursue.
+    def check(self, norm: AbstractNorm, criterion: AbstractCriterion) -> None:  # noqa: B027 (most attacks serve all)
+        """Refuse a norm or a criterion that this attack does not serve, or a machine that lacks what it needs.
 
         Raises:
             RequestError: with the remedy.
@@ -217,6 +210,11 @@ class AbstractAttack(ABC):
         """The attack carried on to its end, whatever it meets on the way: what is shown and explained."""
         return self
 
+    @property
+    def at_any_step_size(self) -> "AbstractAttack":
+        """The attack without what it says of one epsilon alone."""
+        return self
+
     def with_loss(self, auto: str) -> "AbstractAttack":
         """The attack with ``auto`` replaced by the model's own loss."""
         if getattr(self, "loss", "") != "auto":
@@ -236,6 +234,20 @@ class AbstractAttack(ABC):
         """Its options by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    @property
+    def key(self) -> str:
+        """The attack and its options as text."""
+        return " ".join([self.name, *(f"{option}={value}" for option, value in self.to_json().items())])
+
+    def to_json(self) -> dict[str, Any]:
+        """Its options as JSON takes them: losses by name, quantities as they were written.
+
+        Raises:
+            RequestError: its loss has no name.
+        """
+        named = {option: loss_name(value) if callable(value) else value for option, value in self.options.items()}
+        return {option: str(value) if isinstance(value, Quantity) else value for option, value in named.items()}
+
 
 def require_known(norm: AbstractNorm, known: Collection[str], what: str) -> None:
     """Refuse a norm that is not among those an attack has moves for.
@@ -247,14 +259,16 @@ def require_known(norm: AbstractNorm, known: Collection[str], what: str) -> None
         raise RequestError(f"{what} knows the norms {', '.join(known)} and not {norm.name}: choose another attack")
 
 
-def require_labels(criterion: AbstractCriterion, what: str) -> None:
-    """Refuse a criterion with other goals than labels, for an attack that aims at wrong classes of its own choice.
+def require_untargeted(criterion: AbstractCriterion, what: str) -> None:
+    """Refuse a criterion that an attack which aims at wrong classes does not serve.
 
     Raises:
         RequestError: naming both.
     """
-    if not criterion.goals_are_labels:
-        raise RequestError(f"{what} chooses its own targets and cannot pursue {criterion}: choose another attack")
+    if not criterion.untargeted:
+        raise RequestError(
+            f"{what} aims at every wrong class and does not serve criterion {criterion}: choose another attack"
+        )
 
 
 def _joined(parts: Sequence[AttackResult]) -> AttackResult:

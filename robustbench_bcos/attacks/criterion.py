@@ -13,6 +13,7 @@ from torch import Tensor
 from robustbench_bcos.attacks import CRITERIA
 from robustbench_bcos.attacks.loss import Loss, resolve_loss
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.types import Classifier, Flags, Goals, Images, Labels, PerImage
 
 
@@ -20,8 +21,8 @@ class AbstractCriterion(ABC):
     """A question put to each output. Instances are frozen and print as they are written: ``targeted:3``."""
 
     name: ClassVar[str]
-    goals_are_labels: ClassVar[bool] = True
-    """Whether success is any departure from the goals, which are the labels."""
+    untargeted: ClassVar[bool] = False
+    """Whether any wrong class will do."""
 
     @classmethod
     def parse(cls, argument: str) -> "AbstractCriterion":
@@ -53,9 +54,13 @@ class AbstractCriterion(ABC):
     def nearness(self, outputs: Tensor, goals: Goals) -> PerImage:
         """How near an output is to success: positive only where it is one, larger is nearer."""
 
-    @abstractmethod
-    def eligible(self, outputs: Tensor, labels: Labels, goals: Goals) -> Flags:
-        """Whether a clean image is worth an attack: the model is right, and the aim is not reached already."""
+    def correct(self, outputs: Tensor, labels: Labels) -> Flags:
+        """Whether the model is right about clean images; by default where it predicts the label."""
+        return predicted_classes(outputs) == labels
+
+    def eligible(self, correct: Flags, labels: Labels, goals: Goals) -> Flags:
+        """Which clean images are worth an attack; by default those about which the model is right."""
+        return correct
 
     def objective(self, loss: "Loss | str") -> Loss:
         """What an attack ascends to succeed, given a loss of outputs and classes."""

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from robustbench_bcos.attacks.attack import AbstractAttack, AttackResult, Problem, Trace
 from robustbench_bcos.attacks.gradients import usable_gradient
 from robustbench_bcos.attacks.loss import Loss
+from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.core.selection import Select, Start
 from robustbench_bcos.core.types import Counts, Flags, Goals, Images, PerImage
 
@@ -153,6 +154,10 @@ class IterativeAttack(AbstractAttack):
         """Where a random restart begins: a draw from the ball, clipped to the pixel box."""
         draws = problem.threat.sample(images.shape[1:], sources)
         return (images + draws.to(images)).clamp(0, 1)
+
+    def reported(self, threat: Threat) -> dict[str, Any]:
+        """Its options, where it begins and which iterate it returns."""
+        return self.options | {"start": self.begins, "select": self.selects}
 
     def _search(self, problem: Problem) -> AttackResult:
         search = Search(self, problem)

@@ -19,6 +19,8 @@ class AbstractNorm(ABC):
     name: ClassVar[str]
     in_levels: ClassVar[bool] = False
     """Whether papers write its epsilons in levels of 255, so that a plain 8 probably means 8/255."""
+    sparse: ClassVar[bool] = False
+    """Whether steepest ascent moves few pixels, so that an attack has to find out how many to move at once."""
 
     @abstractmethod
     def size(self, perturbation: Images) -> PerImage:
@@ -35,6 +37,10 @@ class AbstractNorm(ABC):
             gradient: of each image.
             iterates: where the step begins; a norm that moves few pixels leaves out those that the pixel box blocks.
         """
+
+    def direction(self, draws: Images) -> Images:
+        """Perturbations of size 1 in random directions, given standard normal draws; every pixel takes part in them."""
+        return self.steepest_ascent(draws)
 
     @abstractmethod
     def project_onto_ball(self, perturbation: Images, epsilon: Epsilon) -> Images:
@@ -65,6 +71,11 @@ class AbstractNorm(ABC):
 
     def __repr__(self) -> str:
         return self.name
+
+
+def unblocked(gradient: Images, iterates: Images) -> Images:
+    """The gradient without the entries along which the pixel box lets nothing move."""
+    return torch.where(torch.where(gradient > 0, iterates < 1, iterates > 0), gradient, 0)
 
 
 def broadcast(per_image: PerImage) -> Tensor:

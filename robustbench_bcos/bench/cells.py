@@ -1,148 +1,138 @@
-"""One model under one attack: the unit of work, and of what is reported."""
+"""One model under one threat and attack: the unit of work, and of what is reported."""
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from robustbench_bcos.bench.config import TARGETED, Grid
+from robustbench_bcos.attacks import ATTACKS
+from robustbench_bcos.attacks.attack import AbstractAttack
+from robustbench_bcos.attacks.threat import Threat
+from robustbench_bcos.bench.config import Grid
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.quantities import Quantity
-from robustbench_bcos.core.selection import Count, Start
-
-FAB_PASSES = 3
-"""Forward and backward passes of a step of FAB."""
-
-STANDARD: dict[str, Any] = {"steps": 100, "start": "random", "restarts": 1, "queries": 5000, "targets": 9}
-"""AutoAttack's standard version (Croce & Hein, 2020)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
-    """A point of the grid. Fields that an attack does not have are 0 or empty."""
+    """A point of the grid."""
 
     model: str
-    attack: str
-    norm: str
-    radius: Quantity
-    steps: int
-    step_size: Quantity | None
-    """``None`` is 2.5 * epsilon / steps, or for APGD whatever it finds."""
-    loss: str
-    """``auto`` until the model is known."""
-    restarts: int
-    start: Start
-    count: Count
+    threat: Threat
+    attack: AbstractAttack
+    """Its loss is ``auto`` until the model is known."""
+    criterion: str
     space: str
-    queries: int = 0
-    """Of Square, per image and restart."""
-    targets: int = 0
-    """Wrong classes aimed at, at most."""
 
     @property
     def key(self) -> str:
         """All that tells it apart from other cells of a run, as text."""
-        parts = [self.model, self.attack, self.norm, self.radius.text, str(self.steps), str(self.step_size or "auto")]
-        parts += [self.loss or "-", str(self.restarts), self.start, self.count, self.space]
-        numbers = {"queries": self.queries, "targets": self.targets}
-        return " ".join([*parts, *(f"{name}{number}" for name, number in numbers.items() if number)])
-
-    @property
-    def refills(self) -> bool:
-        """Whether images leave one by one and others take their places: the search knows no other end than its own."""
-        return self.attack == "pgd" and self.count == "any"
+        return " ".join([self.model, str(self.threat), self.attack.key, self.criterion, self.space])
 
     @property
     def effort(self) -> tuple[float, int]:
-        """By which the cells of a model are put in order: whatever an earlier one finds, a later one may use."""
-        return self.radius.value, self.steps
+        """By which the cells of a model are put in order: what an earlier one finds, a later one may use."""
+        return self.threat.radius, self.attack.effort
 
     def includes(self, other: "Cell") -> bool:
-        """Whether another cell is the same search with fewer steps, within a smaller ball, or both."""
-        alike = replace(other, radius=self.radius, steps=self.steps) == self
-        return alike and other != self and other.radius.value <= self.radius.value and other.steps <= self.steps
-
-    def loss_of(self, own: str) -> str:
-        """The loss that is ascended, given the model's own."""
-        return own if self.loss == "auto" else self.loss
+        """Whether another cell is the same search with fewer steps, within a smaller epsilon, or both."""
+        alike = replace(other, threat=self.threat, attack=self.attack) == self
+        return alike and other != self and self.threat.contains(other.threat) and self.attack.extends(other.attack)
 
     def as_dict(self) -> dict[str, Any]:
         """The cell as JSON takes it."""
-        return asdict(self)
+        return {
+            "model": self.model,
+            "norm": self.threat.norm,
+            "eps": self.threat.text,
+            "attack": {"name": self.attack.name} | self.attack.to_json(),
+            "criterion": self.criterion,
+            "space": self.space,
+        }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Cell":
-        """The inverse of :meth:`as_dict`."""
-        step_size = values["step_size"]
+    def from_dict(cls, values: Mapping[str, Any]) -> "Cell":
+        """The inverse of :meth:`as_dict`.
+
+        Raises:
+            RequestError: it names a norm or an attack that only a plug-in has.
+        """
+        options = dict(values["attack"])
         return cls(
-            **{
-                **values,
-                "radius": Quantity(**values["radius"]),
-                "step_size": None if step_size is None else Quantity(**step_size),
-            }
+            model=values["model"],
+            threat=Threat.of(values["norm"], values["eps"]),
+            attack=ATTACKS[options.pop("name")](**options),
+            criterion=values["criterion"],
+            space=values["space"],
         )
 
-    @property
-    def passes(self) -> int:
-        """Forward and backward passes of one image that withstands every restart."""
-        if self.attack == "square":
-            return self.restarts * self.queries
-        search = 2 * self.steps + 1
-        # Whoever aims looks at the clean image first; FAB also looks at what it has found for each target.
-        targeted = 1 + self.targets * self.restarts * search
-        fab = 1 + self.targets * (FAB_PASSES * self.steps + 1)
-        if self.attack == "autoattack":
-            # Auto-PGD once without and once with targets, FAB, Square; and a look at what still stands between them.
-            return search + targeted + fab + self.queries + 3
-        if self.attack == "fab":
-            return fab
-        return targeted if self.targets else self.restarts * search
 
+def make_cells(grid: Grid, models: Sequence[str], attacks: Sequence[AbstractAttack] = ()) -> list[Cell]:
+    """Every combination, model by model; the same threat or attack written twice counts once.
 
-def make_cells(grid: Grid, models: Sequence[str]) -> list[Cell]:
-    """Every combination, model by model; the same radius written twice counts once."""
-    radii: dict[float, Quantity] = {}
-    for radius in map(Quantity.of, grid.eps):
-        radii.setdefault(radius.value, radius)
-    threats = list(itertools.product(dict.fromkeys(grid.norm), radii.values()))
+    Args:
+        grid: the threats, and the attacks by name with their options.
+        models: by name.
+        attacks: instead of the grid's.
+
+    Raises:
+        RequestError: an option that no attack has, or a value that an attack refuses.
+    """
     cells: dict[Cell, None] = {}
-    for model, attack, (norm, radius), steps, loss, restarts in itertools.product(
-        models, grid.attack, threats, grid.steps, grid.loss, grid.restarts
-    ):
-        settings: dict[str, Any] = {"steps": steps, "loss": loss, "restarts": restarts} | _settings(attack, loss, grid)
-        cells[Cell(model=model, attack=attack, norm=norm, radius=radius, space=grid.space, **settings)] = None
+    chosen = list(attacks or make_attacks(grid))
+    for model, attack, threat in itertools.product(models, chosen, make_threats(grid)):
+        cells[Cell(model=model, threat=threat, attack=attack, criterion=grid.criterion_text, space=grid.space)] = None
     return list(cells)
 
 
-def _settings(attack: str, loss: str, grid: Grid) -> dict[str, Any]:
-    """What an attack has of its own, and what it does without."""
-    if attack == "pgd":
-        step_size = None if grid.step_size is None else Quantity.of(grid.step_size, name="step_size")
-        return {"step_size": step_size, "start": grid.start, "count": grid.count}
-    if attack == "apgd":
-        targets = grid.targets if loss == TARGETED else 0
-        return {"step_size": None, "start": "random", "count": grid.count, "targets": targets}
-    own: dict[str, Any] = {"step_size": None, "loss": "", "count": "any"}
-    if attack == "noise":
-        return own | {"steps": 0, "start": "random"}
-    if attack == "square":
-        return own | {"steps": 0, "start": "random", "queries": grid.queries}
-    if attack == "fab":
-        return own | {"start": "image", "restarts": 1, "targets": grid.targets}
-    # A published standard has no settings.
-    return own | STANDARD
+def make_threats(grid: Grid) -> list[Threat]:
+    """Every norm with every radius, or each with its own; a radius that is written in two ways is one threat."""
+    pairs = zip(grid.norm, grid.eps, strict=True) if grid.paired else itertools.product(grid.norm, grid.eps)
+    threats: dict[tuple[str, float], Threat] = {}
+    for norm, eps in pairs:
+        threats.setdefault((norm, eps.value), Threat.of(norm, eps))
+    return list(threats.values())
 
 
-def check_radius(radius: Quantity, norm: str, diameter: float) -> None:
+def make_attacks(grid: Grid) -> Iterator[AbstractAttack]:
+    """The attacks of a grid: each with every combination of the grid's values for the options that it has.
+
+    Raises:
+        RequestError: an option that no attack has, or a value that an attack refuses.
+    """
+    taken = set()
+    for name in grid.attack:
+        kind = ATTACKS[name]
+        options = [field.name for field in fields(kind)]
+        taken.update(options)
+        given = {option: getattr(grid, option) for option in options if option in type(grid).model_fields}
+        given |= {option: value for option, value in grid.option.items() if option in options}
+        several = {option: value for option, value in given.items() if isinstance(value, tuple)}
+        for values in itertools.product(*several.values()):
+            yield _made(kind, given | dict(zip(several, values, strict=True)))
+    for option in grid.option:
+        if option not in taken:
+            known = ", ".join(sorted(taken)) or "none"
+            raise RequestError(f"option {option!r} is not one of {', '.join(grid.attack)}: choose from {known}")
+
+
+def _made(kind: type[AbstractAttack], options: Mapping[str, Any]) -> AbstractAttack:
+    try:
+        return kind(**options)
+    except (ValueError, TypeError) as error:
+        raise RequestError(f"attack {kind.name!r} refuses its options ({error}): correct them") from None
+
+
+def check_radius(threat: Threat, diameter: float) -> None:
     """Refuse a ball larger than the pixel box it is cut with.
 
     Raises:
         RequestError: with the fraction of 255 that was probably meant.
     """
-    if radius.value > diameter:
-        in_levels = norm == "linf" and radius.value <= 255 and radius.value.is_integer()
-        meant = f"did you mean {radius.value:g}/255? " if in_levels else ""
+    radius = threat.radius
+    if radius > diameter:
+        levels = threat.geometry.in_levels and radius <= 255 and radius.is_integer()
+        meant = f"did you mean {radius:g}/255? " if levels else ""
         raise RequestError(
-            f"--eps {radius.text} for norm {norm} is larger than the whole pixel range, {diameter:g}: {meant}"
+            f"eps {threat.text} for norm {threat.norm} is larger than the whole pixel range, {diameter:g}: {meant}"
             "radii are in units of the pixel range [0, 1]"
         )

@@ -1,150 +1,338 @@
-"""What a run is asked to do: one frozen object, read without torch.
+"""What a run is asked to do: one frozen object, read without torch, whose fields are the options everywhere.
 
-Flags override the suite file, the suite file overrides the defaults.
+Flags override the suite file, the suite file overrides the defaults. The command line, the keyword parameters of
+``evaluate`` and docs/reference/options.md are made from the fields below.
 """
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
+from robustbench_bcos.attacks import ATTACKS, CRITERIA, LOSSES, NORMS
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.framing import Interpolation
+from robustbench_bcos.core.options import Option, parameters
+from robustbench_bcos.core.plugins import load_plugins
 from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.core.registry import unknown
-from robustbench_bcos.core.selection import Count, Start
+from robustbench_bcos.core.selection import Select, Start
 from robustbench_bcos.core.tables import PackagedTables, Table, parse_table
 from robustbench_bcos.core.trainings import Trainings
-from robustbench_bcos.model_zoo.cards import Zoo
+from robustbench_bcos.data import DATASETS
+from robustbench_bcos.explanations import METHODS
 
-NORM_NAMES = ("l2", "linf")
 EXPLAINED = 50
 """Images whose explanations are compared where nothing else is asked for."""
-
-TARGETED = "targeted_dlr"
-"""The loss that aims at one wrong class after another; Auto-PGD alone has it."""
-
-LOSS_NAMES = ("auto", "bce", "ce", "margin", "dlr", TARGETED)
-ATTACK_NAMES = ("pgd", "apgd", "square", "fab", "autoattack", "noise")
-EXPLANATION_NAMES = (
-    "auto",
-    "dynamic_weights",
-    "input_x_gradient",
-    "integrated_gradients",
-    "gradcam",
-    "deeplift",
-    "lime",
-)
 
 Space = Literal["image", "encoded"]
 Evidence = Literal["quick", "full", "off"]
 MemoryFormat = Literal["auto", "contiguous", "channels_last"]
 Precision = Literal["fp32", "tf32", "bf16"]
-Interpolation = Literal["bilinear", "bicubic"]
 
-CHOICES: dict[str, tuple[str, ...]] = {
-    "norm": NORM_NAMES,
-    "loss": LOSS_NAMES,
-    "attack": ATTACK_NAMES,
-    "explanation": EXPLANATION_NAMES,
-    "start": get_args(Start),
-    "count": get_args(Count),
-    "space": get_args(Space),
-    "evidence": get_args(Evidence),
-    "memory_format": get_args(MemoryFormat),
-    "precision": get_args(Precision),
-    "interpolation": get_args(Interpolation),
-}
-"""What can be asked for, by option."""
+ATTACK, MODELS, IMAGES, EXPLANATIONS, RUN = (
+    "The attack",
+    "The models",
+    "The images",
+    "The explanations",
+    "The run",
+)
+
+DEFAULT_CRITERION = "misclassified"
+
+TARGETED = "targeted"
+"""The criterion that needs a target."""
+
+T = TypeVar("T")
+
+
+def _several(given: Any) -> Any:  # noqa: ANN401 (values before they are checked)
+    """One value where several may be given, and arrays, are lists too."""
+    values = given.tolist() if hasattr(given, "tolist") else given
+    return (values,) if isinstance(values, str | int | float | Path | Quantity) else values
+
+
+def _index(given: Any) -> Any:  # noqa: ANN401
+    if not str(given).isdecimal():
+        raise RequestError(f"images {given!r} is not the index of an image: give numbers from 0, such as 3, 14, 15")
+    return given
+
+
+def _positive(step_size: Quantity | None) -> Quantity | None:
+    if step_size is not None and step_size.value == 0:
+        raise RequestError(f"step_size {step_size} must be positive: leave it out for 2.5 * eps / steps")
+    return step_size
+
+
+AsText = PlainSerializer(str, return_type=str)
+Epsilon = Annotated[Quantity, BeforeValidator(partial(Quantity.of, name="eps")), AsText]
+StepSize = Annotated[Quantity, BeforeValidator(partial(Quantity.of, name="step_size")), AsText]
+Index = Annotated[int, BeforeValidator(_index)]
+Positive = Annotated[int, Field(ge=1)]
+Several = Annotated[tuple[T, ...], BeforeValidator(_several)]
+Listed = Annotated[tuple[T, ...], Field(min_length=1), BeforeValidator(_several)]
+Limit = Annotated[
+    Positive | None, Option(help="Use so many images, balanced over classes.", panel=IMAGES, in_memory=False)
+]
+Explained = Annotated[
+    Annotated[int, Field(ge=0)] | None,
+    Option(
+        help="Images whose explanations are compared: the first so many.",
+        panel=EXPLANATIONS,
+        default=f"{EXPLAINED} with figures and none without",
+    ),
+]
 
 
 class Grid(Table):
     """The attacks of a run: every combination of what is listed."""
 
-    attack: tuple[str, ...] = ("pgd",)
-    norm: tuple[str, ...] = ("l2",)
-    eps: tuple[str, ...] = ("0.5",)
-    """Radii as written, in units of the pixel range: ``0.5``, ``8/255``."""
+    norm: Annotated[
+        Listed[str], Option(help="How a perturbation is measured: {names}.", panel=ATTACK, names=lambda: NORMS)
+    ] = ("l2",)
+    eps: Annotated[
+        Listed[Epsilon],
+        Option(help="Radius of the threat in units of the pixel range: 0.5, 8/255.", panel=ATTACK),
+    ] = (Quantity.of("0.5"),)
     paired: bool = False
-    """Whether each norm is meant with the radius in its place alone, and not every norm with every radius."""
-    steps: tuple[int, ...] = (20,)
-    step_size: str | None = None
-    """In units of the pixel range; by default 2.5 * eps / steps."""
-    loss: tuple[str, ...] = ("auto",)
-    """``auto`` is the loss on each model's card."""
-    restarts: tuple[int, ...] = (1,)
-    queries: int = 5000
-    """Of Square, per image and restart."""
-    targets: int = 9
-    """Wrong classes that a targeted search aims at, at most."""
-    start: Start = "image"
-    count: Count = "any"
-    space: Space = "image"
-    """``encoded`` moves the channels of a B-cos encoding apart; it only serves to reproduce old numbers."""
+    """Pair norms with radii one to one (zip) instead of taking their product."""
+    attack: Annotated[
+        Listed[str], Option(help="How the perturbation is searched for: {names}.", panel=ATTACK, names=lambda: ATTACKS)
+    ] = ("pgd",)
+    steps: Annotated[Listed[Positive], Option(help="Steps of an attack that follows gradients.", panel=ATTACK)] = (20,)
+    step_size: Annotated[
+        StepSize | None,
+        Option(help="Of PGD, in units of the pixel range.", panel=ATTACK, default="2.5 * eps / steps"),
+        AfterValidator(_positive),
+    ] = None
+    loss: Annotated[
+        Listed[str],
+        Option(
+            help="What the attack ascends: {names}; auto is the loss on each model's card.",
+            panel=ATTACK,
+            names=lambda: ("auto", *LOSSES),
+        ),
+    ] = ("auto",)
+    restarts: Annotated[
+        Listed[Positive], Option(help="Runs per image; further ones start at random.", panel=ATTACK)
+    ] = (1,)
+    start: Annotated[Start, Option(help="Where the first run starts: {names}.", panel=ATTACK)] = "image"
+    select: Annotated[Select, Option(help="Which iterate an attack returns: {names}.", panel=ATTACK)] = "first_success"
+    queries: Annotated[Positive, Option(help="Of square, per image and restart.", panel=ATTACK)] = 5000
+    targets: Annotated[
+        Positive, Option(help="Wrong classes that attacks which aim at classes try, at most.", panel=ATTACK)
+    ] = 9
+    option: Annotated[
+        dict[str, Any],
+        Option(help="KEY=VALUE for an option of an attack that has no parameter of its own here.", panel=ATTACK),
+    ] = Field(default_factory=dict)
+    criterion: Annotated[
+        str, Option(help="When an attack has succeeded: {names}.", panel=ATTACK, names=lambda: CRITERIA)
+    ] = DEFAULT_CRITERION
+    target: Annotated[
+        Annotated[str, Field(coerce_numbers_to_str=True)] | None,
+        Option(help="With `criterion` targeted: a class by number or name, or least_likely.", panel=ATTACK),
+    ] = None
+    space: Annotated[
+        Space,
+        Option(
+            help="What is perturbed: {names}. No image looks like an attacked encoding; it reproduces old numbers.",
+            panel=ATTACK,
+        ),
+    ] = "image"
 
     @property
-    def parts(self) -> list["Grid"]:
-        """Grids of which every combination is meant."""
-        if not self.paired:
-            return [self]
-        pairs = zip(self.norm, self.eps, strict=True)
-        return [self.model_copy(update={"norm": (norm,), "eps": (eps,), "paired": False}) for norm, eps in pairs]
+    def criterion_text(self) -> str:
+        """The criterion with its target."""
+        return self.criterion if self.target is None else f"{self.criterion}:{self.target}"
+
+    @model_validator(mode="after")
+    def _a_radius_for_each_norm(self) -> "Grid":
+        if self.paired and len(self.norm) != len(self.eps):
+            raise ValueError("paired needs as many radii in eps as there are norms")
+        return self
 
 
 class RunConfig(Grid):
     """A grid, the models it is for, the images, and where it runs."""
 
-    model: tuple[str, ...] = ()
-    """Zoo names, globs, ``torchvision:NAME`` and the like, ``module:callable``; by default the dataset's whole zoo."""
-    zoo: tuple[Path, ...] = ()
-    weights: Path | None = None
-    architecture: str | None = None
-    encoding: str | None = None
-    """Of ``weights``, or, where there are none, of models that have no card."""
-    skip_model_checks: bool = False
-    """Whether to attack models whose answers make every number meaningless."""
-    argument: dict[str, Any] = Field(default_factory=dict)
-    """What cannot be read from ``weights``: arguments of the architecture."""
-    ema: bool = False
-    """Whether the moving average of ``weights`` is meant."""
-    dataset: str = "digits"
-    data_dir: Path | None = None
-    download: bool = False
-    limit: int | None = Field(default=None, ge=1)
-    resize: int | None = Field(default=None, ge=1)
-    """Pixels of the shorter side of image files; by default as the models' cards say."""
-    crop: int | None = Field(default=None, ge=1)
-    """Pixels of a side of the square in the middle that is kept; by default as the models' cards say."""
-    interpolation: Interpolation | None = None
-    image_list: Path | None = None
-    """Names the image files to use, one a line; by default all."""
-    seed: int = Field(default=0, ge=0)
-    batch_size: int | None = Field(default=None, ge=1)
-    """Images worked on together; by default as many as fit into memory, 256 at most."""
-    device: str = "auto"
-    threads: int | None = Field(default=None, ge=1)
-    """CPU threads; by default one for small images and torch's own choice for others."""
-    jobs: int | None = Field(default=None, ge=1)
-    """Models worked on at the same time; by default one a core where ``threads`` is one, or else one."""
-    compile: bool = False
-    """Whether attacks walk on compiled networks; the judge never does."""
-    memory_format: MemoryFormat = "auto"
-    """Of the networks attacks walk on, where they are this package's or a library's; by default channels last."""
-    precision: Precision = "fp32"
-    """Of the networks attacks walk on; what they find is judged in float32."""
-    figures: bool = True
-    evidence: Evidence = "quick"
-    """Checks of each number: on some of the images that withstood the attack, on all of them, or none."""
-    independent_cells: bool = False
-    """Whether images that fell within a smaller radius, or in fewer steps, are attacked again in every other cell."""
-    distances: bool = False
-    """Whether the smallest epsilon that fools each image is searched for."""
-    explanation: str = "auto"
-    explained: int | None = Field(default=None, ge=0)
-    """Images explained, the first of the slice; by default 50 where there are figures, and none where there are not."""
-    images: tuple[int, ...] = ()
-    """Dataset indices of the images to be pictured; by default some that fell and some that did not."""
+    evidence: Annotated[
+        Evidence,
+        Option(
+            help="Checks of each number: {names}. quick checks some of the images that stay robust, at the cost of the "
+            "attack at most.",
+            panel=ATTACK,
+        ),
+    ] = "quick"
+    independent_cells: Annotated[
+        bool,
+        Option(
+            help="Attack images that a smaller radius or fewer steps broke again in every other cell.", panel=ATTACK
+        ),
+    ] = False
+    distances: Annotated[
+        bool, Option(help="Also find the smallest epsilon that breaks each image.", panel=ATTACK, in_memory=False)
+    ] = False
+    model: Annotated[
+        Several[str],
+        Option(
+            help="Zoo name, glob, torchvision:resnet50, timm:NAME, robustbench:ID, or module:callable.",
+            panel=MODELS,
+            default="the dataset's whole zoo",
+            in_memory=False,
+        ),
+    ] = ()
+    weights: Annotated[
+        Path | None, Option(help="Checkpoint of any layout in docs/weights.md.", panel=MODELS, in_memory=False)
+    ] = None
+    architecture: Annotated[
+        str | None,
+        Option(
+            help="What `weights` was made with: bcos_resnet56, torchvision:resnet50, ...",
+            panel=MODELS,
+            in_memory=False,
+        ),
+    ] = None
+    encoding: Annotated[
+        str | None,
+        Option(
+            help="What `weights`, or else a `model` without a card, takes: none, add_inverse, normalize:imagenet, "
+            "normalize:0.5,0.5,0.5/0.5,0.5,0.5.",
+            panel=MODELS,
+            in_memory=False,
+        ),
+    ] = None
+    argument: Annotated[
+        dict[str, Any],
+        Option(
+            help="KEY=VALUE of the architecture that `weights` leaves open: b=1.5, norm=batch.",
+            panel=MODELS,
+            in_memory=False,
+        ),
+    ] = Field(default_factory=dict)
+    ema: Annotated[
+        bool,
+        Option(help="Take the moving average of `weights`, where it has one.", panel=MODELS, in_memory=False),
+    ] = False
+    zoo: Annotated[Several[Path], Option(help="Folder with further cards.", panel=MODELS, in_memory=False)] = ()
+    skip_model_checks: Annotated[
+        bool, Option(help="Also attack models whose outputs make every number meaningless.", panel=MODELS)
+    ] = False
+    dataset: Annotated[
+        str,
+        Option(
+            help="Name: {names}. A folder is folder:DIR, with a folder of images for each class.",
+            panel=IMAGES,
+            names=lambda: DATASETS,
+            closed=False,
+            in_memory=False,
+        ),
+    ] = "digits"
+    data_dir: Annotated[
+        Path | None, Option(help="Folder that holds cifar10 or imagenet.", panel=IMAGES, in_memory=False)
+    ] = None
+    download: Annotated[bool, Option(help="Fetch cifar10 if it is not there.", panel=IMAGES, in_memory=False)] = False
+    limit: Limit = None
+    resize: Annotated[
+        Positive | None,
+        Option(
+            help="Pixels of the shorter side of image files, before `crop`.",
+            panel=IMAGES,
+            default="as the models' cards say",
+            in_memory=False,
+        ),
+    ] = None
+    crop: Annotated[
+        Positive | None,
+        Option(
+            help="Pixels of a side of the square in the middle that is kept.",
+            panel=IMAGES,
+            default="as the models' cards say",
+            in_memory=False,
+        ),
+    ] = None
+    interpolation: Annotated[
+        Interpolation | None,
+        Option(help="Of `resize`: {names}.", panel=IMAGES, default="as the models' cards say", in_memory=False),
+    ] = None
+    image_list: Annotated[
+        Path | None,
+        Option(help="Text file that names the image files to use, one a line.", panel=IMAGES, in_memory=False),
+    ] = None
+    explained: Explained = None
+    explanation: Annotated[
+        str,
+        Option(
+            help="Method: {names}; auto is dynamic_weights for B-cos networks and input_x_gradient for others.",
+            panel=EXPLANATIONS,
+            names=lambda: ("auto", *METHODS),
+        ),
+    ] = "auto"
+    images: Annotated[
+        Several[Index],
+        Option(
+            help="Dataset indices of the images to picture: 3,14,15.",
+            panel=EXPLANATIONS,
+            default="some that are broken and some that are robust",
+            in_memory=False,
+        ),
+        AfterValidator(lambda images: tuple(dict.fromkeys(images))),
+    ] = ()
+    figures: Annotated[
+        bool,
+        Option(
+            help="No figures and no page, and nothing explained unless `explained` says so.",
+            panel=EXPLANATIONS,
+            flag="--no-figures",
+            in_memory=False,
+        ),
+    ] = True
+    batch_size: Annotated[
+        Positive | None,
+        Option(help="Images attacked together.", panel=RUN, default="as many as fit into memory, 256 at most"),
+    ] = None
+    device: Annotated[str, Option(help="auto, cpu, cuda, cuda:1.", panel=RUN)] = "auto"
+    threads: Annotated[
+        Positive | None,
+        Option(
+            help="CPU threads.",
+            panel=RUN,
+            default="one for small images and torch's own choice for others",
+            in_memory=False,
+        ),
+    ] = None
+    jobs: Annotated[
+        Positive | None,
+        Option(
+            help="Models attacked at the same time.",
+            panel=RUN,
+            default="one a core where `threads` is one, or else one",
+            in_memory=False,
+        ),
+    ] = None
+    compile: Annotated[bool, Option(help="Attack compiled networks; slow to start.", panel=RUN)] = False
+    memory_format: Annotated[
+        MemoryFormat,
+        Option(help="Of attacked networks: {names}; auto is channels_last where that is known to be safe.", panel=RUN),
+    ] = "auto"
+    precision: Annotated[
+        Precision, Option(help="Of attacked networks: {names}; verdicts are always in fp32.", panel=RUN)
+    ] = "fp32"
+    seed: Annotated[int, Field(ge=0), Option(help="Of random starts and noise.", panel=RUN)] = 0
+    plugin: Annotated[
+        Several[Path],
+        Option(help="Python file that registers norms, attacks, losses and the like; it is run.", panel=RUN),
+    ] = ()
+    plugin_digests: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of each plug-in by its name, as :func:`make_config` has loaded it."""
+
+    def with_criterion(self, text: str) -> "RunConfig":
+        """The same with another criterion, written with its target."""
+        criterion, _, target = text.partition(":")
+        return self.model_copy(update={"criterion": criterion, "target": target or None})
 
     @property
     def explanations(self) -> int:
@@ -154,26 +342,14 @@ class RunConfig(Grid):
         return EXPLAINED if self.figures else 0
 
 
-class Suite(Table):
+class Suite(Grid):
     """A named grid, and the models it is for where they are to be trained; what it leaves out has its default."""
 
     description: str
-    norm: tuple[str, ...]
-    eps: tuple[str, ...]
-    steps: tuple[int, ...]
-    loss: tuple[str, ...] | None = None
-    restarts: tuple[int, ...] | None = None
-    limit: int | None = None
-    paired: bool | None = None
-    explained: int | None = None
+    limit: Limit = None
+    explained: Explained = None
     trainings: Trainings | None = None
     """What ``train --suite`` makes, and what is attacked unless models are named."""
-
-    @model_validator(mode="after")
-    def _a_radius_for_each_norm(self) -> "Suite":
-        if self.paired and len(self.norm) != len(self.eps):
-            raise ValueError("paired needs as many radii in eps as there are norms")
-        return self
 
 
 SUITES = PackagedTables("suite", Suite, "robustbench_bcos.bench", "suites")
@@ -182,16 +358,18 @@ SUITES = PackagedTables("suite", Suite, "robustbench_bcos.bench", "suites")
 def make_config(flags: Mapping[str, Any], suite: str | None = None) -> RunConfig:
     """Defaults, overridden by the suite, overridden by the flags that were given, checked.
 
+    Plug-ins are loaded first, so that whatever they register can be named.
+
     Raises:
         RequestError: a value that cannot be carried out, whatever the data.
     """
-    values = {} if suite is None else _of_suite(SUITES.load(suite), flags)
-    values |= {key: value for key, value in flags.items() if value not in (None, (), {})}
+    given = {key: value for key, value in flags.items() if not _is_left_out(value)}
+    digests = load_plugins(map(Path, _several(given.get("plugin", ()))))
+    values = {} if suite is None else _of_suite(SUITES.load(suite), given)
+    values |= given
     _check_names(values)
-    config = parse_table(RunConfig, values, "the request")
-    _check_numbers(config)
-    if config.weights is None:
-        _check_no_weights_are_described(config)
+    config = parse_table(RunConfig, {**values, "plugin_digests": digests}, "the request")
+    _check_options_belong_together(config)
     return config
 
 
@@ -204,6 +382,9 @@ def check_trained(config: RunConfig, suite: str) -> None:
     trainings = SUITES.load(suite).trainings
     if trainings is None:
         return
+    # Cards take as long to import as all of the configuration, and a request for help has no need of them.
+    from robustbench_bcos.model_zoo.cards import Zoo
+
     meant = [name for name in trainings.models if any(fnmatchcase(name, pattern) for pattern in config.model)]
     known = Zoo(config.zoo).entries
     missing = [name for name in meant if name not in known]
@@ -215,60 +396,47 @@ def check_trained(config: RunConfig, suite: str) -> None:
         )
 
 
-def _of_suite(suite: Suite, flags: Mapping[str, Any]) -> dict[str, Any]:
+def _is_left_out(value: Any) -> bool:  # noqa: ANN401
+    return value is None or (isinstance(value, tuple | dict) and not value)
+
+
+def _of_suite(suite: Suite, given: Mapping[str, Any]) -> dict[str, Any]:
     """What a suite says of a run, but for what flags take from it."""
-    values = suite.model_dump(exclude={"description", "trainings"}, exclude_none=True)
-    if suite.trainings is not None and not flags.get("weights"):
+    values = suite.model_dump(exclude={"description", "trainings"}, exclude_unset=True)
+    if suite.trainings is not None and "weights" not in given:
         values["model"] = suite.trainings.models
-    if suite.paired and flags.get("eps"):
-        # Radii of one's own are for every norm, as everywhere.
+    if suite.paired and "eps" in given:
+        # Radii given as flags are for every norm.
         values["paired"] = False
-    elif suite.paired and flags.get("norm"):
-        pairs = [
-            (norm, eps)
-            for asked in flags["norm"]
-            for norm, eps in zip(suite.norm, suite.eps, strict=True)
-            if norm == asked
-        ]
+    elif suite.paired and "norm" in given:
+        asked = tuple(_several(given["norm"]))
+        pairs = [pair for norm in asked for pair in zip(suite.norm, suite.eps, strict=True) if pair[0] == norm]
         values["eps"] = tuple(eps for _, eps in pairs) or suite.eps
-        values["paired"] = tuple(norm for norm, _ in pairs) == tuple(flags["norm"])
+        values["paired"] = tuple(norm for norm, _ in pairs) == asked
     return values
 
 
-def _check_no_weights_are_described(config: RunConfig) -> None:
-    described = {"architecture": config.architecture, "argument": config.argument, "ema": config.ema}
-    for option, value in described.items():
-        if value:
-            raise RequestError(f"--{option} describes --weights: give it too, or leave it out")
-    if config.encoding is not None and not any(":" in model for model in config.model):
-        raise RequestError(
-            "--encoding describes --weights, or models without a card such as --model my_package.nets:make: give one, "
-            "or leave it out"
-        )
-
-
 def _check_names(values: Mapping[str, Any]) -> None:
-    """Before values are parsed, because only this knows what was probably meant."""
-    for kind, known in CHOICES.items():
-        asked = values.get(kind, ())
-        for name in asked if isinstance(asked, list | tuple) else (asked,):
-            if name not in known:
-                raise unknown(kind, str(name), known)
+    """Before values are parsed, so that the message can name what was probably meant."""
+    for name, parameter in parameters(RunConfig).items():
+        known = parameter.names
+        if known and parameter.option.closed:
+            for value in _several(values.get(name, ())):
+                if value not in known:
+                    raise unknown(name, str(value), known)
 
 
-def _check_numbers(config: RunConfig) -> None:
-    for eps in config.eps:
-        Quantity.of(eps)
-    counted = {"--steps": config.steps, "--restarts": config.restarts}
-    counted |= {"--queries": (config.queries,), "--targets": (config.targets,)}
-    for name, counts in counted.items():
-        for count in counts:
-            if count < 1:
-                raise RequestError(f"{name} {count} must be at least 1")
-    if TARGETED in config.loss and set(config.attack) != {"apgd"}:
-        raise RequestError(f"--loss {TARGETED} is for --attack apgd: give that, or another loss")
-    for image in config.images:
-        if image < 0:
-            raise RequestError(f"--images {image} must be at least 0: give indices of the dataset")
-    if config.step_size is not None and Quantity.of(config.step_size, name="step_size").value == 0:
-        raise RequestError(f"--step-size {config.step_size} must be positive: leave it out for 2.5 * eps / steps")
+def _check_options_belong_together(config: RunConfig) -> None:
+    described = {"architecture": config.architecture, "argument": config.argument, "ema": config.ema}
+    for name, value in described.items():
+        if value and config.weights is None:
+            raise RequestError(f"{name} describes weights: give them too, or leave it out")
+    if config.weights is None and config.encoding is not None and not any(":" in model for model in config.model):
+        raise RequestError(
+            "encoding describes weights, or models without a card such as my_package.nets:make: give one, or leave it "
+            "out"
+        )
+    if (config.criterion == TARGETED) != (config.target is not None):
+        raise RequestError(
+            f"criterion {TARGETED} and target belong together: give both, such as target=least_likely, or none"
+        )

@@ -1,88 +1,89 @@
 """The runner for a model and images that are in memory, without a folder."""
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar, Unpack
 
 import pandas as pd
-import torch
 from torch import nn
 
-from robustbench_bcos.bench.cells import check_radius, make_cells
-from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.model_preconditions import check_answers
-from robustbench_bcos.bench.plan import Plan, check_precision, choose_device, diameter, explained_subset
-from robustbench_bcos.bench.preconditions import check_explanation, check_model
+from robustbench_bcos.attacks.attack import AbstractAttack
+from robustbench_bcos.bench.arrays import Array, read_images, read_labels
+from robustbench_bcos.bench.cells import make_attacks
+from robustbench_bcos.bench.config import RunConfig, make_config
+from robustbench_bcos.bench.options import EvaluateOptions
+from robustbench_bcos.bench.preconditions import try_model
 from robustbench_bcos.bench.records import make_records
+from robustbench_bcos.bench.request import check_request
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import Store
+from robustbench_bcos.core.devices import choose_device
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.options import parameters
+from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.core.registry import unknown
-from robustbench_bcos.core.types import Images, Labels
+from robustbench_bcos.core.types import Images
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import freeze
-from robustbench_bcos.model_zoo.models import Model, find_models, own_model
+from robustbench_bcos.model_zoo.models import LoadedModel, Model, find_models, own_model
 
-LISTED = ("steps", "loss", "restarts", "attack")
-OPTIONS = (
-    *LISTED,
-    "step_size",
-    "start",
-    "count",
-    "queries",
-    "targets",
-    "evidence",
-    "space",
-    "seed",
-    "batch_size",
-    "independent_cells",
-    "device",
-    "compile",
-    "memory_format",
-    "precision",
-    "name",
-    "explained",
-    "explanation",
-    "skip_model_checks",
-)
+OPTIONS = {name: one for name, one in parameters(RunConfig).items() if one.option.in_memory}
+"""What ``evaluate`` takes beside the model and the images."""
+
+DEFAULTS: dict[str, Any] = {"explained": 0, "skip_model_checks": True}
+"""Where those of a run would be in the way: rows are all that is asked for, and evidence judges them."""
+
+Function = TypeVar("Function", bound=Callable[..., object])
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    model: Model
+def _signed(function: Function) -> Function:
+    """Show every option of the configuration in a function's signature, for ``help()`` and completion."""
+    *own, _ = inspect.signature(function).parameters.values()
+    taken = {parameter.name for parameter in own}
+    own += [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=DEFAULTS[name] if name in DEFAULTS else one.field.get_default(call_default_factory=True),
+            annotation=EvaluateOptions.__annotations__[name],
+        )
+        for name, one in OPTIONS.items()
+        if name not in taken
+    ]
+    function.__signature__ = inspect.Signature(own, return_annotation=pd.DataFrame)  # type: ignore[attr-defined]
+    return function
 
-    @property
-    def name(self) -> str:
-        return self.model.name
 
-    def load(self) -> Model:
-        return self.model
-
-
+@_signed
 def evaluate(
     model: nn.Module | str,
-    images: Images,
-    labels: Labels,
+    images: Array,
+    labels: Array,
     norm: str | Sequence[str],
-    eps: str | float | Sequence[str | float],
-    **options: Any,  # noqa: ANN401 (the grid's own options, checked by make_config)
+    eps: str | float | Quantity | Sequence[str | float | Quantity],
+    attack: str | AbstractAttack | Sequence[str | AbstractAttack] = "pgd",
+    *,
+    name: str | None = None,
+    **options: Unpack[EvaluateOptions],
 ) -> pd.DataFrame:
     """Robust accuracies of a model, one row per cell, in the columns of ``results.csv``.
 
     Args:
         model: from images in [0, 1] to logits, or a zoo name; it is not modified.
-        images: RGB in [0, 1].
-        labels: their classes.
-        norm: ``l2``, ``linf``, or several.
+        images: RGB of shape (image, 3, height, width), a tensor or an array: floating-point in [0, 1], or uint8, which
+            is divided by 255.
+        labels: one class per image, or one-hot rows.
+        norm: name of a norm, or several.
         eps: radii in units of the pixel range, as numbers or as text such as ``8/255``.
-        options: as on the command line: ``steps``, ``step_size``, ``loss``, ``restarts``, ``start``, ``count``,
-            ``attack``, ``queries``, ``targets``, ``evidence``, ``space``, ``seed``, ``batch_size``, ``device``;
-            ``explained``, the number of images whose explanations are compared, by default none, and ``explanation``,
-            the method; ``name`` for the row; and ``skip_model_checks``, by default true: false refuses a model whose answers make
-            every number meaningless, as ``run`` does, where otherwise evidence says so on the row.
+        attack: names or attacks; an attack brings its own settings.
+        name: of the model, for the row.
+        options: those of the command line that are not about other models and images, under the same names and with
+            the same defaults, but for ``explained`` (no image) and ``skip_model_checks`` (true: evidence says on the
+            row what is wrong with a model, where ``run`` refuses it). docs/reference/options.md lists them.
 
     Raises:
         RequestError: it cannot be carried out as asked.
@@ -90,31 +91,26 @@ def evaluate(
     for option in options:
         if option not in OPTIONS:
             raise unknown("option", option, OPTIONS)
-    name = options.pop("name", model if isinstance(model, str) else type(model).__name__)
-    flags = {key: _listed(value) if key in LISTED else value for key, value in options.items()}
-    flags |= {"norm": _listed(norm), "eps": tuple(str(radius) for radius in _listed(eps))}
-    # Whoever has the model in hand gets rows, and evidence judges them.
-    flags = {"skip_model_checks": True, "dataset": "memory", "figures": False} | flags
-    config = make_config(flags)
-    device = choose_device(config.device)
-    check_precision(config.precision, device)
+    name = name or (model if isinstance(model, str) else type(model).__name__)
+    images = read_images(images)
+    labels = read_labels(labels, len(images))
+    attacks = (attack,) if isinstance(attack, str | AbstractAttack) else tuple(attack)
+    named = tuple(one for one in attacks if isinstance(one, str))
+    config = make_config(
+        DEFAULTS
+        | {"dataset": "memory", "figures": False, "norm": norm, "eps": eps, "attack": named or ("pgd",)}
+        | options
+    )
     loaded = _load(model, name)
-    classes = _classes(loaded, images, device)
-    chosen = EvalSubset.of(InMemory(images, labels, classes=classes))
-    check_model(loaded, chosen, device=device, space=config.space)
-    if not config.skip_model_checks:
-        check_answers(loaded, chosen, device=device)
-    explained = explained_subset(config, chosen)
-    if explained is not None:
-        check_explanation(loaded, explained, config.explanation, device)
-    cells = make_cells(config, [name])
-    for cell in cells:
-        check_radius(cell.radius, cell.norm, diameter(cell, chosen))
-    plan = Plan(config, chosen, (_Loaded(loaded),), {name: loaded.weights_sha256}, tuple(cells), device, explained)
+    classes = _classes(loaded, images, choose_device(config.device))
+    subset = EvalSubset.of(InMemory(images, labels, classes=classes))
+    own = [one for one in attacks if isinstance(one, AbstractAttack)]
+    both = [*(make_attacks(config) if named else ()), *own]
+    request = check_request(config, subset, [LoadedModel(loaded)], both)
     with Store() as store:
-        for _ in execute(plan, store):
+        for _ in execute(request, store):
             pass
-        return make_records(store, plan.identity)
+        return make_records(store, request.identity)
 
 
 def _load(model: nn.Module | str, name: str) -> Model:
@@ -122,16 +118,11 @@ def _load(model: nn.Module | str, name: str) -> Model:
         found = find_models(model, Zoo())
         if len(found) > 1:
             raise RequestError(f"{model!r} names {len(found)} models: evaluate one at a time")
-        return found[0].load()._replace(name=name)
+        return replace(found[0].load(), name=name)
     return own_model(name, freeze(copy.deepcopy(model)))
 
 
 def _classes(model: Model, images: Images, device: str) -> int:
     if model.classes is not None:
         return model.classes
-    with torch.no_grad():
-        return int(model.classifier.to(device)(images[:1].to(device)).shape[1])
-
-
-def _listed(value: Any) -> tuple[Any, ...]:  # noqa: ANN401
-    return (value,) if isinstance(value, str | int | float) else tuple(value)
+    return try_model(model, images[:1], device).shape[1]

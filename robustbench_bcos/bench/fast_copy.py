@@ -6,6 +6,7 @@ so that no verdict depends on how the search was made fast.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeGuard, cast
 
 import torch
@@ -13,8 +14,8 @@ from torch import nn
 
 from robustbench_bcos.bench.config import MemoryFormat, Precision
 from robustbench_bcos.bench.replicas import ThreadedReplicas
+from robustbench_bcos.model_zoo.bcos.folding import fold
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
-from robustbench_bcos.model_zoo.folding import fold
 from robustbench_bcos.model_zoo.mixed_precision import Bfloat16
 from robustbench_bcos.model_zoo.models import Model
 
@@ -28,7 +29,7 @@ def make_fast_copy(
     compiled: bool = False,
     memory_format: MemoryFormat = "auto",
     precision: Precision = "fp32",
-    lanes: int = 1,
+    replicas: int = 1,
 ) -> Model:
     """The model with its twin, which shares nothing with it but values.
 
@@ -39,7 +40,7 @@ def make_fast_copy(
         compiled: whether the twin is run through ``torch.compile``.
         memory_format: of its filters and features; ``auto`` is ``channels_last``.
         precision: of its products and sums. ``tf32`` is switched on where an attack is run, with :func:`in_tf32`.
-        lanes: threads that share out its batches; more than one on a CPU alone.
+        replicas: threads that share out its batches; more than one on a CPU alone.
     """
     classifier = model.classifier
     network, parts = classifier, ["unfolded"]
@@ -57,9 +58,9 @@ def make_fast_copy(
         parts.append("compiled")
     if _pure(classifier):
         # Around the network and not its encoding: attacks in the encoded space walk on the network.
-        shared = ThreadedReplicas(network, lanes, compiled=compiled) if lanes > 1 else network
+        shared = ThreadedReplicas(network, replicas, compiled=compiled) if replicas > 1 else network
         network = ImageClassifier(classifier.encoding, shared)
-    return model._replace(twin=network, search=" ".join(parts))
+    return replace(model, fast_copy=network, attack_backend=" ".join(parts))
 
 
 def _pure(classifier: nn.Module) -> TypeGuard[ImageClassifier]:

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from robustbench_bcos.bench.identity import RunIdentity
 from robustbench_bcos.core.disk import disk_explained, write_text
 from robustbench_bcos.core.errors import RequestError
 
@@ -16,14 +18,23 @@ DATABASE = "run.sqlite"
 LOCK = "run.lock"
 
 
+@dataclass(frozen=True)
+class Description:
+    """What ``run.json`` says of a run."""
+
+    identity: RunIdentity
+    sessions: tuple[dict[str, Any], ...]
+    """What each session said of itself: time, command, versions, device."""
+
+
 @contextmanager
-def opened(folder: Path, identity: dict[str, Any], description: dict[str, Any]) -> Iterator[Path]:
+def open_run(folder: Path, identity: RunIdentity, session: dict[str, Any]) -> Iterator[Path]:
     """Hold a run folder for this process alone; make it, or check that it is this run's.
 
     Args:
         folder: where the run is, or will be.
         identity: all that decides the run's numbers; a run with another identity is another run.
-        description: what else ``run.json`` says of this session; every session adds one.
+        session: what else ``run.json`` says of this session; every session adds one.
 
     Raises:
         RequestError: the folder is not writable, is something else, belongs to another configuration, is damaged, or
@@ -40,22 +51,34 @@ def opened(folder: Path, identity: dict[str, Any], description: dict[str, Any]) 
                 f"run {folder} is in use by another process: wait for it, or choose another --out"
             ) from None
     try:
-        known = read_description(folder) if (folder / CONFIGURATION).exists() else None
+        known = _read(folder) if (folder / CONFIGURATION).exists() else None
+        asked = identity.to_json()
         if known is not None:
-            _refuse_other_identity(folder, known["identity"], identity)
-        sessions = [*(known["sessions"] if known else []), description]
-        write_text(folder / CONFIGURATION, json.dumps({"identity": identity, "sessions": sessions}, indent=2) + "\n")
+            _refuse_other_identity(folder, known["identity"], asked)
+        sessions = [*(known["sessions"] if known else []), session]
+        write_text(folder / CONFIGURATION, json.dumps({"identity": asked, "sessions": sessions}, indent=2) + "\n")
         yield folder
     finally:
         lock.release()
 
 
-def read_description(folder: Path) -> dict[str, Any]:
-    """Content of ``run.json``.
+def read_description(folder: Path) -> Description:
+    """What ``run.json`` says of a run.
 
     Raises:
-        RequestError: there is none, or it is damaged.
+        RequestError: there is none, it is damaged, or another version of this package wrote it.
     """
+    content = _read(folder)
+    try:
+        return Description(RunIdentity.from_json(content["identity"]), tuple(content["sessions"]))
+    except ValueError:
+        raise RequestError(
+            f"{folder / CONFIGURATION} was written by another version of robustbench_bcos, or is damaged: read it with "
+            "that version, or repeat the run"
+        ) from None
+
+
+def _read(folder: Path) -> dict[str, Any]:
     file = folder / CONFIGURATION
     if not file.is_file():
         raise RequestError(f"{folder} is not a run: it has no {CONFIGURATION}; give a folder that `run` has written")
@@ -75,7 +98,7 @@ def _refuse_other_folders(folder: Path) -> None:
         # A run that was killed before it had written its configuration leaves its lock and half a file.
         others = [entry.name for entry in folder.iterdir() if not entry.name.startswith((LOCK, CONFIGURATION))]
         if others:
-            raise RequestError(f"--out {folder} holds other things ({others[0]}) and is not a run: choose a new folder")
+            raise RequestError(f"--out {folder} holds other files ({others[0]}) and is not a run: choose a new folder")
 
 
 def _refuse_other_identity(folder: Path, known: dict[str, Any], asked: dict[str, Any]) -> None:

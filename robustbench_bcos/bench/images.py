@@ -7,9 +7,10 @@ from itertools import pairwise
 from robustbench_bcos.bench.config import RunConfig
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.dataset import AbstractDataset
+from robustbench_bcos.data.opening import any_size, open_dataset
 from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
-from robustbench_bcos.data.subset import any_size, open_dataset
-from robustbench_bcos.model_zoo.models import LibraryCheckpoint, LibraryModel, ModelSource, ZooModel
+from robustbench_bcos.data.remembered import Remembered
+from robustbench_bcos.model_zoo.models import ModelSource
 
 
 def open_images(config: RunConfig, sources: Sequence[ModelSource]) -> AbstractDataset:
@@ -18,7 +19,7 @@ def open_images(config: RunConfig, sources: Sequence[ModelSource]) -> AbstractDa
     Raises:
         RequestError: the dataset is not to be had, or not in one size for all models.
     """
-    return open_dataset(
+    dataset = open_dataset(
         config.dataset,
         "test",
         data_dir=config.data_dir,
@@ -27,6 +28,7 @@ def open_images(config: RunConfig, sources: Sequence[ModelSource]) -> AbstractDa
         preprocessing=preprocessing_for(config, sources if any_size(config.dataset) else ()),
         image_list=config.image_list,
     )
+    return Remembered(dataset)
 
 
 def preprocessing_for(config: RunConfig, sources: Sequence[ModelSource]) -> Preprocessing:
@@ -37,8 +39,8 @@ def preprocessing_for(config: RunConfig, sources: Sequence[ModelSource]) -> Prep
     Raises:
         RequestError: two models differ in what the options leave open, or there is nothing to interpolate.
     """
-    stated = {source.name: known for source in sources if (known := _stated(source)) is not None}
-    found = {name: _overridden(known, config) for name, known in stated.items()}
+    stated = {source.name: framing for source in sources if (framing := source.framing) is not None}
+    found = {name: _overridden(Preprocessing(**vars(framing)), config) for name, framing in stated.items()}
     for (name, wanted), (other, differently) in pairwise(found.items()):
         if wanted != differently:
             raise RequestError(
@@ -52,17 +54,6 @@ def preprocessing_for(config: RunConfig, sources: Sequence[ModelSource]) -> Prep
             "give --resize too, or leave it out"
         )
     return chosen
-
-
-def _stated(source: ModelSource) -> Preprocessing | None:
-    """What a model's card says of images that are not of its size."""
-    if isinstance(source, LibraryModel | LibraryCheckpoint):
-        size, resize, interpolation = source.framing
-        return Preprocessing(resize=resize, crop=size, interpolation=interpolation)
-    if not isinstance(source, ZooModel) or source.entry.card.resize is None:
-        return None
-    card = source.entry.card
-    return Preprocessing(resize=card.resize, crop=card.image_size, interpolation=card.interpolation)
 
 
 def _overridden(preprocessing: Preprocessing, config: RunConfig) -> Preprocessing:

@@ -1,17 +1,17 @@
 """The attack proposes, the judge disposes.
 
-It measures every candidate again, in float64, and asks the unmodified classifier again. What an attack says of its own
-success counts for nothing; a candidate outside the threat is an error and is never clipped.
+It measures every adversarial example again, in float64, and asks the unmodified classifier again. What an attack says
+of its own success counts for nothing; an image outside the threat is an error and is never clipped.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, fields
 
 import torch
+from torch import Tensor
 
-from robustbench_bcos.attacks.norms import AbstractNorm
-from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.core.types import Classifier, Epsilon, Images, Labels, Logits, PerImage
+from robustbench_bcos.bench.target import AttackTarget
+from robustbench_bcos.core.prediction import in_parts, predicted_classes
+from robustbench_bcos.core.types import Flags, Images, Labels, Logits, PerImage
 
 RELATIVE_TOLERANCE = 1e-6
 
@@ -20,61 +20,65 @@ class ThreatViolation(Exception):
     """An attack proposed something that its threat does not allow: a bug of the attack, not of the request."""
 
 
-class Verdicts(NamedTuple):
-    """What the judge says of each candidate."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Verdicts:
+    """What the judge says of each image."""
 
+    success: Flags
+    """Whether the criterion is met."""
     predictions: Labels
     sizes: PerImage
-    """Norm of candidate - image, measured in float64."""
+    """Norm of the perturbation, measured in float64."""
+    nearness: PerImage
+    """How near the image is to success, by the criterion."""
     logits: Logits
-    """What the classifier says of each."""
+
+    def replace(self, positions: Tensor, others: "Verdicts") -> None:
+        """Take over what was said of some images later."""
+        for field in fields(self):
+            getattr(self, field.name)[positions] = getattr(others, field.name)
 
 
-def judge(
-    classifier: Classifier,
-    images: Images,
-    candidates: Images,
-    ball: AbstractNorm,
-    epsilon: Epsilon,
-    *,
-    cell: str,
-    indices: Sequence[int],
-) -> Verdicts:
-    """Measure and classify candidates.
+def judge(target: AttackTarget, adversarials: Images, *, subject: str, batch_size: int | None = None) -> Verdicts:
+    """Measure and classify what an attack proposes.
 
     Args:
-        classifier: the model as it is, without anything an attack may have done to it.
-        images: what was attacked.
-        candidates: what the attack proposes.
-        ball: the norm of the threat.
-        epsilon: its radius, or each image's.
-        cell: named in an error.
-        indices: dataset index of each image, named in an error.
+        target: what was attacked, with the model as it is.
+        adversarials: one for each of its images.
+        subject: named in an error.
+        batch_size: images that the model is shown at a time, all by default.
 
     Raises:
-        ThreatViolation: a candidate is not finite, leaves [0, 1], or is farther than epsilon.
+        ThreatViolation: an image is not finite, leaves [0, 1], or is farther than epsilon.
     """
-    sizes = ball.size(candidates.double() - images.double())
-    allowed = epsilon * (1 + RELATIVE_TOLERANCE) + ball.size(_rounding(candidates))
-    flat = candidates.flatten(1)
+    threat, indices = target.threat, target.rng.indices
+    sizes = threat.size(adversarials.double() - target.images.double())
+    allowed = threat.epsilon * (1 + RELATIVE_TOLERANCE) + threat.size(_rounding(adversarials))
+    flat = adversarials.flatten(1)
     violations = {
         "is not finite": ~flat.isfinite().all(dim=1),
         "leaves [0, 1]": ((flat < 0) | (flat > 1)).any(dim=1),
-        f"exceeds {ball.name} radius {epsilon if isinstance(epsilon, float) else 'of its own'}": ~(sizes <= allowed),
+        f"exceeds {threat}": ~(sizes <= allowed),
     }
     for what, where in violations.items():
         if where.any():
             worst = int(where.nonzero()[0])
             raise ThreatViolation(
-                f"{cell}: the candidate for image {indices[worst]} {what} (size {float(sizes[worst]):.9g}; "
-                f"{int(where.sum())} of {len(indices)} candidates)"
+                f"{subject}: the adversarial example for image {indices[worst]} {what} "
+                f"(size {float(sizes[worst]):.9g}; {int(where.sum())} of {len(indices)} images)"
             )
     with torch.no_grad():
-        logits = classifier(candidates)
-    return Verdicts(predicted_classes(logits), sizes, logits)
+        logits = in_parts(target.classifier, batch_size or max(1, len(adversarials)))(adversarials)
+    return Verdicts(
+        success=target.criterion.success(logits, target.goals),
+        predictions=predicted_classes(logits),
+        sizes=sizes,
+        nearness=target.criterion.nearness(logits, target.goals),
+        logits=logits,
+    )
 
 
-def _rounding(candidates: Images) -> Images:
+def _rounding(adversarials: Images) -> Images:
     """What storing each pixel can have changed: half the distance to the next number that can be stored (ADR 0002)."""
-    following = candidates.nextafter(torch.full_like(candidates, torch.inf))
-    return (following.double() - candidates.double()) / 2
+    following = adversarials.nextafter(torch.full_like(adversarials, torch.inf))
+    return (following.double() - adversarials.double()) / 2

@@ -70,7 +70,7 @@ def probabilities(classifier: nn.Module, images: Images, labels: Labels) -> str:
 
 def not_the_same_twice(classifier: nn.Module, images: Images, labels: Labels) -> str:
     """Answers to the same images, asked again."""
-    against = answers.repeated(classifier, images, labels).against
+    against = answers.determinism(classifier, images).against
     if not bool(against.any()):
         return ""
     return (
@@ -81,7 +81,7 @@ def not_the_same_twice(classifier: nn.Module, images: Images, labels: Labels) ->
 
 def dependent_on_the_batch(classifier: nn.Module, images: Images, labels: Labels) -> str:
     """Answers to images on their own, beside those to the same images among others."""
-    against = answers.alone(classifier, images, labels).against
+    against = answers.batch_independence(classifier, images).against
     if not bool(against.any()):
         return ""
     culprit = next(_norms_of_the_batch(classifier), "")

@@ -1,9 +1,8 @@
-"""What is kept of an image to be looked at: as it was and as it was attacked, with what the model made of each."""
+"""Pictures of a run: an image and its adversarial example, each with its prediction and explanation."""
 
 import io
 import zlib
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, fields
 from zipfile import BadZipFile
 
 import numpy as np
@@ -12,8 +11,9 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float32]
 
 
-class View(NamedTuple):
-    """An image as a model sees it."""
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class View:
+    """An image with its prediction and the explanation of one class."""
 
     pixels: Array
     """RGB in [0, 1], (3, height, width)."""
@@ -22,14 +22,14 @@ class View(NamedTuple):
     contributions: Array
     """Signed, (height, width)."""
     prediction: int
-    """The class predicted, and explained."""
+    """The class predicted, or ``NO_CLASS``."""
     confidence: float
     """Its probability."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Picture:
-    """One image and, where there was an attack, what became of it."""
+    """One image and, where there was an attack, its adversarial example."""
 
     image: int
     """Index in the dataset."""
@@ -46,7 +46,9 @@ class Picture:
         """The views as a compressed NumPy archive."""
         views = {"clean": self.clean} | ({} if self.attacked is None else {"attacked": self.attacked})
         arrays = {
-            f"{name}_{field}": np.asarray(value) for name, view in views.items() for field, value in _fields(view)
+            f"{name}_{field.name}": np.asarray(getattr(view, field.name))
+            for name, view in views.items()
+            for field in fields(view)
         }
         file = io.BytesIO()
         np.savez_compressed(file, allow_pickle=False, **arrays)
@@ -62,20 +64,17 @@ class Picture:
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 attacked = _view(arrays, "attacked") if "attacked_pixels" in arrays else None
-                return cls(image, label, _view(arrays, "clean"), attacked)
+                return cls(image=image, label=label, clean=_view(arrays, "clean"), attacked=attacked)
         except (KeyError, ValueError, TypeError, OSError, EOFError, RuntimeError, BadZipFile, zlib.error):
             # NumPy's own words recommend pickles.
             raise ValueError("not an archive of views") from None
 
 
-def _fields(view: View) -> list[tuple[str, object]]:
-    return list(view._asdict().items())
-
-
 def _view(arrays: "np.lib.npyio.NpzFile", name: str) -> View:
-    pixels, explanation, contributions = (
-        arrays[f"{name}_{field}"].astype(np.float32) for field in ("pixels", "explanation", "contributions")
-    )
     return View(
-        pixels, explanation, contributions, int(arrays[f"{name}_prediction"]), float(arrays[f"{name}_confidence"])
+        pixels=arrays[f"{name}_pixels"].astype(np.float32),
+        explanation=arrays[f"{name}_explanation"].astype(np.float32),
+        contributions=arrays[f"{name}_contributions"].astype(np.float32),
+        prediction=int(arrays[f"{name}_prediction"]),
+        confidence=float(arrays[f"{name}_confidence"]),
     )

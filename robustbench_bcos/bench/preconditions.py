@@ -3,9 +3,9 @@
 import torch
 
 from robustbench_bcos.bench.config import Space
-from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.errors import RequestError, reason_of
 from robustbench_bcos.core.types import Images
-from robustbench_bcos.data.subset import EvalSubset, any_size
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.explanations.explanation import explain
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.models import Model
@@ -38,7 +38,7 @@ def check_model(model: Model, images: EvalSubset, *, device: str, space: Space) 
     if model.image_size is not None and model.image_size != size:
         height, width = model.image_size
         remedy = "choose models or data that fit"
-        if any_size(images.dataset.name):
+        if images.dataset.any_size:
             remedy = f"give --crop {height}, and --resize to what the shorter side should be before it"
         raise RequestError(
             f"model {model.name!r} takes images of {height}x{width} pixels and {images.dataset.name} has "
@@ -52,7 +52,7 @@ def check_model(model: Model, images: EvalSubset, *, device: str, space: Space) 
             "choose other models, or --space image"
         )
     remedy = FIT
-    if any_size(images.dataset.name):
+    if images.dataset.any_size:
         remedy = f"{FIT}, or another size of images with --resize and --crop"
     logits = try_model(model, images.batch(0, 2).images, device, remedy)
     tried, classes = min(2, len(images)), len(images.class_names)
@@ -99,7 +99,8 @@ def try_model(model: Model, images: Images, device: str, remedy: str = FIT) -> t
             logits = model.classifier.to(device)(tried)
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         raise RequestError(
-            f"model {model.name!r} fails on images of shape {tuple(images.shape[1:])} ({reason_of(error)}): {remedy}"
+            f"model {model.name!r} fails on images of shape {tuple(images.shape[1:])} ({_first_sentence(error)}): "
+            f"{remedy}"
         ) from None
     if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
         kind = logits.dtype if isinstance(logits, torch.Tensor) else type(logits).__name__
@@ -122,11 +123,9 @@ def _try_gradients(model: Model, images: Images) -> None:
             model.classifier(images.requires_grad_())
     except (RuntimeError, ValueError, TypeError) as error:
         raise RequestError(
-            f"model {model.name!r} fails where gradients are asked for ({reason_of(error)}): detach what has none"
+            f"model {model.name!r} fails where gradients are asked for ({_first_sentence(error)}): detach what has none"
         ) from None
 
 
-def reason_of(error: Exception) -> str:
-    """The first sentence of what a library says, which may be nothing, or pages."""
-    lines = str(error).strip().splitlines()
-    return lines[0].partition(". ")[0] if lines else type(error).__name__
+def _first_sentence(error: Exception) -> str:
+    return reason_of(error).partition(". ")[0]

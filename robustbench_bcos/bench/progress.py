@@ -1,14 +1,17 @@
-"""What a run tells on its way."""
+"""What a stage hands to the runner: rows to be written, and how much of a cell is done."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.rows import Row
 
 
-class Progress(NamedTuple):
-    """A batch of a cell that is done."""
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """A piece of work that is done."""
 
     cell: Cell
     images: int
-    work: str = "attack"
-    """``attack`` or ``explanation``."""
+    """Images of the cell that it counts for in a display of progress."""
+    rows: tuple[Row, ...] = ()
+    """To be written in one transaction; none where the work was found done."""

@@ -1,79 +1,130 @@
 """Rows of results: one per cell, each explaining itself."""
 
 import math
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from statistics import fmean
-from typing import Any
+from typing import Any, get_type_hints
 
 import pandas as pd
 
-from robustbench_bcos.attacks.pgd import RELATIVE_STEP
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence.trust import Judgement, Outcome, Trust
+from robustbench_bcos.bench.identity import RunIdentity
+from robustbench_bcos.bench.rows import DistanceRow, SimilarityRow
 from robustbench_bcos.bench.similarity import COMPARISONS, EXPLAINED_CLASSES
-from robustbench_bcos.bench.store import DistanceRow, Store
+from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.statistics import summarise, wilson
-from robustbench_bcos.explanations.differences import MEASURES
+from robustbench_bcos.explanations.similarity import MEASURES
+
+
+def _option(default: str | int | None, *, threat: bool = False, absent: str | int | None = None) -> Mapping[str, Any]:
+    """Metadata of a column for an option of attacks.
+
+    Args:
+        default: its value for attacks that do not have the option.
+        threat: as for a key.
+        absent: as for a key.
+    """
+    return {**_key(threat=threat, absent=absent), "option": default}
+
+
+def _key(*, threat: bool = False, absent: str | int | None = None) -> Mapping[str, Any]:
+    """Metadata of a column that tells rows apart.
+
+    Args:
+        threat: whether rows must agree in it to be put side by side.
+        absent: its value in files of an older version, which lack the column.
+    """
+    return {"key": True, "threat": threat, "absent": absent}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """One cell's outcome, in the order of the columns of ``results.csv``."""
+    """One cell's outcome. Its fields are the columns of ``results.csv``, in their order."""
 
-    model: str
+    model: str = field(metadata=_key())
+    """Name of the model."""
     family: str
+    """``bcos``, ``conventional``, or ``unknown`` for one's own code."""
     architecture: str
+    """Name of the architecture, or the class of one's own."""
     parameters: int
+    """Number of parameters."""
     training: str
-    dataset: str
-    slice: str
-    """First 12 digits of the digest of the images: equal slices, equal images."""
+    """What the model's card says of its training; ``unknown`` for one's own code."""
+    dataset: str = field(metadata=_key())
+    """Name of the dataset."""
+    subset: str
+    """First 12 digits of the digest of the images as they were attacked, after resizing and cropping: equal subsets,
+    equal images. ``run.json`` says in words what was done to them."""
     images: int
-    """Images evaluated."""
-    attack: str
-    norm: str
+    """Number of images evaluated."""
+    attack: str = field(metadata=_key(threat=True))
+    """Name of the attack."""
+    norm: str = field(metadata=_key(threat=True))
+    """Name of the norm."""
     eps: str
-    """Quantity as it was written."""
-    epsilon: float
-    """Its value in units of the pixel range."""
-    steps: int
-    step_size: float | None
-    loss: str
-    restarts: int
-    start: str
-    count: str
-    space: str
-    seed: int
+    """Epsilon as it was written, such as ``8/255``."""
+    epsilon: float = field(metadata=_key(threat=True))
+    """Its value, in units of the pixel range [0, 1]."""
+    steps: int = field(metadata=_option(0, threat=True))
+    """Steps of the attack; 0 where it makes none."""
+    step_size: float | None = field(metadata=_option(None))
+    """Step size of PGD; empty for attacks that find theirs, or make no steps."""
+    loss: str = field(metadata=_option(""))
+    """What was maximised: what ``auto`` turned out to be."""
+    restarts: int = field(metadata=_option(1, threat=True))
+    """Restarts of the attack."""
+    start: str = field(metadata=_option(""))
+    """Where the first restart begins: ``image`` or ``random``."""
+    select: str = field(metadata=_option("first_success"))
+    """Which iterate counts."""
+    space: str = field(metadata=_key())
+    """``image``, or ``encoded`` where the channels of the encoding were perturbed independently to reproduce an old
+    number."""
+    seed: int = field(metadata=_key())
+    """Seed of everything drawn."""
     clean_correct: int
+    """Images classified correctly without an attack."""
     clean_accuracy: float
+    """Their share."""
     robust_correct: int
+    """Images classified correctly without the attack and under it."""
     robust_accuracy: float
+    """Their share."""
     ci_low: float
-    """Lower bound of Wilson's 95 % interval of robust_accuracy."""
+    """Lower bound of Wilson's 95 % interval of ``robust_accuracy``."""
     ci_high: float
+    """Upper bound of the same."""
     worst_correct: int
-    """Images that withstood everything that was tried on this model within this radius: this attack, the other attacks
-    of the run, and the checks; equals robust_correct where no evidence is gathered."""
+    """Images that stayed robust against everything that was tried on this model within this epsilon: this attack, the
+    other attacks of the run, and the checks; ``robust_correct`` where no evidence is gathered."""
     robust_accuracy_worst: float
+    """Their share."""
     trust: str
-    """``sound``, ``suspect`` or ``unchecked``."""
+    """``sound``, ``suspect`` or ``unchecked``: see [evidence](evidence.md)."""
     reasons: str
+    """The checks that make the row suspect, and those that could not be carried out."""
     degenerate_gradient_share: float | None
-    """Of the attacked images, those for which some gradient on the way was 0, NaN or infinite."""
-    mean_delta: float | None
-    """Mean size of the deltas of images that were classified correctly and fell, to 4 significant digits: further ones
-    are float noise of the batches the images were in."""
+    """Of the attacked images, the share for which some gradient of the attack was 0 everywhere, NaN or infinite."""
+    mean_perturbation: float | None
+    """Mean norm of the perturbations that broke an image, to 4 significant digits: more would be float noise of the
+    batches the images were in."""
     forward_passes: int
     """Images passed forward by the attack, over all steps and restarts."""
     backward_passes: int
+    """Images passed backward by the attack."""
     weights_sha256: str
+    """Digest of the weights."""
     version: str
+    """Version of this package."""
     b: float | None
-    """Exponent of B-cos layers."""
+    """Exponent of the B-cos layers; empty for conventional networks."""
     explanation: str
-    """How the model was explained; empty where it was not."""
+    """How the model was explained; empty where it was not: see [explanations.md](explanations.md)."""
     explained_images: int
-    """Images whose maps are compared: the first of the slice, those misclassified when clean left out."""
+    """Images whose maps are compared: the first of the subset, those misclassified without an attack left out."""
     explanation_changed_attack: float | None
     """Of these, the share whose prediction the full attack changed."""
     explanation_changed_noise: float | None
@@ -82,20 +133,25 @@ class Record:
     """The share for which another image of the class is predicted to be of another one."""
     encoding: str
     """The first thing the model does to an image; empty where that is not known."""
-    queries: int
-    """Of Square, per image and restart."""
-    targets: int
-    """Wrong classes a targeted search aims at, at most."""
+    queries: int = field(metadata=_option(0, absent=0))
+    """Queries of Square, per image and restart; 0 for other attacks."""
+    targets: int = field(metadata=_option(0, absent=0))
+    """Wrong classes that a targeted attack tries, at most; 0 for other attacks."""
     evidence: str
     """``quick``, ``full`` or ``off``."""
     evidence_images: int
     """Images of the cell that further attacks were spent on."""
     evidence_passes: int
     """Forward and backward passes of all checks of the cell."""
-    search: str
-    """How the network was made fast that attacks walked on: ``folded`` or not, its memory format and precision."""
-    carried: int
-    """Images that count as fallen because the same attack fooled them within a smaller radius, or in fewer steps."""
+    attack_backend: str
+    """How the copy of the network that attacks use was made fast: ``folded`` (filters normalised and norms folded once)
+    or not, its memory format, its precision, whether it was compiled. Verdicts never depend on it."""
+    inherited: int
+    """Images that count as broken because the same attack broke them within a smaller epsilon, or in fewer steps."""
+    criterion: str = field(metadata=_key(threat=True, absent="misclassified"))
+    """What counts as success of the attack."""
+    options: str = field(metadata=_key(absent=""))
+    """Options of the attack that have no column of their own, as ``name=value``."""
 
 
 CURVE_COLUMNS = (
@@ -110,6 +166,8 @@ CURVE_COLUMNS = (
     "passes",
 )
 
+EVIDENCE_COLUMNS = ("cell", *(column.name for column in fields(Outcome)))
+
 SIMILARITY_COLUMNS = tuple(
     f"explanation_{measure}_{explained_class}_{comparison}"
     for measure in MEASURES
@@ -118,61 +176,67 @@ SIMILARITY_COLUMNS = tuple(
 )
 """Mean of a measure over the explained images, to 4 significant digits; empty where it is defined for none."""
 
-COLUMNS = (*(field.name for field in fields(Record)), *SIMILARITY_COLUMNS)
+COLUMNS = (*(column.name for column in fields(Record)), *SIMILARITY_COLUMNS)
+
+KEY = {column.name: column.metadata["absent"] for column in fields(Record) if column.metadata.get("key")}
+"""Columns that tell rows apart, each with its value in files that lack it; ``None`` where none may lack it."""
+
+THREAT = tuple(column.name for column in fields(Record) if column.metadata.get("threat"))
+"""Columns that rows must agree in to be put side by side."""
+
+TEXTS = tuple(name for name, kind in get_type_hints(Record).items() if kind is str)
+"""Columns of text."""
 
 
-def make_records(store: Store, identity: dict[str, Any], judgement: Judgement | None = None) -> pd.DataFrame:
+def make_records(store: Store, identity: RunIdentity, judgement: Judgement | None = None) -> pd.DataFrame:
     """A row for each cell that is complete, in the order of the plan.
 
     Args:
         store: what was measured.
         identity: the identity of the run it was measured for.
-        judgement: on its cells, where somebody has it already.
+        judgement: of its cells, where it has been made.
     """
     judgement = judgement or Judgement(store, identity)
     rows = [_record(store, cell, identity, judgement.of(cell)) for cell in complete_cells(store, identity)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def complete_cells(store: Store, identity: dict[str, Any]) -> list[Cell]:
+def complete_cells(store: Store, identity: RunIdentity) -> list[Cell]:
     """Cells of which every image has been attacked, and every image to be explained has been."""
-    explained = identity["explained"] or {"images": [], "pictured": []}
-    wanted = {*explained["images"], *explained["pictured"]}
+    wanted = identity.explained.all if identity.explained else set()
     return [
-        cell
-        for cell in map(Cell.from_dict, identity["cells"])
-        if len(store.done(cell)) == identity["images"] and store.explained(cell) >= wanted
+        cell for cell in identity.cells if len(store.done(cell)) == identity.images and store.explained(cell) >= wanted
     ]
 
 
-def make_evidence(store: Store, identity: dict[str, Any], judgement: Judgement | None = None) -> pd.DataFrame:
+def make_evidence(store: Store, identity: RunIdentity, judgement: Judgement | None = None) -> pd.DataFrame:
     """A row for each check of each cell that is complete, in the order of the plan."""
     judgement = judgement or Judgement(store, identity)
     rows = [
-        {"cell": cell.key, **outcome._asdict()}
+        {"cell": cell.key, **asdict(outcome)}
         for cell in complete_cells(store, identity)
         for outcome in judgement.of(cell).outcomes
     ]
-    return pd.DataFrame(rows, columns=["cell", *Outcome._fields])
+    return pd.DataFrame(rows, columns=list(EVIDENCE_COLUMNS))
 
 
-def make_distances(store: Store, identity: dict[str, Any]) -> pd.DataFrame:
+def make_distances(store: Store, identity: RunIdentity) -> pd.DataFrame:
     """A row for each image of each model and norm whose distances are all known, in the order of the plan."""
-    pairs = dict.fromkeys((cell["model"], cell["norm"]) for cell in identity["cells"])
+    pairs = dict.fromkeys((cell.model, cell.threat.norm) for cell in identity.cells)
     rows = []
     for model, norm in pairs:
-        found = store.distances(model, norm)
-        if len(found) == identity["images"]:
-            rows += [row._asdict() for row in found.values()]
-    return pd.DataFrame(rows, columns=list(DistanceRow._fields))
+        found = store.select(DistanceRow, model=model, norm=norm)
+        if len(found) == identity.images:
+            rows += [row.to_columns() for row in found]
+    return pd.DataFrame(rows, columns=list(DistanceRow.columns()))
 
 
 def make_curves(distances: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
     """A row for each model and norm: the median distance, and the area under accuracy over epsilon.
 
     ``area`` is the mean of each image's distance, cut off at the largest epsilon of the run for that norm and divided
-    by it: 1 where every image withstands everything, 0 where all are misclassified when clean. Its interval is the t
-    interval of that mean, so it covers the sampling of images and nothing else.
+    by it: 1 where every image is robust at every epsilon, 0 where all are misclassified when clean. Its interval is the
+    t interval of that mean, so it covers the sampling of images and nothing else.
 
     Args:
         distances: rows of :func:`make_distances`.
@@ -201,7 +265,7 @@ def make_curves(distances: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(CURVE_COLUMNS))
 
 
-def make_similarities(store: Store, identity: dict[str, Any]) -> pd.DataFrame:
+def make_similarities(store: Store, identity: RunIdentity) -> pd.DataFrame:
     """A row for each image, comparison and class of each cell that is complete, in the order of the plan.
 
     ``counted`` says whether the row is part of the means of ``results.csv``.
@@ -209,42 +273,46 @@ def make_similarities(store: Store, identity: dict[str, Any]) -> pd.DataFrame:
     rows = []
     for cell in complete_cells(store, identity):
         counted = _counted(store, cell, identity)
-        for row in store.shifts(cell):
-            named = dict(zip(MEASURES, row.values, strict=True))
-            rows.append({**row._asdict(), **named, "changed": int(row.changed), "counted": int(row.image in counted)})
+        for row in store.select(SimilarityRow, cell=cell.key):
+            flags = {"changed": int(row.changed), "counted": int(row.image in counted)}
+            rows.append(row.to_columns() | flags)
     columns = ["cell", "image", "comparison", "explained_class", "changed", "counted", *MEASURES]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _counted(store: Store, cell: Cell, identity: dict[str, Any]) -> set[int]:
+def _counted(store: Store, cell: Cell, identity: RunIdentity) -> set[int]:
     """Explained images that were classified correctly when clean; of others an attack has nothing to change."""
-    if identity["explained"] is None:
+    if identity.explained is None:
         return set()
     clean = store.clean(cell.model)
-    return {image for image in identity["explained"]["images"] if clean[image].prediction == clean[image].label}
+    return {image for image in identity.explained.images if clean[image].correct}
 
 
-def _shift_means(store: Store, cell: Cell, identity: dict[str, Any]) -> dict[str, Any]:
+def _similarity_means(store: Store, cell: Cell, identity: RunIdentity) -> dict[str, Any]:
     counted = _counted(store, cell, identity)
     # An image alone in its class was compared with no other.
-    rows = [row for row in store.shifts(cell) if row.image in counted and any(v is not None for v in row.values)]
+    rows = [
+        row
+        for row in store.select(SimilarityRow, cell=cell.key)
+        if row.image in counted and any(value is not None for value in row.values.values())
+    ]
     means: dict[str, Any] = {"explained_images": len(counted)}
     for comparison in COMPARISONS:
         changed = [row.changed for row in rows if (row.comparison, row.explained_class) == (comparison, "true")]
         means[f"explanation_changed_{comparison}"] = sum(changed) / len(changed) if changed else None
         for explained_class in EXPLAINED_CLASSES:
             chosen = [row for row in rows if (row.comparison, row.explained_class) == (comparison, explained_class)]
-            for place, measure in enumerate(MEASURES):
-                values = [value for row in chosen if (value := row.values[place]) is not None]
+            for measure in MEASURES:
+                values = [value for row in chosen if (value := row.values[measure]) is not None]
                 name = f"explanation_{measure}_{explained_class}_{comparison}"
                 means[name] = float(f"{fmean(values):.4g}") if values else None
     return means
 
 
-def _record(store: Store, cell: Cell, identity: dict[str, Any], trust: Trust) -> dict[str, Any]:
+def _record(store: Store, cell: Cell, identity: RunIdentity, trust: Trust) -> dict[str, Any]:
     model = store.model(cell.model)
     sums = store.sums(cell)
-    shift_means = _shift_means(store, cell, identity)
+    similarity_means = _similarity_means(store, cell, identity)
     interval = wilson(sums.robust_correct, sums.images)
     robust = sums.robust_correct / sums.images
     record = Record(
@@ -253,21 +321,16 @@ def _record(store: Store, cell: Cell, identity: dict[str, Any], trust: Trust) ->
         architecture=model.architecture,
         parameters=model.parameters,
         training=model.training,
-        dataset=identity["dataset"],
-        slice=identity["slice"][:12],
+        dataset=identity.dataset,
+        subset=identity.subset[:12],
         images=sums.images,
-        attack=cell.attack,
-        norm=cell.norm,
-        eps=cell.radius.text,
-        epsilon=cell.radius.value,
-        steps=cell.steps,
-        step_size=_step_size(cell),
-        loss=cell.loss_of(model.loss),
-        restarts=cell.restarts,
-        start=cell.start,
-        count=cell.count,
+        attack=cell.attack.name,
+        norm=cell.threat.norm,
+        eps=cell.threat.text,
+        epsilon=cell.threat.radius,
+        **_options(cell, model.loss),
         space=cell.space,
-        seed=identity["seed"],
+        seed=identity.seed,
         clean_correct=sums.clean_correct,
         clean_accuracy=sums.clean_correct / sums.images,
         robust_correct=sums.robust_correct,
@@ -278,32 +341,37 @@ def _record(store: Store, cell: Cell, identity: dict[str, Any], trust: Trust) ->
         robust_accuracy_worst=trust.worst_correct / sums.images,
         trust=trust.trust,
         reasons=trust.reasons,
-        degenerate_gradient_share=sums.degenerate_gradient / sums.clean_correct if sums.clean_correct else None,
-        mean_delta=float(f"{sums.fallen_size / sums.fallen:.4g}") if sums.fallen else None,
+        degenerate_gradient_share=sums.degenerate_gradient / sums.attacked if sums.attacked else None,
+        mean_perturbation=float(f"{sums.broken_size / sums.broken:.4g}") if sums.broken else None,
         forward_passes=sums.forward_passes,
         backward_passes=sums.backward_passes,
         weights_sha256=model.weights_sha256,
-        version=identity["version"],
+        version=identity.version,
         b=model.b,
         explanation=model.explanation,
-        explained_images=shift_means.pop("explained_images"),
-        explanation_changed_attack=shift_means.pop("explanation_changed_attack"),
-        explanation_changed_noise=shift_means.pop("explanation_changed_noise"),
-        explanation_changed_other=shift_means.pop("explanation_changed_other"),
+        explained_images=similarity_means.pop("explained_images"),
+        explanation_changed_attack=similarity_means.pop("explanation_changed_attack"),
+        explanation_changed_noise=similarity_means.pop("explanation_changed_noise"),
+        explanation_changed_other=similarity_means.pop("explanation_changed_other"),
         encoding=model.encoding,
-        queries=cell.queries,
-        targets=cell.targets,
-        evidence=identity["evidence"],
+        evidence=identity.evidence,
         evidence_images=trust.examined,
         evidence_passes=trust.passes,
-        search=model.search,
-        carried=sums.carried,
+        attack_backend=model.attack_backend,
+        inherited=sums.inherited,
+        criterion=cell.criterion,
     )
-    return asdict(record) | shift_means
+    return asdict(record) | similarity_means
 
 
-def _step_size(cell: Cell) -> float | None:
-    # The others find theirs, or make no steps.
-    if cell.attack != "pgd":
-        return None
-    return RELATIVE_STEP * cell.radius.value / cell.steps if cell.step_size is None else cell.step_size.value
+def _options(cell: Cell, loss: str) -> dict[str, Any]:
+    """What the options of the cell's attack amount to: those that have a column there, the others as text."""
+    columns = {column.name: column.metadata["option"] for column in fields(Record) if "option" in column.metadata}
+    reported = cell.attack.with_loss(loss).reported(cell.threat)
+    others = {option: value for option, value in reported.items() if option not in columns}
+    text = " ".join(f"{option}={value}" for option, value in others.items() if value != _default(cell, option))
+    return columns | {option: value for option, value in reported.items() if option in columns} | {"options": text}
+
+
+def _default(cell: Cell, option: str) -> object:
+    return next((field.default for field in fields(cell.attack) if field.name == option), None)

@@ -1,73 +1,37 @@
-"""What an attack did to a model's explanations, beside two controls that make the answer readable.
+"""Similarity of explanations: what an attack did to them, next to two controls that make the number readable.
 
-A clean image's map is compared with that of the attacked image, of random noise of exactly the same size, and of
-another image of the same class. The attacked image is that of the full attack: all steps of every restart that was
-needed, and of those the iterate of highest loss, not the first that crossed the boundary.
+A clean image's map is compared with that of its adversarial example, of the image plus random noise of exactly the same
+size, and of another image of the same class. The adversarial example is that of the full attack: all steps of every
+restart that was needed, and of those the iterate of highest loss, not the first that crossed the boundary.
 """
 
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks.apgd import APGD
-from robustbench_bcos.attacks.attack import Attack
-from robustbench_bcos.attacks.norms import NORMS, AbstractNorm
-from robustbench_bcos.attacks.pgd import PGD
-from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.bench.pictures import Array, View
-from robustbench_bcos.bench.target import AttackTarget
-from robustbench_bcos.bench.trial import try_images
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.rng import PerImageRng
-from robustbench_bcos.core.selection import Count
-from robustbench_bcos.core.types import Images, Labels, Logits, Maps, PerImage
-from robustbench_bcos.explanations.colours import coloured
-from robustbench_bcos.explanations.differences import MEASURES
+from robustbench_bcos.core.types import Images, Labels, PerImage
+from robustbench_bcos.explanations.colours import render
 from robustbench_bcos.explanations.explanation import Explanation, explain
+from robustbench_bcos.explanations.similarity import MEASURES
 
 COMPARISONS = ("attack", "noise", "other")
 """What a clean image's map is compared with."""
 
 EXPLAINED_CLASSES = ("true", "predicted")
-"""Of which class: the label on both sides, or on each side what is predicted there."""
-
-COUNT: Count = "best-loss"
-"""Which iterate of an attack is shown and explained."""
+"""Whose maps are compared: those of the label, or on each side those of the class predicted there."""
 
 NOISE_STREAM = -1
-"""Where an attack has the number of a restart, so that the control does not draw what a random start has drawn."""
+"""In place of the number of a restart: the control must not repeat the draws of an attack's random start."""
 
 
-class Seen(NamedTuple):
-    """Images as a model sees them, with two maps of each."""
-
-    images: Images
-    logits: Logits
-    true: Explanation
-    predicted: Explanation
-
-    @property
-    def predictions(self) -> Labels:
-        """The class of each, or ``NO_CLASS``."""
-        return predicted_classes(self.logits)
-
-    def maps(self, explained_class: str) -> Maps:
-        """Contribution maps for the label, or for what is predicted."""
-        return (self.true if explained_class == "true" else self.predicted).contributions
-
-
-class Attacked(NamedTuple):
-    """What an attack made of images."""
-
-    candidates: Images
-    sizes: PerImage
-    """Norm of candidate - image."""
-
-
-class Similarity(NamedTuple):
-    """How far the maps of a batch moved, in one comparison for one class."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Similarity:
+    """How similar the maps of a batch are, in one comparison for one class."""
 
     comparison: str
     explained_class: str
@@ -77,79 +41,70 @@ class Similarity(NamedTuple):
     """By measure."""
 
 
-def see(model: nn.Module, images: Images, labels: Labels, method: str, generator: PerImageRng) -> Seen:
-    """Explain each image for its label and for the class predicted."""
+def explain_classes(model: nn.Module, images: Images, labels: Labels, method: str, rng: PerImageRng) -> Explanation:
+    """Explain two targets of each image, in the order of ``EXPLAINED_CLASSES``: its label and the class predicted."""
     with torch.no_grad():
         # Logits that are not finite have no class to explain; their maps are not finite either, and no measure is.
         predicted = predicted_classes(model(images)).clamp(min=0)
-    both = explain(model, images, torch.stack([labels, predicted], dim=1), method, generator=generator)
-    return Seen(images, both.logits, *(_target(both, column) for column in range(2)))
+    return explain(model, images, torch.stack([labels, predicted], dim=1), method, rng=rng)
 
 
-def attack_in_full(
-    attack: Attack, threat: AttackTarget, labels: Labels, cell: Cell, generator: PerImageRng
-) -> Attacked:
-    """The attacked images that are explained, measured by the judge."""
-    ball, epsilon = NORMS[cell.norm], cell.radius.value
-    full = replace(attack, count=COUNT) if isinstance(attack, PGD | APGD) else attack
-    tried = try_images(full, threat, labels, ball, epsilon, generator, subject=cell.key)
-    return Attacked(tried.candidates, tried.verdicts.sizes)
-
-
-def noise_of_size(images: Images, sizes: PerImage, ball: AbstractNorm, generator: PerImageRng) -> Images:
-    """Images moved as far as asked in a random direction.
+def noise_of_size(images: Images, sizes: PerImage, threat: Threat, rng: PerImageRng) -> Images:
+    """Images plus a perturbation of the given size in a random direction.
 
     A normal draw gives the direction: uniform over the sphere for l2, random signs for linf. Where a pixel would leave
-    [0, 1] its move is mirrored: clipping would shorten it, and the control would be weaker than what it is compared
-    with. Only moves of more than half the pixel range can still be clipped.
-    """
-    shape = images.shape[1:]
-    draws = [torch.randn(shape, generator=source) for source in generator(NOISE_STREAM)]
-    delta = ball.ascend(torch.stack(draws).to(images)) * sizes.to(images).view(-1, 1, 1, 1)
-    outside = (images + delta < 0) | (images + delta > 1)
-    return (images + torch.where(outside, -delta, delta)).clamp(0, 1)
-
-
-def compare_explanations(clean: Seen, other: Seen, comparison: str) -> list[Similarity]:
-    """All measures between the maps of two batches, for both classes."""
-    changed = (clean.predictions != other.predictions).long()
-    return [
-        Similarity(
-            comparison,
-            explained_class,
-            changed,
-            {name: MEASURES[name](clean.maps(explained_class), other.maps(explained_class)) for name in MEASURES},
-        )
-        for explained_class in EXPLAINED_CLASSES
-    ]
-
-
-def views(seen: Seen, loss: str) -> list[View]:
-    """What is to be looked at, one for each image; the explanation is of the class predicted.
+    [0, 1] its change is mirrored: clipping would make the control weaker than the attack it is compared with. Only
+    changes of more than half the pixel range can still be clipped.
 
     Args:
-        seen: images and explanations; of an encoded image the first three channels are shown.
+        images: clean, in [0, 1].
+        sizes: norm of each perturbation.
+        threat: whose norm they are measured in.
+        rng: gives the directions.
+    """
+    shape = images.shape[1:]
+    draws = [torch.randn(shape, generator=source) for source in rng(NOISE_STREAM)]
+    perturbation = threat.geometry.direction(torch.stack(draws).to(images)) * sizes.to(images).view(-1, 1, 1, 1)
+    outside = (images + perturbation < 0) | (images + perturbation > 1)
+    return (images + torch.where(outside, -perturbation, perturbation)).clamp(0, 1)
+
+
+def compare_explanations(clean: Explanation, other: Explanation, comparison: str) -> list[Similarity]:
+    """All measures between the maps of two batches, both explained by :func:`explain_classes`, for both classes."""
+    changed = (predicted_classes(clean.logits) != predicted_classes(other.logits)).long()
+    similarities = []
+    for position, explained_class in enumerate(EXPLAINED_CLASSES):
+        maps = clean.contributions[:, position], other.contributions[:, position]
+        values = {name: MEASURES[name](*maps) for name in MEASURES}
+        similarities.append(
+            Similarity(comparison=comparison, explained_class=explained_class, changed=changed, values=values)
+        )
+    return similarities
+
+
+def make_views(images: Images, explanation: Explanation, loss: str) -> list[View]:
+    """A view of each image, to be drawn.
+
+    Args:
+        images: what was explained; of encoded images the first three channels are kept.
+        explanation: of one target for each image.
         loss: what the model was trained with, which decides what its probabilities are.
     """
-    pictures = coloured(seen.predicted, seen.images)
-    probabilities = seen.logits.sigmoid() if loss == "bce" else seen.logits.softmax(dim=1)
-    predictions = seen.predictions
+    logits = explanation.logits
+    probabilities = logits.sigmoid() if loss == "bce" else logits.softmax(dim=1)
+    predictions = predicted_classes(logits)
     confidences = probabilities.gather(1, predictions.clamp(min=0)[:, None])[:, 0]
+    pictures = render(explanation, images)
     return [
         View(
-            _array(seen.images[i, :3]),
-            _array(pictures[i]),
-            _array(seen.predicted.contributions[i]),
-            int(predictions[i]),
-            float(confidences[i]),
+            pixels=_array(images[i, :3]),
+            explanation=_array(pictures[i]),
+            contributions=_array(explanation.contributions[i]),
+            prediction=int(predictions[i]),
+            confidence=float(confidences[i]),
         )
-        for i in range(len(seen.images))
+        for i in range(len(images))
     ]
-
-
-def _target(both: Explanation, column: int) -> Explanation:
-    weights = None if both.weights is None else both.weights[:, column]
-    return Explanation(weights, both.contributions[:, column], both.logits, both.targets[:, column])
 
 
 def _array(tensor: Tensor) -> Array:

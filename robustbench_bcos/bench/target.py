@@ -1,71 +1,88 @@
-"""What a cell attacks, and with what."""
+"""What a cell attacks: images, the model that is judged, the copy that attacks query, and what a success is."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from robustbench_bcos.attacks.apgd import APGD
-from robustbench_bcos.attacks.attack import Attack
-from robustbench_bcos.attacks.ensemble import standard
-from robustbench_bcos.attacks.fab import FAB, torchattacks_available
-from robustbench_bcos.attacks.losses import LOSSES
-from robustbench_bcos.attacks.noise import Noise
-from robustbench_bcos.attacks.pgd import PGD
-from robustbench_bcos.attacks.square import Square
+from robustbench_bcos.attacks.criterion import AbstractCriterion, make_criterion
+from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.bench.cells import Cell
-from robustbench_bcos.bench.config import TARGETED
-from robustbench_bcos.core.types import Images
+from robustbench_bcos.core.rng import PerImageRng
+from robustbench_bcos.core.types import Goals, Images, Labels
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.models import Model
 
 
-class AttackTarget(NamedTuple):
-    """What is attacked: a classifier and the tensors it takes, in the space the cell asks for."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AttackTarget:
+    """A batch of images of a cell, on the model's device, in the space that the cell attacks."""
 
     classifier: nn.Module
+    """What the judge asks."""
+    attack_model: nn.Module
+    """What attacks query."""
     images: Images
-    searched: nn.Module
-    """What an attack walks on; the judge asks the classifier."""
+    labels: Labels
+    goals: Goals
+    threat: Threat
+    criterion: AbstractCriterion
+    rng: PerImageRng
+
+    def select(self, positions: Tensor) -> "AttackTarget":
+        """Some of the images: they draw what they would have drawn among all."""
+        return replace(
+            self,
+            images=self.images[positions],
+            labels=self.labels[positions],
+            goals=self.goals[positions],
+            threat=self.threat.select(positions),
+            rng=self.rng.select(positions.tolist()),
+        )
+
+    def within(self, threat: Threat) -> "AttackTarget":
+        """The same under another threat."""
+        return replace(self, threat=threat)
+
+    @property
+    def slow(self) -> "AttackTarget":
+        """The same, where attacks query the judged model itself."""
+        return replace(self, attack_model=self.classifier)
 
 
-def make_target(model: Model, images: Images, cell: Cell) -> AttackTarget:
-    """The classifier and its images, or the network behind the encoding and encoded images."""
-    classifier, searched = model.classifier, model.searched
-    if cell.space == "encoded" and isinstance(classifier, ImageClassifier):
-        walked = searched.network if isinstance(searched, ImageClassifier) else classifier.network
-        return AttackTarget(classifier.network, classifier.encoding(images), walked)
-    return AttackTarget(classifier, images, searched)
-
-
-def build_attack(cell: Cell, loss: str, width: int | None = None) -> Attack:
-    """The attack of a cell, with the loss that ``auto`` turned out to be.
+def make_target(
+    model: Model, cell: Cell, images: Images, labels: Labels, *, seed: int, indices: Sequence[int]
+) -> AttackTarget:
+    """Images of a cell in the space that it attacks.
 
     Args:
-        cell: what is carried out.
-        loss: its name.
-        width: images that an attack walks on together which takes in new ones; others take what they get.
+        model: on the device of the images.
+        cell: what is asked for.
+        images: in [0, 1].
+        labels: their classes.
+        seed: of everything that is drawn.
+        indices: positions of the images in the dataset, by which they draw.
     """
-    searches: dict[str, Callable[[], Attack]] = {
-        "pgd": lambda: PGD(
-            steps=cell.steps,
-            step_size=None if cell.step_size is None else cell.step_size.value,
-            loss=LOSSES[loss],
-            start=cell.start,
-            restarts=cell.restarts,
-            count=cell.count,
-            width=width,
-        ),
-        "apgd": lambda: APGD(
-            steps=cell.steps,
-            loss=LOSSES["dlr" if loss == TARGETED else loss],
-            restarts=cell.restarts,
-            count=cell.count,
-            targets=cell.targets,
-        ),
-        "square": lambda: Square(queries=cell.queries, restarts=cell.restarts),
-        "fab": lambda: FAB(steps=cell.steps, targets=cell.targets),
-        "autoattack": lambda: standard(fab=torchattacks_available()),
-        "noise": lambda: Noise(restarts=cell.restarts),
-    }
-    return searches[cell.attack]()
+    classifier, attack_model, images = in_space(model, images, cell.space)
+    criterion = make_criterion(cell.criterion)
+    return AttackTarget(
+        classifier=classifier,
+        attack_model=attack_model,
+        images=images,
+        labels=labels,
+        goals=criterion.goals(classifier, images, labels),
+        threat=cell.threat,
+        criterion=criterion,
+        rng=PerImageRng.of(seed, indices),
+    )
+
+
+def in_space(model: Model, images: Images, space: str) -> tuple[nn.Module, nn.Module, Tensor]:
+    """The classifier, its fast copy and images; in the encoded space the networks behind the encoding."""
+    classifier, fast = model.classifier, model.attack_model
+    if space != "encoded" or not isinstance(classifier, ImageClassifier):
+        return classifier, fast, images
+    network = fast.network if isinstance(fast, ImageClassifier) else classifier.network
+    with torch.no_grad():
+        return classifier.network, network, classifier.encoding(images)

@@ -1,4 +1,4 @@
-"""``check``: the gate that turns a CI red."""
+"""``check``: the gate that fails CI."""
 
 import os
 from pathlib import Path

@@ -10,10 +10,10 @@ from robustbench_bcos.bench.config import RunConfig
 from robustbench_bcos.bench.images import open_images, preprocessing_for
 from robustbench_bcos.bench.preconditions import check_model, try_model
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.data.datasets.imagenet import imagenet_class_names
 from robustbench_bcos.data.image_files import Frames, is_moving, read_frames, read_images
-from robustbench_bcos.data.imagenet import CLASS_NAMES
 from robustbench_bcos.data.subset import EvalSubset
-from robustbench_bcos.model_zoo.models import LibraryModel, Model, ModelSource, ZooModel
+from robustbench_bcos.model_zoo.models import Model, ModelSource
 
 
 class Chosen(NamedTuple):
@@ -72,10 +72,7 @@ def from_files(
 
 def _class_names(source: ModelSource, *, classes: int) -> list[str]:
     """ImageNet's, of a model that is known to be for it, or numbers."""
-    # What libraries publish with so many classes is for ImageNet.
-    known = isinstance(source, LibraryModel) or (
-        isinstance(source, ZooModel) and source.entry.card.dataset == "imagenet"
-    )
-    if known and classes == len(CLASS_NAMES):
-        return list(CLASS_NAMES)
+    names = imagenet_class_names()
+    if source.dataset == "imagenet" and classes == len(names):
+        return list(names)
     return [str(number) for number in range(classes)]

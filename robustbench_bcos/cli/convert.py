@@ -5,30 +5,33 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_bcos.cli.listed import pairs
-from robustbench_bcos.cli.options import Argument, Encoding
+from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import results
 from robustbench_bcos.core.errors import RequestError
 
 if TYPE_CHECKING:
-    from robustbench_bcos.model_zoo.conversion import Converted
+    from robustbench_bcos.model_zoo.checkpoints.convert import Converted
 
 CHECKPOINT, CARD = "The checkpoint", "The card"
 SIZES = {"digits": "8", "cifar10": "32", "imagenet": "224"}
 """Images of data sets that have one size, or a customary one."""
 
 
+@takes(
+    *("architecture", "encoding", "argument", "ema"),
+    architecture={
+        "help": "What it was made with: bcos_resnet56, ...; left out, those that fit are named.",
+        "panel": CHECKPOINT,
+    },
+    encoding={"help": "What it takes: none, add_inverse, normalize:imagenet, ...", "panel": CHECKPOINT},
+    argument={"help": "KEY=VALUE of the architecture that it leaves open: b=1.5, norm=batch.", "panel": CHECKPOINT},
+    ema={"help": "Take the moving average of the weights.", "panel": CHECKPOINT},
+)
 def convert(
+    flags: Flags,
     file: Annotated[Path, typer.Argument(help="Lightning, MadryLab, RobustBench, bare state dict, safetensors.")],
     licence: Annotated[str, typer.Option(help="Of the weights; 'unknown' where none is stated.", rich_help_panel=CARD)],
     out: Annotated[Path, typer.Option(help="Folder to write to; usable as --zoo.")],
-    architecture: Annotated[
-        str | None,
-        typer.Option(help="What it was made with: bcos_resnet56, ...; left out, those that fit are named."),
-    ] = None,
-    encoding: Encoding = None,
-    argument: Argument = None,
-    ema: Annotated[bool, typer.Option("--ema", help="Take the moving average of the weights.")] = False,
     half: Annotated[bool, typer.Option("--half", help="Round to half precision; logits change a little.")] = False,
     name: Annotated[str | None, typer.Option(help="By default the file's.", rich_help_panel=CARD)] = None,
     dataset: Annotated[str, typer.Option(help="What it was trained on.", rich_help_panel=CARD)] = "unknown",
@@ -51,17 +54,17 @@ def convert(
     """
     size = parse_size(image_size or SIZES.get(dataset))
     # This imports torch; a mistake that can be told without it has been told.
-    from robustbench_bcos.model_zoo.conversion import Facts, convert
+    from robustbench_bcos.model_zoo.checkpoints.convert import CardFacts, convert
 
     converted = convert(
         file,
-        architecture,
+        flags.get("architecture"),
         out,
-        Facts(size, licence, dataset, training, loss, reference),
+        CardFacts(image_size=size, licence=licence, dataset=dataset, training=training, loss=loss, reference=reference),
         name=name,
-        encoding=encoding,
-        arguments=pairs(argument),
-        ema=ema,
+        encoding=flags.get("encoding"),
+        arguments=flags.get("argument", {}),
+        ema=flags.get("ema", False),
         half=half,
     )
     results.print(summary(file, converted), markup=False, soft_wrap=True)

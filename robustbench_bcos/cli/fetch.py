@@ -1,6 +1,6 @@
 """``fetch``: weights and data from the web, for machines that have it, before they are needed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +9,7 @@ import typer
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from robustbench_bcos.cli.options import DataDir, Zoo
+from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import errors, results
 from robustbench_bcos.core.errors import Interrupted, RequestError
 
@@ -19,41 +19,49 @@ if TYPE_CHECKING:
 BYTES_PER_PARAMETER = 4
 
 
+@takes("zoo", "data_dir")
 def fetch(
+    flags: Flags,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME...", help="Models of the zoo, globs ('madry-*'), or cifar10.", show_default=False),
+        typer.Argument(metavar="NAME...", help="Models of the zoo, globs ('madry-*'), datasets.", show_default=False),
     ] = None,
-    zoo: Zoo = None,
-    data_dir: DataDir = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and fetch nothing.")] = False,
 ) -> None:
     """Fetch weights into the cache, or data into --data-dir.
 
     The same command continues what was interrupted.
     """
-    from robustbench_bcos.data.fetching import FETCHED, NOT_FETCHED
-    from robustbench_bcos.model_zoo.cards import Zoo as Cards
+    from robustbench_bcos.data import DATASETS
+    from robustbench_bcos.model_zoo.cards import Zoo
 
     if not names:
         raise RequestError("fetch needs a name: official-bcos-resnet50, 'madry-*' or cifar10, say (`models` lists all)")
-    cards, entries, data = Cards(zoo or ()), dict[str, "Entry"](), False
+    cards, entries, folders = Zoo(flags.get("zoo", ())), dict[str, "Entry"](), dict[str, Path]()
+    data_dir = flags.get("data_dir")
     for name in names:
-        if name in NOT_FETCHED:
-            raise RequestError(NOT_FETCHED[name])
-        if name in FETCHED:
-            data = True
+        if name in DATASETS:
+            folders[name] = _folder_for(name, data_dir)
         else:
             entries |= {entry.card.name: entry for entry in cards.matching(name)}
-    if data and data_dir is None:
-        raise RequestError("fetch cifar10 needs --data-dir DIR, the folder that --data-dir of `run` will name")
     if dry_run:
-        _print_plan(list(entries.values()), data_dir if data else None)
+        _print_plan(list(entries.values()), folders)
         return
     for entry in entries.values():
         _fetch_weights(entry)
-    if data and data_dir is not None:
-        _fetch_cifar10(data_dir)
+    for name, folder in folders.items():
+        _fetch_dataset(name, folder)
+
+
+def _folder_for(dataset: str, data_dir: Path | None) -> Path:
+    from robustbench_bcos.data import DATASETS
+
+    kind = DATASETS[dataset]
+    if not kind.url:
+        raise RequestError(kind.how_to_get)
+    if data_dir is None:
+        raise RequestError(f"fetch {dataset} needs --data-dir DIR, the folder that --data-dir of `run` will name")
+    return data_dir
 
 
 def _fetch_weights(entry: "Entry") -> None:
@@ -68,12 +76,12 @@ def _fetch_weights(entry: "Entry") -> None:
     _say(f"{name} {state}: {entry.weights_file}, {size}, SHA-256 {digest}, {published}")
 
 
-def _fetch_cifar10(folder: Path) -> None:
-    from robustbench_bcos.data.fetching import fetch_cifar10
+def _fetch_dataset(name: str, folder: Path) -> None:
+    from robustbench_bcos.data import DATASETS
 
-    with _watched("cifar10") as watch:
-        place = fetch_cifar10(folder, watch.report, watch.wait)
-    _say(f"cifar10 is in {place}; run with --dataset cifar10 --data-dir {folder}")
+    with _watched(name) as watch:
+        found = DATASETS[name].fetch(folder, watch.report, watch.wait)
+    _say(f"{name} is in {found}; run with --dataset {name} --data-dir {folder}")
 
 
 def _say(text: str) -> None:
@@ -109,9 +117,11 @@ def _watched(name: str) -> Iterator[_Watch]:
             ) from None
 
 
-def _print_plan(entries: "list[Entry]", data_dir: Path | None) -> None:
+def _print_plan(entries: "list[Entry]", folders: Mapping[str, Path]) -> None:
     from rich.table import Table
     from rich.text import Text
+
+    from robustbench_bcos.data import DATASETS
 
     table = Table(pad_edge=False)
     table.add_column("name", no_wrap=True)
@@ -121,10 +131,9 @@ def _print_plan(entries: "list[Entry]", data_dir: Path | None) -> None:
         url = entry.card.weights.url or "beside its card"
         size = decimal(entry.weights_file.stat().st_size) + ", is here" if entry.is_here else _size(entry)
         table.add_row(entry.card.name, size, Text(url), Text(str(entry.weights_file)))
-    if data_dir is not None:
-        from torchvision.datasets import CIFAR10
-
-        table.add_row("cifar10", "unknown", Text(CIFAR10.url), Text(str(data_dir / CIFAR10.base_folder)))
+    for name, folder in folders.items():
+        kind = DATASETS[name]
+        table.add_row(name, "unknown", Text(kind.url), Text(str(folder / kind.data_dir_holds)))
     results.print(table)
 
 

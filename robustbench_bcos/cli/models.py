@@ -1,12 +1,12 @@
 """``models``: the zoo. Reads cards alone; no torch, no weights."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import tomli_w
 import typer
 from rich.table import Table
 
+from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import results
 
 if TYPE_CHECKING:
@@ -14,22 +14,26 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List the zoo, or show a card.", invoke_without_command=True)
 
-Folders = Annotated[list[Path] | None, typer.Option("--zoo", help="Folder with further cards.")]
-
 WIDE = 110
 """Columns of a terminal from which on family and architecture have room."""
 
 
 @app.callback()
-def models(context: typer.Context, zoo: Folders = None) -> None:
+@takes("zoo")
+def models(flags: Flags, context: typer.Context) -> None:
     """List the zoo, or show a card."""
     if context.invoked_subcommand is None:
-        list_models(zoo)
+        _print_zoo(flags)
 
 
 @app.command("list")
-def list_models(zoo: Folders = None) -> None:
+@takes("zoo")
+def list_models(flags: Flags) -> None:
     """Every model, with what it was trained on, its clean accuracy, and whether its weights are here."""
+    _print_zoo(flags)
+
+
+def _print_zoo(flags: Flags) -> None:
     from robustbench_bcos.model_zoo.cards import Zoo
 
     # In a narrow terminal a name is what one needs whole, to type it, and `models show` has the rest.
@@ -38,7 +42,7 @@ def list_models(zoo: Folders = None) -> None:
     table.add_column("model", no_wrap=True)
     for column in (*(("family", "architecture") if wide else ()), "training", "dataset", "clean %", "weights"):
         table.add_column(column, overflow="fold")
-    entries = [entry for _, entry in sorted(Zoo(zoo or ()).entries.items())]
+    entries = [entry for _, entry in sorted(Zoo(flags.get("zoo", ())).entries.items())]
     for entry in entries:
         card = entry.card
         what = (card.family, card.architecture) if wide else ()
@@ -59,9 +63,10 @@ def _clean(card: "Card") -> str:
 
 
 @app.command("show")
-def show(name: str, zoo: Folders = None) -> None:
+@takes("zoo")
+def show(flags: Flags, name: str) -> None:
     """The card of one model, as TOML."""
     from robustbench_bcos.model_zoo.cards import Zoo
 
-    card = Zoo(zoo or ())[name].card
+    card = Zoo(flags.get("zoo", ()))[name].card
     typer.echo(tomli_w.dumps(card.model_dump(mode="json", exclude_none=True)), nl=False)

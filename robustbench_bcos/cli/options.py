@@ -1,49 +1,76 @@
-"""Options that several verbs have: where a model comes from, and where images lie."""
+"""Options of the verbs that are fields of the configuration: their flags, their help and how they are read."""
 
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-MODELS, DATA = "The models", "The images"
+from robustbench_bcos.bench.config import RunConfig
+from robustbench_bcos.cli.listed import LIST, pairs, split
+from robustbench_bcos.core.options import Parameter, parameters
 
-Weights = Annotated[
-    Path | None, typer.Option(help="Checkpoint of any layout in docs/weights.md.", rich_help_panel=MODELS)
-]
-Architecture = Annotated[
-    str | None,
-    typer.Option(help="What --weights was made with: bcos_resnet56, torchvision:resnet50, ...", rich_help_panel=MODELS),
-]
-Encoding = Annotated[
-    str | None,
-    typer.Option(
-        help="What --weights, or else a --model without a card, takes: none, add_inverse, normalize:imagenet, "
-        "normalize:0.5,0.5,0.5/0.5,0.5,0.5.",
-        rich_help_panel=MODELS,
-    ),
-]
-Argument = Annotated[
-    list[str] | None,
-    typer.Option(help="KEY=VALUE that --weights leaves open: b=1.5, norm=batch. Repeat it.", rich_help_panel=MODELS),
-]
-Ema = Annotated[
-    bool, typer.Option("--ema", help="Take the moving average of --weights, where it has one.", rich_help_panel=MODELS)
-]
-Zoo = Annotated[list[Path] | None, typer.Option(help="Folder with further cards.", rich_help_panel=MODELS)]
-DataDir = Annotated[Path | None, typer.Option(help="Where cifar10 or imagenet lies.", rich_help_panel=DATA)]
-Resize = Annotated[
-    int | None,
-    typer.Option(
-        help="Pixels of the shorter side of image files, before --crop; by default as the models' cards say.",
-        rich_help_panel=DATA,
-    ),
-]
-Crop = Annotated[
-    int | None, typer.Option(help="Pixels of a side of the square in the middle that is kept.", rich_help_panel=DATA)
-]
-Interpolation = Annotated[
-    str | None, typer.Option(help="Of --resize: bilinear (the default) or bicubic.", rich_help_panel=DATA)
-]
-ImageList = Annotated[
-    Path | None, typer.Option(help="Text file that names the images to use, one a line.", rich_help_panel=DATA)
-]
+Flags = dict[str, Any]
+"""What was given on the command line, by field of the configuration."""
+
+PARAMETERS = parameters(RunConfig)
+
+
+def takes(
+    *names: str, single: tuple[str, ...] = (), **changes: Mapping[str, Any]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator that gives a verb options of the configuration; its first argument is those that were given.
+
+    Args:
+        names: of fields; without any, all that are options.
+        single: those of which this verb takes one value, where a run takes several.
+        changes: what is different about an option in this verb: ``dataset={"help": "..."}``.
+    """
+    taken = [PARAMETERS[name] for name in names or PARAMETERS]
+    taken = [replace(one, option=replace(one.option, **changes.get(one.name, {}))) for one in taken]
+
+    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+        @wraps(verb)
+        def command(**given: Any) -> None:  # noqa: ANN401
+            flags = {one.name: _read(one, given.pop(one.name), one.name in single) for one in taken}
+            verb({name: value for name, value in flags.items() if value is not None}, **given)
+
+        _, *own = inspect.signature(verb).parameters.values()
+        every = [_declared(one, one.name in single) for one in taken]
+        every += [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
+        # typer reads both.
+        command.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+        command.__annotations__ = {one.name: one.annotation for one in every}
+        return command
+
+    return decorate
+
+
+def _declared(parameter: Parameter, single: bool) -> inspect.Parameter:
+    """A parameter as typer reads it from a signature."""
+    kind: Any = parameter.type if parameter.type in (bool, int, Path) else str
+    text = parameter.help(lambda name: PARAMETERS[name].flag if name in PARAMETERS else name)
+    if parameter.mapping or (parameter.several and not single):
+        kind = list[Path] if kind is Path else list[str]
+        text += f" {LIST}" if parameter.separable else " Repeat it."
+    option = typer.Option(parameter.flag, help=text, rich_help_panel=parameter.option.panel)
+    default, annotation = (False, bool) if kind is bool else (None, kind | None)
+    return inspect.Parameter(
+        parameter.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, option]
+    )
+
+
+def _read(parameter: Parameter, given: Any, single: bool) -> Any:  # noqa: ANN401
+    """The value of the field, or ``None`` where the option was not given."""
+    if parameter.type is bool:
+        return not parameter.field.default if given else None
+    if given is None or given == []:
+        return None
+    if parameter.mapping:
+        return pairs(parameter.flag, given)
+    if parameter.separable and not single:
+        return split(parameter.flag, given)
+    return (given,) if single else given

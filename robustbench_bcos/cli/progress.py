@@ -37,7 +37,7 @@ def watch(steps: Iterable["Progress"], total: int, *, show: bool) -> Iterator["P
             display.update(
                 task,
                 advance=step.images,
-                description=f"{step.cell.model} {step.cell.norm} {step.cell.radius} {step.cell.steps} steps",
+                description=f"{step.cell.model} {step.cell.threat} {step.cell.attack.name}",
                 rate=f"{speed:.0f} images/s" if speed else "",
             )
             yield step

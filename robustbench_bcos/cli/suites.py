@@ -3,6 +3,7 @@
 import typer
 from rich.table import Table
 
+from robustbench_bcos.bench.config import SUITES
 from robustbench_bcos.cli.output import results
 
 app = typer.Typer(help="List the named grids.", invoke_without_command=True)
@@ -11,12 +12,10 @@ app = typer.Typer(help="List the named grids.", invoke_without_command=True)
 @app.callback()
 def suites() -> None:
     """Every packaged suite and what it asks for."""
-    from robustbench_bcos.bench.config import SUITES
-
     table = Table("suite", "norm", "eps", "steps", "trains", "what for")
     for name in SUITES.names():
         suite = SUITES.load(name)
         steps = ", ".join(map(str, suite.steps))
         trained = "" if suite.trainings is None else f"{len(suite.trainings.models)} models"
-        table.add_row(name, ", ".join(suite.norm), ", ".join(suite.eps), steps, trained, suite.description)
+        table.add_row(name, ", ".join(suite.norm), ", ".join(map(str, suite.eps)), steps, trained, suite.description)
     results.print(table)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from robustbench_bcos.bench.config import SUITES, make_config
 from robustbench_bcos.cli.listed import LIST, split
+from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import errors, results
 from robustbench_bcos.core.errors import Interrupted, RequestError
 from robustbench_bcos.core.trainings import name_of
@@ -33,7 +35,14 @@ class Training(NamedTuple):
     """Which part of the training images is left out, and of how many."""
 
 
+@takes(
+    *("dataset", "data_dir", "seed", "device", "compile"),
+    dataset={"default": "the recipe's"},
+    seed={"help": "Override the recipe.", "default": None},
+    compile={"help": "Use torch.compile."},
+)
 def train(
+    flags: Flags,
     recipe: Annotated[
         str | None, typer.Argument(help="Name or TOML file; without one, the recipes are listed.")
     ] = None,
@@ -44,10 +53,7 @@ def train(
         list[str] | None, typer.Option(help=f"Of the suite's models, those of these names or globs. {LIST}")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for weights, card and log; usable as --zoo.")] = Path("trained"),
-    dataset: Annotated[str | None, typer.Option(help="By default the recipe's: digits, cifar10, folder:DIR.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where cifar10 lies.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Override the recipe.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Override the recipe.")] = None,
     seeds: Annotated[
         str | None, typer.Option(help="Train once for each seed, 0..4 or 0,3,7; models are called NAME-seed0, ...")
     ] = None,
@@ -58,8 +64,6 @@ def train(
     jobs: Annotated[
         int, typer.Option(min=1, help="Trainings at a time; several are in processes of their own, with one thread.")
     ] = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
-    compiled: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
 ) -> None:
     """Make a model and its card from a recipe, or all models of a suite.
 
@@ -69,8 +73,10 @@ def train(
     if recipe is None and suite is None:
         _list_recipes()
         return
-    _check_options(recipe, suite, model, [option is not None for option in (seed, seeds, folds)])
-    overrides = {key: value for key, value in {"epochs": epochs, "seed": seed}.items() if value is not None}
+    _check_options(recipe, suite, model, ["seed" in flags, seeds is not None, folds is not None])
+    config, dataset = make_config(flags), flags.get("dataset")
+    asked = {"epochs": epochs, "seed": config.seed if "seed" in flags else None}
+    overrides = {key: value for key, value in asked.items() if value is not None}
     if suite is None:
         assert recipe is not None
         trainings = _of_recipe(recipe, overrides, None if seeds is None else parse_seeds(seeds), folds)
@@ -79,7 +85,7 @@ def train(
     # This imports torch; a mistake that can be told without it has been told.
     from robustbench_bcos.training.workshop import check_request, dataset_of, make_model
 
-    make = partial(make_model, folder=out, data_dir=data_dir, device=device, compiled=compiled)
+    make = partial(make_model, folder=out, data_dir=config.data_dir, device=config.device, compiled=config.compile)
     tasks = {
         recipe.name: partial(make, recipe, dataset=dataset_of(recipe, dataset), fold=fold) for recipe, fold in trainings
     }
@@ -88,7 +94,7 @@ def train(
         _train_one(task, trainings[0].recipe, out)
     else:
         recipes = [training.recipe for training in trainings]
-        check_request(recipes, dataset, data_dir=data_dir, folds=folds)
+        check_request(recipes, dataset, data_dir=config.data_dir, folds=folds)
         missing = _missing(recipes, out)
         _train_several({recipe.name: tasks[recipe.name] for recipe in missing}, missing, out, jobs)
 
@@ -141,7 +147,6 @@ def _of_recipe(
 
 
 def _of_suite(name: str, overrides: dict[str, int], patterns: Sequence[str]) -> list[Training]:
-    from robustbench_bcos.bench.config import SUITES
     from robustbench_bcos.core.registry import unknown
     from robustbench_bcos.training.variations import vary
 

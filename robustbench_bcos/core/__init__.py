@@ -1,1 +1,1 @@
-"""What every layer of the package stands on: errors, types, registries, radii, randomness, statistics."""
+"""What every layer of the package stands on: errors, types, registries, quantities, randomness, files, statistics."""

@@ -2,34 +2,47 @@
 
 import errno
 import os
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from robustbench_bcos.core.errors import RequestError
 
 
-def write_text(file: Path, text: str) -> None:
-    """Replace a file as a whole, so that nobody ever reads half of it.
-
-    Raises:
-        RequestError: the disk is full, or the folder is not writable.
-    """
-    write_bytes(file, text.encode("utf-8"))
+def write_text(file: Path, text: str) -> Path:
+    """:func:`write_with` for text, in UTF-8."""
+    return write_bytes(file, text.encode("utf-8"))
 
 
 def write_bytes(file: Path, content: bytes) -> Path:
-    """Replace a file as a whole, so that nobody ever reads half of it; gives the file back.
+    """:func:`write_with` for bytes."""
+    return write_with(file, lambda stream: stream.write(content))
+
+
+def write_with(file: Path, write: Callable[[IO[bytes]], object]) -> Path:
+    """Replace a file as a whole, so that no reader ever sees half of it; the old one stays where writing fails.
+
+    Args:
+        file: what to replace.
+        write: called once with an open binary file, which lies in the same folder and then takes the file's place.
+
+    Returns:
+        The file.
 
     Raises:
         RequestError: the disk is full, or the folder is not writable.
     """
+    # A name that nobody can guess, created exclusively: a link planted there is an error and is never followed.
+    partial = file.with_name(f"{file.name}.{secrets.token_hex(8)}.partial")
     with disk_explained(file.parent):
-        partial = file.with_name(file.name + ".partial")
+        stream = partial.open("xb")
         try:
-            partial.write_bytes(content)
+            with stream:
+                write(stream)
             os.replace(partial, file)
-        except OSError:
+        except BaseException:
             partial.unlink(missing_ok=True)
             raise
     return file

@@ -33,7 +33,7 @@ PAUSE_SECONDS = 1.0
 """Before the second of these attempts; twice as long before each further one."""
 
 PASSING = (408, 429, 500, 502, 503, 504)
-"""Statuses of a server that may think better of it."""
+"""HTTP status codes worth retrying."""
 
 LOCAL = ("127.0.0.1", "localhost")
 
@@ -79,8 +79,8 @@ def download(url: str, file: Path, report: Report, *, size: int | None = None) -
     Args:
         url: where it is.
         file: where it will lie.
-        report: told of the progress.
-        size: bytes, where that is known beforehand.
+        report: called with the progress.
+        size: bytes, where the card or page states them.
 
     Raises:
         RequestError: the server cannot be reached, has no such file, keeps breaking off, or the disk is full.
@@ -124,7 +124,7 @@ def discard(partial: Path) -> None:
 
 @final
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows to encrypted places alone, and from this machine to itself."""
+    """Follows redirects to encrypted addresses only, and from this machine to itself."""
 
     def redirect_request(
         self,
@@ -159,7 +159,7 @@ def _continue(url: str, partial: Path, report: Report) -> None:
         error.close()
         _judge_status(error, partial)
     except URLError as error:
-        # Who does not answer at all is not asked five times: that would take minutes.
+        # A server that does not answer at all is not tried five times: that would take minutes.
         if isinstance(error.reason, ConnectionResetError):
             raise BrokenConnection(_reason(error)) from None
         raise
@@ -198,7 +198,7 @@ def _receive(response: HTTPResponse, partial: Path, url: str, report: Report) ->
     first = _first_byte(response.headers) if response.status == 206 else 0
     if response.status == 206 and (first, _version_in(response.headers)) != (_size(partial), _version(partial, url)):
         discard(partial)
-        raise BrokenConnection("the server sent a part of something else than was asked for")
+        raise BrokenConnection("the server sent another part than the one that was requested")
     length = response.headers.get("Content-Length")
     total = None if length is None else first + int(length)
     _check_space(partial, total)

@@ -1,4 +1,4 @@
-"""The one family of errors that is the user's to mend; anything else is a bug and keeps its traceback."""
+"""The errors that a user can correct; any other exception is a bug and keeps its traceback."""
 
 
 class RequestError(Exception):
@@ -11,3 +11,15 @@ class RequestError(Exception):
 
 class Interrupted(Exception):
     """The user stopped the work; the message says how to continue it. Exit status 130."""
+
+
+def reason_of(error: BaseException) -> str:
+    """First line of the message of somebody else's error, which may be empty or pages long; else the error's type."""
+    message = str(error.msg if isinstance(error, SyntaxError) else error)
+    return message.strip().partition("\n")[0].rstrip() or type(error).__name__
+
+
+def named_reason_of(error: BaseException) -> str:
+    """The error's type, then :func:`reason_of`: ``KeyError: 'eps'``; the type alone where there is no message."""
+    name, reason = type(error).__name__, reason_of(error)
+    return name if reason == name else f"{name}: {reason}"

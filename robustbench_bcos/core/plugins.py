@@ -6,7 +6,7 @@ from hashlib import sha256
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
-from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.errors import RequestError, named_reason_of
 
 
 def load_plugins(files: Iterable[Path]) -> dict[str, str]:
@@ -16,14 +16,20 @@ def load_plugins(files: Iterable[Path]) -> dict[str, str]:
     is. Nothing found in a data set, card, checkpoint or run folder is ever loaded this way.
 
     Raises:
-        RequestError: a file is not there, is no Python file, or fails while it is imported.
+        RequestError: a file is not there, is no Python file, fails while it is imported, or shares its name with
+            another one.
     """
-    return {file.name: _load(file) for file in files}
+    digests: dict[str, str] = {}
+    for file in files:
+        digest = _load(file)
+        if digests.setdefault(file.name, digest) != digest:
+            raise RequestError(f"plugin is given two different files called {file.name}: rename one")
+    return digests
 
 
 def _load(file: Path) -> str:
     if not file.is_file() or file.suffix != ".py":
-        raise RequestError(f"--plugin {file} is not a Python file: give the path of one that ends in .py")
+        raise RequestError(f"plugin {file} is not a Python file: give the path of one that ends in .py")
     digest = sha256(file.read_bytes()).hexdigest()
     name = f"robustbench_bcos_plugin_{file.stem}_{digest[:12]}"
     if name in sys.modules:
@@ -38,9 +44,7 @@ def _load(file: Path) -> str:
     except RequestError:
         del sys.modules[name]
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise RequestError(
-            f"--plugin {file} cannot be imported ({type(error).__name__}: {error}): correct it"
-        ) from error
+        raise RequestError(f"plugin {file} cannot be imported ({named_reason_of(error)}): correct it") from error
     return digest

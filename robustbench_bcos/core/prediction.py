@@ -1,4 +1,4 @@
-"""What a classifier says of an image."""
+"""The class that a classifier predicts."""
 
 import torch
 
@@ -9,7 +9,7 @@ NO_CLASS = -1
 
 
 def in_parts(classifier: Classifier, width: int) -> Classifier:
-    """The same classifier, asked about so many images at a time."""
+    """The same classifier, applied to at most ``width`` images at a time."""
     return lambda images: torch.cat([classifier(part) for part in images.split(width)])
 
 

@@ -1,15 +1,16 @@
 """Named collections that are loud about duplicates and helpful about misses."""
 
 import difflib
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pkgutil import iter_modules
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
-from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.errors import RequestError, named_reason_of
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -33,6 +34,12 @@ def _choice(name: str, names: list[str]) -> str:
         return ", ".join(names) or "nothing (none is known)"
     nearest = difflib.get_close_matches(name, names, n=NEAREST, cutoff=0.0)
     return f"{', '.join(nearest)} and {len(names) - len(nearest)} others"
+
+
+@cache
+def _installed(path: tuple[str, ...]) -> Any:  # noqa: ANN401 (the class differs from Python 3.11 to 3.12)
+    """All entry points on a path: to look for them takes longer than to make the help of a verb."""
+    return entry_points()
 
 
 class Registry(Generic[T]):
@@ -64,9 +71,7 @@ class Registry(Generic[T]):
         Raises:
             ValueError: the name is taken; both parties are named.
         """
-        taken = self._entries.get(name)
-        if taken is None and name in self._modules and not _defined_in(entry, f"{self._package}.{name}"):
-            taken = self[name]
+        taken = self._holder_of(name, entry)
         if taken is not None:
             raise ValueError(f"{self.kind} {name!r} is already registered as {taken!r}, not {entry!r}")
         if isinstance(entry, type):
@@ -86,35 +91,65 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         if name not in self._entries:
-            if name in self._modules:
-                import_module(f"{self._package}.{name}")
-            elif name in self._points:
-                self._load(self._points[name])
-        if name not in self._entries:
-            raise unknown(self.kind, name, self)
+            self._import(name)
         return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys((*self._modules, *self._points, *self._entries)))
+        return iter(dict.fromkeys((*self.packaged, *self._points, *self._entries)))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries or name in self._modules or name in self._points
+        return name in self._entries or name in self.packaged or name in self._points
 
     def __len__(self) -> int:
         return len(list(iter(self)))
 
     @cached_property
-    def _modules(self) -> tuple[str, ...]:
+    def packaged(self) -> tuple[str, ...]:
+        """Names of the modules of this registry's own package, sorted; nothing is imported for this."""
         if self._package is None:
             return ()
         # Listed and not imported, because an entry may take seconds to import.
         found = find_spec(self._package)
-        places = [] if found is None else found.submodule_search_locations
-        return tuple(sorted(module.name for module in iter_modules(places) if not module.name.startswith("_")))
+        if found is None or found.submodule_search_locations is None:
+            raise ImportError(f"{self._package} is not a package, so it holds no {self.kind}")
+        modules = (module.name for module in iter_modules(found.submodule_search_locations))
+        return tuple(sorted(name for name in modules if not name.startswith("_")))
 
     @cached_property
-    def _points(self) -> dict[str, EntryPoint]:
-        return {} if self._group is None else {point.name: point for point in entry_points(group=self._group)}
+    def _points(self) -> dict[str, list[EntryPoint]]:
+        """Entry points by name: more than one under a name is refused when it is used, not when names are listed."""
+        points: dict[str, list[EntryPoint]] = {}
+        for point in _installed(tuple(sys.path)).select(group=self._group) if self._group else ():
+            points.setdefault(point.name, []).append(point)
+        return points
+
+    def _holder_of(self, name: str, entry: T) -> object | None:
+        """What has a name already; ``None`` where only the module that now registers ``entry`` itself has it."""
+        if name in self._entries:
+            return self._entries[name]
+        if name in self.packaged:
+            return None if f"{self._package}.{name}" in sys.modules else self[name]
+        if name not in self._points:
+            return None
+        point = self._points[name][0]
+        if point.module not in sys.modules:
+            return self[name]
+        offered = getattr(sys.modules[point.module], point.attr, entry)
+        return None if offered is entry else offered
+
+    def _import(self, name: str) -> None:
+        points = self._points.get(name, [])
+        offers = [f"{self._package}.{name}"] * (name in self.packaged) + [point.value for point in points]
+        if not offers:
+            raise unknown(self.kind, name, self)
+        if len(offers) > 1:
+            raise RequestError(f"{self.kind} {name!r} is offered twice, by {' and '.join(offers)}: uninstall one")
+        if points:
+            self._load(points[0])
+            return
+        import_module(offers[0])
+        if name not in self._entries:
+            raise ImportError(f"module {offers[0]} does not register the {self.kind} {name!r}")
 
     def _load(self, point: EntryPoint) -> None:
         """Import what an installed package offers, which may register itself or leave that to us."""
@@ -122,12 +157,7 @@ class Registry(Generic[T]):
             entry = point.load()
         except Exception as error:
             raise RequestError(
-                f"{self.kind} {point.name!r} of {point.value} cannot be imported ({error}): repair or uninstall it"
+                f"{self.kind} {point.name!r} of {point.value} cannot be imported ({named_reason_of(error)}): repair or "
+                "uninstall it"
             ) from error
-        if point.name not in self._entries:
-            self.register(point.name, entry)
-
-
-def _defined_in(entry: object, module: str) -> bool:
-    """Whether a module is where an entry, or the class of an entry, was defined."""
-    return module in (getattr(entry, "__module__", None), type(entry).__module__)
+        self._entries.setdefault(point.name, entry)

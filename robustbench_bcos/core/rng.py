@@ -13,7 +13,7 @@ import torch
 
 def generator(*key: int | str) -> torch.Generator:
     """A CPU generator that depends on nothing but the key."""
-    # A hash of the key as text: shorter and longer keys, and numbers beyond 32 bits, never share a stream.
+    # A hash of the key as text, so that shorter and longer keys, and numbers beyond 32 bits, share no stream.
     digest = blake2b(repr(key).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
 
@@ -26,7 +26,7 @@ class PerImageRng:
     indices: tuple[int, ...]
     """Position of each image of the batch in its dataset (neither in the batch nor in the evaluation subset)."""
     key: tuple[int | str, ...] = ()
-    """What the stream is for, from the outside in: a check's name, the number of an ensemble's member."""
+    """Names of the sub-streams, outermost first (a check, a member of an ensemble); each has its own restarts."""
 
     @classmethod
     def of(cls, seed: int, indices: Sequence[int] | torch.Tensor) -> "PerImageRng":

@@ -1,11 +1,13 @@
-"""Numbers as they are recorded: no more digits than depend on nothing but the request."""
+"""Numbers as they are recorded: only digits that depend on nothing but the request."""
 
 import math
 
 
-def significant(value: float, digits: int = 6) -> float | None:
-    """Rounded to so many significant digits, because further ones are float noise of the batch an image was in.
+def rounded(value: float, digits: int = 6) -> float:
+    """A finite number to ``digits`` significant digits: further ones are float noise of the image's batch."""
+    return float(f"{value:.{digits}g}")
 
-    ``None`` where it is NaN or infinite, which neither SQLite nor CSV has a word for.
-    """
-    return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+
+def significant(value: float, digits: int = 6) -> float | None:
+    """:func:`rounded`, and ``None`` for NaN and infinity, which neither SQLite nor CSV can hold."""
+    return rounded(value, digits) if math.isfinite(value) else None

@@ -1,13 +1,16 @@
 """Statistics of counts, of paired counts, and of repeated trainings. Pure functions: no tensor, no model."""
 
 import math
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
+from statsmodels.stats.weightstats import DescrStatsW
 
 
 class Interval(NamedTuple):
@@ -17,10 +20,11 @@ class Interval(NamedTuple):
     high: float
 
 
-class Summary(NamedTuple):
-    """Several trainings of one recipe."""
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Mean and spread of several values, such as the trainings of one recipe."""
 
-    trainings: int
+    count: int
     mean: float
     deviation: float
     """Sample standard deviation, n - 1 below the line; NaN for a single value."""
@@ -130,32 +134,30 @@ def welch_interval(first: Sequence[float], second: Sequence[float], confidence: 
     """Interval of mean(first) - mean(second) that goes with Welch's t-test; NaN below two values each."""
     if min(len(first), len(second)) < 2:
         return Interval(math.nan, math.nan)
-    difference = float(np.mean(first) - np.mean(second))
     if np.ptp(first) == 0 and np.ptp(second) == 0:
+        difference = float(np.mean(first) - np.mean(second))
         return Interval(difference, difference)
-    parts = [float(np.var(values, ddof=1)) / len(values) for values in (first, second)]
-    # Degrees of freedom by Welch and Satterthwaite.
-    freedom = sum(parts) ** 2 / sum(
-        part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True)
-    )
-    half = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * math.sqrt(sum(parts))
-    return Interval(difference - half, difference + half)
+    with warnings.catch_warnings():
+        # SciPy warns where one of the two does not vary, which is meant.
+        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
+        low, high = stats.ttest_ind(first, second, equal_var=False).confidence_interval(confidence)
+    return Interval(float(low), float(high))
 
 
 def summarise(values: Sequence[float], confidence: float = 0.95) -> Summary:
-    """Mean, deviation and t interval over seeds or folds.
+    """Mean, deviation and t interval of values: of trainings, or of images.
 
     Raises:
         ValueError: there are no values.
     """
     if not values:
         raise ValueError("expected at least one value")
-    mean, count = float(np.mean(values)), len(values)
-    if count == 1:
-        return Summary(1, mean, math.nan, Interval(math.nan, math.nan))
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        return Summary(count=1, mean=mean, deviation=math.nan, interval=Interval(math.nan, math.nan))
+    low, high = DescrStatsW(values).tconfint_mean(alpha=1 - confidence)
     deviation = float(np.std(values, ddof=1))
-    half = float(stats.t.ppf(0.5 + confidence / 2, count - 1)) * deviation / math.sqrt(count)
-    return Summary(count, mean, deviation, Interval(mean - half, mean + half))
+    return Summary(count=len(values), mean=mean, deviation=deviation, interval=Interval(float(low), float(high)))
 
 
 def _proportion(correct: int, total: int, confidence: float, method: str) -> Interval:

@@ -17,7 +17,7 @@ from robustbench_bcos.core.registry import unknown
 class Table(BaseModel):
     """An immutable record that refuses keys it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, defer_build=True)
 
 
 T = TypeVar("T", bound=Table)

@@ -16,7 +16,7 @@ Flags = Bool[Tensor, "image"]
 Counts = Int[Tensor, "image"]
 
 Epsilon = float | PerImage
-"""One radius for all images, or one for each."""
+"""One epsilon for all images, or one for each."""
 
 Classifier = Callable[[Tensor], Tensor]
 """Images in [0, 1] to logits. Attacks know no more of a model than this."""

@@ -1,24 +1,33 @@
-"""A labelled collection of images, read one at a time."""
+"""A labelled collection of images, read one at a time, and what it says about itself before it is opened."""
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from torch import Tensor
-
+from robustbench_bcos.core.download import Report
+from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
+
+if TYPE_CHECKING:
+    import torch
 
 Split = Literal["train", "test"]
 
 
 class AbstractDataset(ABC):
-    """Images with labels and class names; nothing is kept in memory that need not be.
+    """Images with labels and class names; only what must be is kept in memory.
 
     Attributes:
-        name: how the dataset is asked for, ``folder:DIR`` included.
+        any_size: whether images come in all sizes, so that they are resized and cropped to that of the models.
+        name: as in the request, ``folder:DIR`` included.
         labels: class of each image, in the dataset's own order.
         class_names: one name per class.
-        preprocessing: what was done to make images as large as they are.
+        preprocessing: how images were brought to the size they have.
     """
+
+    any_size: ClassVar[bool] = False
 
     name: str
     labels: list[int]
@@ -26,12 +35,77 @@ class AbstractDataset(ABC):
     preprocessing: Preprocessing = AS_THEY_ARE
 
     @abstractmethod
-    def read(self, index: int) -> Tensor:
+    def read(self, index: int) -> "torch.Tensor":
         """One image as float32 RGB in [0, 1], (3, height, width).
 
         Raises:
-            RequestError: the image cannot be read; its place is named.
+            RequestError: the image cannot be read; the message says which file it is.
         """
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetRequest:
+    """What a dataset is opened with. What a class says that it does not need has its default."""
+
+    split: Split
+    argument: str = ""
+    """What follows the name and a colon."""
+    data_dir: Path = Path()
+    download: bool = False
+    """Whether to fetch what is missing."""
+    preprocessing: Preprocessing = AS_THEY_ARE
+    image_list: Path | None = None
+    """A text file that names the images to use; by default all are used."""
+
+
+class AbstractNamedDataset(AbstractDataset):
+    """A dataset that ``--dataset NAME`` opens.
+
+    Attributes:
+        summary: for the help of ``--dataset``, in a few words.
+        argument: placeholder of what is written after the name and a colon, ``DIR`` in ``folder:DIR``; empty for none.
+        argument_optional: whether the name alone will do, too.
+        data_dir_holds: what must lie in ``--data-dir``; empty where no such folder is needed.
+        url: where :meth:`fetch` finds it; empty for what cannot be downloaded.
+        how_to_get: for what cannot be downloaded, the sentence that says why and what to do instead.
+    """
+
+    summary: ClassVar[str] = ""
+    argument: ClassVar[str] = ""
+    argument_optional: ClassVar[bool] = False
+    data_dir_holds: ClassVar[str] = ""
+    url: ClassVar[str] = ""
+    how_to_get: ClassVar[str] = "this dataset cannot be fetched: ask those who made it"
+
+    @classmethod
+    @abstractmethod
+    def open(cls, request: DatasetRequest) -> AbstractDataset:
+        """Find the images of one split, without reading them.
+
+        Raises:
+            RequestError: the files are not there, or not as they must be.
+        """
+
+    @classmethod
+    def fetch(cls, data_dir: Path, report: Report, waiting: Callable[[], None]) -> Path:
+        """Download the dataset, unless it is there; gives the folder that holds it.
+
+        Args:
+            data_dir: the folder that ``--data-dir`` will name.
+            report: called with the progress.
+            waiting: called when another process is fetching the same file.
+
+        Raises:
+            RequestError: it cannot be downloaded, or what arrives is not what was published.
+        """
+        raise RequestError(cls.how_to_get)
+
+    @classmethod
+    def usage(cls, name: str) -> str:
+        """How the dataset is written after ``--dataset``: ``digits``, ``folder:DIR``, ``squares[:SIZE]``."""
+        if not cls.argument:
+            return name
+        return f"{name}[:{cls.argument}]" if cls.argument_optional else f"{name}:{cls.argument}"

@@ -1,4 +1,4 @@
-"""Image files are opened in one place: what is damaged is named, and nothing in a file is executed."""
+"""The only module that opens image files: a damaged one is named, and nothing in a file is executed."""
 
 import warnings
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 @contextmanager
 def opened(file: Path) -> Iterator[Image.Image]:
-    """An image file, whatever its mode; what fails while it is open is told as damage.
+    """An image file, whatever its mode; any failure while it is open counts as damage.
 
     Raises:
         RequestError: it cannot be decoded.
     """
     try:
-        # What Pillow warns of is said once, as an error, where it matters.
+        # Where a warning of Pillow's matters, an error follows.
         with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
             yield image
     except RequestError:

@@ -2,22 +2,25 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-
-from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+from typing import TYPE_CHECKING
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.data.dataset import AbstractDataset
+from robustbench_bcos.data.dataset import AbstractNamedDataset
 from robustbench_bcos.data.decoding import decode_rgb
 from robustbench_bcos.data.image_list import choose_listed
 
+if TYPE_CHECKING:
+    import torch
 
-class AbstractFileDataset(AbstractDataset):
-    """Files are decoded, resized and cropped when they are asked for; memory holds their names."""
+
+class AbstractFileDataset(AbstractNamedDataset):
+    """Files are decoded, resized and cropped when they are read; memory holds their names."""
+
+    any_size = True
 
     _files: list[Path]
 
-    def read(self, index: int) -> Tensor:
+    def read(self, index: int) -> "torch.Tensor":
         """Decode one image."""
         file = self._files[index]
         return self.preprocessing.pixels(decode_rgb(file), f"image {file}")
@@ -33,10 +36,12 @@ class AbstractFileDataset(AbstractDataset):
         Raises:
             RequestError: a class has no images, or the list cannot be followed.
         """
+        from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+
         found = make_dataset(str(folder), dict(labels), extensions=IMG_EXTENSIONS, allow_empty=True)
         if image_list is not None:
-            places = choose_listed(image_list, [Path(file).relative_to(folder).as_posix() for file, _ in found])
-            found = [found[place] for place in places]
+            positions = choose_listed(image_list, [Path(file).relative_to(folder).as_posix() for file, _ in found])
+            found = [found[position] for position in positions]
         else:
             _refuse_empty_classes(folder, labels, {label for _, label in found})
         self._files = [Path(file) for file, _ in found]
@@ -49,5 +54,5 @@ def _refuse_empty_classes(folder: Path, labels: Mapping[str, int], found: set[in
         others = f", and neither do {len(empty) - 1} others" if len(empty) > 1 else ""
         raise RequestError(
             f"class folder {folder / empty[0]} holds no images{others}: fill what is empty, take it out, or name the "
-            "images to use with --image-list"
+            "images to use with image_list"
         )

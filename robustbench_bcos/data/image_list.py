@@ -19,27 +19,27 @@ def choose_listed(file: Path, paths: Sequence[str]) -> list[int]:
     Raises:
         RequestError: the list cannot be read, names no image, one that is not there, several by one name, or one twice.
     """
-    known: dict[str, list[int]] = {}
-    for place, path in enumerate(paths):
+    positions_of: dict[str, list[int]] = {}
+    for position, path in enumerate(paths):
         for name in {path, path.rpartition("/")[2]}:
-            known.setdefault(name, []).append(place)
+            positions_of.setdefault(name, []).append(position)
     chosen: dict[int, int] = {}
     for number, name in _lines(file):
-        places = known.get(name, [])
-        where = f"line {number} of --image-list {file}"
-        if not places:
+        positions = positions_of.get(name, [])
+        where = f"line {number} of image_list {file}"
+        if not positions:
             example = f" such as {paths[0]}" if paths else ""
             raise RequestError(
                 f"{where} names {name!r}, which is not among the {len(paths)} images{example}: correct it"
             )
-        if len(places) > 1:
-            first, second = (paths[place] for place in places[:2])
+        if len(positions) > 1:
+            first, second = (paths[position] for position in positions[:2])
             raise RequestError(
                 f"{where} names {name!r}, which is both {first} and {second}: write the class folder too"
             )
-        if places[0] in chosen:
-            raise RequestError(f"{where} names {name!r} again, after line {chosen[places[0]]}: take one of them out")
-        chosen[places[0]] = number
+        if positions[0] in chosen:
+            raise RequestError(f"{where} names {name!r} again, after line {chosen[positions[0]]}: take one of them out")
+        chosen[positions[0]] = number
     return sorted(chosen)
 
 
@@ -50,9 +50,9 @@ def _lines(file: Path) -> list[tuple[int, str]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise RequestError(
-            f"--image-list {file} cannot be read ({reason}): give a text file with an image per line"
+            f"image_list {file} cannot be read ({reason}): give a text file with an image per line"
         ) from None
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
     if not lines:
-        raise RequestError(f"--image-list {file} is empty: name one image per line, or leave it out")
+        raise RequestError(f"image_list {file} is empty: name one image per line, or leave it out")
     return lines

@@ -1,45 +1,25 @@
-"""From a picture of any size to the pixels that a model sees, and that an attack therefore moves.
+"""From an image of any size to the pixels that a model sees, which are those that an attack changes.
 
-What is done here is done once, before the attack: a radius is a radius of the image in the model's own size.
+This happens once, before the attack: an epsilon is one of the image in the model's own size.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING
 
-import torch
 from PIL import Image
-from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
 
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.framing import Framing, by
 
-Interpolation = Literal["bilinear", "bicubic"]
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preprocessing:
-    """Resize, crop, and scale to [0, 1], as torchvision's presets for ImageNet do on Pillow's images.
+class Preprocessing(Framing):
+    """Resize, crop, and scale to [0, 1], as torchvision's presets for ImageNet do on Pillow's images."""
 
-    Raises:
-        RequestError: the crop fits into no image that has been resized.
-    """
-
-    resize: int | None = None
-    """Length of the shorter side in pixels; the longer one follows. ``None`` leaves images as large as they are."""
-    crop: tuple[int, int] | None = None
-    """Height and width of the part in the middle that is kept. ``None`` keeps everything."""
-    interpolation: Interpolation = "bilinear"
-    """Always with the filter widened where images become smaller (antialiasing)."""
-
-    def __post_init__(self) -> None:
-        if self.resize is not None and self.crop is not None and min(self.crop) > self.resize:
-            raise RequestError(
-                f"a crop to {_by(self.crop)} pixels does not fit into images whose shorter side is resized to "
-                f"{self.resize}: give a --resize that is at least as large as --crop"
-            )
-
-    def pixels(self, picture: Image.Image, name: str) -> Tensor:
+    def pixels(self, picture: Image.Image, name: str) -> "torch.Tensor":
         """An RGB picture as float32 in [0, 1], (3, height, width).
 
         Args:
@@ -49,25 +29,17 @@ class Preprocessing:
         Raises:
             RequestError: it is smaller than the crop.
         """
-        framed = self._framed(picture, name, InterpolationMode(self.interpolation))
-        pixels: Tensor = transforms.pil_to_tensor(framed)
-        return pixels.to(torch.float32) / 255
+        from torchvision.transforms.v2 import functional as transforms
 
-    def mask(self, picture: Image.Image, name: str) -> Tensor:
-        """The class of each pixel, (height, width), framed as its picture is; classes are picked and not mixed.
+        pixels: torch.Tensor = transforms.pil_to_tensor(self._framed(picture, name))
+        return pixels.float() / 255
 
-        Args:
-            picture: one 8-bit channel, or a palette's indices.
-            name: what a refusal calls it.
+    def _framed(self, picture: Image.Image, name: str) -> Image.Image:
+        from torchvision.transforms.v2 import InterpolationMode
+        from torchvision.transforms.v2 import functional as transforms
 
-        Raises:
-            RequestError: it is smaller than the crop.
-        """
-        classes: Tensor = transforms.pil_to_tensor(self._framed(picture, name, InterpolationMode.NEAREST))
-        return classes[0].to(torch.long)
-
-    def _framed(self, picture: Image.Image, name: str, interpolation: InterpolationMode) -> Image.Image:
         if self.resize is not None:
+            interpolation = InterpolationMode(self.interpolation)
             picture = transforms.resize(picture, [self.resize], interpolation=interpolation, antialias=True)
         if self.crop is None:
             return picture
@@ -76,25 +48,12 @@ class Preprocessing:
             # torchvision would fill up with black, which is part of no picture.
             resized = "" if self.resize is None else " after it has been resized"
             raise RequestError(
-                f"{name} has {_by(size)} pixels{resized}, less than the {_by(self.crop)} of the crop: give --resize "
-                f"{max(self.crop)} or more, or a smaller --crop"
+                f"{name} has {by(size)} pixels{resized}, less than the {by(self.crop)} of the crop: give resize "
+                f"{max(self.crop)} or more, or a smaller crop"
             )
         cropped: Image.Image = transforms.center_crop(picture, list(self.crop))
         return cropped
 
-    def __str__(self) -> str:
-        """In plain words; empty where images are taken as they are."""
-        parts = []
-        if self.resize is not None:
-            parts.append(f"shorter side resized to {self.resize} pixels ({self.interpolation})")
-        if self.crop is not None:
-            parts.append(f"middle {_by(self.crop)} cropped out")
-        return ", ".join(parts)
-
 
 AS_THEY_ARE = Preprocessing()
 """Neither resized nor cropped."""
-
-
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"

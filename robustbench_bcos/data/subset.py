@@ -1,26 +1,21 @@
-"""The fixed images of a dataset that a run uses."""
+"""The evaluation subset: the fixed images of a dataset that a run uses."""
 
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.types import Images, Labels
-from robustbench_bcos.data.dataset import AbstractDataset, Split
-from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
-
-DATASETS = ("digits", "cifar10", "imagenet", "folder:DIR")
+from robustbench_bcos.data.dataset import AbstractDataset
 
 
 class Batch(NamedTuple):
-    """Consecutive images of a slice."""
+    """Some images of an evaluation subset."""
 
     images: Images
     labels: Labels
@@ -28,16 +23,16 @@ class Batch(NamedTuple):
     """Positions in the dataset."""
 
     def on(self, device: str) -> "Batch":
-        """The same on a device. A GPU fetches it from pinned memory, and the program does not wait for that."""
+        """A copy on a device. A GPU copies from pinned memory, and the program does not wait for that."""
         images, labels, indices = self
         if torch.device(device).type == "cuda":
             images, labels = images.pin_memory(), labels.pin_memory()
         return Batch(images.to(device, non_blocking=True), labels.to(device, non_blocking=True), indices)
 
-    def some(self, places: Sequence[int]) -> "Batch":
-        """The images in these places."""
-        chosen = list(places)
-        return Batch(self.images[chosen], self.labels[chosen], tuple(self.indices[place] for place in chosen))
+    def select(self, positions: Sequence[int]) -> "Batch":
+        """The images at these positions of the batch."""
+        chosen = list(positions)
+        return Batch(self.images[chosen], self.labels[chosen], tuple(self.indices[position] for position in chosen))
 
 
 @dataclass(frozen=True)
@@ -45,7 +40,7 @@ class EvalSubset:
     """Images of a dataset in a fixed order: the first of each class, then the second of each, and so on.
 
     Any prefix is as balanced as the dataset allows, so ``--limit 100`` is part of ``--limit 200``, and neither
-    depends on a seed. Images are read when they are asked for; memory does not grow with their number.
+    depends on a seed. Images are read when a batch needs them; memory does not grow with their number.
     """
 
     dataset: AbstractDataset
@@ -56,13 +51,20 @@ class EvalSubset:
         """The first ``limit`` images in balanced order, or all.
 
         Raises:
-            RequestError: the dataset is empty, or the limit is not positive or exceeds it.
+            RequestError: the dataset is empty, a label is no class, or the limit is not positive or exceeds it.
         """
         if len(dataset) == 0:
             raise RequestError(f"{dataset.name} holds no images: choose another dataset")
         if limit is not None and not 1 <= limit <= len(dataset):
-            raise RequestError(f"--limit {limit} must be between 1 and the {len(dataset)} images of {dataset.name}")
-        seen = [0] * len(dataset.class_names)
+            raise RequestError(f"limit {limit} must be between 1 and the {len(dataset)} images of {dataset.name}")
+        classes = len(dataset.class_names)
+        strangers = set(dataset.labels).difference(range(classes))
+        if strangers:
+            raise RequestError(
+                f"{dataset.name} has a label {min(strangers)} and {classes} classes: labels are numbers from 0 to "
+                f"{classes - 1}"
+            )
+        seen = [0] * classes
         ranked = []
         for index, label in enumerate(dataset.labels):
             ranked.append((seen[label], label, index))
@@ -78,10 +80,10 @@ class EvalSubset:
         return self.dataset.class_names
 
     def batch(self, start: int, stop: int) -> Batch:
-        """Images ``start`` to ``stop`` (excluded) of the slice.
+        """Images ``start`` to ``stop`` (excluded) of the subset.
 
         Raises:
-            RequestError: an image cannot be read or differs in size from the slice's first; it is named.
+            RequestError: an image cannot be read or differs in size from the subset's first; the message names it.
         """
         indices = self.indices[start:stop]
         images = [self.dataset.read(index) for index in indices]
@@ -89,7 +91,7 @@ class EvalSubset:
             if image.shape != self.image_shape:
                 raise RequestError(
                     f"image {index} of {self.dataset.name} has shape {tuple(image.shape)} and the first has "
-                    f"{self.image_shape}: all images of a dataset need one size, which --resize and --crop give them"
+                    f"{self.image_shape}: all images of a dataset need one size, which resize and crop give them"
                 )
         labels = torch.tensor([self.dataset.labels[index] for index in indices])
         return Batch(torch.stack(images), labels, indices)
@@ -108,75 +110,23 @@ class EvalSubset:
         """SHA-256 of class names, indices, labels and float32 pixels: equal digests, equal images.
 
         Reading everything once also finds a broken image before hours are spent.
+
+        Raises:
+            RequestError: an image cannot be read, or is not float32 RGB in [0, 1].
         """
         digest = hashlib.sha256(json.dumps([self.class_names, self.image_shape]).encode())
         for batch in self.batches(256):
+            self._check_pixels(batch.images)
             digest.update(json.dumps([batch.indices, batch.labels.tolist()]).encode())
             # The array's own memory and no copy: 256 images of ImageNet hold 150 MB.
             digest.update(batch.images.numpy().astype("<f4", copy=False).reshape(-1).data)
         return digest.hexdigest()
 
-
-def open_dataset(
-    name: str,
-    split: Split,
-    *,
-    data_dir: Path | None = None,
-    download: bool = False,
-    preprocessing: Preprocessing = AS_THEY_ARE,
-    image_list: Path | None = None,
-) -> AbstractDataset:
-    """The dataset of that name: ``digits``, ``folder:DIR``, or ``cifar10`` and ``imagenet``, which need ``data_dir``.
-
-    Each dataset's module is imported when it is asked for: scikit-learn is slow to import, and only digits need it.
-
-    Raises:
-        RequestError: no such dataset, its files are not there, or its images have one size and are to be given another.
-    """
-    if any_size(name):
-        return _open_files(name, split, data_dir, preprocessing, image_list)
-    if name not in DATASETS:
-        raise unknown("dataset", name, DATASETS)
-    if preprocessing != AS_THEY_ARE or image_list is not None:
-        raise RequestError(
-            f"--resize, --crop and --image-list are for image files, of imagenet and folder:DIR, and {name} is fixed: "
-            "leave them out"
-        )
-    if name == "digits":
-        from robustbench_bcos.data.digits import Digits
-
-        return Digits(split)
-    from robustbench_bcos.data.cifar10 import Cifar10
-
-    return Cifar10(_needed(name, data_dir, "cifar-10-batches-py"), split, download=download)
-
-
-def any_size(dataset: str) -> bool:
-    """Whether a dataset's images come in all sizes, so that they are resized and cropped to that of the models."""
-    kind, _, argument = dataset.partition(":")
-    return dataset in ("imagenet", "voc") or (kind == "folder" and argument != "")
-
-
-def _open_files(
-    name: str, split: Split, data_dir: Path | None, preprocessing: Preprocessing, image_list: Path | None
-) -> AbstractDataset:
-    if name == "voc":
-        raise RequestError(
-            "--dataset voc has several objects in a picture and so no label for it, it is for segmentation: choose "
-            "digits, cifar10, imagenet or folder:DIR"
-        )
-    if name == "imagenet":
-        from robustbench_bcos.data.imagenet import Imagenet
-
-        place = _needed(name, data_dir, "val")
-        return Imagenet(place, split, preprocessing=preprocessing, image_list=image_list)
-    from robustbench_bcos.data.folder import Folder
-
-    place = Path(name.partition(":")[2]).expanduser()
-    return Folder(place, split, preprocessing=preprocessing, image_list=image_list)
-
-
-def _needed(dataset: str, data_dir: Path | None, holding: str) -> Path:
-    if data_dir is None:
-        raise RequestError(f"--dataset {dataset} needs --data-dir DIR, the folder that holds {holding}")
-    return data_dir
+    def _check_pixels(self, images: torch.Tensor) -> None:
+        low, high = images.aminmax()
+        # Written so that NaN is refused, too.
+        if images.dtype != torch.float32 or images.shape[1] != 3 or not (low >= 0 and high <= 1):
+            raise RequestError(
+                f"{self.dataset.name} gives images of shape {tuple(images.shape[1:])} and {images.dtype} from {low} to "
+                f"{high}: they must be RGB of shape (3, height, width) and torch.float32 from 0 to 1"
+            )

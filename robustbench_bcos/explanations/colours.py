@@ -1,4 +1,4 @@
-"""Pictures of explanations: the colours a linear map asks for, as visible as the map is large."""
+"""Pictures of explanations: colours show the direction of a weight, opacity its size."""
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ def smoothing_window(height: int, width: int) -> int:
     return max(1, round(SMOOTH * min(height, width)))
 
 
-def coloured(explanation: Explanation, images: Images, smooth: int | None = None) -> RGBA:
+def render(explanation: Explanation, images: Images, smooth: int | None = None) -> RGBA:
     """A picture of each explanation, in [0, 1].
 
     Weights on six channels are drawn as the official B-cos code draws them. A weight on one of three channels is

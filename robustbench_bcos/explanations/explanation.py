@@ -1,107 +1,143 @@
 """Why a model gave the logits it gave: one call for every method and every model."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.registry import Registry
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images, Logits
-from robustbench_bcos.explanations import post_hoc
-from robustbench_bcos.explanations.attribution import Method
-from robustbench_bcos.explanations.gradients import dynamic_weights, input_x_gradient
-from robustbench_bcos.model_zoo.bcos_layers import is_bcos
+from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.encodings import Encoded
 
-METHODS: Registry[Method] = Registry("explanation method")
-
-METHODS.register("dynamic_weights", dynamic_weights)
-METHODS.register("input_x_gradient", input_x_gradient)
-METHODS.register("integrated_gradients", post_hoc.integrated_gradients)
-METHODS.register("gradcam", post_hoc.gradcam)
-METHODS.register("deeplift", post_hoc.deeplift)
-METHODS.register("lime", post_hoc.lime)
+Targets = Int[Tensor, "image target"]
+"""Several logits to explain for each image."""
 
 
-Asked = Int[Tensor, " row"] | Int[Tensor, "row target"]
-"""Targets as they are asked for: a wrong number of them is the caller's to hear of, so the axis has its own name."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Explanation:
+    """Why each target's logit is what it is, for one target of each image or, with one more axis, for several."""
 
-
-class Explanation(NamedTuple):
-    """Why each target's logit is what it is. Without an axis of targets where one was asked for each image."""
-
-    weights: Float[Tensor, "*image channel height width"] | None
+    weights: Float[Tensor, "*target channel height width"] | None
     """What each encoded value was multiplied with; ``None`` for methods without weights (gradcam, lime)."""
-    contributions: Float[Tensor, "*image height width"]
+    contributions: Float[Tensor, "*target height width"]
     """Signed share of each position, summed over channels. For dynamic weights they sum to the logit without its bias,
     unless :func:`~robustbench_bcos.explanations.completeness.additive_constants` names layers, whose share is what is
     left (a vision transformer's position code, say); for input x gradient to nothing in particular; for integrated
     gradients and deeplift to the change of the logit from an encoded image of zeros."""
     logits: Logits
-    targets: Int[Tensor, "*image"]
-    """The logit each map explains."""
+    """All logits of each image, those that are not explained included."""
+    targets: Int[Tensor, "*target"]
+    """The class that each map explains."""
+
+    def of_target(self, position: int) -> "Explanation":
+        """The explanation of one of several targets, by its position among them."""
+        return Explanation(
+            weights=None if self.weights is None else self.weights[:, position],
+            contributions=self.contributions[:, position],
+            logits=self.logits,
+            targets=self.targets[:, position],
+        )
 
 
 def explain(
     model: nn.Module,
-    images: Images,
-    targets: Asked | None = None,
+    images: Images | object,
+    targets: Tensor | int | Sequence[int] | Sequence[Sequence[int]] | None = None,
     method: str = "auto",
     *,
-    generator: PerImageRng | None = None,
+    rng: PerImageRng | None = None,
+    target: object = None,
 ) -> Explanation:
     """Explain a batch in one go; nothing that is handed over is changed.
 
     Args:
         model: a frozen classifier. Of one with an encoding, the encoded image is explained: for B-cos networks the six
             channels; of any other module, the images themselves.
-        images: RGB in [0, 1].
-        targets: the logit to explain of each image, or several of each, (image, target); by default the largest.
-        method: ``dynamic_weights``, ``input_x_gradient``, ``integrated_gradients``, ``gradcam``, ``deeplift``,
-            ``lime``; ``auto`` is dynamic weights for B-cos networks and input x gradient for others.
-        generator: of methods that draw (lime); without one, image i draws as index i of seed 0.
+        images: floating-point tensor (image, channel, height, width), RGB in [0, 1].
+        targets: the class to explain: one for all images, one for each, or several for each, (image, target); by
+            default the class of the largest logit.
+        method: the name of one of ``METHODS``; ``auto`` is the one made for the model, dynamic weights for B-cos
+            networks and input x gradient for others.
+        rng: of methods that draw (lime); without one, image i draws as index i of seed 0.
+        target: not a parameter; captum's name is answered by ours.
 
     Raises:
-        RequestError: unknown method, one that cannot serve the model, or a target the model has no logit for.
+        RequestError: unknown method, one that cannot explain the model, images that are no such tensor, or targets
+            that are not classes of the model.
     """
-    encoded, network = _taken_apart(model, images)
+    if target is not None:
+        raise RequestError(f"explain has no parameter target: give targets={target!r}")
+    encoded, network = _encode(model, _check_images(images))
+    name = method_for(model, method)
     # Of no images all methods say the same, but captum's fail on them.
-    attribute = METHODS[method_for(model, method)] if len(images) else input_x_gradient
-    if targets is not None:
-        _check_targets(network, encoded, targets)
-    several = targets is not None and targets.dim() == 2
-    asked = targets if targets is None or several else targets[:, None]
-    source = generator or PerImageRng.of(0, range(len(images)))
-    found = attribute(network, encoded, asked, source)
-    if several:
-        return Explanation(*found)
-    weights = None if found.weights is None else found.weights[:, 0]
-    return Explanation(weights, found.contributions[:, 0], found.logits, found.targets[:, 0])
+    chosen = METHODS[name if len(encoded) else "input_x_gradient"]
+    wanted = None if targets is None else _check_targets(network, encoded, targets)
+    several = wanted is not None and wanted.dim() == 2
+    columns = wanted if wanted is None or several else wanted[:, None]
+    try:
+        found = chosen(network, encoded, columns, rng or PerImageRng.of(0, range(len(encoded))))
+    except RuntimeError:
+        if chosen.differentiates and not _gives_gradients(network, encoded[:1]):
+            without = ", ".join(other for other in METHODS if not METHODS[other].differentiates)
+            raise RequestError(
+                f"{name} differentiates the model and this one gives no gradients: choose a method without ({without})"
+            ) from None
+        raise
+    return found if several else found.of_target(0)
 
 
-def method_for(model: nn.Module, asked: str = "auto") -> str:
-    """The method that ``auto`` is for this model, or the one asked for."""
-    if asked != "auto":
-        return asked
-    return "dynamic_weights" if is_bcos(model) else "input_x_gradient"
+def method_for(model: nn.Module, method: str = "auto") -> str:
+    """The method that ``auto`` is for this model, or the one that was named."""
+    return max(METHODS, key=lambda name: METHODS[name].preference(model)) if method == "auto" else method
 
 
-def _taken_apart(model: nn.Module, images: Images) -> tuple[Encoded, nn.Module]:
+def _encode(model: nn.Module, images: Images) -> tuple[Encoded, nn.Module]:
     """What the network behind the encoding takes, and the network."""
     if isinstance(model, ImageClassifier):
         return model.encoding(images), model.network
     return images, model
 
 
-def _check_targets(network: nn.Module, encoded: Images, targets: Tensor) -> None:
+def _check_images(images: object) -> Tensor:
+    if isinstance(images, Tensor) and images.is_floating_point() and images.dim() == 4:
+        return images
+    described = [type(images).__name__, *(str(getattr(images, what, "")) for what in ("dtype", "shape"))]
+    raise RequestError(
+        "images must be a floating-point tensor of shape (image, channel, height, width) with values in [0, 1], got "
+        f"{' '.join(filter(None, described))}: convert 8-bit images with torch.as_tensor(images) / 255, channels first"
+    )
+
+
+def _check_targets(
+    network: nn.Module, encoded: Images, targets: Tensor | int | Sequence[int] | Sequence[Sequence[int]]
+) -> Tensor:
+    """Class numbers of shape (image,) or (image, target)."""
+    try:
+        wanted = torch.as_tensor(targets, device=encoded.device)
+    except (TypeError, ValueError, RuntimeError):
+        wanted = None
+    if wanted is None or wanted.is_floating_point() or wanted.dtype == torch.bool or wanted.dim() > 2:
+        got = f"{targets.dtype} of shape {tuple(targets.shape)}" if isinstance(targets, Tensor) else repr(targets)
+        raise RequestError(
+            f"targets must be class numbers, got {got}: give one for all images, one for each, or a row for each"
+        )
+    wanted = wanted.long().expand(len(encoded)) if wanted.dim() == 0 else wanted.long()
+    if len(wanted) != len(encoded):
+        raise RequestError(f"targets are for {len(wanted)} images and there are {len(encoded)}: give a row for each")
     with torch.no_grad():
         classes = network(encoded[:1]).shape[1] if len(encoded) else 0
-    if len(targets) != len(encoded):
-        raise RequestError(f"targets are for {len(targets)} images and there are {len(encoded)}: give a row for each")
-    if bool(((targets < 0) | (targets >= classes)).any()):
-        wrong = int(targets[(targets < 0) | (targets >= classes)][0])
-        raise RequestError(f"target {wrong} is not a class of this model: choose from 0 to {classes - 1}")
+    wrong = wanted[(wanted < 0) | (wanted >= classes)].tolist()
+    if wrong:
+        raise RequestError(f"target {wrong[0]} is not a class of this model: choose from 0 to {classes - 1}")
+    return wanted
+
+
+def _gives_gradients(network: nn.Module, image: Images) -> bool:
+    with torch.enable_grad():
+        logits: Tensor = network(image.detach().clone().requires_grad_())
+    return logits.requires_grad

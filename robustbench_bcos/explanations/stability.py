@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from robustbench_bcos.core.types import Images, Maps
-from robustbench_bcos.explanations.differences import pearson
+from robustbench_bcos.explanations.similarity import pearson
 
 
 class Stability(NamedTuple):
@@ -15,7 +15,7 @@ class Stability(NamedTuple):
     maps: float
     """Of their contribution maps, for one class."""
     frames: float
-    """Of the frames themselves, channels averaged: maps cannot be asked to be steadier than what they explain."""
+    """Of the frames themselves, channels averaged: maps need not be steadier than what they explain."""
 
 
 def stability(frames: Images, contributions: Maps) -> Stability:

@@ -1,9 +1,8 @@
-"""Where fetched weights lie, and which digest each of them must have.
+"""The cache of fetched weights, and the digest that each file must have.
 
-``ROBUSTBENCH_BCOS_CACHE`` names the cache folder; by default it is the one that the operating system gives to programs.
-A model's weights lie in ``weights/NAME``, beside a record of where they came from and of their whole digest. A card may
-state the digest, or the first digits of it, or none: what is not stated is recorded on first use and enforced from
-then on.
+``ROBUSTBENCH_BCOS_CACHE`` names the cache folder; by default it is the operating system's folder for caches.
+A model's weights are in ``weights/NAME``, next to a record of their origin and whole digest. A card may state the
+digest, its first digits, or neither: on first use the whole digest is recorded, and enforced from then on.
 """
 
 import json
@@ -14,6 +13,7 @@ from typing import NamedTuple
 
 from platformdirs import user_cache_path
 
+from robustbench_bcos.core.disk import write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.digests import sha256_of
 
@@ -26,19 +26,19 @@ def weights_folder() -> Path:
     return (Path(given).expanduser() if given else user_cache_path("robustbench_bcos")) / "weights"
 
 
-class Record(NamedTuple):
-    """What is known of a fetched file."""
+class DigestRecord(NamedTuple):
+    """Origin and digest of a fetched file."""
 
     url: str
     sha256: str
 
     @staticmethod
     def file_of(weights: Path) -> Path:
-        """Where the record of a file lies."""
+        """Path of a file's record."""
         return weights.with_name(f"{weights.name}.json")
 
     @classmethod
-    def of(cls, weights: Path) -> "Record | None":
+    def of(cls, weights: Path) -> "DigestRecord | None":
         """The record of a file; ``None`` before its first use.
 
         Raises:
@@ -56,29 +56,26 @@ class Record(NamedTuple):
             ) from None
 
     def write(self, weights: Path) -> None:
-        """Keep the record beside a file, as a whole or not at all."""
-        file = self.file_of(weights)
-        partial = file.with_name(f"{file.name}.{os.getpid()}")
-        try:
-            partial.write_text(json.dumps(self._asdict(), indent=2) + "\n", encoding="utf-8")
-            partial.replace(file)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
+        """Keep the record beside a file.
+
+        Raises:
+            RequestError: the disk is full, or the folder is not writable.
+        """
+        write_text(self.file_of(weights), json.dumps(self._asdict(), indent=2) + "\n")
 
 
 def check_digest(file: Path, *, url: str, published: str | None) -> str:
-    """The whole SHA-256 of a fetched file, which is what was published and what was recorded on first use.
+    """The whole SHA-256 of a fetched file, after comparing it with the published and the recorded one.
 
     Args:
-        file: what to check.
-        url: where the card says that it comes from.
-        published: its digest, or the first digits of it, or ``None`` where nothing is published.
+        file: the file to check.
+        url: its origin according to the card.
+        published: its digest or the first digits of it; ``None`` if nothing is published.
 
     Raises:
-        RequestError: the digest differs from either, or the file was fetched from elsewhere.
+        RequestError: the digest differs from either, or the file was fetched from another URL.
     """
-    record, found = Record.of(file), sha256_of(file)
+    record, found = DigestRecord.of(file), sha256_of(file)
     if published is not None and not found.startswith(published):
         raise RequestError(
             f"weights {file} have SHA-256 {found}, which does not begin with the published {published}: "
@@ -96,6 +93,6 @@ def check_digest(file: Path, *, url: str, published: str | None) -> str:
         )
     if record is None:
         # A cache that is shared and cannot be written is used as it is.
-        with suppress(OSError):
-            Record(url, found).write(file)
+        with suppress(RequestError):
+            DigestRecord(url, found).write(file)
     return found

@@ -1,6 +1,6 @@
-"""What is known of a model: one TOML file each. Reading cards imports no torch and runs nothing.
+"""Cards: one TOML file of facts for each model. Reading cards does not import torch and runs nothing.
 
-Packaged cards lie in ``model_zoo/cards``; an installed package adds a folder of its own through the entry point group
+Packaged cards are in ``model_zoo/cards``; an installed package adds a folder of its own through the entry point group
 ``robustbench_bcos.cards`` (a package name), a user with ``--zoo DIR``.
 """
 
@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.framing import Framing, Interpolation
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.tables import Table, read_table
 from robustbench_bcos.model_zoo.cache import check_digest, weights_folder
@@ -46,11 +47,16 @@ class EncodingSpec(Table):
         return {} if self.mean is None or self.std is None else {"mean": self.mean, "std": self.std}
 
 
+THREAT = r"^[a-z][a-z0-9_]* [0-9.]+(/[0-9]+)?$"
+"""A norm and a radius: ``linf 8/255``."""
+
+
 class TrainingSpec(Table):
-    """How the weights came about: on clean images, or on attacked ones inside a ball."""
+    """Whether the weights were trained on clean or on attacked images, and for which norm and epsilon."""
 
     kind: Literal["natural", "adversarial", "unknown"] = "natural"
-    norm: Literal["l2", "linf"] | None = None
+    norm: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_]*$")
+    """Name of the norm. Which there are is known above the zoo, and asked when something is trained."""
     eps: str | None = None
 
     @model_validator(mode="after")
@@ -64,7 +70,7 @@ class TrainingSpec(Table):
 
 
 class ModelSpec(Table):
-    """What has to be known to build a model and to attack it with its own loss."""
+    """What is needed to build a model and to attack it with its own loss."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     family: Family
@@ -75,28 +81,35 @@ class ModelSpec(Table):
     image_size: tuple[int, int]
     """Height and width in pixels."""
     resize: int | None = Field(default=None, ge=1)
-    """Of images of other sizes: shorter side in pixels before the middle is cropped to ``image_size``."""
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    """How they are resized."""
+    """Shorter side in pixels to which images of other sizes are resized; then their middle is cropped to
+    ``image_size``."""
+    interpolation: Interpolation = "bilinear"
     encoding: EncodingSpec
     loss: TrainingLoss
     training: TrainingSpec = TrainingSpec()
 
+    @property
+    def framing(self) -> Framing | None:
+        """How images of other sizes are brought to ``image_size``, if the card says so."""
+        if self.resize is None:
+            return None
+        return Framing(resize=self.resize, crop=self.image_size, interpolation=self.interpolation)
+
 
 class WeightsSpec(Table):
-    """A file beside the card, or one that is fetched into the cache, and the SHA-256 it must have."""
+    """A file next to the card, or one that is fetched into the cache, and its SHA-256."""
 
     file: str
     """Relative to the card's folder; a plain name where the file is fetched."""
     url: str | None = Field(default=None, pattern=r"^(https://[^/\s]+|http://(127\.0\.0\.1|localhost)(:[0-9]+)?)/\S+$")
-    """Where to fetch it; unencrypted from this machine alone."""
+    """Where to fetch it; unencrypted only from this machine."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{8,64}$")
-    """All 64 digits; of a file that is fetched, what is published of them."""
+    """All 64 digits; for a file that is fetched, as many as are published."""
     size: int | None = Field(default=None, ge=1)
-    """Bytes, where that is published."""
+    """Bytes, if published."""
     format: WeightsFormat = "safetensors"
     ema: bool = False
-    """Whether the moving average of the weights is meant, which a Lightning checkpoint may have."""
+    """Whether to take the moving average of the weights, which a Lightning checkpoint may have."""
 
     @model_validator(mode="after")
     def _what_is_not_fetched_is_known_in_full(self) -> "WeightsSpec":
@@ -115,12 +128,14 @@ class CleanAccuracy(Table):
 
 
 class Published(Table):
-    """What a model's authors say of it: percentages, and millions of parameters."""
+    """Numbers published by the model's authors: percentages, and millions of parameters."""
 
     top1: float | None = Field(default=None, ge=0, le=100)
     top5: float | None = Field(default=None, ge=0, le=100)
     parameters: float | None = Field(default=None, gt=0)
-    robust: dict[Annotated[str, Field(pattern=r"^(l2|linf) [0-9.]+(/[0-9]+)?$")], float] = Field(default_factory=dict)
+    robust: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]* [0-9.]+(/[0-9]+)?$")], float] = Field(
+        default_factory=dict
+    )
     """Robust accuracies of attacks on the image by threat: ``"l2 0.5" = 70.11``."""
 
 
@@ -149,14 +164,14 @@ class Card(ModelSpec):
 
 
 class Entry(NamedTuple):
-    """A card and where it lies."""
+    """A card and its folder."""
 
     card: Card
     folder: Path
 
     @property
     def weights_file(self) -> Path:
-        """Path of the weights, which need not be there yet if the card says where to fetch them.
+        """Path of the weights, which need not exist yet if the card has a ``url``.
 
         Raises:
             RequestError: the card points outside its folder.
@@ -180,7 +195,7 @@ class Entry(NamedTuple):
         """The whole SHA-256 of the weights, which is the card's, or that of their first use.
 
         Raises:
-            RequestError: they are not here, or their digest differs.
+            RequestError: they have not been fetched, or their digest differs.
         """
         weights, file = self.card.weights, self.weights_file
         if weights.url is not None:
@@ -199,7 +214,7 @@ class Entry(NamedTuple):
 class Zoo:
     """Cards by name, from the package, from installed packages and from the user's folders.
 
-    A user's card takes the place of an installed one of its name: whoever retrains a packaged recipe means the result.
+    A user's card replaces an installed one of the same name: who retrains a packaged recipe wants the result.
     """
 
     def __init__(self, folders: Sequence[Path] = ()) -> None:
@@ -218,10 +233,14 @@ class Zoo:
         """
         if not any(character in pattern for character in "*?["):
             return [self[pattern]]
-        found = [self.entries[name] for name in sorted(self.entries) if fnmatchcase(name, pattern)]
+        found = [self.entries[name] for name in self.names(pattern)]
         if not found:
             raise unknown("model", pattern, self.entries)
         return found
+
+    def names(self, pattern: str = "*") -> list[str]:
+        """Names that match a glob, in order."""
+        return [name for name in sorted(self.entries) if fnmatchcase(name, pattern)]
 
     def at_hand(self, dataset: str) -> list[str]:
         """Names of a dataset's models whose weights need not be fetched, in order.

@@ -28,13 +28,13 @@ class ImageClassifier(nn.Module):
 
 
 def build_classifier(spec: ModelSpec) -> ImageClassifier:
-    """The model a card or a recipe describes, with weights yet to be loaded or trained.
+    """The model of a card or recipe, with weights yet to be loaded or trained.
 
     Raises:
         RequestError: unknown architecture or argument.
     """
     encoding = ENCODINGS[spec.encoding.kind](**spec.encoding.constants)
-    # torch's layers draw initial values of their own, which are replaced: the caller's randomness is not spent on them.
+    # torch's layers draw initial values that will be replaced: leave the caller's random state unchanged.
     with torch.random.fork_rng(devices=[]):
         network = build_architecture(
             spec.architecture, in_channels=encoding.channels, classes=spec.classes, arguments=spec.arguments
@@ -43,7 +43,7 @@ def build_classifier(spec: ModelSpec) -> ImageClassifier:
 
 
 def encoding_of(model: nn.Module) -> str:
-    """The name of a model's encoding; empty for one that keeps its own to itself."""
+    """The name of a model's encoding; empty if the model is not an ImageClassifier."""
     if not isinstance(model, ImageClassifier):
         return ""
     return next((name for name in ENCODINGS if ENCODINGS[name] is type(model.encoding)), "")

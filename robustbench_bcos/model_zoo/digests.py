@@ -1,4 +1,4 @@
-"""Digests of files, each taken once: a model is loaded when it is checked and again when its turn comes."""
+"""Digests of files, cached within a process, because a run loads each model several times."""
 
 import hashlib
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 from robustbench_bcos.core.errors import RequestError
 
 SETTLED_SECONDS = 2.0
-"""A file younger than this may be written again within the same tick of the file system's clock."""
+"""A digest is cached if the file is older: a newer file may change within one tick of the file system's clock."""
 
 _Identity = tuple[str, int, int, int]
 
@@ -18,7 +18,7 @@ _known: dict[_Identity, str] = {}
 def sha256_of(file: Path) -> str:
     """Digest of a file's bytes.
 
-    It is not taken twice in one process, unless the file's size, inode or time of change differ.
+    It is computed once in a process, unless the file's size, inode or time of change differ.
 
     Raises:
         RequestError: the file cannot be read.

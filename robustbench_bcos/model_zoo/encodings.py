@@ -1,4 +1,4 @@
-"""The first thing a model does to an image. It is part of the model, so that an attack sees RGB in [0, 1]."""
+"""Encodings: the first step of a model, and part of it, so that attacks work on RGB images in [0, 1]."""
 
 import math
 from abc import ABC, abstractmethod
@@ -27,21 +27,21 @@ CONSTANTS: dict[str, Constants] = {
     "symmetric": ((0.5,) * 3, (0.5,) * 3),
     "bytes": ((0.0,) * 3, (1 / 255,) * 3),
 }
-"""Those that have a name: the two data sets' own, and the two other ranges that pixels come in."""
+"""Constants by name: of two datasets, and of two other pixel ranges."""
 
 
 class AbstractEncoding(nn.Module, ABC):
-    """Images in [0, 1] to what the first layer of a network takes."""
+    """From images in [0, 1] to the input of the first layer."""
 
     channels: ClassVar[int]
-    """Channels it gives for an RGB image."""
+    """Channels of an encoded RGB image."""
 
     unit_box: ClassVar[bool]
-    """Whether encoded images fill [0, 1], so that the literature's attack on the encoding can be re-enacted."""
+    """Whether encoded values fill [0, 1], so that attacks on the encoding, as in the literature, can be reproduced."""
 
     @abstractmethod
     def forward(self, images: Images) -> Encoded:
-        """What the network takes."""
+        """Encode images."""
 
 
 @final
@@ -88,7 +88,7 @@ class Normalize(AbstractEncoding):
             raise RequestError(
                 f"encoding 'normalize' needs three means and three positive deviations, got {mean} and {std}"
             )
-        # Not persistent: what a card states is not also a tensor of the checkpoint.
+        # Not persistent: the constants are on the card, not in the checkpoint.
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 

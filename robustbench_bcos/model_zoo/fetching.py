@@ -1,4 +1,4 @@
-"""Weights from the web into the cache: by one process at a time, and checked before they take their name."""
+"""Fetching weights into the cache: by one process at a time, checked before they get their final name."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from robustbench_bcos.core.download import Report, discard, download, held
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.model_zoo.cache import VARIABLE, Record
+from robustbench_bcos.model_zoo.cache import VARIABLE, DigestRecord
 from robustbench_bcos.model_zoo.cards import Entry
 from robustbench_bcos.model_zoo.digests import sha256_of
 
@@ -16,11 +16,11 @@ def fetch_weights(entry: Entry, report: Report, waiting: Callable[[], None]) -> 
 
     Args:
         entry: any card.
-        report: told of the progress.
+        report: called with the progress.
         waiting: called when another process is fetching the same file.
 
     Raises:
-        RequestError: the file cannot be had, or it is not the one the card names. Nothing is kept under its name.
+        RequestError: the download fails, or the digest is not the card's; then no file is left under the final name.
     """
     url, file = entry.card.weights.url, entry.weights_file
     if url is None or entry.is_here:
@@ -37,9 +37,9 @@ def fetch_weights(entry: Entry, report: Report, waiting: Callable[[], None]) -> 
             raise
         partial.replace(file)
         discard(partial)
-        with suppress(OSError):
+        with suppress(RequestError):
             # Of a full disk the first use will speak, which records as well.
-            Record(url, digest).write(file)
+            DigestRecord(url, digest).write(file)
         return digest
 
 
@@ -49,9 +49,9 @@ def _check(digest: str, url: str, published: str | None, file: Path) -> None:
             f"{url} has SHA-256 {digest}, which does not begin with the published {published}: nothing is kept; try "
             "again later, or ask its authors"
         )
-    record = Record.of(file)
+    record = DigestRecord.of(file)
     if record is not None and record.url == url and record.sha256 != digest:
         raise RequestError(
             f"{url} has SHA-256 {digest}, and on first use it was {record.sha256}: nothing is kept; delete "
-            f"{Record.file_of(file)} if you trust the new file"
+            f"{DigestRecord.file_of(file)} if you trust the new file"
         )

@@ -1,11 +1,11 @@
-"""Networks whose products are rounded to bfloat16, which takes about half the time where the hardware knows it."""
+"""Networks under autocast to bfloat16, which takes about half the time on hardware that supports it."""
 
 import torch
 from torch import Tensor, nn
 
 
 class Bfloat16(nn.Module):
-    """A network under autocast, which gives float32 logits: attacks and losses want every bit of their differences."""
+    """A network under autocast, whose logits are float32, so that losses and attacks resolve their differences."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

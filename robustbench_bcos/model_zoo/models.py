@@ -1,4 +1,4 @@
-"""Models ready to be attacked, wherever they come from: the zoo, a checkpoint, a library, one's own code."""
+"""Finding and loading models: of the zoo, of a weights file, of a library, of your own code."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,26 +8,27 @@ from torch import nn
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.cards import Zoo
-from robustbench_bcos.model_zoo.restoration import architecture_needed
+from robustbench_bcos.model_zoo.checkpoints.load import architecture_needed
 from robustbench_bcos.model_zoo.sources.checkpoint import CheckpointModel
 from robustbench_bcos.model_zoo.sources.imported import ImportedModel
 from robustbench_bcos.model_zoo.sources.library import AbstractLibrary, LibraryCheckpoint, LibraryModel
-from robustbench_bcos.model_zoo.sources.model import Framing, Model, ModelSource, own_model, state_digest
+from robustbench_bcos.model_zoo.sources.model import LoadedModel, Model, ModelSource, own_model, state_digest
 from robustbench_bcos.model_zoo.sources.robustbench import RobustBenchModel
 from robustbench_bcos.model_zoo.sources.zoo import ZooModel
 
 __all__ = [
     "CheckpointModel",
-    "Framing",
     "ImportedModel",
     "LibraryCheckpoint",
     "LibraryModel",
+    "LoadedModel",
     "Model",
     "ModelSource",
     "RobustBenchModel",
     "ZooModel",
     "find_models",
     "find_weights",
+    "list_models",
     "load_model",
     "own_model",
     "state_digest",
@@ -38,9 +39,9 @@ LIBRARIES = ("torchvision", "timm")
 
 
 def find_models(pattern: str, zoo: Zoo, encoding: str | None = None) -> list[ModelSource]:
-    """Sources for one ``--model``: a name, a glob over the zoo, or what stands before and after a colon.
+    """Sources for one ``--model``: a name, a glob over the zoo, or ``PREFIX:NAME``.
 
-    Before it: ``torchvision``, ``timm``, ``robustbench``, or any other module.
+    The prefix is ``torchvision``, ``timm``, ``robustbench``, or any other module.
 
     Args:
         pattern: as on the command line.
@@ -48,7 +49,7 @@ def find_models(pattern: str, zoo: Zoo, encoding: str | None = None) -> list[Mod
         encoding: stated for a model that has no card, as on the command line.
 
     Raises:
-        RequestError: nothing of that name, or a card that has an encoding already.
+        RequestError: there is no such model, or its card has an encoding already.
     """
     prefix, colon, name = pattern.partition(":")
     if prefix in LIBRARIES and colon:
@@ -73,7 +74,7 @@ def find_weights(
     arguments: Mapping[str, Any] | None = None,
     ema: bool = False,
 ) -> ModelSource:
-    """The source for ``--weights`` and ``--architecture``, which is one of this package, or of a library.
+    """The source for ``--weights`` and ``--architecture``, which is registered here, or a library's ``PREFIX:NAME``.
 
     Raises:
         RequestError: the library is not installed, or no architecture is given.
@@ -87,7 +88,7 @@ def find_weights(
 
 
 def _library(prefix: str) -> AbstractLibrary:
-    # Imported where it is asked for: each takes seconds, and timm is optional.
+    # Imported on use: each takes seconds, and timm is optional.
     if prefix == "torchvision":
         from robustbench_bcos.model_zoo.sources.torchvision import Torchvision
 
@@ -101,6 +102,16 @@ def _library(prefix: str) -> AbstractLibrary:
             'timm, which models of timm:NAME come from, is not installed: pip install "robustbench_bcos[timm]"'
         ) from None
     return Timm()
+
+
+def list_models(pattern: str = "*", *, zoo: Path | None = None) -> list[str]:
+    """Names of the zoo's models that match a glob, in order, whether or not their weights have been fetched.
+
+    Args:
+        pattern: such as ``digits-*``.
+        zoo: a folder with further cards.
+    """
+    return Zoo([zoo] if zoo else []).names(pattern)
 
 
 def load_model(
@@ -117,15 +128,15 @@ def load_model(
     Args:
         name_or_path: a zoo name, ``torchvision:NAME``, ``timm:NAME``, ``robustbench:ID``, ``module:callable``, or a
             weights file.
-        architecture: what a weights file was made with.
+        architecture: architecture of a weights file.
         encoding: of a model without a card: ``none``, ``add_inverse``, ``normalize:imagenet``, or with constants
             ``normalize:0.485,0.456,0.406/0.229,0.224,0.225``.
         zoo: a folder with further cards.
         ema: take the moving average of the weights in a file.
-        arguments: override what cannot be read from a weights file, such as ``b`` and ``norm``.
+        arguments: of the architecture, if a weights file does not determine them, such as ``b`` and ``norm``.
 
     Raises:
-        RequestError: there is no such model, or its weights are not what they should be.
+        RequestError: there is no such model, or its weights are missing or do not fit.
     """
     if architecture is not None:
         source = find_weights(Path(name_or_path), architecture, encoding=encoding, arguments=arguments, ema=ema)

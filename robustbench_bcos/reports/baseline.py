@@ -1,4 +1,4 @@
-"""Baselines: the results of a run that later ones are held against, with a birth certificate."""
+"""Baselines: the results of a run that later ones are compared with, and how they came about."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ CERTIFICATE = ".birth.json"
 
 
 def write_baseline(results: Results, file: Path) -> list[Path]:
-    """Write ``FILE`` with a row per cell and which images withstood, and beside it how it came about.
+    """Write ``FILE`` with a row per cell and which images are robust, and beside it how it came about.
 
     Raises:
         RequestError: the results are not a run's, or the file cannot be written.
@@ -26,7 +26,7 @@ def write_baseline(results: Results, file: Path) -> list[Path]:
     run = results.run
     known = ("started", "command", "commit", "device", "versions")
     birth = {key: run.session[key] for key in known}
-    birth |= {key: run.identity[key] for key in ("dataset", "images", "slice", "weights", "seed")}
+    birth |= {key: getattr(run.identity, key) for key in ("dataset", "images", "subset", "weights", "seed")}
     certificate = file.with_name(file.name + CERTIFICATE)
     write_text(certificate, json.dumps(birth, indent=2) + "\n")
     return [file, certificate]

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from pandas.api.types import is_bool_dtype
 
+from robustbench_bcos.bench.records import KEY, THREAT
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.statistics import (
@@ -24,21 +25,14 @@ GROUPS = {"architecture": "architecture", "family": "family", "training": "train
 SEED = 0
 """Of the bootstrap: the same comparison gives the same interval."""
 
-THREAT = ("attack", "norm", "epsilon", "steps", "restarts")
-"""What rows must share to be put side by side."""
-
-VARIANT = ("dataset", "loss", "space", "count", "start", "step_size", "seed")
+VARIANT = tuple(column for column in KEY if column not in ("model", *THREAT))
 """What one model may have several rows of, for the same threat; part of a contender's name only then."""
 
 NAMED = (
     "dataset",
-    "slice",
+    "subset",
     "images",
-    "space",
-    "count",
-    "start",
-    "step_size",
-    "loss",
+    *(column for column in VARIANT if column not in ("dataset", "seed")),
     "training",
     "architecture",
     "encoding",
@@ -46,7 +40,7 @@ NAMED = (
 )
 """What is listed where it differs between rows that are put side by side."""
 
-INCOMPARABLE = ("dataset", "slice", "images", "space", "count")
+INCOMPARABLE = ("dataset", "subset", "images", "space", "select", "criterion")
 """Where these differ, a difference says nothing about the models."""
 
 
@@ -62,7 +56,7 @@ def compare(
 ) -> Comparison:
     """Put every model of every run side by side, threat by threat.
 
-    Differences are to the reference. Where both know which images withstood, and the images are the same, p is the
+    Differences are to the reference. Where both know which images are robust, and the images are the same, p is the
     exact McNemar test's and the interval a paired bootstrap's; otherwise Fisher's and Newcombe's, on counts. P values
     are corrected by Holm over all rows of the table.
 
@@ -89,7 +83,7 @@ def compare(
 
 
 def contenders(results: Sequence[Results], where: str | None = None) -> pd.DataFrame:
-    """All rows, each with the name of who is compared (``contender``) and under what (``threat``).
+    """All rows, each with the name of what is compared (``contender``) and under which threat (``threat``).
 
     Raises:
         RequestError: the expression cannot be read, or no row fulfils it.
@@ -178,7 +172,7 @@ def _difference(
 
 
 def _survivors(row: Mapping[Hashable, Any], results: Sequence[Results]) -> str:
-    """Which images withstood everything, where that is known."""
+    """Which images nothing broke, where that is known."""
     survivors: str = results[row["source"]].survivors.get(row["row"], "")
     return survivors
 

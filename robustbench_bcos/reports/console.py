@@ -4,6 +4,7 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
+from robustbench_bcos.bench.config import DEFAULT_CRITERION
 from robustbench_bcos.core.statistics import wilson
 from robustbench_bcos.reports.reasons import marked, trust_notes
 from robustbench_bcos.reports.run_folder import RunFolder
@@ -13,7 +14,7 @@ from robustbench_bcos.reports.tables import JOIN, column_names, strongest, wide_
 def accuracy_table(run: RunFolder) -> Table:
     """Models as rows; clean and robust accuracy in percent over their 95 % intervals; the best of a column in bold."""
     records = run.records
-    title = f"Robust accuracy in % on {run.identity['images']} images of {run.identity['dataset']}"
+    title = f"Robust accuracy in % on {run.identity.images} images of {run.identity.dataset}"
     table = Table(title=Text(title), title_justify="left", pad_edge=False)
     table.add_column("model", overflow="fold")
     lines = wide_table(records, lambda record: marked(record, percent(record["robust_accuracy_worst"])))
@@ -37,6 +38,9 @@ def reading_notes(run: RunFolder) -> list[str]:
     records = run.records
     steps = JOIN.join(str(count) for count in sorted(records["steps"].unique()) if count > 0)
     notes = [f"Steps: {steps}."] if steps else []
+    for criterion in records["criterion"].unique():
+        if criterion != DEFAULT_CRITERION:
+            notes.append(f"Criterion: {criterion}. Other errors of a model count as robust.")
     notes.append("Below each number its 95 % interval; bold is the best of its column.")
     notes += trust_notes(run)
     if (records["space"] == "encoded").any():

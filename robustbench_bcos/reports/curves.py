@@ -9,9 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from statsmodels.stats.weightstats import DescrStatsW
 
-from robustbench_bcos.core.statistics import wilson
+from robustbench_bcos.core.statistics import summarise, wilson
 from robustbench_bcos.reports.style import COLOURS, Line, lines, styled
 
 MEASURE = "cosine"
@@ -227,7 +226,7 @@ def _shift_line(axes: Axes, rows: pd.DataFrame, shifts: pd.DataFrame, comparison
         return
     x = [0.0, *(epsilon for epsilon, _ in measured)]
     means = [found.mean() for _, found in measured]
-    bounds = [DescrStatsW(found).tconfint_mean() for _, found in measured]
+    bounds = [summarise(found.tolist()).interval for _, found in measured]
     # Nothing moves at epsilon 0; another image is as far away there as anywhere.
     moves = comparison != "other"
     axes.plot(x, [1.0 if moves else means[0], *means], label=WORDS[comparison], **line._asdict())

@@ -13,9 +13,9 @@ from robustbench_bcos.reports.tables import wide_table
 def export(run: RunFolder) -> list[Path]:
     """Write ``results.csv``, ``timings.csv`` and, for each norm of the run, ``table_<norm>.csv``.
 
-    Where maps were compared, ``explanations.csv`` has every comparison of every image; where numbers were checked,
-    ``evidence.csv`` has what each check found, and ``transfer.csv`` who falls to whose candidates; where distances were
-    measured, ``distances.csv`` has every image's, and ``curves.csv`` their median and area.
+    Where maps were compared, ``explanations.csv`` has every comparison of every image. Where numbers were checked,
+    ``evidence.csv`` has the outcome of each check, and ``transfer.csv`` how well adversarial examples transfer between
+    models. Where distances were measured, ``distances.csv`` has every image's, ``curves.csv`` their median and area.
 
     Fractions are ``repr`` floats; what could not be measured is empty. Times are in ``timings.csv`` alone, so that the
     other files depend on nothing but the configuration.

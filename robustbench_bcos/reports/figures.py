@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from robustbench_bcos.bench.pictures import Picture
 from robustbench_bcos.bench.records import make_curves
-from robustbench_bcos.bench.store import PictureRow
+from robustbench_bcos.bench.rows import PictureRow
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.reports.curves import (
     accuracy_over_distance,
@@ -32,11 +32,13 @@ COLUMNS = 6
 """Images in a panel."""
 
 
-class Drawn(NamedTuple):
-    """A figure and what stands in for it where it cannot be seen."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReportFigure:
+    """A figure and the text that stands for it where it cannot be seen."""
 
     name: str
-    figure: Figure
+    figure: Figure | None
+    """``None`` once it is in files, so that a report never holds all its figures in memory."""
     caption: str
     description: str
     """What it shows, in numbers where it can."""
@@ -44,37 +46,23 @@ class Drawn(NamedTuple):
     """The model it is about, or ``None`` for all."""
     on_page: bool = True
     """Whether it is part of the page; panels of fewer steps than the most are files alone."""
+    files: tuple[Path, ...] = ()
 
 
-class WrittenFigure(NamedTuple):
-    """A figure that is in files and no longer in memory."""
-
-    name: str
-    caption: str
-    description: str
-    model: str | None
-    on_page: bool
-    files: list[Path]
-
-
-def write_figures(run: RunFolder, images: Sequence[int] = ()) -> list[WrittenFigure]:
+def write_figures(run: RunFolder, images: Sequence[int] = ()) -> list[ReportFigure]:
     """Draw everything the run has the numbers for, into its folder ``figures``, as PNG and PDF.
 
     Args:
         run: what was measured.
-        images: dataset indices for the panels; by default some that fell and some that did not.
+        images: dataset indices for the panels; by default some that were broken and some that were not.
 
     Raises:
         RequestError: images are asked for that the run has no pictures of, or the disk is full.
     """
-    folder = run.folder / "figures"
-    return [
-        WrittenFigure(name, caption, description, model, on_page, write_figure(figure, folder, name))
-        for name, figure, caption, description, model, on_page in draw(run, images)
-    ]
+    return [_write(figure, run.folder / "figures") for figure in draw(run, images)]
 
 
-def draw(run: RunFolder, images: Sequence[int] = ()) -> Iterator[Drawn]:
+def draw(run: RunFolder, images: Sequence[int] = ()) -> Iterator[ReportFigure]:
     """All figures of a run, curves first."""
     _check_images(run, images)
     if len(run.records):
@@ -85,8 +73,13 @@ def draw(run: RunFolder, images: Sequence[int] = ()) -> Iterator[Drawn]:
         yield from _attack_panels(run, images)
 
 
+def _write(drawn: ReportFigure, folder: Path) -> ReportFigure:
+    assert drawn.figure is not None
+    return replace(drawn, figure=None, files=tuple(write_figure(drawn.figure, folder, drawn.name)))
+
+
 def chosen(rows: Sequence[PictureRow], images: Sequence[int] = ()) -> list[Picture]:
-    """Pictures for a panel: those asked for, or as many that fell as that withstood, in the order of the dataset.
+    """Pictures for a panel: those asked for, or as many broken as robust ones, in the order of the dataset.
 
     Where there are too few of one kind, the other fills the places, and then images misclassified before any attack.
     """
@@ -94,10 +87,10 @@ def chosen(rows: Sequence[PictureRow], images: Sequence[int] = ()) -> list[Pictu
         by_image = {row.picture.image: row.picture for row in rows}
         return [by_image[image] for image in images]
     half = COLUMNS // 2
-    fell = [row.picture for row in rows if row.fell]
-    withstood = [row.picture for row in rows if not row.fell and not row.picture.wrong_before]
+    broken = [row.picture for row in rows if row.broken]
+    robust = [row.picture for row in rows if not row.broken and not row.picture.wrong_before]
     wrong = [row.picture for row in rows if row.picture.wrong_before]
-    filled = [*fell[:half], *withstood[:half], *fell[half:], *withstood[half:], *wrong][:COLUMNS]
+    filled = [*broken[:half], *robust[:half], *broken[half:], *robust[half:], *wrong][:COLUMNS]
     return sorted(filled, key=lambda picture: picture.image)
 
 
@@ -116,65 +109,73 @@ def _check_images(run: RunFolder, images: Sequence[int]) -> None:
                 )
 
 
-def _curves(run: RunFolder) -> Iterator[Drawn]:
+def _curves(run: RunFolder) -> Iterator[ReportFigure]:
     records = run.records.assign(cell=run.cells)
     for variant, rows in variants(records):
         at_most_steps = strongest(rows)
         norm = rows["norm"].iloc[0]
         suffix = slug(variant)
-        yield Drawn(
-            f"accuracy_over_epsilon_{suffix}",
-            accuracy_over_epsilon(at_most_steps),
-            f"Robust accuracy over epsilon, {variant}. Bands are Wilson 95 % intervals.",
-            _accuracies(at_most_steps, "eps"),
+        yield ReportFigure(
+            name=f"accuracy_over_epsilon_{suffix}",
+            figure=accuracy_over_epsilon(at_most_steps),
+            caption=f"Robust accuracy over epsilon, {variant}. Bands are Wilson 95 % intervals.",
+            description=_accuracies(at_most_steps, "eps"),
         )
         for eps, same in rows.groupby("eps", sort=False):
             if same["steps"].nunique() > 1:
-                yield Drawn(
-                    f"accuracy_over_steps_{suffix}_{slug(str(eps))}",
-                    accuracy_over_steps(same),
-                    f"Robust accuracy over steps, {variant}, epsilon {eps}. More steps should change little.",
-                    _accuracies(same, "steps"),
+                yield ReportFigure(
+                    name=f"accuracy_over_steps_{suffix}_{slug(str(eps))}",
+                    figure=accuracy_over_steps(same),
+                    caption=f"Robust accuracy over steps, {variant}, epsilon {eps}. More steps should change little.",
+                    description=_accuracies(same, "steps"),
                 )
         if (at_most_steps["explained_images"] > 0).any():
-            yield Drawn(
-                f"explanation_shift_{suffix}",
-                shift_over_epsilon(at_most_steps, run.shifts),
-                f"How far contribution maps for the true class move, {variant}: cosine with the clean map. "
-                "An attack moved them only as far as its line lies below that of noise of the same size; a model whose "
-                "maps hardly differ between images of a class has little to lose.",
-                _similarities(at_most_steps),
+            yield ReportFigure(
+                name=f"explanation_shift_{suffix}",
+                figure=shift_over_epsilon(at_most_steps, run.shifts),
+                caption=(
+                    f"How far contribution maps for the true class move, {variant}: cosine with the clean map. "
+                    "An attack moved them only as far as its line lies below that of noise of the same size; a model "
+                    "whose maps hardly differ between images of a class has little to lose."
+                ),
+                description=_similarities(at_most_steps),
             )
         with_b = at_most_steps[at_most_steps["b"].notna()]
         if with_b["b"].nunique() > 1:
-            yield Drawn(
-                f"over_b_{suffix}",
-                over_b(with_b),
-                f"The exponent B against robust accuracy and against similarity of explanations, {norm}. Points are "
-                "models, lines their means at each B, whatever else the models differ in.",
-                "; ".join(
+            yield ReportFigure(
+                name=f"over_b_{suffix}",
+                figure=over_b(with_b),
+                caption=(
+                    f"The exponent B against robust accuracy and against similarity of explanations, {norm}. Points "
+                    "are models, lines their means at each B, whatever else the models differ in."
+                ),
+                description="; ".join(
                     "{model}: B {b:g}, {norm} {eps}, {robust_accuracy_worst:.1%}".format_map(row)
                     for row in with_b.to_dict("records")
                 ),
             )
 
 
-def _distances(run: RunFolder) -> Iterator[Drawn]:
+def _distances(run: RunFolder) -> Iterator[ReportFigure]:
     if not len(run.distances):
         return
     curves = make_curves(run.distances, run.records)
     for norm, found in run.distances.groupby("norm", sort=False):
         shown = curves[curves["norm"] == norm].fillna({"median_distance": math.inf}).to_dict("records")
-        yield Drawn(
-            f"distances_{norm}",
-            accuracy_over_distance(found),
-            f"Robust accuracy over every epsilon, {norm}: images for which no delta as small was found that fools. "
-            "Bands are Wilson 95 % intervals at each epsilon.",
-            "; ".join("{model}: median {median_distance:.4g}, area {area:.3f}".format_map(row) for row in shown),
+        yield ReportFigure(
+            name=f"distances_{norm}",
+            figure=accuracy_over_distance(found),
+            caption=(
+                f"Robust accuracy over every epsilon, {norm}: images that no perturbation of that size broke. "
+                "Bands are Wilson 95 % intervals at each epsilon."
+            ),
+            description="; ".join(
+                "{model}: median {median_distance:.4g}, area {area:.3f}".format_map(row) for row in shown
+            ),
         )
 
 
-def _transfer_matrices(run: RunFolder) -> Iterator[Drawn]:
+def _transfer_matrices(run: RunFolder) -> Iterator[ReportFigure]:
     if not len(run.transfers):
         return
     records = run.records.assign(cell=run.cells)
@@ -182,16 +183,20 @@ def _transfer_matrices(run: RunFolder) -> Iterator[Drawn]:
         for eps, same in strongest(rows).groupby("eps", sort=False):
             shown = run.transfers[run.transfers["cell"].isin(same["cell"])]
             if len(shown):
-                yield Drawn(
-                    f"transfer_{slug(variant)}_{slug(str(eps))}",
-                    transfer_matrix(shown),
-                    f"Share of {shown['images'].max()} images at most that candidates made on one model fool on "
-                    f"another, {variant}, epsilon {eps}. On the diagonal a model's own.",
-                    "; ".join("{source} to {target}: {share:.0%}".format_map(row) for row in shown.to_dict("records")),
+                yield ReportFigure(
+                    name=f"transfer_{slug(variant)}_{slug(str(eps))}",
+                    figure=transfer_matrix(shown),
+                    caption=(
+                        f"Share of {shown['images'].max()} images at most that candidates made on one model fool on "
+                        f"another, {variant}, epsilon {eps}. On the diagonal a model's own."
+                    ),
+                    description="; ".join(
+                        "{source} to {target}: {share:.0%}".format_map(row) for row in shown.to_dict("records")
+                    ),
                 )
 
 
-def _noise_panels(run: RunFolder, images: Sequence[int]) -> Iterator[Drawn]:
+def _noise_panels(run: RunFolder, images: Sequence[int]) -> Iterator[ReportFigure]:
     records = run.records.assign(cell=run.cells)
     for variant, rows in variants(records):
         for eps, same in strongest(rows).groupby("eps", sort=False):
@@ -199,15 +204,18 @@ def _noise_panels(run: RunFolder, images: Sequence[int]) -> Iterator[Drawn]:
             common = _common(list(by_model.values()), images)
             if common and len(by_model) > 1:
                 panel = {model: chosen(found, common) for model, found in by_model.items()}
-                yield Drawn(
-                    f"changes_{slug(variant)}_{slug(str(eps))}",
-                    noise_panel(panel, run.class_names, f"What each model's attack changed: {variant}, epsilon {eps}"),
-                    f"The change of the same images by each model's attack, {variant}, epsilon {eps}, on one scale.",
-                    "; ".join(f"{model}: {_fates(pictures)}" for model, pictures in panel.items()),
+                yield ReportFigure(
+                    name=f"changes_{slug(variant)}_{slug(str(eps))}",
+                    figure=noise_panel(
+                        panel, run.class_names, f"What each model's attack changed: {variant}, epsilon {eps}"
+                    ),
+                    caption=f"The change of the same images by each model's attack, {variant}, epsilon {eps}, on one "
+                    "scale.",
+                    description="; ".join(f"{model}: {_fates(pictures)}" for model, pictures in panel.items()),
                 )
 
 
-def _attack_panels(run: RunFolder, images: Sequence[int]) -> Iterator[Drawn]:
+def _attack_panels(run: RunFolder, images: Sequence[int]) -> Iterator[ReportFigure]:
     records = run.records.assign(cell=run.cells)
     at_most_steps = set(strongest(records)["cell"])
     rows = records.to_dict("records")
@@ -218,14 +226,17 @@ def _attack_panels(run: RunFolder, images: Sequence[int]) -> Iterator[Drawn]:
         model, explanation = row["model"], row["explanation"]
         attack = f"{row['attack']} {row['norm']} {row['eps']}" + (f", {row['steps']} steps" if row["steps"] else "")
         space = ", encoded space: the first three channels are shown" if row["space"] == "encoded" else ""
-        yield Drawn(
-            f"panel_{place:03d}_{slug(model)}_{slug(row['norm'] + ' ' + row['eps'])}",
-            attack_panel(pictures, run.class_names, f"{model} · {attack} · {explanation}{space}"),
-            f"{model} under {attack}{space}: pixels, explanations and contribution maps ({explanation}) of the class "
-            "predicted, clean and attacked. The attacked image is the iterate of highest loss of the full attack.",
-            _fates(pictures),
-            model,
-            row["cell"] in at_most_steps,
+        yield ReportFigure(
+            name=f"panel_{place:03d}_{slug(model)}_{slug(row['norm'] + ' ' + row['eps'])}",
+            figure=attack_panel(pictures, run.class_names, f"{model} · {attack} · {explanation}{space}"),
+            caption=(
+                f"{model} under {attack}{space}: pixels, explanations and contribution maps ({explanation}) of the "
+                "class predicted, clean and attacked. The attacked image is the iterate of highest loss of the full "
+                "attack."
+            ),
+            description=_fates(pictures),
+            model=model,
+            on_page=row["cell"] in at_most_steps,
         )
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from matplotlib.image import imsave
 from PIL import Image
 
-from robustbench_bcos.bench.gallery import Explained
+from robustbench_bcos.bench.gallery import ExplainedGallery
 from robustbench_bcos.bench.pictures import Array, Picture
 from robustbench_bcos.core.disk import made, write_bytes
 from robustbench_bcos.data.image_files import Frames
@@ -25,7 +25,7 @@ FRAME_HEIGHT = 192
 
 
 def write_gallery(
-    explained: Explained, names: Sequence[str], class_names: Sequence[str], folder: Path, title: str
+    explained: ExplainedGallery, names: Sequence[str], class_names: Sequence[str], folder: Path, title: str
 ) -> list[Path]:
     """Write panels of six images each, one RGBA picture per explanation, and ``maps.npz``.
 
@@ -52,7 +52,7 @@ def write_gallery(
     return written
 
 
-def write_maps(explained: Explained, folder: Path) -> list[Path]:
+def write_maps(explained: ExplainedGallery, folder: Path) -> list[Path]:
     """Write ``maps.npz``: every array, without pickles."""
     content = io.BytesIO()
     np.savez_compressed(content, allow_pickle=False, **explained.arrays)

@@ -1,10 +1,11 @@
-"""The gate: does a run hold what a baseline promises, row by row, on the same images?"""
+"""The gate: has a run become worse than a baseline, row by row, on the same images?"""
 
 import fnmatch
 import math
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
@@ -12,7 +13,7 @@ import pandas as pd
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.statistics import fisher_worse, holm, mcnemar_worse
-from robustbench_bcos.reports.results import Results, keys_of
+from robustbench_bcos.reports.results import SURVIVORS, Results, keys_of
 
 Status = Literal["held", "improved", "regressed", "missing", "extra"]
 
@@ -63,7 +64,7 @@ class Tolerance(NamedTuple):
         return self.amount if self.unit == "flips" else self.amount * POINT * images
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Moved:
     """One row of one gated column, before and after."""
 
@@ -71,13 +72,13 @@ class Moved:
     model: str
     column: str
     status: Status
-    before: float | None
-    after: float | None
-    change: float | None
+    before: float | None = None
+    after: float | None = None
+    change: float | None = None
     """After - before: images for accuracies, the measure itself for explanations."""
-    images: int | None
+    images: int | None = None
     """Images the counts are out of; ``None`` for measures."""
-    p: float | None
+    p: float | None = None
     """P that images were lost (with ``both_ways``, moved), corrected by Holm; only where ``alpha`` was asked for."""
     note: str = ""
 
@@ -127,42 +128,76 @@ def check(
         tolerances: later ones override earlier ones for the models they name; by default half a point.
         columns: what is compared: accuracies, by their counts, and measures of explanations.
         alpha: count a row as regressed only where an exact test on the same images says so at this level over all
-            rows: McNemar's where both know which images withstood, Fisher's where one does not.
+            rows: McNemar's where both know which images are robust, Fisher's where one does not.
         both_ways: an improvement beyond the tolerance closes the gate too: it may be an attack that broke.
 
     Raises:
         RequestError: the two are not of the same images, or a column cannot be gated.
     """
     _check_columns(columns, results, baseline)
-    now, before = keys_of([results, baseline])
-    _check_same_images(results, baseline, now, before)
-    if "robust_accuracy_worst" in columns:
-        _check_same_evidence(results, baseline, now, before)
-    if not set(columns) <= set(ACCURACIES):
-        _check_same_explanations(results, baseline, now, before)
-    if not set(now) & set(before):
+    sides = _Sides.of(results, baseline)
+    if not sides.both:
         raise RequestError(
-            f"{results.source} and {baseline.source} have no row in common: repeat the run with the baseline's models "
+            f"{sides.names} have no row in common: repeat the run with the baseline's models "
             "and attacks, or make a new baseline with --update"
         )
+    _check_same_images(sides)
+    if "robust_accuracy_worst" in columns:
+        _check_same_evidence(sides)
+    if not set(columns) <= set(ACCURACIES):
+        _check_same_explanations(sides)
     rows: list[Moved] = []
     for column in columns:
-        pairs = [(before.index(key), now.index(key)) for key in before if key in now]
-        ps = None
-        if alpha is not None and column in ACCURACIES:
-            ps = holm([_test(results, baseline, pair, column, both_ways) for pair in pairs])
-        for place, pair in enumerate(pairs):
-            p = None if ps is None else ps[place]
-            rows.append(_moved(results, baseline, pair, column, tolerances, p, alpha, both_ways))
-        rows += [_alone(baseline, row, column, "missing") for row, key in enumerate(before) if key not in now]
-        rows += [_alone(results, row, column, "extra") for row, key in enumerate(now) if key not in before]
-    rows += _distrusted(results, baseline, now, before)
+        tested = alpha is not None and column in ACCURACIES
+        ps = holm([_test(before, now, column, both_ways) for before, now in sides.both]) if tested else []
+        for (before, now), p in zip_longest(sides.both, ps):
+            rows.append(_moved(before, now, column, tolerances, p=p, alpha=alpha, both_ways=both_ways))
+        rows += [_alone(row, column, "missing") for row in sides.missing]
+        rows += [_alone(row, column, "extra") for row in sides.extra]
+    rows += _distrusted(sides)
     rows.sort(key=lambda row: (not row.failed, -_distance(row)))
-    notes = [
-        *_notes(results, baseline, now, before),
-        *(f"{row.name}: {row.note}." for row in rows if row.column == TRUST),
-    ]
+    notes = [*_notes(sides), *(f"{row.name}: {row.note}." for row in rows if row.column == TRUST)]
     return GateReport(tuple(rows), tuple(notes))
+
+
+Row = dict[str, Any]
+"""A row of results, by column; ``None`` in columns that a file of an older version lacks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sides:
+    """Rows of a run and of its baseline, side by side."""
+
+    names: str
+    both: list[tuple[Row, Row]]
+    """Rows of both, the baseline's first."""
+    missing: list[Row]
+    """Rows of the baseline alone."""
+    extra: list[Row]
+    """Rows of the run alone."""
+
+    @classmethod
+    def of(cls, results: Results, baseline: Results) -> "_Sides":
+        """Align rows that are of the same model and attack, in the order of the baseline."""
+        before, now = _rows(baseline), _rows(results)
+        tables = [pd.DataFrame({"key": keys, "row": range(len(keys))}) for keys in keys_of([baseline, results])]
+        # Keys are numbered in the order of the baseline, and an outer merge sorts by them.
+        pairs = tables[0].merge(tables[1], on="key", how="outer", suffixes=("_before", "_now"), indicator="side")
+        there, here = pairs["row_before"], pairs["row_now"]
+        known = {side: pairs["side"] == side for side in ("both", "left_only", "right_only")}
+        both = zip(there[known["both"]].astype(int), here[known["both"]].astype(int), strict=True)
+        return cls(
+            names=f"{results.source} and {baseline.source}",
+            both=[(before[old], now[new]) for old, new in both],
+            missing=[before[old] for old in there[known["left_only"]].astype(int)],
+            extra=[now[new] for new in here[known["right_only"]].astype(int)],
+        )
+
+
+def _rows(results: Results) -> list[Row]:
+    survivors = [results.survivors.get(row, "") for row in range(len(results.records))]
+    rows = results.records.assign(**{SURVIVORS: survivors}).to_dict("records")
+    return [{str(column): None if value is pd.NA else value for column, value in row.items()} for row in rows]
 
 
 def higher_is_better(column: str) -> bool:
@@ -180,117 +215,93 @@ def _check_columns(columns: Sequence[str], results: Results, baseline: Results) 
                 raise RequestError(f"{one.source} has no values of {column}: repeat its run without --no-figures")
 
 
-def _check_same_images(
-    results: Results, baseline: Results, now: Sequence[tuple[object, ...]], before: Sequence[tuple[object, ...]]
-) -> None:
-    for row, key in enumerate(now):
-        if key not in before:
-            continue
-        other = before.index(key)
-        for column in ("slice", "images"):
-            here, there = results.records[column].iloc[row], baseline.records[column].iloc[other]
-            if here != there:
+def _check_same_images(sides: _Sides) -> None:
+    for before, now in sides.both:
+        for column in ("subset", "images"):
+            if now[column] != before[column]:
                 raise RequestError(
-                    f"{results.source} and {baseline.source} were measured on other images ({column} {here} and "
-                    f"{there}, {_name(results, row)}): repeat the run on the baseline's images, or make a new baseline "
-                    "with --update"
+                    f"{sides.names} were measured on other images ({column} {now[column]} and {before[column]}, "
+                    f"{_name(now)}): repeat the run on the baseline's images, or make a new baseline with --update"
                 )
 
 
-def _check_same_evidence(
-    results: Results, baseline: Results, now: Sequence[tuple[object, ...]], before: Sequence[tuple[object, ...]]
-) -> None:
+def _check_same_evidence(sides: _Sides) -> None:
     """What more checks find is no regression."""
-    for row, key in enumerate(now):
-        if key in before:
-            here, there = (_evidence(one, place) for one, place in ((results, row), (baseline, before.index(key))))
-            if here != there:
-                raise RequestError(
-                    f"{results.source} and {baseline.source} were checked differently (evidence {here} and {there}, "
-                    f"{_name(results, row)}): repeat the run with --evidence {there}, make a new baseline with "
-                    "--update, or compare what the attacks alone left with --gate robust_accuracy"
-                )
-
-
-def _evidence(results: Results, row: int) -> str:
-    """``off`` where an older version knew of none."""
-    value = results.records["evidence"].iloc[row]
-    return "off" if pd.isna(value) or not value else str(value)
-
-
-def _distrusted(
-    results: Results, baseline: Results, now: Sequence[tuple[object, ...]], before: Sequence[tuple[object, ...]]
-) -> list[Moved]:
-    """Rows that were sound and are suspect."""
-    found = []
-    for row, key in enumerate(now):
-        if key not in before:
-            continue
-        trust = [one.records["trust"].iloc[place] for one, place in ((baseline, before.index(key)), (results, row))]
-        if trust == ["sound", "suspect"]:
-            model, name = str(results.records["model"].iloc[row]), _name(results, row)
-            note = f"sound before and suspect now: {results.records['reasons'].iloc[row]}"
-            found.append(Moved(name, model, TRUST, "regressed", None, None, None, None, None, note))
-    return found
-
-
-def _check_same_explanations(
-    results: Results, baseline: Results, now: Sequence[tuple[object, ...]], before: Sequence[tuple[object, ...]]
-) -> None:
-    for row, key in enumerate(now):
-        if key in before:
-            here, there = (
-                results.records["explanation"].iloc[row],
-                baseline.records["explanation"].iloc[before.index(key)],
+    for before, now in sides.both:
+        here, there = _evidence(now), _evidence(before)
+        if here != there:
+            raise RequestError(
+                f"{sides.names} were checked differently (evidence {here} and {there}, {_name(now)}): repeat the run "
+                f"with --evidence {there}, make a new baseline with --update, or compare what the attacks alone left "
+                "with --gate robust_accuracy"
             )
-            if not (pd.isna(here) or pd.isna(there)) and here != there:
-                raise RequestError(
-                    f"{results.source} and {baseline.source} were explained by other methods (explanation {here} and "
-                    f"{there}, {_name(results, row)}): repeat the run with the baseline's --explanation"
-                )
 
 
-def _test(results: Results, baseline: Results, pair: tuple[int, int], column: str, both_ways: bool) -> float:
+def _evidence(row: Row) -> str:
+    """``off`` where an older version knew of none."""
+    return str(row["evidence"] or "off")
+
+
+def _check_same_explanations(sides: _Sides) -> None:
+    for before, now in sides.both:
+        here, there = now["explanation"], before["explanation"]
+        if here is not None and there is not None and here != there:
+            raise RequestError(
+                f"{sides.names} were explained by other methods (explanation {here} and {there}, {_name(now)}): repeat "
+                "the run with the baseline's --explanation"
+            )
+
+
+def _distrusted(sides: _Sides) -> list[Moved]:
+    """Rows that were sound and are suspect."""
+    return [
+        Moved(
+            name=_name(now),
+            model=str(now["model"]),
+            column=TRUST,
+            status="regressed",
+            note=f"sound before and suspect now: {now['reasons']}",
+        )
+        for before, now in sides.both
+        if str(before["trust"]) == "sound" and str(now["trust"]) == "suspect"
+    ]
+
+
+def _test(before: Row, now: Row, column: str, both_ways: bool) -> float:
     """One-sided p of a loss; two-sided where an improvement closes the gate, too."""
-    before, now = pair
-    old, new = baseline.survivors.get(before, ""), results.survivors.get(now, "")
+    old, new = before[SURVIVORS], now[SURVIVORS]
     known = column == "robust_accuracy_worst" or (
-        column == "robust_accuracy" and _same_as_worst(results, now) and _same_as_worst(baseline, before)
+        column == "robust_accuracy" and _same_as_worst(now) and _same_as_worst(before)
     )
     if known and old and len(old) == len(new):
         moves = [f"{a}{b}" for a, b in zip(old, new, strict=True)]
         lost, won = moves.count("10"), moves.count("01")
         worse, better = mcnemar_worse(lost, won), mcnemar_worse(won, lost)
     else:
-        names = (ACCURACIES[column], "images")
-        ours = [int(results.records[name].iloc[now]) for name in names]
-        theirs = [int(baseline.records[name].iloc[before]) for name in names]
+        ours, theirs = ((int(row[ACCURACIES[column]]), int(row["images"])) for row in (now, before))
         worse, better = fisher_worse(*ours, *theirs), fisher_worse(*theirs, *ours)
     return min(1.0, 2 * min(worse, better)) if both_ways else worse
 
 
-def _same_as_worst(results: Results, row: int) -> bool:
+def _same_as_worst(row: Row) -> bool:
     """Whether the attack's own count is the worst case, so that the survivors are its survivors."""
-    return bool(results.records["worst_correct"].iloc[row] == results.records["robust_correct"].iloc[row])
+    return bool(row["worst_correct"] == row["robust_correct"])
 
 
 def _moved(
-    results: Results,
-    baseline: Results,
-    pair: tuple[int, int],
+    before: Row,
+    now: Row,
     column: str,
     tolerances: Sequence[Tolerance],
+    *,
     p: float | None,
     alpha: float | None,
     both_ways: bool,
 ) -> Moved:
-    before, now = pair
-    model, name = str(results.records["model"].iloc[now]), _name(results, now)
+    model, name = str(now["model"]), _name(now)
     counted = ACCURACIES.get(column)
-    images = int(results.records["images"].iloc[now]) if counted else None
-    old, new = (
-        float(found.records[counted or column].iloc[row]) for found, row in ((baseline, before), (results, now))
-    )
+    images = int(now["images"]) if counted else None
+    old, new = (float(row[counted or column]) for row in (before, now))
     gain = new - old if higher_is_better(column) else old - new
     allowed = _tolerance((model, name), tolerances, significant=p is not None).allowed(images)
     # Counts are whole; the share of a point that a tolerance allows must not depend on how it is rounded.
@@ -298,18 +309,17 @@ def _moved(
     certain = alpha is None or p is None or p < alpha
     vanished = math.isnan(new) and not math.isnan(old)
     closed = vanished or (certain and (lost or (won and both_ways)))
-    status: Status = "regressed" if closed else "improved" if won else "held"
     return Moved(
-        name,
-        model,
-        column,
-        status,
-        old,
-        new,
-        new - old,
-        images,
-        p,
-        "" if images or not vanished else "no value",
+        name=name,
+        model=model,
+        column=column,
+        status="regressed" if closed else "improved" if won else "held",
+        before=old,
+        after=new,
+        change=new - old,
+        images=images,
+        p=p,
+        note="" if images or not vanished else "no value",
     )
 
 
@@ -320,29 +330,28 @@ def _tolerance(names: tuple[str, str], tolerances: Sequence[Tolerance], *, signi
     return Tolerance("*", 0.0, "flips") if significant else Tolerance.parse(DEFAULT_TOLERANCE)
 
 
-def _alone(results: Results, row: int, column: str, status: Status) -> Moved:
+def _alone(row: Row, column: str, status: Literal["missing", "extra"]) -> Moved:
     counted = ACCURACIES.get(column)
-    value = float(results.records[counted or column].iloc[row])
-    images = int(results.records["images"].iloc[row]) if counted else None
-    before, after = (value, None) if status == "missing" else (None, value)
-    model = str(results.records["model"].iloc[row])
-    note = "not in this run" if status == "missing" else "not in the baseline"
-    return Moved(_name(results, row), model, column, status, before, after, None, images, None, note)
+    value = float(row[counted or column])
+    return Moved(
+        name=_name(row),
+        model=str(row["model"]),
+        column=column,
+        status=status,
+        before=value if status == "missing" else None,
+        after=value if status == "extra" else None,
+        images=int(row["images"]) if counted else None,
+        note="not in this run" if status == "missing" else "not in the baseline",
+    )
 
 
-def _notes(
-    results: Results, baseline: Results, now: Sequence[tuple[object, ...]], before: Sequence[tuple[object, ...]]
-) -> tuple[str, ...]:
+def _notes(sides: _Sides) -> list[str]:
     notes = []
     for column, what in {"weights_sha256": "weights", "version": "version of robustbench_bcos"}.items():
-        other = {
-            str(results.records["model"].iloc[row])
-            for row, key in enumerate(now)
-            if key in before and results.records[column].iloc[row] != baseline.records[column].iloc[before.index(key)]
-        }
+        other = {str(now["model"]) for before, now in sides.both if now[column] != before[column]}
         if other:
             notes.append(f"Another {what} than in the baseline: {', '.join(sorted(other))}.")
-    return tuple(notes)
+    return notes
 
 
 def _distance(row: Moved) -> float:
@@ -354,12 +363,10 @@ def _distance(row: Moved) -> float:
     return abs(row.change) / (row.images or 1)
 
 
-def _name(results: Results, row: int) -> str:
-    record: Mapping[Hashable, Any] = results.records.iloc[row].to_dict()
-    parts = [record["model"], record["attack"], record["norm"], record["eps"]]
-    parts += [f"{record['steps']} steps"] if record["steps"] else []
-    extra = {"loss": record["loss"], "count": record["count"], "space": record["space"]}
-    usual = {"count": "any", "space": "image"}
-    parts += [str(value) for key, value in extra.items() if not pd.isna(value) and value and value != usual.get(key)]
-    parts += [f"{record['restarts']} restarts"] if record["restarts"] != 1 else []
+def _name(row: Row) -> str:
+    parts = [row["model"], row["attack"], row["norm"], row["eps"]]
+    parts += [f"{row['steps']} steps"] if row["steps"] else []
+    usual = {"loss": "", "select": "any", "space": "image", "criterion": "misclassified"}
+    parts += [row[column] for column, value in usual.items() if row[column] and row[column] != value]
+    parts += [f"{row['restarts']} restarts"] if row["restarts"] != 1 else []
     return " ".join(map(str, parts))

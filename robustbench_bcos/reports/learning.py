@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
-from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.errors import RequestError, reason_of
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.reports.style import Line, lines, styled
 from robustbench_bcos.reports.trainings import REPEATED
@@ -78,8 +78,9 @@ def _read(file: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(file, usecols=list(COLUMNS), dtype=float)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise RequestError(f"{file} is no log of a training ({reason}): remove it, or train its model again") from None
+        raise RequestError(
+            f"{file} is no log of a training ({reason_of(error)}): remove it, or train its model again"
+        ) from None
 
 
 def _curve(axes: Axes, rows: pd.DataFrame, column: str, line: Line) -> None:

@@ -7,6 +7,7 @@ executed.
 import json
 from base64 import b64encode
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
@@ -16,10 +17,10 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from robustbench_bcos.bench.evidence.checks import CHECKS
+from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.core.disk import write_text
 from robustbench_bcos.reports.console import best_models, interval_text, percent, reading_notes
-from robustbench_bcos.reports.figures import SAID, WrittenFigure
+from robustbench_bcos.reports.figures import SAID, ReportFigure
 from robustbench_bcos.reports.reasons import marked, trust_of
 from robustbench_bcos.reports.run_folder import RunFolder
 from robustbench_bcos.reports.tables import strongest, wide_table
@@ -27,10 +28,11 @@ from robustbench_bcos.reports.tables import strongest, wide_table
 PAGE = "report.html"
 
 GRAVITY = ("undermined", "repaired", "not done", "reported", "held")
-"""What a check can say, the gravest first."""
+"""Outcomes of a check, the gravest first."""
 
 
-class Cell(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class TableCell:
     """What a cell of a table shows, and what it is sorted by."""
 
     text: str
@@ -39,11 +41,14 @@ class Cell(NamedTuple):
     best: bool = False
 
 
+EMPTY = TableCell(text="", value="")
+
+
 class Row(NamedTuple):
     """A row of a table, after its name."""
 
     name: str
-    cells: list[Cell]
+    cells: list[TableCell]
 
 
 class Content(NamedTuple):
@@ -54,7 +59,7 @@ class Content(NamedTuple):
     rows: list[Row]
 
 
-def write_page(run: RunFolder, figures: Sequence[WrittenFigure]) -> Path:
+def write_page(run: RunFolder, figures: Sequence[ReportFigure]) -> Path:
     """Write the page of a run, with these figures in it.
 
     Raises:
@@ -65,7 +70,7 @@ def write_page(run: RunFolder, figures: Sequence[WrittenFigure]) -> Path:
     return file
 
 
-def render(run: RunFolder, figures: Sequence[WrittenFigure]) -> str:
+def render(run: RunFolder, figures: Sequence[ReportFigure]) -> str:
     """The page as text."""
     environment = Environment(
         loader=PackageLoader("robustbench_bcos.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -73,7 +78,7 @@ def render(run: RunFolder, figures: Sequence[WrittenFigure]) -> str:
     style, script = _packaged("page.css"), _packaged("sort.js")
     shown = [figure for figure in figures if figure.on_page]
     return environment.get_template("report.html.jinja").render(
-        title=f"Robustness of {_counted(run.records['model'].nunique(), 'model')} on {run.identity['dataset']}",
+        title=f"Robustness of {_counted(run.records['model'].nunique(), 'model')} on {run.identity.dataset}",
         lead=_lead(run),
         style=Markup(style),
         style_hash=_hash(style),
@@ -87,7 +92,7 @@ def render(run: RunFolder, figures: Sequence[WrittenFigure]) -> str:
         figures=[_embedded(figure) for figure in shown if figure.model is None],
         models=[_model(run, model, shown) for model in run.records["model"].unique()],
         provenance=_provenance(run),
-        identity=json.dumps(run.identity, indent=2),
+        identity=json.dumps(run.identity.to_json(), indent=2),
         session=json.dumps(run.session, indent=2),
     )
 
@@ -102,18 +107,18 @@ def accuracies(records: pd.DataFrame) -> Content:
     for model, first in records.groupby("model", sort=False).first().iterrows():
         clean = first["clean_accuracy"]
         cells = [
-            Cell(
-                percent(clean),
-                repr(float(clean)),
-                interval_text(first["clean_correct"], first["images"]),
-                clean == records["clean_accuracy"].max(),
+            TableCell(
+                text=percent(clean),
+                value=repr(float(clean)),
+                interval=interval_text(first["clean_correct"], first["images"]),
+                best=bool(clean == records["clean_accuracy"].max()),
             )
         ]
         for column in texts.columns:
             text, interval, value = (str(table.at[model, column]) for table in (texts, intervals, values))
-            cells.append(Cell(text, value, interval, model in winners[column]))
+            cells.append(TableCell(text=text, value=value, interval=interval, best=model in winners[column]))
         trust = trust_of(records[records["model"] == model])
-        rows.append(Row(str(model), [*cells, Cell(trust, trust)]))
+        rows.append(Row(str(model), [*cells, TableCell(text=trust, value=trust)]))
     return Content(
         "Accuracy in percent of the images",
         ["model", "clean", *texts.columns, "trust"],
@@ -129,18 +134,20 @@ def evidence(run: RunFolder) -> Content:
     rows = []
     for check, outcomes in found.groupby("check", sort=False):
         by_model = dict(list(outcomes.groupby("model")))
-        rows.append(
-            Row(str(check), [_answer(by_model[name]) if name in by_model else Cell("", "") for name in columns])
-        )
+        rows.append(Row(str(check), [_answer(by_model[name]) if name in by_model else EMPTY for name in columns]))
     return Content("What each check found: images against the number, of those examined", ["check", *columns], rows)
 
 
-def _answer(outcomes: pd.DataFrame) -> Cell:
+def _answer(outcomes: pd.DataFrame) -> TableCell:
     """Of a check's outcomes for one model the gravest."""
     gravest = min(outcomes.to_dict("records"), key=lambda row: (GRAVITY.index(row["status"]), -row["against"]))
     if gravest["status"] == "not done":
-        return Cell("not done", "")
-    return Cell(f"{gravest['against']} of {gravest['examined']}", str(gravest["against"]), str(gravest["status"]))
+        return TableCell(text="not done", value="")
+    return TableCell(
+        text=f"{gravest['against']} of {gravest['examined']}",
+        value=str(gravest["against"]),
+        interval=str(gravest["status"]),
+    )
 
 
 def shifts(records: pd.DataFrame) -> Content:
@@ -154,9 +161,9 @@ def shifts(records: pd.DataFrame) -> Content:
         threat = f"{record['norm']} {record['eps']}"
         cells = [
             # Sorted as text: eps as it is written would put 16/255 before 8/255.
-            Cell(threat, f"{record['norm']} {record['epsilon']:014.9f}"),
-            Cell(record["explanation"], record["explanation"]),
-            Cell(str(record["explained_images"]), str(record["explained_images"])),
+            TableCell(text=threat, value=f"{record['norm']} {record['epsilon']:014.9f}"),
+            TableCell(text=record["explanation"], value=record["explanation"]),
+            TableCell(text=str(record["explained_images"]), value=str(record["explained_images"])),
             _number(record["explanation_changed_attack"]),
             *(_number(record[name]) for name in names),
         ]
@@ -169,21 +176,23 @@ def shifts(records: pd.DataFrame) -> Content:
     )
 
 
-def _number(value: float | None) -> Cell:
-    return Cell("", "") if value is None or pd.isna(value) else Cell(f"{value:.2f}", repr(float(value)))
+def _number(value: float | None) -> TableCell:
+    if value is None or pd.isna(value):
+        return EMPTY
+    return TableCell(text=f"{value:.2f}", value=repr(float(value)))
 
 
 def _lead(run: RunFolder) -> str:
-    cells = f"{_counted(len(run.records), 'cell')} on {run.identity['images']} images"
+    cells = f"{_counted(len(run.records), 'cell')} on {run.identity.images} images"
     missing = f"; {run.missing} more are not complete and are left out" if run.missing else ""
-    return f"{cells}{missing}. robustbench_bcos {run.identity['version']}, {run.session['started']}."
+    return f"{cells}{missing}. robustbench_bcos {run.identity.version}, {run.session['started']}."
 
 
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _model(run: RunFolder, model: str, figures: Sequence[WrittenFigure]) -> dict[str, Any]:
+def _model(run: RunFolder, model: str, figures: Sequence[ReportFigure]) -> dict[str, Any]:
     first = run.records[run.records["model"] == model].iloc[0]
     facts = [
         ("family", first["family"]),
@@ -208,13 +217,13 @@ def _provenance(run: RunFolder) -> list[tuple[str, str]]:
         ("started", session["started"]),
         ("device", session["device"]),
         ("commit", session["commit"] or "not run from a checkout"),
-        ("images", f"{run.identity['images']} of {run.identity['dataset']}, SHA-256 {run.identity['slice']}"),
-        ("seed", str(run.identity["seed"])),
+        ("images", f"{run.identity.images} of {run.identity.dataset}, SHA-256 {run.identity.subset}"),
+        ("seed", str(run.identity.seed)),
         *((f"version of {package}", version) for package, version in session["versions"].items()),
     ]
 
 
-def _embedded(figure: WrittenFigure) -> dict[str, str]:
+def _embedded(figure: ReportFigure) -> dict[str, str]:
     image = b64encode(figure.files[0].read_bytes()).decode("ascii")
     return {"name": figure.name, "caption": figure.caption, "description": figure.description, "image": image}
 

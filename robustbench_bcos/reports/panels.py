@@ -1,4 +1,4 @@
-"""Panels of images: what an attack did to pixels, explanations and contribution maps, side by side."""
+"""Panels of images: pixels, explanations and contribution maps, clean, attacked and their difference, side by side."""
 
 from collections.abc import Callable, Mapping, Sequence
 from textwrap import fill
@@ -13,10 +13,10 @@ from robustbench_bcos.bench.pictures import Array, Picture, View
 from robustbench_bcos.reports.style import SIGNED, styled
 
 TILE, LABELS, BARS, HEADER, CAPTION = 0.95, 1.35, 0.95, 0.85, 0.17
-"""Inches: a tile, the margin for names of rows, the one for colour bars, the one above, a line of text."""
+"""Inches: a tile, the margins for names of rows, for colour bars and for the title, and a line of text."""
 
 BACKGROUND = 0.75
-"""Grey behind explanations, on which neither white nor black strokes are lost."""
+"""Grey behind explanations: both white and black strokes are visible on it."""
 
 NAME_WIDTH = 21
 """Characters of a row's name that fit into its margin."""
@@ -25,7 +25,7 @@ CAPTION_WIDTH = 18
 """Characters that fit beneath a tile, even wide ones beside others like them."""
 
 LETTER, LINE = 0.09, 0.16
-"""Inches a letter, and a line, of the title takes."""
+"""Width of a letter and height of a line of the title, in inches."""
 
 GAP = 0.08
 """Space between tiles, as a share of a tile."""
@@ -48,15 +48,17 @@ def attack_panel(pictures: Sequence[Picture], names: Names, title: str) -> Figur
     if all(picture.attacked is None for picture in pictures):
         with styled():
             sheet = _Sheet(pictures, title, rows=3, captions=1)
-            sheet.images("input", lambda picture: _colour(picture.clean.pixels), _says(pictures, names, "clean"))
+            sheet.images("input", lambda picture: _colour(picture.clean.pixels), _predictions(pictures, names, "clean"))
             sheet.images("explanation", lambda picture: on_grey(picture.clean))
             sheet.maps("contributions", lambda picture: _relative(picture, picture.clean))
             sheet.signed_bar(3, 3, "contribution\n(largest = 1)", SIGNED, 1.0)
             return sheet.finish(names)
     with styled():
         sheet = _Sheet(pictures, title, rows=9, captions=2)
-        sheet.images("input", lambda picture: _colour(picture.clean.pixels), _says(pictures, names, "clean"))
-        sheet.images("attacked", lambda picture: _colour(_after(picture).pixels), _says(pictures, names, "attacked"))
+        sheet.images("input", lambda picture: _colour(picture.clean.pixels), _predictions(pictures, names, "clean"))
+        sheet.images(
+            "attacked", lambda picture: _colour(_after(picture).pixels), _predictions(pictures, names, "attacked")
+        )
         scale = largest_change(pictures)
         sheet.images("difference", lambda picture: change_of_pixels(picture, scale))
         sheet.images("explanation, clean", lambda picture: on_grey(picture.clean))
@@ -77,7 +79,7 @@ def attack_panel(pictures: Sequence[Picture], names: Names, title: str) -> Figur
 
 
 def noise_panel(rows: Mapping[str, Sequence[Picture]], names: Names, title: str) -> Figure:
-    """What each model's attack did to the pixels of the same images, on one scale for all.
+    """Perturbations of the same images by each model's attack, on one scale for all.
 
     Args:
         rows: by model, pictures of the same images in the same order.
@@ -92,9 +94,9 @@ def noise_panel(rows: Mapping[str, Sequence[Picture]], names: Names, title: str)
         sheet.images("input", lambda picture: _colour(picture.clean.pixels))
         for model, pictures in rows.items():
             changes = {picture.image: change_of_pixels(picture, scale) for picture in pictures}
-            sheet.images(model, lambda picture, c=changes: c[picture.image], _says(pictures, names, "attacked"))  # type: ignore[misc]
+            sheet.images(model, lambda picture, c=changes: c[picture.image], _predictions(pictures, names, "attacked"))  # type: ignore[misc]
         sheet.signed_bar(2, 1 + len(rows), "change of\neach channel", "gray", scale)
-        return sheet.finish(names, fates=False)
+        return sheet.finish(names, outcomes=False)
 
 
 def largest_change(pictures: Sequence[Picture]) -> float:
@@ -104,7 +106,7 @@ def largest_change(pictures: Sequence[Picture]) -> float:
 
 
 def change_of_pixels(picture: Picture, scale: float) -> Array:
-    """The delta as colours: grey is 0, and ``scale`` the brightest."""
+    """The perturbation as colours: grey is 0, and ``scale`` the brightest."""
     return _grey(_colour(_after(picture).pixels - picture.clean.pixels), scale)
 
 
@@ -141,7 +143,7 @@ class _Sheet:
     def signed_bar(self, first: int, last: int, label: str, colours: str, scale: float) -> None:
         """A colour bar from -scale to scale beside rows first to last, counted from 1."""
         top, bottom = self.tops[first - 1], self.tops[last - 1] + self.tile_height
-        # A bar beside many rows need not be as long as they are.
+        # A bar next to many rows may be shorter than they are.
         height = min(bottom - top, 2.2)
         axes = self._axes(LABELS + self.across + 0.1, top, 0.1, height)
         mappable = ScalarMappable(Normalize(-scale, scale), colours)
@@ -152,13 +154,13 @@ class _Sheet:
         axes.tick_params(labelsize=6, length=2)
         bar.set_label(label, fontsize=6)
 
-    def finish(self, names: Names, *, fates: bool = True) -> Figure:
+    def finish(self, names: Names, *, outcomes: bool = True) -> Figure:
         """Name the columns."""
-        for place, picture in enumerate(self.pictures):
+        for column, picture in enumerate(self.pictures):
             lines = [f"image {picture.image}"]
             lines += [] if picture.label is None else [f"class {_short(names[picture.label], CAPTION_WIDTH - 6)}"]
-            lines += [_fate(picture)] if fates and picture.attacked is not None else []
-            x = LABELS + (place + 0.5) * TILE * (1 + GAP) - TILE * GAP / 2
+            lines += [_outcome(picture)] if outcomes and picture.attacked is not None else []
+            x = LABELS + (column + 0.5) * TILE * (1 + GAP) - TILE * GAP / 2
             self._text(x, self.header - 0.06, "\n".join(lines), ha="center", va="bottom")
         return self.figure
 
@@ -169,14 +171,14 @@ class _Sheet:
         axes = self._axes(LABELS, top, self.across, self.tile_height)
         axes.set_axis_off()
         self.bottom = top + self.tile_height * (1 + GAP)
-        for place, caption in enumerate(captions):
-            x = LABELS + (place + 0.5) * TILE * (1 + GAP) - TILE * GAP / 2
+        for column, caption in enumerate(captions):
+            x = LABELS + (column + 0.5) * TILE * (1 + GAP) - TILE * GAP / 2
             self._text(x, top + self.tile_height + 0.02, caption, ha="center", va="top")
         self.bottom += CAPTION if captions else 0
         return axes
 
     def _mosaic(self, tile: Tile, between: float) -> Array:
-        # A map may hold infinities, which have no differences; they are drawn as nothing.
+        # The difference of two infinities is NaN, and is not drawn.
         with np.errstate(invalid="ignore"):
             tiles = [tile(picture) for picture in self.pictures]
         # Enlarged first, so that the gap can be narrower than a pixel of a small image.
@@ -205,7 +207,7 @@ def _colour(pixels: Array) -> Array:
 
 
 def on_grey(view: View) -> Array:
-    """An explanation over a grey on which it shows."""
+    """An explanation over grey."""
     colours, alpha = view.explanation[..., :3], view.explanation[..., 3:]
     blended: Array = colours * alpha + BACKGROUND * (1 - alpha)
     return blended
@@ -222,20 +224,22 @@ def _relative(picture: Picture, view: View) -> Array:
     return relative
 
 
-def _fate(picture: Picture) -> str:
+def _outcome(picture: Picture) -> str:
     if picture.wrong_before:
         return "wrong before"
-    return "fell" if _after(picture).prediction != picture.clean.prediction else "withstood"
+    return "broken" if _after(picture).prediction != picture.clean.prediction else "robust"
 
 
-def _says(pictures: Sequence[Picture], names: Names, moment: str) -> list[str]:
+def _predictions(pictures: Sequence[Picture], names: Names, moment: str) -> list[str]:
     views: list[View] = [getattr(picture, moment) for picture in pictures]
-    return [_answer(view, names) for view in views]
+    return [_prediction(view, names) for view in views]
 
 
-def _answer(view: View, names: Names) -> str:
-    sure = f" ({100 * view.confidence:.0f} %)"
-    return (_short(names[view.prediction], CAPTION_WIDTH - len(sure)) if view.prediction >= 0 else "nothing") + sure
+def _prediction(view: View, names: Names) -> str:
+    confidence = f" ({100 * view.confidence:.0f} %)"
+    return (
+        _short(names[view.prediction], CAPTION_WIDTH - len(confidence)) if view.prediction >= 0 else "nothing"
+    ) + confidence
 
 
 def _short(name: str, room: int) -> str:

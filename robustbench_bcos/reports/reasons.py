@@ -1,6 +1,6 @@
 """Why numbers of a run can be trusted or not, in sentences."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -13,7 +13,8 @@ MARK = "?"
 REPAIR = "Further searches fooled images that the attacks had not, and these count as fallen: "
 
 
-class Reason(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Reason:
     """A check that undermines rows of a model."""
 
     model: str
@@ -30,7 +31,15 @@ def reasons(run: RunFolder) -> list[Reason]:
     found = []
     for (model, check), rows in _outcomes(run, "undermined").groupby(["model", "check"], sort=False):
         most = rows.sort_values("against", ascending=False, kind="stable").iloc[0]
-        found.append(Reason(str(model), str(check), len(rows), str(most["sentence"]), str(most["link"])))
+        found.append(
+            Reason(
+                model=str(model),
+                check=str(check),
+                rows=len(rows),
+                sentence=str(most["sentence"]),
+                link=str(most["link"]),
+            )
+        )
     return found
 
 

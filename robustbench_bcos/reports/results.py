@@ -11,32 +11,10 @@ import pandas as pd
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence.trust import UNFINISHED, Judgement
 from robustbench_bcos.bench.folder import DATABASE
-from robustbench_bcos.bench.records import COLUMNS
+from robustbench_bcos.bench.records import COLUMNS, KEY, TEXTS
 from robustbench_bcos.bench.store import Store
-from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.errors import RequestError, reason_of
 from robustbench_bcos.reports.run_folder import RunFolder, read_run
-
-KEY = (
-    "model",
-    "dataset",
-    "attack",
-    "norm",
-    "epsilon",
-    "steps",
-    "step_size",
-    "loss",
-    "restarts",
-    "start",
-    "count",
-    "space",
-    "seed",
-    "queries",
-    "targets",
-)
-"""What tells one row of results from another."""
-
-ADDED = ("queries", "targets")
-"""Columns of the key that files of an older version lack."""
 
 CORRECT = ("clean_correct", "robust_correct", "worst_correct")
 
@@ -47,23 +25,30 @@ WHOLE = (*COUNTS, "steps", "restarts", "seed")
 OPTIONAL = ("step_size", *(column for column in COLUMNS if column.startswith("explanation_")))
 """Numbers that need not be there: attacks without steps have no step size, and not every run explains."""
 
-NEEDED = (*(column for column in KEY if column not in ADDED), "eps", "slice", *COUNTS, "weights_sha256", "version")
+NEEDED = (
+    *(column for column, absent in KEY.items() if absent is None),
+    "eps",
+    "subset",
+    *COUNTS,
+    "weights_sha256",
+    "version",
+)
 
 SAME_EPSILON = 1e-5
 """Relative difference up to which two epsilons are the same number, written twice: 0.0313725 and 8/255."""
 
 SURVIVORS = "survivors"
-"""Column of a baseline: for each image of the slice, in the order of their indices, 1 where it withstood everything."""
+"""Column of a baseline: for each image of the subset, in the order of their indices, 1 where nothing broke it."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """Rows of results, checked; and which images withstood, where that is known."""
+    """Rows of results, checked; and which images are robust, where that is known."""
 
     source: Path
     records: pd.DataFrame
     survivors: dict[int, str]
-    """By row: for each image, in the order of their indices, ``1`` where it withstood everything, else ``0``."""
+    """By row: for each image, in the order of their indices, ``1`` where nothing broke it, else ``0``."""
     run: RunFolder | None = None
 
 
@@ -82,16 +67,17 @@ def read_results(path: Path) -> Results:
     return found
 
 
-def keys_of(results: Sequence[Results]) -> list[list[tuple[object, ...]]]:
-    """A key for each row of each, equal where rows are of the same model and attack, however epsilon was written."""
+def keys_of(results: Sequence[Results]) -> list[list[int]]:
+    """A number for each row of each, equal where rows are of the same model and attack, however epsilon was written."""
     everything = pd.concat([found.records[list(KEY)] for found in results], ignore_index=True)
     for column in ("epsilon", "step_size"):
         everything[column] = same_numbers(everything[column])
-    for column in ADDED:
-        # An older version had no attack that has any.
-        everything[column] = pd.to_numeric(everything[column]).fillna(0)
-    keys = iter(everything.astype(object).where(everything.notna(), "").itertuples(index=False, name=None))
-    return [[next(keys) for _ in range(len(found.records))] for found in results]
+    everything = everything.astype(object).where(everything.notna(), "")
+    for column, absent in KEY.items():
+        if absent is not None:
+            everything[column] = everything[column].where(everything[column] != "", absent)
+    numbers = iter(everything.groupby(list(KEY), sort=False).ngroup().tolist())
+    return [[next(numbers) for _ in range(len(found.records))] for found in results]
 
 
 def same_numbers(values: pd.Series) -> pd.Series:
@@ -109,26 +95,33 @@ def same_numbers(values: pd.Series) -> pd.Series:
 def _from_run(folder: Path) -> Results:
     run = read_run(folder)
     with Store(folder / DATABASE) as store:
-        cells = {cell.key: cell for cell in map(Cell.from_dict, run.identity["cells"])}
+        cells = {cell.key: cell for cell in run.identity.cells}
         judgement = Judgement(store, run.identity)
         survivors = {place: _bits(store, judgement, cells[key]) for place, key in enumerate(run.cells)}
     return Results(folder, run.records, survivors, run)
 
 
 def _bits(store: Store, judgement: Judgement, cell: Cell) -> str:
-    standing = judgement.standing(cell)
-    return "".join(str(int(row.image in standing)) for row in store.verdicts(cell))
+    broken = judgement.broken_elsewhere(cell)
+    clean = store.clean(cell.model)
+    rows = store.verdicts(cell)
+    return "".join(str(int(clean[row.image].correct and not row.success and row.image not in broken)) for row in rows)
 
 
 def _from_csv(file: Path) -> Results:
-    texts = ("model", "eps", "slice", "reasons", "weights_sha256", "version", SURVIVORS)
+    # Nothing at all is an empty text, or no number.
+    numbers = [column for column in COLUMNS if column not in TEXTS]
     try:
         records = pd.read_csv(
-            file, dtype=dict.fromkeys(texts, str), keep_default_na=False, na_values=dict.fromkeys(_numbers(), "")
+            file,
+            dtype=dict.fromkeys((*TEXTS, SURVIVORS), str),
+            keep_default_na=False,
+            na_values=dict.fromkeys(numbers, ""),
         )
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise RequestError(f"{file} cannot be read as CSV ({reason}): give the results.csv of a run") from None
+        raise RequestError(
+            f"{file} cannot be read as CSV ({reason_of(error)}): give the results.csv of a run"
+        ) from None
     missing = [column for column in NEEDED if column not in records]
     if missing:
         raise RequestError(
@@ -140,14 +133,6 @@ def _from_csv(file: Path) -> Results:
             records[column] = pd.NA
     survivors = dict(enumerate(records[SURVIVORS])) if SURVIVORS in records else {}
     return Results(file, records, survivors)
-
-
-def _numbers() -> list[str]:
-    """Columns in which nothing at all means that there is no number."""
-    texts = {"model", "family", "architecture", "training", "dataset", "slice", "attack", "norm", "eps", "loss"}
-    texts |= {"start", "count", "space", "trust", "reasons", "weights_sha256", "version", "explanation", "encoding"}
-    texts |= {"evidence", "search"}
-    return [column for column in COLUMNS if column not in texts]
 
 
 def _check(results: Results) -> None:
@@ -163,14 +148,13 @@ def _check(results: Results) -> None:
     for column in (*WHOLE, "epsilon", *OPTIONAL):
         _check_numbers(results, column)
     (keys,) = keys_of([results])
-    seen: dict[tuple[object, ...], int] = {}
-    for row, key in enumerate(keys):
-        if key in seen:
-            raise RequestError(
-                f"{source}: rows {seen[key] + 1} and {row + 1} are of the same model and attack "
-                f"({records['model'].iloc[row]}): keep one of them"
-            )
-        seen[key] = row
+    twice = pd.Series(keys).duplicated()
+    if twice.any():
+        row = int(np.argmax(twice))
+        raise RequestError(
+            f"{source}: rows {keys.index(keys[row]) + 1} and {row + 1} are of the same model and attack "
+            f"({records['model'].iloc[row]}): keep one of them"
+        )
     for row, bits in results.survivors.items():
         counted = (records["images"].iloc[row], records["worst_correct"].iloc[row])
         if set(bits) - {"0", "1"} or (bits and (len(bits), bits.count("1")) != counted):

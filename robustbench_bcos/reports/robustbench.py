@@ -38,12 +38,14 @@ def export_robustbench(run: RunFolder, folder: Path, zoo: Zoo) -> tuple[list[Pat
     """
     records = run.records
     of_attack, in_image = records["attack"] == ATTACK, records["space"] == "image"
-    complete = bool(run.identity.get("fab", True))
-    written = records[of_attack & in_image] if complete else records.iloc[:0]
-    notes = list(_left_out(records[~of_attack], records[of_attack & ~in_image], None if complete else records))
+    # Without FAB it is not the standard ensemble, whose accuracy the files state.
+    whole = ~records["options"].str.contains("fab=False", regex=False)
+    written = records[of_attack & in_image & whole]
+    partial = records[of_attack & in_image & ~whole]
+    notes = list(_left_out(records[~of_attack], records[of_attack & ~in_image], None if partial.empty else partial))
     if written.empty:
         raise RequestError(
-            f"run {run.folder} has nothing for RobustBench's files, which state what withstands AutoAttack "
+            f"run {run.folder} has nothing for RobustBench's files, which state the accuracy under AutoAttack "
             f"({' '.join(notes) or 'no cell is complete.'}): run with --attack autoattack"
         )
     files = []
@@ -102,7 +104,7 @@ def _reported(row: Mapping[str, Any], published: Published) -> str:
 def _footnote(row: Mapping[str, Any]) -> str:
     return (
         f"Measured with robustbench_bcos {row['version']} on {row['images']} images of {row['dataset']} "
-        f"(slice {row['slice']}), weights {row['weights_sha256'][:12]}."
+        f"(subset {row['subset']}), weights {row['weights_sha256'][:12]}."
     )
 
 

@@ -11,6 +11,7 @@ from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence.transfer import make_transfers
 from robustbench_bcos.bench.evidence.trust import Judgement
 from robustbench_bcos.bench.folder import DATABASE, read_description
+from robustbench_bcos.bench.identity import RunIdentity
 from robustbench_bcos.bench.records import (
     complete_cells,
     make_distances,
@@ -18,7 +19,8 @@ from robustbench_bcos.bench.records import (
     make_records,
     make_similarities,
 )
-from robustbench_bcos.bench.store import PictureRow, Store
+from robustbench_bcos.bench.rows import PictureRow
+from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.errors import RequestError
 
 
@@ -45,7 +47,7 @@ class RunFolder:
     """Records of the complete cells of a run, and how long each took."""
 
     folder: Path
-    identity: dict[str, Any]
+    identity: RunIdentity
     records: pd.DataFrame
     timings: pd.DataFrame
     shifts: pd.DataFrame
@@ -57,9 +59,9 @@ class RunFolder:
     evidence: pd.DataFrame
     """Per cell and check, what was found."""
     transfers: pd.DataFrame
-    """Who falls to whose candidates."""
+    """Per pair of models, how many adversarial examples of the one succeed on the other."""
     distances: pd.DataFrame
-    """Per model, norm and image, the smallest epsilon that fools."""
+    """Per model, norm and image, bounds of the smallest epsilon within which an attack succeeds."""
     session: dict[str, Any]
     """What ``run.json`` says of the session that finished, or of the last one."""
 
@@ -72,7 +74,7 @@ class RunFolder:
     @property
     def missing(self) -> int:
         """Cells that are not complete."""
-        return len(self.identity["cells"]) - len(self.records)
+        return len(self.identity.cells) - len(self.records)
 
 
 def read_run(folder: Path) -> RunFolder:
@@ -82,15 +84,14 @@ def read_run(folder: Path) -> RunFolder:
         RequestError: it is not a run, is damaged, or holds nothing yet.
     """
     description = read_description(folder)
-    identity = description["identity"]
+    identity = description.identity
     if not (folder / DATABASE).is_file():
         raise RequestError(f"run {folder} holds no results yet: repeat the command that made it")
     with Store(folder / DATABASE) as store:
         judgement = Judgement(store, identity)
         records = make_records(store, identity, judgement)
         complete = [cell.key for cell in complete_cells(store, identity)]
-        cells = [Cell.from_dict(values) for values in identity["cells"]]
-        timings = pd.DataFrame([_timing(store, cell) for cell in cells])
+        timings = pd.DataFrame([_timing(store, cell) for cell in identity.cells])
         shifts = make_similarities(store, identity)
         evidence = make_evidence(store, identity, judgement)
         transfers = make_transfers(store, identity)
@@ -102,11 +103,11 @@ def read_run(folder: Path) -> RunFolder:
         timings=timings,
         shifts=shifts,
         cells=complete,
-        pictures=StoredPictures(folder / DATABASE, {cell.key: cell for cell in cells}),
+        pictures=StoredPictures(folder / DATABASE, {cell.key: cell for cell in identity.cells}),
         evidence=evidence,
         transfers=transfers,
         distances=distances,
-        session=description["sessions"][-1],
+        session=description.sessions[-1],
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-COLUMN_KEYS = ("attack", "norm", "eps", "loss", "restarts", "start", "count", "space")
+COLUMN_KEYS = ("attack", "norm", "eps", "loss", "restarts", "start", "select", "space", "criterion")
 """What can differ between columns; only what does is in their names."""
 
 NAMED_ALWAYS = ("norm", "eps")

@@ -102,7 +102,7 @@ def measured(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
     found = rows.assign(value=values.astype(float))
     found = found[found["value"].notna()]
     if measure == CLEAN:
-        return found.drop_duplicates(["contender", "source", "slice"]).assign(threat=UNATTACKED)
+        return found.drop_duplicates(["contender", "source", "subset"]).assign(threat=UNATTACKED)
     return found
 
 
@@ -130,7 +130,7 @@ def _lines(rows: pd.DataFrame, measure: str, first: str) -> list[dict[str, Any]]
                 "measure": measure,
                 "threat": threat,
                 "recipe": recipe,
-                "trainings": summary.trainings,
+                "trainings": summary.count,
                 "mean": summary.mean,
                 "deviation": summary.deviation,
                 "low": summary.interval.low,

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustbench_bcos.attacks.losses import LOSSES
-from robustbench_bcos.attacks.norms import NORMS
-from robustbench_bcos.attacks.pgd import PGD
+from robustbench_bcos.attacks import LOSSES
+from robustbench_bcos.attacks.searches.pgd import PGD
+from robustbench_bcos.core.disk import write_with
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.core.rng import PerImageRng, generator
 from robustbench_bcos.core.types import Images, Labels
 from robustbench_bcos.data.subset import EvalSubset
@@ -126,13 +125,13 @@ class _Training:
         return self.recipe.seed * self.recipe.epochs + number
 
     def _attacked(self, images: Images, labels: Labels, noise: PerImageRng) -> Images:
-        ball, radius = self.recipe.training.norm, self.recipe.training.eps
-        if ball is None or radius is None:
+        norm, radius = self.recipe.training.norm, self.recipe.training.eps
+        if norm is None or radius is None:
             return images
         # Evaluation mode: the search must not move running statistics, and meets the network as it will be used.
         freeze(self.classifier)
-        pgd = PGD(steps=self.recipe.attack_steps, loss=self.loss, start="random", count="last")
-        return pgd(self.forward, images, labels, NORMS[ball], Quantity.of(radius).value, noise).candidates
+        pgd = PGD(steps=self.recipe.attack_steps, loss=self.loss, start="random", select="last")
+        return pgd(self.forward, images, labels, norm, radius, rng=noise).adversarials
 
     def _step(self, images: Images, labels: Labels) -> tuple[Tensor, Tensor]:
         self.classifier.train().requires_grad_()
@@ -146,9 +145,7 @@ class _Training:
 
     def save(self, checkpoint: Path, epochs: int) -> None:
         state = {"task": self._task(), "epochs": epochs, **self._state()}
-        partial = checkpoint.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(checkpoint)
+        write_with(checkpoint, lambda stream: torch.save(state, stream))
 
     def resume(self, checkpoint: Path) -> int:
         try:

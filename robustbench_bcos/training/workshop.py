@@ -7,14 +7,16 @@ import pandas as pd
 import tomli_w
 import torch
 
+from robustbench_bcos.core.devices import choose_device
 from robustbench_bcos.core.disk import made, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.tables import read_table
-from robustbench_bcos.data.subset import DATASETS, EvalSubset, any_size, open_dataset
+from robustbench_bcos.data.opening import is_dataset, open_dataset
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Card, CleanAccuracy, ModelSpec, WeightsSpec
+from robustbench_bcos.model_zoo.checkpoints.write import write_weights
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, build_classifier
-from robustbench_bcos.model_zoo.weights import write_weights
 from robustbench_bcos.training.recipes import Recipe
 from robustbench_bcos.training.trainer import Epoch, check_fit, train
 
@@ -55,7 +57,7 @@ def make_model(
     made(folder)
     log = _Log(folder / f"{recipe.name}.log.csv", on_epoch)
     checkpoint = folder / f"{recipe.name}.ckpt"
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    device = choose_device(device)
     classifier = train(recipe, images, device=device, compiled=compiled, checkpoint=checkpoint, on_epoch=log)
     file = f"{recipe.name}.safetensors"
     card = Card(
@@ -77,7 +79,7 @@ def dataset_of(recipe: Recipe, given: str | None) -> str:
     Raises:
         RequestError: nothing is given, and the recipe's images cannot be opened by their name.
     """
-    if given is None and recipe.dataset not in DATASETS and not any_size(recipe.dataset):
+    if given is None and not is_dataset(recipe.dataset):
         raise RequestError(
             f"recipe {recipe.name} is for the images of {recipe.dataset}, and no dataset is opened by that name: say "
             "where they are, as in --dataset folder:DIR"

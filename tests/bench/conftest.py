@@ -1,4 +1,4 @@
-"""The tiny zoo, a plan for it, and a store in memory."""
+"""The tiny zoo, and a store in memory."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -13,8 +13,8 @@ from robustbench_bcos.bench import batch_size
 from robustbench_bcos.bench.batch_size import BatchSize, bytes_for_backward, is_out_of_memory, memory_of
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.classifier import freeze
-from tests.bench.own_plan import own_plan
-from tests.bench.tiny_zoo import measure, tiny_plan
+from tests.bench.own_request import own_request
+from tests.bench.tiny_zoo import measure, tiny_request
 
 EXAMPLE = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -147,12 +147,12 @@ class Narrow(nn.Module):
 
 def test_a_run_whose_memory_runs_out_everywhere_gives_the_same_rows(tiny_zoo: Path) -> None:
     """Attack, explanations, evidence and distances each meet a network that takes three images."""
-    plan = tiny_plan(tiny_zoo, model=("tiny-natural",), limit=10, explained=5)
-    batch = plan.images.batch(0, 10)
-    network = plan.sources[0].load().classifier
+    request = tiny_request(tiny_zoo, model=("tiny-natural",), limit=10, explained=5)
+    batch = request.subset.batch(0, 10)
+    network = request.sources[0].load().classifier
     asked = {"eps": ("0.5",), "steps": (4,), "evidence": "quick", "distances": True, "seed": 3}
-    wide = measure(own_plan({"net": network}, batch.images, batch.labels, 10, **asked))
-    narrow = measure(own_plan({"net": Narrow(network)}, batch.images, batch.labels, 10, **asked))
+    wide = measure(own_request({"net": network}, batch.images, batch.labels, 10, **asked))
+    narrow = measure(own_request({"net": Narrow(network)}, batch.images, batch.labels, 10, **asked))
     different = [name for name in wide if not wide[name].equals(narrow[name])]
     # Questions that are put to 16 images at once cannot be asked, which the row says.
     differing = {
@@ -208,6 +208,6 @@ def test_real_memory_that_runs_out_is_survived() -> None:
 
 
 def test_records_do_not_depend_on_the_batch_that_was_chosen(tiny_zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = measure(tiny_plan(tiny_zoo))
+    chosen = measure(tiny_request(tiny_zoo))
     monkeypatch.setattr(batch_size, "memory_of", lambda device: 4 * 300_000)
-    pd.testing.assert_frame_equal(measure(tiny_plan(tiny_zoo)), chosen)
+    pd.testing.assert_frame_equal(measure(tiny_request(tiny_zoo)), chosen)

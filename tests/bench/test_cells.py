@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from robustbench_bcos.attacks.ensemble import Ensemble, standard
 from torch import Tensor, nn
 
+from robustbench_bcos.attacks import NORMS
 from robustbench_bcos.attacks.attack import Attack
-from robustbench_bcos.attacks.ensemble import Ensemble, standard
-from robustbench_bcos.attacks.norms import NORMS
-from robustbench_bcos.attacks.square import Square
+from robustbench_bcos.attacks.searches.square import Square
 from robustbench_bcos.bench.cells import Cell, check_radius, make_cells
 from robustbench_bcos.bench.config import CHOICES, make_config
 from robustbench_bcos.bench.target import build_attack
@@ -42,7 +42,7 @@ any_cell = st.builds(
     loss=st.sampled_from(["", *CHOICES["loss"]]),
     restarts=st.integers(1, 30),
     start=st.sampled_from(CHOICES["start"]),
-    count=st.sampled_from(CHOICES["count"]),
+    select=st.sampled_from(CHOICES["count"]),
     space=st.sampled_from(CHOICES["space"]),
     queries=st.integers(0, 300),
     targets=st.integers(0, 30),
@@ -62,7 +62,7 @@ def test_every_combination_is_a_cell_model_by_model_in_the_order_of_the_request(
 
 def test_what_is_asked_for_twice_is_measured_once_as_it_was_written_first() -> None:
     made = cells(eps=("0.5", "0.25", "1/2", "0.50"), norm=("l2", "l2"), steps=(20, 20), loss=("ce", "ce"))
-    assert [cell.radius.text for cell in made] == ["0.5", "0.25"]
+    assert [cell.threat.text for cell in made] == ["0.5", "0.25"]
 
 
 def test_noise_has_no_steps_and_no_loss_and_starts_at_random() -> None:
@@ -85,7 +85,7 @@ EVERY: dict[str, Any] = {"attack": CHOICES["attack"], "loss": ("ce", "margin"), 
 
 
 def test_every_attack_has_what_is_its_own_and_nothing_else() -> None:
-    made = cells(**EVERY, steps=(20, 50), restarts=(1, 2), step_size="0.1", start="random", count="last")
+    made = cells(**EVERY, steps=(20, 50), restarts=(1, 2), step_size="0.1", start="random", select="last")
     found: dict[str, list[tuple[Any, ...]]] = {}
     for c in made:
         said = (c.steps, str(c.step_size), c.loss, c.restarts, c.start, c.count, c.queries, c.targets)
@@ -105,7 +105,7 @@ def test_every_attack_has_what_is_its_own_and_nothing_else() -> None:
 def test_a_published_standard_has_no_settings() -> None:
     plain = cells(attack=("autoattack",))
     settings: dict[str, Any] = {"steps": (3, 4), "restarts": (2, 5), "queries": 9, "targets": 2, "step_size": "0.1"}
-    assert cells(attack=("autoattack",), loss=("ce", "bce"), start="random", count="last", **settings) == plain
+    assert cells(attack=("autoattack",), loss=("ce", "bce"), start="random", select="last", **settings) == plain
     assert len(plain) == 1
 
 
@@ -159,7 +159,7 @@ def test_passes_of_an_image_that_withstands_everything_are_no_more_than_was_said
         attack: Attack = Ensemble((*members[:-1], Square(queries=7)))
         cell = replace(cell, queries=7)
     else:
-        attack = build_attack(cell, "ce" if cell.loss == "auto" else cell.loss)
+        attack = build_attack(cell, "ce" if cell.attack.loss == "auto" else cell.attack.loss)
     network = Fortress()
     images = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(1))
     trace = attack(network, images, torch.zeros(2, dtype=torch.long), NORMS["l2"], 0.1).trace
@@ -194,7 +194,7 @@ def test_a_ball_may_be_as_large_as_the_pixel_box_and_no_larger(norm: str) -> Non
 
 @pytest.mark.parametrize(("eps", "meant"), [("8", "8/255"), ("8.0", "8/255"), ("256", None), ("1.5", None)])
 def test_a_linf_radius_in_units_of_255_is_recognised(eps: str, meant: str | None) -> None:
-    with pytest.raises(RequestError, match=f"--eps {eps} for norm linf") as caught:
+    with pytest.raises(RequestError, match=f"eps {eps} for norm linf") as caught:
         check_radius(Quantity.of(eps), "linf", 1.0)
     said = str(caught.value)
     if meant is None:
@@ -205,6 +205,6 @@ def test_a_linf_radius_in_units_of_255_is_recognised(eps: str, meant: str | None
 
 
 def test_an_l2_radius_is_not_taken_for_one_in_units_of_255() -> None:
-    with pytest.raises(RequestError, match="--eps 14 for norm l2") as caught:
+    with pytest.raises(RequestError, match="eps 14 for norm l2") as caught:
         check_radius(Quantity.of("14"), "l2", 13.86)
     assert "did you mean" not in str(caught.value)

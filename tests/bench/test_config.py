@@ -1,18 +1,20 @@
 """What is asked for: flags over suite over defaults, and every name and number checked without data or models."""
 
+import json
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from robustbench_bcos.attacks import pgd
-from robustbench_bcos.attacks.losses import LOSSES
-from robustbench_bcos.attacks.norms import NORMS
-from robustbench_bcos.bench import config as configuration
-from robustbench_bcos.bench.config import CHOICES, SUITES, RunConfig, check_trained, make_config
+from robustbench_bcos.attacks import LOSSES, NORMS
+from robustbench_bcos.bench.cells import make_threats
+from robustbench_bcos.bench.config import SUITES, RunConfig, check_trained, make_config
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.explanations.explanation import METHODS
+from robustbench_bcos.core.options import parameters
+from robustbench_bcos.core.quantities import Quantity
 
 SUITE = 'description = "mine"\nnorm = ["linf"]\neps = ["8/255", "16/255"]\nsteps = [20, 100]\nlimit = 7\n'
 
@@ -28,6 +30,10 @@ def written(folder: Path, text: str) -> Path:
     return file
 
 
+def texts(config: RunConfig) -> list[str]:
+    return [eps.text for eps in config.eps]
+
+
 def refusal(flags: dict[str, Any], suite: Path | None = None) -> str:
     with pytest.raises(RequestError) as caught:
         make_config(flags, None if suite is None else str(suite))
@@ -41,14 +47,15 @@ def refusal(flags: dict[str, Any], suite: Path | None = None) -> str:
 def test_without_flags_the_defaults_hold() -> None:
     config = make_config({})
     assert config == RunConfig()
-    assert (config.dataset, config.norm, config.eps, config.steps) == ("digits", ("l2",), ("0.5",), (20,))
-    assert (config.loss, config.count, config.start, config.space) == (("auto",), "any", "image", "image")
+    assert (config.dataset, config.norm, texts(config), config.steps) == ("digits", ("l2",), ["0.5"], (20,))
+    assert (config.loss, config.select, config.start, config.space) == (("auto",), "first_success", "image", "image")
+    assert (config.criterion, config.target, config.option, config.plugin) == ("misclassified", None, {}, ())
     assert (config.restarts, config.step_size, config.limit, config.seed) == ((1,), None, None, 0)
 
 
 def test_a_suite_overrides_the_defaults_and_flags_override_the_suite(suite: Path) -> None:
     config = make_config({"eps": ("4/255",), "limit": 3, "seed": 5}, str(suite))
-    assert (config.eps, config.limit, config.seed) == (("4/255",), 3, 5)
+    assert (texts(config), config.limit, config.seed) == (["4/255"], 3, 5)
     assert (config.norm, config.steps) == (("linf",), (20, 100))
     assert (config.loss, config.restarts) == (("auto",), (1,))
     assert make_config({}, str(suite)).limit == 7
@@ -76,6 +83,12 @@ def test_every_packaged_suite_makes_a_configuration(name: str) -> None:
     assert suite.description
     config = make_config({}, name)
     assert (config.norm, config.eps, config.steps) == (suite.norm, suite.eps, suite.steps)
+
+
+def test_a_suite_may_say_whatever_belongs_to_an_attack_and_nothing_else(tmp_path: Path) -> None:
+    config = make_config({}, str(written(tmp_path, SUITE + 'select = "last"\nattack = ["pgd", "noise"]\n')))
+    assert (config.select, config.attack) == ("last", ("pgd", "noise"))
+    assert "unknown key of" in refusal({}, written(tmp_path, SUITE + 'plugin = ["mine.py"]\n'))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +133,7 @@ def training(tmp_path: Path) -> str:
 
 
 def threats(config: RunConfig) -> list[tuple[str, str]]:
-    return [(norm, eps) for part in config.parts for norm in part.norm for eps in part.eps]
+    return [(threat.norm, threat.text) for threat in make_threats(config)]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +163,6 @@ def test_several_radii_of_one_norm_stay_together(tmp_path: Path) -> None:
 
 def test_without_pairs_every_norm_is_meant_with_every_radius() -> None:
     config = make_config({"norm": ("l2", "linf"), "eps": ("0.5", "0.1")})
-    assert config.parts == [config]
     assert len(threats(config)) == 4
 
 
@@ -189,31 +201,16 @@ def test_without_flags_numbers_are_checked_quickly_and_no_distances_are_measured
     assert (config.attack, config.loss) == (("pgd",), ("auto",))
 
 
-def test_a_loss_that_aims_goes_with_other_losses_of_the_same_attack() -> None:
-    config = make_config({"attack": ("apgd",), "loss": ("ce", "targeted_dlr"), "targets": 1, "queries": 1})
-    assert (config.loss, config.targets, config.queries) == (("ce", "targeted_dlr"), 1, 1)
-
-
 # Names
 
-
-def test_names_are_those_of_what_can_be_had() -> None:
-    # The configuration is read without torch, so it has to repeat them.
-    assert set(CHOICES["norm"]) == set(NORMS)
-    assert set(CHOICES["loss"]) == {"auto", *LOSSES, "targeted_dlr"}
-    assert CHOICES["start"] == get_args(configuration.Start) == get_args(pgd.Start)
-    assert CHOICES["count"] == get_args(configuration.Count) == get_args(pgd.Count)
-    assert CHOICES["space"] == get_args(configuration.Space)
-    assert set(CHOICES["explanation"]) == {"auto", *METHODS}
+CHOICES = {name: one.names for name, one in parameters(RunConfig).items() if one.names and one.option.closed}
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in CHOICES.items() for name in names])
 def test_every_choice_is_accepted_and_a_slip_of_the_pen_is_helped(kind: str, name: str) -> None:
     several = isinstance(getattr(RunConfig(), kind), tuple)
-    value: Any = (name,) if several else name
-    # One loss is had by one attack alone.
-    besides: dict[str, Any] = {"attack": ("apgd",)} if name == "targeted_dlr" else {}
-    assert getattr(make_config({kind: value} | besides), kind) == value
+    besides = {"target": 3} if name == "targeted" else {}
+    assert getattr(make_config({kind: name, **besides}), kind) == ((name,) if several else name)
     slip = name[:-1] + "0"
     said = refusal({kind: (name, slip) if several else slip})
     assert said.startswith(f"unknown {kind} {slip!r}: did you mean ")
@@ -223,6 +220,28 @@ def test_every_choice_is_accepted_and_a_slip_of_the_pen_is_helped(kind: str, nam
 @pytest.mark.parametrize("kind", CHOICES)
 def test_a_value_that_is_no_name_is_refused_too(kind: str) -> None:
     assert refusal({kind: 5}).startswith(f"unknown {kind} '5': choose from ")
+
+
+PLUGIN = """
+from robustbench_bcos.attacks import LOSSES, NORMS
+
+NORMS.register("l7", object())
+LOSSES.register("huge", lambda logits, labels: 1e9 * logits.sum(dim=1))
+"""
+
+
+def test_what_a_plug_in_registers_can_be_named_and_the_plug_in_is_known_by_its_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for registry in (NORMS, LOSSES):
+        monkeypatch.setattr(registry, "_entries", dict(vars(registry)["_entries"]))
+    file = tmp_path / "mine.py"
+    file.write_text(PLUGIN, encoding="utf-8")
+    assert "unknown norm 'l7'" in refusal({"norm": "l7"})
+    config = make_config({"norm": "l7", "loss": "huge", "plugin": file})
+    assert (config.norm, config.loss, config.plugin) == (("l7",), ("huge",), (file,))
+    assert config.plugin_digests == {"mine.py": sha256(file.read_bytes()).hexdigest()}
+    assert refusal({"plugin": tmp_path / "none.py"}).startswith("plugin ")
 
 
 def test_an_unknown_suite_is_helped_and_a_missing_file_named(tmp_path: Path) -> None:
@@ -237,9 +256,9 @@ def test_an_unknown_suite_is_helped_and_a_missing_file_named(tmp_path: Path) -> 
     [
         (("limit", "limmit"), "did you mean 'limit'"),
         (('["linf"]', '["lnf"]'), "unknown norm 'lnf'"),
-        (('norm = ["linf"]', ""), "mine.toml: norm: field required"),
-        (('"8/255"', '"8/-255"'), "--eps"),
-        (("steps = [20", "steps = [0"), "--steps 0 must be at least 1"),
+        (('description = "mine"', ""), "mine.toml: description: field required"),
+        (('"8/255"', '"8/-255"'), "eps '8/-255' is not a number"),
+        (("steps = [20", "steps = [0"), "mine.toml: steps.0: input should be greater than or equal to 1, got 0"),
         (("[20, 100]", '["many"]'), "mine.toml: steps"),
         (("description", "["), "not a readable TOML file"),
     ],
@@ -252,34 +271,65 @@ def test_a_suite_that_does_not_fit_is_refused(tmp_path: Path, change: tuple[str,
 
 
 @pytest.mark.parametrize(
+    ("eps", "written"),
+    [
+        (0.25, ["0.25"]),
+        (1, ["1"]),
+        ("8/255", ["8/255"]),
+        (Quantity.of("8/255"), ["8/255"]),
+        ([0.5, "1/4"], ["0.5", "1/4"]),
+        (np.array([0.25, 0.5]), ["0.25", "0.5"]),
+        (np.float64(0.5), ["0.5"]),
+    ],
+    ids=str,
+)
+def test_quantities_are_read_once_and_written_as_they_were_given(eps: Any, written: list[str]) -> None:
+    config = make_config({"eps": eps, "step_size": 0.05})
+    assert texts(config) == written
+    assert config.step_size == Quantity("0.05", 0.05)
+    said = config.model_dump(mode="json")
+    assert (said["eps"], said["step_size"]) == (written, "0.05")
+    assert RunConfig.model_validate(json.loads(json.dumps(said))) == config
+
+
+def test_a_target_may_be_a_number_or_a_name() -> None:
+    assert make_config({"criterion": "targeted", "target": 3}).target == "3"
+    assert make_config({"criterion": "targeted", "target": "least_likely"}).target == "least_likely"
+
+
+def test_images_to_picture_are_named_once() -> None:
+    assert make_config({"images": ["3", 5, 3]}).images == (3, 5)
+
+
+@pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ({"eps": ("-1",)}, "--eps '-1' must be finite and not negative"),
-        ({"eps": ("0.5", "nan")}, "--eps 'nan' must be finite and not negative"),
-        ({"eps": ("inf",)}, "--eps 'inf' must be finite"),
-        ({"eps": ("abc",)}, "--eps 'abc' is not a number"),
-        ({"eps": ("8/0",)}, "--eps '8/0' is not a number"),
-        ({"eps": ("8//255",)}, "--eps '8//255' is not a number"),
-        ({"steps": (20, 0)}, "--steps 0 must be at least 1"),
+        ({"eps": ("-1",)}, "eps '-1' must be finite and not negative"),
+        ({"eps": ("0.5", "nan")}, "eps 'nan' must be finite and not negative"),
+        ({"eps": ("inf",)}, "eps 'inf' must be finite"),
+        ({"eps": ("abc",)}, "eps 'abc' is not a number"),
+        ({"eps": ("8/0",)}, "eps '8/0' is not a number"),
+        ({"eps": ("8//255",)}, "eps '8//255' is not a number"),
+        ({"steps": (20, 0)}, "steps.1: input should be greater than or equal to 1, got 0"),
         ({"steps": ("x",)}, "steps.0"),
         ({"steps": (2.5,)}, "steps.0"),
-        ({"restarts": (0,)}, "--restarts 0 must be at least 1"),
-        ({"queries": 0}, "--queries 0 must be at least 1"),
+        ({"restarts": 0}, "restarts.0: input should be greater than or equal to 1, got 0"),
+        ({"queries": 0}, "queries: input should be greater than or equal to 1, got 0"),
+        ({"eps": []}, "eps: tuple should have at least 1 item"),
         ({"queries": "many"}, "queries: input should be a valid integer"),
-        ({"targets": 0}, "--targets 0 must be at least 1"),
-        ({"targets": -3}, "--targets -3 must be at least 1"),
+        ({"targets": -3}, "targets: input should be greater than or equal to 1, got -3"),
         ({"distances": "some"}, "distances: input should be a valid boolean"),
-        ({"step_size": "0"}, "--step-size 0 must be positive"),
-        ({"step_size": "-0.1"}, "--step-size '-0.1' must be finite and not negative"),
-        ({"step_size": "x"}, "--step-size 'x' is not a number"),
+        ({"step_size": "0"}, "step_size 0 must be positive: leave it out for 2.5 * eps / steps"),
+        ({"step_size": -0.1}, "step_size '-0.1' must be finite and not negative"),
+        ({"step_size": "x"}, "step_size 'x' is not a number"),
         ({"limit": 0}, "limit"),
         ({"seed": -1}, "seed"),
         ({"batch_size": 0}, "batch_size"),
         ({"threads": 0}, "threads"),
         ({"explained": -1}, "explained: input should be greater than or equal to 0, got -1"),
         ({"explained": "all"}, "explained: input should be a valid integer"),
-        ({"images": (3, -2)}, "--images -2 must be at least 0: give indices of the dataset"),
-        ({"images": ("x",)}, "images.0: input should be a valid integer"),
+        ({"images": (3, -2)}, "images -2 is not the index of an image: give numbers from 0"),
+        ({"images": ("x",)}, "images 'x' is not the index of an image"),
         ({"colour": "red"}, "unknown key of the request 'colour'"),
     ],
 )
@@ -290,18 +340,14 @@ def test_a_value_that_cannot_be_carried_out_is_named(flags: dict[str, Any], said
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ({"architecture": "resnet8"}, "--architecture describes --weights: give it too, or leave it out"),
-        ({"ema": True}, "--ema describes --weights: give it too, or leave it out"),
-        ({"encoding": "none"}, "--encoding describes --weights, or models without a card such as"),
-        (
-            {"encoding": "none", "model": ("digits-natural",)},
-            "--encoding describes --weights, or models without a card",
-        ),
-        ({"argument": {"b": 1.5}}, "--argument describes --weights: give it too, or leave it out"),
-        ({"argument": {"b": 1.5}, "model": ("my:net",)}, "--argument describes --weights: give it too"),
-        ({"loss": ("targeted_dlr",)}, "--loss targeted_dlr is for --attack apgd: give that, or another loss"),
-        ({"loss": ("ce", "targeted_dlr"), "attack": ("apgd", "pgd")}, "--loss targeted_dlr is for --attack apgd"),
-        ({"loss": ("targeted_dlr",), "attack": ("autoattack",)}, "--loss targeted_dlr is for --attack apgd"),
+        ({"architecture": "resnet8"}, "architecture describes weights: give them too, or leave it out"),
+        ({"ema": True}, "ema describes weights: give them too, or leave it out"),
+        ({"encoding": "none"}, "encoding describes weights, or models without a card such as"),
+        ({"encoding": "none", "model": "digits-natural"}, "encoding describes weights, or models without a card"),
+        ({"argument": {"b": 1.5}}, "argument describes weights: give them too, or leave it out"),
+        ({"argument": {"b": 1.5}, "model": ("my:net",)}, "argument describes weights: give them too"),
+        ({"target": "least_likely"}, "criterion targeted and target belong together: give both"),
+        ({"criterion": "targeted"}, "criterion targeted and target belong together: give both"),
     ],
 )
 def test_options_that_would_say_nothing_alone_are_refused(flags: dict[str, Any], said: str) -> None:

@@ -13,7 +13,7 @@ import robustbench_bcos
 from robustbench_bcos.bench.evaluation import evaluate
 from robustbench_bcos.bench.records import COLUMNS
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.data.digits import Digits
+from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
 from tests.bench.tiny_zoo import measure, tiny_plan
 
@@ -51,8 +51,8 @@ def own_labels(model: nn.Module) -> Tensor:
 
 def test_rows_are_those_of_a_run_on_the_same_images(tiny_zoo: Path) -> None:
     # Another name for the images is all that may differ. (Noise would: it belongs to an image's place in its dataset.)
-    own = ["dataset", "slice", *(column for column in COLUMNS if column.endswith("_noise"))]
-    options: dict[str, Any] = {"steps": (4, 6), "count": "last", "step_size": "0.4", "seed": 5, "explained": 12}
+    own = ["dataset", "subset", *(column for column in COLUMNS if column.endswith("_noise"))]
+    options: dict[str, Any] = {"steps": (4, 6), "select": "last", "step_size": "0.4", "seed": 5, "explained": 12}
     options |= {"evidence": "off"}
     there = measure(tiny_plan(tiny_zoo, model=("digits-bcos-b2",), limit=24, eps=("1.5", "1/4"), **options))
     here = evaluate("digits-bcos-b2", IMAGES, LABELS, "l2", ["1.5", "1/4"], device="cpu", **options)
@@ -105,8 +105,8 @@ def test_images_labels_and_the_global_generator_are_left_as_they_were() -> None:
 def test_rows_have_the_columns_of_results_csv_one_for_each_cell() -> None:
     table = evaluate(Small(), IMAGES, LABELS, ["l2", "linf"], ["8/255", 0.25], steps=[1, 2], restarts=1)
     assert tuple(table.columns) == COLUMNS
-    assert table[["norm", "eps", "steps"]].to_numpy().tolist() == [
-        [norm, eps, steps] for norm in ("l2", "linf") for eps in ("8/255", "0.25") for steps in (1, 2)
+    assert sorted(table[["norm", "eps", "steps"]].to_numpy().tolist()) == [
+        [norm, eps, steps] for norm in ("l2", "linf") for eps in ("0.25", "8/255") for steps in (1, 2)
     ]
     assert set(table["model"]) == {"Small"}
     assert set(table["dataset"]) == {"memory"}
@@ -116,6 +116,40 @@ def test_rows_have_the_columns_of_results_csv_one_for_each_cell() -> None:
 def test_a_radius_may_be_a_number_or_text_alone_or_in_a_list(eps: Any) -> None:
     table = evaluate(Small(), IMAGES, LABELS, "l2", eps, steps=1)
     assert table[["eps", "epsilon"]].to_numpy().tolist() == [["0.5", 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (IMAGES.numpy(), LABELS.numpy()),
+        (IMAGES.double(), LABELS.tolist()),
+        ((IMAGES * 255).round().byte().numpy(), torch.nn.functional.one_hot(LABELS)),
+    ],
+    ids=["arrays", "float64 and a list", "bytes and one-hot"],
+)
+def test_images_and_labels_may_be_arrays(images: Any, labels: Any) -> None:
+    rows = evaluate(Small(), images, labels, "l2", 0.5, steps=2, step_size=0.1)
+    plain = evaluate(Small(), IMAGES, LABELS, "l2", 0.5, steps=2, step_size="0.1")
+    assert rows["robust_correct"].tolist() == plain["robust_correct"].tolist()
+    assert rows["step_size"].tolist() == plain["step_size"].tolist()
+
+
+def test_images_are_checked_before_the_model_sees_them() -> None:
+    class Untouched(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            raise AssertionError("asked")
+
+    assert "put channels first" in refusal(Untouched(), IMAGES.permute(0, 2, 3, 1), LABELS, "l2", 0.5)
+    assert "one class for each of the 24 images" in refusal(Untouched(), IMAGES, LABELS[1:], "l2", 0.5)
+
+
+def test_an_attack_may_be_an_object_and_stand_beside_names() -> None:
+    own = robustbench_bcos.PGD(steps=3, loss="margin", start="random")
+    rows = evaluate(Small(), IMAGES, LABELS, "l2", [0.25, 0.5], attack=[own, "noise"], evidence="off")
+    named = evaluate(Small(), IMAGES, LABELS, "l2", [0.25, 0.5], steps=3, loss="margin", start="random", evidence="off")
+    assert sorted(rows["attack"]) == ["noise", "noise", "pgd", "pgd"]
+    found = rows[rows["attack"] == "pgd"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found.dropna(axis=1), named.dropna(axis=1))
 
 
 @pytest.mark.parametrize("model", [Small(), "digits-natural"])
@@ -129,7 +163,11 @@ def test_a_row_can_be_given_a_name(model: nn.Module | str) -> None:
         ((Small(), IMAGES, LABELS, "l3", 0.5), {}, "unknown norm 'l3': did you mean 'l2'"),
         ((Small(), IMAGES, LABELS, "linf", 8.0), {}, "did you mean 8/255?"),
         ((Small(), IMAGES, LABELS, "l2", -1.0), {}, "must be finite and not negative"),
-        ((Small(), IMAGES, LABELS, "l2", 0.5), {"steps": 0}, "at least 1"),
+        (
+            (Small(), IMAGES, LABELS, "l2", 0.5),
+            {"steps": 0},
+            "steps.0: input should be greater than or equal to 1, got 0",
+        ),
         ((Small(), IMAGES, LABELS, "l2", 0.5), {"limit": 3}, "unknown option 'limit'"),
         ((Small(), IMAGES, LABELS, "l2", 0.5), {"stepsize": 3}, "did you mean 'step_size'"),
         ((Small(), IMAGES, LABELS, "l2", 0.5), {"space": "encoded"}, "has no encoding"),

@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
+from robustbench_bcos.bench.rows import PictureRow, Row, SimilarityRow, TimingRow
 from robustbench_bcos.bench.store import Store
 from tests.bench.tiny_zoo import NAMES
 from tests.cli.command_line import call, succeed
 
 EXPORTS = ("results.csv", "table_l2.csv", "table_linf.csv")
-OPTIONS = "--norm l2,linf --eps 0.1 --steps 2,4 --limit 20 --batch-size 2 --start random --no-figures --quiet"
+OPTIONS = "--norm l2,linf eps 0.1 --steps 2,4 limit 20 --batch-size 2 --start random --no-figures --quiet"
 
 
 class Killed(BaseException):
@@ -134,7 +135,7 @@ def dying(number: int, how: str) -> Callable[..., None]:
     """``Store._insert``, whose call of that number is the last thing that this session does."""
     calls, insert = itertools.count(1), Store._insert
 
-    def replacement(store: Store, table: str, rows: Iterable[Any]) -> None:
+    def replacement(store: Store, table: type[Row], rows: Iterable[Any]) -> None:
         last = next(calls) == number
         rows = list(rows)
         if last and how == "within":
@@ -205,7 +206,7 @@ def test_batches_of_another_size_may_finish_what_was_begun(
 @pytest.fixture(scope="module")
 def explaining(tiny_zoo: Path) -> list[str]:
     """2 cells, of which 3 batches are explained each."""
-    options = "--norm l2,linf --eps 0.1 --steps 2 --limit 13 --explained 10 --no-figures --batch-size 4 --start random"
+    options = "--norm l2,linf eps 0.1 --steps 2 limit 13 --explained 10 --no-figures --batch-size 4 --start random"
     return ["run", *options.split(), "--quiet", "--zoo", str(tiny_zoo), "--model", "tiny-bcos", "--out"]
 
 
@@ -219,30 +220,32 @@ def explained(explaining: list[str], tmp_path_factory: pytest.TempPathFactory) -
 
 def pictures(folder: Path) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(f"file:{folder / 'run.sqlite'}?mode=ro", uri=True)) as database:
-        return database.execute("SELECT cell, image, label, fell, views FROM pictures ORDER BY cell, image").fetchall()
+        return database.execute(
+            "SELECT cell, image, label, broken, views FROM pictures ORDER BY cell, image"
+        ).fetchall()
 
 
-def dying_in_the_second_batch(table: str, how: str) -> Callable[..., None]:
+def dying_in_the_second_batch(table: type[Row], how: str) -> Callable[..., None]:
     """``Store._insert``, which dies when a session writes to a table of explanations for the second time."""
     calls, insert = itertools.count(1), Store._insert
 
-    def replacement(store: Store, name: str, rows: Iterable[Any]) -> None:
+    def replacement(store: Store, written: type[Row], rows: Iterable[Any]) -> None:
         rows = list(rows)
-        mine = name == table and (table != "timings" or rows[0][1] == "explanation")
+        mine = written is table and (table is not TimingRow or rows[0].work == "explanation")
         last = mine and next(calls) == 2
         if last and how == "within":
             rows = rows[: len(rows) // 2]
         if not last or how != "before":
-            insert(store, name, rows)
+            insert(store, written, rows)
         if last:
             raise Killed
 
     return replacement
 
 
-@pytest.mark.parametrize(("table", "how"), [("shifts", "within"), ("pictures", "before"), ("timings", "after")])
+@pytest.mark.parametrize(("table", "how"), [(SimilarityRow, "within"), (PictureRow, "before"), (TimingRow, "after")])
 def test_sessions_that_die_at_every_batch_of_explanations_get_there_in_the_end(
-    table: str, how: str, explaining: list[str], explained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    table: type[Row], how: str, explaining: list[str], explained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
     for _ in range(5):

@@ -3,20 +3,26 @@
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from robustbench_bcos.bench.folder import CONFIGURATION, DATABASE, LOCK, opened, read_description
+from robustbench_bcos.bench.cells import make_cells
+from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.folder import CONFIGURATION, DATABASE, LOCK, Description, open_run, read_description
+from robustbench_bcos.bench.identity import ExplainedImages, RunIdentity
 from robustbench_bcos.core.errors import RequestError
+from tests.bench.by_hand import identity_of
 
-IDENTITY: dict[str, Any] = {"cells": [{"model": "net", "epsilon": 8 / 255, "step_size": None}], "seed": 0}
+CELL, *MORE = make_cells(make_config({"norm": ("linf",), "eps": ("8/255",), "steps": (20, 50, 100)}), ["net"])
+IDENTITY = identity_of(CELL, fab=True)
 SESSION = {"started": "now"}
 
 
-def refusal(folder: Path, identity: dict[str, Any] = IDENTITY) -> str:
-    with pytest.raises(RequestError) as caught, opened(folder, identity, SESSION):
+def refusal(folder: Path, identity: RunIdentity = IDENTITY) -> str:
+    with pytest.raises(RequestError) as caught, open_run(folder, identity, SESSION):
         pass
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -29,50 +35,50 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_every_session_is_added_to_one_identity(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "run"
     for number in range(3):
-        with opened(folder, IDENTITY, {"started": number}) as held:
+        with open_run(folder, IDENTITY, {"started": number}) as held:
             assert held == folder
-    assert read_description(folder) == {"identity": IDENTITY, "sessions": [{"started": n} for n in range(3)]}
+    assert read_description(folder) == Description(IDENTITY, tuple({"started": n} for n in range(3)))
 
 
 def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
-    with opened(tmp_path / "run", IDENTITY, SESSION):
+    with open_run(tmp_path / "run", IDENTITY, SESSION):
         before = content(tmp_path / "run")
         assert "is in use by another process: wait for it, or choose another --out" in refusal(tmp_path / "run")
         assert content(tmp_path / "run") == before
-    with opened(tmp_path / "run", IDENTITY, SESSION):
+    with open_run(tmp_path / "run", IDENTITY, SESSION):
         pass
 
 
 @pytest.mark.parametrize("error", [RuntimeError, RequestError, KeyboardInterrupt])
 def test_a_folder_is_let_go_whatever_happens_in_it(tmp_path: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error), opened(tmp_path, IDENTITY, SESSION):
+    with pytest.raises(error), open_run(tmp_path, IDENTITY, SESSION):
         raise error
-    with opened(tmp_path, IDENTITY, SESSION):
-        assert len(read_description(tmp_path)["sessions"]) == 2
+    with open_run(tmp_path, IDENTITY, SESSION):
+        assert len(read_description(tmp_path).sessions) == 2
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"seed": 1}, "seed is 0 there and 1 here"),
-        ({"images": 3}, "images is null there and 3 here"),
-        ({"cells": [{"model": "net", "epsilon": 4 / 255, "step_size": None, "more": "x" * 99}]}, "other cells"),
+        ({"reading": {"ema": True}}, 'reading is null there and {"ema": true} here'),
+        ({"cells": tuple(MORE)}, "other cells"),
     ],
 )
 def test_another_configuration_is_told_apart_by_what_differs(
     tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
-    with opened(tmp_path, IDENTITY, SESSION):
+    with open_run(tmp_path, IDENTITY, SESSION):
         pass
     before = content(tmp_path)
-    message = refusal(tmp_path, IDENTITY | changes)
+    message = refusal(tmp_path, replace(IDENTITY, **changes))
     assert f"belongs to another configuration ({said}): choose another --out" in message
     assert content(tmp_path) == before
 
 
 def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("chapter one", encoding="utf-8")
-    assert "holds other things (thesis.tex) and is not a run" in refusal(tmp_path)
+    assert "holds other files (thesis.tex) and is not a run" in refusal(tmp_path)
     assert content(tmp_path) == {"thesis.tex": b"chapter one"}
 
 
@@ -95,8 +101,8 @@ def test_a_place_that_cannot_be_a_folder_is_refused(tmp_path: Path, place: str, 
 def test_a_run_killed_before_it_had_a_configuration_is_begun_again(tmp_path: Path, left: list[str]) -> None:
     for name in left:
         (tmp_path / name).write_text('{"identity": {"cel' if "partial" in name else "", encoding="utf-8")
-    with opened(tmp_path, IDENTITY, SESSION):
-        assert read_description(tmp_path)["sessions"] == [SESSION]
+    with open_run(tmp_path, IDENTITY, SESSION):
+        assert read_description(tmp_path).sessions == (SESSION,)
     assert set(content(tmp_path)) <= {LOCK, CONFIGURATION}
 
 
@@ -105,6 +111,22 @@ def test_a_damaged_configuration_is_named_and_left_alone(tmp_path: Path, text: s
     (tmp_path / CONFIGURATION).write_text(text, encoding="utf-8")
     assert "run.json is damaged" in refusal(tmp_path)
     assert (tmp_path / CONFIGURATION).read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize("damage", [{"seed": None}, {"slice": "an old name"}, {"cells": [{"model": "net"}]}])
+def test_an_identity_of_another_version_is_refused_in_a_sentence(damage: dict[str, Any], tmp_path: Path) -> None:
+    identity = {key: value for key, value in (IDENTITY.to_json() | damage).items() if value is not None}
+    (tmp_path / CONFIGURATION).write_text(json.dumps({"identity": identity, "sessions": []}), encoding="utf-8")
+    with pytest.raises(
+        RequestError, match=r"run\.json was written by another version of robustbench_bcos, or is damaged"
+    ):
+        read_description(tmp_path)
+
+
+def test_an_identity_is_what_json_gives_back() -> None:
+    explained = ExplainedImages(method="auto", select="last", images=(3, 1), pictured=(7,))
+    for identity in (IDENTITY, replace(IDENTITY, cells=(CELL, *MORE), explained=explained, reading={"ema": False})):
+        assert RunIdentity.from_json(json.loads(json.dumps(identity.to_json()))) == identity
 
 
 def test_what_is_not_a_run_is_not_read_as_one(tmp_path: Path) -> None:
@@ -122,5 +144,5 @@ def test_a_first_session_that_found_the_disk_full_can_be_repeated(
     with monkeypatch.context() as full:
         full.setattr(os, "replace", fail)
         assert "free some space" in refusal(tmp_path / "run")
-    with opened(tmp_path / "run", IDENTITY, SESSION) as folder:
+    with open_run(tmp_path / "run", IDENTITY, SESSION) as folder:
         assert json.loads((folder / CONFIGURATION).read_text(encoding="utf-8"))["sessions"] == [SESSION]

@@ -1,5 +1,6 @@
 """A gallery shows what the public explain and an attack say of its images, whatever the batches."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,17 +10,16 @@ from torch import Tensor, nn
 
 import robustbench_bcos
 from robustbench_bcos import RequestError
-from robustbench_bcos.attacks.losses import LOSSES
-from robustbench_bcos.attacks.norms import NORMS
-from robustbench_bcos.attacks.pgd import PGD
+from robustbench_bcos.attacks import LOSSES, NORMS
+from robustbench_bcos.attacks.searches.pgd import PGD
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.gallery import BATCH, Explained, Gallery
+from robustbench_bcos.bench.gallery import BATCH, ExplainedGallery, Gallery
 from robustbench_bcos.bench.pictures import View
 from robustbench_bcos.core.rng import PerImageRng
-from robustbench_bcos.data.digits import Digits
+from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import Batch, EvalSubset
-from robustbench_bcos.explanations.colours import coloured
+from robustbench_bcos.explanations.colours import render
 from robustbench_bcos.explanations.explanation import Explanation
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.models import Model, find_models, own_model
@@ -48,14 +48,13 @@ def cell(model: Model, **flags: Any) -> Cell:
 def public(
     model: Model, images: Tensor, targets: Tensor | None = None, method: str = "auto", *, seed: int = 0
 ) -> Explanation:
-    generator = PerImageRng.of(seed, INDICES)
-    return robustbench_bcos.explain(model.classifier, images, targets, method, generator=generator)
+    return robustbench_bcos.explain(model.classifier, images, targets, method, rng=PerImageRng.of(seed, INDICES))
 
 
-def holds(explained: Explained, images: Tensor, expected: Explanation, prefix: str = "") -> None:
+def holds(explained: ExplainedGallery, images: Tensor, expected: Explanation, prefix: str = "") -> None:
     """The arrays are those of the explanation, to the last bit: the batch is the same."""
     arrays = {name: explained.arrays[f"{prefix}{name}"] for name in ARRAYS if f"{prefix}{name}" in explained.arrays}
-    tensors = expected._asdict() | {"images": images, "pictures": coloured(expected, images)}
+    tensors = vars(expected) | {"images": images, "pictures": render(expected, images)}
     assert {name for name, tensor in tensors.items() if tensor is not None} == set(arrays)
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, tensors[name].detach().numpy(), err_msg=name)
@@ -67,7 +66,7 @@ def holds(explained: Explained, images: Tensor, expected: Explanation, prefix: s
 @every_model
 def test_arrays_are_what_the_public_explain_gives(name: str, models: dict[str, Model]) -> None:
     images = digits().images
-    explained = Gallery(models[name], images, INDICES).explain()
+    explained = Gallery(model=models[name], images=images, indices=INDICES).explain()
     holds(explained, images, public(models[name], images))
     assert set(explained.arrays) == set(ARRAYS)
 
@@ -84,7 +83,7 @@ def test_arrays_are_what_the_public_explain_gives(name: str, models: dict[str, M
 )
 def test_any_method_can_be_asked_for(name: str, method: str, models: dict[str, Model]) -> None:
     images = digits().images
-    explained = Gallery(models[name], images, INDICES, method=method, seed=3).explain()
+    explained = Gallery(model=models[name], images=images, indices=INDICES, method=method, seed=3).explain()
     holds(explained, images, public(models[name], images, None, method, seed=3))
 
 
@@ -92,7 +91,7 @@ def test_a_method_that_draws_draws_by_seed_and_number_of_the_image(models: dict[
     images = digits().images[:2]
 
     def contributions(indices: tuple[int, ...], seed: int) -> Any:
-        gallery = Gallery(models["digits-bcos-b2"], images, indices, method="lime", seed=seed)
+        gallery = Gallery(model=models["digits-bcos-b2"], images=images, indices=indices, method="lime", seed=seed)
         return gallery.explain().arrays["contributions"]
 
     known = contributions((4, 9), 0)
@@ -106,7 +105,7 @@ def test_a_method_that_draws_draws_by_seed_and_number_of_the_image(models: dict[
 @every_model
 def test_pictures_show_the_arrays(name: str, models: dict[str, Model]) -> None:
     batch = digits()
-    explained = Gallery(models[name], batch.images, INDICES, batch.labels).explain()
+    explained = Gallery(model=models[name], images=batch.images, indices=INDICES, labels=batch.labels).explain()
     assert [picture.image for picture in explained.pictures] == list(INDICES)
     assert [picture.label for picture in explained.pictures] == batch.labels.tolist()
     assert all(picture.attacked is None for picture in explained.pictures)
@@ -114,7 +113,7 @@ def test_pictures_show_the_arrays(name: str, models: dict[str, Model]) -> None:
         shows(picture.clean, explained, place, models[name].loss)
 
 
-def shows(view: View, explained: Explained, place: int, loss: str, prefix: str = "") -> None:
+def shows(view: View, explained: ExplainedGallery, place: int, loss: str, prefix: str = "") -> None:
     arrays = {name: explained.arrays[f"{prefix}{name}"][place] for name in ARRAYS}
     np.testing.assert_array_equal(view.pixels, arrays["images"])
     np.testing.assert_array_equal(view.explanation, arrays["pictures"])
@@ -128,14 +127,14 @@ def shows(view: View, explained: Explained, place: int, loss: str, prefix: str =
 
 
 def test_images_of_no_known_class_have_no_label(models: dict[str, Model]) -> None:
-    explained = Gallery(models["digits-natural"], digits().images, INDICES).explain()
+    explained = Gallery(model=models["digits-natural"], images=digits().images, indices=INDICES).explain()
     assert [picture.label for picture in explained.pictures] == [None] * 5
 
 
 @every_model
 def test_a_target_is_explained_in_place_of_the_prediction(name: str, models: dict[str, Model]) -> None:
     images = digits().images
-    explained = Gallery(models[name], images, INDICES, target=3).explain()
+    explained = Gallery(model=models[name], images=images, indices=INDICES, target=3).explain()
     holds(explained, images, public(models[name], images, torch.full((5,), 3)))
     assert (explained.arrays["targets"] == 3).all()
     predictions = explained.arrays["logits"].argmax(axis=1)
@@ -146,9 +145,8 @@ def test_a_target_is_explained_in_place_of_the_prediction(name: str, models: dic
 def test_what_is_handed_over_is_left_alone(models: dict[str, Model]) -> None:
     batch = digits()
     before = batch.images.clone(), batch.labels.clone()
-    Gallery(
-        models["digits-bcos-b2"], batch.images, INDICES, batch.labels, cell=cell(models["digits-bcos-b2"])
-    ).explain()
+    model = models["digits-bcos-b2"]
+    Gallery(model=model, images=batch.images, indices=INDICES, labels=batch.labels, cell=cell(model)).explain()
     assert torch.equal(batch.images, before[0])
     assert torch.equal(batch.labels, before[1])
 
@@ -159,9 +157,9 @@ def test_what_is_handed_over_is_left_alone(models: dict[str, Model]) -> None:
 def attacked(model: Model, images: Tensor, labels: Tensor, *, norm: str, seed: int = 0, **how: Any) -> Tensor:
     """The best iterate of an attack set up by hand."""
     loss = LOSSES[how.pop("loss", model.loss)]
-    attack = PGD(steps=how.pop("steps", 4), loss=loss, count="best-loss", **how)
+    attack = PGD(steps=how.pop("steps", 4), loss=loss, select="best_loss", **how)
     epsilon = {"l2": 0.6, "linf": 8 / 255}[norm]
-    return attack(model.classifier, images, labels, NORMS[norm], epsilon, PerImageRng.of(seed, INDICES)).candidates
+    return attack(model.classifier, images, labels, NORMS[norm], epsilon, PerImageRng.of(seed, INDICES)).adversarials
 
 
 @every_model
@@ -171,11 +169,11 @@ def test_the_attacked_images_are_the_worst_that_the_attack_saw(
 ) -> None:
     model, batch = models[name], digits()
     asked = cell(model, norm=(norm,), eps=(eps,))
-    explained = Gallery(model, batch.images, INDICES, batch.labels, cell=asked).explain()
-    candidates = attacked(model, batch.images, batch.labels, norm=norm)
-    assert (candidates != batch.images).flatten(1).any(dim=1).all()
+    explained = Gallery(model=model, images=batch.images, indices=INDICES, labels=batch.labels, cell=asked).explain()
+    adversarials = attacked(model, batch.images, batch.labels, norm=norm)
+    assert (adversarials != batch.images).flatten(1).any(dim=1).all()
     holds(explained, batch.images, public(model, batch.images))
-    holds(explained, candidates, public(model, candidates), "attacked_")
+    holds(explained, adversarials, public(model, adversarials), "attacked_")
     for place, picture in enumerate(explained.pictures):
         assert picture.attacked is not None
         shows(picture.attacked, explained, place, model.loss, "attacked_")
@@ -186,7 +184,9 @@ def test_the_attacked_images_are_the_worst_that_the_attack_saw(
 def test_steps_loss_restarts_and_seed_are_those_asked_for(asked: str, own: str, models: dict[str, Model]) -> None:
     model, batch = models["digits-bcos-b2"], digits()
     how = cell(model, steps=(2,), restarts=(3,), loss=(asked,))
-    explained = Gallery(model, batch.images, INDICES, batch.labels, cell=how, seed=5).explain()
+    explained = Gallery(
+        model=model, images=batch.images, indices=INDICES, labels=batch.labels, cell=how, seed=5
+    ).explain()
     expected = attacked(model, batch.images, batch.labels, norm="l2", loss=own, steps=2, restarts=3, seed=5)
     np.testing.assert_array_equal(explained.arrays["attacked_images"], expected.numpy())
 
@@ -197,10 +197,11 @@ def test_without_labels_an_attack_leads_away_from_the_prediction(name: str, mode
     with torch.no_grad():
         predicted = model.classifier(batch.images).argmax(dim=1)
     how = cell(model)
-    unknown = Gallery(model, batch.images, INDICES, cell=how).explain().arrays["attacked_images"]
+    gallery = Gallery(model=model, images=batch.images, indices=INDICES, cell=how)
+    unknown = gallery.explain().arrays["attacked_images"]
     np.testing.assert_array_equal(unknown, attacked(model, batch.images, predicted, norm="l2").numpy())
     wrong = (predicted + 1) % 10
-    known = Gallery(model, batch.images, INDICES, wrong, cell=how).explain().arrays["attacked_images"]
+    known = replace(gallery, labels=wrong).explain().arrays["attacked_images"]
     np.testing.assert_array_equal(known, attacked(model, batch.images, wrong, norm="l2").numpy())
     assert (known != unknown).any()
 
@@ -208,9 +209,11 @@ def test_without_labels_an_attack_leads_away_from_the_prediction(name: str, mode
 def test_a_target_is_explained_before_and_after_and_changes_no_attack(models: dict[str, Model]) -> None:
     model, batch = models["digits-bcos-b2"], digits()
     how = cell(model)
-    explained = Gallery(model, batch.images, INDICES, batch.labels, target=8, cell=how).explain()
-    candidates = attacked(model, batch.images, batch.labels, norm="l2")
-    holds(explained, candidates, public(model, candidates, torch.full((5,), 8)), "attacked_")
+    explained = Gallery(
+        model=model, images=batch.images, indices=INDICES, labels=batch.labels, target=8, cell=how
+    ).explain()
+    adversarials = attacked(model, batch.images, batch.labels, norm="l2")
+    holds(explained, adversarials, public(model, adversarials, torch.full((5,), 8)), "attacked_")
 
 
 # Batches
@@ -225,9 +228,11 @@ def test_batches_change_nothing(labelled: bool, models: dict[str, Model]) -> Non
     batch = digits(*places)
     how = cell(model, steps=(1,), restarts=(2,))
 
-    def explained(part: slice) -> Explained:
+    def explained(part: slice) -> ExplainedGallery:
         labels = batch.labels[part] if labelled else None
-        return Gallery(model, batch.images[part], indices[part], labels, cell=how, seed=2).explain()
+        return Gallery(
+            model=model, images=batch.images[part], indices=indices[part], labels=labels, cell=how, seed=2
+        ).explain()
 
     everything = explained(slice(None))
     parts = [explained(slice(0, BATCH)), explained(slice(BATCH, None))]
@@ -261,10 +266,11 @@ class Broken(nn.Module):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_logits_that_are_no_numbers_are_refused(value: float) -> None:
     images = torch.full((3, 3, 5, 4), 0.5)
-    assert len(Gallery(own_model("mine", Broken(value)), images, (0, 1, 2)).explain().pictures) == 3
+    gallery = Gallery(model=own_model("mine", Broken(value)), images=images, indices=(0, 1, 2))
+    assert len(gallery.explain().pictures) == 3
     images[1, 2] = 0
     with pytest.raises(RequestError, match=r"^model 'mine' gives NaN or infinite logits on these images: check both$"):
-        Gallery(own_model("mine", Broken(value)), images, (0, 1, 2)).explain()
+        gallery.explain()
 
 
 @pytest.mark.parametrize(
@@ -278,5 +284,5 @@ def test_logits_that_are_no_numbers_are_refused(value: float) -> None:
 )
 def test_what_cannot_be_explained_is_refused(asked: dict[str, Any], said: str, models: dict[str, Model]) -> None:
     with pytest.raises(RequestError) as caught:
-        Gallery(models["digits-bcos-b2"], digits().images, INDICES, **asked).explain()
+        Gallery(model=models["digits-bcos-b2"], images=digits().images, indices=INDICES, **asked).explain()
     assert str(caught.value).startswith(said)

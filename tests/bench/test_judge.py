@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks.norms import NORMS
+from robustbench_bcos.attacks import NORMS
 from robustbench_bcos.bench.judge import ThreatViolation, judge
 
 RADII = (1 / 255, 8 / 255, 0.5)
@@ -28,22 +28,22 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 
 def on_the_surface(norm: str, epsilon: float, *shape: int, darkest: float = 0.75) -> tuple[Tensor, Tensor]:
-    """Bright images, where float32 is coarsest, and darker candidates at exactly epsilon, rounded to float32."""
+    """Bright images, where float32 is coarsest, and darker adversarials at exactly epsilon, rounded to float32."""
     images = darkest + (1 - darkest) * draw(*shape)
     direction = -draw(*shape, seed=1).double()
     direction = (
         direction.sign() if norm == "linf" else direction / direction.flatten(1).norm(dim=1)[:, None, None, None]
     )
-    candidates = (images.double() + epsilon * direction).float()
-    assert candidates.min() > 0
-    return images, candidates
+    adversarials = (images.double() + epsilon * direction).float()
+    assert adversarials.min() > 0
+    return images, adversarials
 
 
 def decide(
-    images: Tensor, candidates: Tensor, norm: str = "linf", epsilon: float | Tensor = 0.25, **changes: Any
+    images: Tensor, adversarials: Tensor, norm: str = "linf", epsilon: float | Tensor = 0.25, **changes: Any
 ) -> Any:
     arguments: dict[str, Any] = {"cell": "some cell", "indices": range(len(images)), **changes}
-    return judge(Corner(), images, candidates, NORMS[norm], epsilon, **arguments)
+    return judge(Corner(), images, adversarials, NORMS[norm], epsilon, **arguments)
 
 
 @every_ball
@@ -52,9 +52,9 @@ def decide(
 def test_float32_candidates_on_the_surface_of_the_ball_are_accepted(
     norm: str, epsilon: float, shape: tuple[int, ...]
 ) -> None:
-    images, candidates = on_the_surface(norm, epsilon, *shape)
-    sizes = decide(images, candidates, norm, epsilon).sizes
-    # The radius, give or take the rounding of the candidates' pixels.
+    images, adversarials = on_the_surface(norm, epsilon, *shape)
+    sizes = decide(images, adversarials, norm, epsilon).sizes
+    # The radius, give or take the rounding of the adversarials' pixels.
     np.testing.assert_allclose(sizes.numpy(), epsilon, rtol=0, atol=2e-7)
 
 
@@ -73,18 +73,18 @@ def test_what_a_ball_projects_in_float32_is_accepted_whatever_the_size_of_the_im
 @every_ball
 @pytest.mark.parametrize("epsilon", [8 / 255, 0.5])
 def test_a_candidate_too_far_by_a_hundred_thousandth_is_a_violation(norm: str, epsilon: float) -> None:
-    images, candidates = on_the_surface(norm, epsilon, 5, 3, 4, 2)
+    images, adversarials = on_the_surface(norm, epsilon, 5, 3, 4, 2)
     _, farther = on_the_surface(norm, epsilon * (1 + 1e-5), 5, 3, 4, 2)
-    candidates[3] = farther[3]
-    with pytest.raises(ThreatViolation, match=rf"^the cell: .* image 3 exceeds {norm} radius .* 1 of 5 candidates"):
-        decide(images, candidates, norm, epsilon, cell="the cell", indices=INDICES)
+    adversarials[3] = farther[3]
+    with pytest.raises(ThreatViolation, match=rf"^the cell: .* image 3 exceeds {norm} radius .* 1 of 5 adversarials"):
+        decide(images, adversarials, norm, epsilon, cell="the cell", indices=INDICES)
 
 
 @every_ball
 def test_a_small_ball_is_not_widened_by_more_than_the_rounding_of_a_pixel(norm: str) -> None:
-    images, candidates = on_the_surface(norm, 1 / 255 + 2e-7, 5, 3, 4, 2)
+    images, adversarials = on_the_surface(norm, 1 / 255 + 2e-7, 5, 3, 4, 2)
     with pytest.raises(ThreatViolation, match="exceeds"):
-        decide(images, candidates, norm, 1 / 255)
+        decide(images, adversarials, norm, 1 / 255)
 
 
 @pytest.mark.parametrize(
@@ -100,31 +100,31 @@ def test_a_small_ball_is_not_widened_by_more_than_the_rounding_of_a_pixel(norm: 
 def test_a_pixel_that_is_no_pixel_is_a_violation_that_names_cell_and_image(norm: str, value: float, said: str) -> None:
     # Near 0 and near 1, so that the distance alone is no reason.
     images = torch.full((5, 3, 2, 4), 1.0 if value > 0 else 0.0)
-    candidates = images.clone()
-    candidates[2, 1, 0, 3] = value
-    with pytest.raises(ThreatViolation, match=f"^the cell: the candidate for image 1796 {said}"):
-        decide(images, candidates, norm, cell="the cell", indices=INDICES)
+    adversarials = images.clone()
+    adversarials[2, 1, 0, 3] = value
+    with pytest.raises(ThreatViolation, match=f"^the cell: the adversarial for image 1796 {said}"):
+        decide(images, adversarials, norm, cell="the cell", indices=INDICES)
 
 
 def test_nothing_is_clipped_on_the_way_to_the_classifier() -> None:
-    images, candidates = on_the_surface("l2", 0.25, 6, 3, 5, 4)
-    before, shown = candidates.clone(), []
+    images, adversarials = on_the_surface("l2", 0.25, 6, 3, 5, 4)
+    before, shown = adversarials.clone(), []
 
     def classifier(asked: Tensor) -> Tensor:
         shown.append(asked.clone())
         return Corner()(asked)
 
-    judge(classifier, images, candidates, NORMS["l2"], 0.25, cell="", indices=range(6))
-    assert torch.equal(candidates, before)
+    judge(classifier, images, adversarials, NORMS["l2"], 0.25, cell="", indices=range(6))
+    assert torch.equal(adversarials, before)
     assert len(shown) == 1
     assert torch.equal(shown[0], before)
 
 
 def test_predictions_are_the_classifiers_own_and_leave_no_graph() -> None:
     images = draw(7, 3, 5, 4)
-    candidates = images.roll(1, dims=1).requires_grad_()
-    verdicts = decide(images, candidates, epsilon=1.0)
-    assert verdicts.predictions.tolist() == candidates[:, :, 0, 0].argmax(dim=1).tolist()
+    adversarials = images.roll(1, dims=1).requires_grad_()
+    verdicts = decide(images, adversarials, epsilon=1.0)
+    assert verdicts.predictions.tolist() == adversarials[:, :, 0, 0].argmax(dim=1).tolist()
     assert not torch.equal(verdicts.predictions, images[:, :, 0, 0].argmax(dim=1))
     assert not verdicts.predictions.requires_grad
 
@@ -141,11 +141,11 @@ def test_logits_that_are_not_numbers_predict_no_class() -> None:
 
 @every_ball
 def test_sizes_are_measured_in_float64(norm: str) -> None:
-    images, candidates = on_the_surface(norm, 0.5, 9, 3, 5, 4)
-    deltas = candidates.numpy().astype(np.float64) - images.numpy().astype(np.float64)
+    images, adversarials = on_the_surface(norm, 0.5, 9, 3, 5, 4)
+    deltas = adversarials.numpy().astype(np.float64) - images.numpy().astype(np.float64)
     flat = np.abs(deltas.reshape(9, -1))
     expected = flat.max(axis=1) if norm == "linf" else np.sqrt(np.sum(flat**2, axis=1))
-    sizes = decide(images, candidates, norm, 0.5).sizes
+    sizes = decide(images, adversarials, norm, 0.5).sizes
     assert sizes.dtype == torch.float64
     np.testing.assert_allclose(sizes.numpy(), expected, rtol=1e-14)
 
@@ -157,11 +157,11 @@ def test_sizes_are_measured_in_float64(norm: str) -> None:
 def test_each_image_is_held_to_its_own_epsilon(norm: str) -> None:
     radii = torch.tensor([0.02, 0.3, 0.1, 0.0, 0.25], dtype=torch.float64)
     pairs = [on_the_surface(norm, float(radius), 1, 3, 5, 4) for radius in radii]
-    images, candidates = (torch.cat(part) for part in zip(*pairs, strict=True))
-    together = decide(images, candidates, norm, radii)
+    images, adversarials = (torch.cat(part) for part in zip(*pairs, strict=True))
+    together = decide(images, adversarials, norm, radii)
     torch.testing.assert_close(together.sizes, radii, rtol=0, atol=2e-7)  # rounding of the pixels
     for place, radius in enumerate(radii):
-        alone = decide(images[place, None], candidates[place, None], norm, float(radius))
+        alone = decide(images[place, None], adversarials[place, None], norm, float(radius))
         for part, theirs in zip(together, alone, strict=True):
             assert torch.equal(part[place, None], theirs)
     # The largest of them is no excuse for the others.
@@ -169,12 +169,12 @@ def test_each_image_is_held_to_its_own_epsilon(norm: str) -> None:
         smaller = radii.clone()
         smaller[place] *= 1 - 1e-4
         with pytest.raises(ThreatViolation, match=rf"image {INDICES[place]} exceeds {norm} radius of its own .*1 of 5"):
-            decide(images, candidates, norm, smaller, indices=INDICES)
+            decide(images, adversarials, norm, smaller, indices=INDICES)
 
 
 @every_ball
 def test_float32_radii_are_no_stricter_than_float32_pixels(norm: str) -> None:
     radii = (0.01 + 0.4 * draw(40, seed=3)).float()
     pairs = [on_the_surface(norm, float(radius), 1, 3, 8, 7) for radius in radii]
-    images, candidates = (torch.cat(part) for part in zip(*pairs, strict=True))
-    assert decide(images, candidates, norm, radii).sizes.shape == (40,)
+    images, adversarials = (torch.cat(part) for part in zip(*pairs, strict=True))
+    assert decide(images, adversarials, norm, radii).sizes.shape == (40,)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 import robustbench_bcos as rb
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.model_preconditions import CERTAIN, LABELLED, RANGES, check_answers, made_for_another_range
-from robustbench_bcos.bench.plan import make_plan
+from robustbench_bcos.bench.request import make_request
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.data.digits import Digits
+from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
@@ -21,7 +21,7 @@ from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import CONSTANTS, AddInverse, Normalize
 from robustbench_bcos.model_zoo.models import ZooModel, own_model
 from tests.bench.evidence.planted import After, Before, Own, Sharing, always_dropping, own_noise, zoo
-from tests.bench.tiny_zoo import tiny_plan
+from tests.bench.tiny_zoo import tiny_request
 
 DIGITS = EvalSubset.of(Digits("test"))
 IMAGES, LABELS, _ = DIGITS.batch(0, LABELLED)
@@ -258,14 +258,14 @@ def test_a_run_refuses_them_unless_told_otherwise(tmp_path: Path, monkeypatch: p
     monkeypatch.syspath_prepend(str(tmp_path))
     flags: dict[str, Any] = {"model": ("own_soft_nets:soft",), "limit": 40, "device": "cpu", "figures": False}
     with pytest.raises(RequestError, match=r"^model 'own_soft_nets:soft' gives probabilities"):
-        make_plan(make_config(flags))
-    plan = make_plan(make_config(flags | {"skip_model_checks": True}))
+        make_request(make_config(flags))
+    request = make_request(make_config(flags | {"skip_model_checks": True}))
     bright = flags | {"model": ("own_soft_nets:bright",)}
     with pytest.raises(RequestError, match="give --encoding normalize:bytes"):
-        make_plan(make_config(bright))
-    assert make_plan(make_config(bright | {"encoding": "normalize:bytes"}))
+        make_request(make_config(bright))
+    assert make_request(make_config(bright | {"encoding": "normalize:bytes"}))
     # How a model was admitted decides no number.
-    assert "skip_model_checks" not in plan.identity
+    assert "skip_model_checks" not in request.identity
 
 
 def test_in_memory_evidence_is_the_judge_unless_told_otherwise() -> None:
@@ -278,4 +278,4 @@ def test_in_memory_evidence_is_the_judge_unless_told_otherwise() -> None:
 
 
 def test_the_tiny_zoo_is_admitted(tiny_zoo: Path) -> None:
-    assert len(tiny_plan(tiny_zoo, limit=LABELLED).weights) == 2
+    assert len(tiny_request(tiny_zoo, limit=LABELLED).weights) == 2

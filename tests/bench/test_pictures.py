@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ def view(seed: int = 0, *, height: int = 5, width: int = 4, prediction: int = 6)
     )
 
 
-CONTENT = Picture(17, 3, view(), view(1)).to_bytes()
+CONTENT = Picture(image=17, label=3, clean=view(), attacked=view(1)).to_bytes()
 
 
 def same(one: View, other: View) -> None:
-    for expected, found in zip(one, other, strict=True):
+    for field in fields(View):
+        expected, found = getattr(one, field.name), getattr(other, field.name)
         np.testing.assert_array_equal(found, expected)
         assert type(found) is type(expected)
 
@@ -40,7 +42,7 @@ def read(content: bytes) -> Picture:
 @pytest.mark.parametrize("label", [0, 9, None])
 def test_what_is_kept_comes_back_to_the_last_bit(label: int | None) -> None:
     clean, attacked = view(height=7), view(1, height=7, prediction=-1)
-    back = Picture.from_bytes(1796, label, Picture(1796, label, clean, attacked).to_bytes())
+    back = Picture.from_bytes(1796, label, Picture(image=1796, label=label, clean=clean, attacked=attacked).to_bytes())
     assert (back.image, back.label) == (1796, label)
     assert back.attacked is not None
     same(clean, back.clean)
@@ -48,19 +50,19 @@ def test_what_is_kept_comes_back_to_the_last_bit(label: int | None) -> None:
 
 
 def test_an_image_that_nobody_attacked_comes_back_without_an_attack() -> None:
-    back = read(Picture(17, 3, view(), None).to_bytes())
+    back = read(Picture(image=17, label=3, clean=view(), attacked=None).to_bytes())
     same(view(), back.clean)
     assert back.attacked is None
 
 
 def test_contributions_that_are_no_numbers_are_kept_as_they_are() -> None:
-    broken = view()._replace(contributions=np.full((5, 4), np.nan, dtype=np.float32), confidence=float("nan"))
-    same(broken, read(Picture(17, 3, broken, None).to_bytes()).clean)
+    broken = replace(view(), contributions=np.full((5, 4), np.nan, dtype=np.float32), confidence=float("nan"))
+    same(broken, read(Picture(image=17, label=3, clean=broken, attacked=None).to_bytes()).clean)
 
 
 def test_equal_pictures_are_equal_bytes() -> None:
-    assert Picture(17, 3, view(), view(1)).to_bytes() == CONTENT
-    assert Picture(17, 3, view(2), view(1)).to_bytes() != CONTENT
+    assert Picture(image=17, label=3, clean=view(), attacked=view(1)).to_bytes() == CONTENT
+    assert Picture(image=17, label=3, clean=view(2), attacked=view(1)).to_bytes() != CONTENT
 
 
 # What did not come from here
@@ -147,6 +149,7 @@ def test_a_pickled_array_is_refused_and_never_executed(tmp_path: Path) -> None:
 
 
 def test_a_picture_never_holds_a_program(tmp_path: Path) -> None:
-    program: Any = np.array([Program(tmp_path / "marker")], dtype=object)
+    broken = view()
+    object.__setattr__(broken, "pixels", np.array([Program(tmp_path / "marker")], dtype=object))
     with pytest.raises(ValueError):
-        Picture(17, 3, view()._replace(pixels=program), None).to_bytes()
+        Picture(image=17, label=3, clean=broken, attacked=None).to_bytes()

@@ -11,29 +11,37 @@ import pytest
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.evidence.checks import checks_of
-from robustbench_bcos.bench.evidence.trust import Outcome
-from robustbench_bcos.bench.records import COLUMNS, make_distances, make_evidence, make_records, make_similarities
-from robustbench_bcos.bench.store import (
-    CleanRow,
-    DistanceRow,
-    ExaminationRow,
-    FindingRow,
-    ModelRow,
-    SimilarityRow,
-    Store,
-    VerdictRow,
+from robustbench_bcos.bench.identity import ExplainedImages, RunIdentity
+from robustbench_bcos.bench.records import (
+    COLUMNS,
+    EVIDENCE_COLUMNS,
+    make_distances,
+    make_evidence,
+    make_records,
+    make_similarities,
+)
+from robustbench_bcos.bench.rows import DistanceRow, ResultRow, SimilarityRow
+from robustbench_bcos.bench.store import Store
+from tests.bench.by_hand import (
+    clean_row,
+    distance_row,
+    evidence_row,
+    identity_of,
+    model_row,
+    not_attacked,
+    verdict_row,
 )
 
 PROMISED = """
-    model, family, architecture, parameters, training, dataset, slice, images, attack, norm, eps, epsilon, steps,
-    step_size, loss, restarts, start, count, space, seed, clean_correct, clean_accuracy, robust_correct,
+    model, family, architecture, parameters, training, dataset, subset, images, attack, norm, eps, epsilon, steps,
+    step_size, loss, restarts, start, select, space, seed, clean_correct, clean_accuracy, robust_correct,
     robust_accuracy, ci_low, ci_high, worst_correct, robust_accuracy_worst, trust, reasons, degenerate_gradient_share,
-    mean_delta, forward_passes, backward_passes, weights_sha256, version, b, explanation, explained_images,
+    mean_perturbation, forward_passes, backward_passes, weights_sha256, version, b, explanation, explained_images,
     explanation_changed_attack, explanation_changed_noise, explanation_changed_other, encoding, queries, targets,
-    evidence, evidence_images, evidence_passes, search, carried
+    evidence, evidence_images, evidence_passes, attack_backend, inherited, criterion, options
 """
 DIFFERENCES = ("cosine", "pearson", "spearman", "topk", "ssim", "mass", "centre")
-MODEL = ModelRow("net", "bcos", "bcos_resnet8", 123, "adversarial l2 0.5", "bce", "ab" * 32, 2.0, "dynamic_weights")
+MODEL = model_row(training="adversarial l2 0.5", explanation="dynamic_weights")
 LABELS = (1, 1, 1, 1, 2)
 
 
@@ -41,22 +49,21 @@ def cells(**flags: Any) -> list[Cell]:
     return make_cells(make_config({"eps": ("8/255",), "norm": ("linf",), **flags}), ["net"])
 
 
-def identity(planned: list[Cell], images: int = 5, explained: dict[str, Any] | None = None) -> dict[str, Any]:
-    facts = {"dataset": "digits", "slice": "0123456789abcdef", "seed": 7, "version": "1.2.3", "images": images}
-    facts |= {"evidence": "off", "distances": False, "classes": 10, "fab": True}
-    return {**facts, "explained": explained, "cells": [cell.as_dict() for cell in planned]}
+def identity(planned: list[Cell], **changes: Any) -> RunIdentity:
+    return identity_of(*planned, **{"seed": 7, "version": "1.2.3"} | changes)
+
+
+def asked(*images: int, pictured: tuple[int, ...] = ()) -> ExplainedImages:
+    return ExplainedImages(method="auto", select="best-loss", images=images, pictured=pictured)
 
 
 def fill(store: Store, cell: Cell, predictions: tuple[int, ...] = (1, 0, -1, 1), images: int = 5) -> None:
     """Of five images four are classified correctly; one by one they become what is predicted."""
-    store.add_model(MODEL)
-    store.add_clean(CleanRow("net", image, label, 1) for image, label in enumerate(LABELS[:images]))
-    attacked = [
-        VerdictRow(cell.key, image, True, prediction, 0.01 * (image + 1), image == 3, 3 + image, 2)
-        for image, prediction in enumerate(predictions)
-    ]
-    skipped = [VerdictRow(cell.key, image, False, -1, 0.0, False, 0, 0) for image in range(len(predictions), images)]
-    store.add_verdicts(attacked + skipped, 0.5)
+    store.add(MODEL, *(clean_row(image, label) for image, label in enumerate(LABELS[:images])))
+    for image, prediction in enumerate(predictions):
+        measured = {"size": 0.01 * (image + 1), "degenerate_gradient": image == 3, "forward_passes": 3 + image}
+        store.add(verdict_row(cell, image, prediction=prediction, **measured))
+    store.add(*(not_attacked(cell, image) for image in range(len(predictions), images)))
 
 
 def one_record(store: Store, cell: Cell) -> dict[str, Any]:
@@ -81,7 +88,7 @@ def test_a_record_says_what_was_measured(store: Store) -> None:
     assert {key: record[key] for key in ("family", "architecture", "parameters", "training", "weights_sha256")} == {
         key: getattr(MODEL, key) for key in ("family", "architecture", "parameters", "training", "weights_sha256")
     }
-    assert (record["dataset"], record["slice"], record["seed"], record["version"]) == (
+    assert (record["dataset"], record["subset"], record["seed"], record["version"]) == (
         "digits",
         "0123456789ab",
         7,
@@ -89,10 +96,10 @@ def test_a_record_says_what_was_measured(store: Store) -> None:
     )
     assert (record["images"], record["clean_correct"], record["robust_correct"]) == (5, 4, 2)
     assert (record["clean_accuracy"], record["robust_accuracy"]) == (0.8, 0.4)
-    assert record["mean_delta"] == 0.025
+    assert record["mean_perturbation"] == 0.025
     assert record["degenerate_gradient_share"] == 0.25
     assert (record["forward_passes"], record["backward_passes"]) == (3 + 4 + 5 + 6, 8)
-    assert (record["restarts"], record["count"], record["start"], record["space"]) == (3, "last", "image", "image")
+    assert (record["restarts"], record["select"], record["start"], record["space"]) == (3, "last", "image", "image")
 
 
 def test_without_evidence_trust_is_unchecked_and_the_worst_is_what_was_measured(store: Store) -> None:
@@ -142,9 +149,9 @@ def test_a_mean_over_nothing_is_empty_and_not_zero(store: Store) -> None:
     fill(store, hopeless, ())
     first, second = make_records(store, identity([robust, hopeless])).to_dict(orient="records")
     assert (first["robust_correct"], first["degenerate_gradient_share"]) == (4, 0.25)
-    assert pd.isna(first["mean_delta"])
+    assert pd.isna(first["mean_perturbation"])
     assert (second["clean_correct"], second["clean_accuracy"], second["robust_accuracy"]) == (0, 0.0, 0.0)
-    assert pd.isna(second["mean_delta"])
+    assert pd.isna(second["mean_perturbation"])
     assert pd.isna(second["degenerate_gradient_share"])
 
 
@@ -160,9 +167,8 @@ def test_the_last_digits_of_a_mean_size_are_not_recorded(store: Store) -> None:
     (cell,) = cells()
     fill(store, cell)
     record = one_record(store, cell)
-    row = VerdictRow(cell.key, 1, True, 0, 0.02 * (1 + 1e-7), False, 4, 2)
-    store.add_verdicts([row], 0.5)
-    assert make_records(store, identity([cell]))["mean_delta"].item() == record["mean_delta"]
+    store.add(verdict_row(cell, 1, prediction=0, size=0.02 * (1 + 1e-7)))
+    assert make_records(store, identity([cell]))["mean_perturbation"].item() == record["mean_perturbation"]
 
 
 # Explanations
@@ -171,8 +177,17 @@ def test_the_last_digits_of_a_mean_size_are_not_recorded(store: Store) -> None:
 def explain(store: Store, cell: Cell, rows: dict[tuple[int, str, str], tuple[bool, float | None]]) -> None:
     """The first measure as given, the others one and two and so on larger."""
     for (image, comparison, explained_class), (changed, value) in rows.items():
-        values = tuple(None if value is None else value + place for place in range(len(DIFFERENCES)))
-        store.add_similarities([SimilarityRow(cell.key, image, comparison, explained_class, changed, values)], [], 0.5)
+        values = {name: None if value is None else value + place for place, name in enumerate(DIFFERENCES)}
+        store.add(
+            SimilarityRow(
+                cell=cell.key,
+                image=image,
+                comparison=comparison,
+                explained_class=explained_class,
+                changed=changed,
+                values=values,
+            )
+        )
 
 
 def test_means_are_over_explained_images_that_were_classified_correctly(store: Store) -> None:
@@ -182,8 +197,8 @@ def test_means_are_over_explained_images_that_were_classified_correctly(store: S
     explain(store, cell, {(image, "attack", "true"): (image > 0, 0.1 * image) for image in range(5)})
     explain(store, cell, {(image, "attack", "predicted"): (image > 0, 0.3) for image in range(5)})
     explain(store, cell, {(0, "other", "true"): (True, 0.5), (1, "other", "true"): (False, None)})
-    asked = {"method": "auto", "count": "best-loss", "images": [0, 1, 2, 4], "pictured": [3]}
-    (record,) = make_records(store, identity([cell], explained=asked)).to_dict(orient="records")
+    run = identity([cell], explained=asked(0, 1, 2, 4, pictured=(3,)))
+    (record,) = make_records(store, run).to_dict(orient="records")
     assert (record["explanation"], record["b"], record["explained_images"]) == ("dynamic_weights", 2.0, 3)
     assert record["explanation_changed_attack"] == pytest.approx(2 / 3)
     assert pd.isna(record["explanation_changed_noise"])
@@ -193,7 +208,7 @@ def test_means_are_over_explained_images_that_were_classified_correctly(store: S
         # Where a measure is not defined it is no zero.
         assert record[f"explanation_{name}_true_other"] == place + 0.5
         assert pd.isna(record[f"explanation_{name}_true_noise"])
-    table = make_similarities(store, identity([cell], explained=asked))
+    table = make_similarities(store, run)
     counted = table[table["counted"] == 1]
     assert set(counted["image"]) == {0, 1, 2}
     assert set(table["image"]) == set(range(5))
@@ -204,19 +219,18 @@ def test_means_have_four_significant_digits(store: Store) -> None:
     (cell,) = cells()
     fill(store, cell)
     explain(store, cell, {(0, "attack", "true"): (False, 0.123456), (1, "attack", "true"): (False, 0.123457)})
-    asked = {"images": [0, 1], "pictured": []}
-    (record,) = make_records(store, identity([cell], explained=asked)).to_dict(orient="records")
+    (record,) = make_records(store, identity([cell], explained=asked(0, 1))).to_dict(orient="records")
     assert (record["explanation_cosine_true_attack"], record["explanation_pearson_true_attack"]) == (0.1235, 1.123)
 
 
-@pytest.mark.parametrize("asked", [{"images": [0, 1, 2], "pictured": []}, {"images": [0, 1], "pictured": [2]}])
-def test_a_cell_is_complete_when_all_that_is_to_be_explained_is(asked: dict[str, Any], store: Store) -> None:
+@pytest.mark.parametrize("explained", [asked(0, 1, 2), asked(0, 1, pictured=(2,))])
+def test_a_cell_is_complete_when_all_that_is_to_be_explained_is(explained: ExplainedImages, store: Store) -> None:
     (cell,) = cells()
     fill(store, cell)
     for image in range(3):
-        assert make_records(store, identity([cell], explained=asked)).empty
+        assert make_records(store, identity([cell], explained=explained)).empty
         explain(store, cell, {(image, "attack", "true"): (False, 0.5)})
-    assert len(make_records(store, identity([cell], explained=asked))) == 1
+    assert len(make_records(store, identity([cell], explained=explained))) == 1
 
 
 def test_a_run_that_explains_nothing_has_no_rows_and_no_means(store: Store) -> None:
@@ -265,7 +279,7 @@ def test_a_run_without_evidence_has_spent_nothing_on_it(store: Store) -> None:
     record = one_record(store, cell)
     assert (record["evidence"], record["evidence_images"], record["evidence_passes"]) == ("off", 0, 0)
     assert make_evidence(store, identity([cell])).empty
-    assert list(make_evidence(store, identity([cell])).columns) == ["cell", *Outcome._fields]
+    assert list(make_evidence(store, identity([cell])).columns) == list(EVIDENCE_COLUMNS)
 
 
 def test_what_evidence_cost_is_counted_over_checks_and_its_images_once(store: Store) -> None:
@@ -274,13 +288,22 @@ def test_what_evidence_cost_is_counted_over_checks_and_its_images_once(store: St
     for check in checks_of("quick", "cell"):
         found = {"noise": {0: (5, True), 3: (7, False)}, "black_box": {3: (100, False)}}.get(check.name, {})
         rows = [
-            FindingRow(cell.key, check.name, image, "sample", fell, fell, None, passes)
-            for image, (passes, fell) in found.items()
+            ResultRow(
+                subject=cell.key,
+                check=check.name,
+                image=image,
+                part="sample",
+                broken=broken,
+                against=broken,
+                value=None,
+                passes=passes,
+            )
+            for image, (passes, broken) in found.items()
         ]
-        store.add_examination(ExaminationRow(cell.key, check.name, ""), rows, [cell], 0.5)
+        store.add(evidence_row(cell.key, check.name), *rows)
     for check in checks_of("quick", "model"):
-        store.add_examination(ExaminationRow("net", check.name, ""), [], [cell], 0.5)
-    quick = identity([cell]) | {"evidence": "quick"}
+        store.add(evidence_row("net", check.name))
+    quick = identity([cell], evidence="quick")
     (record,) = make_records(store, quick).to_dict(orient="records")
     assert (record["evidence_images"], record["evidence_passes"]) == (2, 5 + 7 + 100)
     # Of two that withstood the attack, one fell to noise.
@@ -297,16 +320,16 @@ def test_what_evidence_cost_is_counted_over_checks_and_its_images_once(store: St
 def test_distances_are_reported_when_those_of_all_images_are_known(store: Store) -> None:
     planned = cells(norm=("linf", "l2"), eps=("0.1", "0.2"))
     known = {
-        norm: [DistanceRow("net", norm, image, 0.0, image / 4 or None, 3) for image in range(count)]
+        norm: [distance_row(image, 0.0, image / 4 or None, norm=norm) for image in range(count)]
         for norm, count in (("l2", 5), ("linf", 4))
     }
     for rows in known.values():
         # Backwards: no reader may rely on the order.
-        store.add_distances(rows[::-1], planned[0], 0.5)
+        store.add(*rows[::-1])
     table = make_distances(store, identity(planned))
     assert table[["norm", "image"]].to_numpy().tolist() == [["l2", image] for image in range(5)]
     assert table["high"].isna().tolist() == [True, False, False, False, False]
-    store.add_distances([DistanceRow("net", "linf", 4, 0.0, 0.5, 3)], planned[0], 0.5)
+    store.add(distance_row(4, 0.0, 0.5, norm="linf"))
     table = make_distances(store, identity(planned))
     assert table["norm"].tolist() == ["linf"] * 5 + ["l2"] * 5
-    assert list(table.columns) == list(DistanceRow._fields)
+    assert list(table.columns) == list(DistanceRow.columns())

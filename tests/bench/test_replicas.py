@@ -1,4 +1,4 @@
-"""Batches shared out among threads: the same answers and slopes, errors as they are, and nothing left behind."""
+"""Batches shared out among threads: the same logits and gradients, errors as they are, and nothing left behind."""
 
 import gc
 import threading
@@ -14,13 +14,13 @@ from robustbench_bcos.bench.fast_copy import make_fast_copy
 from robustbench_bcos.bench.replicas import LEAST, ThreadedReplicas
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.architectures import build_architecture, initialise
+from robustbench_bcos.model_zoo.bcos.explanation_mode import explanation_mode
+from robustbench_bcos.model_zoo.bcos.folding import fold
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import AddInverse
-from robustbench_bcos.model_zoo.explanation_mode import explanation_mode
-from robustbench_bcos.model_zoo.folding import fold
 from robustbench_bcos.model_zoo.models import Model, find_models, own_model
-from tests.bench.tiny_zoo import measure, tiny_plan
+from tests.bench.tiny_zoo import measure, tiny_request
 
 
 def random_network(name: str = "bcos_resnet20", channels: int = 6) -> nn.Module:
@@ -33,7 +33,7 @@ def pictures(count: int, channels: int = 6) -> Tensor:
     return torch.rand((count, channels, 8, 8), generator=torch.Generator().manual_seed(count))
 
 
-def slope(network: nn.Module, images: Tensor) -> Tensor:
+def gradient(network: nn.Module, images: Tensor) -> Tensor:
     leaf = images.clone().requires_grad_()
     (found,) = torch.autograd.grad(network(leaf).logsumexp(dim=1).sum(), leaf)
     return found
@@ -54,17 +54,17 @@ class Witness(nn.Module):
 
 
 @pytest.mark.parametrize("name", ["resnet20", "bcos_resnet20"])
-@pytest.mark.parametrize(("lanes", "count"), [(2, 16), (2, 33), (3, 25), (4, 64)])
-def test_logits_and_slopes_are_those_of_the_network(name: str, lanes: int, count: int) -> None:
+@pytest.mark.parametrize(("replicas", "count"), [(2, 16), (2, 33), (3, 25), (4, 64)])
+def test_logits_and_gradients_are_those_of_the_network(name: str, replicas: int, count: int) -> None:
     network, images = fold(random_network(name)), pictures(count)
-    shared = ThreadedReplicas(network, lanes)
+    shared = ThreadedReplicas(network, replicas)
     torch.testing.assert_close(shared(images), network(images), rtol=1e-5, atol=1e-6)
-    expected = slope(network, images)
+    expected = gradient(network, images)
     scale = expected.abs().max()
-    torch.testing.assert_close(slope(shared, images) / scale, expected / scale, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gradient(shared, images) / scale, expected / scale, rtol=1e-4, atol=1e-5)
 
 
-def test_each_lane_gets_its_share_and_one_thread_of_torch() -> None:
+def test_each_replica_gets_its_share_and_one_thread_of_torch() -> None:
     before, witness = torch.get_num_threads(), Witness()
     torch.set_num_threads(2)
     try:
@@ -85,7 +85,7 @@ def test_each_lane_gets_its_share_and_one_thread_of_torch() -> None:
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_lanes_work_at_the_same_time_but_where_each_would_compile(compiled: bool) -> None:
+def test_replicas_work_at_the_same_time_but_where_each_would_compile(compiled: bool) -> None:
     class Together(nn.Module):
         """Says how many were here at once, each time."""
 
@@ -118,7 +118,7 @@ def test_few_images_are_left_to_torch(count: int) -> None:
     assert witness.asked == [(threading.current_thread().name, count, torch.get_num_threads())]
 
 
-def test_where_no_slope_is_asked_for_none_is_prepared() -> None:
+def test_where_no_gradient_is_asked_for_none_is_prepared() -> None:
     shared, leaf = ThreadedReplicas(fold(random_network()), 2), pictures(20).requires_grad_()
     assert shared(leaf).requires_grad
     with torch.no_grad():
@@ -126,7 +126,7 @@ def test_where_no_slope_is_asked_for_none_is_prepared() -> None:
     assert not shared(leaf.detach()).requires_grad
 
 
-def test_slopes_are_taken_once_and_have_none_of_their_own() -> None:
+def test_gradients_are_taken_once_and_have_none_of_their_own() -> None:
     shared, leaf = ThreadedReplicas(fold(random_network("resnet20")), 2), pictures(20).requires_grad_()
     logits = shared(leaf).sum()
     torch.autograd.grad(logits, leaf, retain_graph=True)
@@ -136,21 +136,21 @@ def test_slopes_are_taken_once_and_have_none_of_their_own() -> None:
         torch.autograd.grad(shared(leaf).sum(), leaf, create_graph=True)
 
 
-def test_what_does_not_depend_on_the_image_has_a_slope_of_zero() -> None:
+def test_what_does_not_depend_on_the_image_has_a_gradient_of_zero() -> None:
     class Constant(nn.Module):
         def forward(self, features: Tensor) -> Tensor:
             return features.flatten(1).detach()
 
-    assert not slope(ThreadedReplicas(Constant(), 2), pictures(20)).any()
+    assert not gradient(ThreadedReplicas(Constant(), 2), pictures(20)).any()
 
 
-def test_lanes_see_what_is_explained() -> None:
+def test_replicas_see_what_is_explained() -> None:
     network, images = random_network(), pictures(20)
     shared = ThreadedReplicas(network, 2)
     with explanation_mode(shared):
-        weights, expected = slope(shared, images), slope(network, images)
+        weights, expected = gradient(shared, images), gradient(network, images)
     torch.testing.assert_close(weights, expected, rtol=1e-5, atol=1e-7)
-    assert not torch.allclose(weights, slope(shared, images), rtol=1e-2, atol=1e-5)
+    assert not torch.allclose(weights, gradient(shared, images), rtol=1e-2, atol=1e-5)
 
 
 def test_errors_come_as_they_are() -> None:
@@ -169,10 +169,10 @@ def test_errors_come_as_they_are() -> None:
             shared(asked)
 
 
-def test_threads_end_with_the_lanes() -> None:
+def test_threads_end_with_the_replicas() -> None:
     others = set(threading.enumerate())
     shared = ThreadedReplicas(fold(random_network()), 2)
-    slope(shared, pictures(20))
+    gradient(shared, pictures(20))
     own = set(threading.enumerate()) - others
     assert len(own) == 2
     del shared
@@ -186,34 +186,34 @@ def digits() -> Model:
     return find_models("digits-bcos-b2", Zoo())[0].load()
 
 
-def lanes_of(model: Model) -> list[int]:
-    return [module.count for module in model.searched.modules() if isinstance(module, ThreadedReplicas)]
+def replicas_of(model: Model) -> list[int]:
+    return [module.count for module in model.attack_model.modules() if isinstance(module, ThreadedReplicas)]
 
 
-def test_a_twin_has_lanes_behind_its_encoding_and_the_model_has_none() -> None:
-    model = make_fast_copy(digits(), lanes=2)
-    assert isinstance(model.searched, ImageClassifier)
-    assert isinstance(model.searched.network, ThreadedReplicas)
-    assert (lanes_of(model), lanes_of(make_fast_copy(digits()))) == ([2], [])
-    assert not model.searched.network.compiled
-    compiled = make_fast_copy(digits(), lanes=2, compiled=True).searched
+def test_a_fast_copy_has_replicas_behind_its_encoding_and_the_model_has_none() -> None:
+    model = make_fast_copy(digits(), replicas=2)
+    assert isinstance(model.attack_model, ImageClassifier)
+    assert isinstance(model.attack_model.network, ThreadedReplicas)
+    assert (replicas_of(model), replicas_of(make_fast_copy(digits()))) == ([2], [])
+    assert not model.attack_model.network.compiled
+    compiled = make_fast_copy(digits(), replicas=2, compiled=True).attack_model
     assert isinstance(compiled, ImageClassifier)
     assert compiled.network.compiled
     assert not any(isinstance(module, ThreadedReplicas) for module in model.classifier.modules())
 
 
-def test_whoever_may_count_questions_is_asked_by_one_thread() -> None:
+def test_a_module_that_may_count_its_calls_is_asked_by_one_thread() -> None:
     counting = ImageClassifier(AddInverse(), Witness())
-    assert make_fast_copy(own_model("own", counting), lanes=2).searched is counting
+    assert make_fast_copy(own_model("own", counting), replicas=2).attack_model is counting
 
 
-def test_a_run_has_as_many_lanes_as_threads(tiny_zoo: Path) -> None:
+def test_a_run_has_as_many_replicas_as_threads(tiny_zoo: Path) -> None:
     for flags, expected in (({}, []), ({"threads": 3}, [3])):
-        plan = tiny_plan(tiny_zoo, limit=2, **flags)
-        assert lanes_of(plan.load(plan.sources[0])) == expected
+        request = tiny_request(tiny_zoo, limit=2, **flags)
+        assert replicas_of(request.models.get(request.sources[0])) == expected
 
 
 def test_a_run_measures_the_same_with_and_without(tiny_zoo: Path) -> None:
-    alone, shared = (measure(tiny_plan(tiny_zoo, limit=40, threads=threads)) for threads in (1, 2))
+    alone, shared = (measure(tiny_request(tiny_zoo, limit=40, threads=threads)) for threads in (1, 2))
     columns = [name for name in alone.columns if name != "seconds"]
     pd.testing.assert_frame_equal(alone[columns], shared[columns], check_exact=True)

@@ -9,28 +9,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from robustbench_bcos.attacks import LOSSES, NORMS
 from robustbench_bcos.attacks.attack import Attack, AttackResult, Trace
-from robustbench_bcos.attacks.losses import LOSSES
-from robustbench_bcos.attacks.noise import Noise
-from robustbench_bcos.attacks.norms import NORMS
-from robustbench_bcos.attacks.pgd import PGD
+from robustbench_bcos.attacks.searches.noise import Noise
+from robustbench_bcos.attacks.searches.pgd import PGD
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.judge import ThreatViolation
 from robustbench_bcos.bench.similarity import (
     COMPARISONS,
     EXPLAINED_CLASSES,
-    Seen,
     attack_in_full,
     compare_explanations,
+    explain_classes,
+    make_views,
     noise_of_size,
-    see,
-    views,
 )
 from robustbench_bcos.bench.target import AttackTarget
+from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.rng import PerImageRng, generator
-from robustbench_bcos.explanations.differences import MEASURES
 from robustbench_bcos.explanations.explanation import Explanation, explain
+from robustbench_bcos.explanations.similarity import MEASURES
 from robustbench_bcos.model_zoo.encodings import AddInverse
 from tests.attacks.conftest import TanhNet, draw_twin
 from tests.reference import pgd as reference
@@ -135,7 +134,7 @@ def test_noise_of_more_than_half_the_pixel_range_stays_in_the_pixel_box(norm: st
     assert noisy.max() <= 1
 
 
-# What a model sees
+# Both explained classes
 
 
 class Linear(nn.Module):
@@ -149,51 +148,50 @@ class Linear(nn.Module):
         return torch.einsum("nchw,kchw->nk", images, self.weight)
 
 
-def seen(*, seed: int = 0, images: Tensor | None = None) -> Seen:
-    shown = draw(6, *SHAPE, seed=seed) if images is None else images
+def both_classes(images: Tensor) -> Explanation:
     labels = torch.tensor([0, 1, 2, 3, 4, 5])
-    return see(Linear(), shown, labels, "input_x_gradient", PerImageRng.of(0, INDICES))
+    return explain_classes(Linear(), images, labels, "input_x_gradient", PerImageRng.of(0, INDICES))
 
 
 def test_each_image_is_explained_for_its_label_and_for_what_is_predicted() -> None:
     model, images, labels = Linear(), draw(6, *SHAPE), torch.tensor([0, 1, 2, 3, 4, 5])
     predicted = model(images).argmax(dim=1)
     assert (predicted != labels).any()
-    both = seen()
-    assert torch.equal(both.images, images)
-    assert torch.equal(both.predictions, predicted)
+    both = both_classes(images)
     torch.testing.assert_close(both.logits, model(images))
-    for explained_class, targets in {"true": labels, "predicted": predicted}.items():
-        expected = (model.weight[targets] * images).sum(dim=1)
-        torch.testing.assert_close(both.maps(explained_class), expected)
-    assert torch.equal(both.true.targets, labels)
-    assert torch.equal(both.predicted.targets, predicted)
-    assert both.true.weights is not None
-    torch.testing.assert_close(both.true.weights, model.weight[labels])
+    by_class = {"true": labels, "predicted": predicted}
+    assert tuple(by_class) == EXPLAINED_CLASSES
+    for position, targets in enumerate(by_class.values()):
+        found = both.of_target(position)
+        assert torch.equal(found.targets, targets)
+        torch.testing.assert_close(found.weights, model.weight[targets])
+        torch.testing.assert_close(found.contributions, (model.weight[targets] * images).sum(dim=1))
 
 
 def test_what_is_explained_is_what_the_public_function_explains() -> None:
-    both, alone = seen(), explain(Linear(), draw(6, *SHAPE))
-    for found, expected in zip(both.predicted, alone, strict=True):
+    images = draw(6, *SHAPE)
+    both, alone = both_classes(images), explain(Linear(), images)
+    assert vars(alone).keys() == vars(both).keys()
+    for found, expected in zip(vars(both.of_target(1)).values(), vars(alone).values(), strict=True):
         torch.testing.assert_close(found, expected)
 
 
 def test_a_method_without_weights_has_none() -> None:
     images, labels = draw(2, *SHAPE), torch.tensor([0, 1])
-    both = see(Linear(), images, labels, "lime", PerImageRng.of(0, INDICES[:2]))
-    assert both.true.weights is None
-    assert both.predicted.weights is None
+    both = explain_classes(Linear(), images, labels, "lime", PerImageRng.of(0, INDICES[:2]))
+    assert both.weights is None
+    assert both.of_target(0).weights is None
 
 
 def test_logits_that_are_no_numbers_have_no_class_and_no_measure() -> None:
     images = draw(6, *SHAPE)
     images[2] = torch.nan
-    clean, broken = seen(), seen(images=images)
-    assert broken.predictions[2] == -1
-    assert clean.predictions[2] >= 0
-    for shift in compare_explanations(clean, broken, "attack"):
-        assert shift.changed[2] == 1
-        for name, values in shift.values.items():
+    clean, broken = both_classes(draw(6, *SHAPE)), both_classes(images)
+    assert predicted_classes(broken.logits)[2] == -1
+    assert predicted_classes(clean.logits)[2] >= 0
+    for similarity in compare_explanations(clean, broken, "attack"):
+        assert similarity.changed[2] == 1
+        for name, values in similarity.values.items():
             assert values[2].isnan()
             # SSIM is not defined for images of so few pixels.
             assert values[[0, 1, 3, 4, 5]].isfinite().all() or name == "ssim"
@@ -224,15 +222,17 @@ def test_the_attack_takes_all_its_steps_and_the_iterate_of_highest_loss(
     norm: str, eps: str, loss: str, count: Any
 ) -> None:
     twin, net, images, labels = problem()
-    attack = PGD(steps=6, loss=LOSSES[loss], count=count)
+    attack = PGD(steps=6, loss=LOSSES[loss], select=count)
     attacked = attack_in_full(
         attack, AttackTarget(net, images, net), labels, cell(norm, eps), PerImageRng.of(0, range(9))
     )
     threat = {"norm": norm, "epsilon": float(eps), "step_size": 2.5 * float(eps) / 6, "steps": 6, "loss": loss}
     fell_early = 0
-    for image, label, found, size in zip(images, labels.tolist(), attacked.candidates, attacked.sizes, strict=True):
+    for image, label, found, size in zip(
+        images, labels.tolist(), attacked.adversarials, attacked.verdicts.sizes, strict=True
+    ):
         path = reference.iterates(twin, image.numpy(), label, **threat)
-        expected = reference.candidate(twin, path, label, loss=loss, count="best-loss")
+        expected = reference.adversarial(twin, path, label, loss=loss, select="best_loss")
         np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-9)  # sums in another order, over 6 steps
         delta = np.abs(expected - image.numpy())
         assert float(size) == pytest.approx(delta.max() if norm == "linf" else np.sqrt(np.sum(delta**2)), abs=1e-9)
@@ -254,7 +254,7 @@ def test_of_all_restarts_that_were_needed_the_iterate_of_highest_loss_is_taken(r
             noise = NORMS["l2"].sample(SHAPE, 0.05, source(restart))[place].double().numpy()
             start = np.clip(image + noise, 0, 1) if restart > 0 else image
             path = iterates_from(twin, image, start, label, epsilon=0.05, steps=4)
-            best.append(reference.candidate(twin, path, label, loss="ce", count="best-loss"))
+            best.append(reference.adversarial(twin, path, label, loss="ce", select="best_loss"))
             if np.argmax(twin.logits(best[-1])) != label:
                 # It has fallen: no restart is needed any more.
                 best = best[-1:]
@@ -262,7 +262,7 @@ def test_of_all_restarts_that_were_needed_the_iterate_of_highest_loss_is_taken(r
         else:
             stood += 1
         expected = max(best, key=lambda iterate: VALUES["ce"](twin.logits(iterate), label))
-        np.testing.assert_allclose(attacked.candidates[place].numpy(), expected, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(attacked.adversarials[place].numpy(), expected, rtol=0, atol=1e-9)
     assert 0 < stood < 9
 
 
@@ -282,81 +282,76 @@ def test_noise_has_no_steps_and_is_taken_as_it_is() -> None:
     attacked = attack_in_full(
         attack, AttackTarget(net, images, net), labels, cell("l2", "1", attack=("noise",)), source
     )
-    assert torch.equal(attacked.candidates, attack(net, images, labels, NORMS["l2"], 1.0, source).candidates)
+    assert torch.equal(attacked.adversarials, attack(net, images, labels, NORMS["l2"], 1.0, source).adversarials)
 
 
 def test_what_is_explained_is_judged_too() -> None:
     def too_far(*arguments: Any) -> AttackResult:
-        candidates = arguments[1].clone()
-        candidates[1] = (candidates[1] + 0.3).clamp(max=1)
-        return AttackResult(candidates, Trace.blank(arguments[1]))
+        adversarials = arguments[1].clone()
+        adversarials[1] = (adversarials[1] + 0.3).clamp(max=1)
+        return AttackResult(adversarials, Trace.blank(arguments[1]))
 
     _, net, images, labels = problem()
     attack: Attack = too_far
     asked = cell("linf", "8/255")
-    with pytest.raises(ThreatViolation, match=rf"^{asked.key}: the candidate for image 7 exceeds linf radius"):
+    with pytest.raises(ThreatViolation, match=rf"^{asked.key}: the adversarial for image 7 exceeds linf radius"):
         attack_in_full(attack, AttackTarget(net, images, net), labels, asked, PerImageRng.of(0, (*INDICES, 1, 2, 4)))
 
 
-# Shifts
+# Similarities
 
 
-def by_hand(seed: int, predictions: list[int]) -> Seen:
-    """Maps of 8 x 9 pixels, all different."""
-    random = torch.Generator().manual_seed(seed)
-    true, predicted = torch.randn(2, len(predictions), 8, 9, generator=random)
-    logits = torch.eye(7)[predictions]
-    targets = torch.tensor(predictions)
-    return Seen(
-        draw(len(predictions), 3, 8, 9),
-        logits,
-        Explanation(None, true, logits, targets),
-        Explanation(None, predicted, logits, targets),
-    )
+def by_hand(seed: int, predictions: list[int]) -> Explanation:
+    """Two maps of 8 x 9 pixels for each image, all different."""
+    maps = torch.randn(len(predictions), 2, 8, 9, generator=torch.Generator().manual_seed(seed))
+    targets = torch.tensor(predictions)[:, None].expand(-1, 2)
+    return Explanation(weights=None, contributions=maps, logits=torch.eye(7)[predictions], targets=targets)
 
 
 @pytest.mark.parametrize("comparison", COMPARISONS)
 def test_all_measures_of_both_classes_are_taken_of_every_image(comparison: str) -> None:
     clean, other = by_hand(0, [1, 2, 3]), by_hand(1, [1, 5, 3])
-    shifts = compare_explanations(clean, other, comparison)
-    assert [(shift.comparison, shift.explained_class) for shift in shifts] == [
+    similarities = compare_explanations(clean, other, comparison)
+    assert [(one.comparison, one.explained_class) for one in similarities] == [
         (comparison, explained_class) for explained_class in EXPLAINED_CLASSES
     ]
-    for shift, before, after in zip(shifts, clean[2:], other[2:], strict=True):
-        assert shift.changed.tolist() == [0, 1, 0]
-        assert list(shift.values) == list(MEASURES)
-        for name, values in shift.values.items():
-            alone = [MEASURES[name](before.contributions[i : i + 1], after.contributions[i : i + 1]) for i in range(3)]
-            torch.testing.assert_close(values, torch.cat(alone))
+    for position, similarity in enumerate(similarities):
+        assert similarity.changed.tolist() == [0, 1, 0]
+        assert list(similarity.values) == list(MEASURES)
+        maps = [(clean.contributions[i, position][None], other.contributions[i, position][None]) for i in range(3)]
+        for name, values in similarity.values.items():
+            torch.testing.assert_close(values, torch.cat([MEASURES[name](*pair) for pair in maps]))
 
 
 def test_an_image_beside_itself_has_not_moved() -> None:
     clean = by_hand(0, [1, 2, 3])
-    for shift in compare_explanations(clean, clean, "other"):
-        assert not shift.changed.any()
-        for name, values in shift.values.items():
+    for similarity in compare_explanations(clean, clean, "other"):
+        assert not similarity.changed.any()
+        for name, values in similarity.values.items():
             expected = torch.zeros(3) if name in ("mass", "centre") else torch.ones(3)
             torch.testing.assert_close(values, expected.double(), rtol=0, atol=1e-6)
 
 
-# What is to be looked at
+# Views
 
 
 @pytest.mark.parametrize("loss", ["bce", "ce"])
 def test_a_view_says_what_is_predicted_and_how_surely(loss: str) -> None:
-    both = seen()
-    logits = both.logits.double().numpy()
-    for place, shown in enumerate(views(both, loss)):
+    images = draw(6, *SHAPE)
+    explanation = both_classes(images).of_target(1)
+    logits = explanation.logits.double().numpy()
+    for place, shown in enumerate(make_views(images, explanation, loss)):
         assert shown.prediction == logits[place].argmax()
         exponentials = np.exp(logits[place])
         shares = exponentials / exponentials.sum() if loss == "ce" else exponentials / (1 + exponentials)
         assert shown.confidence == pytest.approx(shares.max(), rel=1e-5)
-        np.testing.assert_array_equal(shown.pixels, both.images[place].numpy())
-        np.testing.assert_array_equal(shown.contributions, both.maps("predicted")[place].numpy())
+        np.testing.assert_array_equal(shown.pixels, images[place].numpy())
+        np.testing.assert_array_equal(shown.contributions, explanation.contributions[place].numpy())
         assert shown.explanation.shape == (5, 4, 4)
         assert shown.explanation.min() >= 0
         assert shown.explanation.max() <= 1
-        assert {array.dtype for array in shown[:3]} == {np.dtype(np.float32)}
+        for array in (shown.pixels, shown.explanation, shown.contributions):
+            assert array.dtype == np.float32
 
 
 class Encoded(nn.Module):
@@ -368,9 +363,8 @@ class Encoded(nn.Module):
 
 def test_of_an_encoded_image_the_colours_are_shown() -> None:
     images = draw(2, *SHAPE)
-    source = PerImageRng.of(0, INDICES[:2])
-    both = see(Encoded(), AddInverse()(images), torch.tensor([0, 1]), "input_x_gradient", source)
-    for image, shown in zip(images, views(both, "bce"), strict=True):
+    encoded = AddInverse()(images)
+    for image, shown in zip(images, make_views(encoded, explain(Encoded(), encoded), "bce"), strict=True):
         np.testing.assert_array_equal(shown.pixels, image.numpy())
         assert shown.explanation.shape == (5, 4, 4)
 
@@ -378,6 +372,6 @@ def test_of_an_encoded_image_the_colours_are_shown() -> None:
 def test_without_a_class_a_view_says_so() -> None:
     images = draw(6, *SHAPE)
     images[2] = torch.nan
-    shown = views(seen(images=images), "ce")
+    shown = make_views(images, both_classes(images).of_target(1), "ce")
     assert [view.prediction == -1 for view in shown] == [False, False, True, False, False, False]
     assert np.isnan(shown[2].confidence)

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.bench import plan as planning
 from robustbench_bcos.bench.records import make_records
 from robustbench_bcos.bench.runner import execute
-from robustbench_bcos.bench.store import CleanRow, Store
+from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.threads import in_threads
-from tests.bench.own_plan import own_plan
-from tests.bench.tiny_zoo import carry_out, measure, tiny_plan
+from tests.bench.by_hand import clean_row, holding
+from tests.bench.own_request import own_request
+from tests.bench.tiny_zoo import carry_out, measure, tiny_request
 
 
 def count(start: int, end: int) -> Iterator[int]:
@@ -61,7 +61,7 @@ def test_every_thread_works_with_as_many_threads_as_the_caller() -> None:
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            # As each of a network's lanes does, which is nobody else's business.
+            # As each replica's thread does, which concerns no other thread.
             threading.Thread(target=torch.set_num_threads, args=(1,)).start()
             assert set(in_threads([lambda: iter([torch.get_num_threads()])] * 4, 2)) == {threads}
     finally:
@@ -94,7 +94,7 @@ def test_the_first_error_ends_all(jobs: int) -> None:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_whoever_listens_no_more_ends_all(jobs: int) -> None:
+def test_a_caller_that_stops_listening_ends_all(jobs: int) -> None:
     ended = []
 
     def endless(number: int) -> Iterator[int]:
@@ -113,22 +113,22 @@ def test_whoever_listens_no_more_ends_all(jobs: int) -> None:
 
 def test_numbers_do_not_depend_on_how_many_models_are_worked_on_at_a_time(tiny_zoo: Path) -> None:
     asked: dict[str, Any] = {"limit": 12, "evidence": "quick", "distances": True, "explained": 4}
-    alone, together = (measure(tiny_plan(tiny_zoo, **asked, jobs=jobs)) for jobs in (1, 2))
+    alone, together = (measure(tiny_request(tiny_zoo, **asked, jobs=jobs)) for jobs in (1, 2))
     pd.testing.assert_frame_equal(alone, together, check_exact=True)
 
 
 def test_an_interrupted_run_is_continued_with_another_number_of_jobs(tiny_zoo: Path) -> None:
-    whole = measure(tiny_plan(tiny_zoo, eps=("0.2", "0.5"), batch_size=2))
+    whole = measure(tiny_request(tiny_zoo, eps=("0.2", "0.5"), batch_size=2))
     with Store() as store:
-        steps = execute(tiny_plan(tiny_zoo, eps=("0.2", "0.5"), batch_size=2, jobs=2), store)
-        for _ in range(3):
-            next(steps)
+        steps = execute(tiny_request(tiny_zoo, eps=("0.2", "0.5"), batch_size=2, jobs=2), store)
+        while next(steps).images == 0:
+            pass
         steps.close()
-        plan = tiny_plan(tiny_zoo, eps=("0.2", "0.5"), batch_size=2, jobs=1)
-        done = sum(len(store.done(cell)) for cell in plan.cells)
-        assert 0 < done < 30 * len(plan.cells)
-        carry_out(plan, store)
-        rows = make_records(store, plan.identity)
+        request = tiny_request(tiny_zoo, eps=("0.2", "0.5"), batch_size=2, jobs=1)
+        done = sum(len(store.done(cell)) for cell in request.cells)
+        assert 0 < done < 30 * len(request.cells)
+        carry_out(request, store)
+        rows = make_records(store, request.identity)
     pd.testing.assert_frame_equal(rows, whole, check_exact=True)
 
 
@@ -148,35 +148,21 @@ class Meeting(nn.Module):
 def test_models_are_attacked_at_the_same_time() -> None:
     images, labels = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 0, 1])
     asked: dict[str, Any] = {"norm": ("l2",), "eps": ("0.1",), "steps": (1,), "evidence": "off", "jobs": 2}
-    measure(own_plan({"one": Meeting(), "two": Meeting()}, images, labels, 2, **asked))
+    measure(own_request({"one": Meeting(), "two": Meeting()}, images, labels, 2, **asked))
     assert Meeting.met.is_set()
 
 
-@pytest.mark.parametrize(
-    ("cores", "pixels", "asked", "jobs"),
-    [(4, 8, {}, 2), (1, 8, {}, 1), (4, 32, {}, 1), (4, 8, {"jobs": 1}, 1), (4, 32, {"jobs": 3}, 3)],
-)
-def test_small_images_leave_a_core_to_each_model(
-    cores: int, pixels: int, asked: dict[str, Any], jobs: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(planning, "CORES", cores)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
-    images = torch.rand(2, 3, pixels, pixels, generator=torch.Generator().manual_seed(0))
-    nets = {"one": Meeting(), "two": Meeting()}
-    plan = own_plan(nets, images, torch.tensor([0, 1]), 2, norm=("l2",), eps=("0.1",), steps=(1,), **asked)
-    assert plan.jobs == jobs
-
-
 def test_threads_share_a_store_without_mixing_their_transactions() -> None:
-    def pair(model: str, image: int) -> Iterator[CleanRow]:
-        yield CleanRow(model, image, 0, 0)
-        # In the middle of a transaction, where the other thread would come in if it could.
-        time.sleep(0.002)
-        yield CleanRow(model, image + 1000, 0, 0)
+    class Slow:
+        """A label that takes its time in the middle of a transaction, where the other thread would come in."""
+
+        def __conform__(self, _: object) -> int:
+            time.sleep(0.002)
+            return 0
 
     def rows(model: str) -> Iterator[int]:
         for image in range(40):
-            store.add_clean(pair(model, image))
+            store.add(clean_row(image, model=model), holding(clean_row(image + 1000, model=model), label=Slow()))
             # Whoever reads sees whole transactions.
             assert len(store.clean("a")) % 2 == len(store.clean("b")) % 2 == 0
             yield image

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks.losses import LOSSES
-from robustbench_bcos.attacks.norms import NORMS
-from robustbench_bcos.attacks.pgd import PGD
+from robustbench_bcos.attacks import LOSSES, NORMS
+from robustbench_bcos.attacks.searches.pgd import PGD
 from robustbench_bcos.bench.fast_copy import make_fast_copy
 from robustbench_bcos.bench.target import AttackTarget
 from robustbench_bcos.bench.trial import try_images
 from robustbench_bcos.core.rng import PerImageRng
-from robustbench_bcos.data.subset import EvalSubset, open_dataset
+from robustbench_bcos.data.opening import open_dataset
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.models import find_models
 
@@ -44,14 +44,14 @@ def tried(model: nn.Module, twin: nn.Module, epsilon: float = 0.2, **settings: A
 
 
 def test_a_candidate_that_fools_the_twin_alone_is_searched_again_on_the_model() -> None:
-    # The twin falls at 0.55, and its candidate of 0.6 is still below the model's threshold.
+    # The twin falls at 0.55, and its adversarial of 0.6 is still below the model's threshold.
     result = tried(Side(0.65), Side(0.55))
     assert result.verdicts.predictions.tolist() == [1, 1, 1, 1]
-    assert result.candidates.flatten(1).mean(dim=1).tolist() == pytest.approx([0.7] * 4)
+    assert result.adversarials.flatten(1).mean(dim=1).tolist() == pytest.approx([0.7] * 4)
     # Two looks on the twin, and three on the model.
     assert result.trace.forward_passes.tolist() == [5] * 4
     assert result.verdicts.sizes.tolist() == pytest.approx([0.2] * 4)
-    assert torch.equal(result.verdicts.logits, Side(0.65)(result.candidates))
+    assert torch.equal(result.verdicts.logits, Side(0.65)(result.adversarials))
 
 
 def test_only_what_is_disputed_is_searched_again() -> None:
@@ -96,10 +96,10 @@ def test_a_second_search_draws_what_the_image_would_have_drawn() -> None:
     settings: dict[str, Any] = {"start": "random", "steps": 3, "step_size": 0.03, "restarts": 2}
     alone = tried(Side(0.56), Side(0.56), epsilon=0.1, **settings)
     disputed = tried(Side(0.56), Late(0.56), epsilon=0.1, **settings)
-    # What the model itself was searched for falls at the same candidates.
+    # What the model itself was searched for falls at the same adversarials.
     again = (disputed.trace.forward_passes > alone.trace.forward_passes).nonzero().squeeze(1)
     assert len(again)
-    assert torch.equal(disputed.candidates[again], alone.candidates[again])
+    assert torch.equal(disputed.adversarials[again], alone.adversarials[again])
 
 
 @pytest.mark.parametrize("name", sorted(name for name in Zoo().entries if name.startswith("digits-")))
@@ -118,5 +118,5 @@ def test_the_fast_way_gives_every_digit_the_verdict_of_the_slow_one(name: str) -
 
     everyone = torch.arange(364)
     slow = torch.cat([fallen(model.classifier, places, None) for places in everyone.split(32)])
-    assert torch.equal(fallen(model.searched, everyone, 100), slow)
+    assert torch.equal(fallen(model.attack_model, everyone, 100), slow)
     assert 0 < slow.sum() < 364

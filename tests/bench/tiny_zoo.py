@@ -13,16 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.plan import Plan, make_plan
 from robustbench_bcos.bench.records import make_records
+from robustbench_bcos.bench.request import Request, make_request
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import Store
-from robustbench_bcos.data.digits import Digits
+from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.architectures import initialise
 from robustbench_bcos.model_zoo.cards import ModelSpec
+from robustbench_bcos.model_zoo.checkpoints.write import write_weights
 from robustbench_bcos.model_zoo.classifier import build_classifier, freeze
-from robustbench_bcos.model_zoo.weights import write_weights
+from robustbench_bcos.model_zoo.models import Model
 
 NATURAL: dict[str, Any] = {
     "name": "tiny-natural",
@@ -52,23 +53,30 @@ def write_tiny_zoo(folder: Path) -> Path:
     return folder
 
 
-def tiny_plan(zoo: Path, **flags: Any) -> Plan:
+def tiny_request(zoo: Path, **flags: Any) -> Request:
     """Both networks on 30 digits, 3 steps; nothing is explained or checked unless it is asked for."""
     tiny = {"zoo": (zoo,), "model": NAMES, "limit": 30, "steps": (3,), "device": "cpu", "figures": False}
-    tiny |= {"evidence": "off"}
-    return make_plan(make_config(tiny | flags))
+    return make_request(make_config(tiny | {"evidence": "off"} | flags))
 
 
-def measure(plan: Plan) -> pd.DataFrame:
+tiny_plan = tiny_request
+
+
+def measure(request: Request) -> pd.DataFrame:
     """The records of a run in memory."""
     with Store() as store:
-        carry_out(plan, store)
-        return make_records(store, plan.identity)
+        carry_out(request, store)
+        return make_records(store, request.identity)
 
 
-def carry_out(plan: Plan, store: Store) -> None:
-    for _ in execute(plan, store):
+def carry_out(request: Request, store: Store) -> None:
+    for _ in execute(request, store):
         pass
+
+
+def model_of(request: Request, name: str) -> Model:
+    """A model of the run with its fast copy."""
+    return request.models.get(next(source for source in request.sources if source.name == name))
 
 
 def write_card(folder: Path, card: dict[str, Any], seed: int) -> None:

@@ -78,7 +78,7 @@ def test_the_command_is_fine_before_anything_is_added_to_it(tiny_zoo: Path) -> N
         (["--loss", "margins"], "unknown loss 'margins': did you mean 'margin'?"),
         (["--attack", "pdg"], "unknown attack 'pdg': did you mean 'pgd'?"),
         (["--start", "rnadom"], "unknown start 'rnadom': did you mean 'random'?"),
-        (["--count", "best-los"], "unknown count 'best-los': did you mean 'best-loss'?"),
+        (["--select", "best_los"], "unknown select 'best_los': did you mean 'best_loss'?"),
         (["--space", "encode"], "unknown space 'encode': did you mean 'encoded'?"),
         (["--suite", "smok"], "unknown suite 'smok': did you mean 'smoke'?"),
         (["--model", "tiny-natrual"], "unknown model 'tiny-natrual': did you mean 'tiny-natural'?"),
@@ -86,26 +86,27 @@ def test_the_command_is_fine_before_anything_is_added_to_it(tiny_zoo: Path) -> N
         (["--dataset", "digit"], "unknown dataset 'digit': did you mean 'digits'?"),
         (["--eps", "-1"], "must be finite and not negative: write 0.5 or 8/255"),
         (["--eps", "nan"], "must be finite and not negative: write 0.5 or 8/255"),
-        (["--eps", "abc"], "--eps 'abc' is not a number: write a decimal such as 0.5 or a fraction such as 8/255"),
-        (["--eps", "8/0"], "--eps '8/0' is not a number"),
+        (["--eps", "abc"], "eps 'abc' is not a number: write a decimal such as 0.5 or a fraction such as 8/255"),
+        (["--eps", "8/0"], "eps '8/0' is not a number"),
         (["--eps", "8", "--norm", "linf"], "did you mean 8/255?"),
-        (["--eps", "13.9"], "--eps 13.9 for norm l2 is larger than the whole pixel range, 13.8564"),
+        (["--eps", "13.9"], "eps 13.9 for norm l2 is larger than the whole pixel range, 13.8564"),
         (["--eps", ","], "--eps is empty: give it a value"),
-        (["--steps", "0"], "--steps 0 must be at least 1"),
+        (["--steps", "0"], "steps.1: input should be greater than or equal to 1, got '0'"),
         (["--steps", "x"], "input should be a valid integer, unable to parse string as an integer, got 'x'"),
-        (["--restarts", "0"], "--restarts 0 must be at least 1"),
-        (["--step-size", "0"], "--step-size 0 must be positive: leave it out"),
+        (["--restarts", "0"], "restarts.0: input should be greater than or equal to 1"),
+        (["--step-size", "0"], "step_size 0 must be positive: leave it out"),
         (["--limit", "0"], "limit: input should be greater than or equal to 1, got 0"),
-        (["--limit", "365"], "--limit 365 must be between 1 and the 364 images of digits"),
+        (["--limit", "365"], "limit 365 must be between 1 and the 364 images of digits"),
         (["--seed", "-1"], "seed: input should be greater than or equal to 0, got -1"),
         (["--batch-size", "0"], "batch_size: input should be greater than or equal to 1, got 0"),
-        (["--device", "abacus"], "--device abacus is not to be had here"),
-        (["--device", "cuda:99"], "--device cuda:99 is not to be had here"),
-        (["--device", "meta"], "--device meta is not to be had here"),
+        (["--device", "abacus"], "device abacus is not available here"),
+        (["--device", "cuda:99"], "device cuda:99 is not available here"),
+        (["--device", "meta"], "device meta is not available here"),
         (["--zoo", "nowhere"], "--zoo nowhere is not a folder: give the folder that holds card files"),
         (["--argument", "b"], "--argument 'b' must be KEY=VALUE: b=1.5, say"),
-        (["--argument", "b=2"], "--argument describes --weights: give it too, or leave it out"),
-        (["--encoding", "none"], "--encoding describes --weights, or models without a card such as --model my_pack"),
+        (["--argument", "b=2"], "argument describes weights: give them too, or leave it out"),
+        (["--option", "b"], "--option 'b' must be KEY=VALUE"),
+        (["--encoding", "none"], "encoding describes weights, or models without a card such as my_package.nets:make"),
         (
             ["--model", "own_nets:Pixels", "--encoding", "invert"],
             "unknown encoding 'invert': did you mean 'add_inverse'?",
@@ -113,9 +114,9 @@ def test_the_command_is_fine_before_anything_is_added_to_it(tiny_zoo: Path) -> N
         (["--model", "own_nets:Pixels", "--encoding", "normalize"], "--encoding normalize: gives no mean and devia"),
         (["--explanation", "gradcamm"], "unknown explanation 'gradcamm': did you mean 'gradcam'?"),
         (["--explained", "-1"], "explained: input should be greater than or equal to 0, got -1"),
-        (["--images", "0,-3"], "--images -3 is not the index of an image: give numbers from 0"),
-        (["--images", "zero"], "--images zero is not the index of an image: give numbers from 0"),
-        (["--images", "1797"], "--images 1797 is not among the 6 images of this run: give indices of digits such as "),
+        (["--images", "0,-3"], "images '-3' is not the index of an image: give numbers from 0"),
+        (["--images", "zero"], "images 'zero' is not the index of an image: give numbers from 0"),
+        (["--images", "1797"], "images 1797 is not among the 6 images of this run: give indices of digits such as "),
         (["--images", ","], "--images is empty: give it a value"),
     ],
 )
@@ -196,7 +197,7 @@ def test_another_number_of_classes_is_refused(run: Callable[..., str], here: Pat
     [
         ("folder:nowhere", "is not a folder: give the folder that holds the class folders"),
         ("folder:empty", "holds no images that can be listed"),
-        ("cifar10", "--dataset cifar10 needs --data-dir DIR"),
+        ("cifar10", "dataset cifar10 needs data_dir"),
     ],
 )
 def test_images_that_are_not_there_are_named(dataset: str, said: str, run: Callable[..., str], here: Path) -> None:
@@ -205,7 +206,7 @@ def test_images_that_are_not_there_are_named(dataset: str, said: str, run: Calla
 
 
 def test_a_folder_without_cifar10_is_named(run: Callable[..., str]) -> None:
-    assert "--dataset cifar10 is not in --data-dir ." in run("--dataset", "cifar10", "--data-dir", ".")
+    assert "dataset cifar10 is not in data_dir ." in run("--dataset", "cifar10", "--data-dir", ".")
 
 
 # Weights
@@ -278,8 +279,8 @@ def test_the_program_in_the_checkpoint_would_have_run(here: Path) -> None:
     ("added", "said"),
     [
         (["--weights", "own_nets.py"], "weights own_nets.py are neither a whole safetensors file nor a whole torch"),
-        (["--architecture", "resnet8"], "--architecture describes --weights: give it too, or leave it out"),
-        (["--ema"], "--ema describes --weights: give it too, or leave it out"),
+        (["--architecture", "resnet8"], "architecture describes weights: give them too, or leave it out"),
+        (["--ema"], "ema describes weights: give them too, or leave it out"),
         (["--weights", "nowhere.pt", "--architecture", "resnet8"], "weights nowhere.pt cannot be read (No such file"),
         (["--weights", ".", "--architecture", "resnet8"], "cannot be read (Is a directory)"),
         (["--weights", "own_nets.py", "--architecture", "resnt8"], "unknown architecture 'resnt8': did you mean"),
@@ -353,7 +354,7 @@ def test_a_bug_in_ones_own_constructor_is_shown_where_it_is(run: Callable[..., s
     [
         ("own_nets.py", "--out own_nets.py is a file: choose a folder"),
         ("own_nets.py/run", "own_nets.py/run cannot be written (Not a directory): choose another folder"),
-        (".", "--out . holds other things (own_nets.py) and is not a run: choose a new folder"),
+        (".", "--out . holds other files (own_nets.py) and is not a run: choose a new folder"),
         ("/proc/run", "/proc/run cannot be written"),
         ("n" * 300, "cannot be written (File name too long): choose another folder"),
     ],

@@ -15,11 +15,11 @@ import tomli_w
 import torch
 from safetensors.torch import load_file, save_file
 
-from robustbench_bcos.bench.folder import DATABASE, opened
+from robustbench_bcos.bench.folder import DATABASE, open_run
 from robustbench_bcos.bench.records import COLUMNS
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import Store
-from robustbench_bcos.model_zoo.weights import sha256_of
+from robustbench_bcos.model_zoo.digests import sha256_of
 from tests.bench.tiny_zoo import NAMES, tiny_plan
 from tests.cli.command_line import Outcome, call, refusal, succeed
 
@@ -105,7 +105,7 @@ def test_update_writes_a_baseline_and_its_birth_certificate_and_compares_nothing
     assert {"torch", "numpy", "python"} <= set(birth["versions"])
     assert "commit" in birth
     assert set(birth["weights"]) == set(NAMES)
-    assert birth["slice"].startswith(written["slice"][0])
+    assert birth["subset"].startswith(written["subset"][0])
     assert (birth["dataset"], birth["images"], birth["seed"]) == ("digits", 40, 0)
 
 
@@ -294,7 +294,7 @@ def with_value(column: str, value: Any) -> Callable[[pd.DataFrame], pd.DataFrame
     [
         (lambda rows: rows[["model", "robust_accuracy"]], "has no column 'dataset'"),
         (without("worst_correct"), "has no column 'worst_correct'"),
-        (without("slice"), "has no column 'slice'"),
+        (without("subset"), "has no column 'subset'"),
         (lambda rows: pd.concat([rows, rows[1:2]]), "rows 2 and 5 are of the same model and attack"),
         (with_value("worst_correct", "NaN"), "row 4: worst_correct is"),
         (with_value("worst_correct", ""), "row 4: worst_correct is"),
@@ -302,7 +302,7 @@ def with_value(column: str, value: Any) -> Callable[[pd.DataFrame], pd.DataFrame
         (with_value("robust_correct", "most"), "row 4: robust_correct is"),
         (with_value("epsilon", "NaN"), "row 4: epsilon is"),
         (with_value("step_size", "small"), "row 4: step_size is"),
-        (with_value("slice", "ba9876543210"), "were measured on other images (slice "),
+        (with_value("subset", "ba9876543210"), "were measured on other images (subset "),
         (with_value("images", "41"), "were measured on other images (images "),
         (lambda rows: rows[:0], "has no rows: there is nothing to compare"),
         (lambda rows: rows.assign(model="another"), "have no row in common"),
@@ -320,7 +320,7 @@ def test_a_csv_that_cannot_be_compared_is_refused_on_either_side(
 def test_another_slice_is_refused(tiny_zoo: Path, baseline: Path, here: Path) -> None:
     fewer = attack(tiny_zoo, here / "fewer", "--limit", 12, models="tiny-natural")
     said = refused(fewer, "--baseline", baseline)
-    assert "were measured on other images (slice " in said
+    assert "were measured on other images (subset " in said
     assert "--update" in said
 
 
@@ -328,7 +328,7 @@ def test_a_run_that_is_not_finished_is_refused(tiny_zoo: Path, baseline: Path, h
     # Four batches at a time: twelve of thirty images.
     plan = tiny_plan(tiny_zoo, batch_size=3)
     folder = here / "unfinished"
-    with opened(folder, plan.identity, plan.describe()), Store(folder / DATABASE) as store:
+    with open_run(folder, plan.identity, plan.describe()), Store(folder / DATABASE) as store:
         steps = execute(plan, store)
         for images in ("none", "twelve", "twenty-four"):
             if images != "none":

@@ -76,8 +76,8 @@ def test_models_are_shown_side_by_side_with_what_differs_below(write: Write) -> 
 
 
 def test_rows_that_are_not_comparable_are_said_to_be_so(write: Write) -> None:
-    out = succeed("compare", write("a.csv", record("net", 120), record("bcos", 90, slice="another")))
-    assert "Not comparable: slice differs (0123456789ab: net; another: bcos)." in out
+    out = succeed("compare", write("a.csv", record("net", 120), record("bcos", 90, subset="another")))
+    assert "Not comparable: subset differs (0123456789ab: net; another: bcos)." in out
     (line,) = [line for line in out.splitlines() if "bcos" in line and "45.0" in line]
     assert "not comparable" in line
 
@@ -106,9 +106,9 @@ def test_what_the_models_of_a_run_differ_in_is_listed(finished: Path) -> None:
 
 def test_a_run_is_compared_with_a_csv_of_other_images(finished: Path, write: Write) -> None:
     (first, *_) = read_results(finished).records.to_dict("records")
-    changes = {str(key): value for key, value in first.items()} | {"slice": "another", "model": "theirs"}
+    changes = {str(key): value for key, value in first.items()} | {"subset": "another", "model": "theirs"}
     out = succeed("compare", finished, write("b.csv", changes))
-    assert "Not comparable: slice differs" in out
+    assert "Not comparable: subset differs" in out
 
 
 # For other programs
@@ -122,7 +122,7 @@ def test_a_format_is_all_there_is_on_standard_output(style: str, three: str) -> 
 
 
 def test_a_csv_is_rectangular_whatever_is_noted(write: Write) -> None:
-    out = succeed("compare", write("a.csv", record("a, b", 120), record("b", 1, slice="x")), "--format", "csv")
+    out = succeed("compare", write("a.csv", record("a, b", 120), record("b", 1, subset="x")), "--format", "csv")
     assert len(rows(out)) == 2
     assert len({len(line) for line in csv.reader(io.StringIO(out))}) == 1
 
@@ -155,7 +155,7 @@ def test_every_group_is_shown(by: str, three: str) -> None:
 
 
 def test_a_csv_of_an_older_version_is_compared_by_what_it_has(write: Write, three: str) -> None:
-    recent = {"b", "encoding", "explanation", "explained_images", "mean_delta", *SIMILARITY_COLUMNS}
+    recent = {"b", "encoding", "explanation", "explained_images", "mean_perturbation", *SIMILARITY_COLUMNS}
     recent |= {name for name in COLUMNS if name.startswith("explanation")}
     old = table(record("old", 90)).drop(columns=sorted(recent))
     old.to_csv("old.csv", index=False)

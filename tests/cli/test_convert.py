@@ -108,7 +108,7 @@ def test_a_run_on_the_converted_model_has_the_rows_of_one_on_the_checkpoint(layo
         succeed("run", "--weights", "net.pt", *options, *run, "--out", "read"),
         succeed("run", "--zoo", "zoo", "--model", "net", *run, "--out", "converted"),
     ]
-    told = ("clean_correct", "robust_correct", "mean_delta", "parameters")
+    told = ("clean_correct", "robust_correct", "mean_perturbation", "parameters")
     first, second = ([record[key] for record in json.loads(row)["records"] for key in told] for row in rows)
     assert first == second
 

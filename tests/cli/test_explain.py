@@ -15,7 +15,7 @@ import robustbench_bcos
 from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.core.rng import PerImageRng
-from robustbench_bcos.data.digits import Digits
+from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.explanations.stability import stability
 from tests.cli.command_line import refusal, succeed
@@ -358,14 +358,14 @@ def test_a_request_that_is_not_whole_says_what_is_missing(
         (["--restarts", "2"], "--restarts describes an attack: give its radius with --eps, or leave it out"),
         ([*ATTACK, "--norm", "l3"], "unknown norm 'l3': did you mean 'l2'?"),
         ([*ATTACK, "--loss", "margins"], "unknown loss 'margins': did you mean 'margin'?"),
-        ([*ATTACK, "--steps", "0"], "--steps 0 must be at least 1"),
-        ([*ATTACK, "--restarts", "0"], "--restarts 0 must be at least 1"),
-        (["--eps", "abc"], "--eps 'abc' is not a number: write a decimal such as 0.5 or a fraction such as 8/255"),
+        ([*ATTACK, "--steps", "0"], "steps.0: input should be greater than or equal to 1, got 0"),
+        ([*ATTACK, "--restarts", "0"], "restarts.0: input should be greater than or equal to 1, got 0"),
+        (["--eps", "abc"], "eps 'abc' is not a number: write a decimal such as 0.5 or a fraction such as 8/255"),
         (["--eps", "-1"], "must be finite and not negative: write 0.5 or 8/255"),
         (["--eps", "nan"], "must be finite and not negative: write 0.5 or 8/255"),
         (["--eps", "8", "--norm", "linf"], "did you mean 8/255?"),
         (["--eps", "13.9"], "--eps 13.9 for norm l2 is larger than the whole pixel range, 13.8564"),
-        (["--argument", "b=2"], "--argument describes --weights: give it too, or leave it out"),
+        (["--argument", "b=2"], "argument describes weights: give them too, or leave it out"),
         (["--zoo", "nowhere"], "--zoo nowhere is not a folder: give the folder that holds card files"),
         (["--out", "frames/0.png"], "frames/0.png cannot be written (File exists): choose another folder"),
     ],
@@ -391,13 +391,13 @@ def test_classes_of_a_dataset_are_suggested_by_name(named: str, refused: Callabl
     ("dataset", "images", "said"),
     [
         ("digits", "1797", "is not in digits: its images are numbered 0 to "),
-        ("digits", "0,-3", "--images -3 is not the index of an image: give numbers from 0"),
-        ("digits", "zero", "--images zero is not the index of an image: give numbers from 0"),
-        ("digits", "1.5", "--images 1.5 is not the index of an image: give numbers from 0"),
+        ("digits", "0,-3", "images '-3' is not the index of an image: give numbers from 0"),
+        ("digits", "zero", "images 'zero' is not the index of an image: give numbers from 0"),
+        ("digits", "1.5", "images '1.5' is not the index of an image: give numbers from 0"),
         ("digits", ",", "--images is empty: give it a value"),
         ("digit", "3", "unknown dataset 'digit': did you mean 'digits'?"),
         ("folder:nowhere", "3", "is not a folder: give the folder that holds the class folders"),
-        ("cifar10", "3", "--dataset cifar10 needs --data-dir DIR"),
+        ("cifar10", "3", "dataset cifar10 needs data_dir"),
     ],
 )
 def test_images_of_a_dataset_that_are_not_there_are_named(

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from robustbench_bcos.cli import fetch as verb
 from robustbench_bcos.core import download as transport
+from robustbench_bcos.data.datasets.cifar10 import Cifar10
 from tests.cli.command_line import call, refusal, succeed
 from tests.loopback import Site, served
 
@@ -110,7 +111,7 @@ def test_a_run_without_models_takes_those_that_are_here(site: Site) -> None:
         "madry-resnet50-l2-0.5, madry-resnet50-l2-1.0 and 5 more, or name others with --model"
     )
     succeed("fetch", "net-a", "--zoo", "theirs")
-    assert "--dataset cifar10 is not in --data-dir" in refusal(
+    assert "dataset cifar10 is not in data_dir" in refusal(
         "run", "--zoo", "theirs", "--dataset", "cifar10", "--data-dir", "nothing"
     )
     # Of digits, net-b is not here and is left out.
@@ -174,10 +175,10 @@ def test_an_interruption_says_that_the_same_command_continues(site: Site, monkey
 
 
 def test_cifar10_goes_where_a_run_looks_for_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fetch_cifar10(root: Path, *_: object) -> Path:
+    def fetch(root: Path, *_: object) -> Path:
         return root / "cifar-10-batches-py"
 
-    monkeypatch.setattr("robustbench_bcos.data.fetching.fetch_cifar10", fetch_cifar10)
+    monkeypatch.setattr(Cifar10, "fetch", fetch)
     assert succeed("fetch", "cifar10", "--data-dir", "d") == (
         "cifar10 is in d/cifar-10-batches-py; run with --dataset cifar10 --data-dir d\n"
     )

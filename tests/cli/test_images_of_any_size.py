@@ -15,13 +15,13 @@ from torch import nn
 
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.cli.chosen import from_files
-from robustbench_bcos.data.folder import Folder
+from robustbench_bcos.data.datasets.folder import Folder
 from robustbench_bcos.data.preprocessing import Preprocessing
 from robustbench_bcos.model_zoo.architectures import initialise
 from robustbench_bcos.model_zoo.cards import ModelSpec, Zoo
+from robustbench_bcos.model_zoo.checkpoints.write import write_weights
 from robustbench_bcos.model_zoo.classifier import build_classifier
 from robustbench_bcos.model_zoo.models import find_models, own_model
-from robustbench_bcos.model_zoo.weights import write_weights
 from tests.bench.tiny_zoo import NATURAL
 from tests.cli.command_line import refusal, succeed
 from tests.data.imagenet_tree import all_wnids, jpeg, write_classes
@@ -95,13 +95,13 @@ def test_cards_say_how_images_are_framed(imagenet: Path, zoo: Path) -> None:
     said = "shorter side resized to 18 pixels (bilinear), middle 16x16 cropped out"
     assert identity(csv)["preprocessing"] == said
     printed = succeed(*command, "--model", "short", "--dry-run")
-    assert f"5 images of imagenet ({said}), slice {identity(csv)['slice'][:12]}" in " ".join(printed.split())
+    assert f"5 images of imagenet ({said}), slice {identity(csv)['subset'][:12]}" in " ".join(printed.split())
     refused = refusal(*command, "--model", "short,long")
     assert "'short' was made for images with shorter side resized to 18" in refused
     assert "'long' for images with shorter side resized to 20" in refused
     assert refused.endswith(": choose for both with --resize, --crop and --interpolation, or run them apart")
     both = succeed(*command, "--model", "short,long", "--resize", 18, "--quiet")
-    assert identity(both)["slice"] == identity(csv)["slice"]
+    assert identity(both)["subset"] == identity(csv)["subset"]
 
 
 def test_a_run_is_not_continued_with_other_preprocessing(imagenet: Path, zoo: Path) -> None:
@@ -119,15 +119,15 @@ def test_a_list_of_images_is_all_of_a_run(imagenet: Path, zoo: Path, here: Path)
     assert identity(csv)["images"] == 2
     (here / "list.txt").write_text("n02102040/ILSVRC2012_val_00000219.JPEG\n", "utf-8")
     assert refusal(*command, "--image-list", "list.txt").startswith(
-        "line 1 of --image-list list.txt names 'n02102040/ILSVRC2012_val_00000219.JPEG', which is not among the 1000 "
+        "line 1 of image_list list.txt names 'n02102040/ILSVRC2012_val_00000219.JPEG', which is not among the 1000 "
     )
-    assert refusal(*command, "--image-list", "no.txt").startswith("--image-list no.txt cannot be read (No such file")
+    assert refusal(*command, "--image-list", "no.txt").startswith("image_list no.txt cannot be read (No such file")
 
 
 def test_a_folder_of_ones_own_may_hold_images_of_all_sizes(here: Path) -> None:
     write_classes(here / "own", ["cat", "dog"] + [f"class-{number}" for number in range(998)])
     model = ["--dataset", "folder:own", "--model", "sized_nets:Thousand", "--limit", 20]
-    assert refusal("run", *QUICK, *model).endswith("which --resize and --crop give them")
+    assert refusal("run", *QUICK, *model).endswith("which resize and crop give them")
     csv = succeed("run", *QUICK, *model, "--crop", 16, "--quiet")
     assert identity(csv)["preprocessing"] == "middle 16x16 cropped out"
 
@@ -137,7 +137,7 @@ def test_a_folder_of_ones_own_may_hold_images_of_all_sizes(here: Path) -> None:
     [
         (
             ["--crop", "4"],
-            "--resize, --crop and --image-list are for image files, of imagenet and folder:DIR, and digits",
+            "resize, crop and image_list are for image files of any size, and digits",
         ),
         (["--resize", "0"], "resize: input should be greater than or equal to 1, got 0"),
         (["--crop", "-3"], "crop: input should be greater than or equal to 1, got -3"),
@@ -146,9 +146,9 @@ def test_a_folder_of_ones_own_may_hold_images_of_all_sizes(here: Path) -> None:
             ["--interpolation", "bicubic"],
             "--interpolation bicubic says how images are resized, and nothing says to what",
         ),
-        (["--dataset", "voc"], "--dataset voc has several objects in a picture and so no label for it"),
+        (["--dataset", "voc"], "unknown dataset 'voc': choose from "),
         (["--dataset", "imagenett"], "unknown dataset 'imagenett': did you mean 'imagenet'?"),
-        (["--dataset", "imagenet"], "--dataset imagenet needs --data-dir DIR, the folder that holds val"),
+        (["--dataset", "imagenet"], "dataset imagenet needs data_dir, the folder that holds val"),
     ],
 )
 def test_a_request_that_cannot_be_meant_is_refused(added: list[str], said: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import robustbench_bcos
+from robustbench_bcos.core.version import VERSION
 
 LIGHT = [
     ["--help"],
@@ -26,6 +27,7 @@ LIGHT = [
 SCRIPT = """
 import sys
 import robustbench_bcos
+from robustbench_bcos.core.version import VERSION
 assert "torch" not in sys.modules, "importing the package imports torch"
 from robustbench_bcos.cli import main
 for arguments in {light}:
@@ -55,9 +57,11 @@ def test_every_public_name_can_be_had(name: str) -> None:
 
 
 def test_the_promised_names_are_public() -> None:
-    assert {"evaluate", "load_model", "freeze", "PGD", "losses", "balls"} <= set(robustbench_bcos.__all__)
-    assert robustbench_bcos.balls.NORMS["l2"].name == "l2"
-    assert callable(robustbench_bcos.losses.bce)
+    assert {"evaluate", "load_model", "freeze", "PGD", "NORMS", "LOSSES", "ATTACKS", "CRITERIA", "__version__"} <= set(
+        robustbench_bcos.__all__
+    )
+    assert set(robustbench_bcos.NORMS) >= {"l2", "linf"}
+    assert robustbench_bcos.__version__ == VERSION
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

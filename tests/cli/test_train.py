@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from robustbench_bcos.cli.train import parse_seeds
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.data.digits import Digits
+from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.training import workshop
@@ -348,7 +348,7 @@ def test_what_cannot_be_trained_is_refused_and_nothing_is_written(
 @pytest.mark.parametrize(
     ("argument", "said"),
     [
-        ('norm = "leyer"', "unknown norm 'leyer': did you mean 'layer'?"),
+        ('norm = "leyer"', "unknown norm layer 'leyer': did you mean 'layer'?"),
         ("b = 2.0", "architecture 'resnet8' takes no argument 'b': it takes norm, norm_affine"),
     ],
 )

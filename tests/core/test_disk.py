@@ -2,14 +2,16 @@
 
 import errno
 import os
+import secrets
 from pathlib import Path
+from typing import IO
 
 import pytest
 from torch import nn
 
-from robustbench_bcos.core.disk import made, write_text
+from robustbench_bcos.core.disk import made, write_text, write_with
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.model_zoo.weights import write_weights
+from robustbench_bcos.model_zoo.checkpoints.write import write_weights
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -20,6 +22,45 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     for text in ("first\n", "ä, second\n"):
         write_text(tmp_path / "results.csv", text)
         assert content(tmp_path) == {"results.csv": text.encode()}
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_link_planted_beside_a_file_is_not_followed(tmp_path: Path, broken: bool) -> None:
+    (tmp_path / "run").mkdir()
+    if not broken:
+        (tmp_path / "elsewhere").write_text("precious")
+    (tmp_path / "run/results.csv.partial").symlink_to(tmp_path / "elsewhere")
+    write_text(tmp_path / "run/results.csv", "new\n")
+    assert (tmp_path / "run/results.csv").read_text() == "new\n"
+    assert (tmp_path / "elsewhere").exists() != broken
+    assert broken or (tmp_path / "elsewhere").read_text() == "precious"
+
+
+def test_a_link_under_the_temporary_name_itself_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "token_hex", lambda count: "guessed")
+    (tmp_path / "results.csv.guessed.partial").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RequestError, match="cannot be written"):
+        write_text(tmp_path / "results.csv", "new\n")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), ValueError(), OSError(errno.ENOSPC, "full")])
+def test_an_interrupted_write_leaves_the_old_file_and_no_litter(tmp_path: Path, failure: BaseException) -> None:
+    write_text(tmp_path / "net.ckpt", "old\n")
+
+    def write(stream: IO[bytes]) -> None:
+        stream.write(b"half of it")
+        raise failure
+
+    with pytest.raises((RequestError, KeyboardInterrupt, ValueError)):
+        write_with(tmp_path / "net.ckpt", write)
+    assert content(tmp_path) == {"net.ckpt": b"old\n"}
+
+
+def test_a_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    write_text(tmp_path / "results.csv", "new\n")
+    assert (tmp_path / "results.csv").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,15 @@
 """Registries are loud about duplicates and helpful about misses."""
 
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from robustbench_bcos.core import registry as registries
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import Registry, unknown
 
@@ -61,3 +69,139 @@ def test_of_many_names_the_nearest_are_listed_and_the_rest_is_counted() -> None:
     assert said.startswith("unknown fruit 'aple': did you mean 'apple'? choose from apple, ")
     assert said.endswith(" and 17 others")
     assert said.count("pear-") == 7
+
+
+# Modules of a package, and entry points of installed ones
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder on the path, with a package of fruit; what is imported from it is forgotten afterwards."""
+    write(tmp_path / "fruits/__init__.py", "FRUIT = None")
+    write(tmp_path / "fruits/kinds/__init__.py", "")
+    for name in ("apple", "pear"):
+        write(
+            tmp_path / f"fruits/kinds/{name}.py",
+            f"import fruits\nfruits.FRUIT.registered('{name}')(type('{name}', (), {{}}))",
+        )
+    write(tmp_path / "fruits/kinds/_peel.py", "raise AssertionError('no kind of fruit')")
+    monkeypatch.syspath_prepend(tmp_path)
+    modules = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+
+
+def write(file: Path, content: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"{content}\n")
+
+
+def install(site: Path, name: str, module: str, *, attribute: str = "entry", package: str = "orchard") -> None:
+    """As an installer would: a module, and metadata with an entry point."""
+    write(site / f"{package}.py", module)
+    write(site / f"{package}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0")
+    write(site / f"{package}-1.0.dist-info/entry_points.txt", f"[test.fruit]\n{name} = {package}:{attribute}")
+
+
+def of_fruits() -> Registry[type]:
+    registry: Registry[type] = Registry("fruit", package="fruits.kinds", group="test.fruit")
+    vars(import_module("fruits"))["FRUIT"] = registry
+    return registry
+
+
+def test_names_are_known_without_importing_anything(site: Path) -> None:
+    install(site, "quince", "raise AssertionError('imported')")
+    fruit = of_fruits()
+    assert list(fruit) == ["apple", "pear", "quince"]
+    assert fruit.packaged == ("apple", "pear")
+    assert "quince" in fruit
+    assert "_peel" not in fruit
+    assert len(fruit) == 3
+    with pytest.raises(RequestError, match=r"^unknown fruit 'quinze': did you mean 'quince'\?"):
+        fruit["quinze"]
+    assert not {"orchard", "fruits.kinds.apple"} & set(sys.modules)
+
+
+def test_an_entry_is_imported_when_it_is_used_and_only_it(site: Path) -> None:
+    fruit = of_fruits()
+    assert fruit["apple"].__name__ == "apple"
+    assert fruit["apple"] is fruit["apple"]
+    assert "fruits.kinds.pear" not in sys.modules
+    assert list(fruit) == ["apple", "pear"]
+
+
+@pytest.mark.parametrize("registers", [False, True])
+def test_an_installed_package_adds_an_entry_whether_it_registers_it_or_not(site: Path, registers: bool) -> None:
+    decorator = "import fruits\n@fruits.FRUIT.registered('quince')\n" if registers else ""
+    install(site, "quince", f"{decorator}class entry: pass")
+    fruit = of_fruits()
+    assert fruit["quince"] is import_module("orchard").entry
+
+
+def test_installed_packages_are_looked_for_once_for_all_registries(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(site, "quince", "class entry: pass")
+    looked = []
+
+    def look() -> Any:
+        looked.append(1)
+        return entry_points()
+
+    monkeypatch.setattr(registries, "entry_points", look)
+    assert [list(of_fruits()) for _ in range(3)] == 3 * [["apple", "pear", "quince"]]
+    assert len(looked) == 1
+
+
+def test_an_installed_package_that_fails_is_told_in_one_sentence(site: Path) -> None:
+    install(site, "quince", "raise ValueError('too sour\\nand more')")
+    with pytest.raises(
+        RequestError,
+        match=r"^fruit 'quince' of orchard:entry cannot be imported \(ValueError: too sour\): repair or uninstall it$",
+    ):
+        of_fruits()["quince"]
+
+
+def test_a_module_that_does_not_register_its_name_is_a_fault_that_is_named(site: Path) -> None:
+    write(site / "fruits/kinds/plum.py", "")
+    with pytest.raises(ImportError, match=r"^module fruits\.kinds\.plum does not register the fruit 'plum'$"):
+        of_fruits()["plum"]
+
+
+def test_a_name_of_the_package_cannot_be_taken_by_code(site: Path) -> None:
+    fruit = of_fruits()
+    with pytest.raises(ValueError, match=r"^fruit 'apple' is already registered as <class 'fruits\.kinds\.apple"):
+        fruit.register("apple", int)
+    assert fruit["apple"].__name__ == "apple"
+    with pytest.raises(ValueError, match="already registered"):
+        fruit.register("apple", int)
+
+
+@pytest.mark.parametrize("name", ["apple", "quince"])
+def test_a_name_that_an_installed_package_offers_again_is_refused(site: Path, name: str) -> None:
+    install(site, "quince", "class entry: pass", package="grove")
+    install(site, name, "class entry: pass")
+    with pytest.raises(RequestError, match=rf"^fruit '{name}' is offered twice, by .*orchard:entry.*: uninstall one"):
+        of_fruits()[name]
+
+
+def test_a_plug_in_cannot_take_the_name_of_an_installed_package(site: Path) -> None:
+    install(site, "quince", "class entry: pass")
+    fruit = of_fruits()
+    with pytest.raises(ValueError, match=r"^fruit 'quince' is already registered as .*orchard"):
+        fruit.register("quince", int)
+
+
+@pytest.mark.parametrize("package", ["json.decoder", "json.nowhere"])
+def test_a_registry_of_no_package_is_a_fault_that_is_named(package: str) -> None:
+    with pytest.raises(ImportError, match=rf"^{package} is not a package, so it holds no fruit$"):
+        list(Registry("fruit", package=package))
+
+
+def test_an_installed_package_that_is_imported_already_keeps_its_name(site: Path) -> None:
+    install(site, "quince", "class entry: pass")
+    fruit = of_fruits()
+    orchard = import_module("orchard")
+    with pytest.raises(ValueError, match=r"^fruit 'quince' is already registered as .*orchard"):
+        fruit.register("quince", int)
+    fruit.register("quince", orchard.entry)
+    assert fruit["quince"] is orchard.entry

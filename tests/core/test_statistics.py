@@ -350,18 +350,19 @@ def test_a_summary_is_the_t_interval_of_the_mean(confidence: float) -> None:
     deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / 4)
     expected = student.interval(confidence, 4, loc=mean, scale=deviation / math.sqrt(5))
     found = summarise(values, confidence)
-    assert (found.trainings, found.mean, found.deviation) == pytest.approx((5, mean, deviation), rel=1e-12)
+    assert (found.count, found.mean, found.deviation) == pytest.approx((5, mean, deviation), rel=1e-12)
     assert found.interval == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_single_training_has_no_deviation() -> None:
     found = summarise([0.75])
-    assert (found.trainings, found.mean) == (1, 0.75)
+    assert (found.count, found.mean) == (1, 0.75)
     assert all(map(math.isnan, (found.deviation, *found.interval)))
 
 
 def test_equal_trainings_have_an_interval_of_a_point() -> None:
-    assert summarise([0.75, 0.75, 0.75]) == (3, 0.75, 0.0, (0.75, 0.75))
+    found = summarise([0.75, 0.75, 0.75])
+    assert (found.count, found.mean, found.deviation, found.interval) == (3, 0.75, 0.0, (0.75, 0.75))
 
 
 def test_no_training_has_no_summary() -> None:

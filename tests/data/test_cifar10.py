@@ -14,7 +14,8 @@ from torchvision.datasets import CIFAR10
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.dataset import AbstractDataset, Split
-from robustbench_bcos.data.subset import EvalSubset, open_dataset
+from robustbench_bcos.data.opening import open_dataset
+from robustbench_bcos.data.subset import EvalSubset
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 IMAGES = {
@@ -94,7 +95,7 @@ def test_an_image_that_is_changed_is_read_unchanged_the_next_time(root: Path) ->
 
 
 def test_a_folder_must_be_named(root: Path) -> None:
-    with pytest.raises(RequestError, match=r"^--dataset cifar10 needs --data-dir DIR"):
+    with pytest.raises(RequestError, match=r"^dataset cifar10 needs data_dir"):
         open_dataset("cifar10", "test")
 
 
@@ -105,13 +106,13 @@ def test_a_folder_that_lacks_something_is_refused(root: Path, missing: str) -> N
     (root / missing).rename(root / "elsewhere")
     with pytest.raises(RequestError) as caught:
         open_cifar(root)
-    assert str(caught.value).startswith(f"--dataset cifar10 is not in --data-dir {root} (")
-    assert str(caught.value).endswith("or add --download")
+    assert str(caught.value).startswith(f"dataset cifar10 is not in data_dir {root} (")
+    assert str(caught.value).endswith("or set download")
     assert "\n" not in str(caught.value)
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=f"^--dataset cifar10 is not in --data-dir {tmp_path}/nowhere "):
+    with pytest.raises(RequestError, match=f"^dataset cifar10 is not in data_dir {tmp_path}/nowhere "):
         open_cifar(tmp_path / "nowhere")
 
 
@@ -124,6 +125,6 @@ def test_a_pickle_of_another_digest_is_refused_without_being_opened(root: Path, 
     pickle.loads(file.read_bytes())
     assert marker.exists(), "the pickle is harmless, and the test shows nothing"
     marker.unlink()
-    with pytest.raises(RequestError, match=r"^--dataset cifar10 is not in"):
+    with pytest.raises(RequestError, match=r"^dataset cifar10 is not in"):
         open_cifar(root, split)
     assert not marker.exists()

@@ -9,8 +9,9 @@ import torch
 from sklearn.datasets import load_digits
 
 from robustbench_bcos.data.dataset import Split
-from robustbench_bcos.data.digits import Digits
-from robustbench_bcos.data.subset import EvalSubset, open_dataset
+from robustbench_bcos.data.datasets.digits import Digits
+from robustbench_bcos.data.opening import open_dataset
+from robustbench_bcos.data.subset import EvalSubset
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 

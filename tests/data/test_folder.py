@@ -10,7 +10,8 @@ from PIL import Image
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.dataset import AbstractDataset
-from robustbench_bcos.data.subset import EvalSubset, open_dataset
+from robustbench_bcos.data.opening import open_dataset
+from robustbench_bcos.data.subset import EvalSubset
 
 HEIGHT, WIDTH = 9, 14
 
@@ -72,7 +73,7 @@ def test_decoded_values_are_pillows(tmp_path: Path, suffix: str, mode: str) -> N
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     message = refusal(lambda: open_folder(tmp_path / "nowhere"))
-    assert message.startswith(f"--dataset folder:{tmp_path}/nowhere is not a folder: give")
+    assert message.startswith(f"dataset folder:{tmp_path}/nowhere is not a folder: give")
 
 
 def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
@@ -81,7 +82,7 @@ def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     message = refusal(lambda: open_folder(tmp_path))
-    assert message.startswith(f"--dataset folder:{tmp_path} holds no images")
+    assert message.startswith(f"dataset folder:{tmp_path} holds no images")
 
 
 def test_an_empty_class_folder_is_refused_and_named(tmp_path: Path) -> None:

@@ -33,18 +33,18 @@ def test_listed_images_are_chosen_in_the_order_of_the_dataset(tmp_path: Path, te
     [
         (
             "a_1.JPEG\n\na_9.JPEG",
-            "line 3 of --image-list {} names 'a_9.JPEG', which is not among the 6 images such as n01",
+            "line 3 of image_list {} names 'a_9.JPEG', which is not among the 6 images such as n01",
         ),
-        ("n02/a_1.JPEG", "line 1 of --image-list {} names 'n02/a_1.JPEG', which is not among"),
-        ("val/n01/a_1.JPEG", "line 1 of --image-list {} names 'val/n01/a_1.JPEG', which is not among"),
-        ("../n01/a_1.JPEG", "line 1 of --image-list {} names '../n01/a_1.JPEG', which is not among"),
-        ("a_1.JPEG\na_2.JPEG\na_1.JPEG", "line 3 of --image-list {} names 'a_1.JPEG' again, after line 1: take one"),
-        ("n01/a_1.JPEG\na_1.JPEG", "line 2 of --image-list {} names 'a_1.JPEG' again, after line 1: take one"),
+        ("n02/a_1.JPEG", "line 1 of image_list {} names 'n02/a_1.JPEG', which is not among"),
+        ("val/n01/a_1.JPEG", "line 1 of image_list {} names 'val/n01/a_1.JPEG', which is not among"),
+        ("../n01/a_1.JPEG", "line 1 of image_list {} names '../n01/a_1.JPEG', which is not among"),
+        ("a_1.JPEG\na_2.JPEG\na_1.JPEG", "line 3 of image_list {} names 'a_1.JPEG' again, after line 1: take one"),
+        ("n01/a_1.JPEG\na_1.JPEG", "line 2 of image_list {} names 'a_1.JPEG' again, after line 1: take one"),
         (
             "same.JPEG",
-            "line 1 of --image-list {} names 'same.JPEG', which is both n03/same.JPEG and n04/same.JPEG: write",
+            "line 1 of image_list {} names 'same.JPEG', which is both n03/same.JPEG and n04/same.JPEG: write",
         ),
-        ("\n \n", "--image-list {} is empty: name one image per line"),
+        ("\n \n", "image_list {} is empty: name one image per line"),
     ],
 )
 def test_a_list_that_cannot_be_followed_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
@@ -59,5 +59,5 @@ def test_a_list_that_cannot_be_followed_is_refused_with_its_line(tmp_path: Path,
 def test_a_list_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\xff\xfe")
     for name, reason in [("nowhere.txt", "No such file"), (".", "Is a directory"), ("picture.png", "it is no text")]:
-        with pytest.raises(RequestError, match=rf"^--image-list .* cannot be read \({reason}.*\): give a text file"):
+        with pytest.raises(RequestError, match=rf"^image_list .* cannot be read \({reason}.*\): give a text file"):
             choose_listed(tmp_path / name, PATHS)

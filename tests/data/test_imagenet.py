@@ -17,8 +17,9 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data import file_dataset
 from robustbench_bcos.data.dataset import AbstractDataset
 from robustbench_bcos.data.decoding import decode_rgb
+from robustbench_bcos.data.opening import open_dataset
 from robustbench_bcos.data.preprocessing import Preprocessing
-from robustbench_bcos.data.subset import EvalSubset, open_dataset
+from robustbench_bcos.data.subset import EvalSubset
 from tests.data.imagenet_tree import all_wnids, jpeg, timm_info, write_classes
 
 SMALL = Preprocessing(resize=18, crop=(16, 16))
@@ -130,9 +131,7 @@ def test_a_part_without_the_list_of_all_classes_is_refused(subset: Path) -> None
     (subset / "LOC_synset_mapping.txt").unlink()
     said = refusal(lambda: open_imagenet(subset))
     assert said.startswith(f"{subset / 'val'} holds 5 class folders that are not the 1,000 of ImageNet")
-    assert said.endswith(
-        "put LOC_synset_mapping.txt into --data-dir, or use --dataset folder:DIR for these classes alone"
-    )
+    assert said.endswith("put LOC_synset_mapping.txt into data_dir, or use dataset folder:DIR for these classes alone")
 
 
 def test_a_thousand_other_classes_are_not_taken_for_imagenets(tmp_path: Path) -> None:
@@ -223,12 +222,12 @@ def test_an_image_smaller_than_the_crop_is_refused_by_its_path(subset: Path) -> 
     file.write_bytes(jpeg(size=(15, 40)))
     images = open_imagenet(subset, preprocessing=Preprocessing(crop=(16, 16)))
     said = refusal(lambda: EvalSubset.of(images).digest)
-    assert said.startswith(f"image {file} has 15x40 pixels, less than the 16x16 of the crop: give --resize 16 or more")
+    assert said.startswith(f"image {file} has 15x40 pixels, less than the 16x16 of the crop: give resize 16 or more")
 
 
 def test_images_of_several_sizes_need_preprocessing(subset: Path) -> None:
     said = refusal(lambda: EvalSubset.of(open_imagenet(subset, preprocessing=Preprocessing())).digest)
-    assert said.endswith("all images of a dataset need one size, which --resize and --crop give them")
+    assert said.endswith("all images of a dataset need one size, which resize and crop give them")
 
 
 def test_what_pillow_warns_of_does_not_reach_the_user(subset: Path) -> None:
@@ -266,7 +265,7 @@ def test_there_is_one_picture_in_memory_at_a_time(everything: Path, monkeypatch:
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     said = refusal(lambda: open_imagenet(tmp_path / "nowhere"))
     assert said.endswith("/nowhere is not a folder: give the one that holds ImageNet's folder val")
-    assert refusal(lambda: open_dataset("imagenet", "test")).startswith("--dataset imagenet needs --data-dir DIR")
+    assert refusal(lambda: open_dataset("imagenet", "test")).startswith("dataset imagenet needs data_dir")
 
 
 def test_images_that_are_not_sorted_into_classes_are_refused(tmp_path: Path) -> None:

@@ -89,49 +89,28 @@ def test_a_crop_alone_cuts_from_the_image_as_it_is() -> None:
     assert torch.equal(Preprocessing(crop=(11, 20)).pixels(picture((37, 50)), "it"), whole[:, 13:24, 15:35])
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_masks_are_framed_as_their_pictures_and_classes_are_not_mixed(size: tuple[int, int]) -> None:
-    classes = np.full(size, 255, dtype=np.uint8)
-    classes[: size[0] // 2, : size[1] // 2] = 20
-    indexed = Image.new("P", (size[1], size[0]))
-    indexed.putdata(classes.reshape(-1).tolist())
-    for mask in (Image.fromarray(classes), indexed):
-        found = Preprocessing(resize=25, crop=(21, 17)).mask(mask, "it")
-        assert found.dtype == torch.int64
-        assert found.shape == (21, 17)
-        assert set(found.unique().tolist()) <= {20, 255}
-        # The same corner, drawn as a picture: where that is black or white through and through, the mask agrees.
-        drawn = Image.fromarray(np.repeat((classes == 20)[..., None] * np.uint8(255), 3, axis=2))
-        shown = Preprocessing(resize=25, crop=(21, 17)).pixels(drawn, "it")[0]
-        assert torch.equal(found[shown == 1], torch.full_like(found[shown == 1], 20))
-        assert torch.equal(found[shown == 0], torch.full_like(found[shown == 0], 255))
-        assert (shown == 1).any()
-        assert (shown == 0).any()
-
-
 @pytest.mark.parametrize(
     ("preprocessing", "size", "said"),
     [
         (
             Preprocessing(crop=(21, 21)),
             (20, 30),
-            "it has 20x30 pixels, less than the 21x21 of the crop: give --resize 21",
+            "it has 20x30 pixels, less than the 21x21 of the crop: give resize 21",
         ),
         (Preprocessing(crop=(21, 21)), (30, 20), "it has 30x20 pixels, less than the 21x21 of the crop"),
         (
             Preprocessing(resize=12, crop=(12, 25)),
             (20, 30),
-            "it has 12x18 pixels after it has been resized, less than the 12x25 of the crop: give --resize 25",
+            "it has 12x18 pixels after it has been resized, less than the 12x25 of the crop: give resize 25",
         ),
     ],
 )
 def test_images_smaller_than_the_crop_are_refused_and_not_filled_up(
     preprocessing: Preprocessing, size: tuple[int, int], said: str
 ) -> None:
-    for attempt in (preprocessing.pixels, preprocessing.mask):
-        with pytest.raises(RequestError) as caught:
-            attempt(picture(size, "RGB" if attempt == preprocessing.pixels else "L"), "it")
-        assert str(caught.value).startswith(said)
+    with pytest.raises(RequestError) as caught:
+        preprocessing.pixels(picture(size), "it")
+    assert str(caught.value).startswith(said)
 
 
 def test_a_crop_that_fits_into_nothing_is_refused_at_once() -> None:

@@ -1,4 +1,4 @@
-"""Slices: balanced, nested, identified by what they hold, and never in memory as a whole."""
+"""Evaluation subsets: balanced, nested, identified by what they hold, and never in memory as a whole."""
 
 import shutil
 import weakref
@@ -18,9 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.dataset import AbstractDataset
-from robustbench_bcos.data.digits import Digits
+from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.memory import InMemory
-from robustbench_bcos.data.subset import EvalSubset, open_dataset
+from robustbench_bcos.data.opening import open_dataset
+from robustbench_bcos.data.subset import EvalSubset
 
 SHAPE = (3, 4, 5)
 
@@ -118,9 +119,9 @@ def test_batches_concatenate_to_the_whole(size: int) -> None:
         assert label == images.dataset.labels[index]
 
 
-def test_some_of_a_batch_keep_their_labels_and_positions() -> None:
+def test_selected_images_of_a_batch_keep_their_labels_and_positions() -> None:
     batch = EvalSubset(Digits("test"), (7, 3, 9, 1)).batch(0, 4)
-    some = batch.some([2, 0])
+    some = batch.select([2, 0])
     assert some.indices == (9, 7)
     assert torch.equal(some.images, batch.images[[2, 0]])
     assert torch.equal(some.labels, batch.labels[[2, 0]])
@@ -187,7 +188,7 @@ def test_the_digest_depends_on_one_level_of_one_pixel() -> None:
 def test_the_digest_depends_on_labels_order_number_and_class_names() -> None:
     pixels = torch.rand(6, *SHAPE, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 1, 2, 0, 1, 2])
-    slices = [
+    subsets = [
         EvalSubset.of(InMemory(pixels, labels, classes=4)),
         # Relabelled such that the order is the same, and such that it is not.
         EvalSubset.of(InMemory(pixels, torch.tensor([0, 1, 3, 0, 1, 3]), classes=4)),
@@ -199,7 +200,7 @@ def test_the_digest_depends_on_labels_order_number_and_class_names() -> None:
         EvalSubset.of(InMemory(pixels.transpose(2, 3), labels, classes=4)),
         EvalSubset.of(InMemory(pixels.reshape(6, 3, 5, 4), labels, classes=4)),
     ]
-    assert len({images.digest for images in slices}) == len(slices)
+    assert len({images.digest for images in subsets}) == len(subsets)
 
 
 def test_the_digest_depends_on_positions_in_the_dataset_since_noise_does() -> None:
@@ -235,7 +236,7 @@ def test_the_digest_of_a_folder_does_not_depend_on_its_place(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("limit", [0, -1, 4])
 def test_a_limit_that_cannot_be_met_is_refused(limit: int) -> None:
-    with pytest.raises(RequestError, match=f"^--limit {limit} must be between 1 and the 3 images of drawn$"):
+    with pytest.raises(RequestError, match=f"^limit {limit} must be between 1 and the 3 images of drawn$"):
         EvalSubset.of(Drawn([0, 1, 1], classes=2), limit)
 
 
@@ -253,15 +254,6 @@ def test_an_image_that_cannot_be_read_is_found_by_the_digest() -> None:
 
     with pytest.raises(RequestError, match=r"^image 3 cannot"):
         _ = EvalSubset.of(Broken([0, 1, 0, 1, 1], classes=2)).digest
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [("digit", "did you mean 'digits'"), ("folder", "folder:DIR"), ("folder:", "folder:DIR"), ("mnist", "choose from")],
-)
-def test_an_unknown_dataset_is_refused_with_what_there_is(name: str, said: str) -> None:
-    with pytest.raises(RequestError, match=f"^unknown dataset '{name}': .*{said}"):
-        open_dataset(name, "test")
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.data.subset import EvalSubset, open_dataset
+from robustbench_bcos.data.opening import open_dataset
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.explanations.completeness import additive_constants
 from robustbench_bcos.explanations.explanation import explain
-from robustbench_bcos.model_zoo import tokens
 from robustbench_bcos.model_zoo.architectures import build_architecture
-from robustbench_bcos.model_zoo.bcos_layers import BcosLinear, LogitLayer
+from robustbench_bcos.model_zoo.bcos import tokens
+from robustbench_bcos.model_zoo.bcos.explanation_mode import explanation_mode
+from robustbench_bcos.model_zoo.bcos.layers import BcosLinear, LogitLayer
+from robustbench_bcos.model_zoo.bcos.norms import NORM_LAYERS, Affine, AllNorm2d, BatchNormUncentred2d
 from robustbench_bcos.model_zoo.cards import Zoo
-from robustbench_bcos.model_zoo.explanation_mode import explanation_mode
 from robustbench_bcos.model_zoo.models import load_model
-from robustbench_bcos.model_zoo.norms import NORMS, Affine, AllNorm2d, BatchNormUncentred2d
 from tests.model_zoo import peers
 
 CLASSES = 7
@@ -63,7 +64,7 @@ def test_contributions_of_a_packaged_model_sum_to_the_logit_without_its_bias(nam
 
 
 @pytest.mark.parametrize("affine", AFFINES)
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", NORM_LAYERS)
 def test_contributions_sum_to_the_logit_exactly_where_no_constant_is_named(norm: str, affine: Affine) -> None:
     network = make_network(norm=norm, norm_affine=affine, logit_bias=-1.5)
     gap = missing(network, -1.5)
@@ -88,7 +89,7 @@ def test_running_mean_that_is_never_used_is_not_named(norm: str) -> None:
     assert additive_constants(network) == []
 
 
-@pytest.mark.parametrize("norm", sorted(name for name in NORMS if name != "none"))
+@pytest.mark.parametrize("norm", sorted(name for name in NORM_LAYERS if name != "none"))
 def test_bias_of_every_norm_is_named(norm: str) -> None:
     network = make_network(norm=norm, norm_affine="full")
     owners = [name.removesuffix(".bias") for name, _ in network.named_parameters() if name.endswith(".bias")]

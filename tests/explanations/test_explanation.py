@@ -2,8 +2,10 @@
 
 import copy
 import importlib
+from typing import Any
 
 import bcos.models.resnet
+import numpy as np
 import pytest
 import torch
 from bcos.modules import norms as official_norms
@@ -12,7 +14,8 @@ from torch import Tensor, nn
 import robustbench_bcos
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.rng import PerImageRng
-from robustbench_bcos.explanations.explanation import METHODS, Explanation, explain, method_for
+from robustbench_bcos.explanations import METHODS
+from robustbench_bcos.explanations.explanation import Explanation, explain, method_for
 from robustbench_bcos.model_zoo.architectures import build_architecture
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.encodings import AddInverse
@@ -43,7 +46,7 @@ def in_float64(name: str) -> ImageClassifier:
 
 
 def assert_same(first: Explanation, second: Explanation, **tolerance: float) -> None:
-    for value, expected in zip(first, second, strict=True):
+    for value, expected in zip(vars(first).values(), vars(second).values(), strict=True):
         assert (value is None) == (expected is None)
         if value is not None:
             torch.testing.assert_close(value, expected, **tolerance)
@@ -78,18 +81,17 @@ class TestEveryMethod:
         assert torch.equal(several.targets, TARGETS)
         for position in range(2):
             single = explain(model, images, TARGETS[:, position], method)
-            weights = None if several.weights is None else several.weights[:, position]
-            column = Explanation(weights, several.contributions[:, position], several.logits, TARGETS[:, position])
-            assert_same(column, single, **CLOSE)
+            assert_same(several.of_target(position), single, **CLOSE)
 
     def test_explains_a_batch_as_its_images_one_by_one(self, method: str, name: str) -> None:
         model, images = in_float64(name), make_images(dtype=torch.float64)
-        together = explain(model, images, TARGETS, method, generator=PerImageRng.of(0, [5, 2, 8]))
+        together = explain(model, images, TARGETS, method, rng=PerImageRng.of(0, [5, 2, 8]))
         for position, index in enumerate([5, 2, 8]):
             chosen = slice(position, position + 1)
             source = PerImageRng.of(0, [index])
-            alone = explain(model, images[chosen], TARGETS[chosen], method, generator=source)
-            assert_same(Explanation(*(None if v is None else v[chosen] for v in together)), alone, **CLOSE)
+            alone = explain(model, images[chosen], TARGETS[chosen], method, rng=source)
+            part = {name: None if value is None else value[chosen] for name, value in vars(together).items()}
+            assert_same(Explanation(**part), alone, **CLOSE)
 
     @pytest.mark.parametrize("targets", [None, torch.zeros(0, dtype=torch.long), torch.zeros(0, 2, dtype=torch.long)])
     def test_explains_no_images_by_no_maps(self, method: str, name: str, targets: Tensor | None) -> None:
@@ -104,7 +106,7 @@ class TestEveryMethod:
         assert torch.equal(explained.logits, model(images))
         assert explained.contributions.isfinite().all()
         assert explained.contributions.flatten(2).any(dim=2).all() or method == "gradcam"
-        for value in explained:
+        for value in vars(explained).values():
             assert value is None or not value.requires_grad
 
     def test_contributions_are_weights_times_encoded_values(self, method: str, name: str) -> None:
@@ -228,6 +230,60 @@ def test_first_and_last_class_can_be_explained(name: str) -> None:
     assert explained.targets.tolist() == [0, 9, 0]
 
 
+@pytest.mark.parametrize(
+    ("targets", "same"),
+    [
+        (3, torch.tensor([3, 3, 3])),
+        (torch.tensor(3), torch.tensor([3, 3, 3])),
+        ([4, 1, 3], torch.tensor([4, 1, 3])),
+        ([[4, 1], [0, 9], [6, 6]], TARGETS),
+        (torch.tensor([4, 1, 3], dtype=torch.uint8), torch.tensor([4, 1, 3])),
+    ],
+)
+def test_targets_may_be_numbers(targets: Any, same: Tensor) -> None:
+    model, images = MODELS["digits-bcos-b2"], make_images()
+    assert_same(explain(model, images, targets), explain(model, images, same), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("targets", [torch.rand(3), True, torch.zeros(3, 1, 1, dtype=torch.long)])
+def test_targets_that_are_no_classes_are_refused(targets: Any) -> None:
+    with pytest.raises(RequestError, match=r"^targets must be class numbers, got [^\n]+: give one for all images, "):
+        explain(MODELS["digits-natural"], make_images(), targets)
+
+
+def test_the_name_that_captum_has_for_targets_is_answered_by_ours() -> None:
+    with pytest.raises(RequestError, match=r"^explain has no parameter target: give targets=3$"):
+        explain(MODELS["digits-natural"], make_images(), target=3)
+
+
+@pytest.mark.parametrize(
+    ("images", "got"),
+    [
+        (np.zeros((2, 8, 8, 3), dtype=np.uint8), r"ndarray uint8 \(2, 8, 8, 3\)"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), r"Tensor torch.uint8 torch.Size\(\[2, 3, 8, 8\]\)"),
+        (torch.zeros(3, 8, 8), r"Tensor torch.float32 torch.Size\(\[3, 8, 8\]\)"),
+        (None, "NoneType"),
+    ],
+)
+def test_images_that_are_no_batch_of_floats_are_refused_with_the_remedy(images: Any, got: str) -> None:
+    with pytest.raises(RequestError, match=rf"^images must be [^\n]*, got {got}: convert 8-bit images with [^\n]+$"):
+        explain(MODELS["digits-natural"], images)
+
+
+class WithoutGradients(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return MODELS["digits-natural"](images.detach())
+
+
+@pytest.mark.parametrize("method", sorted(method for method, name in SERVED if name == "digits-natural"))
+def test_only_methods_that_do_not_differentiate_explain_a_model_without_gradients(method: str) -> None:
+    if METHODS[method].differentiates:
+        with pytest.raises(RequestError, match=rf"^{method} [^\n]*: choose "):
+            explain(WithoutGradients(), make_images(), method=method)
+    else:
+        assert explain(WithoutGradients(), make_images(), method=method).contributions.any()
+
+
 def test_own_module_is_explained_on_the_images_themselves() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * HEIGHT * WIDTH, 5))
     for seed, tensor in enumerate(network.state_dict().values()):
@@ -239,8 +295,8 @@ def test_own_module_is_explained_on_the_images_themselves() -> None:
 def test_draws_are_those_of_the_position_in_the_batch_unless_told() -> None:
     model, images = MODELS["digits-natural"], make_images()
     plain = explain(model, images, method="lime")
-    same = explain(model, images, method="lime", generator=PerImageRng.of(0, [0, 1, 2]))
-    other = explain(model, images, method="lime", generator=PerImageRng.of(1, [0, 1, 2]))
+    same = explain(model, images, method="lime", rng=PerImageRng.of(0, [0, 1, 2]))
+    other = explain(model, images, method="lime", rng=PerImageRng.of(1, [0, 1, 2]))
     assert torch.equal(plain.contributions, same.contributions)
     assert not torch.allclose(plain.contributions, other.contributions)
 

@@ -12,20 +12,15 @@ from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.rng import PerImageRng, generator
-from robustbench_bcos.explanations.gradients import input_x_gradient
-from robustbench_bcos.explanations.post_hoc import (
-    LIME_CELLS,
-    LIME_RIDGE,
-    LIME_SAMPLES,
-    LIME_WIDTH,
-    deeplift,
-    gradcam,
-    integrated_gradients,
-    last_feature_maps,
-    lime,
-)
+from robustbench_bcos.explanations import METHODS
+from robustbench_bcos.explanations.methods.gradcam import last_feature_maps
+from robustbench_bcos.explanations.methods.lime import GRID, KERNEL_WIDTH, RIDGE, SAMPLES
 from robustbench_bcos.model_zoo.architectures import build_architecture, initialise
 from tests.reference import attributions as twins
+
+deeplift, gradcam, input_x_gradient, integrated_gradients, lime = (
+    METHODS[name] for name in ("deeplift", "gradcam", "input_x_gradient", "integrated_gradients", "lime")
+)
 
 CLASSES = 4
 HEIGHT, WIDTH = 5, 6
@@ -268,18 +263,16 @@ class TestLime:
     def test_is_the_ridge_regression_on_the_squares(self, height: int, width: int) -> None:
         network, images = linear_model(height, width), make_images(2, height, width)
         found = lime(network, images, TARGETS, SOURCE)
-        squares = min(LIME_CELLS, height) * min(LIME_CELLS, width)
+        squares = min(GRID, height) * min(GRID, width)
         for i, t in np.ndindex(2, 2):
             source = generator(0, SOURCE.indices[i], 0)
-            present = torch.stack([torch.randint(2, (squares,), generator=source) for _ in range(LIME_SAMPLES)])
+            present = torch.stack([torch.randint(2, (squares,), generator=source) for _ in range(SAMPLES)])
             target = int(TARGETS[i, t])
 
             def logit(image: twins.Array, target: int = target) -> float:
                 return float(network(torch.from_numpy(image)[None])[0, target])
 
-            expected = twins.lime(
-                logit, images[i].numpy(), present.double().numpy(), LIME_CELLS, LIME_WIDTH, LIME_RIDGE
-            )
+            expected = twins.lime(logit, images[i].numpy(), present.double().numpy(), GRID, KERNEL_WIDTH, RIDGE)
             # captum regresses in float32.
             np.testing.assert_allclose(
                 found.contributions[i, t].numpy(), expected, rtol=0, atol=1e-4 * np.abs(expected).max()
@@ -296,7 +289,7 @@ class TestLime:
 
     def test_gives_each_pixel_of_a_square_the_same_share(self) -> None:
         found = lime(linear_model(12, 19), make_images(2, 12, 19), TARGETS, SOURCE)
-        squares = twins.numbered(12, 19, LIME_CELLS)
+        squares = twins.numbered(12, 19, GRID)
         assert len(np.unique(squares)) == 64
         for values in found.contributions.flatten(0, 1).numpy():
             assert [len(np.unique(values[squares == square])) for square in range(64)] == [1] * 64

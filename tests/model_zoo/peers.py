@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from robustbench_bcos.explanations.completeness import additive_constants
 from robustbench_bcos.explanations.explanation import explain
 from robustbench_bcos.model_zoo.architectures import BCOS_PREFIX, build_architecture
-from robustbench_bcos.model_zoo.checkpoints import infer_arguments
-from robustbench_bcos.model_zoo.folding import fold
-from robustbench_bcos.model_zoo.norms import BatchNormUncentred2d
+from robustbench_bcos.model_zoo.bcos.folding import fold
+from robustbench_bcos.model_zoo.bcos.norms import BatchNormUncentred2d
+from robustbench_bcos.model_zoo.checkpoints.infer import infer_arguments
 
 CLASSES = 7
 

@@ -5,8 +5,13 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_bcos.core.registry import Registry
-from robustbench_bcos.model_zoo.architectures import ARCHITECTURES, BCOS_PREFIX, build_architecture, initialise
-from robustbench_bcos.model_zoo.architectures.registry import Architecture
+from robustbench_bcos.model_zoo.architectures import (
+    ARCHITECTURES,
+    BCOS_PREFIX,
+    Architecture,
+    build_architecture,
+    initialise,
+)
 
 CLASSES = 7
 
@@ -62,15 +67,15 @@ def test_every_architecture_has_a_twin(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_layout_of_every_architecture_names_layers_it_has(name: str) -> None:
+def test_the_key_layers_of_every_architecture_are_layers_it_has(name: str) -> None:
     registry: Registry[Architecture] = ARCHITECTURES
-    layout = registry[name].layout
+    layers = registry[name].key_layers
     with torch.device("meta"):
         network = built(name)
-    first, last = network.get_submodule(layout.first), network.get_submodule(layout.last)
+    first, last = network.get_submodule(layers.first), network.get_submodule(layers.last)
     inner = "linear.weight" if name.startswith(BCOS_PREFIX) else "weight"
-    assert first.get_parameter(inner).shape[0] == layout.filters
-    assert first.get_parameter(inner).shape[1] == (6 if name.startswith(BCOS_PREFIX) else 3) * layout.patch
+    assert first.get_parameter(inner).shape[0] == layers.filters
+    assert first.get_parameter(inner).shape[1] == (6 if name.startswith(BCOS_PREFIX) else 3) * layers.patch
     assert last.get_parameter(inner).shape[0] == CLASSES
-    if layout.norm is not None:
-        assert network.get_submodule(layout.norm).state_dict()
+    if layers.norm is not None:
+        assert network.get_submodule(layers.norm).state_dict()

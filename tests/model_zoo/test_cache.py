@@ -1,5 +1,6 @@
 """The cache: where it is, and that a file in it is what was published, or what was used first."""
 
+import errno
 import hashlib
 import json
 import os
@@ -9,7 +10,7 @@ import pytest
 from platformdirs import user_cache_dir
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.model_zoo.cache import Record, check_digest, weights_folder
+from robustbench_bcos.model_zoo.cache import DigestRecord, check_digest, weights_folder
 
 URL = "https://example.org/weights.pt"
 
@@ -42,7 +43,7 @@ def test_the_digest_is_checked_as_far_as_it_is_published_and_recorded_in_full(fi
     published = None if digits is None else whole[:digits]
     assert check_digest(file, url=URL, published=published) == whole
     assert json.loads((file.parent / "weights.pt.json").read_text()) == {"url": URL, "sha256": whole}
-    assert Record.of(file) == Record(URL, whole)
+    assert DigestRecord.of(file) == DigestRecord(URL, whole)
     assert sorted(found.name for found in file.parent.iterdir()) == ["weights.pt", "weights.pt.json"]
 
 
@@ -55,7 +56,7 @@ def test_another_digest_than_the_published_is_refused_and_not_recorded(file: Pat
         f"weights {file} have SHA-256 {digest(b'weights')}, which does not begin with the published {published}: "
         "delete the file and fetch it again"
     )
-    assert Record.of(file) is None
+    assert DigestRecord.of(file) is None
 
 
 @pytest.mark.parametrize("digits", [None, 0], ids=["nothing published", "a prefix that fits both"])
@@ -69,7 +70,7 @@ def test_another_digest_than_that_of_the_first_use_is_refused(file: Path, digits
         f"weights {file} have SHA-256 {digest(b'changed')}, and on first use it was {digest(b'weights')}: "
         "get the former file back, or delete its record (.json) if you trust the new one"
     )
-    Record.file_of(file).unlink()
+    DigestRecord.file_of(file).unlink()
     assert check_digest(file, url=URL, published=published) == digest(b"changed")
 
 
@@ -83,15 +84,18 @@ def test_a_file_that_was_fetched_from_elsewhere_is_refused(file: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"url": "x"}', "\x00"])
 def test_a_damaged_record_is_told(file: Path, content: str) -> None:
-    Record.file_of(file).write_text(content)
+    DigestRecord.file_of(file).write_text(content)
     with pytest.raises(
         RequestError, match=r"weights\.pt\.json, the record of .* cannot be read: delete both files and"
     ):
         check_digest(file, url=URL, published=None)
 
 
-def test_a_cache_that_cannot_be_written_serves_all_the_same(file: Path) -> None:
-    # Where the record would be written first there is a folder, which stops root as well.
-    Record.file_of(file).with_name(f"weights.pt.json.{os.getpid()}").mkdir()
+def test_a_cache_that_cannot_be_written_serves_all_the_same(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    # Permissions do not hold root back, and tests may be run as root.
+    monkeypatch.setattr(os, "replace", refuse)
     assert check_digest(file, url=URL, published=None) == digest(b"weights")
-    assert Record.of(file) is None
+    assert DigestRecord.of(file) is None

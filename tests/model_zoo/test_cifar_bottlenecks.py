@@ -10,7 +10,7 @@ import torchvision
 from bcos.models import resnet as peers
 from torch import nn
 
-from robustbench_bcos.model_zoo.architectures.parts import bcos_parts, conventional_parts
+from robustbench_bcos.model_zoo.architectures.layers import bcos_layers, conventional_layers
 from robustbench_bcos.model_zoo.architectures.resnet import CIFAR_RESNEXTS, MADRYLAB, ResNet
 from tests.model_zoo.peers import (
     CLASSES,
@@ -71,7 +71,7 @@ def test_conventional_tensors_have_the_names_and_shapes_of_torchvisions_blocks(g
 
 def test_conventional_network_equals_torchvisions_blocks() -> None:
     plan = replace(CIFAR_RESNEXTS["resnext29_8x64d"], group_width=4)
-    network = ResNet(conventional_parts(), plan=plan, in_channels=3, classes=CLASSES)
+    network = ResNet(conventional_layers(), config=plan, in_channels=3, classes=CLASSES)
     assert_same_network(network, torchvision_resnext(8, 4), encoded(2, 3, 8, 12)[:, :3])
 
 
@@ -96,7 +96,7 @@ def test_cifar_resnet_50_has_madrylabs_names_and_shapes_in_its_order() -> None:
 def test_short_cifar_resnet_equals_madrylabs() -> None:
     madrylab = importorskip_quietly("robustness.cifar_models.resnet")
     peer = madrylab.ResNet(madrylab.Bottleneck, list(SHORT.depths), num_classes=CLASSES, wm=1 / 4)
-    network = ResNet(conventional_parts(), plan=SHORT, in_channels=3, classes=CLASSES)
+    network = ResNet(conventional_layers(), config=SHORT, in_channels=3, classes=CLASSES)
     # Its last pool is 4x4, for images of 32x32.
     assert_same_network(network, peer, encoded(2, 3, 32, 32)[:, :3])
 
@@ -116,8 +116,8 @@ def test_bcos_twin_of_madrylabs_resnet_50_has_the_official_tensors_under_its_own
 
 @pytest.mark.parametrize("max_out", [1, 2])
 def test_bcos_twin_of_a_short_cifar_resnet_equals_the_official_one(max_out: int) -> None:
-    parts = bcos_parts(classes=CLASSES, max_out=max_out, logit_bias=NO_LOGIT_BIAS)
-    network = ResNet(parts, plan=SHORT, in_channels=6, classes=CLASSES).double()
+    parts = bcos_layers(classes=CLASSES, max_out=max_out, logit_bias=NO_LOGIT_BIAS)
+    network = ResNet(parts, config=SHORT, in_channels=6, classes=CLASSES).double()
     builder = partial(peers.BcosResNet, peers.Bottleneck, list(SHORT.depths), inplanes=16, small_inputs=True)
     peer, images = official(builder, max_out=max_out).double().eval(), encoded(2, 3, 8, 12)
     randomise(network, images)

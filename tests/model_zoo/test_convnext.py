@@ -13,8 +13,8 @@ from torchvision.models import convnext as torchvision_convnext
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.architectures import initialise
 from robustbench_bcos.model_zoo.architectures.convnext import SIZES
-from robustbench_bcos.model_zoo.folding import fold
-from robustbench_bcos.model_zoo.norms import BatchNormUncentred2d
+from robustbench_bcos.model_zoo.bcos.folding import fold
+from robustbench_bcos.model_zoo.bcos.norms import BatchNormUncentred2d
 from tests.model_zoo.peers import (
     CLASSES,
     NO_LOGIT_BIAS,

@@ -8,8 +8,8 @@ import torchvision
 from bcos.models import densenet as peers
 from torch import nn
 
-from robustbench_bcos.model_zoo.architectures.densenet import CIFAR, IMAGENET, DenseNet, Plan
-from robustbench_bcos.model_zoo.architectures.parts import bcos_parts, conventional_parts
+from robustbench_bcos.model_zoo.architectures.densenet import CIFAR, IMAGENET, DenseNet, DenseNetConfig
+from robustbench_bcos.model_zoo.architectures.layers import bcos_layers, conventional_layers
 from tests.model_zoo.peers import (
     CLASSES,
     NO_LOGIT_BIAS,
@@ -58,9 +58,9 @@ def test_published_numbers_of_parameters_and_tensors(name: str, millions: float,
 
 @pytest.mark.parametrize(("small_images", "max_out"), [(False, 1), (False, 2), (True, 1)])
 def test_short_network_equals_the_official_one(small_images: bool, max_out: int) -> None:
-    parts = bcos_parts(classes=CLASSES, max_out=max_out, logit_bias=NO_LOGIT_BIAS)
-    plan = Plan(depths=DEPTHS, growth=8, width=12, small_images=small_images)
-    network = DenseNet(parts, plan=plan, in_channels=6, classes=CLASSES)
+    parts = bcos_layers(classes=CLASSES, max_out=max_out, logit_bias=NO_LOGIT_BIAS)
+    plan = DenseNetConfig(depths=DEPTHS, growth=8, width=12, small_images=small_images)
+    network = DenseNet(parts, config=plan, in_channels=6, classes=CLASSES)
     peer = official(
         peers.BcosDenseNet,
         growth_rate=8,
@@ -84,7 +84,7 @@ def test_conventional_tensors_have_torchvisions_names_and_shapes_in_its_order(na
     assert list(shapes(network).items()) == list(shapes(peer).items())
 
 
-def torchvision_densenet(plan: Plan) -> Any:
+def torchvision_densenet(plan: DenseNetConfig) -> Any:
     """Its skeleton knows large images only: for small ones the stem is exchanged."""
     network = torchvision.models.DenseNet(plan.growth, plan.depths, plan.width, num_classes=CLASSES)
     if plan.small_images:
@@ -96,8 +96,8 @@ def torchvision_densenet(plan: Plan) -> Any:
 
 @pytest.mark.parametrize("small_images", [False, True])
 def test_conventional_short_network_equals_torchvisions(small_images: bool) -> None:
-    plan = Plan(depths=DEPTHS, growth=8, width=12, small_images=small_images)
-    network = DenseNet(conventional_parts(), plan=plan, in_channels=3, classes=CLASSES)
+    plan = DenseNetConfig(depths=DEPTHS, growth=8, width=12, small_images=small_images)
+    network = DenseNet(conventional_layers(), config=plan, in_channels=3, classes=CLASSES)
     assert_same_network(network, torchvision_densenet(plan), encoded(2, 3, 24, 36)[:, :3])
 
 

@@ -16,7 +16,7 @@ import torch
 
 from robustbench_bcos.core import download as transport
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.model_zoo.cache import Record
+from robustbench_bcos.model_zoo.cache import DigestRecord
 from robustbench_bcos.model_zoo.cards import Entry, ModelSpec, Zoo
 from robustbench_bcos.model_zoo.classifier import build_classifier
 from robustbench_bcos.model_zoo.fetching import fetch_weights
@@ -94,7 +94,7 @@ def test_what_is_fetched_is_loaded_by_name_and_asked_for_once(
     assert one.is_here
     assert one.weights_file == cache / "weights/theirs/theirs.pth"
     assert one.weights_file.read_bytes() == weights
-    assert Record.of(one.weights_file) == Record(site.url, whole)
+    assert DigestRecord.of(one.weights_file) == DigestRecord(site.url, whole)
     assert fetch(one) == whole
     assert len(site.asked) == 1
     model = ZooModel(one).load()
@@ -127,7 +127,7 @@ def test_a_file_that_is_put_there_by_hand_serves(tmp_path: Path, site: Site, wei
     one.weights_file.parent.mkdir(parents=True)
     one.weights_file.write_bytes(weights)
     assert ZooModel(one).load().weights_sha256 == hashlib.sha256(weights).hexdigest()
-    assert Record.of(one.weights_file) is not None
+    assert DigestRecord.of(one.weights_file) is not None
     one.weights_file.write_bytes(weights + b" ")
     with pytest.raises(RequestError, match=r"which does not begin with|and on first use it was"):
         ZooModel(one).load()
@@ -150,7 +150,7 @@ def test_other_bytes_than_those_of_the_first_use_are_refused(tmp_path: Path, sit
     one.weights_file.unlink()
     site.content = site.content[::-1]
     assert f"and on first use it was {hashlib.sha256(weights).hexdigest()}: nothing is kept" in refusal(one)
-    Record.file_of(one.weights_file).unlink()
+    DigestRecord.file_of(one.weights_file).unlink()
     assert fetch(one) == hashlib.sha256(weights[::-1]).hexdigest()
 
 

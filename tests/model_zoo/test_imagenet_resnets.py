@@ -9,8 +9,8 @@ import torchvision
 from bcos.models import resnet as peers
 from torch import Tensor, nn
 
-from robustbench_bcos.model_zoo.architectures.parts import bcos_parts, conventional_parts
-from robustbench_bcos.model_zoo.architectures.resnet import IMAGENET, Bottleneck, Plan, ResNet
+from robustbench_bcos.model_zoo.architectures.layers import bcos_layers, conventional_layers
+from robustbench_bcos.model_zoo.architectures.resnet import IMAGENET, Bottleneck, ResNet, ResNetConfig
 from tests.model_zoo.peers import (
     CLASSES,
     NO_LOGIT_BIAS,
@@ -52,8 +52,8 @@ def test_network_of_basic_blocks_equals_the_official_one() -> None:
 @pytest.mark.parametrize("max_out", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_bottleneck_equals_the_official_one(kind: str, max_out: int) -> None:
-    plan = Plan(block=Bottleneck, depths=DEPTHS, width=16, **KINDS[kind])
-    parts = bcos_parts(classes=CLASSES, max_out=max_out, logit_bias=NO_LOGIT_BIAS)
+    plan = ResNetConfig(block=Bottleneck, depths=DEPTHS, width=16, **KINDS[kind])
+    parts = bcos_layers(classes=CLASSES, max_out=max_out, logit_bias=NO_LOGIT_BIAS)
     builder = partial(
         peers.BcosResNet,
         peers.Bottleneck,
@@ -62,7 +62,7 @@ def test_every_kind_of_bottleneck_equals_the_official_one(kind: str, max_out: in
         groups=plan.groups,
         width_per_group=plan.group_width,
     )
-    network = ResNet(parts, plan=plan, in_channels=6, classes=CLASSES)
+    network = ResNet(parts, config=plan, in_channels=6, classes=CLASSES)
     assert_same_network(network, official(builder, max_out=max_out), photographs())
 
 
@@ -115,8 +115,8 @@ def test_conventional_network_of_basic_blocks_equals_torchvisions() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_conventional_bottleneck_equals_torchvisions(kind: str) -> None:
-    plan = Plan(block=Bottleneck, depths=DEPTHS, **KINDS[kind])
+    plan = ResNetConfig(block=Bottleneck, depths=DEPTHS, **KINDS[kind])
     resnet = torchvision.models.resnet
     peer = resnet.ResNet(resnet.Bottleneck, list(DEPTHS), CLASSES, groups=plan.groups, width_per_group=plan.group_width)
-    network = ResNet(conventional_parts(), plan=plan, in_channels=3, classes=CLASSES)
+    network = ResNet(conventional_layers(), config=plan, in_channels=3, classes=CLASSES)
     assert_same_network(network, peer, photographs()[:, :3])

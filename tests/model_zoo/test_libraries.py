@@ -98,32 +98,32 @@ def test_every_classifier_of_torchvision_has_the_facts_of_its_weights() -> None:
         for weights in torchvision.models.get_model_weights(name):
             library.check(name, weights.name)
             preset = weights.transforms()
-            facts = library.facts(name, weights.name)
-            assert (list(facts.mean), list(facts.std)) == (preset.mean, preset.std)
-            assert [facts.framing.image_size[0]] == [facts.framing.image_size[1]] == preset.crop_size
-            assert [facts.framing.resize] == preset.resize_size
-            assert torchvision.transforms.InterpolationMode(facts.framing.interpolation) == preset.interpolation
+            spec = library.input_spec(name, weights.name)
+            assert (list(spec.mean), list(spec.std)) == (preset.mean, preset.std)
+            assert [spec.framing.crop[0]] == [spec.framing.crop[1]] == preset.crop_size
+            assert [spec.framing.resize] == preset.resize_size
+            assert torchvision.transforms.InterpolationMode(spec.framing.interpolation) == preset.interpolation
 
 
 @pytest.mark.parametrize("name", ["resnet50", "resnet50.a1_in1k", "vit_tiny_patch16_224", "inception_v3", "test_vit2"])
 def test_a_classifier_of_timm_has_the_facts_that_timm_resolves(name: str) -> None:
     library = Timm()
     library.check(name, "")
-    facts = library.facts(name, "")
+    spec = library.input_spec(name, "")
     with torch.no_grad():
         data = resolve_model_data_config(timm.create_model(name))
-    assert (facts.mean, facts.std) == (data["mean"], data["std"])
-    assert (3, *facts.framing.image_size) == data["input_size"]
-    assert facts.framing.resize == math.floor(data["input_size"][1] / data["crop_pct"])
-    assert facts.framing.interpolation == data["interpolation"]
+    assert (spec.mean, spec.std) == (data["mean"], data["std"])
+    assert (3, *spec.framing.crop) == data["input_size"]
+    assert spec.framing.resize == math.floor(data["input_size"][1] / data["crop_pct"])
+    assert spec.framing.interpolation == data["interpolation"]
 
 
 def test_every_classifier_of_timm_has_facts() -> None:
     library, named = Timm(), 0
     for name in timm.list_models(pretrained=True):
         if timm.get_pretrained_cfg(name).num_classes > 1:
-            framing = library.facts(name, "").framing
-            assert framing.resize is None or framing.resize >= min(framing.image_size)
+            framing = library.input_spec(name, "").framing
+            assert framing.resize is None or framing.resize >= min(framing.crop)
             named += 1
     assert named > 1000
 
@@ -143,7 +143,7 @@ def test_random_weights_are_the_same_on_every_call_and_spend_no_randomness(name:
         other = found(name)
     assert one.weights_sha256 == other.weights_sha256
     assert (one.family, one.training, one.loss) == ("conventional", "random weights", "ce")
-    assert find_models(name, Zoo())[0].framing.image_size == size
+    assert find_models(name, Zoo())[0].framing.crop == size
     assert one.architecture == name.removesuffix("@none")
     assert not any(module.training for module in one.classifier.modules())
     assert not any(parameter.requires_grad for parameter in one.classifier.parameters())
@@ -336,7 +336,7 @@ def test_a_file_of_timms_layout_gives_its_logits(tmp_path: Path) -> None:
     torch.save(network.state_dict(), tmp_path / "net.pth")
     model = of_file(tmp_path / "net.pth", f"timm:{TINY}")
     torch.testing.assert_close(model.classifier(images()), network((images() - mean) / std))
-    assert find_weights(tmp_path / "net.pth", f"timm:{TINY}").framing.image_size == (160, 160)
+    assert find_weights(tmp_path / "net.pth", f"timm:{TINY}").framing.crop == (160, 160)
 
 
 def test_what_is_stated_of_a_file_goes_before_what_is_found(tmp_path: Path) -> None:

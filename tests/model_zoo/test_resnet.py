@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.explanations.explanation import explain
 from robustbench_bcos.model_zoo.architectures import build_architecture, initialise
-from robustbench_bcos.model_zoo.norms import NORMS, Affine
+from robustbench_bcos.model_zoo.bcos.norms import NORM_LAYERS, Affine
 from tests.model_zoo.peers import (
     CLASSES,
     CLOSE,
@@ -120,7 +120,7 @@ def test_network_equals_the_published_one_with_all_and_with_no_affine_parameters
 
 
 def test_every_norm_is_compared() -> None:
-    assert set(PUBLISHED_NORMS) == set(NORMS)
+    assert set(PUBLISHED_NORMS) == set(NORM_LAYERS)
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
@@ -299,8 +299,8 @@ def test_initial_classifier_bias_of_a_conventional_network_is_zero() -> None:
         ("resnet20", {"max_out": 2}, "'resnet20' takes no argument 'max_out': it takes norm, norm_affine$"),
         ("bcos_resnet20", {"b": 0.5}, "b must be at least 1, got 0.5: choose"),
         ("bcos_resnet20", {"max_out": 0}, "max_out must be at least 1, got 0: choose"),
-        ("bcos_resnet20", {"norm": "bnu"}, "unknown norm 'bnu': .*choose from all, all-uncentred, batch,"),
-        ("resnet20", {"norm": "Batch"}, "unknown norm 'Batch': did you mean 'batch'"),
+        ("bcos_resnet20", {"norm": "bnu"}, "unknown norm layer 'bnu': .*choose from all, all-uncentred, batch,"),
+        ("resnet20", {"norm": "Batch"}, "unknown norm layer 'Batch': did you mean 'batch'"),
         ("bcos_resnet20", {"norm_affine": "linear"}, "norm_affine"),
     ],
 )

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from robustbench_bcos.model_zoo.architectures import BCOS_PREFIX
-from robustbench_bcos.model_zoo.architectures.parts import PooledClassMaps, PooledLinear
-from robustbench_bcos.model_zoo.bcos_layers import AbstractBcosLayer, BcosConv2d
-from robustbench_bcos.model_zoo.norms import Affine, BatchNormUncentred2d
+from robustbench_bcos.model_zoo.architectures.layers import PooledClassMaps, PooledLinear
+from robustbench_bcos.model_zoo.bcos.layers import AbstractBcosLayer, BcosConv2d
+from robustbench_bcos.model_zoo.bcos.norms import Affine, BatchNormUncentred2d
 from tests.model_zoo.peers import (
     NO_LOGIT_BIAS,
     assert_arguments_are_read_off,

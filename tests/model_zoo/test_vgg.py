@@ -9,7 +9,7 @@ import torchvision
 from bcos.models import vgg as peers
 from torch import nn
 
-from robustbench_bcos.model_zoo.architectures.parts import bcos_parts, conventional_parts
+from robustbench_bcos.model_zoo.architectures.layers import bcos_layers, conventional_layers
 from robustbench_bcos.model_zoo.architectures.vgg import HIDDEN, VGG11, ConvolutionalHead, LinearHead, Vgg
 from tests.model_zoo.peers import (
     CLASSES,
@@ -57,7 +57,7 @@ STAGES = tuple(tuple(map(narrow, stage)) for stage in VGG11)
 
 def narrow_bcos(max_out: int) -> nn.Module:
     head = partial(ConvolutionalHead, hidden=narrow(HIDDEN))
-    parts = bcos_parts(classes=CLASSES, max_out=max_out, logit_bias=NO_LOGIT_BIAS, head=head)
+    parts = bcos_layers(classes=CLASSES, max_out=max_out, logit_bias=NO_LOGIT_BIAS, head=head)
     return Vgg(parts, stages=STAGES, in_channels=6, classes=CLASSES)
 
 
@@ -109,7 +109,7 @@ def narrow_torchvision() -> Any:
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 96), (224, 224)])
 def test_narrow_conventional_network_equals_torchvisions(size: tuple[int, int]) -> None:
-    parts = conventional_parts(head=partial(LinearHead, hidden=narrow(HIDDEN)))
+    parts = conventional_layers(head=partial(LinearHead, hidden=narrow(HIDDEN)))
     network = Vgg(parts, stages=STAGES, in_channels=3, classes=CLASSES)
     assert_same_network(network, narrow_torchvision(), encoded(2, 3, *size)[:, :3])
 

@@ -14,8 +14,8 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.explanations.explanation import explain
 from robustbench_bcos.model_zoo.architectures import initialise
 from robustbench_bcos.model_zoo.architectures.vit import SIZES
-from robustbench_bcos.model_zoo.bcos_layers import AbstractBcosLayer
-from robustbench_bcos.model_zoo.folding import fold
+from robustbench_bcos.model_zoo.bcos.folding import fold
+from robustbench_bcos.model_zoo.bcos.layers import AbstractBcosLayer
 from tests.model_zoo.peers import (
     CLASSES,
     assert_arguments_are_read_off,

@@ -1,15 +1,21 @@
 """Records made by hand: what a reader is shown does not depend on any model."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from robustbench_bcos.bench.cells import make_cells
+from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.evidence.trust import Outcome, Status
 from robustbench_bcos.bench.records import COLUMNS, SIMILARITY_COLUMNS
 from robustbench_bcos.core.statistics import wilson
 from robustbench_bcos.reports.run_folder import RunFolder
+from tests.bench.by_hand import identity_of
 
 TOTAL = 200
+(CELL,) = make_cells(make_config({"norm": ("l2",), "eps": ("0.5",), "steps": (20,)}), ["net"])
 
 
 def record(model: str, robust: int, *, clean: int = 190, **changes: Any) -> dict[str, Any]:
@@ -22,7 +28,7 @@ def record(model: str, robust: int, *, clean: int = 190, **changes: Any) -> dict
         "parameters": 78042,
         "training": "natural",
         "dataset": "digits",
-        "slice": "0123456789ab",
+        "subset": "0123456789ab",
         "images": TOTAL,
         "attack": "pgd",
         "norm": "l2",
@@ -33,7 +39,7 @@ def record(model: str, robust: int, *, clean: int = 190, **changes: Any) -> dict
         "loss": "ce",
         "restarts": 1,
         "start": "image",
-        "count": "any",
+        "select": "any",
         "space": "image",
         "seed": 0,
         "clean_correct": clean,
@@ -47,7 +53,7 @@ def record(model: str, robust: int, *, clean: int = 190, **changes: Any) -> dict
         "trust": "unchecked",
         "reasons": "",
         "degenerate_gradient_share": 0.0,
-        "mean_delta": 0.25,
+        "mean_perturbation": 0.25,
         "forward_passes": 1000,
         "backward_passes": 800,
         "weights_sha256": "ab" * 32,
@@ -64,12 +70,23 @@ def record(model: str, robust: int, *, clean: int = 190, **changes: Any) -> dict
         "evidence": "off",
         "evidence_images": 0,
         "evidence_passes": 0,
-        "search": "folded channels_last fp32",
-        "carried": 0,
+        "attack_backend": "folded channels_last fp32",
+        "inherited": 0,
+        "criterion": "misclassified",
+        "options": "",
         **dict.fromkeys(SIMILARITY_COLUMNS),
     }
     assert tuple(row) == COLUMNS
     return row | changes
+
+
+def outcome(cell: str, check: str, status: Status, against: int = 0, examined: int = 40, **said: Any) -> dict[str, Any]:
+    """A row of ``evidence.csv``."""
+    found = {"sentence": f"{against} of {examined} images {check}", "link": f"page#{check}"} | said
+    return {
+        "cell": cell,
+        **asdict(Outcome(check=check, status=status, examined=examined, against=against, **found)),
+    }
 
 
 def table(*rows: dict[str, Any]) -> pd.DataFrame:
@@ -80,10 +97,9 @@ def run_of(
     records: pd.DataFrame, folder: Path = Path("nowhere"), *, missing: int = 0, shifts: pd.DataFrame | None = None
 ) -> RunFolder:
     """A run whose complete cells are these; nothing is explained unless rows are given."""
-    cells: list[dict[str, Any]] = [{}] * (len(records) + missing)
     return RunFolder(
         folder=folder,
-        identity={"images": TOTAL, "dataset": "digits", "cells": cells},
+        identity=identity_of(*[CELL] * (len(records) + missing), images=TOTAL),
         records=records,
         timings=pd.DataFrame([{"cell": "a cell", "attack_seconds": 1.25, "explanation_seconds": 0.5}]),
         shifts=pd.DataFrame() if shifts is None else shifts,

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from robustbench_bcos.explanations.differences import MEASURES
 
 from robustbench_bcos.bench.pictures import Array, Picture, View
 from robustbench_bcos.bench.records import COLUMNS
+from robustbench_bcos.bench.rows import PictureRow
 from robustbench_bcos.bench.similarity import COMPARISONS, EXPLAINED_CLASSES
-from robustbench_bcos.bench.store import PictureRow
-from robustbench_bcos.explanations.differences import MEASURES
 from robustbench_bcos.reports.run_folder import RunFolder
+from tests.bench.by_hand import identity_of
 from tests.reports import handmade
 
 HEIGHT, WIDTH = 6, 5
@@ -53,7 +54,7 @@ def rows_of(cell: str, pictures: Sequence[Picture]) -> list[PictureRow]:
     fell = [
         one.attacked is not None and one.clean.prediction == one.label != one.attacked.prediction for one in pictures
     ]
-    return [PictureRow(cell, one, down) for one, down in zip(pictures, fell, strict=True)]
+    return [PictureRow.of(cell, one, broken=down) for one, down in zip(pictures, fell, strict=True)]
 
 
 def record(model: str, robust: int, *, eps: float = 0.5, clean: int = 190, **changes: Any) -> dict[str, Any]:
@@ -125,14 +126,9 @@ def run_of(
     known = pictures or {}
     return RunFolder(
         folder=folder,
-        identity={
-            "cells": [{}] * (len(records) + missing),
-            "dataset": records["dataset"].iloc[0],
-            "images": TOTAL,
-            "slice": "0123456789ab" * 5,
-            "seed": 0,
-            "version": "0.2.0",
-        },
+        identity=identity_of(
+            *[handmade.CELL] * (len(records) + missing), dataset=records["dataset"].iloc[0], images=TOTAL
+        ),
         records=records,
         timings=pd.DataFrame([{"cell": cell, "attack_seconds": 1.25, "explanation_seconds": 0.5} for cell in cells]),
         shifts=pd.DataFrame(list(shifts)),

@@ -13,6 +13,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.reports.baseline import CERTIFICATE, write_baseline
 from robustbench_bcos.reports.gate import check
 from robustbench_bcos.reports.results import SURVIVORS, Results, keys_of, read_results
+from tests.bench.by_hand import identity_of
 from tests.reports.handmade import TOTAL, record, run_of, table
 
 COSINE = "explanation_cosine_true_attack"
@@ -26,7 +27,7 @@ BORN = {
 OF_IMAGES: dict[str, Any] = {
     "dataset": "digits",
     "images": TOTAL,
-    "slice": "0123456789ab" * 5 + "0123",
+    "subset": "0123456789ab" * 5 + "0123",
     "weights": {"a": "ab" * 32, "b": "cd" * 32},
     "seed": 3,
 }
@@ -38,7 +39,7 @@ def results() -> Results:
         record("a", 140, eps="8/255", epsilon=8 / 255, step_size=2.5 * (8 / 255) / 20, **{COSINE: 0.1234}),
         record("b", 3, attack="noise", steps=0, step_size=None, loss="", b=2.0, mean_delta=None),
     ]
-    run = replace(run_of(table(*rows)), identity=OF_IMAGES | {"cells": []}, session=BORN | {"class_names": ["0"]})
+    run = replace(run_of(table(*rows)), identity=identity_of(**OF_IMAGES), session=BORN | {"class_names": ["0"]})
     survivors = {0: "0" * 60 + "1" * 140, 1: "111" + "0" * 197}
     return Results(Path("mine"), run.records, survivors, run)
 

@@ -25,10 +25,10 @@ from tests.reports.handmade import TOTAL, record, table
 
 OTHER: dict[str, Any] = {
     "dataset": "cifar10",
-    "slice": "ba9876543210",
+    "subset": "ba9876543210",
     "images": 150,
     "space": "encoded",
-    "count": "last",
+    "select": "last",
     "start": "random",
     "step_size": 0.25,
     "loss": "dlr",
@@ -37,9 +37,13 @@ OTHER: dict[str, Any] = {
     "architecture": "bcos_resnet8",
     "encoding": "add_inverse",
     "evidence": "quick",
+    "criterion": "targeted",
+    "queries": 7,
+    "targets": 3,
+    "options": "width=2",
 }
 """For each column that may differ, another value than that of ``record``."""
-APART = ("dataset", "slice", "images", "space", "count")
+APART = ("dataset", "subset", "images", "space", "select", "criterion")
 """Where these differ, other images were counted, or counted in another way."""
 THREAT = "pgd l2 0.5 20 steps"
 NOISE: dict[str, Any] = {"attack": "noise", "steps": 0, "step_size": None, "loss": "", "start": "random"}
@@ -129,7 +133,8 @@ def test_a_model_of_several_sources_is_named_with_each() -> None:
 def test_rows_of_one_model_under_one_threat_are_named_by_what_tells_them_apart(column: str) -> None:
     rows = [record(model, 120, **changes) for changes in ({}, {column: OTHER[column]}) for model in "ab"]
     found = compare([source(*rows)])
-    names = [f"{model} {column} {row[column]}" for row in (rows[0], rows[2]) for model in "ab"]
+    values = [f" {column} {row[column]}" if row[column] != "" else "" for row in (rows[0], rows[2])]
+    names = [f"{model}{value}" for value in values for model in "ab"]
     assert found.table["model"].tolist() == names
     # The reference is the first row, not another one of its model.
     assert not has_no_difference(line(found, names[1]))
@@ -255,8 +260,8 @@ def test_the_worst_case_is_what_counts_and_is_paired() -> None:
 def test_p_values_are_corrected_over_the_whole_table() -> None:
     counts = {"b": 118, "c": 60, "d": 95, "e": 121}
     rows = [record("a", 120), *(record(model, count) for model, count in counts.items())]
-    rows += [record("a", 150, norm="linf"), record("b", 100, norm="linf"), record("c", 149, slice="other")]
-    found = compare([source(*(row for row in rows if row["slice"] != "other"))])
+    rows += [record("a", 150, norm="linf"), record("b", 100, norm="linf"), record("c", 149, subset="other")]
+    found = compare([source(*(row for row in rows if row["subset"] != "other"))])
     plain = {count: stats.fisher_exact([[120, 80], [count, 200 - count]]).pvalue for count in counts.values()}
     ps = [*plain.values(), stats.fisher_exact([[150, 50], [100, 100]]).pvalue]
     corrected = found.table["p"].dropna().tolist()

@@ -49,7 +49,7 @@ UNESCAPED = {
 
 def in_threads(*names: str) -> Comparison:
     """The second is comparable with the first, the third is not, the fourth has no reference."""
-    changes: dict[int, dict[str, str]] = {1: {"loss": "bce"}, 2: {"slice": "other"}, 3: {"norm": "linf"}}
+    changes: dict[int, dict[str, str]] = {1: {"loss": "bce"}, 2: {"subset": "other"}, 3: {"norm": "linf"}}
     rows = [record(name, 120 - 7 * place, **changes.get(place, {})) for place, name in enumerate(names)]
     return compare([Results(Path("a.csv"), table(*rows), {})])
 

@@ -9,9 +9,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from robustbench_bcos.bench.evidence.trust import Outcome
 from robustbench_bcos.reports.console import accuracy_table, reading_notes
-from tests.reports.handmade import record, run_of, table
+from tests.reports.handmade import outcome, record, run_of, table
 
 COUNTS = {("digits-natural", 199): (60, 50, 4, 3), ("digits-bcos-adv-l2", 190): (160, 150, 90, 81)}
 CELLS = [("0.5", 20), ("0.5", 100), ("1", 20), ("1", 100)]
@@ -158,7 +157,6 @@ def test_the_worst_case_is_what_is_shown_with_its_interval_and_decides_the_best(
 
 def test_notes_say_why_a_number_is_suspect() -> None:
     run = run_of(table(record("net[bold]", 10, trust="suspect")))
-    found = Outcome("noise", "undermined", 9, 3, None, "3 of 9 images fooled by noise", "docs/evidence.md#noise")
-    notes = reading_notes(replace(run, evidence=pd.DataFrame([{"cell": "cell 0", **found._asdict()}])))
-    assert "  net[bold]: noise: 3 of 9 images fooled by noise; see docs/evidence.md#noise" in notes
+    notes = reading_notes(replace(run, evidence=pd.DataFrame([outcome("cell 0", "noise", "undermined", 3, 9)])))
+    assert "  net[bold]: noise: 3 of 9 images noise; see page#noise" in notes
     assert notes[0] == "Steps: 20."

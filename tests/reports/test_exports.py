@@ -13,37 +13,47 @@ import pytest
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.evidence import transfer
-from robustbench_bcos.bench.evidence.trust import Outcome
-from robustbench_bcos.bench.records import COLUMNS, CURVE_COLUMNS
-from robustbench_bcos.bench.store import CleanRow, DistanceRow, ExaminationRow, ModelRow, Store, VerdictRow
+from robustbench_bcos.bench.records import COLUMNS, CURVE_COLUMNS, EVIDENCE_COLUMNS
+from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.reports.exports import export
 from robustbench_bcos.reports.run_folder import RunFolder, read_run
-from tests.reports.handmade import record, run_of, table
+from tests.bench.by_hand import (
+    clean_row,
+    distance_row,
+    evidence_row,
+    identity_of,
+    model_row,
+    timing,
+    verdict_row,
+)
+from tests.reports.handmade import outcome, record, run_of, table
 
 RECORDS = table(
     record("net", 67, eps="8/255", epsilon=8 / 255, norm="linf", steps=20),
     record("net", 33, eps="8/255", epsilon=8 / 255, norm="linf", steps=100),
-    record("net", 0, attack="noise", steps=0, step_size=None, loss="", degenerate_gradient_share=None, mean_delta=None),
+    record(
+        "net",
+        0,
+        attack="noise",
+        steps=0,
+        step_size=None,
+        loss="",
+        degenerate_gradient_share=None,
+        mean_perturbation=None,
+    ),
 )
 
 
 def write_description(folder: Path, store: Store) -> list[Cell]:
     """A run of two cells, of which something is timed."""
     cells = make_cells(make_config({"steps": (5, 20)}), ["net"])
-    store.add_model(ModelRow("net", "bcos", "bcos_resnet8", 123, "natural", "bce", "ab" * 32, 2.0, ""))
-    store.add_clean([CleanRow("net", 0, 1, 1)])
-    store.add_verdicts([VerdictRow(cells[0].key, 0, True, 1, 0.25, False, 6, 5)], 1.5)
-    for check, seconds in (("noise", 0.5), ("black_box", 0.0)):
-        store.add_examination(ExaminationRow("net", check, ""), [], cells, seconds)
-    store.add_examination(ExaminationRow(cells[0].key, "noise", ""), [], cells[:1], 0.5)
-    store.add_distances([DistanceRow("net", "l2", 0, 0.25, 0.5, 9)], cells[0], 0.125)
-    identity = {
-        "cells": [cell.as_dict() for cell in cells], "images": 1, "explained": None, "evidence": "off",
-        "distances": True, "classes": 10, "fab": True, "dataset": "digits", "slice": "0" * 12, "seed": 0,
-        "version": "0.2.0",
-    }  # fmt: skip
-    description = {"identity": identity, "sessions": [{"class_names": list("0123456789")}]}
+    store.add(model_row(), clean_row(0), verdict_row(cells[0], 0), timing(cells[0], "attack", 1.5))
+    store.add(evidence_row("net"), *(timing(cell, "evidence", 0.25) for cell in cells))
+    store.add(evidence_row(cells[0].key), timing(cells[0], "evidence", 0.5))
+    store.add(distance_row(0, 0.25, 0.5), timing(cells[0], "distances", 0.125))
+    identity = identity_of(*cells, images=1, distances=True)
+    description = {"identity": identity.to_json(), "sessions": [{"class_names": list("0123456789")}]}
     (folder / "run.json").write_text(json.dumps(description), encoding="utf-8")
     return cells
 
@@ -73,7 +83,7 @@ def test_fractions_have_no_percent_signs_and_what_is_missing_is_empty(tmp_path: 
     first, _, noise = rows(tmp_path / "results.csv")
     assert (first["eps"], first["epsilon"]) == ("8/255", "0.03137254901960784")
     assert (first["robust_accuracy"], first["reasons"]) == ("0.335", "")
-    assert [noise[key] for key in ("step_size", "loss", "degenerate_gradient_share", "mean_delta")] == 4 * [""]
+    assert [noise[key] for key in ("step_size", "loss", "degenerate_gradient_share", "mean_perturbation")] == 4 * [""]
 
 
 def test_wide_tables_have_clean_accuracy_and_few_steps_before_many(tmp_path: Path) -> None:
@@ -109,9 +119,9 @@ def test_comparisons_of_maps_are_a_file_of_their_own_where_there_are_any(tmp_pat
 
 EVIDENCE = pd.DataFrame(
     [
-        {"cell": "cell 0", **Outcome("noise", "held", 9, 0, None, "0 of 9 images, so far", "page#noise")._asdict()},
-        {"cell": "cell 1", **Outcome("unstable_loss", "reported", 4, 1, 0.25, "1 of 4", "page#loss")._asdict()},
-        {"cell": "cell 1", **Outcome("fab", "not done", 0, 0, None, 'not done: "peers"', "page")._asdict()},
+        outcome("cell 0", "noise", "held", examined=9, sentence="0 of 9 images, so far"),
+        outcome("cell 1", "unstable_loss", "reported", 1, 4, value=0.25),
+        outcome("cell 1", "fab", "not done", examined=0, sentence='not done: "peers"'),
     ]
 )
 TRANSFERS = pd.DataFrame(
@@ -119,9 +129,8 @@ TRANSFERS = pd.DataFrame(
 )
 DISTANCES = pd.DataFrame(
     [
-        DistanceRow("net", "linf", 7, 0.0, 0.0, 0),
-        DistanceRow("net", "linf", 9, 0.0123457, 0.015625, 287),
-        DistanceRow("net", "linf", 12, 1.0, None, 492),
+        distance_row(image, low, high, passes, norm="linf").to_columns()
+        for image, low, high, passes in ((7, 0.0, 0.0, 0), (9, 0.0123457, 0.015625, 287), (12, 1.0, None, 492))
     ]
 )
 EXAMINED: dict[str, dict[str, Any]] = {
@@ -149,7 +158,7 @@ def test_what_was_examined_is_a_file_of_its_own_where_there_is_anything(name: st
 def test_evidence_says_of_each_check_what_it_found(tmp_path: Path) -> None:
     export(examined(tmp_path))
     held, reported, undone = rows(tmp_path / "evidence.csv")
-    assert tuple(held) == ("cell", *Outcome._fields)
+    assert tuple(held) == EVIDENCE_COLUMNS
     assert held == {
         "cell": "cell 0", "check": "noise", "status": "held", "examined": "9", "against": "0", "value": "",
         "sentence": "0 of 9 images, so far", "link": "page#noise",

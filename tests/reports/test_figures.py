@@ -20,7 +20,7 @@ from PIL import Image
 from scipy.stats import t
 
 from robustbench_bcos.bench.evidence.transfer import COLUMNS as TRANSFER_COLUMNS
-from robustbench_bcos.bench.store import DistanceRow
+from robustbench_bcos.bench.rows import DistanceRow
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.statistics import wilson
 from robustbench_bcos.reports.curves import (
@@ -31,16 +31,17 @@ from robustbench_bcos.reports.curves import (
     shift_over_epsilon,
     transfer_matrix,
 )
-from robustbench_bcos.reports.figures import COLUMNS, Drawn, chosen, draw, write_figures
+from robustbench_bcos.reports.figures import COLUMNS, ReportFigure, chosen, draw, write_figures
 from robustbench_bcos.reports.run_folder import RunFolder
 from robustbench_bcos.reports.style import styled, write_figure
+from tests.bench.by_hand import distance_row
 from tests.reports.pictured import TOTAL, explained, picture, record, rows_of, run_of, shifts_of
 
 PICTURES = (picture(3), picture(14, after=0), picture(15), picture(92, after=0))
 NOISE: dict[str, Any] = {"attack": "noise", "steps": 0, "loss": "", "start": "random"}
 
 
-def drawn(run: RunFolder, images: Sequence[int] = ()) -> dict[str, Drawn]:
+def drawn(run: RunFolder, images: Sequence[int] = ()) -> dict[str, ReportFigure]:
     """Figures by name, each of which is another's."""
     figures = list(draw(run, images))
     assert len({figure.name for figure in figures}) == len(figures), [figure.name for figure in figures]
@@ -559,7 +560,7 @@ def test_a_model_with_one_image_explained_has_no_interval_and_no_line() -> None:
 def test_drawing_leaves_the_run_as_it_was() -> None:
     run = run_of([record("net", 100)], pictures={0: PICTURES})
     records = run.records.copy()
-    kept = replace(PICTURES[0], clean=PICTURES[0].clean._replace(pixels=PICTURES[0].clean.pixels.copy()))
+    kept = replace(PICTURES[0], clean=replace(PICTURES[0].clean, pixels=PICTURES[0].clean.pixels.copy()))
     drawn(run)
     pd.testing.assert_frame_equal(run.records, records)
     np.testing.assert_array_equal(PICTURES[0].clean.pixels, kept.clean.pixels)
@@ -569,8 +570,8 @@ def test_drawing_leaves_the_run_as_it_was() -> None:
 
 
 def distances_of(model: str, reached: Sequence[float | None], norm: str = "l2") -> pd.DataFrame:
-    rows = [DistanceRow(model, norm, image, 0.0, high, 10) for image, high in enumerate(reached)]
-    return pd.DataFrame(rows, columns=list(DistanceRow._fields))
+    rows = [distance_row(image, 0.0, high, 10, model=model, norm=norm) for image, high in enumerate(reached)]
+    return pd.DataFrame([row.to_columns() for row in rows], columns=list(DistanceRow.columns()))
 
 
 def test_accuracy_over_distance_falls_where_an_image_falls() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from robustbench_bcos.bench.gallery import Explained
+from robustbench_bcos.bench.gallery import ExplainedGallery
 from robustbench_bcos.bench.pictures import Picture, View
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.image_files import Frames
@@ -30,17 +30,25 @@ def view(seed: int, *, height: int = HEIGHT, width: int = WIDTH) -> View:
     random = np.random.default_rng(seed)
     pixels = random.uniform(size=(3, height, width)).astype(np.float32)
     explanation = random.uniform(size=(height, width, 4)).astype(np.float32)
-    return View(pixels, explanation, random.normal(size=(height, width)).astype(np.float32), seed % 4, 0.75)
+    return View(
+        pixels=pixels,
+        explanation=explanation,
+        contributions=random.normal(size=(height, width)).astype(np.float32),
+        prediction=seed % 4,
+        confidence=0.75,
+    )
 
 
-def explained(count: int = 2, *, attacked: bool = False) -> Explained:
-    pictures = [Picture(i, None, view(i), view(i + 50) if attacked else None) for i in range(count)]
+def explained(count: int = 2, *, attacked: bool = False) -> ExplainedGallery:
+    pictures = [
+        Picture(image=i, label=None, clean=view(i), attacked=view(i + 50) if attacked else None) for i in range(count)
+    ]
     arrays = {
         "images": np.stack([picture.clean.pixels for picture in pictures]),
         "targets": np.arange(count),
         "pictures": np.stack([picture.clean.explanation for picture in pictures]),
     }
-    return Explained(pictures, {**arrays})
+    return ExplainedGallery(pictures, {**arrays})
 
 
 def names_in(folder: Path) -> list[str]:
@@ -131,7 +139,7 @@ def test_maps_are_what_was_explained_and_hold_no_program(tmp_path: Path) -> None
 
 def test_arrays_that_only_a_program_could_restore_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="pickle"):
-        write_maps(Explained([], {"images": np.array([object()])}), tmp_path)
+        write_maps(ExplainedGallery([], {"images": np.array([object()])}), tmp_path)
     assert not names_in(tmp_path)
 
 
@@ -139,7 +147,7 @@ def test_arrays_that_only_a_program_could_restore_are_not_written(tmp_path: Path
 
 
 def film(views: list[View]) -> list[Picture]:
-    return [Picture(number, None, one, None) for number, one in enumerate(views)]
+    return [Picture(image=number, label=None, clean=one, attacked=None) for number, one in enumerate(views)]
 
 
 def frames_of(times: list[int]) -> Frames:

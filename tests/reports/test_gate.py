@@ -387,7 +387,7 @@ def test_runs_with_nothing_in_common_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"slice": "ba9876543210"}, "slice ba9876543210 and 0123456789ab"), ({"images": 199}, "images 199 and 200")],
+    [({"subset": "ba9876543210"}, "subset ba9876543210 and 0123456789ab"), ({"images": 199}, "images 199 and 200")],
 )
 def test_other_images_are_refused(change: dict[str, Any], said: str) -> None:
     before = results_of(record("a", 150), record("b", 150))
@@ -436,7 +436,7 @@ def test_other_weights_and_another_version_are_noted_and_close_nothing(column: s
 def test_a_row_is_named_by_what_is_unusual_about_it() -> None:
     rows = [
         record("a", 150),
-        record("a", 150, loss="dlr", count="last", space="encoded", restarts=5, eps="8/255"),
+        record("a", 150, loss="dlr", select="last", space="encoded", restarts=5, eps="8/255"),
         record("a", 150, attack="noise", steps=0, step_size=None, loss=""),
     ]
     report = check(results_of(*rows), results_of(*rows))

@@ -11,7 +11,16 @@ import pytest
 from robustbench_bcos.reports.gate import GateReport, Moved
 from robustbench_bcos.reports.gate_formats import amount, annotations, as_json, as_junit, as_markdown, difference
 
-HELD = Moved("a pgd l2 0.5", "a", "robust_accuracy_worst", "held", 150.0, 150.0, 0.0, 200, None)
+HELD = Moved(
+    name="a pgd l2 0.5",
+    model="a",
+    column="robust_accuracy_worst",
+    status="held",
+    before=150.0,
+    after=150.0,
+    change=0.0,
+    images=200,
+)
 LOST = replace(HELD, name="b pgd l2 0.5", model="b", status="regressed", after=120.0, change=-30.0, p=1.9e-9)
 MEASURE = replace(HELD, column="explanation_cosine_true_attack", before=0.5, after=0.62345, change=0.12345, images=None)
 VANISHED = replace(MEASURE, status="regressed", after=float("nan"), change=float("nan"), note="no value")

@@ -17,12 +17,13 @@ import pytest
 from PIL import Image
 
 from robustbench_bcos.bench.evidence.checks import CHECKS
-from robustbench_bcos.bench.evidence.trust import Outcome, Status
+from robustbench_bcos.bench.evidence.trust import Status
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.statistics import wilson
-from robustbench_bcos.reports.figures import WrittenFigure
+from robustbench_bcos.reports.figures import ReportFigure
 from robustbench_bcos.reports.page import GRAVITY, render, write_page
 from robustbench_bcos.reports.run_folder import RunFolder
+from tests.reports import handmade
 from tests.reports.pictured import TOTAL, explained, record, run_of, shifts_of
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -93,13 +94,23 @@ def png(colour: int) -> bytes:
     return file.getvalue()
 
 
-def figures(folder: Path, *wanted: tuple[str, str | None, bool], caption: str = "A caption.") -> list[WrittenFigure]:
+def figures(folder: Path, *wanted: tuple[str, str | None, bool], caption: str = "A caption.") -> list[ReportFigure]:
     """Figures that are in files, without anything having been drawn: name, model, whether on the page."""
     written = []
     for place, (name, model, on_page) in enumerate(wanted):
         file = folder / f"{name}.png"
         file.write_bytes(png(place))
-        written.append(WrittenFigure(name, caption, f"Numbers of {name}.", model, on_page, [file]))
+        written.append(
+            ReportFigure(
+                name=name,
+                figure=None,
+                caption=caption,
+                description=f"Numbers of {name}.",
+                model=model,
+                on_page=on_page,
+                files=(file,),
+            )
+        )
     return written
 
 
@@ -259,8 +270,8 @@ def test_configuration_and_provenance_are_complete(page: Element, run: RunFolder
     assert shown["commit"] == "not run from a checkout"
     assert shown["seed"] == "0"
     assert shown["version of python"] == "3.12.1"
-    assert run.identity["slice"] in shown["images"]
-    assert [json.loads(part.text) for part in provenance.all("pre")] == [run.identity, run.session]
+    assert run.identity.subset in shown["images"]
+    assert [json.loads(part.text) for part in provenance.all("pre")] == [run.identity.to_json(), run.session]
 
 
 def test_a_commit_is_shown_where_there_is_one() -> None:
@@ -301,10 +312,9 @@ def test_equal_runs_have_equal_pages(run: RunFolder) -> None:
 # Evidence
 
 
-def outcome(cell: int, check: str, status: str, against: int = 0, examined: int = 40) -> dict[str, Any]:
+def outcome(cell: int, check: str, status: Status, against: int = 0, examined: int = 40) -> dict[str, Any]:
     sentence, link = f"{against} of {examined} images <b>{check}</b>", "page"
-    found = Outcome(check, status, examined, against, None, sentence, link)  # type: ignore[arg-type]
-    return {"cell": f"cell {cell}", **found._asdict()}
+    return handmade.outcome(f"cell {cell}", check, status, against, examined, sentence=sentence, link=link)
 
 
 def examined(*outcomes: dict[str, Any], rows: list[dict[str, Any]] = ROWS) -> RunFolder:
@@ -532,7 +542,7 @@ def test_names_are_shown_as_they_are_and_are_never_markup(name: str, tmp_path: P
         [row], shifts=SHIFTS, names=[name], command=name, device=name, started=name, commit=name, versions={name: name}
     )
     wanted = figures(tmp_path, ("a", None, True), ("b", name, True), caption=name)
-    text = render(hostile, [figure._replace(description=name) for figure in wanted])
+    text = render(hostile, [replace(figure, description=name) for figure in wanted])
     page = parsed(text)
     plain = parsed(render(run_of([record("net", 1, **explained({"attack": 0.5}))], shifts=SHIFTS), wanted[:1]))
 
@@ -550,7 +560,7 @@ def test_names_are_shown_as_they_are_and_are_never_markup(name: str, tmp_path: P
     assert page.one("section", id="accuracies").one("tbody").one("th").text == name
     assert column(table(page, "explanations"), "explained by")[" ".join(name.split())].attributes["data-value"] == name
     assert {term.text for term in page.one("section", id="provenance").all("dd")} >= {name}
-    assert [json.loads(part.text) for part in page.all("pre")] == [hostile.identity, hostile.session]
+    assert [json.loads(part.text) for part in page.all("pre")] == [hostile.identity.to_json(), hostile.session]
     if re.search(r"[<>\"']", name):
         assert name not in text
 

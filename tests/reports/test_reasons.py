@@ -7,24 +7,27 @@ import pandas as pd
 import pytest
 
 from robustbench_bcos.bench.evidence.checks import CHECKS, PAGE
-from robustbench_bcos.bench.evidence.trust import Outcome
+from robustbench_bcos.bench.evidence.trust import Status
+from robustbench_bcos.bench.records import EVIDENCE_COLUMNS
 from robustbench_bcos.reports.reasons import MARK, REPAIR, Reason, marked, reasons, trust_notes, trust_of
 from robustbench_bcos.reports.run_folder import RunFolder
+from tests.reports import handmade
 from tests.reports.handmade import record, run_of, table
 
 SOUND = "Trust: sound. Nothing was found that undermines these numbers."
 
 
-def outcome(cell: int, check: str, status: str, against: int = 0, examined: int = 40, why: str = "") -> dict[str, Any]:
+def outcome(
+    cell: int, check: str, status: Status, against: int = 0, examined: int = 40, why: str = ""
+) -> dict[str, Any]:
     sentence = f"not done: {why}" if status == "not done" else f"{against} of {examined} images {CHECKS[check].asks}"
     link = CHECKS[check].link if check in CHECKS else PAGE
-    found = Outcome(check, status, examined, against, None, sentence, link)  # type: ignore[arg-type]
-    return {"cell": f"cell {cell}", **found._asdict()}
+    return handmade.outcome(f"cell {cell}", check, status, against, examined, sentence=sentence, link=link)
 
 
 def judged(*rows: dict[str, Any], evidence: tuple[dict[str, Any], ...] = ()) -> RunFolder:
     run = run_of(table(*rows))
-    return replace(run, evidence=pd.DataFrame(list(evidence), columns=["cell", *Outcome._fields]))
+    return replace(run, evidence=pd.DataFrame(list(evidence), columns=list(EVIDENCE_COLUMNS)))
 
 
 def sound(model: str = "net", **changes: Any) -> dict[str, Any]:
@@ -50,13 +53,14 @@ def test_a_reason_is_a_check_of_a_model_with_what_it_found_most() -> None:
             outcome(3, "noise", "repaired", 9),
         ),
     )  # fmt: skip
-    said = "images fooled by random noise and by no search along gradients"
     assert reasons(run) == [
-        Reason("b", "noise", 2, f"7 of 40 {said}", "docs/evidence.md#noise"),
-        Reason("b", "black_box", 1, "1 of 40 images fooled by Square and by no search along gradients",
-               "docs/evidence.md#black_box"),
-        Reason("a", "noise", 1, f"3 of 40 {said}", "docs/evidence.md#noise"),
-    ]  # fmt: skip
+        Reason(model=model, check=check, rows=rows, sentence=f"{against} of 40 images {said}", link=f"{PAGE}#{check}")
+        for model, check, rows, against, said in (
+            ("b", "noise", 2, 7, "fooled by random noise and by no search along gradients"),
+            ("b", "black_box", 1, 1, "fooled by Square and by no search along gradients"),
+            ("a", "noise", 1, 3, "fooled by random noise and by no search along gradients"),
+        )
+    ]
 
 
 @pytest.mark.parametrize("status", ["held", "repaired", "reported", "not done"])

@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 
 from robustbench_bcos.bench.cells import Cell
-from robustbench_bcos.bench.folder import CONFIGURATION, DATABASE, opened
+from robustbench_bcos.bench.folder import CONFIGURATION, DATABASE, open_run
 from robustbench_bcos.bench.records import COLUMNS, SIMILARITY_COLUMNS
-from robustbench_bcos.bench.store import CleanRow, ModelRow, Store, VerdictRow
+from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.reports.results import KEY, NEEDED, SURVIVORS, Results, keys_of, read_results
+from tests.bench.by_hand import clean_row, identity_of, model_row, not_attacked, verdict_row
 from tests.reports.handmade import TOTAL, record, table
 
 FIRST_VERSION = COLUMNS[: COLUMNS.index("version") + 1]
@@ -38,20 +39,8 @@ CELL = Cell(
 
 def write_run(folder: Path, outcomes: Mapping[Cell, Sequence[bool | None]], *, images: int = 5) -> Path:
     """A run of given verdicts: robust, fallen, or, for ``None``, wrong from the start; further images are missing."""
-    identity = {
-        "cells": [cell.as_dict() for cell in outcomes],
-        "weights": {cell.model: "cd" * 32 for cell in outcomes},
-        "dataset": "digits",
-        "images": images,
-        "slice": "0123456789ab" + "0" * 52,
-        "seed": 3,
-        "explained": None,
-        "evidence": "off",
-        "distances": False,
-        "classes": 10,
-        "fab": True,
-        "version": "0.2.0",
-    }
+    weights = {cell.model: "cd" * 32 for cell in outcomes}
+    identity = identity_of(*outcomes, weights=weights, images=images, subset="0123456789ab" + "0" * 52, seed=3)
     session = {
         "started": "2025-01-02T03:04:05+00:00",
         "command": "robustbench_bcos run",
@@ -60,37 +49,19 @@ def write_run(folder: Path, outcomes: Mapping[Cell, Sequence[bool | None]], *, i
         "versions": {"torch": "2.9"},
         "class_names": list("0123456789"),
     }
-    with opened(folder, identity, session), Store(folder / DATABASE) as store:
+    with open_run(folder, identity, session), Store(folder / DATABASE) as store:
         for cell, verdicts in outcomes.items():
             _fill(store, cell, verdicts)
     return folder
 
 
 def _fill(store: Store, cell: Cell, verdicts: Sequence[bool | None]) -> None:
-    store.add_model(
-        ModelRow(
-            name=cell.model,
-            family="bcos",
-            architecture="bcos_resnet8",
-            parameters=77_952,
-            training="natural",
-            loss="bce",
-            weights_sha256="cd" * 32,
-            b=2.0,
-            explanation="",
-        )
-    )
+    store.add(model_row(name=cell.model, parameters=77_952, weights_sha256="cd" * 32))
     # Backwards, as no reader may rely on the order in which images were attacked.
-    rows = list(enumerate(verdicts))[::-1]
-    store.add_clean(CleanRow(cell.model, 7 * place, 1, 2 if robust is None else 1) for place, robust in rows)
-    if rows:
-        store.add_verdicts(
-            [
-                VerdictRow(cell.key, 7 * place, robust is not None, 1 if robust else 2, 0.25, False, 20, 19)
-                for place, robust in rows
-            ],
-            seconds=1.0,
-        )
+    for place, robust in list(enumerate(verdicts))[::-1]:
+        store.add(clean_row(7 * place, prediction=2 if robust is None else 1, model=cell.model))
+        row = not_attacked(cell, 7 * place) if robust is None else verdict_row(cell, 7 * place, prediction=2 - robust)
+        store.add(row)
 
 
 def results_of(*rows: dict[str, Any], survivors: dict[int, str] | None = None) -> Results:
@@ -148,7 +119,7 @@ def test_the_csv_of_a_run_is_the_run(tmp_path: Path) -> None:
     # Decimal to binary in a fast parser: the last bit may differ.
     from_csv, from_store = (frame.astype(object).where(frame.notna(), None) for frame in (read.records, run.records))
     pd.testing.assert_frame_equal(from_csv, from_store, check_exact=False, rtol=1e-15, atol=0)
-    for column in ("model", "eps", "slice", "loss", "explanation", "weights_sha256", "robust_correct"):
+    for column in ("model", "eps", "subset", "loss", "explanation", "weights_sha256", "robust_correct"):
         assert read.records[column].tolist() == run.records[column].tolist()
 
 
@@ -213,12 +184,12 @@ def test_a_csv_without_rows_is_refused(written: Callable[..., Path]) -> None:
 
 def test_names_that_look_like_numbers_or_nothing_stay_names(written: Callable[..., Path]) -> None:
     rows = [
-        record(name, 100, slice="000000000123", weights_sha256="0" * 64, version="1.10")
+        record(name, 100, subset="000000000123", weights_sha256="0" * 64, version="1.10")
         for name in ("007", "nan", "NA")
     ]
     found = read_results(written(*rows)).records
     assert found["model"].tolist() == ["007", "nan", "NA"]
-    assert set(found["slice"]) == {"000000000123"}
+    assert set(found["subset"]) == {"000000000123"}
     assert set(found["version"]) == {"1.10"}
 
 
@@ -331,4 +302,4 @@ def test_keys_are_numbered_by_row() -> None:
     rows = [record("a", 1, steps=steps) for steps in (20, 100, 5)]
     (keys,) = keys_of([results_of(*rows)])
     assert all(one != other for one, other in pairwise(keys))
-    assert [key[KEY.index("steps")] for key in keys] == [20, 100, 5]
+    assert keys == [0, 1, 2]

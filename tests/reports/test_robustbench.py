@@ -36,7 +36,7 @@ MADRY = {"architecture": "cifar_resnet50", "dataset": "cifar10", "attack": "auto
 
 def export(*rows: dict[str, Any], folder: Path, **identity: Any) -> tuple[list[Path], list[str]]:
     run = run_of(table(*rows))
-    run = dataclasses.replace(run, identity={**run.identity, **identity})
+    run = dataclasses.replace(run, identity=dataclasses.replace(run.identity, **identity))
     return export_robustbench(run, folder, Zoo())
 
 
@@ -65,7 +65,7 @@ def test_a_published_model_is_written_as_robustbench_has_it(tmp_path: Path) -> N
         "reported": "70.11",
         "autoattack_acc": "69.0",
         "footnote": (
-            "Measured with robustbench_bcos 0.2.0 on 200 images of cifar10 (slice 0123456789ab), weights abababababab."
+            "Measured with robustbench_bcos 0.2.0 on 200 images of cifar10 (subset 0123456789ab), weights abababababab."
         ),
     }
 

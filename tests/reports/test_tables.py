@@ -41,7 +41,7 @@ def test_a_column_is_named_by_norm_and_radius_as_written() -> None:
     [
         ("restarts", (1, 5), ["1 restarts", "5 restarts"]),
         ("start", ("image", "random"), ["image", "random"]),
-        ("count", ("any", "best-loss"), ["any", "best-loss"]),
+        ("select", ("any", "best-loss"), ["any", "best-loss"]),
         ("space", ("image", "encoded"), ["image", "encoded"]),
         ("loss", ("ce", "margin"), ["ce", "margin"]),
     ],

@@ -248,7 +248,7 @@ def test_what_differs_is_told_by_recipe_and_not_by_training() -> None:
     assert compare_trainings([source(*rows)]).notes[-1] == "loss differs (ce: a; bce: b)."
 
 
-@pytest.mark.parametrize("measure", ["clean", "mean_delta", "explanation_cosine_true_noise", "model"])
+@pytest.mark.parametrize("measure", ["clean", "mean_perturbation", "explanation_cosine_true_noise", "model"])
 def test_a_measure_that_was_not_taken_is_refused(measure: str) -> None:
     rows = [explained(f"net-seed{seed}", 0.9) for seed in range(2)]
     with pytest.raises(RequestError, match=f"^unknown measure '{measure}': .*choose from clean_accuracy, "):

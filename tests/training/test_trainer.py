@@ -15,7 +15,8 @@ from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.statistics import wilson
 from robustbench_bcos.data.memory import InMemory
-from robustbench_bcos.data.subset import EvalSubset, open_dataset
+from robustbench_bcos.data.opening import open_dataset
+from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.training import trainer

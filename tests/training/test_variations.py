@@ -9,8 +9,8 @@ import torch
 from robustbench_bcos.bench.config import SUITES
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.trainings import Trainings
+from robustbench_bcos.model_zoo.bcos.norms import NORM_LAYERS
 from robustbench_bcos.model_zoo.classifier import build_classifier
-from robustbench_bcos.model_zoo.norms import NORMS
 from robustbench_bcos.training.recipes import RECIPES, Recipe
 from robustbench_bcos.training.variations import vary
 
@@ -100,7 +100,7 @@ def test_ablations_vary_one_thing_at_a_time(suite: str) -> None:
     assert all(len(change) == 1 for change in changes.values())
     assert sorted(change["b"] for change in changes.values() if "b" in change) == [1, 1.25, 1.5, 1.75, 2.25, 2.5]
     norms = {change["norm"] for change in changes.values() if "norm" in change}
-    assert norms == {name for name in NORMS if not name.startswith("all")} - {"batch-uncentred"}
+    assert norms == {name for name in NORM_LAYERS if not name.startswith("all")} - {"batch-uncentred"}
     assert {key for change in changes.values() for key in change} == {"b", "norm", "encoding", "max_out", "training"}
     conventional = {name: recipe.training.kind for name, recipe in found.items() if recipe.family == "conventional"}
     assert conventional == {"natural": "natural", "adv-l2": "adversarial"}

@@ -9,7 +9,7 @@ from robustbench_bcos.attacks import CRITERIA
 from robustbench_bcos.attacks.criterion import AbstractCriterion
 from robustbench_bcos.attacks.losses.margin import margin
 from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.core.types import Flags, Goals, Labels, PerImage
+from robustbench_bcos.core.types import Flags, Goals, PerImage
 
 
 @final
@@ -18,6 +18,8 @@ from robustbench_bcos.core.types import Flags, Goals, Labels, PerImage
 class Misclassified(AbstractCriterion):
     """Any class but the label; an output that is not finite is no class at all."""
 
+    untargeted = True
+
     def success(self, outputs: Tensor, goals: Goals) -> Flags:
         """Another class than the label is predicted."""
         return predicted_classes(outputs) != goals
@@ -25,7 +27,3 @@ class Misclassified(AbstractCriterion):
     def nearness(self, outputs: Tensor, goals: Goals) -> PerImage:
         """The margin, in float64."""
         return margin(outputs.double(), goals)
-
-    def eligible(self, outputs: Tensor, labels: Labels, goals: Goals) -> Flags:
-        """The label is predicted."""
-        return predicted_classes(outputs) == labels

@@ -28,8 +28,6 @@ class Targeted(AbstractCriterion):
             al., 2017, section 3). Images of the target class itself are not attacked.
     """
 
-    goals_are_labels = False
-
     target: int | None = None
 
     @classmethod
@@ -72,9 +70,9 @@ class Targeted(AbstractCriterion):
         """Target logit minus the best other logit, in float64; minus infinity where an output is not finite."""
         return (-margin(outputs.double(), goals)).masked_fill(~outputs.isfinite().all(dim=1), -torch.inf)
 
-    def eligible(self, outputs: Tensor, labels: Labels, goals: Goals) -> Flags:
-        """The label is predicted, and it is not the target."""
-        return (predicted_classes(outputs) == labels) & (labels != goals)
+    def eligible(self, correct: Flags, labels: Labels, goals: Goals) -> Flags:
+        """The model is right, and the label is not the target."""
+        return correct & (labels != goals)
 
     def objective(self, loss: "Loss | str") -> Loss:
         """The loss of the target class, descended: it is smallest where the model is sure of the target."""

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from robustbench_bcos.attacks import ATTACKS
-from robustbench_bcos.attacks.attack import AttackResult, Problem, require_labels
+from robustbench_bcos.attacks.attack import AttackResult, Problem, require_untargeted
 from robustbench_bcos.attacks.criterion import AbstractCriterion
 from robustbench_bcos.attacks.driver import Search
 from robustbench_bcos.attacks.losses.dlr import targeted_dlr
+from robustbench_bcos.attacks.norm import AbstractNorm
 from robustbench_bcos.attacks.searches.apgd import AutoPGD
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.core.types import Goals, PerImage
@@ -39,9 +40,9 @@ class TargetedAPGD(AutoPGD):
         if self.targets < 1:
             raise ValueError(f"expected targets of at least 1, got {self.targets}")
 
-    def check_criterion(self, criterion: AbstractCriterion) -> None:
-        """Refuse a criterion with goals of its own."""
-        require_labels(criterion, "targeted APGD")
+    def check(self, norm: AbstractNorm, criterion: AbstractCriterion) -> None:
+        """Refuse a criterion that has targets of its own."""
+        require_untargeted(criterion, "targeted Auto-PGD")
 
     def _search(self, problem: Problem) -> AttackResult:
         search = Search(self, problem)
@@ -69,7 +70,7 @@ class TargetedAPGD(AutoPGD):
 
     def reported(self, threat: Threat) -> dict[str, Any]:
         """The loss is always the targeted DLR."""
-        return self.options | {"loss": targeted_dlr.__name__}
+        return AutoPGD.reported(self, threat) | {"loss": targeted_dlr.__name__}
 
 
 def likeliest_wrong_classes(logits: Tensor, labels: Goals, most: int) -> list[Tensor]:

@@ -39,15 +39,10 @@ class Ensemble(AbstractAttack):
         if not self.members:
             raise ValueError("expected at least one member, got none")
 
-    def check(self, norm: AbstractNorm) -> None:
-        """Every member must know the norm."""
+    def check(self, norm: AbstractNorm, criterion: AbstractCriterion) -> None:
+        """Every member must serve both."""
         for member in self.members:
-            member.check(norm)
-
-    def check_criterion(self, criterion: AbstractCriterion) -> None:
-        """It must fit every member."""
-        for member in self.members:
-            member.check_criterion(criterion)
+            member.check(norm, criterion)
 
     def _search(self, problem: Problem) -> AttackResult:
         adversarials, trace = problem.images.clone(), Trace.blank(problem.images)
@@ -91,13 +86,9 @@ class AutoAttack(AbstractAttack):
         """Auto-PGD, its targeted form, FAB where it can be had, and Square."""
         return Ensemble(members=(APGD(), TargetedAPGD(), *((FAB(),) if self.fab else ()), Square()))
 
-    def check(self, norm: AbstractNorm) -> None:
-        """Every member must know the norm."""
-        self.ensemble.check(norm)
-
-    def check_criterion(self, criterion: AbstractCriterion) -> None:
-        """It must fit every member."""
-        self.ensemble.check_criterion(criterion)
+    def check(self, norm: AbstractNorm, criterion: AbstractCriterion) -> None:
+        """Every member must serve both."""
+        self.ensemble.check(norm, criterion)
 
     def _search(self, problem: Problem) -> AttackResult:
         return self.ensemble.solve(problem)
@@ -106,6 +97,11 @@ class AutoAttack(AbstractAttack):
     def passes(self) -> int:
         """Those of its members."""
         return self.ensemble.passes
+
+    @property
+    def effort(self) -> int:
+        """The steps of its longest search."""
+        return APGD().steps
 
     def stronger(self) -> AbstractAttack:
         """An ensemble has no number of steps; its longest search does."""

@@ -9,12 +9,20 @@ import torch
 from torch import Tensor
 
 from robustbench_bcos.attacks import ATTACKS
-from robustbench_bcos.attacks.attack import AbstractAttack, AttackResult, Problem, Trace, require_known, require_labels
+from robustbench_bcos.attacks.attack import (
+    AbstractAttack,
+    AttackResult,
+    Problem,
+    Trace,
+    require_known,
+    require_untargeted,
+)
 from robustbench_bcos.attacks.criterion import AbstractCriterion
 from robustbench_bcos.attacks.gradients import image_gradient, usable
 from robustbench_bcos.attacks.norm import AbstractNorm
 from robustbench_bcos.attacks.searches.apgd import APGD
 from robustbench_bcos.attacks.searches.apgd_targeted import missing_targets
+from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.types import Images, Logits
 
@@ -54,15 +62,12 @@ class FAB(AbstractAttack):
         if self.steps < 1 or self.targets < 1:
             raise ValueError(f"expected steps and targets of at least 1, got {self.steps} and {self.targets}")
 
-    def check(self, norm: AbstractNorm) -> None:
-        """Refuse a norm that torchattacks does not know, or a machine without torchattacks."""
+    def check(self, norm: AbstractNorm, criterion: AbstractCriterion) -> None:
+        """Refuse a norm that torchattacks does not know, a targeted criterion, or a machine without torchattacks."""
         require_known(norm, NORM_NAMES, "FAB")
+        require_untargeted(criterion, "FAB")
         if not torchattacks_available():
             raise RequestError(f"FAB needs torchattacks, which is not installed: {REMEDY}, or choose another attack")
-
-    def check_criterion(self, criterion: AbstractCriterion) -> None:
-        """Refuse a criterion with goals of its own."""
-        require_labels(criterion, "FAB")
 
     def _search(self, problem: Problem) -> AttackResult:
         images, criterion = problem.images, problem.criterion
@@ -109,9 +114,18 @@ class FAB(AbstractAttack):
         """A look at the clean image; for each target its steps, and a look at what was found."""
         return 1 + self.targets * (PASSES_PER_STEP * self.steps + 1)
 
+    @property
+    def effort(self) -> int:
+        """The steps for each target."""
+        return self.steps
+
     def stronger(self) -> AbstractAttack:
         """Auto-PGD with four times the steps: FAB goes on for as long as it is told, to little avail."""
         return APGD(steps=4 * self.steps)
+
+    def reported(self, threat: Threat) -> dict[str, Any]:
+        """It begins at the image."""
+        return self.options | {"start": "image"}
 
     def left_out(self, classes: int) -> dict[str, str]:
         """Targets that the model does not have."""

@@ -71,6 +71,11 @@ class PGD(GradientAttack):
             return RELATIVE_STEP * threat.epsilon / self.steps
         return Quantity.of(self.step_size).value
 
+    @property
+    def at_any_step_size(self) -> "PGD":
+        """The attack with its default step size, which grows with epsilon."""
+        return replace(self, step_size=None)
+
     def stronger(self) -> "PGD":
         """Four times the steps, from a random start."""
         return replace(self, steps=4 * self.steps, step_size=None, start="random", select="first_success", restarts=1)
@@ -81,4 +86,4 @@ class PGD(GradientAttack):
 
     def reported(self, threat: Threat) -> dict[str, Any]:
         """The step size as a number."""
-        return self.options | {"step_size": self.step_within(threat)}
+        return GradientAttack.reported(self, threat) | {"step_size": self.step_within(threat)}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from robustbench_bcos.attacks import ATTACKS
 from robustbench_bcos.attacks.attack import Problem, require_known
+from robustbench_bcos.attacks.criterion import AbstractCriterion
 from robustbench_bcos.attacks.driver import Evaluation, IterativeAttack, Rows, State, check_search
 from robustbench_bcos.attacks.norm import AbstractNorm
 from robustbench_bcos.core.registry import Registry
@@ -61,7 +62,7 @@ class Square(IterativeAttack):
         if not 0 < self.p_init <= 1:
             raise ValueError(f"expected a p_init above 0 and up to 1, got {self.p_init}")
 
-    def check(self, norm: AbstractNorm) -> None:
+    def check(self, norm: AbstractNorm, criterion: AbstractCriterion) -> None:
         """Refuse a norm that Square has no moves for."""
         require_known(norm, list(MOVES), "Square")
 
@@ -201,14 +202,23 @@ class LinfMoves(AbstractMoves):
         return deltas.flatten(2).scatter_add(2, window.expand(-1, channels, -1), change).view_as(deltas)
 
 
-@final
-@MOVES.registered("l2")
-class L2Moves(AbstractMoves):
-    """The whole radius is spent; one window's share of it is moved into another one, where it forms two pyramids.
+class AbstractPyramids(AbstractMoves):
+    """What one window held is moved into another one, where it forms two pyramids."""
 
-    What a channel of the new window gets is what the two windows held of that channel, and its part of what the pixel
-    box had left unspent (algorithm 3). AutoAttack's code takes what they held of all channels, for each.
-    """
+    order: ClassVar[int]
+    """Of the norm: what is summed up and moved is this power of each pixel's change."""
+    decay: ClassVar[int]
+    """The higher it is, the more pointed are the pyramids."""
+
+    @abstractmethod
+    def length(self, held: Tensor, unspent: Tensor, channels: int) -> Tensor:
+        """Norm of one channel of the new window.
+
+        Args:
+            held: powers of what the two windows held of that channel.
+            unspent: that channel's part of what the pixel box had left unspent.
+            channels: how many there are.
+        """
 
     def draws(self, shape: torch.Size) -> tuple[int, int]:
         """Of each tile, a sign for each channel and a direction; two corners, a sign for each channel, a direction."""
@@ -216,16 +226,15 @@ class L2Moves(AbstractMoves):
         _, rows, columns = _tiles(shape)
         return (channels + 1) * rows * columns, 4 + channels + 1
 
-    def begin(self, shape: torch.Size, epsilon: float, draws: Draws) -> Images:
-        """Tiles of two pyramids each, five along the shorter side."""
+    def tiles(self, shape: torch.Size, draws: Draws) -> Images:
+        """Tiles of two pyramids each, five along the shorter side; in each channel of each they are of norm 1."""
         channels, height, width = shape
         side, rows, columns = _tiles(shape)
         signs, turned = draws.view(-1, channels + 1, rows, columns, 1, 1).split([channels, 1], dim=1)
-        tiles = _signs(signs) * _pyramids(side, turned)
+        tiles = _signs(signs) * self._pyramids(side, turned)
         grid = tiles.transpose(3, 4).reshape(len(draws), channels, rows * side, columns * side)
         below, beside = height - rows * side, width - columns * side
-        deltas = F.pad(grid, (beside // 2, beside - beside // 2, below // 2, below - below // 2))
-        return epsilon * _unit(deltas.flatten(1)).view_as(deltas)
+        return F.pad(grid, (beside // 2, beside - beside // 2, below // 2, below - below // 2))
 
     def move(self, deltas: Images, epsilon: float, share: float, draws: Draws) -> Images:
         """Empty one window for another, which also gets what is missing to epsilon."""
@@ -238,12 +247,61 @@ class L2Moves(AbstractMoves):
         )
         pixels = deltas.flatten(2)
         emptied = pixels.scatter(2, source, 0)
-        held = _squares(pixels.gather(2, source)) + _squares(emptied.gather(2, target))
-        unspent = (epsilon**2 - _squares(deltas.flatten(1))).clamp(min=0)[:, None] / channels
-        pyramids = _pyramids(side, draws[:, -1].view(-1, 1, 1, 1)).flatten(2).to(deltas)
+        held = self._powers(pixels.gather(2, source)) + self._powers(emptied.gather(2, target))
+        unspent = (epsilon**self.order - self._powers(deltas.flatten(1))).clamp(min=0)[:, None] / channels
+        pyramids = self._pyramids(side, draws[:, -1].view(-1, 1, 1, 1)).flatten(2).to(deltas)
         signs = _signs(draws[:, 4:-1]).to(deltas)[:, :, None]
-        added = _unit(signs * pyramids + _unit(pixels.gather(2, target))) * (held + unspent).sqrt()
-        return emptied.scatter(2, target, added).view_as(deltas)
+        added = _unit(signs * pyramids + _unit(pixels.gather(2, target), self.order), self.order)
+        return emptied.scatter(2, target, added * self.length(held, unspent, channels)).view_as(deltas)
+
+    def _pyramids(self, side: int, turned: Tensor) -> Tensor:
+        """A square of two pyramids, one above the other or, where it is turned, beside it."""
+        upright = _upright(side, self.order, self.decay).to(turned)
+        return torch.where(turned < 0.5, upright, upright.T)
+
+    def _powers(self, values: Tensor) -> Tensor:
+        """Sum of powers along the last dimension, which is kept."""
+        return values.abs().pow(self.order).sum(dim=-1, keepdim=True)
+
+
+@final
+@MOVES.registered("l2")
+class L2Moves(AbstractPyramids):
+    """The whole radius is spent.
+
+    What a channel of the new window gets is what the two windows held of that channel, and its part of what the pixel
+    box had left unspent (algorithm 3). AutoAttack's code takes what they held of all channels, for each.
+    """
+
+    order, decay = 2, 2
+
+    def begin(self, shape: torch.Size, epsilon: float, draws: Draws) -> Images:
+        """Tiles, all together as long as the radius."""
+        deltas = self.tiles(shape, draws)
+        return epsilon * _unit(deltas.flatten(1), self.order).view_as(deltas)
+
+    def length(self, held: Tensor, unspent: Tensor, channels: int) -> Tensor:
+        """All that there is."""
+        return (held + unspent).sqrt()
+
+
+@final
+@MOVES.registered("l1")
+class L1Moves(AbstractPyramids):
+    """More than the radius is spent, and the projection takes away the low parts of the pyramids.
+
+    As AutoAttack's code has it, which is all that Croce & Hein (2021) publish of these numbers.
+    """
+
+    order, decay = 1, 4
+
+    def begin(self, shape: torch.Size, epsilon: float, draws: Draws) -> Images:
+        """Tiles of norm 1 in each channel, whatever the radius."""
+        return self.tiles(shape, draws)
+
+    def length(self, held: Tensor, unspent: Tensor, channels: int) -> Tensor:
+        """As many times what there is as there are channels."""
+        return channels * (held + unspent)
 
 
 def _signs(draws: Tensor) -> Tensor:
@@ -266,34 +324,24 @@ def _tiles(shape: torch.Size) -> tuple[int, int, int]:
     return side, height // side, width // side
 
 
-def _pyramids(side: int, turned: Tensor) -> Tensor:
-    """A square of two pyramids, one above the other or, where it is turned, beside it."""
-    upright = _upright(side).to(turned)
-    return torch.where(turned < 0.5, upright, upright.T)
-
-
 @cache
-def _upright(side: int) -> Tensor:
+def _upright(side: int, order: int, decay: int) -> Tensor:
     """One pyramid up and one down, of norm 1 together, in float64."""
     upper = side // 2
-    return _unit(torch.cat([_pyramid(upper, side), -_pyramid(side - upper, side)]).flatten()).view(side, side)
+    both = torch.cat([_pyramid(upper, side, order, decay), -_pyramid(side - upper, side, order, decay)])
+    return _unit(both.flatten(), order).view(side, side)
 
 
-def _pyramid(height: int, width: int) -> Tensor:
-    """Of norm 1; k steps from its middle, it is as high as 1 / (k + 1)^2 and all further such terms."""
+def _pyramid(height: int, width: int, order: int, decay: int) -> Tensor:
+    """Of norm 1; k steps from its middle, it is as high as 1 / (k + 1)^decay and all further such terms."""
     steps = max(height, width) // 2 + 1
-    terms = 1 / torch.arange(1, steps + 1, dtype=torch.float64) ** 2
+    terms = 1 / torch.arange(1, steps + 1, dtype=torch.float64) ** decay
     heights = terms.flip(0).cumsum(0).flip(0)
     rows, columns = ((torch.arange(length) - length // 2).abs() for length in (height, width))
-    return _unit(heights[torch.maximum(rows[:, None], columns)].flatten()).view(height, width)
+    return _unit(heights[torch.maximum(rows[:, None], columns)].flatten(), order).view(height, width)
 
 
-def _unit(values: Tensor) -> Tensor:
+def _unit(values: Tensor, order: int) -> Tensor:
     """Of norm 1 along the last dimension; 0 stays 0."""
-    sizes = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
+    sizes = torch.linalg.vector_norm(values, ord=order, dim=-1, keepdim=True)
     return values / torch.where(sizes > 0, sizes, 1)
-
-
-def _squares(values: Tensor) -> Tensor:
-    """Sum of squares along the last dimension, which is kept."""
-    return values.square().sum(dim=-1, keepdim=True)

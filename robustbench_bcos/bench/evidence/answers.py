@@ -1,15 +1,15 @@
-"""What a look at a model tells, before any attack: does it answer as the function does that an attack assumes?"""
+"""Whether a model answers as the function does that an attack assumes, measured on a few images."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from robustbench_bcos.attacks.gradients import image_gradient, usable, usable_gradient
-from robustbench_bcos.attacks.losses import margin
-from robustbench_bcos.attacks.norms import NORMS
-from robustbench_bcos.bench.evidence.finding import Found
+from robustbench_bcos.attacks.losses.margin import margin
+from robustbench_bcos.attacks.norms.l2 import L2
+from robustbench_bcos.bench.evidence.found import Found
 from robustbench_bcos.core.types import Classifier, Flags, Images, Labels, Logits, PerImage
 
 ASKED = 16
@@ -50,18 +50,16 @@ REACH = 0.2
 TINY = 1e-300
 """A norm that is not 0."""
 
-Answer = Callable[[nn.Module, Images, Labels], Found]
 
-
-def repeated(classifier: nn.Module, images: Images, labels: Labels) -> Found:
+def determinism(classifier: nn.Module, images: Images) -> Found:
     """Distance of further answers from the first, on the same images."""
     first = _logits(classifier, images)
     again = [_distance(_logits(classifier, images), first) for _ in range(REPETITIONS)]
     distances = torch.stack(again).amax(dim=0)
-    return Found(distances > SAME, distances, 1 + REPETITIONS)
+    return Found(against=distances > SAME, values=distances, passes=1 + REPETITIONS)
 
 
-def changed(classifier: nn.Module, images: Images, predictions: Labels) -> Flags:
+def predictions_changed(classifier: nn.Module, images: Images, predictions: Labels) -> Flags:
     """Whether other classes are predicted than at an earlier time, by more than float noise."""
     logits = _logits(classifier, images)
     ahead = logits.amax(dim=1) - logits.gather(1, predictions.clamp(min=0)[:, None]).squeeze(1)
@@ -70,15 +68,15 @@ def changed(classifier: nn.Module, images: Images, predictions: Labels) -> Flags
     return other
 
 
-def alone(classifier: nn.Module, images: Images, labels: Labels) -> Found:
+def batch_independence(classifier: nn.Module, images: Images) -> Found:
     """Distance of answers to images on their own from those to the same images among others."""
     among = _logits(classifier, images)[:ALONE]
     single = torch.cat([_logits(classifier, images[place : place + 1]) for place in range(len(among))])
     distances = _distance(single, among)
-    return Found(distances > SAME_IN_ANY_BATCH, distances, 2)
+    return Found(against=distances > SAME_IN_ANY_BATCH, values=distances, passes=2)
 
 
-def watched(classifier: nn.Module, images: Images, labels: Labels) -> Found:
+def gradient_mode_invariance(classifier: nn.Module, images: Images) -> Found:
     """Distance of answers where gradients are asked for, or modules are told to train, from answers to nobody."""
     plain = _logits(classifier, images)
     with torch.enable_grad():
@@ -89,10 +87,10 @@ def watched(classifier: nn.Module, images: Images, labels: Labels) -> Found:
     # Two answers that differ come from dropout, which an honest model has in training.
     if first is not None and second is not None and first.shape == plain.shape and torch.equal(first, second):
         distances = torch.maximum(distances, _distance(first, plain))
-    return Found(distances > SAME, distances, 4)
+    return Found(against=distances > SAME, values=distances, passes=4)
 
 
-def scaled(classifier: nn.Module, images: Images, labels: Labels) -> Found:
+def logit_scale(classifier: nn.Module, images: Images) -> Found:
     """Range of each image's logits; against the model where they are probabilities, or far too large or too small.
 
     And where the largest logit has come to an end that no pixel moves it from, though other images are below it.
@@ -103,16 +101,17 @@ def scaled(classifier: nn.Module, images: Images, labels: Labels) -> Found:
         logits = answers.detach().double()
         ordered = logits.sort(dim=1, descending=True)
         largest = torch.zeros_like(answers).scatter(1, ordered.indices[:, :1], 1.0)
-        immovable = usable(image_gradient(answers, leaf, largest)).blind
+        immovable = usable(image_gradient(answers, leaf, largest)).degenerate
     ranges, gaps = ordered.values[:, 0] - ordered.values[:, -1], ordered.values[:, 0] - ordered.values[:, 1]
     probabilities = bool(((logits >= 0) & (logits <= 1)).all())
     wrong_scale = bool(gaps.median() > UNDERFLOW) or bool(ranges.median() < FLAT)
     # A class may have no logit of its own, but 0 for every image.
     varies = logits.amax(dim=0) > logits.amin(dim=0)
-    return Found((immovable & varies[ordered.indices[:, 0]]) | probabilities | wrong_scale, ranges, 2)
+    against = (immovable & varies[ordered.indices[:, 0]]) | probabilities | wrong_scale
+    return Found(against=against, values=ranges, passes=2)
 
 
-def uphill(classifier: nn.Module, images: Images, labels: Labels) -> Found:
+def gradient_matches_finite_differences(classifier: nn.Module, images: Images, labels: Labels) -> Found:
     """How far the growth of the margin is from what its gradient promises: 0 where it is proportional to it, 2 at most.
 
     Looked at along parts of the gradient, its smallest entries by themselves and its largest by themselves, so that
@@ -129,7 +128,7 @@ def uphill(classifier: nn.Module, images: Images, labels: Labels) -> Found:
         pairs = []
         for part in (gradient, *_by_size(gradient)):
             # A pixel at the edge of the box cannot follow its gradient out of it, and nothing is promised of it.
-            moved = (images + stride * NORMS["l2"].ascend(part)).clamp(0, 1)
+            moved = (images + stride * L2().steepest_ascent(part)).clamp(0, 1)
             promised = (gradient.double() * (moved - images).double()).flatten(1).sum(dim=1)
             pairs.append((promised, margin(_logits(classifier, moved).double(), labels) - before))
         promises, growths = (torch.stack(column, dim=1) for column in zip(*pairs, strict=True))
@@ -137,17 +136,8 @@ def uphill(classifier: nn.Module, images: Images, labels: Labels) -> Found:
         reaches.append((growths[:, 0] / promises[:, 0]).nan_to_num(0.0))
     agreement = torch.stack(agreements).amax(dim=0)
     ripples = bool(reaches[-1].median() < REACH * reaches[0].median())
-    return Found((agreement < AGREEMENT) | ripples, 1 - agreement, 2 + len(STRIDES) * (1 + PARTS))
-
-
-ANSWERS: dict[str, Answer] = {
-    "stochastic": repeated,
-    "batch_dependent": alone,
-    "detects_attack": watched,
-    "saturated_output": scaled,
-    "wrong_gradients": uphill,
-}
-"""By the name of the check."""
+    passes = 2 + len(STRIDES) * (1 + PARTS)
+    return Found(against=(agreement < AGREEMENT) | ripples, values=1 - agreement, passes=passes)
 
 
 def _logits(classifier: Classifier, images: Images) -> Logits:
@@ -185,14 +175,14 @@ def _distance(logits: Logits, others: Logits) -> PerImage:
 
 @contextmanager
 def _training(classifier: nn.Module) -> Iterator[None]:
-    """Tell modules to train whose answer should not depend on it: those of one's own, without running statistics."""
-    told = [module for module in classifier.modules() if not module.training and _should_not_care(module)]
+    """Switch modules to training whose answer should not depend on it: own ones without running statistics."""
+    switched = [module for module in classifier.modules() if not module.training and _should_not_care(module)]
     try:
-        for module in told:
+        for module in switched:
             module.training = True
         yield
     finally:
-        for module in told:
+        for module in switched:
             module.training = False
 
 

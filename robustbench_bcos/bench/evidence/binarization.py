@@ -13,9 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks.apgd import on_the_boundary
-from robustbench_bcos.attacks.attack import Attack
-from robustbench_bcos.attacks.norms import AbstractNorm
+from robustbench_bcos.attacks.attack import AbstractAttack
+from robustbench_bcos.attacks.searches.apgd import on_the_sphere
+from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images
 
@@ -81,31 +81,25 @@ class Features:
         return features.flatten(2).mean(dim=2) if features.dim() > 2 else features
 
 
-def binarize(
-    features: Features,
-    attack: Attack,
-    image: Images,
-    ball: AbstractNorm,
-    epsilon: float,
-    generator: PerImageRng,
-) -> Answer:
+def binarize(features: Features, attack: AbstractAttack, image: Images, threat: Threat, rng: PerImageRng) -> Answer:
     """The test around one image (a batch of one).
 
     Args:
         features: of the network.
         attack: as in the cell, with its own settings.
         image: in [0, 1].
-        ball: the norm of the threat.
-        epsilon: its radius.
-        generator: of one image.
+        threat: to stay within.
+        rng: of one image.
     """
-    (source,) = generator(0)
+    (source,) = rng(0)
+    inside = Threat.of(threat.norm, (1 - GAP) * threat.radius)
+    shape = image.shape[1:]
     with torch.no_grad():
         size = features(image).shape[1]
-        inner = _around(ball.sample(image.shape[1:], (1 - GAP) * epsilon, [source] * _inner_points(size)), image)
-        boundary = _around(on_the_boundary(ball, image.shape[1:], epsilon, [source]), image)
+        inner = _around(inside.sample(shape, [source] * _inner_points(size)), image)
+        boundary = _around(on_the_sphere(threat, shape, [source]), image)
         points = features(torch.cat([image, inner, boundary])).double()
-        random = _around(on_the_boundary(ball, image.shape[1:], epsilon, [source] * RANDOM_POINTS), image)
+        random = _around(on_the_sphere(threat, shape, [source] * RANDOM_POINTS), image)
         spent = len(points) + len(random) + 1
         fitted = _fit(points)
         if fitted is None:
@@ -113,10 +107,11 @@ def binarize(
         read_out = ReadOut(features, *(part.to(image) for part in fitted))
         easy = float((read_out(random)[:, 1] > 0).double().mean()) > EASY
     label = torch.zeros(1, dtype=torch.long, device=image.device)
-    candidates, trace = attack(read_out, image, label, ball, epsilon, generator.fold_in(1))
+    adversarials, trace = attack(read_out, image, label, threat, rng=rng.fold_in(1))
     with torch.no_grad():
-        found = bool(read_out(candidates)[0, 1] > 0)
-    return Answer(not easy, found, spent + int(trace.forward_passes + trace.backward_passes))
+        found = bool(read_out(adversarials)[0, 1] > 0)
+    passes = spent + int(trace.forward_passes + trace.backward_passes)
+    return Answer(usable=not easy, found=found, passes=passes)
 
 
 def _fit(points: Tensor) -> tuple[Tensor, Tensor] | None:

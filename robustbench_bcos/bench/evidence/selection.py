@@ -1,9 +1,9 @@
-"""Which of the images that withstood an attack a second search is spent on.
+"""Which of the images that an attack did not break a second search is spent on.
 
-A stronger attack takes first what the weaker one nearly took. So the images nearest to falling are examined, for as
-long as some of the last ones fall: what falls there counts as fallen, and the number is repaired. Beside them stands a
-sample of all others, because a model that hides its gradients has no nearest images: what falls there stands for
-images that nobody examined.
+A stronger attack breaks first what the weaker one nearly broke. So the images nearest to success are examined, for as
+long as some of the last ones are broken: they count as broken, and the number is repaired. A sample of all others is
+examined too, because a model that hides its gradients has no nearest images: its rate stands for the images that were
+not examined.
 """
 
 from collections.abc import Collection, Sequence
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 Part = Literal["nearest", "sample", "called"]
-"""Why an image is examined: as one of those nearest to falling; as one of all others; or because an attack without
-gradients fooled it, so that it must be asked whether gradients are wrong or the attack was too weak."""
+"""Why an image is examined: as one of those nearest to success; as one of all others; or because an attack without
+gradients broke it, which leaves the question whether the gradients are wrong or the attack was too weak."""
 
 FEWEST = 16
-"""Images of the sample, and among which the last of the nearest must not have fallen."""
+"""Images of the sample, and of the nearest, the last of which must not have been broken."""
 
 AT_ONCE = 4
 """The nearest images that are examined first, in tails."""
@@ -23,18 +23,18 @@ AT_ONCE = 4
 
 @dataclass(frozen=True)
 class Selection:
-    """The images that can be examined, those nearest to falling first."""
+    """The images that can be examined, those nearest to success first."""
 
-    withstood: Sequence[int]
+    robust: Sequence[int]
     tail: int
-    """Of the nearest images, so many are looked back at: where one of them fell, the search goes on."""
+    """Of the nearest images, so many are looked back at: where one of them was broken, the search goes on."""
     most: int
     """Images that may be examined at all, those called not counted."""
 
     @classmethod
-    def of(cls, withstood: Sequence[int], images: int, most: int) -> "Selection":
+    def of(cls, robust: Sequence[int], images: int, most: int) -> "Selection":
         """For a number of images evaluated: the tail is a hundredth of them, or ``FEWEST``."""
-        return cls(withstood, max(FEWEST, -(-images // 100)), min(most, len(withstood)))
+        return cls(robust, max(FEWEST, -(-images // 100)), min(most, len(robust)))
 
     @property
     def first(self) -> dict[int, Part]:
@@ -42,25 +42,25 @@ class Selection:
 
         Where little may be examined, half of it is the nearest.
         """
-        if self.most == len(self.withstood):
-            return self._as("nearest", self.withstood)
-        nearest = self.withstood[: min(AT_ONCE * self.tail, max(-(-self.most // 2), self.most - FEWEST))]
-        others = self.withstood[len(nearest) :]
+        if self.most == len(self.robust):
+            return self._as("nearest", self.robust)
+        nearest = self.robust[: min(AT_ONCE * self.tail, max(-(-self.most // 2), self.most - FEWEST))]
+        others = self.robust[len(nearest) :]
         count = min(FEWEST, self.most - len(nearest))
         spread = [others[(2 * place + 1) * len(others) // (2 * count)] for place in range(count)]
         return self._as("nearest", nearest) | self._as("sample", spread)
 
     def following(self, examined: Collection[int]) -> dict[int, Part]:
         """The nearest images that have not been examined, as many as a tail and as may still be examined."""
-        left = [image for image in self.withstood if image not in examined]
+        left = [image for image in self.robust if image not in examined]
         return self._as("nearest", left[: max(0, min(self.tail, self.most - len(examined)))])
 
     def last(self, nearest: Collection[int]) -> list[int]:
         """The tail of the nearest images that have been examined, half of them where they are few.
 
-        The very nearest are expected to fall, and say nothing of those that come after.
+        The very nearest are expected to break, and say nothing of those that come after.
         """
-        examined = [image for image in self.withstood if image in nearest]
+        examined = [image for image in self.robust if image in nearest]
         return examined[-min(self.tail, -(-len(examined) // 2)) :] if examined else []
 
     @staticmethod

@@ -1,15 +1,26 @@
-"""What follows from the checks: how many images really withstood, whether the number can be trusted, and why not."""
+"""What follows from the checks: how many images are really robust, whether the number can be trusted, and why not."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
-from robustbench_bcos.attacks.fab import REMEDY
 from robustbench_bcos.bench.cells import Cell
-from robustbench_bcos.bench.evidence.checks import PAGE, POINTS, Check, checks_of
+from robustbench_bcos.bench.evidence.check import (
+    PAGE,
+    POINTS,
+    AbstractCellCheck,
+    AbstractCheck,
+    AbstractModelCheck,
+    AbstractSearchCheck,
+    AbstractVerdictsCheck,
+    checks_of,
+    is_finished,
+)
+from robustbench_bcos.bench.evidence.contexts import VerdictsContext
 from robustbench_bcos.bench.evidence.selection import Selection
-from robustbench_bcos.bench.store import FindingRow, Store
-from robustbench_bcos.core.prediction import NO_CLASS
+from robustbench_bcos.bench.identity import RunIdentity
+from robustbench_bcos.bench.rows import ResultRow
+from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.statistics import clopper_pearson
 
 Status = Literal["held", "repaired", "undermined", "reported", "not done"]
@@ -28,7 +39,8 @@ ONE_SIDED = 0.9
 """Confidence of an interval whose lower bound is a one-sided bound at 95 %."""
 
 
-class Outcome(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
     """What a check says of a cell."""
 
     check: str
@@ -36,39 +48,47 @@ class Outcome(NamedTuple):
     examined: int
     against: int
     """Images that speak against the number."""
-    value: float | None
+    value: float | None = None
     """Largest of what was measured."""
     sentence: str
     link: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trust:
     """The judgement on one cell."""
 
     trust: Literal["sound", "suspect", "unchecked"]
-    reasons: str
+    reasons: str = ""
     """Names of the checks that undermine the number, then what could not be done."""
     worst_correct: int
-    """Images that withstood everything tried on this model within this radius."""
-    examined: int
+    """Images that stayed robust against everything tried on this model within this epsilon."""
+    examined: int = 0
     """Different images that a further attack was spent on."""
-    passes: int
+    passes: int = 0
     """Forward and backward passes of all checks of the cell."""
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[Outcome, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Images:
+    """Images of a cell by what happened to them."""
+
+    robust: frozenset[int]
+    """Attacked and not broken."""
+    broken: frozenset[int]
+    """By the attack."""
+    broken_by_checks: frozenset[int]
 
 
 class Judgement:
     """The judgement on every cell of a run, from its store alone."""
 
-    def __init__(self, store: Store, identity: dict[str, Any]) -> None:
+    def __init__(self, store: Store, identity: RunIdentity) -> None:
         self.store = store
         self.identity = identity
-        self.cells = [Cell.from_dict(values) for values in identity["cells"]]
         self._trusts: dict[str, Trust] = {}
-        self._fooled: dict[str, set[int]] = {}
-        self._fallen: dict[str, set[int]] = {}
-        self._withstood: dict[str, set[int]] = {}
+        self._read: dict[str, _Images] = {}
 
     def of(self, cell: Cell) -> Trust:
         """Weigh what was found for a cell, once."""
@@ -77,121 +97,97 @@ class Judgement:
         return self._trusts[cell.key]
 
     def _weigh(self, cell: Cell) -> Trust:
-        if self.identity["evidence"] == "off":
-            return Trust("unchecked", "", len(self.standing(cell)), 0, 0, ())
-        if not self._finished(cell):
-            return Trust("unchecked", UNFINISHED, len(self.standing(cell)), 0, 0, ())
-        findings = self.store.findings(cell.key)
-        checked = [*self._of_verdicts(cell), *self._of_model(cell), *self._of_cell(cell, findings)]
+        correct = self.store.sums(cell).robust_correct - len(self.broken_elsewhere(cell))
+        if self.identity.evidence == "off":
+            return Trust(trust="unchecked", worst_correct=correct)
+        if not is_finished(self.identity.evidence, cell, self.store):
+            return Trust(trust="unchecked", reasons=UNFINISHED, worst_correct=correct)
+        results = self.store.results(cell.key)
+        checked = [*self._of_verdicts(cell), *self._of_model(cell), *self._of_cell(cell, results)]
         outcomes = [*checked, *self._left_out(cell)]
         undermined = [outcome.check for outcome in outcomes if outcome.status == "undermined"]
-        undone = [f"{outcome.check} not done" for outcome in outcomes if outcome.status == "not done"]
+        skipped = [f"{outcome.check} not done" for outcome in outcomes if outcome.status == "not done"]
         return Trust(
-            "suspect" if undermined else "sound",
-            "; ".join(undermined + undone),
-            len(self.standing(cell)),
-            len({row.image for row in findings}),
-            sum(row.passes for row in findings),
-            tuple(outcomes),
+            trust="suspect" if undermined else "sound",
+            reasons="; ".join(undermined + skipped),
+            worst_correct=correct,
+            examined=len({row.image for row in results}),
+            passes=sum(row.passes for row in results),
+            outcomes=tuple(outcomes),
         )
 
-    def _finished(self, cell: Cell) -> bool:
-        wanted = {check.name for check in checks_of(self.identity["evidence"], "cell")}
-        return self.store.examinations(cell.key).keys() >= wanted
+    def broken_elsewhere(self, cell: Cell) -> set[int]:
+        """Images that the cell's attack did not break, but something else within its epsilon did.
 
-    def standing(self, cell: Cell) -> set[int]:
-        """Images that withstood everything tried on this model within this radius; without evidence, the attack."""
-        if self.identity["evidence"] == "off":
-            return self.withstood(cell)
-        return self.withstood(cell) - self._fallen_elsewhere(cell, [cell, *self._within(cell)])
+        Another attack of the run, or a check of this cell or of another; nothing counts where no evidence is gathered.
+        """
+        if self.identity.evidence == "off":
+            return set()
+        within = [self._images(other) for other in (cell, *self._within(cell))]
+        broken = {image for images in within for image in images.broken | images.broken_by_checks}
+        return broken & self._images(cell).robust
 
-    def withstood(self, cell: Cell) -> set[int]:
-        """Images that the cell's own attack did not fool."""
-        if cell.key not in self._withstood:
-            self._withstood[cell.key] = set(self.store.withstood(cell))
-        return self._withstood[cell.key]
-
-    def fooled(self, cell: Cell) -> set[int]:
-        """Images that the cell's own attack fooled."""
-        if cell.key not in self._fooled:
-            attacked = {row.image for row in self.store.verdicts(cell) if row.attacked}
-            self._fooled[cell.key] = attacked - self.withstood(cell)
-        return self._fooled[cell.key]
-
-    def fallen_to_checks(self, cell: Cell) -> set[int]:
-        """Images that a check of the cell fooled within its radius."""
-        if cell.key not in self._fallen:
-            self._fallen[cell.key] = {row.image for row in self.store.findings(cell.key) if row.fell}
-        return self._fallen[cell.key]
+    def _images(self, cell: Cell) -> _Images:
+        """What happened to the images of a cell, read once."""
+        if cell.key not in self._read:
+            self._read[cell.key] = _Images(
+                robust=frozenset(self.store.robust(cell)),
+                broken=frozenset(row.image for row in self.store.verdicts(cell) if row.success),
+                broken_by_checks=frozenset(row.image for row in self.store.results(cell.key) if row.broken),
+            )
+        return self._read[cell.key]
 
     def _within(self, cell: Cell) -> list[Cell]:
-        """Other cells of the model whose candidates are within the radius of this one."""
+        """Other cells of the model whose perturbations are allowed in this one."""
         return [
             other
-            for other in self.cells
+            for other in self.identity.cells
             if other != cell
-            and (other.model, other.norm, other.space) == (cell.model, cell.norm, cell.space)
-            and other.radius.value <= cell.radius.value
+            and (other.model, other.space, other.criterion) == (cell.model, cell.space, cell.criterion)
+            and cell.threat.contains(other.threat)
         ]
 
-    def _fallen_elsewhere(self, cell: Cell, others: Iterable[Cell], *, checks: bool = True) -> set[int]:
-        """Of the images that withstood here, those that did not there."""
-        fallen: set[int] = set()
-        for other in others:
-            fallen |= self.fooled(other)
-            if checks:
-                fallen |= self.fallen_to_checks(other)
-        return fallen & self.withstood(cell)
-
     def _of_verdicts(self, cell: Cell) -> list[Outcome]:
-        verdicts = [row for row in self.store.verdicts(cell) if row.attacked]
-        total, withstood = len(verdicts), len(self.withstood(cell))
         within = self._within(cell)
-        smaller = [other for other in within if _but_radius(other) == _but_radius(cell)]
-        others = [other for other in within if other not in smaller]
-        rounded = [row for row in verdicts if row.eight_bit is not None]
-        counts = {
-            "space": (total, total if cell.space != "image" else 0),
-            "not_finite": (total, sum(row.prediction == NO_CLASS or row.margin is None for row in verdicts)),
-            "degenerate_gradients": (total, sum(row.degenerate_gradient for row in verdicts)),
-            "larger_ball": (withstood, len(self._fallen_elsewhere(cell, smaller, checks=False))),
-            "other_attacks": (withstood, len(self._fallen_elsewhere(cell, others, checks=False))),
-            "eight_bit": (len(rounded), sum(not row.eight_bit for row in rounded)),
-        }
+        # A step size that was given is another one in terms of another epsilon, and yet the same attack.
+        alike = [other for other in within if other.attack.at_any_step_size == cell.attack.at_any_step_size]
+        others = [other for other in within if other not in alike]
+        context = VerdictsContext(
+            cell=cell,
+            attacked=[row for row in self.store.verdicts(cell) if row.attacked],
+            robust=self._images(cell).robust,
+            broken_by_same_attack=frozenset(image for other in alike for image in self._images(other).broken),
+            broken_by_other_attacks=frozenset(image for other in others for image in self._images(other).broken),
+        )
         outcomes = []
-        for check in checks_of(self.identity["evidence"], "verdicts"):
-            examined, against = counts[check.name]
-            status = self._gain(against, gross=False) if check.rule == "search" else _status(check, examined, against)
+        for check in checks_of(self.identity.evidence, AbstractVerdictsCheck):
+            examined, against = check.count(context)
+            status = self._gain(check, against) if check.rule == "search" else _status(check, examined, against)
             outcomes.append(_outcome(check, status, examined, against))
         return outcomes
 
     def _left_out(self, cell: Cell) -> list[Outcome]:
         """Parts of the attack that could not be had."""
-        wrong = self.identity["classes"] - 1
-        outcomes = []
-        if cell.attack == "autoattack" and not self.identity["fab"]:
-            outcomes.append(Outcome("fab", "not done", 0, 0, None, f"not done: it needs torchattacks, {REMEDY}", PAGE))
-        if cell.targets > wrong and cell.attack != "autoattack":
-            sentence = f"not done: {cell.targets} were asked for and there are {wrong} wrong classes, all are aimed at"
-            outcomes.append(Outcome("targets", "not done", 0, 0, None, sentence, PAGE))
-        return outcomes
+        left_out = cell.attack.left_out(self.identity.classes)
+        return [_not_done(name, why, PAGE) for name, why in left_out.items()]
 
     def _of_model(self, cell: Cell) -> list[Outcome]:
-        findings = self.store.findings(cell.model)
+        results = self.store.results(cell.model)
         return [
-            self._plain(check, [row for row in findings if row.check == check.name], cell.model)
-            for check in checks_of(self.identity["evidence"], "model")
+            self._plain(check, [row for row in results if row.check == check.name], cell.model)
+            for check in checks_of(self.identity.evidence, AbstractModelCheck)
         ]
 
-    def _of_cell(self, cell: Cell, findings: Sequence[FindingRow]) -> list[Outcome]:
-        searches = {check.name for check in checks_of("full", "cell") if check.rule == "search"}
-        if cell.attack in ("square", "noise"):
-            # More of the same, which is not along gradients.
-            searches.remove("more_steps")
-        by_gradients = {row.image for row in findings if row.fell and row.check in searches}
+    def _of_cell(self, cell: Cell, results: Sequence[ResultRow]) -> list[Outcome]:
+        along_gradients = {
+            check.name
+            for check in checks_of("full", AbstractSearchCheck)
+            if check.rule == "search" and check.along_gradients(cell.attack)
+        }
+        by_gradients = {row.image for row in results if row.broken and row.check in along_gradients}
         outcomes = []
-        for check in checks_of(self.identity["evidence"], "cell"):
-            rows = [row for row in findings if row.check == check.name]
+        for check in checks_of(self.identity.evidence, AbstractCellCheck):
+            rows = [row for row in results if row.check == check.name]
             if check.rule == "search":
                 outcomes.append(self._of_search(cell, check, rows))
             elif check.rule == "gradients":
@@ -201,69 +197,65 @@ class Judgement:
                 outcomes.append(self._plain(check, rows, cell.key))
         return outcomes
 
-    def _plain(self, check: Check, rows: Sequence[FindingRow], subject: str, explained: int = 0) -> Outcome:
-        """A check of which one image suffices; some may be explained by what else was found."""
-        undone = self._undone(subject, check)
-        if undone:
-            return _undone_outcome(check, undone)
+    def _plain(self, check: AbstractCheck, rows: Sequence[ResultRow], subject: str, explained: int = 0) -> Outcome:
+        """A check that is no second search; of its images, a search along gradients explains so many."""
+        skipped = self._skipped(subject, check)
+        if skipped:
+            return _not_done(check.name, skipped, check.link)
         against = sum(row.against for row in rows)
-        status = _status(check, len(rows), against - explained)
+        unexplained = against - explained
+        status = _status(check, len(rows), unexplained)
         if status == "held" and explained:
             status = "repaired"
         values = [row.value for row in rows if row.value is not None]
-        return _outcome(check, status, len(rows), against - explained or explained, max(values, default=None))
+        return _outcome(check, status, len(rows), unexplained or against, max(values, default=None))
 
-    def _of_search(self, cell: Cell, check: Check, rows: Sequence[FindingRow]) -> Outcome:
-        undone = self._undone(cell.key, check)
-        if undone:
-            return _undone_outcome(check, undone)
-        fell = sum(row.fell for row in rows)
-        status = self._gain(fell, gross=check.name == "other_losses")
-        if status != "undermined" and self._more_would_fall(cell, rows):
+    def _of_search(self, cell: Cell, check: AbstractCheck, rows: Sequence[ResultRow]) -> Outcome:
+        skipped = self._skipped(cell.key, check)
+        if skipped:
+            return _not_done(check.name, skipped, check.link)
+        broken = sum(row.broken for row in rows)
+        status = self._gain(check, broken)
+        if status != "undermined" and self._more_would_break(cell, rows):
             status = "undermined"
-        return _outcome(check, status, len(rows), fell)
+        return _outcome(check, status, len(rows), broken)
 
-    def _gain(self, fell: int, *, gross: bool) -> Status:
-        """Whether images that fell to a second search are few enough to be counted as fallen, and forgotten."""
-        if fell == 0:
+    def _gain(self, check: AbstractCheck, broken: int) -> Status:
+        """Whether the second search broke too many images for the number merely to be corrected."""
+        if broken == 0:
             return "held"
-        images = self.identity["images"]
-        beyond = fell / images > GROSS / 100 if gross else _at_least(fell, images) > POINTS / 100
+        images = self.identity.images
+        beyond = broken / images > GROSS / 100 if check.gross else _at_least(broken, images) > POINTS / 100
         return "undermined" if beyond else "repaired"
 
-    def _more_would_fall(self, cell: Cell, rows: Sequence[FindingRow]) -> bool:
+    def _more_would_break(self, cell: Cell, rows: Sequence[ResultRow]) -> bool:
         """Whether images that were not examined would cost the number more than ``POINTS``."""
-        images = self.identity["images"]
-        withstood = self.store.withstood(cell)
-        unexamined = len(withstood) - len(rows)
+        images = self.identity.images
+        robust = self.store.robust(cell)
+        unexamined = len(robust) - len(rows)
         if unexamined <= 0:
             return False
-        sample = [row.fell for row in rows if row.part == "sample"]
+        sample = [row.broken for row in rows if row.part == "sample"]
         elsewhere = _at_least(sum(sample), len(sample)) * unexamined
-        # The nearest are examined until none of the last ones falls. Where many still do, there was too little to
+        # The nearest are examined until none of the last ones breaks. Where many still do, there was too little to
         # spend, and at the same rate as many images again would be lost.
-        nearest = {row.image: row.fell for row in rows if row.part == "nearest"}
-        last = Selection.of(withstood, images, len(withstood)).last(nearest)
+        nearest = {row.image: row.broken for row in rows if row.part == "nearest"}
+        last = Selection.of(robust, images, len(robust)).last(nearest)
         following = _at_least(sum(nearest[image] for image in last), len(last)) * len(nearest)
         # Half a point of few images is less than one of them, and less than one image is nothing to be accused of.
         return bool(max(elsewhere, following) > max(POINTS / 100 * images, 1))
 
-    def _undone(self, subject: str, check: Check) -> str:
+    def _skipped(self, subject: str, check: AbstractCheck) -> str:
         """Why a check could not be carried out; empty where it was."""
-        return self.store.examinations(subject)[check.name].undone
+        return self.store.evidence(subject)[check.name].skipped_because
 
 
-def _at_least(fell: int, total: int) -> float:
+def _at_least(broken: int, total: int) -> float:
     """Lower bound of a fraction, one-sided at 95 %."""
-    return clopper_pearson(fell, total, ONE_SIDED).low if total else 0.0
+    return clopper_pearson(broken, total, ONE_SIDED).low if total else 0.0
 
 
-def _but_radius(cell: Cell) -> dict[str, Any]:
-    """All settings of an attack but the radius, and the step that grows with it."""
-    return {key: value for key, value in cell.as_dict().items() if key not in ("radius", "step_size")}
-
-
-def _status(check: Check, examined: int, against: int) -> Status:
+def _status(check: AbstractCheck, examined: int, against: int) -> Status:
     if check.rule == "report":
         return "reported"
     if check.rule == "share":
@@ -271,10 +263,18 @@ def _status(check: Check, examined: int, against: int) -> Status:
     return "undermined" if against else "held"
 
 
-def _outcome(check: Check, status: Status, examined: int, against: int, value: float | None = None) -> Outcome:
+def _outcome(check: AbstractCheck, status: Status, examined: int, against: int, value: float | None = None) -> Outcome:
     sentence = f"{against} of {examined} images {check.asks}"
-    return Outcome(check.name, status, examined, against, value, sentence, check.link)
+    return Outcome(
+        check=check.name,
+        status=status,
+        examined=examined,
+        against=against,
+        value=value,
+        sentence=sentence,
+        link=check.link,
+    )
 
 
-def _undone_outcome(check: Check, why: str) -> Outcome:
-    return Outcome(check.name, "not done", 0, 0, None, f"not done: {why}", check.link)
+def _not_done(name: str, why: str, link: str) -> Outcome:
+    return Outcome(check=name, status="not done", examined=0, against=0, sentence=f"not done: {why}", link=link)

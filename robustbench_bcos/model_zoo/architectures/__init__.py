@@ -1,7 +1,33 @@
-"""Architectures by name. A B-cos architecture has its conventional twin's name with the prefix ``bcos_``.
+"""Architectures by name. ``bcos_NAME`` has the backbone of ``NAME``, built of B-cos layers.
 
-Each family is one skeleton in a module of its own, which is filled with conventional or with B-cos parts and
-registers its members when it is imported.
+Each module here is one backbone, which registers the members of its family when it is imported. Architectures of your
+own need one file, which registers them in the same way::
+
+    from torch import Tensor, nn
+
+    from robustbench_bcos.model_zoo.architectures import KeyLayers, LayerFactory, register_architecture
+
+    class TinyNet(nn.Module):
+        def __init__(self, make: LayerFactory, *, in_channels: int, classes: int) -> None:
+            super().__init__()
+            self.stem = make.convolution(in_channels, 16, 3, 2)
+            self.norm = make.norm(16)
+            self.act = make.activation()
+            self.head = make.head(16, classes)
+
+        def forward(self, encoded: Tensor) -> Tensor:
+            return self.head(self.act(self.norm(self.stem(encoded))))
+
+    register_architecture("tinynet", TinyNet, KeyLayers(first="stem", last="head", norm="norm", filters=16))
+
+Name the file with ``--plugin FILE``, or let an installed package name it, once for each architecture::
+
+    [project.entry-points."robustbench_bcos.architectures"]
+    tinynet = "my_package.tinynet"
+    bcos_tinynet = "my_package.tinynet"
+
+Cards, recipes and ``--weights FILE --architecture NAME`` can then use ``tinynet`` and ``bcos_tinynet``. A network with
+arguments of its own is registered with ``ARCHITECTURES.register(NAME, Architecture(...))``.
 """
 
 from robustbench_bcos.model_zoo.architectures import convnext as convnext
@@ -10,6 +36,10 @@ from robustbench_bcos.model_zoo.architectures import resnet as resnet
 from robustbench_bcos.model_zoo.architectures import vgg as vgg
 from robustbench_bcos.model_zoo.architectures import vit as vit
 from robustbench_bcos.model_zoo.architectures.initialisation import initialise as initialise
+from robustbench_bcos.model_zoo.architectures.layers import LayerFactory as LayerFactory
 from robustbench_bcos.model_zoo.architectures.registry import ARCHITECTURES as ARCHITECTURES
 from robustbench_bcos.model_zoo.architectures.registry import BCOS_PREFIX as BCOS_PREFIX
+from robustbench_bcos.model_zoo.architectures.registry import Architecture as Architecture
+from robustbench_bcos.model_zoo.architectures.registry import KeyLayers as KeyLayers
 from robustbench_bcos.model_zoo.architectures.registry import build_architecture as build_architecture
+from robustbench_bcos.model_zoo.architectures.registry import register_architecture as register_architecture

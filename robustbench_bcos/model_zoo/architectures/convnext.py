@@ -1,8 +1,8 @@
-"""The one skeleton of ConvNeXts (Liu et al., 2022): four stages of depthwise convolutions and two pointwise ones.
+"""ConvNeXts (Liu et al., 2022): four stages of blocks of one depthwise and two pointwise convolutions.
 
-Names of modules are those of published checkpoints, in which the twins number the same layers differently; and the
-conventional twin takes its mean over positions before the last norm, the B-cos twin after classifying all of them.
-Stochastic depth, which evaluation has not, is left out.
+Modules have the names they have in published checkpoints, which number the layers of conventional and B-cos networks
+differently. A conventional network averages over positions before the last norm, a B-cos network after classifying each
+position. Stochastic depth is left out, because it is inactive in evaluation.
 """
 
 from collections import OrderedDict
@@ -13,19 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.model_zoo.architectures.parts import Parts
-from robustbench_bcos.model_zoo.architectures.registry import Layout, register_twins
+from robustbench_bcos.model_zoo.architectures.layers import LayerFactory
+from robustbench_bcos.model_zoo.architectures.registry import KeyLayers, register_architecture
 
 LAYER_SCALE = 1e-6
-"""What residuals are multiplied with at first."""
+"""Initial scale of the residuals."""
 NORM_EPSILON = 1e-6
 
 SMALLEST = 32
-"""Height and width that the stem and three stages reduce to one position."""
+"""Smallest height and width: the stem and three stages reduce it to one position."""
 
 
-class Size(NamedTuple):
-    """What the members of the family differ in."""
+class ConvNeXtConfig(NamedTuple):
+    """Width and depths of a ConvNeXt."""
 
     width: int
     """Channels of the first stage; each further one has twice as many."""
@@ -33,26 +33,26 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "atto": Size(40, (2, 2, 6, 2)),
-    "tiny": Size(96, (3, 3, 9, 3)),
-    "small": Size(96, (3, 3, 27, 3)),
-    "base": Size(128, (3, 3, 27, 3)),
-    "large": Size(192, (3, 3, 27, 3)),
+    "atto": ConvNeXtConfig(40, (2, 2, 6, 2)),
+    "tiny": ConvNeXtConfig(96, (3, 3, 9, 3)),
+    "small": ConvNeXtConfig(96, (3, 3, 27, 3)),
+    "base": ConvNeXtConfig(128, (3, 3, 27, 3)),
+    "large": ConvNeXtConfig(192, (3, 3, 27, 3)),
 }
 
 
 class Block(nn.Module):
     """A 7x7 depthwise convolution, a norm, and a perceptron with four times as many hidden channels."""
 
-    def __init__(self, parts: Parts, channels: int) -> None:
+    def __init__(self, make: LayerFactory, channels: int) -> None:
         super().__init__()
-        depthwise = parts.convolution(channels, channels, 7, groups=channels, bias=True)
-        norm = parts.norm(channels)
-        widen, narrow = parts.pointwise(channels, 4 * channels), parts.pointwise(4 * channels, channels)
-        if parts.bcos:
+        depthwise = make.convolution(channels, channels, 7, groups=channels, bias=True)
+        norm = make.norm(channels)
+        widen, narrow = make.pointwise(channels, 4 * channels), make.pointwise(4 * channels, channels)
+        if make.bcos:
             self.block = _numbered({0: depthwise, 1: norm, 2: widen, 3: narrow})
         else:
-            self.block = _numbered({0: depthwise, 2: norm, 3: widen, 4: parts.activation(), 5: narrow})
+            self.block = _numbered({0: depthwise, 2: norm, 3: widen, 4: make.activation(), 5: narrow})
         self.layer_scale = nn.Parameter(torch.full((channels, 1, 1), LAYER_SCALE))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -70,32 +70,32 @@ class ConvNeXt(nn.Module):
     """ConvNeXt for images of at least 32x32 pixels.
 
     Args:
-        parts: the layers to build it from.
-        size: width and number of blocks.
+        make: makes the layers to build it from.
+        config: width and number of blocks.
         in_channels: channels of the encoded image.
         classes: number of logits.
     """
 
-    def __init__(self, parts: Parts, *, size: Size, in_channels: int, classes: int) -> None:
+    def __init__(self, make: LayerFactory, *, config: ConvNeXtConfig, in_channels: int, classes: int) -> None:
         super().__init__()
-        widths = [size.width * 2**stage for stage in range(len(size.blocks))]
-        stem = [parts.convolution(in_channels, size.width, 4, 4, padding=0, bias=True), parts.norm(size.width)]
-        layers = stem if parts.bcos else [nn.Sequential(*stem)]
-        for width, blocks in zip(widths, size.blocks, strict=True):
-            layers.append(nn.Sequential(*(Block(parts, width) for _ in range(blocks))))
+        widths = [config.width * 2**stage for stage in range(len(config.blocks))]
+        stem = [make.convolution(in_channels, config.width, 4, 4, padding=0, bias=True), make.norm(config.width)]
+        layers = stem if make.bcos else [nn.Sequential(*stem)]
+        for width, blocks in zip(widths, config.blocks, strict=True):
+            layers.append(nn.Sequential(*(Block(make, width) for _ in range(blocks))))
             if width < widths[-1]:
-                halve = parts.convolution(width, 2 * width, 2, 2, padding=0, bias=True)
-                layers.append(nn.Sequential(parts.norm(width), halve))
+                halve = make.convolution(width, 2 * width, 2, 2, padding=0, bias=True)
+                layers.append(nn.Sequential(make.norm(width), halve))
         self.features = nn.Sequential(*layers)
-        norm, head = parts.norm(widths[-1]), parts.head(widths[-1], classes)
-        self.avgpool = nn.Identity() if parts.bcos else nn.AdaptiveAvgPool2d(1)
-        self.classifier = _numbered({0: norm, 1 if parts.bcos else 2: head})
+        norm, head = make.norm(widths[-1]), make.head(widths[-1], classes)
+        self.avgpool = nn.Identity() if make.bcos else nn.AdaptiveAvgPool2d(1)
+        self.classifier = _numbered({0: norm, 1 if make.bcos else 2: head})
 
     def forward(self, encoded: Tensor) -> Tensor:
         """Encoded images to logits.
 
         Raises:
-            RequestError: nothing would be left of the images.
+            RequestError: the images are too small.
         """
         height, width = encoded.shape[2:]
         if min(height, width) < SMALLEST:
@@ -107,7 +107,7 @@ class ConvNeXt(nn.Module):
         return logits
 
     def normed(self) -> list[tuple[nn.Module, nn.Module]]:
-        """The stem; blocks know of their own."""
+        """The stem; blocks list their own."""
         first = self.features[0]
         convolution, norm = list(first if isinstance(first, nn.Sequential) else self.features)[:2]
         return [(convolution, norm)]
@@ -118,15 +118,15 @@ def _numbered(layers: dict[int, nn.Module]) -> nn.Sequential:
     return nn.Sequential(OrderedDict((str(number), layer) for number, layer in layers.items()))
 
 
-for _name, _size in SIZES.items():
-    register_twins(
+for _name, _config in SIZES.items():
+    register_architecture(
         f"convnext_{_name}",
-        partial(ConvNeXt, size=_size),
-        Layout(
-            first="features.0.0", last="classifier.2", filters=_size.width, norm="features.0.1", image_norm="position"
+        partial(ConvNeXt, config=_config),
+        KeyLayers(
+            first="features.0.0", last="classifier.2", filters=_config.width, norm="features.0.1", image_norm="position"
         ),
-        bcos_layout=Layout(
-            first="features.0", last="classifier.1", filters=_size.width, norm="features.1", image_norm="position"
+        bcos_key_layers=KeyLayers(
+            first="features.0", last="classifier.1", filters=_config.width, norm="features.1", image_norm="position"
         ),
         conventional={"norm": "position", "norm_epsilon": NORM_EPSILON, "activation": nn.GELU},
         bcos={"norm": "position", "norm_epsilon": NORM_EPSILON},

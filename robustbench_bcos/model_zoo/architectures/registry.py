@@ -1,15 +1,16 @@
-"""The registry of architectures, and how one is built by name."""
+"""The registry of architectures: how to add one, and how one is built by name."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from torch import nn
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import Registry, unknown
-from robustbench_bcos.model_zoo.architectures.parts import Parts, bcos_parts, conventional_parts
-from robustbench_bcos.model_zoo.norms import Affine
+from robustbench_bcos.model_zoo.architectures.layers import LayerFactory, bcos_layers, conventional_layers
+from robustbench_bcos.model_zoo.bcos.norms import Affine
+from robustbench_bcos.model_zoo.cards import Family
 
 BCOS_PREFIX = "bcos_"
 
@@ -18,86 +19,105 @@ BCOS_ARGUMENTS = ("b", "max_out", "norm", "norm_affine", "logit_bias", "temperat
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
-    """Where the tensors of an architecture say what it was built with. Names are those of modules."""
+class KeyLayers:
+    """The layers from whose tensors an architecture's arguments are inferred, by the names of their modules."""
 
     first: str
-    """The first layer, a convolution, or a linear layer on patches."""
+    """The first layer: a convolution, or a linear layer on patches."""
     last: str
     """The classifier."""
     filters: int
-    """Outputs of the first layer: MaxOut gives it a multiple of them."""
+    """Outputs of the first layer without MaxOut, which multiplies them."""
     norm: str | None = None
-    """The first norm; the network has norms exactly where it has this one. ``None`` if nothing is to be read off it."""
+    """The first norm layer, which a network without norms lacks; ``None`` if nothing is inferred about norms."""
     image_norm: str | None = None
-    """What a norm without running statistics is taken for; ``None`` if it could be several and has to be named."""
+    """The norm layer if it has no running statistics; ``None`` if several are possible, so that one must be named."""
     patch: int = 1
     """Pixels of an image that each row of a linear first layer sees."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """How to build a network, and how to read its arguments from a checkpoint of it."""
+    """How to build a network, and how to infer its arguments from a checkpoint."""
 
     build: Callable[..., nn.Module]
-    """Takes ``in_channels``, ``classes`` and the arguments below by keyword."""
-    arguments: tuple[str, ...]
-    """What a card or a command line may set."""
-    layout: Layout
+    """Takes ``in_channels``, ``classes`` and the arguments below by keyword; gives encoded images to logits."""
+    arguments: tuple[str, ...] = ()
+    """Arguments that a card or a command line may set."""
+    key_layers: KeyLayers
+    family: Family = "conventional"
+
+    @property
+    def loss(self) -> Literal["bce", "ce"]:
+        """The loss that the family is usually trained with."""
+        return "bce" if self.family == "bcos" else "ce"
 
 
-ARCHITECTURES: Registry[Architecture] = Registry("architecture")
+ARCHITECTURES: Registry[Architecture] = Registry("architecture", group="robustbench_bcos.architectures")
 
 
 @runtime_checkable
-class Skeleton(Protocol):
-    """Builds a network of whatever parts it is given."""
+class Backbone(Protocol):
+    """Builds a network from the layers that a factory makes."""
 
-    def __call__(self, parts: Parts, *, in_channels: int, classes: int) -> nn.Module:
-        """Encoded images of ``in_channels`` channels to ``classes`` logits."""
+    def __call__(self, make: LayerFactory, *, in_channels: int, classes: int) -> nn.Module:
+        """Build a network from encoded images of ``in_channels`` channels to ``classes`` logits."""
         ...
 
 
-def register_twins(
+def register_architecture(
     name: str,
-    skeleton: Skeleton,
-    layout: Layout,
+    backbone: Backbone,
+    key_layers: KeyLayers,
     *,
-    bcos_layout: Layout | None = None,
+    families: Collection[Family] = get_args(Family),
+    bcos_key_layers: KeyLayers | None = None,
     conventional: Mapping[str, Any] | None = None,
     bcos: Mapping[str, Any] | None = None,
     fixed: Collection[str] = (),
 ) -> None:
-    """Register a conventional network and its B-cos twin.
+    """Register a network as ``NAME`` (conventional), as ``bcos_NAME`` (the same backbone of B-cos layers), or as both.
 
     Args:
-        name: of the conventional one.
-        skeleton: what both share.
-        layout: where their checkpoints say what they were built with.
-        bcos_layout: the B-cos network's, where its layers have other names.
-        conventional: defaults of :func:`conventional_parts` that are this family's own.
-        bcos: defaults of :func:`bcos_parts` that are this family's own.
-        fixed: arguments that this family does not leave open.
+        name: name of the conventional network.
+        backbone: builds either network; a network of layers of its own may ignore the factory.
+        key_layers: layers from which arguments are inferred.
+        families: which of the two to register.
+        bcos_key_layers: those of the B-cos network, if its layers have other names.
+        conventional: defaults of :func:`conventional_layers` for this backbone.
+        bcos: defaults of :func:`bcos_layers` for this backbone.
+        fixed: arguments of the factories (``b``, ``norm``, ...) that may not be set.
+
+    Raises:
+        ValueError: the name is taken.
     """
 
     def build_conventional(*, in_channels: int, classes: int, **arguments: Any) -> nn.Module:  # noqa: ANN401
-        parts = conventional_parts(**{**(conventional or {}), **arguments})
-        return skeleton(parts, in_channels=in_channels, classes=classes)
+        make = conventional_layers(**{**(conventional or {}), **arguments})
+        return backbone(make, in_channels=in_channels, classes=classes)
 
     def build_bcos(*, in_channels: int, classes: int, **arguments: Any) -> nn.Module:  # noqa: ANN401
-        parts = bcos_parts(classes=classes, **{**(bcos or {}), **arguments})
-        return skeleton(parts, in_channels=in_channels, classes=classes)
+        make = bcos_layers(classes=classes, **{**(bcos or {}), **arguments})
+        return backbone(make, in_channels=in_channels, classes=classes)
 
-    left, bcos_left = (
-        tuple(argument for argument in arguments if argument not in fixed)
-        for arguments in (CONVENTIONAL_ARGUMENTS, BCOS_ARGUMENTS)
-    )
-    ARCHITECTURES.register(name, Architecture(build_conventional, left, layout))
-    ARCHITECTURES.register(f"{BCOS_PREFIX}{name}", Architecture(build_bcos, bcos_left, bcos_layout or layout))
+    def register(family: Family, build: Callable[..., nn.Module], arguments: Collection[str]) -> None:
+        is_bcos = family == "bcos"
+        architecture = Architecture(
+            build=build,
+            arguments=tuple(argument for argument in arguments if argument not in fixed),
+            key_layers=(is_bcos and bcos_key_layers) or key_layers,
+            family=family,
+        )
+        ARCHITECTURES.register(f"{BCOS_PREFIX}{name}" if is_bcos else name, architecture)
+
+    if "conventional" in families:
+        register("conventional", build_conventional, CONVENTIONAL_ARGUMENTS)
+    if "bcos" in families:
+        register("bcos", build_bcos, BCOS_ARGUMENTS)
 
 
 def build_architecture(name: str, *, in_channels: int, classes: int, arguments: Mapping[str, Any]) -> nn.Module:
-    """An architecture with uninitialised weights of its checkpoint's names and shapes.
+    """Build an architecture, with parameters of the names and shapes of its checkpoints, yet to be loaded or trained.
 
     Raises:
         RequestError: unknown architecture, or an argument it does not take.

@@ -1,7 +1,6 @@
-"""The one skeleton of ResNets (He et al., 2016), ResNeXts (Xie et al., 2017) and Wide ResNets, for images of any size.
+"""ResNets (He et al., 2016), ResNeXts (Xie et al., 2017) and Wide ResNets, for images of any size.
 
-Convolution, norm, activation, pool and head are parts that are handed in, so that a B-cos network and its conventional
-baseline differ in those and in nothing else. Names of modules are those of published checkpoints.
+Modules have the names they have in published checkpoints.
 """
 
 from dataclasses import dataclass
@@ -10,12 +9,12 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from robustbench_bcos.model_zoo.architectures.parts import Parts
-from robustbench_bcos.model_zoo.architectures.registry import Layout, register_twins
+from robustbench_bcos.model_zoo.architectures.layers import LayerFactory
+from robustbench_bcos.model_zoo.architectures.registry import KeyLayers, register_architecture
 
 
 class Names(NamedTuple):
-    """What checkpoints call the modules on whose names they do not agree."""
+    """Names of the two modules that differ between published checkpoints."""
 
     shortcut: str = "downsample"
     classifier: str = "fc"
@@ -32,19 +31,19 @@ class AbstractBlock(nn.Module):
     """Channels given, relative to the width of the stage."""
     shortcut_name: str
 
-    def add_shortcut(self, name: str, parts: Parts, in_channels: int, width: int, stride: int) -> None:
-        """To be called last: where training begins depends on the order of modules."""
+    def add_shortcut(self, name: str, make: LayerFactory, in_channels: int, width: int, stride: int) -> None:
+        """Call this last: initial weights are drawn in the order of modules."""
         self.shortcut_name = name
         out_channels = width * self.expansion
         projection: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
-            convolution = parts.convolution(in_channels, out_channels, 1, stride)
-            projection = nn.Sequential(convolution, parts.norm(out_channels))
+            convolution = make.convolution(in_channels, out_channels, 1, stride)
+            projection = nn.Sequential(convolution, make.norm(out_channels))
         self.add_module(name, projection)
 
     @property
     def shortcut_module(self) -> nn.Module:
-        """The shortcut, whatever checkpoints call it."""
+        """The shortcut, under the name it has in checkpoints."""
         module: nn.Module = getattr(self, self.shortcut_name)
         return module
 
@@ -57,15 +56,15 @@ class AbstractBlock(nn.Module):
 class BasicBlock(AbstractBlock):
     """Two 3x3 convolutions."""
 
-    def __init__(self, parts: Parts, in_channels: int, width: int, stride: int, *, shortcut: str) -> None:
+    def __init__(self, make: LayerFactory, in_channels: int, width: int, stride: int, *, shortcut: str) -> None:
         super().__init__()
-        self.conv1 = parts.convolution(in_channels, width, 3, stride)
-        self.bn1 = parts.norm(width)
-        self.act1 = parts.activation()
-        self.conv2 = parts.convolution(width, width, 3)
-        self.bn2 = parts.norm(width)
-        self.act2 = parts.activation()
-        self.add_shortcut(shortcut, parts, in_channels, width, stride)
+        self.conv1 = make.convolution(in_channels, width, 3, stride)
+        self.bn1 = make.norm(width)
+        self.act1 = make.activation()
+        self.conv2 = make.convolution(width, width, 3)
+        self.bn2 = make.norm(width)
+        self.act2 = make.activation()
+        self.add_shortcut(shortcut, make, in_channels, width, stride)
 
     def forward(self, features: Tensor) -> Tensor:
         """Add the block's residual to its input."""
@@ -86,7 +85,7 @@ class Bottleneck(AbstractBlock):
 
     def __init__(
         self,
-        parts: Parts,
+        make: LayerFactory,
         in_channels: int,
         width: int,
         stride: int,
@@ -97,16 +96,16 @@ class Bottleneck(AbstractBlock):
     ) -> None:
         super().__init__()
         inner, out_channels = width * group_width // 64 * groups, width * self.expansion
-        self.conv1 = parts.convolution(in_channels, inner, 1)
-        self.bn1 = parts.norm(inner)
-        self.act1 = parts.activation()
-        self.conv2 = parts.convolution(inner, inner, 3, stride, groups=groups)
-        self.bn2 = parts.norm(inner)
-        self.act2 = parts.activation()
-        self.conv3 = parts.convolution(inner, out_channels, 1)
-        self.bn3 = parts.norm(out_channels)
-        self.act3 = parts.activation()
-        self.add_shortcut(shortcut, parts, in_channels, width, stride)
+        self.conv1 = make.convolution(in_channels, inner, 1)
+        self.bn1 = make.norm(inner)
+        self.act1 = make.activation()
+        self.conv2 = make.convolution(inner, inner, 3, stride, groups=groups)
+        self.bn2 = make.norm(inner)
+        self.act2 = make.activation()
+        self.conv3 = make.convolution(inner, out_channels, 1)
+        self.bn3 = make.norm(out_channels)
+        self.act3 = make.activation()
+        self.add_shortcut(shortcut, make, in_channels, width, stride)
 
     def forward(self, features: Tensor) -> Tensor:
         """Add the block's residual to its input."""
@@ -122,8 +121,8 @@ class Bottleneck(AbstractBlock):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What tells one ResNet from another."""
+class ResNetConfig:
+    """Depth, width, blocks and stem of a ResNet."""
 
     block: type[BasicBlock] | type[Bottleneck]
     depths: tuple[int, ...]
@@ -138,11 +137,11 @@ class Plan:
     """A stem of one 3x3 convolution, in place of a 7x7 one and a pool that divide height and width by four."""
     names: Names = PUBLISHED_NAMES
 
-    def layout(self) -> Layout:
-        """Where checkpoints say what they were built with."""
-        return Layout(first="conv1", last=self.names.classifier, norm="bn1", filters=self.width)
+    def key_layers(self) -> KeyLayers:
+        """Layers from which arguments are inferred."""
+        return KeyLayers(first="conv1", last=self.names.classifier, norm="bn1", filters=self.width)
 
-    def stages(self, parts: Parts) -> list[nn.Sequential]:
+    def stages(self, make: LayerFactory) -> list[nn.Sequential]:
         """Stages in order."""
         grouping = {} if self.block is BasicBlock else {"groups": self.groups, "group_width": self.group_width}
         channels, stages = self.width, []
@@ -151,7 +150,7 @@ class Plan:
             blocks = []
             for index in range(depth):
                 stride = 2 if number > 0 and index == 0 else 1
-                blocks.append(self.block(parts, channels, width, stride, shortcut=self.names.shortcut, **grouping))
+                blocks.append(self.block(make, channels, width, stride, shortcut=self.names.shortcut, **grouping))
                 channels = width * self.block.expansion
             stages.append(nn.Sequential(*blocks))
         return stages
@@ -161,24 +160,24 @@ class ResNet(nn.Module):
     """Residual network on images of any height and width that survive its halvings.
 
     Args:
-        parts: the layers to build it from.
-        plan: its shape.
+        make: makes the layers to build it from.
+        config: its shape.
         in_channels: channels of the encoded image.
         classes: number of logits.
     """
 
-    def __init__(self, parts: Parts, *, plan: Plan, in_channels: int, classes: int) -> None:
+    def __init__(self, make: LayerFactory, *, config: ResNetConfig, in_channels: int, classes: int) -> None:
         super().__init__()
-        kernel, stride = (3, 1) if plan.small_images else (7, 2)
-        self.conv1 = parts.convolution(in_channels, plan.width, kernel, stride)
-        self.bn1 = parts.norm(plan.width)
-        self.act = parts.activation()
-        self.pool = nn.Identity() if plan.small_images else parts.pool(3, 2, 1)
-        self.path = [f"layer{number}" for number in range(1, len(plan.depths) + 1)] + [plan.names.classifier]
-        for name, stage in zip(self.path, plan.stages(parts), strict=False):
+        kernel, stride = (3, 1) if config.small_images else (7, 2)
+        self.conv1 = make.convolution(in_channels, config.width, kernel, stride)
+        self.bn1 = make.norm(config.width)
+        self.act = make.activation()
+        self.pool = nn.Identity() if config.small_images else make.pool(3, 2, 1)
+        self.path = [f"layer{number}" for number in range(1, len(config.depths) + 1)] + [config.names.classifier]
+        for name, stage in zip(self.path, config.stages(make), strict=False):
             self.add_module(name, stage)
-        features = plan.width * 2 ** (len(plan.depths) - 1) * plan.block.expansion
-        self.add_module(plan.names.classifier, parts.head(features, classes))
+        features = config.width * 2 ** (len(config.depths) - 1) * config.block.expansion
+        self.add_module(config.names.classifier, make.head(features, classes))
 
     def forward(self, encoded: Tensor) -> Tensor:
         """Encoded images to logits."""
@@ -188,43 +187,43 @@ class ResNet(nn.Module):
         return features
 
     def normed(self) -> list[tuple[nn.Module, nn.Module]]:
-        """The stem; blocks know of their own."""
+        """The stem; blocks list their own."""
         return [(self.conv1, self.bn1)]
 
 
 IMAGENET = {
-    "resnet18": Plan(block=BasicBlock, depths=(2, 2, 2, 2)),
-    "resnet34": Plan(block=BasicBlock, depths=(3, 4, 6, 3)),
-    "resnet50": Plan(block=Bottleneck, depths=(3, 4, 6, 3)),
-    "resnet101": Plan(block=Bottleneck, depths=(3, 4, 23, 3)),
-    "resnet152": Plan(block=Bottleneck, depths=(3, 8, 36, 3)),
-    "resnext50_32x4d": Plan(block=Bottleneck, depths=(3, 4, 6, 3), groups=32, group_width=4),
-    "resnext101_32x8d": Plan(block=Bottleneck, depths=(3, 4, 23, 3), groups=32, group_width=8),
-    "wide_resnet50_2": Plan(block=Bottleneck, depths=(3, 4, 6, 3), group_width=128),
-    "wide_resnet101_2": Plan(block=Bottleneck, depths=(3, 4, 23, 3), group_width=128),
+    "resnet18": ResNetConfig(block=BasicBlock, depths=(2, 2, 2, 2)),
+    "resnet34": ResNetConfig(block=BasicBlock, depths=(3, 4, 6, 3)),
+    "resnet50": ResNetConfig(block=Bottleneck, depths=(3, 4, 6, 3)),
+    "resnet101": ResNetConfig(block=Bottleneck, depths=(3, 4, 23, 3)),
+    "resnet152": ResNetConfig(block=Bottleneck, depths=(3, 8, 36, 3)),
+    "resnext50_32x4d": ResNetConfig(block=Bottleneck, depths=(3, 4, 6, 3), groups=32, group_width=4),
+    "resnext101_32x8d": ResNetConfig(block=Bottleneck, depths=(3, 4, 23, 3), groups=32, group_width=8),
+    "wide_resnet50_2": ResNetConfig(block=Bottleneck, depths=(3, 4, 6, 3), group_width=128),
+    "wide_resnet101_2": ResNetConfig(block=Bottleneck, depths=(3, 4, 23, 3), group_width=128),
 }
 """As in torchvision, and in the B-cos models that followed it."""
 
 MADRYLAB = {
-    "cifar_resnet50": Plan(
+    "cifar_resnet50": ResNetConfig(
         block=Bottleneck, depths=(3, 4, 6, 3), small_images=True, names=Names(shortcut="shortcut", classifier="linear")
     )
 }
 """ImageNet's ResNet-50 with a stem for small images, as in MadryLab's ``robustness``."""
 
 CIFAR = {
-    f"resnet{depth}": Plan(block=BasicBlock, depths=((depth - 2) // 6,) * 3, width=16, small_images=True)
+    f"resnet{depth}": ResNetConfig(block=BasicBlock, depths=((depth - 2) // 6,) * 3, width=16, small_images=True)
     for depth in (8, 20, 32, 44, 56, 110)
 }
 """He et al. (2016), 4.2: three stages of basic blocks, 6n + 2 layers."""
 
 CIFAR_RESNEXTS = {
-    f"resnext29_{groups}x64d": Plan(
+    f"resnext29_{groups}x64d": ResNetConfig(
         block=Bottleneck, depths=(3, 3, 3), groups=groups, group_width=64, small_images=True
     )
     for groups in (8, 16)
 } | {
-    f"resnext{depth}_{groups}x{group_width}d": Plan(
+    f"resnext{depth}_{groups}x{group_width}d": ResNetConfig(
         block=Bottleneck,
         depths=((depth - 2) // 9,) * 3,
         width=16,
@@ -237,5 +236,5 @@ CIFAR_RESNEXTS = {
 }
 """Xie et al. (2017), 5.3: three stages of bottlenecks, 9n + 2 layers; and the narrow ones of the B-cos package."""
 
-for _name, _plan in (IMAGENET | MADRYLAB | CIFAR | CIFAR_RESNEXTS).items():
-    register_twins(_name, partial(ResNet, plan=_plan), _plan.layout())
+for _name, _config in (IMAGENET | MADRYLAB | CIFAR | CIFAR_RESNEXTS).items():
+    register_architecture(_name, partial(ResNet, config=_config), _config.key_layers())

@@ -1,7 +1,7 @@
-"""The one skeleton of VGG networks (Simonyan and Zisserman, 2015) with norms.
+"""VGG networks (Simonyan and Zisserman, 2015) with norms.
 
-The conventional classifier is three linear layers on a map of 7x7 positions. Its B-cos twin slides the same three
-layers over the map, as convolutions, and takes the mean of what they say at each position.
+The conventional classifier is three linear layers on a map of 7x7 positions. The B-cos classifier
+slides the same three layers over the map, as convolutions, and averages their outputs over positions.
 """
 
 from functools import partial
@@ -9,12 +9,12 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from robustbench_bcos.model_zoo.architectures.parts import Parts, PooledClassMaps
-from robustbench_bcos.model_zoo.architectures.registry import Layout, register_twins
-from robustbench_bcos.model_zoo.bcos_layers import BcosConv2d, LogitLayer
+from robustbench_bcos.model_zoo.architectures.layers import LayerFactory, PooledClassMaps
+from robustbench_bcos.model_zoo.architectures.registry import KeyLayers, register_architecture
+from robustbench_bcos.model_zoo.bcos.layers import BcosConv2d, LogitLayer
 
 MAP = 7
-"""Height and width that the classifier's first layer sees."""
+"""Height and width of the feature map that the classifier takes."""
 HIDDEN = 4096
 """Features of the classifier's hidden layers in published networks."""
 
@@ -65,22 +65,24 @@ class Vgg(nn.Module):
     """Stages of 3x3 convolutions, each ended by a pool that halves height and width.
 
     Args:
-        parts: the layers to build it from.
+        make: makes the layers to build it from.
         stages: channels of each convolution of each stage.
         in_channels: channels of the encoded image.
         classes: number of logits.
     """
 
-    def __init__(self, parts: Parts, *, stages: tuple[tuple[int, ...], ...], in_channels: int, classes: int) -> None:
+    def __init__(
+        self, make: LayerFactory, *, stages: tuple[tuple[int, ...], ...], in_channels: int, classes: int
+    ) -> None:
         super().__init__()
         self.features = nn.Sequential()
         channels = in_channels
         for stage in stages:
             for width in stage:
-                self.features.extend(_unit(parts, channels, width))
+                self.features.extend(_unit(make, channels, width))
                 channels = width
-            self.features.append(parts.pool(2, 2, 0))
-        self.classifier = parts.head(channels, classes)
+            self.features.append(make.pool(2, 2, 0))
+        self.classifier = make.head(channels, classes)
 
     def forward(self, encoded: Tensor) -> Tensor:
         """Encoded images to logits."""
@@ -92,21 +94,21 @@ class Vgg(nn.Module):
         return [pair for pair in pairwise(self.features) if isinstance(pair[0], BcosConv2d | nn.Conv2d)]
 
 
-def _unit(parts: Parts, in_channels: int, out_channels: int) -> list[nn.Module]:
-    layers = [parts.convolution(in_channels, out_channels, 3, bias=True), parts.norm(out_channels)]
-    activation = parts.activation()
-    # Checkpoints number the layers, and B-cos ones give no number to an activation that is not there.
+def _unit(make: LayerFactory, in_channels: int, out_channels: int) -> list[nn.Module]:
+    layers = [make.convolution(in_channels, out_channels, 3, bias=True), make.norm(out_channels)]
+    activation = make.activation()
+    # Layer numbers follow the checkpoints, in which B-cos networks have no entry for the missing activation.
     return layers if isinstance(activation, nn.Identity) else [*layers, activation]
 
 
 VGG11 = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 """Configuration A of the paper."""
 
-register_twins(
+register_architecture(
     "vgg11",
     partial(Vgg, stages=VGG11),
-    Layout(first="features.0", last="classifier.6", norm="features.1", filters=64),
-    bcos_layout=Layout(first="features.0", last="classifier.2", norm="features.1", filters=64),
+    KeyLayers(first="features.0", last="classifier.6", norm="features.1", filters=64),
+    bcos_key_layers=KeyLayers(first="features.0", last="classifier.2", norm="features.1", filters=64),
     conventional={"head": LinearHead},
     bcos={"head": ConvolutionalHead},
 )

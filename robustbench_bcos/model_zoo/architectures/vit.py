@@ -1,7 +1,7 @@
-"""The one skeleton of simple vision transformers (Beyer et al., 2022), with patches or a convolutional stem.
+"""Simple vision transformers (Beyer et al., 2022), with patches or a convolutional stem.
 
-The stem of ViT-C (Xiao et al., 2021) takes the place of one encoder. Names of modules are those of published
-checkpoints, where all tensors of a B-cos network stand under ``0`` because its logit layer is ``1``.
+The stem of ViT-C (Xiao et al., 2021) replaces one encoder. Modules have the names they have in published checkpoints,
+in which all tensors of a B-cos network are under ``0`` because its logit layer is ``1``.
 """
 
 from collections import OrderedDict
@@ -12,16 +12,16 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.model_zoo.architectures.parts import Parts
-from robustbench_bcos.model_zoo.architectures.registry import Layout, register_twins
-from robustbench_bcos.model_zoo.tokens import Attention, PositionCode
+from robustbench_bcos.model_zoo.architectures.layers import LayerFactory
+from robustbench_bcos.model_zoo.architectures.registry import KeyLayers, register_architecture
+from robustbench_bcos.model_zoo.bcos.tokens import Attention, PositionCode
 
 PATCH = 16
 HEAD_FEATURES = 64
 
 
-class Size(NamedTuple):
-    """What the members of the family differ in."""
+class ViTConfig(NamedTuple):
+    """Width, depth and stem of a vision transformer."""
 
     width: int
     """Features of a token."""
@@ -33,26 +33,26 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "simple_vit_ti": Size(192, 12),
-    "simple_vit_s": Size(384, 12),
-    "simple_vit_b": Size(768, 12),
-    "simple_vit_l": Size(1024, 14),
-    "vitc_ti": Size(192, 11, (24, 48, 96, 192)),
-    "vitc_s": Size(384, 11, (48, 96, 192, 384)),
-    "vitc_b": Size(768, 11, (64, 128, 128, 256, 256, 512)),
-    "vitc_l": Size(1024, 13, (64, 128, 128, 256, 256, 512)),
+    "simple_vit_ti": ViTConfig(192, 12),
+    "simple_vit_s": ViTConfig(384, 12),
+    "simple_vit_b": ViTConfig(768, 12),
+    "simple_vit_l": ViTConfig(1024, 14),
+    "vitc_ti": ViTConfig(192, 11, (24, 48, 96, 192)),
+    "vitc_s": ViTConfig(384, 11, (48, 96, 192, 384)),
+    "vitc_b": ViTConfig(768, 11, (64, 128, 128, 256, 256, 512)),
+    "vitc_l": ViTConfig(1024, 13, (64, 128, 128, 256, 256, 512)),
 }
 
 
 class Embedding(nn.Module):
     """Encoded images to tokens, row by row: a stem or none, then a linear layer on patches."""
 
-    def __init__(self, parts: Parts, size: Size, in_channels: int) -> None:
+    def __init__(self, make: LayerFactory, config: ViTConfig, in_channels: int) -> None:
         super().__init__()
-        self.conv_stem = _stem(parts, in_channels, size.stem) if size.stem else None
-        self.patch = 1 if size.stem else PATCH
-        channels = size.stem[-1] if size.stem else in_channels
-        self.linear = parts.linear(channels * self.patch**2, size.width)
+        self.conv_stem = _stem(make, in_channels, config.stem) if config.stem else None
+        self.patch = 1 if config.stem else PATCH
+        channels = config.stem[-1] if config.stem else in_channels
+        self.linear = make.linear(channels * self.patch**2, config.width)
 
     def forward(self, encoded: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """(image, token, feature), and the rows and columns the tokens stand in.
@@ -76,24 +76,24 @@ class Embedding(nn.Module):
         return pixels // self.patch
 
 
-def _stem(parts: Parts, in_channels: int, widths: tuple[int, ...]) -> nn.Sequential:
+def _stem(make: LayerFactory, in_channels: int, widths: tuple[int, ...]) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, width in zip((in_channels, *widths), widths, strict=False):
         stride = 2 if width > before else 1
-        layers += [parts.convolution(before, width, 3, stride, bias=True), parts.norm(width), parts.activation()]
+        layers += [make.convolution(before, width, 3, stride, bias=True), make.norm(width), make.activation()]
     return nn.Sequential(*layers)
 
 
 class FeedForward(nn.Module):
     """Norm, then a perceptron with four times as many hidden features, on each token."""
 
-    def __init__(self, parts: Parts, features: int) -> None:
+    def __init__(self, make: LayerFactory, features: int) -> None:
         super().__init__()
         layers = OrderedDict(
-            norm=parts.token_norm(features),
-            linear1=parts.linear(features, 4 * features),
-            act=parts.activation(),
-            linear2=parts.linear(4 * features, features),
+            norm=make.token_norm(features),
+            linear1=make.linear(features, 4 * features),
+            act=make.activation(),
+            linear2=make.linear(4 * features, features),
         )
         self.net = nn.Sequential(layers)
 
@@ -104,13 +104,13 @@ class FeedForward(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Attention, then a perceptron, each added to what it was made of."""
+    """Attention, then a perceptron, each added to its input."""
 
-    def __init__(self, parts: Parts, features: int) -> None:
+    def __init__(self, make: LayerFactory, features: int) -> None:
         super().__init__()
-        out = parts.linear(features, features, bias=False)
-        self.attn = Attention(parts.token_norm(features), out, features=features, heads=features // HEAD_FEATURES)
-        self.ff = FeedForward(parts, features)
+        out = make.linear(features, features, bias=False)
+        self.attn = Attention(make.token_norm(features), out, features=features, heads=features // HEAD_FEATURES)
+        self.ff = FeedForward(make, features)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Add both residuals."""
@@ -123,50 +123,52 @@ class SimpleViT(nn.Module):
     """A vision transformer without class token, whose position code is a constant and follows the image's size.
 
     Args:
-        parts: the layers to build it from.
-        size: features, number of encoders and stem.
+        make: makes the layers to build it from.
+        config: features, number of encoders and stem.
         in_channels: channels of the encoded image.
         classes: number of logits.
     """
 
-    def __init__(self, parts: Parts, *, size: Size, in_channels: int, classes: int) -> None:
+    def __init__(self, make: LayerFactory, *, config: ViTConfig, in_channels: int, classes: int) -> None:
         super().__init__()
-        self.to_patch_embedding = Embedding(parts, size, in_channels)
+        self.to_patch_embedding = Embedding(make, config, in_channels)
         self.positional_embedding = PositionCode()
         self.transformer = nn.Sequential(
-            OrderedDict((f"encoder_{index}", Encoder(parts, size.width)) for index in range(size.depth))
+            OrderedDict((f"encoder_{index}", Encoder(make, config.width)) for index in range(config.depth))
         )
         self.linear_head = nn.Sequential(
-            OrderedDict(norm=parts.token_norm(size.width), linear=parts.linear(size.width, classes))
+            OrderedDict(norm=make.token_norm(config.width), linear=make.linear(config.width, classes))
         )
 
     def forward(self, encoded: Tensor) -> Tensor:
-        """Encoded images to logits; those of a B-cos network lack the logit layer."""
+        """Encoded images to logits; for a B-cos network the logit layer is still to follow."""
         tokens, grid = self.to_patch_embedding(encoded)
         tokens = self.transformer(self.positional_embedding(tokens, grid))
         logits: Tensor = self.linear_head(tokens.mean(dim=1))
         return logits
 
 
-def simple_vit(parts: Parts, *, size: Size, in_channels: int, classes: int) -> nn.Module:
+def simple_vit(make: LayerFactory, *, config: ViTConfig, in_channels: int, classes: int) -> nn.Module:
     """A vision transformer, with its logit layer if it is a B-cos network."""
-    network = SimpleViT(parts, size=size, in_channels=in_channels, classes=classes)
-    return network if parts.logit_layer is None else nn.Sequential(network, parts.logit_layer)
+    network = SimpleViT(make, config=config, in_channels=in_channels, classes=classes)
+    return network if make.logit_layer is None else nn.Sequential(network, make.logit_layer)
 
 
-def _layout(size: Size) -> Layout:
-    if size.stem:
-        return Layout(first="to_patch_embedding.conv_stem.0", last="linear_head.linear", filters=size.stem[0])
-    return Layout(first="to_patch_embedding.linear", last="linear_head.linear", filters=size.width, patch=PATCH * PATCH)
+def _key_layers(config: ViTConfig) -> KeyLayers:
+    if config.stem:
+        return KeyLayers(first="to_patch_embedding.conv_stem.0", last="linear_head.linear", filters=config.stem[0])
+    return KeyLayers(
+        first="to_patch_embedding.linear", last="linear_head.linear", filters=config.width, patch=PATCH * PATCH
+    )
 
 
-for _name, _size in SIZES.items():
-    _plain = _layout(_size)
-    register_twins(
+for _name, _config in SIZES.items():
+    _plain = _key_layers(_config)
+    register_architecture(
         _name,
-        partial(simple_vit, size=_size),
+        partial(simple_vit, config=_config),
         _plain,
-        bcos_layout=replace(_plain, first=f"0.{_plain.first}", last=f"0.{_plain.last}"),
+        bcos_key_layers=replace(_plain, first=f"0.{_plain.first}", last=f"0.{_plain.last}"),
         conventional={"norm": "layer", "activation": nn.GELU},
         bcos={"norm": "layer"},
         fixed=("norm", "norm_affine"),

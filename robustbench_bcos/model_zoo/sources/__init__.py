@@ -1,1 +1,1 @@
-"""Where models come from: one file each."""
+"""Sources of models, one module each."""

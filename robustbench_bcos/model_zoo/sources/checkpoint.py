@@ -1,19 +1,19 @@
-"""Weights in a file, and the architecture of this package that they were made with."""
+"""A weights file for an architecture of the registry."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robustbench_bcos.model_zoo.architectures import BCOS_PREFIX
+from robustbench_bcos.model_zoo.architectures import ARCHITECTURES
+from robustbench_bcos.model_zoo.checkpoints.load import load_checkpoint
 from robustbench_bcos.model_zoo.digests import sha256_of
-from robustbench_bcos.model_zoo.restoration import restore
-from robustbench_bcos.model_zoo.sources.model import UNKNOWN, Model
+from robustbench_bcos.model_zoo.sources.model import Model, ModelSource
 
 
 @dataclass(frozen=True)
-class CheckpointModel:
-    """A weights file and the architecture it was made with; what its tensors decide is read from them."""
+class CheckpointModel(ModelSource):
+    """A weights file and its architecture, whose arguments are inferred from the tensors."""
 
     file: Path
     architecture: str
@@ -30,17 +30,16 @@ class CheckpointModel:
 
     def load(self) -> Model:
         """Read the tensors, infer the architecture's arguments, and load strictly."""
-        restored = restore(
+        loaded = load_checkpoint(
             self.file, self.architecture, encoding=self.encoding, arguments=self.arguments or {}, ema=self.ema
         )
-        bcos = self.architecture.startswith(BCOS_PREFIX)
+        architecture = ARCHITECTURES[self.architecture]
         return Model(
-            self.name,
-            "bcos" if bcos else "conventional",
-            self.architecture,
-            UNKNOWN,
-            "bce" if bcos else "ce",
-            sha256_of(self.file),
-            restored.classifier,
-            classes=restored.classes,
+            name=self.name,
+            family=architecture.family,
+            architecture=self.architecture,
+            loss=architecture.loss,
+            weights_sha256=sha256_of(self.file),
+            classifier=loaded.classifier,
+            classes=loaded.classes,
         )

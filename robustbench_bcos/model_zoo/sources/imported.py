@@ -1,4 +1,4 @@
-"""Models of one's own: a callable of a module."""
+"""Models of the user's own code: a callable of a module."""
 
 import importlib
 import sys
@@ -9,24 +9,29 @@ from pathlib import Path
 
 from torch import nn
 
-from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.errors import RequestError, named_reason_of
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import parse_encoding
-from robustbench_bcos.model_zoo.sources.model import Model, own_model
+from robustbench_bcos.model_zoo.sources.model import Model, ModelSource, own_model
 
 PACKAGE = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
-class ImportedModel:
+class ImportedModel(ModelSource):
     """``module:callable``, which returns a ``torch.nn.Module`` from images in [0, 1] to logits.
 
-    The module is looked up in the working folder too. This runs the user's own code, because the user asked for it.
+    The module is also searched in the working folder. This runs the user's code, at the user's request.
     """
 
-    name: str
+    requested: str
     encoding: str | None = None
-    """Put in front of the module; by default nothing is."""
+    """Encoding in front of the module; by default there is none."""
+
+    @property
+    def name(self) -> str:
+        """``module:callable``."""
+        return self.requested
 
     def load(self) -> Model:
         """Import, call and freeze."""
@@ -55,9 +60,9 @@ class ImportedModel:
             imported = importlib.import_module(module)
         except Exception as error:
             place = where(error)
-            said = f"{type(error).__name__}: {_message(error)}, {place}" if place else str(error)
+            reason = f"{named_reason_of(error)}, {place}" if place else str(error)
             remedy = "mend it there" if place else "give an importable module and a callable in it"
-            raise RequestError(f"--model {self.name} cannot be imported ({said}): {remedy}") from error
+            raise RequestError(f"--model {self.name} cannot be imported ({reason}): {remedy}") from error
         if not hasattr(imported, attribute):
             raise RequestError(
                 f"--model {self.name} cannot be imported (module {module!r} has no attribute {attribute!r}): give an "
@@ -69,14 +74,14 @@ class ImportedModel:
         try:
             return make()  # type: ignore[operator]
         except Exception as error:
-            said = f"{type(error).__name__}: {_message(error)}, {where(error) or self.name}"
-            raise RequestError(f"--model {self.name} could not be made ({said}): mend it there") from error
+            reason = f"{named_reason_of(error)}, {where(error) or self.name}"
+            raise RequestError(f"--model {self.name} could not be made ({reason}): mend it there") from error
 
 
 def where(error: Exception) -> str:
-    """File and line in the user's own code where an error was raised; empty if there is none.
+    """File and line of the user's code where an error was raised; empty if there is none.
 
-    The innermost line that is neither Python's nor of an installed package, or, if all are, the innermost one.
+    It is the innermost line outside Python and installed packages; if there is none, the innermost line of all.
     """
     if isinstance(error, SyntaxError) and error.filename:
         return f"{_shown(error.filename)}, line {error.lineno}"
@@ -87,7 +92,7 @@ def where(error: Exception) -> str:
 
 
 def _ours(file: str) -> bool:
-    """This package, and what imports and calls on its behalf."""
+    """Whether a file belongs to this package or to Python's import system."""
     return file.startswith("<frozen") or file == importlib.__file__ or Path(file).is_relative_to(PACKAGE)
 
 
@@ -99,9 +104,3 @@ def _installed(file: str) -> bool:
 def _shown(file: str) -> str:
     path = Path(file)
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
-def _message(error: Exception) -> str:
-    """Of a syntax error without the place, which is told skip_model_checks; in one line."""
-    said = error.msg if isinstance(error, SyntaxError) else str(error)
-    return said.strip().partition("\n")[0] or "no message"

@@ -1,4 +1,4 @@
-"""Networks of other people's libraries: built by the library, loaded as data, fed with what it says they take."""
+"""Classifiers of other libraries: built by the library, with weights read as data and its own normalisation."""
 
 import difflib
 import os
@@ -15,24 +15,26 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.framing import Framing
+from robustbench_bcos.model_zoo.checkpoints.assign import assign_weights
+from robustbench_bcos.model_zoo.checkpoints.layouts import read_checkpoint
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.digests import sha256_of
 from robustbench_bcos.model_zoo.encodings import Normalize, parse_encoding
-from robustbench_bcos.model_zoo.sources.model import UNKNOWN, Framing, Model, state_digest
-from robustbench_bcos.model_zoo.weights import load_weights, read_checkpoint
+from robustbench_bcos.model_zoo.sources.model import UNKNOWN, Model, ModelSource, state_digest
 
 RANDOM = "none"
-"""Tag of a network without trained weights."""
+"""Tag of random weights."""
 
 FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-"""torch's own switch, which overrides what a library asks for."""
+"""Environment variable of torch that overrides the argument ``weights_only`` of its callers."""
 
 SEED = 0
-"""Of random weights, the same on every call."""
+"""Seed of random weights, which are the same on every call."""
 
 
-class Facts(NamedTuple):
-    """What a library says of the images a network was trained on."""
+class InputSpec(NamedTuple):
+    """How a library prepares images for a network."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -47,22 +49,22 @@ class Trained(NamedTuple):
 
 
 class AbstractLibrary(ABC):
-    """What has to be known of a library to attack its classifiers of images."""
+    """A library of image classifiers."""
 
     prefix: ClassVar[str]
     """Before the colon of a model's name."""
 
     @abstractmethod
     def check(self, name: str, tag: str) -> None:
-        """Refuse a name or a tag (which may be empty) that the library does not have.
+        """Refuse a name, or a tag other than the empty one, that the library does not have.
 
         Raises:
-            RequestError: so it is, or the network classifies no images.
+            RequestError: there is no such name or tag, or the network does not classify images.
         """
 
     @abstractmethod
-    def facts(self, name: str, tag: str) -> Facts:
-        """Of these weights, or of the ones the library takes by default."""
+    def input_spec(self, name: str, tag: str) -> InputSpec:
+        """How images are prepared for these weights, or for the library's default ones."""
 
     @abstractmethod
     def build(self, name: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -73,7 +75,7 @@ class AbstractLibrary(ABC):
         """Name of the tensor with a row for each class."""
 
     def arguments_of(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-        """What a file says of the builder's arguments: the number of classes."""
+        """Arguments of the builder inferred from a file's tensors: the number of classes."""
         head = tensors.get(self.head(name))
         return {} if head is None or head.dim() == 0 else {"num_classes": len(head)}
 
@@ -82,33 +84,38 @@ class AbstractLibrary(ABC):
         """The network with these weights, from the library's own cache or downloaded into it.
 
         Raises:
-            RequestError: they cannot be had.
+            RequestError: they cannot be loaded or downloaded.
         """
 
 
 @dataclass(frozen=True)
-class LibraryModel:
+class LibraryModel(ModelSource):
     """``torchvision:NAME`` or ``timm:NAME``, with ``@`` and the name of the weights, or ``@none`` for random ones."""
 
     library: AbstractLibrary
-    asked: str
+    requested: str
     encoding: str | None = None
     """In place of what the library says."""
 
     @property
     def name(self) -> str:
-        """As it was asked for, so that weights that go by default keep the name they were asked by."""
-        return f"{self.library.prefix}:{self.asked}"
+        """As written in the request, also if the weights are the default ones."""
+        return f"{self.library.prefix}:{self.requested}"
 
     @property
     def framing(self) -> Framing:
-        """What the library does to pictures."""
-        return self.library.facts(*self._checked()).framing
+        """As the library prepares pictures for these weights."""
+        return self.library.input_spec(*self._checked()).framing
+
+    @property
+    def dataset(self) -> str:
+        """ImageNet: what libraries publish with its number of classes is trained on it."""
+        return "imagenet"
 
     def load(self) -> Model:
         """Build the network, with weights from the library's cache, from the network, or random ones."""
         name, tag = self._checked()
-        facts = self.library.facts(name, tag)
+        spec = self.library.input_spec(name, tag)
         if tag == RANDOM:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(SEED)
@@ -117,21 +124,21 @@ class LibraryModel:
         else:
             trained, training = self.library.trained(name, tag), UNKNOWN
         architecture = f"{self.library.prefix}:{name}"
-        return _model(self.name, architecture, trained, training, _encoded(trained.network, facts, self.encoding))
+        return _model(self.name, architecture, trained, training, _encoded(trained.network, spec, self.encoding))
 
     def _checked(self) -> tuple[str, str]:
-        name, _, tag = self.asked.partition("@")
+        name, _, tag = self.requested.partition("@")
         self.library.check(name, tag)
         return name, tag
 
 
 @dataclass(frozen=True)
-class LibraryCheckpoint:
+class LibraryCheckpoint(ModelSource):
     """A weights file for a network of a library."""
 
     library: AbstractLibrary
     file: Path
-    asked: str
+    requested: str
     """The library's name for the network."""
     encoding: str | None = None
     """In place of the file's own, and of what the library says of its default weights."""
@@ -147,29 +154,29 @@ class LibraryCheckpoint:
 
     @property
     def framing(self) -> Framing:
-        """What the library does to pictures for its default weights."""
-        self.library.check(self.asked, "")
-        return self.library.facts(self.asked, "").framing
+        """As the library prepares pictures for its default weights."""
+        self.library.check(self.requested, "")
+        return self.library.input_spec(self.requested, "").framing
 
     def load(self) -> Model:
         """Build the network with as many classes as the file has, and load it strictly."""
-        self.library.check(self.asked, "")
-        facts = self.library.facts(self.asked, "")
+        self.library.check(self.requested, "")
+        spec = self.library.input_spec(self.requested, "")
         checkpoint = read_checkpoint(self.file, ema=self.ema)
         if checkpoint.encoding is not None:
-            facts = Facts(**checkpoint.encoding.constants, framing=facts.framing)
+            spec = InputSpec(**checkpoint.encoding.constants, framing=spec.framing)
         tensors = {_modern(name): tensor for name, tensor in checkpoint.tensors.items()}
-        architecture = f"{self.library.prefix}:{self.asked}"
+        architecture = f"{self.library.prefix}:{self.requested}"
         with torch.random.fork_rng(devices=[]):
             network = self._build(architecture, tensors)
-        load_weights(network, _as_saved_by(network, tensors), self.file)
+        assign_weights(network, _as_saved_by(network, tensors), self.file)
         trained = Trained(network, sha256_of(self.file))
-        return _model(self.name, architecture, trained, UNKNOWN, _encoded(network, facts, self.encoding))
+        return _model(self.name, architecture, trained, UNKNOWN, _encoded(network, spec, self.encoding))
 
     def _build(self, architecture: str, tensors: Mapping[str, Tensor]) -> nn.Module:
-        arguments = self.library.arguments_of(self.asked, tensors) | dict(self.arguments or {})
+        arguments = self.library.arguments_of(self.requested, tensors) | dict(self.arguments or {})
         try:
-            return self.library.build(self.asked, arguments)
+            return self.library.build(self.requested, arguments)
         except (TypeError, RuntimeError) as error:
             raise RequestError(
                 f"--architecture {architecture} cannot be built with {arguments} ({error}): give arguments it takes"
@@ -178,7 +185,7 @@ class LibraryCheckpoint:
 
 @contextmanager
 def weights_only() -> Iterator[None]:
-    """Inside it, whatever a library loads with torch is tensors, and nothing in a file is executed."""
+    """A context in which torch loads tensors only, whatever a library asks for: nothing in a file is executed."""
     before = os.environ.get(FORCED)
     os.environ[FORCED] = "1"
     try:
@@ -191,29 +198,35 @@ def weights_only() -> Iterator[None]:
 
 
 def not_listed(library: str, name: str, known: Iterable[str]) -> RequestError:
-    """The error for a name that is not among ``known``, which are too many to be named."""
+    """The error for a name that is not among ``known``, which are too many to list."""
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return RequestError(f"{library} has no classifier {name!r}: {hint}{library}.list_models() has them all")
 
 
 def _model(name: str, architecture: str, trained: Trained, training: str, classifier: nn.Module) -> Model:
-    # Most of these networks take images of any size, and the others say so when they are tried.
-    return Model(name, "conventional", architecture, training, "ce", trained.weights_sha256, freeze(classifier))
+    # No image size: most of these networks take any, and the others raise when they are tried.
+    return Model(
+        name=name,
+        family="conventional",
+        architecture=architecture,
+        training=training,
+        weights_sha256=trained.weights_sha256,
+        classifier=freeze(classifier),
+    )
 
 
-def _encoded(network: nn.Module, facts: Facts, asked: str | None) -> nn.Module:
-    encoding = Normalize(facts.mean, facts.std) if asked is None else parse_encoding(asked)
-    return ImageClassifier(encoding, network)
+def _encoded(network: nn.Module, spec: InputSpec, encoding: str | None) -> nn.Module:
+    return ImageClassifier(Normalize(spec.mean, spec.std) if encoding is None else parse_encoding(encoding), network)
 
 
 def _modern(name: str) -> str:
-    """Published DenseNets were saved when their layers had dots in their names."""
+    """The present name of a tensor: published DenseNets were saved when their layers' names had dots."""
     return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)
 
 
 def _as_saved_by(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """With what torch itself would forgive: counts of batches that old versions did not save, and its version marks."""
+    """Add what torch tolerates to be missing: counts of batches, which old versions did not save, and metadata."""
     state = network.state_dict()
     counts = {name: state[name] for name in state if name.endswith("num_batches_tracked")}
     whole = OrderedDict({**counts, **tensors})

@@ -1,52 +1,44 @@
-"""A model that is ready to be attacked, and one that has yet to be loaded."""
+"""A model that is ready to be attacked, and a source that loads one."""
 
 import hashlib
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
 
+from robustbench_bcos.core.framing import Framing
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 
 UNKNOWN = "unknown"
 
-Interpolation = Literal["bilinear", "bicubic"]
 
-
-class Framing(NamedTuple):
-    """How a picture of any size becomes an image for a model: resized, then the middle cropped out."""
-
-    image_size: tuple[int, int]
-    """Height and width of the middle."""
-    resize: int | None
-    """Pixels of the shorter side; ``None`` leaves it as it is."""
-    interpolation: Interpolation
-
-
-class Model(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Model:
     """A frozen classifier and what a row of results says of it."""
 
     name: str
-    family: str
+    family: str = UNKNOWN
     architecture: str
-    training: str
-    loss: Literal["bce", "ce"]
-    """What ``--loss auto`` means for it."""
+    training: str = UNKNOWN
+    loss: Literal["bce", "ce"] = "ce"
+    """The loss that ``--loss auto`` stands for."""
     weights_sha256: str
     classifier: nn.Module
     image_size: tuple[int, int] | None = None
-    """Height and width it was made for, where that is known."""
+    """Height and width of the images it was trained on, if known."""
     classes: int | None = None
-    """Number of logits, where that is known without running it."""
-    twin: nn.Module | None = None
-    """What attacks walk on: equal to the classifier up to rounding, and faster. ``None`` is the classifier itself."""
-    search: str = ""
-    """How the twin was made, in words."""
+    """Number of logits, if known without running it."""
+    fast_copy: nn.Module | None = None
+    """Equal to the classifier up to rounding, and faster; attacks query it. ``None`` if there is no such copy."""
+    attack_backend: str = ""
+    """How the fast copy was made, in words."""
 
     @property
-    def searched(self) -> nn.Module:
-        """What attacks walk on."""
-        return self.classifier if self.twin is None else self.twin
+    def attack_model(self) -> nn.Module:
+        """What attacks query: the fast copy if there is one, otherwise the classifier."""
+        return self.classifier if self.fast_copy is None else self.fast_copy
 
     @property
     def parameters(self) -> int:
@@ -54,28 +46,54 @@ class Model(NamedTuple):
         return sum(parameter.numel() for parameter in self.classifier.parameters())
 
 
-@runtime_checkable
-class ModelSource(Protocol):
+class ModelSource(ABC):
     """A named model that has not been loaded yet."""
 
     @property
+    @abstractmethod
     def name(self) -> str:
-        """What the model is called in rows and tables."""
-        ...
+        """The model's name in rows and tables."""
 
+    @property
+    def framing(self) -> Framing | None:
+        """How pictures of any size become the model's images, if known."""
+        return None
+
+    @property
+    def dataset(self) -> str | None:
+        """The dataset whose classes the model tells apart, if known."""
+        return None
+
+    @abstractmethod
     def load(self) -> Model:
         """Read and check the weights.
 
         Raises:
-            RequestError: they cannot be had as asked.
+            RequestError: there are no such weights, or they do not fit.
         """
-        ...
+
+
+@dataclass(frozen=True)
+class LoadedModel(ModelSource):
+    """A model in memory, as a source."""
+
+    model: Model
+
+    @property
+    def name(self) -> str:
+        """The model's own name."""
+        return self.model.name
+
+    def load(self) -> Model:
+        """Return the model."""
+        return self.model
 
 
 def own_model(name: str, classifier: nn.Module) -> Model:
-    """A model of which nothing is known but its code; ``--loss auto`` means ``ce``."""
+    """A model of which only the code is known; ``--loss auto`` stands for ``ce``."""
     network = classifier.network if isinstance(classifier, ImageClassifier) else classifier
-    return Model(name, UNKNOWN, type(network).__name__, UNKNOWN, "ce", state_digest(classifier), classifier)
+    architecture = type(network).__name__
+    return Model(name=name, architecture=architecture, weights_sha256=state_digest(classifier), classifier=classifier)
 
 
 def state_digest(module: nn.Module) -> str:

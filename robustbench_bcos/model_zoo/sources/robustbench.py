@@ -4,19 +4,19 @@ import importlib
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from torch import nn
 
-from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.errors import RequestError, named_reason_of
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import parse_encoding
 from robustbench_bcos.model_zoo.sources.imported import where
 from robustbench_bcos.model_zoo.sources.library import weights_only
-from robustbench_bcos.model_zoo.sources.model import Model, own_model
+from robustbench_bcos.model_zoo.sources.model import Model, ModelSource, own_model
 
 REMEDY = "pip install git+https://github.com/RobustBench/robustbench"
 CIFAR_SIZE = (32, 32)
@@ -25,7 +25,7 @@ THREATS = ("Linf", "L2", "corruptions", "corruptions_3d")
 
 
 class Identity(NamedTuple):
-    """Where RobustBench keeps a model."""
+    """Dataset, threat model and name of a model of RobustBench."""
 
     dataset: str
     threat: str
@@ -36,7 +36,7 @@ class Identity(NamedTuple):
         """``NAME``, of CIFAR-10 and Linf, or ``DATASET/THREAT/NAME``.
 
         Raises:
-            RequestError: it is neither, or RobustBench has no such data or threat.
+            RequestError: it is neither, or RobustBench has no such dataset or threat model.
         """
         parts = text.split("/")
         if len(parts) not in (1, 3) or not all(parts):
@@ -53,21 +53,21 @@ class Identity(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RobustBenchModel:
+class RobustBenchModel(ModelSource):
     """``robustbench:ID``. Its own code builds the model, downloads weights into ``models`` and loads them."""
 
-    asked: str
+    requested: str
     encoding: str | None = None
-    """Put in front; RobustBench's models take images in [0, 1] and need none."""
+    """Encoding in front of the model; RobustBench's models take images in [0, 1] and need none."""
 
     @property
     def name(self) -> str:
-        """As it was asked for."""
-        return f"robustbench:{self.asked}"
+        """As written in the request."""
+        return f"robustbench:{self.requested}"
 
     def load(self) -> Model:
         """Ask the installed package; no file makes it execute anything."""
-        identity = Identity.parse(self.asked)
+        identity = Identity.parse(self.requested)
         load = _loader()
         try:
             with weights_only(), redirect_stdout(sys.stderr):
@@ -77,19 +77,19 @@ class RobustBenchModel:
                 f"it has no {error} for {identity.dataset} and {identity.threat}", "check the name"
             ) from error
         except Exception as error:
-            said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             raise self._failed(
-                said, "mend that, or give the weights with --weights and --architecture, if this package has it"
+                named_reason_of(error),
+                "mend that, or give the weights with --weights and --architecture, if this package has it",
             ) from error
         if not isinstance(classifier, nn.Module):
             raise self._failed(f"it returned {type(classifier).__name__}", f"{REMEDY}")
         if self.encoding is not None:
             classifier = ImageClassifier(parse_encoding(self.encoding), classifier)
         size = CIFAR_SIZE if identity.dataset.startswith("cifar") else None
-        return own_model(self.name, freeze(classifier))._replace(family="conventional", image_size=size)
+        return replace(own_model(self.name, freeze(classifier)), family="conventional", image_size=size)
 
     def _failed(self, reason: str, remedy: str) -> RequestError:
-        return RequestError(f"the installed RobustBench cannot load {self.asked} ({reason}): {remedy}")
+        return RequestError(f"the installed RobustBench cannot load {self.requested} ({reason}): {remedy}")
 
 
 def _loader() -> Callable[..., Any]:

@@ -13,19 +13,20 @@ from timm.data.config import resolve_data_config
 from timm.models import get_pretrained_cfg
 from torch import nn
 
-from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.errors import RequestError, reason_of
+from robustbench_bcos.core.framing import Framing, Interpolation
 from robustbench_bcos.model_zoo.sources.library import (
     RANDOM,
     AbstractLibrary,
-    Facts,
+    InputSpec,
     Trained,
     not_listed,
     weights_only,
 )
-from robustbench_bcos.model_zoo.sources.model import Framing, Interpolation, state_digest
+from robustbench_bcos.model_zoo.sources.model import state_digest
 
 PATIENCE = 10.0
-"""Seconds for the first answer of whoever has the weights."""
+"""Seconds to wait for the first answer of the server that has the weights."""
 
 
 class Timm(AbstractLibrary):
@@ -49,16 +50,17 @@ class Timm(AbstractLibrary):
                 "your own"
             )
 
-    def facts(self, name: str, tag: str) -> Facts:
+    def input_spec(self, name: str, tag: str) -> InputSpec:
         """From the configuration of the weights, at the size they were trained with."""
         data = resolve_data_config(pretrained_cfg=_config(name, tag).to_dict())
         _, height, width = data["input_size"]
         middle = data["crop_mode"] == "center"
-        # As timm's own evaluation does, which fills up with black where an image would be smaller than its crop.
+        # As timm's own evaluation, except that it pads an image with black that is smaller than its crop.
         shorter = min(height, width)
         resize = max(shorter, int(shorter / data["crop_pct"])) if middle else None
         interpolation: Interpolation = "bilinear" if data["interpolation"] == "bilinear" else "bicubic"
-        return Facts(data["mean"], data["std"], Framing((height, width), resize, interpolation))
+        framing = Framing(resize=resize, crop=(height, width), interpolation=interpolation)
+        return InputSpec(data["mean"], data["std"], framing)
 
     def build(self, name: str, arguments: Mapping[str, Any]) -> nn.Module:
         """Any argument of timm's ``create_model``."""
@@ -81,12 +83,12 @@ class Timm(AbstractLibrary):
                 network = timm.create_model(
                     f"{config.architecture}.{config.tag}" if config.tag else config.architecture,
                     pretrained=True,
-                    # Otherwise the hub is asked for news first, for most of a minute where it cannot be reached.
+                    # Otherwise timm asks the hub for news first, which takes most of a minute without a connection.
                     pretrained_cfg_overlay=None if cached is None else {"file": cached},
                 )
         except Exception as error:  # Whatever a hub, a connection or a file has to say.
             raise RequestError(
-                f"the weights of timm:{name} cannot be had ({_first_line(error)}): get them from {_address(config)} "
+                f"the weights of timm:{name} cannot be had ({reason_of(error)}): get them from {_address(config)} "
                 f"and give them with --weights FILE --architecture timm:{name}, or take random ones with "
                 f"timm:{config.architecture}@{RANDOM}"
             ) from error
@@ -115,11 +117,7 @@ def _address(config: Any) -> str:  # noqa: ANN401
 
 
 def _reach(config: Any) -> None:  # noqa: ANN401
-    """Fail in seconds where a hub's own patience takes most of a minute."""
-    # There is somebody, who may have the file under another name.
+    """Fail in seconds, where the hub's client would take most of a minute."""
+    # A server that answers is reachable, and may have the file under another name.
     with suppress(HTTPError):
         urlopen(Request(_address(config), method="HEAD"), timeout=PATIENCE).close()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -13,17 +13,24 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.errors import RequestError, reason_of
+from robustbench_bcos.core.framing import Framing
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.model_zoo.digests import sha256_of
-from robustbench_bcos.model_zoo.sources.library import RANDOM, AbstractLibrary, Facts, Trained, not_listed, weights_only
-from robustbench_bcos.model_zoo.sources.model import Framing
+from robustbench_bcos.model_zoo.sources.library import (
+    RANDOM,
+    AbstractLibrary,
+    InputSpec,
+    Trained,
+    not_listed,
+    weights_only,
+)
 
 WITHOUT_AUXILIARY_HEADS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "transform_input": True, "init_weights": True},
     "inception_v3": {"aux_logits": False, "transform_input": True, "init_weights": True},
 }
-"""As torchvision itself builds them for its weights; only in training do the heads matter."""
+"""As torchvision builds them for its weights; the auxiliary heads are used in training only."""
 
 
 AUXILIARY_HEADS = ("aux1.", "aux2.", "AuxLogits.")
@@ -48,12 +55,12 @@ class Torchvision(AbstractLibrary):
         if tag and tag not in tags:
             raise unknown(f"weights of torchvision:{name}", tag, tags)
 
-    def facts(self, name: str, tag: str) -> Facts:
+    def input_spec(self, name: str, tag: str) -> InputSpec:
         """From the transforms that belong to the weights."""
         preset = _weights(name, tag).transforms()
         (crop,), (resize,) = preset.crop_size, preset.resize_size
-        framing = Framing((crop, crop), resize, preset.interpolation.value)
-        return Facts(tuple(preset.mean), tuple(preset.std), framing)
+        framing = Framing(resize=resize, crop=(crop, crop), interpolation=preset.interpolation.value)
+        return InputSpec(tuple(preset.mean), tuple(preset.std), framing)
 
     def build(self, name: str, arguments: Mapping[str, Any]) -> nn.Module:
         """Without auxiliary heads, unless the arguments ask for them."""
@@ -82,7 +89,7 @@ class Torchvision(AbstractLibrary):
                 network = torchvision.models.get_model(name, weights=weights, progress=False)
         except Exception as error:  # torch raises nearly anything over a damaged file.
             raise RequestError(
-                f"weights {file} do not fit torchvision:{name} ({str(error).partition(chr(10))[0]}): delete the file"
+                f"weights {file} do not fit torchvision:{name} ({reason_of(error)}): delete the file"
             ) from error
         return Trained(network, sha256_of(file))
 
@@ -93,7 +100,7 @@ def _weights(name: str, tag: str) -> Any:  # noqa: ANN401 (an enumeration per ne
 
 
 def _cached(name: str, url: str) -> Path:
-    """Where torch.hub keeps the file, downloaded if need be, with the digest that is part of its name.
+    """The file in torch.hub's cache, downloaded if needed, with the digest that is part of its name.
 
     Raises:
         RequestError: it cannot be downloaded, or has another digest.

@@ -3,15 +3,16 @@
 from dataclasses import dataclass
 
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.framing import Framing
 from robustbench_bcos.model_zoo.cards import Entry
+from robustbench_bcos.model_zoo.checkpoints.assign import assign_weights
+from robustbench_bcos.model_zoo.checkpoints.layouts import agree, read_checkpoint
 from robustbench_bcos.model_zoo.classifier import build_classifier, freeze
-from robustbench_bcos.model_zoo.formats import agree
-from robustbench_bcos.model_zoo.sources.model import Model
-from robustbench_bcos.model_zoo.weights import load_weights, read_checkpoint
+from robustbench_bcos.model_zoo.sources.model import Model, ModelSource
 
 
 @dataclass(frozen=True)
-class ZooModel:
+class ZooModel(ModelSource):
     """A model with a card."""
 
     entry: Entry
@@ -21,8 +22,18 @@ class ZooModel:
         """The card's name."""
         return self.entry.card.name
 
+    @property
+    def framing(self) -> Framing | None:
+        """As the card says."""
+        return self.entry.card.framing
+
+    @property
+    def dataset(self) -> str:
+        """As the card says."""
+        return self.entry.card.dataset
+
     def load(self) -> Model:
-        """Build what the card says and load the weights it names."""
+        """Build the card's architecture and load its weights."""
         card = self.entry.card
         digest = self.entry.check_weights()
         classifier = build_classifier(card)
@@ -33,15 +44,15 @@ class ZooModel:
                 f"card {card.name!r} states encoding {card.encoding.kind} {card.encoding.constants or ''} and weights "
                 f"{file} have normalize {checkpoint.encoding.constants}: write the latter on the card"
             )
-        load_weights(classifier.network, checkpoint.tensors, file)
+        assign_weights(classifier.network, checkpoint.tensors, file)
         return Model(
-            card.name,
-            card.family,
-            card.architecture,
-            str(card.training),
-            "ce" if card.loss == "ce" else "bce",
-            digest,
-            freeze(classifier),
-            card.image_size,
-            card.classes,
+            name=card.name,
+            family=card.family,
+            architecture=card.architecture,
+            training=str(card.training),
+            loss="ce" if card.loss == "ce" else "bce",
+            weights_sha256=digest,
+            classifier=freeze(classifier),
+            image_size=card.image_size,
+            classes=card.classes,
         )

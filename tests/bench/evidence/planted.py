@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import robustbench_bcos as rb
-from robustbench_bcos.data.digits import Digits
+from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
 
 IMAGES, LABELS, _ = EvalSubset.of(Digits("test"), 64).batch(0, 64)
@@ -203,8 +203,8 @@ def purifies(network: nn.Module, images: Tensor) -> Tensor:
             moved.requires_grad_()
             logits = network(moved)
             loss = nn.functional.cross_entropy(logits, logits.argmax(dim=1), reduction="sum")
-            (slope,) = torch.autograd.grad(loss, moved)
-            moved = (moved - 0.1 * slope.sign()).clamp(0, 1).detach()
+            (gradient,) = torch.autograd.grad(loss, moved)
+            moved = (moved - 0.1 * gradient.sign()).clamp(0, 1).detach()
     return network(images + (moved - images).detach())
 
 

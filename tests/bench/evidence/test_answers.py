@@ -7,8 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_bcos.bench.evidence import answers
-from robustbench_bcos.bench.evidence.answers import ANSWERS, alone, repeated, scaled, uphill, watched
-from robustbench_bcos.bench.evidence.checks import checks_of
+from robustbench_bcos.bench.evidence.answers import (
+    batch_independence,
+    determinism,
+    gradient_matches_finite_differences,
+    gradient_mode_invariance,
+    logit_scale,
+)
+from robustbench_bcos.bench.evidence.check import AbstractModelCheck, checks_of
+from robustbench_bcos.bench.evidence.checks.stochastic import Stochastic
+from robustbench_bcos.bench.evidence.contexts import ModelContext
+from robustbench_bcos.bench.evidence.found import Found
 
 IMAGES = torch.rand(9, 3, 4, 5, generator=torch.Generator().manual_seed(0))
 MIXED = torch.randn(60, 7, generator=torch.Generator().manual_seed(1))
@@ -41,30 +50,34 @@ def model(run: Callable[[Tensor], Tensor] = smooth, *layers: nn.Module) -> nn.Mo
     return Model(run, *layers).eval()
 
 
-def test_there_is_an_answer_for_every_check_of_a_model() -> None:
-    assert set(ANSWERS) == {check.name for check in checks_of("full", "model")}
+every_check = pytest.mark.parametrize("check", checks_of("full", AbstractModelCheck), ids=lambda check: check.name)
 
 
-@pytest.mark.parametrize("name", ANSWERS)
-def test_nothing_speaks_against_a_function(name: str) -> None:
-    found = ANSWERS[name](model(), IMAGES, LABELS)
+def examined(check: AbstractModelCheck, asked: nn.Module, images: Tensor = IMAGES, before: Tensor = LABELS) -> Found:
+    """What the check finds, where the model predicted other classes before the attacks, say."""
+    return check.examine(ModelContext(classifier=asked, images=images, labels=LABELS, predictions=before))
+
+
+@every_check
+def test_nothing_speaks_against_a_function(check: AbstractModelCheck) -> None:
+    found = examined(check, model())
     assert not found.against.any()
-    assert found.fell is None
+    assert found.broken is None
 
 
-@pytest.mark.parametrize("name", ANSWERS)
-def test_an_answer_leaves_model_images_and_modes_as_they_were(name: str) -> None:
+@every_check
+def test_an_answer_leaves_model_images_and_modes_as_they_were(check: AbstractModelCheck) -> None:
     asked, images = model(smooth, nn.BatchNorm1d(7), nn.Dropout(0.5)), IMAGES.clone()
     before = {key: value.clone() for key, value in asked.state_dict().items()}
-    ANSWERS[name](asked, images, LABELS)
+    examined(check, asked, images)
     assert torch.equal(images, IMAGES)
     assert not images.requires_grad
     assert not any(module.training for module in asked.modules())
     assert all(torch.equal(value, before[key]) for key, value in asked.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ANSWERS)
-def test_passes_are_counted(name: str) -> None:
+@every_check
+def test_passes_are_counted(check: AbstractModelCheck) -> None:
     """Forward passes of the whole batch, and a backward pass for every time a gradient is asked for."""
     calls = []
 
@@ -74,7 +87,7 @@ def test_passes_are_counted(name: str) -> None:
             images.register_hook(lambda gradient: calls.append(len(gradient)))
         return smooth(images)
 
-    found = ANSWERS[name](model(counted), IMAGES, LABELS)
+    found = examined(check, model(counted))
     assert isinstance(found.passes, int)
     # Images that are asked about alone have passes of their own.
     assert len([size for size in calls if size == len(IMAGES)]) in (found.passes, found.passes - 1)
@@ -87,24 +100,36 @@ def test_answers_that_change_are_stochastic_and_float_noise_is_not() -> None:
     drawn = torch.Generator().manual_seed(2)
     for noise, differs in ((1e-2, True), (1e-6, False)):
         noisy = model(lambda x, noise=noise: smooth(x) + noise * torch.randn(len(x), 7, generator=drawn))
-        assert repeated(noisy, IMAGES, LABELS).against.all().item() is differs
+        assert determinism(noisy, IMAGES).against.all().item() is differs
 
 
 def test_an_answer_that_changes_once_in_a_while_is_stochastic() -> None:
     calls = iter(range(100))
     seldom = model(lambda x: smooth(x) + (next(calls) == 4))
-    assert repeated(seldom, IMAGES, LABELS).against.all()
+    assert determinism(seldom, IMAGES).against.all()
 
 
 def test_logits_that_are_not_finite_are_never_the_same() -> None:
-    broken = repeated(model(lambda x: smooth(x) / 0), IMAGES, LABELS)
+    broken = determinism(model(lambda x: smooth(x) / 0), IMAGES)
     assert broken.against.all()
     assert broken.values is not None
     assert broken.values.isinf().all()
 
 
 def test_logits_that_are_all_0_are_the_same() -> None:
-    assert not repeated(model(lambda x: 0 * smooth(x)), IMAGES, LABELS).against.any()
+    assert not determinism(model(lambda x: 0 * smooth(x)), IMAGES).against.any()
+
+
+def test_a_model_that_predicted_other_classes_before_the_attacks_is_stochastic() -> None:
+    """Though it gives the same answers whenever it is asked now."""
+    before = LABELS.clone()
+    before[2] = (before[2] + 1) % 7
+    assert examined(Stochastic(), model(), before=before).against.tolist() == [place == 2 for place in range(9)]
+
+
+def test_a_class_that_is_ahead_by_float_noise_is_no_change() -> None:
+    tied = model(lambda x: torch.cat([smooth(x), smooth(x).amax(dim=1, keepdim=True) + 1e-5], dim=1))
+    assert not examined(Stochastic(), tied).against.any()
 
 
 # Asked alone
@@ -120,12 +145,12 @@ def test_logits_that_are_all_0_are_the_same() -> None:
     ids=["statistics", "size", "place"],
 )
 def test_answers_that_depend_on_other_images_are_batch_dependent(run: Callable[[Tensor], Tensor]) -> None:
-    assert alone(model(run), IMAGES, LABELS).against.any()
+    assert batch_independence(model(run), IMAGES).against.any()
 
 
 def test_four_images_are_asked_about_alone_or_as_many_as_there_are() -> None:
-    assert len(alone(model(), IMAGES, LABELS).against) == 4
-    assert len(alone(model(), IMAGES[:2], LABELS[:2]).against) == 2
+    assert len(batch_independence(model(), IMAGES).against) == 4
+    assert len(batch_independence(model(), IMAGES[:2]).against) == 2
 
 
 # Asked by an attacker
@@ -135,7 +160,7 @@ def test_another_answer_where_gradients_are_on_or_wanted_detects_attacks() -> No
     switched_on = model(lambda x: smooth(x) + torch.is_grad_enabled())
     wanted = model(lambda x: smooth(x) + x.requires_grad)
     for asked in (switched_on, wanted):
-        assert watched(asked, IMAGES, LABELS).against.all()
+        assert gradient_mode_invariance(asked, IMAGES).against.all()
 
 
 class Own(nn.Module):
@@ -185,7 +210,7 @@ class OwnStatistics(nn.Module):
 
 
 def test_another_answer_when_told_to_train_detects_attacks() -> None:
-    assert watched(model(smooth, Own(1.0)), IMAGES, LABELS).against.all()
+    assert gradient_mode_invariance(model(smooth, Own(1.0)), IMAGES).against.all()
 
 
 @pytest.mark.parametrize(
@@ -196,7 +221,7 @@ def test_another_answer_when_told_to_train_detects_attacks() -> None:
 def test_what_layers_do_in_training_is_not_held_against_them(layer: nn.Module) -> None:
     torch.manual_seed(0)
     asked = model(smooth, layer)
-    assert not watched(asked, IMAGES, LABELS).against.any()
+    assert not gradient_mode_invariance(asked, IMAGES).against.any()
     assert not any(module.training for module in asked.modules())
 
 
@@ -220,14 +245,14 @@ def test_what_layers_do_in_training_is_not_held_against_them(layer: nn.Module) -
     ],
     ids=["plain", "x20", "/20", "x1000", "/1000", "softmax", "sigmoid", "log-softmax", "reference", "tanh", "clamped"],
 )
-def test_probabilities_and_scales_that_hide_every_slope_are_saturated(
+def test_probabilities_and_scales_that_hide_every_gradient_are_saturated(
     finish: Callable[[Tensor], Tensor], wrong: bool
 ) -> None:
-    assert scaled(model(lambda x: finish(smooth(x))), IMAGES, LABELS).against.any().item() is wrong
+    assert logit_scale(model(lambda x: finish(smooth(x))), IMAGES).against.any().item() is wrong
 
 
 def test_the_range_of_logits_is_told() -> None:
-    values = scaled(model(), IMAGES, LABELS).values
+    values = logit_scale(model(), IMAGES).values
     logits = smooth(IMAGES)
     assert values is not None
     assert torch.allclose(values, (logits.amax(dim=1) - logits.amin(dim=1)).double())
@@ -247,15 +272,17 @@ def hooked(change: Callable[[Tensor], Tensor]) -> nn.Module:
 
 
 def test_the_disagreement_of_a_true_gradient_is_0() -> None:
-    values = uphill(model(), IMAGES, LABELS).values
+    values = gradient_matches_finite_differences(model(), IMAGES, LABELS).values
     assert values is not None
-    # The function bends a little, and its slope is measured in float32.
+    # The function bends a little, and its gradient is measured in float32.
     assert values.abs().max() < 1e-3
 
 
 @pytest.mark.parametrize("factor", [1e-6, 3.0, 1e6])
 def test_the_scale_of_a_gradient_may_be_wrong(factor: float) -> None:
-    assert not uphill(hooked(lambda gradient: factor * gradient), IMAGES, LABELS).against.any()
+    assert not gradient_matches_finite_differences(
+        hooked(lambda gradient: factor * gradient), IMAGES, LABELS
+    ).against.any()
 
 
 @pytest.mark.parametrize(
@@ -272,28 +299,32 @@ def test_the_scale_of_a_gradient_may_be_wrong(factor: float) -> None:
     ids=["sign", "zero", "nan", "absolute", "mirrored", "partly", "scaled"],
 )
 def test_a_gradient_of_another_sign_or_shape_is_wrong(change: Callable[[Tensor], Tensor]) -> None:
-    assert uphill(hooked(change), IMAGES, LABELS).against.any()
+    assert gradient_matches_finite_differences(hooked(change), IMAGES, LABELS).against.any()
 
 
 def test_a_gradient_that_was_cut_off_is_wrong() -> None:
-    assert uphill(model(lambda x: smooth(x.detach())), IMAGES, LABELS).against.all()
-    assert uphill(model(lambda x: smooth((4 * x).round() / 4)), IMAGES, LABELS).against.all()
+    assert gradient_matches_finite_differences(model(lambda x: smooth(x.detach())), IMAGES, LABELS).against.all()
+    assert gradient_matches_finite_differences(
+        model(lambda x: smooth((4 * x).round() / 4)), IMAGES, LABELS
+    ).against.all()
 
 
 @pytest.mark.parametrize("size", [1e-2, 3e-2])
 def test_the_slope_of_a_ripple_is_wrong_though_it_is_the_slope(size: float) -> None:
-    assert uphill(model(lambda x: smooth(x + size * torch.sin(1000 * x))), IMAGES, LABELS).against.all()
+    assert gradient_matches_finite_differences(
+        model(lambda x: smooth(x + size * torch.sin(1000 * x))), IMAGES, LABELS
+    ).against.all()
 
 
 def test_pixels_that_cannot_move_are_not_held_against_a_gradient() -> None:
     """At the edge of the box half of them point out of it."""
     edges = IMAGES.round()
-    assert not uphill(model(), edges, smooth(edges).argmax(dim=1)).against.any()
+    assert not gradient_matches_finite_differences(model(), edges, smooth(edges).argmax(dim=1)).against.any()
 
 
 def test_images_that_are_misclassified_are_looked_at_too() -> None:
-    assert not uphill(model(), IMAGES, (LABELS + 1) % 7).against.any()
-    assert uphill(hooked(torch.neg), IMAGES, (LABELS + 1) % 7).against.all()
+    assert not gradient_matches_finite_differences(model(), IMAGES, (LABELS + 1) % 7).against.any()
+    assert gradient_matches_finite_differences(hooked(torch.neg), IMAGES, (LABELS + 1) % 7).against.all()
 
 
 def test_thresholds_leave_room_for_honest_networks() -> None:

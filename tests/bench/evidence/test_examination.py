@@ -1,22 +1,24 @@
 """How checks are carried out: once, the same whatever the batches and interruptions, at no more than a known cost."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from robustbench_bcos.bench.plan import Plan
 
 from robustbench_bcos.bench.evidence import examination
 from robustbench_bcos.bench.evidence.checks import CHECKS, checks_of
-from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.records import make_records
+from robustbench_bcos.bench.rows import EvidenceRow, ResultRow, Row, TransferRow
 from robustbench_bcos.bench.runner import execute
-from robustbench_bcos.bench.store import ExaminationRow, Store
+from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.rng import PerImageRng
 from tests.bench.tiny_zoo import NAMES, carry_out, tiny_plan
 
-TABLES = ("verdicts", "candidates", "examinations", "findings", "transfers")
+TABLES = ("verdicts", "adversarials", "evidence", "results", "transfers")
 MODEL_CHECKS = len(checks_of("quick", "model"))
 CELL_CHECKS = len(checks_of("quick", "cell"))
 
@@ -48,9 +50,9 @@ def test_every_check_is_carried_out_once_for_every_model_and_cell(tiny_zoo: Path
     plan = plan_of(tiny_zoo, eps=("0.2", "0.3"))
     carry_out(plan, store)
     for name in NAMES:
-        assert list(store.examinations(name)) == sorted(check.name for check in checks_of("quick", "model"))
+        assert list(store.evidence(name)) == sorted(check.name for check in checks_of("quick", "model"))
     for cell in plan.cells:
-        assert set(store.examinations(cell.key)) == {check.name for check in checks_of("quick", "cell")}
+        assert set(store.evidence(cell.key)) == {check.name for check in checks_of("quick", "cell")}
 
 
 def test_without_evidence_nothing_is_carried_out_or_kept(tiny_zoo: Path) -> None:
@@ -66,8 +68,8 @@ def test_only_images_that_withstood_are_attacked_again(tiny_zoo: Path, store: St
     plan = plan_of(tiny_zoo)
     carry_out(plan, store)
     for cell in plan.cells:
-        withstood = set(store.withstood(cell))
-        assert {row.image for row in store.findings(cell.key)} <= withstood
+        withstood = set(store.robust(cell))
+        assert {row.image for row in store.select(ResultRow, subject=cell.key)} <= withstood
         assert 0 < len(withstood) < store.sums(cell).clean_correct
 
 
@@ -81,10 +83,10 @@ def test_full_evidence_examines_every_image_that_withstood(tiny_zoo: Path, store
     plan = plan_of(tiny_zoo, evidence="full", limit=12, model=("tiny-natural",), eps=("0.1",))
     carry_out(plan, store)
     (cell,) = plan.cells
-    withstood = set(store.withstood(cell))
+    withstood = set(store.robust(cell))
     assert withstood
     for name in ("noise", "more_steps", "other_losses", "unbounded_attack", "black_box"):
-        assert {row.image for row in store.findings(cell.key) if row.check == name} == withstood
+        assert {row.image for row in store.select(ResultRow, subject=cell.key) if row.check == name} == withstood
 
 
 # The same whatever happens
@@ -93,7 +95,7 @@ def test_full_evidence_examines_every_image_that_withstood(tiny_zoo: Path, store
 @pytest.mark.parametrize("size", [7, 64, 360])
 def test_batches_of_another_size_give_the_same_rows(size: int, tiny_zoo: Path, expected: dict[str, Any]) -> None:
     found = rows_of(plan_of(tiny_zoo, batch_size=size))
-    for table in ("examinations", "findings", "transfers"):
+    for table in ("evidence", "results", "transfers"):
         assert found[table] == expected[table]
     # Other kernels give other last digits of sizes and margins, and other last bits of candidates.
     digits = [tuple(float(value or 0) for value in row[2:-1]) for row in found["verdicts"]]
@@ -111,26 +113,27 @@ class Killed(BaseException):
 def test_who_is_killed_between_two_checks_continues_and_ends_with_the_same_rows(
     survived: int, tiny_zoo: Path, expected: dict[str, Any], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan, real, left = plan_of(tiny_zoo), Store.add_examination, [survived]
+    plan, real, left = plan_of(tiny_zoo), Store.add, [survived]
 
-    def dying(self: Store, *arguments: Any) -> None:
-        if left[0] == 0:
-            raise Killed
-        left[0] -= 1
-        real(self, *arguments)
+    def dying(self: Store, *rows: Row) -> None:
+        if isinstance(rows[0], EvidenceRow):
+            if left[0] == 0:
+                raise Killed
+            left[0] -= 1
+        real(self, *rows)
 
-    monkeypatch.setattr(Store, "add_examination", dying)
+    monkeypatch.setattr(Store, "add", dying)
     with pytest.raises(Killed):
         carry_out(plan, store)
-    recorded = rows(store)["examinations"]
+    recorded = rows(store)["evidence"]
     assert len(recorded) == survived
     again: list[str] = []
 
-    def noting(self: Store, row: ExaminationRow, *arguments: Any) -> None:
-        again.append((row.subject, row.check))
-        real(self, row, *arguments)
+    def noting(self: Store, *rows: Row) -> None:
+        again.extend((row.subject, row.check) for row in rows if isinstance(row, EvidenceRow))
+        real(self, *rows)
 
-    monkeypatch.setattr(Store, "add_examination", noting)
+    monkeypatch.setattr(Store, "add", noting)
     carry_out(plan, store)
     assert rows(store) == expected
     assert not {(subject, check) for subject, check, _ in recorded} & set(again)
@@ -167,9 +170,9 @@ def test_quick_evidence_costs_no_more_than_the_attack_or_than_twenty_steps(
     carry_out(plan, store)
     (cell,) = plan.cells
     sums = store.sums(cell)
-    called = [row for row in store.findings(cell.key) if row.part == "called"]
-    spent = sum(row.passes for row in store.findings(cell.key)) - sum(row.passes for row in called)
-    longest = max(row.passes for row in store.findings(cell.key))
+    called = [row for row in store.select(ResultRow, subject=cell.key) if row.part == "called"]
+    spent = sum(row.passes for row in store.select(ResultRow, subject=cell.key)) - sum(row.passes for row in called)
+    longest = max(row.passes for row in store.select(ResultRow, subject=cell.key))
     assert 0 < spent <= max(sums.forward_passes + sums.backward_passes, 41 * sums.robust_correct) + 5 * longest
 
 
@@ -178,7 +181,7 @@ def test_an_attack_that_costs_nothing_is_examined_all_the_same(tiny_zoo: Path, s
     plan = plan_of(tiny_zoo, model=("tiny-natural",), attack=("noise",), limit=60)
     carry_out(plan, store)
     (cell,) = plan.cells
-    searched = [row for row in store.findings(cell.key) if row.check == "other_losses"]
+    searched = [row for row in store.select(ResultRow, subject=cell.key) if row.check == "other_losses"]
     assert len(searched) >= 10
     assert make_records(store, plan.identity)["trust"].tolist() == ["suspect"]
 
@@ -224,7 +227,7 @@ def test_transfer_is_not_done_with_one_model_and_says_so(tiny_zoo: Path, store: 
     plan = plan_of(tiny_zoo, model=("tiny-natural",))
     carry_out(plan, store)
     (cell,) = plan.cells
-    assert store.examinations(cell.key)["transfer"].undone == "there is no second model in this run"
+    assert store.evidence(cell.key)["transfer"].skipped_because == "there is no second model in this run"
     assert rows(store)["candidates"] == []
     assert "transfer not done" in make_records(store, plan.identity)["reasons"].item()
 
@@ -232,25 +235,25 @@ def test_transfer_is_not_done_with_one_model_and_says_so(tiny_zoo: Path, store: 
 def test_transfer_is_not_done_in_the_space_of_an_encoding(tiny_zoo: Path, store: Store) -> None:
     plan = plan_of(tiny_zoo, model=("tiny-bcos", "digits-bcos-b2"), space="encoded", limit=10)
     carry_out(plan, store)
-    assert {store.examinations(cell.key)["transfer"].undone[:10] for cell in plan.cells} == {"candidates"}
+    assert {store.evidence(cell.key)["transfer"].skipped_because[:10] for cell in plan.cells} == {"candidates"}
 
 
 def test_candidates_of_one_model_are_tried_on_the_other(tiny_zoo: Path, store: Store) -> None:
     plan = plan_of(tiny_zoo, eps=("1",), count="last")
     carry_out(plan, store)
     for cell, other in zip(plan.cells, plan.cells[::-1], strict=True):
-        kept, clean = store.candidates(other), store.clean(cell.model)
+        kept, clean = store.adversarials(other), store.clean(cell.model)
         classifier: Any = plan.source(cell.model).load().classifier
-        transfers = {row.image: row.fell for row in store.transfers(cell)}
-        assert {row.source for row in store.transfers(cell)} == {other.model}
+        transfers = {row.image: row.broken for row in store.select(TransferRow, cell=cell.key)}
+        assert {row.source for row in store.select(TransferRow, cell=cell.key)} == {other.model}
         right = [image for image in kept if clean[image].prediction == clean[image].label]
         shown = torch.stack([torch.frombuffer(bytearray(kept[image]), dtype=torch.float32) for image in right])
         predictions = classifier(shown.view(-1, 3, 8, 8)).argmax(dim=1).tolist()
         said = {image: guess != clean[image].label for image, guess in zip(right, predictions, strict=True)}
         assert transfers == said
         assert any(said.values())
-        found = {row.image: row.fell for row in store.findings(cell.key) if row.check == "transfer"}
-        assert found == {image: fell for image, fell in said.items() if image in store.withstood(cell)}
+        found = {row.image: row.broken for row in store.select(ResultRow, subject=cell.key) if row.check == "transfer"}
+        assert found == {image: fell for image, fell in said.items() if image in store.robust(cell)}
 
 
 # A look at the model
@@ -268,11 +271,11 @@ def test_a_model_that_has_changed_since_it_was_attacked_is_stochastic(
     def load(self: Any) -> Any:
         loads.append(self)
         model = real(self)
-        return model if len(loads) == 1 else model._replace(classifier=Mirrored(model.classifier))
+        return model if len(loads) == 1 else replace(model, classifier=Mirrored(model.classifier))
 
     monkeypatch.setattr(source_type, "load", load)
     carry_out(plan, store)
-    against = [row.against for row in store.findings("tiny-natural") if row.check == "stochastic"]
+    against = [row.against for row in store.select(ResultRow, subject="tiny-natural") if row.check == "stochastic"]
     assert any(against)
 
 
@@ -290,6 +293,6 @@ class Mirrored(torch.nn.Module):
 def test_the_first_sixteen_images_are_asked_about(tiny_zoo: Path, store: Store) -> None:
     plan = plan_of(tiny_zoo, model=("tiny-natural",))
     carry_out(plan, store)
-    asked = [row.image for row in store.findings("tiny-natural") if row.check == "stochastic"]
+    asked = [row.image for row in store.select(ResultRow, subject="tiny-natural") if row.check == "stochastic"]
     assert asked == sorted(plan.images.indices[:16])
-    assert set(CHECKS) >= {row.check for row in store.findings("tiny-natural")}
+    assert set(CHECKS) >= {row.check for row in store.select(ResultRow, subject="tiny-natural")}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.plan import make_plan
+from robustbench_bcos.bench.request import make_request
 from robustbench_bcos.model_zoo.cards import Zoo
 from tests.bench.evidence.planted import After, Before, Own, evaluated, reasons, zoo
 from tests.bench.tiny_zoo import measure
@@ -23,7 +23,7 @@ DIGITS = sorted(name for name, entry in Zoo().entries.items() if entry.card.data
 @pytest.mark.parametrize("seed", [0, 1])
 def test_every_network_of_the_zoo_is_sound(seed: int) -> None:
     flags: dict[str, Any] = {"steps": (20,), "eps": ("0.5",), "limit": 100, "seed": seed}
-    table = measure(make_plan(make_config(flags | {"device": "cpu", "figures": False})))
+    table = measure(make_request(make_config(flags | {"device": "cpu", "figures": False})))
     assert sorted(table["model"]) == DIGITS
     accused = {row["model"]: row["reasons"] for _, row in table.iterrows() if row["trust"] != "sound"}
     assert accused == {}
@@ -88,8 +88,8 @@ def test_percentages_are_not_accused_because_they_hide_nothing() -> None:
 
 
 def test_a_weak_attack_on_an_honest_network_is_repaired() -> None:
-    # Steps so long that each leaves the ball on its other side; what is fooled besides counts as fallen.
-    weak = evaluated(zoo, step_size="5", count="last")
+    # Steps so long that each leaves the ball on its other side; what another search breaks counts as broken.
+    weak = evaluated(zoo, step_size="5", select="last")
     plain = evaluated(zoo)
     assert weak["robust_correct"] > plain["robust_correct"]
     assert weak["robust_accuracy_worst"] <= plain["robust_accuracy_worst"] + 1 / weak["images"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from robustbench_bcos.bench.evidence.checks import CHECKS
+from robustbench_bcos.bench.evidence import CHECKS
 from tests.bench.evidence.planted import IMAGES, PANEL, Planted, evaluated, reasons, zoo
 
 

@@ -1,4 +1,4 @@
-"""Which images a second search is spent on: the nearest to falling and a spread of the others, and no more."""
+"""Which images a second search is spent on: the nearest to success and a spread of the others, and no more."""
 
 import itertools
 
@@ -11,8 +11,8 @@ from robustbench_bcos.bench.evidence.selection import FEWEST, Selection
 
 def selection_of(count: int, images: int, most: int, seed: int) -> tuple[Selection, list[int]]:
     """Of images in any order, because nearness has nothing to do with their numbers."""
-    withstood = np.random.default_rng(seed).permutation(count).tolist()
-    return Selection.of(withstood, images, most), withstood
+    robust = np.random.default_rng(seed).permutation(count).tolist()
+    return Selection.of(robust, images, most), robust
 
 
 counts = st.integers(1, 300)
@@ -24,35 +24,35 @@ quickly = settings(max_examples=60, deadline=None)
 @quickly
 @given(numbers)
 def test_the_first_images_are_known_ones_and_no_more_than_allowed(drawn: tuple[int, int, int, int]) -> None:
-    selection, withstood = selection_of(*drawn)
-    assert 1 <= len(selection.first) <= selection.most <= len(withstood)
-    assert set(selection.first) <= set(withstood)
+    selection, robust = selection_of(*drawn)
+    assert 1 <= len(selection.first) <= selection.most <= len(robust)
+    assert set(selection.first) <= set(robust)
     assert set(selection.first.values()) <= {"nearest", "sample"}
 
 
 @quickly
 @given(numbers)
 def test_the_nearest_come_first_and_without_a_gap(drawn: tuple[int, int, int, int]) -> None:
-    selection, withstood = selection_of(*drawn)
+    selection, robust = selection_of(*drawn)
     nearest = [image for image, part in selection.first.items() if part == "nearest"]
-    assert nearest == withstood[: len(nearest)]
+    assert nearest == robust[: len(nearest)]
     assert nearest
 
 
 @quickly
 @given(numbers)
 def test_where_everything_may_be_examined_everything_is(drawn: tuple[int, int, int, int]) -> None:
-    selection, withstood = selection_of(*drawn)
-    if selection.most == len(withstood):
-        assert list(selection.first) == withstood
+    selection, robust = selection_of(*drawn)
+    if selection.most == len(robust):
+        assert list(selection.first) == robust
 
 
 @quickly
 @given(numbers)
 def test_the_sample_is_spread_evenly_over_the_others(drawn: tuple[int, int, int, int]) -> None:
-    selection, withstood = selection_of(*drawn)
+    selection, robust = selection_of(*drawn)
     parts = list(selection.first.values())
-    others = withstood[parts.count("nearest") :]
+    others = robust[parts.count("nearest") :]
     places = [others.index(image) for image, part in selection.first.items() if part == "sample"]
     assert len(places) <= FEWEST
     assert places == sorted(set(places))
@@ -68,13 +68,13 @@ def test_the_sample_is_spread_evenly_over_the_others(drawn: tuple[int, int, int,
 @quickly
 @given(numbers)
 def test_a_search_goes_on_with_the_nearest_not_examined_and_ends(drawn: tuple[int, int, int, int]) -> None:
-    selection, withstood = selection_of(*drawn)
+    selection, robust = selection_of(*drawn)
     examined = dict(selection.first)
     chosen = selection.following(examined)
     while chosen:
         assert not chosen.keys() & examined.keys()
         assert set(chosen.values()) == {"nearest"}
-        left = [image for image in withstood if image not in examined]
+        left = [image for image in robust if image not in examined]
         assert list(chosen) == left[: len(chosen)]
         assert len(chosen) <= selection.tail
         examined |= chosen

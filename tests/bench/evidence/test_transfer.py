@@ -9,17 +9,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from robustbench_bcos.attacks.pgd import PGD
+from robustbench_bcos.bench.plan import Plan
 from torch import Tensor, nn
 
 from robustbench_bcos.attacks.losses import LOSSES
 from robustbench_bcos.attacks.norms import NORMS
-from robustbench_bcos.attacks.pgd import PGD
 from robustbench_bcos.bench import plan as planning
-from robustbench_bcos.bench.candidates import packed, unpacked
+from robustbench_bcos.bench.adversarials import from_bytes, to_bytes
 from robustbench_bcos.bench.evidence.transfer import COLUMNS, make_transfers
 from robustbench_bcos.bench.evidence.trust import Judgement
 from robustbench_bcos.bench.judge import ThreatViolation
-from robustbench_bcos.bench.plan import Plan
+from robustbench_bcos.bench.rows import ResultRow, TransferRow
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.statistics import wilson
 from tests.bench.evidence.one_check import carry_out_alone, findings, outcome
@@ -79,7 +80,7 @@ def by_hand(plan: Plan, count: int = COUNT) -> dict[tuple[str, str, str, str], t
 
 def matrix(table: pd.DataFrame) -> dict[tuple[str, str, str, str], tuple[int, int]]:
     keys = zip(table["norm"], table["eps"], table["source"], table["target"], strict=True)
-    found = dict(zip(keys, zip(table["images"], table["fell"], strict=True), strict=True))
+    found = dict(zip(keys, zip(table["images"], table["broken"], strict=True), strict=True))
     assert len(found) == len(table)
     return found
 
@@ -104,8 +105,8 @@ def test_the_matrix_is_what_comes_of_trying_every_candidate_by_hand(monkeypatch:
     assert 0 < fell < images < COUNT
     assert tuple(table.columns) == COLUMNS
     for row in table.to_dict("records"):
-        interval = wilson(row["fell"], row["images"])
-        assert (row["share"], row["ci_low"], row["ci_high"]) == (row["fell"] / row["images"], *interval)
+        interval = wilson(row["broken"], row["images"])
+        assert (row["share"], row["ci_low"], row["ci_high"]) == (row["broken"] / row["images"], *interval)
         assert row["cell"].startswith(f"{row['target']} pgd {row['norm']} {row['eps']} ")
         assert (row["attack"], row["steps"]) == ("pgd", 6)
 
@@ -118,7 +119,7 @@ def test_the_diagonal_is_each_models_own_attack(monkeypatch: pytest.MonkeyPatch)
         for cell in plan.cells:
             (own,) = table[(table["cell"] == cell.key) & (table["source"] == cell.model)].to_dict("records")
             sums = store.sums(cell)
-            assert (own["images"], own["fell"]) == (sums.clean_correct, sums.clean_correct - sums.robust_correct)
+            assert (own["images"], own["broken"]) == (sums.clean_correct, sums.clean_correct - sums.robust_correct)
 
 
 def test_quick_evidence_tries_the_first_images_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,8 +133,8 @@ def test_quick_evidence_tries_the_first_images_alone(monkeypatch: pytest.MonkeyP
     with Store() as store:
         carry_out_alone("transfer", plan, store, monkeypatch)
         for cell in plan.cells:
-            assert set(store.candidates(cell)) <= set(chosen)
-            assert {row.image for row in store.transfers(cell)} <= set(chosen)
+            assert set(store.adversarials(cell)) <= set(chosen)
+            assert {row.image for row in store.select(TransferRow, cell=cell.key)} <= set(chosen)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ def test_where_nothing_is_tried_no_candidates_are_kept_and_there_is_no_matrix(
     assert plan.transferred == frozenset()
     with Store() as store:
         carry_out_alone("transfer", plan, store, monkeypatch)
-        assert all(store.candidates(cell) == {} for cell in plan.cells)
+        assert all(store.adversarials(cell) == {} for cell in plan.cells)
         table = make_transfers(store, plan.identity)
     assert table.empty
     assert tuple(table.columns) == COLUMNS
@@ -161,10 +162,10 @@ def test_a_candidate_of_another_model_refutes_a_hidden_gradient(monkeypatch: pyt
     first, _, blind = range(3)
     rows = findings("transfer", plan, monkeypatch, blind)
     expected = by_hand(plan)["l2", "0.1", "first", "blind"][1]
-    assert sum(row.fell for row in rows) >= expected > 0
-    assert all(row.fell == row.against and row.passes == 2 for row in rows)
+    assert sum(row.broken for row in rows) >= expected > 0
+    assert all(row.broken == row.against and row.passes == 2 for row in rows)
     said, judged = outcome("transfer", plan, monkeypatch, blind)
-    assert (said.status, said.against) == ("undermined", sum(row.fell for row in rows))
+    assert (said.status, said.against) == ("undermined", sum(row.broken for row in rows))
     assert judged.trust == "suspect"
     assert judged.worst_correct == COUNT - said.against
     said, judged = outcome("transfer", plan, monkeypatch, first)
@@ -176,13 +177,13 @@ def test_only_images_that_withstood_speak_for_or_against(monkeypatch: pytest.Mon
     with Store() as store:
         carry_out_alone("transfer", plan, store, monkeypatch)
         for cell in plan.cells:
-            rows = store.findings(cell.key)
-            assert {row.image for row in rows} == set(store.withstood(cell))
-            fell = {row.image for row in store.transfers(cell) if row.fell}
-            assert {row.image for row in rows if row.fell} == fell & set(store.withstood(cell))
-            assert len({row.image for row in store.transfers(cell)}) >= len(rows)
+            rows = store.select(ResultRow, subject=cell.key)
+            assert {row.image for row in rows} == set(store.robust(cell))
+            fell = {row.image for row in store.select(TransferRow, cell=cell.key) if row.broken}
+            assert {row.image for row in rows if row.broken} == fell & set(store.robust(cell))
+            assert len({row.image for row in store.select(TransferRow, cell=cell.key)}) >= len(rows)
             standing = Judgement(store, plan.identity).of(cell).worst_correct
-            assert standing == len(rows) - sum(row.fell for row in rows)
+            assert standing == len(rows) - sum(row.broken for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -208,12 +209,12 @@ def test_without_another_model_it_is_not_done_and_that_is_said(
 
 def test_a_damaged_candidate_is_no_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_of(norm=("l2",), eps=("0.1",))
-    kept = Store.candidates
+    kept = Store.adversarials
 
     def farther(store: Store, cell: Any) -> dict[int, bytes]:
-        return {image: packed(1 - IMAGES[image]) for image in kept(store, cell)}
+        return {image: to_bytes(1 - IMAGES[image]) for image in kept(store, cell)}
 
-    monkeypatch.setattr(Store, "candidates", farther)
+    monkeypatch.setattr(Store, "adversarials", farther)
     with Store() as store, pytest.raises(ThreatViolation, match="exceeds l2 radius"):
         carry_out_alone("transfer", plan, store, monkeypatch)
 
@@ -226,14 +227,14 @@ def test_a_damaged_candidate_is_no_candidate(monkeypatch: pytest.MonkeyPatch) ->
 def test_kept_pixels_are_bit_by_bit_what_was_proposed(seed: int, count: int, shape: tuple[int, int, int]) -> None:
     images = torch.rand(count, *shape, generator=torch.Generator().manual_seed(seed))
     images[0, 0, 0, 0] = torch.finfo(torch.float32).tiny / 4
-    contents = [packed(image) for image in images]
-    assert torch.equal(unpacked(contents, shape), images)
+    contents = [to_bytes(image) for image in images]
+    assert torch.equal(from_bytes(contents, shape), images)
     assert {len(content) for content in contents} == {4 * math.prod(shape)}
-    again = unpacked(contents, shape)
+    again = from_bytes(contents, shape)
     again += 1
-    assert torch.equal(unpacked(contents, shape), images)
+    assert torch.equal(from_bytes(contents, shape), images)
 
 
 def test_pixels_of_other_images_are_refused() -> None:
     with pytest.raises(ValueError, match="reshape"):
-        unpacked([packed(IMAGES[0])], (3, 4, 4))
+        from_bytes([to_bytes(IMAGES[0])], (3, 4, 4))

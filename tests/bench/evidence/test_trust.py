@@ -10,9 +10,10 @@ from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.evidence.checks import CHECKS, checks_of
 from robustbench_bcos.bench.evidence.trust import Judgement, Outcome, Trust
-from robustbench_bcos.bench.store import CleanRow, ExaminationRow, FindingRow, ModelRow, Store, VerdictRow
+from robustbench_bcos.bench.rows import ResultRow
+from robustbench_bcos.bench.store import Store
+from tests.bench.by_hand import clean_row, evidence_row, identity_of, model_row, verdict_row
 
-MODEL = ModelRow("net", "conventional", "resnet8", 123, "natural", "ce", "ab" * 32, None, "")
 VERDICTS = [check.name for check in checks_of("full", "verdicts")]
 OF_MODEL = [check.name for check in checks_of("full", "model")]
 OF_CELL = [check.name for check in checks_of("full", "cell")]
@@ -28,14 +29,15 @@ def cells(**flags: Any) -> list[Cell]:
 
 def attack(store: Store, cell: Cell = CELL, fell: Sequence[int] = (), images: int = IMAGES, **changed: Any) -> None:
     """Every image is classified correctly; some fall; what is changed is so for the first image."""
-    store.add_model(MODEL)
-    store.add_clean(CleanRow("net", image, 1, 1) for image in range(images))
+    store.add(model_row(), *map(clean_row, range(images)))
     # Image 0 came nearest to falling.
     rows = [
-        VerdictRow(cell.key, image, True, 0 if image in fell else 1, 0.1, False, 5, 4, 1.0 if image in fell else -image)
+        verdict_row(cell, image, prediction=0, margin=1.0)
+        if image in fell
+        else verdict_row(cell, image, margin=-float(image))
         for image in range(images)
     ]
-    store.add_verdicts([rows[0]._replace(**changed), *rows[1:]], 0.1)
+    store.add(replace(rows[0], **changed), *rows[1:])
 
 
 def examine(store: Store, found: dict[str, Any] | None = None, cell: Cell = CELL, without: Sequence[str] = ()) -> None:
@@ -43,32 +45,41 @@ def examine(store: Store, found: dict[str, Any] | None = None, cell: Cell = CELL
     found = found or {}
     for name in [*OF_MODEL, *OF_CELL]:
         subject = "net" if name in OF_MODEL else cell.key
-        rows = [FindingRow(subject, name, image, *of) for image, of in found.get(name, {}).items()]
+        rows = [ResultRow(subject=subject, check=name, image=image, **of) for image, of in found.get(name, {}).items()]
         if name not in without:
-            store.add_examination(ExaminationRow(subject, name, ""), rows, [cell], 0.1)
+            store.add(evidence_row(subject, name), *rows)
+
+
+def result(part: str, **changes: Any) -> dict[str, Any]:
+    return {"part": part, "broken": False, "against": False, "value": None, "passes": 3} | changes
 
 
 def against(images: Sequence[int], part: str = "nearest", value: float | None = None) -> dict[int, Any]:
     """Findings that speak against the number, without a candidate."""
-    return {image: (part, False, True, value, 3) for image in images}
+    return {image: result(part, against=True, value=value) for image in images}
 
 
 def fallen(images: Sequence[int], part: str = "nearest") -> dict[int, Any]:
-    return {image: (part, True, True, None, 3) for image in images}
+    return {image: result(part, broken=True, against=True) for image in images}
 
 
 def held(images: Sequence[int], part: str = "nearest") -> dict[int, Any]:
-    return {image: (part, False, False, None, 3) for image in images}
+    return {image: result(part) for image in images}
 
 
 def judged(store: Store, planned: Sequence[Cell] = (CELL,), cell: Cell = CELL, **facts: Any) -> Trust:
-    identity = {"images": IMAGES, "evidence": "full", "classes": 10, "fab": True, **facts}
-    return Judgement(store, identity | {"cells": [one.as_dict() for one in planned]}).of(cell)
+    identity = identity_of(*planned, **{"images": IMAGES, "evidence": "full"} | facts)
+    return Judgement(store, identity).of(cell)
 
 
 def outcome(trust: Trust, name: str) -> Outcome:
     (found,) = (outcome for outcome in trust.outcomes if outcome.check == name)
     return found
+
+
+def counts(trust: Trust, name: str) -> tuple[str, int, int]:
+    found = outcome(trust, name)
+    return found.status, found.examined, found.against
 
 
 def reasons(trust: Trust) -> list[str]:
@@ -106,7 +117,7 @@ def test_quick_evidence_does_not_miss_what_only_full_evidence_has(store: Store) 
 
 def test_without_evidence_nothing_is_checked_and_the_worst_is_what_was_measured(store: Store) -> None:
     attack(store, fell=[3], degenerate_gradient=True, margin=None)
-    assert judged(store, evidence="off") == Trust("unchecked", "", IMAGES - 1, 0, 0, ())
+    assert judged(store, evidence="off") == Trust(trust="unchecked", worst_correct=IMAGES - 1)
 
 
 # One image suffices
@@ -118,7 +129,7 @@ def test_one_image_undermines_where_one_suffices(name: str, store: Store) -> Non
     examine(store, {name: against([7]) | held([8, 9])})
     trust = judged(store)
     assert (trust.trust, reasons(trust)) == ("suspect", [name])
-    assert outcome(trust, name)[1:4] == ("undermined", 3, 1)
+    assert counts(trust, name) == ("undermined", 3, 1)
     # No candidate was found, so none has fallen.
     assert trust.worst_correct == IMAGES
 
@@ -151,7 +162,7 @@ def test_pixels_that_need_more_than_eight_bits_are_only_reported(store: Store) -
     examine(store)
     trust = judged(store)
     assert (trust.trust, trust.reasons) == ("sound", "")
-    assert outcome(trust, "eight_bit")[1:4] == ("reported", 1, 1)
+    assert counts(trust, "eight_bit") == ("reported", 1, 1)
 
 
 @pytest.mark.parametrize("name", [name for name in OF_CELL if CHECKS[name].rule == "report"])
@@ -165,8 +176,9 @@ def test_what_is_reported_undermines_nothing(name: str, store: Store) -> None:
 
 def test_the_largest_value_is_told(store: Store) -> None:
     attack(store)
-    values = {1: ("nearest", False, False, 0.2, 3), 2: ("nearest", False, False, 0.5, 3)}
-    examine(store, {"stochastic": values | {3: ("nearest", False, False, None, 3)}})
+    examine(
+        store, {"stochastic": {1: result("nearest", value=0.2), 2: result("nearest", value=0.5), 3: result("nearest")}}
+    )
     assert outcome(judged(store), "stochastic").value == 0.5
 
 
@@ -188,7 +200,7 @@ def test_what_falls_to_a_longer_search_by_gradients_too_does_not(name: str, stor
     examine(store, {name: fallen([7]), "more_steps": fallen([7], "called")})
     trust = judged(store)
     assert trust.trust == "sound"
-    assert outcome(trust, name)[1:4] == ("repaired", 1, 1)
+    assert counts(trust, name) == ("repaired", 1, 1)
     assert trust.worst_correct == IMAGES - 1
 
 
@@ -219,7 +231,7 @@ def test_few_images_that_fall_to_a_longer_search_are_counted_as_fallen_and_forgo
     attack(store)
     examine(store, {"more_steps": fallen(range(fell)) | held(range(fell, IMAGES))})
     trust = judged(store)
-    assert outcome(trust, "more_steps")[1:4] == (status, IMAGES, fell)
+    assert counts(trust, "more_steps") == (status, IMAGES, fell)
     assert trust.worst_correct == IMAGES - fell
     assert (trust.trust == "suspect") == (status == "undermined")
 
@@ -290,7 +302,7 @@ def test_an_image_that_falls_within_a_smaller_radius_is_not_robust_within_a_larg
         examine(store, cell=cell)
     trusts = [judged(store, [small, large], cell) for cell in (small, large)]
     assert [trust.worst_correct for trust in trusts] == [IMAGES - 2, IMAGES - 3]
-    assert outcome(trusts[1], "larger_ball")[1:4] == ("repaired", IMAGES - 2, 1)
+    assert counts(trusts[1], "larger_ball") == ("repaired", IMAGES - 2, 1)
     assert outcome(trusts[0], "larger_ball").status == "held"
     assert outcome(trusts[1], "other_attacks").status == "held"
 
@@ -313,7 +325,7 @@ def test_the_worst_case_is_over_all_attacks_and_all_checks_within_the_radius(sto
     examine(store, {"black_box": fallen([5])}, many)
     trusts = [judged(store, [few, many], cell) for cell in (few, many)]
     assert [trust.worst_correct for trust in trusts] == [IMAGES - 5, IMAGES - 5]
-    assert outcome(trusts[0], "other_attacks")[1:4] == ("repaired", IMAGES - 1, 1)
+    assert counts(trusts[0], "other_attacks") == ("repaired", IMAGES - 1, 1)
 
 
 @pytest.mark.parametrize("other", [{"norm": "linf"}, {"model": "other"}, {"space": "encoded"}])
@@ -321,7 +333,7 @@ def test_what_falls_under_another_threat_proves_nothing(other: dict[str, Any], s
     elsewhere = replace(CELL, **other)
     attack(store)
     attack(store, elsewhere, fell=range(50))
-    store.add_clean(CleanRow("other", image, 1, 1) for image in range(IMAGES))
+    store.add(*(clean_row(image, model="other") for image in range(IMAGES)))
     examine(store)
     trust = judged(store, [CELL, elsewhere])
     assert (trust.trust, trust.worst_correct) == ("sound", IMAGES)
@@ -333,7 +345,7 @@ def test_what_falls_under_another_threat_proves_nothing(other: dict[str, Any], s
 def test_a_check_that_could_not_be_done_is_named_and_accuses_nobody(store: Store) -> None:
     attack(store)
     examine(store)
-    store.add_examination(ExaminationRow(CELL.key, "transfer", "there is no second model in this run"), [], [CELL], 0.1)
+    store.add(evidence_row(CELL.key, "transfer", "there is no second model in this run"))
     trust = judged(store)
     assert (trust.trust, trust.reasons) == ("sound", "transfer not done")
     assert outcome(trust, "transfer").sentence == "not done: there is no second model in this run"
@@ -358,12 +370,12 @@ def test_examined_images_count_once_and_passes_add_up(store: Store) -> None:
 
 
 def test_images_that_were_wrong_when_clean_are_never_robust(store: Store) -> None:
-    store.add_model(MODEL)
-    store.add_clean(CleanRow("net", image, 1, 1 - image % 2) for image in range(10))
+    store.add(model_row(), *(clean_row(image, prediction=1 - image % 2) for image in range(10)))
     rows = [
-        VerdictRow(CELL.key, image, image % 2 == 0, 1 if image else 0, 0.1, False, 5, 4, -1.0) for image in range(10)
+        verdict_row(CELL, image, attacked=image % 2 == 0, prediction=1 if image else 0, margin=-1.0)
+        for image in range(10)
     ]
-    store.add_verdicts(rows, 0.1)
+    store.add(*rows)
     examine(store)
     trust = judged(store, images=10)
     assert trust.worst_correct == 4

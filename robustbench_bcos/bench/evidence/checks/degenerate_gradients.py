@@ -1,0 +1,20 @@
+"""Whether the attack had gradients to follow."""
+
+from typing import final
+
+from robustbench_bcos.bench.evidence import CHECKS
+from robustbench_bcos.bench.evidence.check import AbstractVerdictsCheck
+from robustbench_bcos.bench.evidence.contexts import VerdictsContext
+
+
+@final
+@CHECKS.registered("degenerate_gradients")
+class DegenerateGradients(AbstractVerdictsCheck):
+    """Where a gradient is 0 everywhere, or not finite, a step goes nowhere."""
+
+    asks = "with a gradient that is 0 everywhere, NaN or infinite on the attack's way"
+    rule = "any"
+
+    def count(self, verdicts: VerdictsContext) -> tuple[int, int]:
+        """Images with at least one such step."""
+        return len(verdicts.attacked), sum(row.degenerate_gradient for row in verdicts.attacked)

@@ -1,0 +1,21 @@
+"""Whether a loss of the outputs can be ascended at all."""
+
+from typing import final
+
+from robustbench_bcos.bench.evidence import CHECKS, answers
+from robustbench_bcos.bench.evidence.check import AbstractModelCheck
+from robustbench_bcos.bench.evidence.contexts import ModelContext
+from robustbench_bcos.bench.evidence.found import Found
+
+
+@final
+@CHECKS.registered("saturated_output")
+class SaturatedOutput(AbstractModelCheck):
+    """Probabilities, and logits far apart, leave losses without a slope."""
+
+    asks = "given logits that are probabilities, or of a scale that no loss can be ascended on"
+    rule = "any"
+
+    def examine(self, model: ModelContext) -> Found:
+        """The range of each image's logits."""
+        return answers.logit_scale(model.classifier, model.images)

@@ -1,0 +1,28 @@
+"""Whether the loss is smooth enough to be ascended."""
+
+from collections.abc import Iterator
+from typing import final
+
+from robustbench_bcos.bench.evidence import CHECKS
+from robustbench_bcos.bench.evidence.check import AbstractCellCheck
+from robustbench_bcos.bench.evidence.contexts import CellContext
+from robustbench_bcos.bench.evidence.found import Found
+from robustbench_bcos.bench.evidence.indicators import DRAWS, UNSTABLE, instability
+from robustbench_bcos.bench.rows import ResultRow
+
+
+@final
+@CHECKS.registered("unstable_loss")
+class UnstableLoss(AbstractCellCheck):
+    """Indicator 2 of Pintor et al. (2022)."""
+
+    asks = "whose loss changes by more than a tenth under small noise"
+    rule = "report"
+    full_only = True
+
+    def examine(self, cell: CellContext) -> Iterator[ResultRow]:
+        """On the first images that are classified correctly."""
+        target = cell.target(cell.first_correct(), stream=self.name)
+        loss = target.criterion.objective(getattr(cell.attack, "loss", "ce"))
+        values = instability(target.classifier, target.images, target.goals, loss, target.rng)
+        yield from cell.rows(self, target, Found(against=values > UNSTABLE, values=values, passes=1 + DRAWS))

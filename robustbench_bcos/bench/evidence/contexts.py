@@ -1,0 +1,216 @@
+"""What checks are shown: the verdicts of a cell, a model with a few images, or a cell with all that attacks need."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import nn
+
+from robustbench_bcos.attacks.attack import AbstractAttack
+from robustbench_bcos.attacks.criterion import make_criterion
+from robustbench_bcos.attacks.driver import GradientAttack
+from robustbench_bcos.bench.batch_size import BatchSize
+from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.evidence import CHECKS
+from robustbench_bcos.bench.evidence.check import AbstractCheck, AbstractSearchCheck, NotApplicable
+from robustbench_bcos.bench.evidence.found import Found
+from robustbench_bcos.bench.evidence.indicators import Path
+from robustbench_bcos.bench.evidence.selection import Part, Selection
+from robustbench_bcos.bench.request import Request
+from robustbench_bcos.bench.rows import ResultRow, VerdictRow
+from robustbench_bcos.bench.store import Store
+from robustbench_bcos.bench.target import AttackTarget, make_target
+from robustbench_bcos.bench.trial import attack_and_judge
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.types import Images, Labels
+from robustbench_bcos.data.subset import EvalSubset
+from robustbench_bcos.model_zoo.models import Model
+
+FIRST = 32
+"""Images of which paths are read and read-outs are fitted."""
+
+FEWEST_STEPS = 20
+"""Steps that an attack is taken to have had at least: with the budget of fewer, checks would be too weak to find
+anything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerdictsContext:
+    """What a run has recorded of a cell, and of the other cells of its model."""
+
+    cell: Cell
+    attacked: Sequence[VerdictRow]
+    """Verdicts of the images that were attacked."""
+    robust: frozenset[int]
+    """Images that the attack did not break."""
+    broken_by_same_attack: frozenset[int]
+    """Images that the same attack broke within a smaller epsilon."""
+    broken_by_other_attacks: frozenset[int]
+    """Images that another attack broke within this epsilon, or a smaller one."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ModelContext:
+    """A model, and the first images of the evaluation subset."""
+
+    classifier: nn.Module
+    images: Images
+    labels: Labels
+    predictions: Labels
+    """What the model said of them before the attacks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellContext:
+    """One cell and the images of it that its attack did not break."""
+
+    request: Request
+    model: Model
+    cell: Cell
+    known: Store
+    size: BatchSize
+
+    @cached_property
+    def attack(self) -> AbstractAttack:
+        """The cell's attack, with the loss that ``auto`` turned out to be."""
+        return self.cell.attack.with_loss(self.model.loss)
+
+    @cached_property
+    def robust(self) -> list[int]:
+        """Images that the attack did not break, the nearest to being broken first."""
+        return self.known.robust(self.cell)
+
+    @property
+    def full(self) -> bool:
+        """Whether all images are examined, whatever that costs."""
+        return self.request.config.evidence == "full"
+
+    def target(self, indices: Sequence[int], *, stream: str) -> AttackTarget:
+        """Some images, ready to be attacked; what is drawn comes from the stream of this name."""
+        subset = EvalSubset(self.request.subset.dataset, tuple(indices))
+        images, labels, _ = subset.batch(0, len(indices)).on(self.request.device)
+        made = make_target(self.model, self.cell, images, labels, seed=self.request.config.seed, indices=indices)
+        return replace(made, rng=made.rng.fold_in(stream))
+
+    def first_correct(self) -> list[int]:
+        """The images that the slower checks look at: the first about which the model is right.
+
+        Raises:
+            NotApplicable: there are none.
+        """
+        clean = self.known.clean(self.cell.model)
+        right = [image for image in self.request.subset.indices if clean[image].correct]
+        if not right:
+            raise NotApplicable("no image is classified correctly")
+        return right[:FIRST]
+
+    def path(self) -> tuple[AttackTarget, Path]:
+        """What the attack saw on its way, for the first images.
+
+        Raises:
+            NotApplicable: the attack follows no path.
+        """
+        if not isinstance(self.attack, GradientAttack) or not self.attack.has_path:
+            raise NotApplicable("only the paths of pgd and apgd can be read")
+        target = self.target(self.first_correct(), stream="path")
+        return target, Path.of(self.attack, target)
+
+    def row(self, check: AbstractCheck, image: int, *, against: bool, passes: int) -> ResultRow:
+        """The result of a check that was not a search, for one image."""
+        return ResultRow(
+            subject=self.cell.key,
+            check=check.name,
+            image=image,
+            part="sample",
+            broken=False,
+            against=against,
+            value=None,
+            passes=passes,
+        )
+
+    def rows(self, check: AbstractCheck, target: AttackTarget, found: Found) -> list[ResultRow]:
+        """The results of a check that looked at a batch of images."""
+        return found.rows(self.cell.key, check.name, dict.fromkeys(target.rng.indices, "sample"))
+
+    def search(self, check: AbstractSearchCheck) -> Iterator[ResultRow]:
+        """Search for the nearest images, part by part for as long as some are broken, and for a sample of the others.
+
+        Raises:
+            NotApplicable: none of the check's attacks serves the cell's norm and criterion.
+        """
+        attacks = self._applicable(check)
+        if not self.robust:
+            return
+        passes = sum(attack.passes for attack in attacks)
+        most = len(self.robust) if self.full else max(1, int(self._budget(check.budget) / passes))
+        selection = Selection.of(self.robust, len(self.request.subset), most)
+        examined: dict[int, Part] = {}
+        nearest: dict[int, bool] = {}
+        chosen = selection.first
+        while chosen:
+            rows = list(self._examined(check, attacks, chosen))
+            yield from rows
+            examined |= chosen
+            nearest |= {row.image: row.broken for row in rows if row.part == "nearest"}
+            goes_on = check.rule == "search" and any(nearest[image] for image in selection.last(nearest))
+            chosen = selection.following(examined) if goes_on else {}
+        if check.rule == "search":
+            called = sorted(self._broken_without_gradients() - examined.keys())
+            yield from self._examined(check, attacks, dict.fromkeys(called, "called"))
+
+    def _applicable(self, check: AbstractSearchCheck) -> list[AbstractAttack]:
+        """The check's attacks, without those that do not serve the cell."""
+        criterion = make_criterion(self.cell.criterion)
+        served, reason = [], ""
+        for attack in check.attacks(self.attack, full=self.full):
+            try:
+                attack.check(self.cell.threat.geometry, criterion)
+            except RequestError as error:
+                reason = str(error)
+            else:
+                served.append(attack)
+        if not served:
+            raise NotApplicable(reason)
+        return served
+
+    def _budget(self, part: float) -> float:
+        """Passes that quick evidence may spend on a check: part of the attack's, and what others have left of them."""
+        sums = self.known.sums(self.cell)
+        least = len(self.robust) * (2 * FEWEST_STEPS + 1)
+        spent = max(sums.forward_passes + sums.backward_passes, least)
+        already = sum(row.passes for row in self.known.results(self.cell.key))
+        return min(part * spent, float(spent - already))
+
+    def _broken_without_gradients(self) -> set[int]:
+        """Images that a search along gradients must be asked about."""
+        results = self.known.results(self.cell.key)
+        return {row.image for row in results if row.broken and CHECKS[row.check].rule == "gradients"}
+
+    def _examined(
+        self, check: AbstractSearchCheck, attacks: Sequence[AbstractAttack], parts: Mapping[int, Part]
+    ) -> Iterator[ResultRow]:
+        """Search for images, each of a part, in batches."""
+        for attempt in self.size.over(len(parts)):
+            with attempt as part:
+                chosen = {image: parts[image] for image in tuple(parts)[part]}
+                yield from self._attacked(check, attacks, tuple(chosen)).rows(self.cell.key, check.name, chosen)
+
+    def _attacked(
+        self, check: AbstractSearchCheck, attacks: Sequence[AbstractAttack], indices: tuple[int, ...]
+    ) -> Found:
+        target = self.target(indices, stream=check.name)
+        target = target.within(check.threat(target.threat, target.images))
+        broken = torch.zeros(len(indices), dtype=torch.bool, device=target.images.device)
+        passes = torch.zeros(len(indices), dtype=torch.long, device=target.images.device)
+        for number, attack in enumerate(attacks):
+            robust = (~broken).nonzero().squeeze(1)
+            if len(robust) == 0:
+                break
+            chosen = target.select(robust)
+            chosen = replace(chosen, rng=chosen.rng.fold_in(number))
+            judged = attack_and_judge(attack, chosen, subject=f"{self.cell.key}, {check.name}")
+            broken[robust] = judged.verdicts.success
+            passes[robust] += judged.trace.forward_passes + judged.trace.backward_passes
+        within = check.threat(self.cell.threat, target.images) == self.cell.threat
+        return Found(against=check.against(broken), passes=passes, broken=broken if within else None)

@@ -1,0 +1,92 @@
+"""What makes a run the run it is: all that decides its numbers."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from robustbench_bcos.bench.cells import Cell
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainedImages:
+    """Which images are explained, and how."""
+
+    method: str
+    """As it was asked for."""
+    images: tuple[int, ...]
+    """Indices of the images that the means of ``results.csv`` are over."""
+    pictured: tuple[int, ...]
+    """Indices of the images that pictures were asked for."""
+
+    @property
+    def all(self) -> set[int]:
+        """All images that are explained."""
+        return {*self.images, *self.pictured}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunIdentity:
+    """All that decides a run's numbers: batch size and number of threads do not. Another identity is another run."""
+
+    cells: tuple[Cell, ...]
+    weights: Mapping[str, str]
+    """SHA-256 of each model's weights."""
+    dataset: str
+    images: int
+    """Number of images of the evaluation subset."""
+    subset: str
+    """Digest of these images, as they are attacked."""
+    preprocessing: str
+    """What was done to them before."""
+    seed: int
+    device: str
+    """Its kind: ``cpu`` or ``cuda``."""
+    explained: ExplainedImages | None
+    evidence: str
+    """``quick``, ``full`` or ``off``."""
+    distances: bool
+    """Whether the smallest epsilon is searched for."""
+    independent_cells: bool
+    """Whether images are attacked again that the same attack broke within a smaller epsilon."""
+    attack_backend: tuple[bool | str, ...]
+    """How the copies of networks that attacks use are made fast: compiled or not, memory format, precision."""
+    classes: int
+    """Number of classes of the dataset."""
+    version: str
+    torch: str
+    plugins: Mapping[str, str]
+    """SHA-256 of each plug-in, by its name."""
+    reading: Mapping[str, Any] | None = None
+    """What was stated of a weights file: one file may be several models."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``run.json`` keeps it, in lists and dictionaries alone."""
+        values = {declared.name: getattr(self, declared.name) for declared in fields(self)}
+        explained = self.explained and {key: _plain(value) for key, value in asdict(self.explained).items()}
+        values |= {"cells": [cell.as_dict() for cell in self.cells], "explained": explained}
+        return {key: _plain(value) for key, value in values.items() if key != "reading" or value is not None}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "RunIdentity":
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            ValueError: the values are not an identity of this version.
+        """
+        try:
+            explained = values["explained"]
+            found = {
+                "cells": tuple(map(Cell.from_dict, values["cells"])),
+                "explained": explained and ExplainedImages(**_frozen(explained)),
+            }
+            return cls(**_frozen(values) | found)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"the identity of its run is not one of this version: {error}") from None
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 (any value of JSON)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _frozen(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}

@@ -1,0 +1,303 @@
+"""A request that has been checked in full: every name, radius, weights file and image, before the first attack."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustbench_bcos.attacks.attack import AbstractAttack
+from robustbench_bcos.attacks.criterion import make_criterion
+from robustbench_bcos.bench.adversarials import KEPT
+from robustbench_bcos.bench.batch_size import BatchSize
+from robustbench_bcos.bench.cells import Cell, check_radius, make_cells
+from robustbench_bcos.bench.config import Precision, RunConfig
+from robustbench_bcos.bench.fast_copy import make_fast_copy
+from robustbench_bcos.bench.identity import ExplainedImages, RunIdentity
+from robustbench_bcos.bench.images import open_images
+from robustbench_bcos.bench.model_preconditions import check_answers
+from robustbench_bcos.bench.models import ModelCache
+from robustbench_bcos.bench.preconditions import check_explanation, check_model
+from robustbench_bcos.bench.provenance import command, commit, describe_device, versions
+from robustbench_bcos.core.devices import choose_device
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.version import VERSION
+from robustbench_bcos.data.subset import EvalSubset
+from robustbench_bcos.model_zoo.cards import Zoo
+from robustbench_bcos.model_zoo.models import Model, ModelSource, find_models, find_weights
+
+PICTURES = 6
+"""Images of a run that are pictured where none are asked for, the first ones."""
+
+SMALL_IMAGE = 32 * 32
+"""Pixels below which an image counts as small."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is to be done."""
+
+    config: RunConfig
+    subset: EvalSubset
+    sources: tuple[ModelSource, ...]
+    models: ModelCache
+    weights: Mapping[str, str]
+    """SHA-256 of each model's weights."""
+    cells: tuple[Cell, ...]
+    device: str
+    explained: EvalSubset | None = None
+    """Images whose explanations are compared: those asked to be pictured, then the first of the subset."""
+
+    def cells_of(self, source: ModelSource) -> list[Cell]:
+        """All that is measured on one model."""
+        return [cell for cell in self.cells if cell.model == source.name]
+
+    def batch_size(self, model: Model) -> BatchSize:
+        """How many images to work on together."""
+        example = self.subset.batch(0, 1).images.to(self.device)
+        return BatchSize.of(model.attack_model, example, self.config.batch_size)
+
+    @property
+    def threads(self) -> int:
+        """CPU threads to use."""
+        return threads_for(self.config, self.subset)
+
+    @property
+    def work_of_a_check(self) -> int:
+        """Images that a check counts for in a display of progress."""
+        return len(self.subset) if self.config.evidence == "full" else max(1, len(self.subset) // 10)
+
+    @property
+    def transferred(self) -> frozenset[int]:
+        """Images whose adversarial examples are kept to be tried on other models."""
+        if self.config.evidence == "off" or len(self.sources) < 2 or self.config.space != "image":
+            return frozenset()
+        indices = self.subset.indices
+        return frozenset(indices if self.config.evidence == "full" else indices[:KEPT])
+
+    @property
+    def always_pictured(self) -> tuple[int, ...]:
+        """Images that are pictured whatever an attack does to them."""
+        return self.config.images or self.subset.indices[:PICTURES]
+
+    @cached_property
+    def identity(self) -> RunIdentity:
+        """All that decides the numbers: batch size and number of threads do not."""
+        config = self.config
+        # One file of weights is several models, by what is stated of it.
+        stated = config.model_dump(mode="json", include={"architecture", "encoding", "argument", "ema"})
+        explained = ExplainedImages(
+            method=config.explanation,
+            images=self.subset.indices[: config.explanations],
+            pictured=config.images,
+        )
+        return RunIdentity(
+            cells=self.cells,
+            weights=self.weights,
+            dataset=portable_name(config.dataset),
+            images=len(self.subset),
+            subset=self.subset.digest,
+            preprocessing=str(self.subset.dataset.preprocessing),
+            seed=config.seed,
+            device=torch.device(self.device).type,
+            explained=None if self.explained is None else explained,
+            evidence=config.evidence,
+            distances=config.distances,
+            independent_cells=config.independent_cells,
+            attack_backend=(config.compile, config.memory_format, config.precision),
+            classes=len(self.subset.class_names),
+            version=VERSION,
+            torch=versions()["torch"],
+            plugins=config.plugin_digests,
+            reading=stated if any(stated.values()) else None,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What else a reader of the run may want to know of this session."""
+        return {
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": command(),
+            "configuration": self.config.model_dump(mode="json"),
+            "class_names": self.subset.class_names,
+            "versions": versions(),
+            "device": describe_device(self.device),
+            "commit": commit(),
+        }
+
+    @property
+    def folder_name(self) -> str:
+        """A name that only this configuration has."""
+        identity = json.dumps(self.identity.to_json(), sort_keys=True)
+        digest = hashlib.sha256(identity.encode()).hexdigest()
+        norms = "-".join(dict.fromkeys(cell.threat.norm for cell in self.cells))
+        return f"{self.config.dataset.partition(':')[0]}-{norms}-{digest[:8]}"
+
+
+def make_request(config: RunConfig) -> Request:
+    """Check a configuration against the data, the models and the machine.
+
+    Raises:
+        RequestError: it cannot be carried out as asked.
+    """
+    sources = find_sources(config)
+    subset = EvalSubset.of(open_images(config, sources), config.limit)
+    return check_request(config, subset, sources)
+
+
+def check_request(
+    config: RunConfig,
+    subset: EvalSubset,
+    sources: Sequence[ModelSource],
+    attacks: Sequence[AbstractAttack] = (),
+) -> Request:
+    """Check models and images that are at hand.
+
+    Args:
+        config: what is asked for.
+        subset: the images.
+        sources: the models.
+        attacks: instead of the configuration's.
+
+    Raises:
+        RequestError: it cannot be carried out as asked.
+    """
+    device = choose_device(config.device)
+    check_precision(config.precision, device)
+    criterion = _with_class_index(config.criterion_text, subset.class_names)
+    config = config.with_criterion(criterion)
+    names = [source.name for source in sources]
+    cells = make_cells(config, names, attacks)
+    shape = _attacked_shape(config, subset)
+    for cell in cells[: len(cells) // len(names)]:
+        check_radius(cell.threat, cell.threat.geometry.diameter(shape))
+        cell.attack.check(cell.threat.geometry, make_criterion(cell.criterion))
+    make_criterion(criterion).check(len(subset.class_names))
+    explained = explained_subset(config, subset)
+    models = ModelCache(lambda model: _prepared(config, subset, device, model))
+    weights, losses = {}, {}
+    for source in sources:
+        model = models.get(source)
+        check_model(model, subset, device=device, space=config.space)
+        if not config.skip_model_checks:
+            check_answers(model, subset, device=device)
+        if explained is not None:
+            check_explanation(model, explained, config.explanation, device)
+        weights[source.name] = model.weights_sha256
+        losses[source.name] = model.loss
+    return Request(
+        config=config,
+        subset=subset,
+        sources=tuple(sources),
+        models=models,
+        weights=weights,
+        cells=tuple(_different(cells, losses)),
+        device=device,
+        explained=explained,
+    )
+
+
+def _prepared(config: RunConfig, subset: EvalSubset, device: str, model: Model) -> Model:
+    """The model on the run's device, with the fast copy that attacks query."""
+    model.classifier.to(device)
+    return make_fast_copy(
+        model,
+        compiled=config.compile,
+        memory_format=config.memory_format,
+        precision=config.precision,
+        replicas=threads_for(config, subset) if torch.device(device).type == "cpu" else 1,
+    )
+
+
+def threads_for(config: RunConfig, subset: EvalSubset) -> int:
+    """CPU threads to use: for images of few pixels, sharing their small tensors out costs more than it gives."""
+    if config.threads is not None:
+        return config.threads
+    _, height, width = subset.image_shape
+    return 1 if height * width < SMALL_IMAGE else torch.get_num_threads()
+
+
+def _with_class_index(criterion: str, class_names: Sequence[str]) -> str:
+    """A criterion whose argument may be the name of a class, with the class's index instead."""
+    name, _, argument = criterion.partition(":")
+    return f"{name}:{class_names.index(argument)}" if argument in class_names else criterion
+
+
+def _attacked_shape(config: RunConfig, subset: EvalSubset) -> tuple[int, int, int]:
+    """Shape of what is attacked: an encoding has a channel more for each of an image's."""
+    channels, height, width = subset.image_shape
+    return channels * (2 if config.space == "encoded" else 1), height, width
+
+
+def _different(cells: Sequence[Cell], losses: Mapping[str, str]) -> Iterator[Cell]:
+    """Cells without repetitions: for a model whose own loss is ce, ``auto`` and ``ce`` are one."""
+    seen = set()
+    for cell in cells:
+        meant = replace(cell, attack=cell.attack.with_loss(losses[cell.model]))
+        if meant not in seen:
+            seen.add(meant)
+            yield cell
+
+
+def explained_subset(config: RunConfig, images: EvalSubset) -> EvalSubset | None:
+    """The images to be explained, or ``None`` where there are none.
+
+    Raises:
+        RequestError: an image that is asked for is not part of the run.
+    """
+    for index in config.images:
+        if index not in images.indices:
+            raise RequestError(
+                f"images {index} is not among the {len(images)} images of this run: give indices of "
+                f"{images.dataset.name} such as {', '.join(map(str, images.indices[:3]))}, or a larger limit"
+            )
+    # A dict, because it keeps the order and drops what is named twice.
+    indices = tuple(dict.fromkeys((*config.images, *images.indices[: config.explanations])))
+    return EvalSubset(images.dataset, indices) if indices else None
+
+
+def portable_name(dataset: str) -> str:
+    """A folder goes by its last part: where it lies differs from one machine to the next."""
+    kind, _, path = dataset.partition(":")
+    return f"{kind}:{Path(path).resolve().name}" if path else dataset
+
+
+def check_precision(precision: Precision, device: str) -> None:
+    """Refuse a way of rounding that a device has not.
+
+    Raises:
+        RequestError: TF32 without a GPU.
+    """
+    if precision == "tf32" and not device.startswith("cuda"):
+        raise RequestError(f"precision tf32 is how NVIDIA's GPUs round, and the device is {device}: use fp32 or bf16")
+
+
+def find_sources(config: RunConfig) -> tuple[ModelSource, ...]:
+    """The models of a request, or the dataset's whole zoo where it names none.
+
+    Raises:
+        RequestError: one is not to be found, or two are called the same.
+    """
+    zoo = Zoo(config.zoo)
+    found: dict[str, ModelSource] = {}
+    if config.weights is not None:
+        checkpoint = find_weights(
+            config.weights, config.architecture, encoding=config.encoding, arguments=config.argument, ema=config.ema
+        )
+        found[checkpoint.name] = checkpoint
+    patterns: Sequence[str] = config.model
+    if not patterns and not found:
+        patterns = zoo.at_hand(config.dataset)
+    of_file = frozenset(found)
+    for pattern in patterns:
+        # A card has its own encoding, and beside a weights file what is stated is the file's.
+        stated = config.encoding if ":" in pattern and not of_file else None
+        for source in find_models(pattern, zoo, stated):
+            if source.name in of_file:
+                raise RequestError(f"--weights and --model are both called {source.name!r}: rename the weights file")
+            found[source.name] = source
+    return tuple(found.values())

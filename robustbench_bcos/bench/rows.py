@@ -1,0 +1,286 @@
+"""Rows of the store. A class is the one declaration of its table: the schema, reading and writing derive from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache, cached_property
+from types import NoneType
+from typing import Any, ClassVar, TypeVar, get_args, get_type_hints
+
+from robustbench_bcos.bench.pictures import Picture
+from robustbench_bcos.explanations.similarity import MEASURES
+
+R = TypeVar("R", bound="Row")
+
+SPREAD = "columns"
+"""Metadata of a mapping that has a column for each of these names, instead of one of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of a table. Each column is a field of the class, found by name and never by position."""
+
+    table: ClassVar[str]
+    key: ClassVar[tuple[str, ...]]
+    """Columns of the primary key, by which rows are ordered. A table without one keeps every row it is given."""
+
+    def __init_subclass__(cls, *, table: str, key: tuple[str, ...] = ()) -> None:
+        cls.table, cls.key = table, key
+
+    @classmethod
+    @cache
+    def columns(cls) -> dict[str, type]:
+        """The type of what each column holds, where it holds something."""
+        hints = get_type_hints(cls)
+        return {
+            name: _content(hints[declared.name])
+            for declared in fields(cls)
+            for name in declared.metadata.get(SPREAD, [declared.name])
+        }
+
+    def to_columns(self) -> dict[str, Any]:
+        """What is written, by column."""
+        values: dict[str, Any] = {}
+        for declared in fields(self):
+            value = getattr(self, declared.name)
+            values |= value if SPREAD in declared.metadata else {declared.name: value}
+        return values
+
+    @classmethod
+    def from_columns(cls: type[R], values: Mapping[str, Any]) -> R:
+        """The inverse of :meth:`to_columns`; SQLite has no truth values, and gives 0 and 1."""
+        known = {
+            name: bool(values[name]) if kind is bool and values[name] is not None else values[name]
+            for name, kind in cls.columns().items()
+        }
+        spread = {
+            declared.name: {name: known.pop(name) for name in declared.metadata[SPREAD]}
+            for declared in fields(cls)
+            if SPREAD in declared.metadata
+        }
+        return cls(**known, **spread)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRow(Row, table="models", key=("name",)):
+    """A model of the run."""
+
+    name: str
+    """As it is called in every other table."""
+    family: str
+    """``bcos``, ``conventional``, or ``unknown``."""
+    architecture: str
+    """Name of its architecture, or the class of one's own."""
+    parameters: int
+    """Number of its parameters."""
+    training: str
+    """What it was trained on, in words."""
+    loss: str
+    """What ``--loss auto`` means for it."""
+    weights_sha256: str
+    """Digest of its weights."""
+    b: float | None
+    """Exponent of its B-cos layers; empty for conventional networks."""
+    explanation: str
+    """How it is explained; empty where nothing is."""
+    encoding: str = ""
+    """The first thing it does to an image; empty where that is not known."""
+    attack_backend: str = ""
+    """How the copy of the network that attacks use was made fast."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanRow(Row, table="clean", key=("model", "image")):
+    """A prediction without an attack."""
+
+    model: str
+    """Name of the model."""
+    image: int
+    """Index in the dataset."""
+    label: int
+    """Its class."""
+    prediction: int
+    """The class predicted; -1 where a logit is not finite."""
+    correct: bool
+    """Whether the model is right."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerdictRow(Row, table="verdicts", key=("cell", "image")):
+    """What an attack did to one image, as the judge found it."""
+
+    cell: str
+    """Key of the cell."""
+    image: int
+    """Index in the dataset."""
+    attacked: bool
+    """Whether the image was worth an attack: the model is right about it, and the criterion is not met already."""
+    success: bool
+    """Whether the judge found that the attack met the criterion."""
+    prediction: int
+    """The class predicted for the adversarial example; -1 where a logit is not finite."""
+    size: float
+    """Norm of the perturbation, to 6 significant digits: more would be float noise of the batch it was in."""
+    degenerate_gradient: bool
+    """Whether some gradient of the attack was 0 everywhere, NaN or infinite."""
+    forward_passes: int
+    """Forward passes that the attack spent on the image."""
+    backward_passes: int
+    """Backward passes that the attack spent on the image."""
+    nearness: float | None = None
+    """How near the image is to success, to 3 significant digits: the margin where any wrong class will do. Empty where
+    it is not finite."""
+    eight_bit: bool | None = None
+    """Whether the attack still succeeds when pixels are rounded to k/255; empty where it does not succeed."""
+    inherited: bool = False
+    """Whether the adversarial example is that of a smaller epsilon or of fewer steps, and nothing was attacked here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversarialRow(Row, table="adversarials", key=("cell", "image")):
+    """An adversarial example that is kept, to be tried on other models."""
+
+    cell: str
+    """Key of the cell."""
+    image: int
+    """Index in the dataset."""
+    pixels: bytes
+    """Float32, little-endian, channel by channel."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvidenceRow(Row, table="evidence", key=("subject", "check")):
+    """A check that has been carried out, or skipped."""
+
+    subject: str
+    """Key of the cell, or name of the model."""
+    check: str
+    """Name of the check."""
+    skipped_because: str
+    """Why it could not be carried out; empty where it was."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultRow(Row, table="results", key=("subject", "check", "image")):
+    """The result of a check for one image."""
+
+    subject: str
+    """Key of the cell, or name of the model."""
+    check: str
+    """Name of the check."""
+    image: int
+    """Index in the dataset."""
+    part: str
+    """Why the image was examined: ``nearest``, ``sample`` or ``called``; see [evidence.md](evidence.md)."""
+    broken: bool
+    """Whether the check found an adversarial example within the cell's threat."""
+    against: bool
+    """Whether this image speaks against the number."""
+    value: float | None
+    """What was measured, to 6 significant digits; empty where there is no such thing."""
+    passes: int
+    """Forward and backward passes spent on the image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferRow(Row, table="transfers", key=("cell", "source", "image")):
+    """Whether an adversarial example of another model succeeds."""
+
+    cell: str
+    """Key of the cell whose model it is tried on."""
+    source: str
+    """The model it was made on."""
+    image: int
+    """Index in the dataset."""
+    broken: bool
+    """Whether it succeeds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistanceRow(Row, table="distances", key=("model", "norm", "image")):
+    """Bounds of the smallest epsilon within which an attack succeeds."""
+
+    model: str
+    """Name of the model."""
+    norm: str
+    """Name of the norm."""
+    image: int
+    """Index in the dataset."""
+    low: float
+    """An epsilon within which no attack succeeded; 0 where the image was misclassified without one."""
+    high: float | None
+    """Size of the smallest perturbation that was found to succeed; empty where none was."""
+    passes: int
+    """Forward and backward passes spent on the image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilarityRow(Row, table="similarities", key=("cell", "image", "comparison", "explained_class")):
+    """How similar an image's contribution map is to another, in one comparison for one class."""
+
+    cell: str
+    """Key of the cell."""
+    image: int
+    """Index in the dataset."""
+    comparison: str
+    """``attack``, ``noise`` of the same size, or ``other``: another image of the class."""
+    explained_class: str
+    """``true``: the label on both sides; ``predicted``: what is predicted on each side."""
+    changed: bool
+    """Whether the prediction differs from that of the clean image."""
+    values: Mapping[str, float | None] = field(metadata={SPREAD: tuple(MEASURES)})
+    """The measure of that name; empty where it is not defined."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureRow(Row, table="pictures", key=("cell", "image")):
+    """An image to be looked at: clean, attacked, and the explanations of both."""
+
+    cell: str
+    """Key of the cell."""
+    image: int
+    """Index in the dataset."""
+    label: int | None
+    """Its class; empty where it is not known."""
+    broken: bool
+    """Whether it was classified correctly without the attack and is not under it."""
+    views: bytes
+    """Pixels, explanations, predictions and confidences, as a compressed NumPy archive."""
+
+    @classmethod
+    def of(cls, cell: str, picture: Picture, *, broken: bool) -> "PictureRow":
+        """A picture of a cell."""
+        return cls(cell=cell, image=picture.image, label=picture.label, broken=broken, views=picture.to_bytes())
+
+    @cached_property
+    def picture(self) -> Picture:
+        """The picture.
+
+        Raises:
+            ValueError: its bytes are damaged.
+        """
+        return Picture.from_bytes(self.image, self.label, self.views)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimingRow(Row, table="timings"):
+    """How long a batch took."""
+
+    cell: str
+    """Key of the cell."""
+    work: str
+    """``attack``, ``explanation``, ``evidence`` or ``distances``."""
+    images: int
+    """Images in the batch; 0 where several cells share it."""
+    seconds: float
+    """Wall-clock time."""
+
+
+def tables() -> list[type[Row]]:
+    """All tables of a store."""
+    return Row.__subclasses__()
+
+
+def _content(hint: Any) -> type:  # noqa: ANN401 (an annotation)
+    """The type of a column: of ``float | None`` and of ``Mapping[str, float]`` it is ``float``."""
+    kinds: list[type] = [kind for kind in get_args(hint) if kind is not NoneType]
+    return _content(kinds[-1]) if kinds else hint

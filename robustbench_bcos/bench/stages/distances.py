@@ -1,0 +1,144 @@
+"""The smallest epsilon that breaks each image, by bisection.
+
+It begins with what the grid already knows: the largest epsilon within which an image stayed robust, and the smallest
+perturbation that was found to break it. A perturbation found within some epsilon is often smaller than it, so a step
+can be more than a half.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robustbench_bcos.attacks.searches.pgd import PGD
+from robustbench_bcos.attacks.threat import Threat
+from robustbench_bcos.bench.batch_size import BatchSize
+from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.progress import Progress
+from robustbench_bcos.bench.request import Request
+from robustbench_bcos.bench.rows import DistanceRow, TimingRow
+from robustbench_bcos.bench.store import Store
+from robustbench_bcos.bench.target import make_target
+from robustbench_bcos.bench.trial import attack_and_judge
+from robustbench_bcos.core.rounding import significant
+from robustbench_bcos.data.subset import Batch, EvalSubset
+from robustbench_bcos.model_zoo.models import Model
+
+HALVINGS = 7
+"""Radii tried for an image that is known to break; the last interval is at most a 128th of the first."""
+
+DOUBLINGS = 12
+"""Radii tried at most for an image that is not, each twice the one before, up to the whole pixel range."""
+
+FEWEST_STEPS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bracket:
+    """What is known of an image."""
+
+    low: float = 0.0
+    """An epsilon within which it stayed robust."""
+    high: float | None = None
+    """Size of a perturbation that breaks it."""
+
+
+def measure_distances(
+    request: Request, model: Model, cells: Sequence[Cell], known: Store, size: BatchSize
+) -> Iterator[Progress]:
+    """Find the distances that are not known yet, for every norm, batch by batch."""
+    for norm in dict.fromkeys(cell.threat.norm for cell in cells):
+        of_norm = [cell for cell in cells if cell.threat.norm == norm]
+        cell = max(of_norm, key=lambda cell: cell.attack.effort)
+        measured = {row.image for row in known.select(DistanceRow, model=model.name, norm=norm)}
+        missing = [image for image in request.subset.indices if image not in measured]
+        yield Progress(cell=cell, images=len(request.subset) - len(missing))
+        brackets = _brackets(known, of_norm) if missing else {}
+        correct = {image for image, row in known.clean(model.name).items() if row.correct}
+        for attempt in size.over(len(missing)):
+            with attempt as part:
+                began = time.perf_counter()
+                indices = missing[part]
+                rows = [
+                    DistanceRow(model=model.name, norm=norm, image=image, low=0.0, high=0.0, passes=0)
+                    for image in indices
+                    if image not in correct
+                ]
+                right = tuple(image for image in indices if image in correct)
+                if right:
+                    batch = EvalSubset(request.subset.dataset, right).batch(0, len(right))
+                    rows += _bisect(request, model, cell, batch, [brackets[image] for image in right])
+                timing = TimingRow(cell=cell.key, work="distances", images=0, seconds=time.perf_counter() - began)
+                yield Progress(cell=cell, images=len(indices), rows=(*rows, timing))
+
+
+def _brackets(known: Store, cells: Sequence[Cell]) -> dict[int, Bracket]:
+    """What the cells of a model and norm know of each image."""
+    radii: dict[int, list[float]] = {}
+    sizes: dict[int, list[float]] = {}
+    for cell in cells:
+        for row in known.verdicts(cell):
+            lows, highs = radii.setdefault(row.image, []), sizes.setdefault(row.image, [])
+            if row.success:
+                highs.append(row.size)
+            elif row.attacked and not cell.attack.is_control:
+                lows.append(cell.threat.radius)
+    found: dict[int, Bracket] = {}
+    for image, lows in radii.items():
+        high = min(sizes[image], default=None)
+        # An epsilon within which an attack failed, though a smaller perturbation succeeds, is no bound.
+        low = max((low for low in lows if high is None or low < high), default=0.0)
+        found[image] = Bracket(low=low, high=high)
+    return found
+
+
+def _bisect(request: Request, model: Model, cell: Cell, batch: Batch, brackets: Sequence[Bracket]) -> list[DistanceRow]:
+    images, labels, indices = batch.on(request.device)
+    target = make_target(model, cell, images, labels, seed=request.config.seed, indices=indices).slow
+    norm = cell.threat.norm
+    largest = cell.threat.geometry.diameter(target.images.shape[1:])
+    own = getattr(cell.attack.with_loss(model.loss), "loss", "margin")
+    attack = PGD(steps=max(cell.attack.effort, FEWEST_STEPS), loss=own)
+    low = torch.tensor([bracket.low for bracket in brackets], dtype=torch.float64)
+    high = torch.tensor(
+        [torch.inf if bracket.high is None else bracket.high for bracket in brackets], dtype=torch.float64
+    )
+    robust = torch.zeros(len(low), dtype=torch.bool)
+    halvings = torch.zeros(len(low), dtype=torch.long)
+    passes = torch.zeros(len(low), dtype=torch.long)
+    for _ in range(HALVINGS + DOUBLINGS):
+        tried = _next(low, high, largest)
+        active = ((halvings < HALVINGS) & (tried < high) & (tried > low)).nonzero().squeeze(1)
+        if len(active) == 0:
+            break
+        chosen = target.select(active.to(labels.device))
+        within = Threat.of(norm, tried[active].to(chosen.images))
+        judged = attack_and_judge(attack, chosen.within(within), subject=cell.key)
+        broken = judged.verdicts.success.cpu()
+        passes[active] += (judged.trace.forward_passes + judged.trace.backward_passes).cpu()
+        halvings[active] += high[active].isfinite()
+        high[active[broken]] = torch.minimum(judged.verdicts.sizes.cpu().double()[broken], tried[active[broken]])
+        low[active[~broken]] = tried[active[~broken]]
+        robust[active[~broken]] = True
+        # Where another attack failed within an epsilon, though a smaller perturbation succeeds, the search starts anew.
+        low = torch.where(robust, torch.minimum(low, high), torch.where(low > high, 0, low))
+    columns = zip(batch.indices, low.tolist(), high.tolist(), passes.tolist(), strict=True)
+    return [
+        DistanceRow(
+            model=model.name,
+            norm=norm,
+            image=image,
+            low=significant(below) or 0.0,
+            high=significant(above),
+            passes=spent,
+        )
+        for image, below, above, spent in columns
+    ]
+
+
+def _next(low: Tensor, high: Tensor, largest: float) -> Tensor:
+    """The middle, or twice as far where nothing is known to succeed."""
+    further = torch.where(low > 0, 2 * low, largest / 2 ** (DOUBLINGS - 1)).clamp(max=largest)
+    return torch.where(high.isfinite(), (low + high) / 2, further)

@@ -1,0 +1,67 @@
+"""The checks of a model and of its cells, once every model has been attacked."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+
+import torch
+
+from robustbench_bcos.bench.batch_size import BatchSize, is_out_of_memory
+from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.evidence.answers import ASKED
+from robustbench_bcos.bench.evidence.check import AbstractCellCheck, AbstractModelCheck, NotApplicable, checks_of
+from robustbench_bcos.bench.evidence.contexts import CellContext, ModelContext
+from robustbench_bcos.bench.progress import Progress
+from robustbench_bcos.bench.request import Request
+from robustbench_bcos.bench.rows import EvidenceRow, Row, TimingRow
+from robustbench_bcos.bench.store import Store
+from robustbench_bcos.model_zoo.models import Model
+
+Examine = Callable[[], Iterable[Row]]
+
+
+def gather_evidence(
+    request: Request, model: Model, cells: Sequence[Cell], known: Store, size: BatchSize
+) -> Iterator[Progress]:
+    """Carry out the checks that are not known yet: those of the model once, those of cells for each."""
+    done = known.evidence(model.name)
+    for model_check in checks_of(request.config.evidence, AbstractModelCheck):
+        if model_check.name not in done:
+            examine: Examine = partial(_examine_model, request, model, known, model_check)
+            rows = _carried_out(examine, model.name, model_check.name, cells)
+            yield Progress(cell=cells[0], images=0, rows=rows)
+    for cell in cells:
+        context = CellContext(request=request, model=model, cell=cell, known=known, size=size)
+        done = known.evidence(cell.key)
+        for check in checks_of(request.config.evidence, AbstractCellCheck):
+            found: tuple[Row, ...] = ()
+            if check.name not in done:
+                found = _carried_out(partial(check.examine, context), cell.key, check.name, [cell])
+            yield Progress(cell=cell, images=request.work_of_a_check, rows=found)
+
+
+def _carried_out(examine: Examine, subject: str, check: str, cells: Sequence[Cell]) -> tuple[Row, ...]:
+    """The results of a check, that it was carried out or why not, and how long it took these cells together."""
+    began = time.perf_counter()
+    try:
+        rows, skipped = list(examine()), ""
+    except NotApplicable as reason:
+        rows, skipped = [], str(reason)
+    except (RuntimeError, MemoryError) as error:
+        # Checks that look at a fixed number of images do so at once.
+        if not is_out_of_memory(error):
+            raise
+        rows, skipped = [], "memory ran out"
+    seconds = (time.perf_counter() - began) / len(cells)
+    timings = [TimingRow(cell=cell.key, work="evidence", images=0, seconds=seconds) for cell in cells]
+    return (*rows, EvidenceRow(subject=subject, check=check, skipped_because=skipped), *timings)
+
+
+def _examine_model(request: Request, model: Model, known: Store, check: AbstractModelCheck) -> list[Row]:
+    batch = request.subset.batch(0, ASKED)
+    images, labels, indices = batch.on(request.device)
+    clean = known.clean(model.name)
+    before = torch.tensor([clean[image].prediction for image in indices], device=request.device)
+    context = ModelContext(classifier=model.classifier, images=images, labels=labels, predictions=before)
+    found = check.examine(context)
+    return list(found.rows(model.name, check.name, dict.fromkeys(indices[: len(found.against)], "nearest")))

@@ -1,0 +1,80 @@
+"""CIFAR-10 (Krizhevsky, 2009) from its original python batches."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+from robustbench_bcos.core.download import Report, discard, download, held
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.data import DATASETS
+from robustbench_bcos.data.dataset import AbstractNamedDataset, DatasetRequest, Split
+
+if TYPE_CHECKING:
+    import torch
+
+
+@final
+@DATASETS.registered("cifar10")
+class Cifar10(AbstractNamedDataset):
+    """One split. The batches are pickles: torchvision opens them only after it has checked their digests."""
+
+    summary = "32x32 photographs"
+    data_dir_holds = "cifar-10-batches-py"
+    url = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+
+    def __init__(self, root: Path, split: Split, *, download: bool) -> None:
+        import torch
+        from torchvision.datasets import CIFAR10
+
+        self.name = "cifar10"
+        try:
+            batches = CIFAR10(str(root), train=split == "train", download=download)
+        except (OSError, RuntimeError) as error:
+            raise RequestError(
+                f"dataset cifar10 is not in data_dir {root} ({error}): "
+                "point data_dir at the folder that holds cifar-10-batches-py, or set download"
+            ) from None
+        self.labels = list(batches.targets)
+        self.class_names = tuple(batches.classes)
+        self._pixels = torch.from_numpy(batches.data).permute(0, 3, 1, 2)
+
+    @classmethod
+    def open(cls, request: DatasetRequest) -> "Cifar10":
+        """From ``--data-dir``, where ``--download`` puts them."""
+        return cls(request.data_dir, request.split, download=request.download)
+
+    def read(self, index: int) -> "torch.Tensor":
+        """One image."""
+        return self._pixels[index].float() / 255
+
+    @classmethod
+    def fetch(cls, data_dir: Path, report: Report, waiting: Callable[[], None]) -> Path:
+        """The original archive, unpacked; torchvision checks the digests of the batches."""
+        from torchvision.datasets import CIFAR10
+        from torchvision.datasets.utils import check_integrity
+
+        archive = Path(data_dir, CIFAR10.filename)
+        with held(archive, waiting):
+            try:
+                CIFAR10(str(data_dir), train=False)
+            except RuntimeError:
+                if not check_integrity(str(archive), CIFAR10.tgz_md5):
+                    partial = download(cls.url, archive, report)
+                    if not check_integrity(str(partial), CIFAR10.tgz_md5):
+                        discard(partial)
+                        raise RequestError(
+                            f"{cls.url} has not the published MD5 {CIFAR10.tgz_md5}: nothing is kept; try again later"
+                        ) from None
+                    partial.replace(archive)
+                    discard(partial)
+                _unpack(data_dir)
+        return Path(data_dir, CIFAR10.base_folder)
+
+
+def _unpack(root: Path) -> None:
+    from torchvision.datasets import CIFAR10
+
+    try:
+        CIFAR10(str(root), train=False, download=True)
+    except (OSError, RuntimeError) as error:
+        raise RequestError(f"the archive cannot be unpacked in {root} ({error}): choose another data_dir") from None

@@ -1,0 +1,85 @@
+"""Datasets by their names, which :data:`DATASETS` knows. Importing this imports no torch."""
+
+from pathlib import Path
+
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.registry import unknown
+from robustbench_bcos.data import DATASETS
+from robustbench_bcos.data.dataset import AbstractDataset, AbstractNamedDataset, DatasetRequest, Split
+from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
+
+
+def open_dataset(
+    dataset: str,
+    split: Split,
+    *,
+    data_dir: Path | None = None,
+    download: bool = False,
+    preprocessing: Preprocessing = AS_THEY_ARE,
+    image_list: Path | None = None,
+) -> AbstractDataset:
+    """The dataset of a name, with its argument after a colon where it takes one: ``digits``, ``folder:DIR``.
+
+    Raises:
+        RequestError: no such dataset, its files are not there, or its images have one size and are to be given another.
+    """
+    name, _, argument = dataset.partition(":")
+    kind = _class_of(name)
+    if argument and not kind.argument:
+        raise RequestError(f"dataset {name!r} takes no argument, got {argument!r}: write {name}")
+    if kind.argument and not argument and not kind.argument_optional:
+        raise RequestError(f"dataset {dataset!r} lacks its argument: write {kind.usage(name)}")
+    if not kind.any_size and (preprocessing != AS_THEY_ARE or image_list is not None):
+        raise RequestError(
+            f"resize, crop and image_list are for image files of any size, and {dataset} is fixed: leave them out"
+        )
+    if data_dir is None and kind.data_dir_holds:
+        raise RequestError(f"dataset {dataset} needs data_dir, the folder that holds {kind.data_dir_holds}")
+    return kind.open(
+        DatasetRequest(
+            split=split,
+            argument=argument,
+            data_dir=data_dir or Path(),
+            download=download,
+            preprocessing=preprocessing,
+            image_list=image_list,
+        )
+    )
+
+
+def is_dataset(dataset: str) -> bool:
+    """Whether a dataset of that name, with an argument or without, is known."""
+    return dataset.partition(":")[0] in DATASETS
+
+
+def any_size(dataset: str) -> bool:
+    """Whether a dataset's images come in all sizes, so that they are resized and cropped to that of the models.
+
+    Raises:
+        RequestError: no such dataset.
+    """
+    return _class_of(dataset.partition(":")[0]).any_size
+
+
+def usages() -> list[str]:
+    """All datasets as they are written, ``folder:DIR`` included; of those of other packages the names alone."""
+    # To know more of those, they would have to be imported, which may take seconds or fail.
+    return [DATASETS[name].usage(name) if name in DATASETS.packaged else name for name in DATASETS]
+
+
+def datasets_help() -> str:
+    """All datasets in a line of help, with what is known of them."""
+    summaries = [f" ({DATASETS[name].summary})" if name in DATASETS.packaged else "" for name in DATASETS]
+    return ", ".join(usage + summary for usage, summary in zip(usages(), summaries, strict=True))
+
+
+def datasets_in_a_folder() -> str:
+    """What ``--data-dir`` must hold, for those that need it."""
+    kinds = {name: DATASETS[name] for name in DATASETS.packaged}
+    return " or ".join(f"{kind.data_dir_holds} ({name})" for name, kind in kinds.items() if kind.data_dir_holds)
+
+
+def _class_of(name: str) -> type[AbstractNamedDataset]:
+    if name not in DATASETS:
+        raise unknown("dataset", name, usages())
+    return DATASETS[name]

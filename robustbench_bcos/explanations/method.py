@@ -1,0 +1,55 @@
+"""What every method of explanation takes and gives, below the level of models and images."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, final
+
+from torch import nn
+
+from robustbench_bcos.core.rng import PerImageRng
+from robustbench_bcos.core.types import Images, Logits
+from robustbench_bcos.explanations.explanation import Explanation, Targets
+
+
+class AbstractMethod(ABC):
+    """A way of explaining logits; a new one is registered in ``METHODS``."""
+
+    name: ClassVar[str]
+
+    differentiates: ClassVar[bool] = True
+    """Whether it takes gradients of the network."""
+
+    def preference(self, network: nn.Module) -> int:
+        """How much ``auto`` prefers this method for a network: 0 never, 1 for want of a better one, 2 made for it."""
+        return 0
+
+    def check(self, network: nn.Module) -> None:  # noqa: B027 (most methods need nothing)
+        """Look for what the method needs.
+
+        Raises:
+            RequestError: the network does not have it.
+        """
+
+    @final
+    def __call__(self, network: nn.Module, encoded: Images, targets: Targets | None, rng: PerImageRng) -> Explanation:
+        """Attribute the targets' logits to positions.
+
+        Args:
+            network: frozen; it is left as it is.
+            encoded: what its first layer takes; it is left as it is.
+            targets: classes to explain, several for each image; by default the largest logit of each.
+            rng: the only source of randomness.
+
+        Raises:
+            RequestError: the method cannot explain this network.
+        """
+        self.check(network)
+        return self._attribute(network, encoded, targets, rng)
+
+    @abstractmethod
+    def _attribute(self, network: nn.Module, encoded: Images, targets: Targets | None, rng: PerImageRng) -> Explanation:
+        """Explain several targets of each image, (image, target, ...)."""
+
+
+def largest(logits: Logits) -> Targets:
+    """The target of an image for which none is given."""
+    return logits.argmax(dim=1, keepdim=True)

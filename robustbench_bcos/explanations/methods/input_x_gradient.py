@@ -1,0 +1,36 @@
+"""Gradient times input."""
+
+from typing import final
+
+import torch
+from torch import nn
+
+from robustbench_bcos.core.rng import PerImageRng
+from robustbench_bcos.core.types import Images
+from robustbench_bcos.explanations import METHODS
+from robustbench_bcos.explanations.explanation import Explanation, Targets
+from robustbench_bcos.explanations.method import AbstractMethod, largest
+
+
+@final
+@METHODS.registered("input_x_gradient")
+class InputXGradient(AbstractMethod):
+    """Gradient of the logit times the encoded image (Shrikumar et al., 2017).
+
+    It is to a conventional network what dynamic weights are to a B-cos network: the linear map applied near this image.
+    """
+
+    def preference(self, network: nn.Module) -> int:
+        """For networks that have no method of their own."""
+        return 1
+
+    def _attribute(self, network: nn.Module, encoded: Images, targets: Targets | None, rng: PerImageRng) -> Explanation:
+        leaf = encoded.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            logits = network(leaf)
+            chosen = largest(logits.detach()) if targets is None else targets
+            explained = logits.gather(1, chosen).unbind(dim=1)
+            rows = [torch.autograd.grad(logit.sum(), leaf, retain_graph=True)[0] for logit in explained]
+        weights = torch.stack(rows, dim=1)
+        contributions = (weights * encoded.detach()[:, None]).sum(dim=2)
+        return Explanation(weights=weights, contributions=contributions, logits=logits.detach(), targets=chosen)

@@ -1,0 +1,34 @@
+"""Integrated gradients."""
+
+from typing import final
+
+from torch import Tensor, nn
+
+from robustbench_bcos.core.rng import PerImageRng
+from robustbench_bcos.core.types import Images
+from robustbench_bcos.explanations import METHODS
+from robustbench_bcos.explanations.explanation import Explanation, Targets
+from robustbench_bcos.explanations.method import AbstractMethod
+from robustbench_bcos.explanations.methods._post_hoc import weights_times_input
+
+POINTS = 32
+"""Points of the Gauss-Legendre rule along the path."""
+
+
+@final
+@METHODS.registered("integrated_gradients")
+class IntegratedGradients(AbstractMethod):
+    """Mean gradient on the straight path from 0, times the encoded image (Sundararajan et al., 2017)."""
+
+    def _attribute(self, network: nn.Module, encoded: Images, targets: Targets | None, rng: PerImageRng) -> Explanation:
+        from captum import attr
+
+        gradients = attr.IntegratedGradients(network, multiply_by_inputs=False)
+
+        def mean_gradient(target: Tensor) -> Tensor:
+            mean: Tensor = gradients.attribute(
+                encoded.detach().clone(), target=target, n_steps=POINTS, internal_batch_size=max(len(encoded), 64)
+            )
+            return mean
+
+        return weights_times_input(network, encoded, targets, mean_gradient)

@@ -1,0 +1,136 @@
+"""How similar two contribution maps are, by seven measures; a plug-in can register more.
+
+Each takes two maps of every image and gives a number for every image; nothing is normalised over a batch. Where a
+measure is not defined (a map of zeros has no direction, a constant map no correlation) the number is NaN. Columns of
+tables are in the order in which measures are registered.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
+
+from robustbench_bcos.core.division import divide
+from robustbench_bcos.core.registry import Registry
+from robustbench_bcos.core.types import Maps, PerImage
+
+TOP_SHARE = 0.1
+"""Pixels that count as the top: 10 %, as the 100 of 1,024 in Ghorbani et al. (2019)."""
+
+SSIM_WINDOW = 7
+SSIM_RANGE = 2.0
+
+MEASURES: Registry[Callable[[Maps, Maps], PerImage]] = Registry(
+    "measure of similarity", group="robustbench_bcos.similarity_measures"
+)
+
+
+@MEASURES.registered("cosine")
+def cosine(first: Maps, second: Maps) -> PerImage:
+    """Cosine of the angle between the maps, in [-1, 1]; 1 is equal up to scale."""
+    return _cosine(_flat(first), _flat(second))
+
+
+@MEASURES.registered("pearson")
+def pearson(first: Maps, second: Maps) -> PerImage:
+    """Linear correlation over pixels, in [-1, 1]."""
+    return _cosine(_centred(_flat(first)), _centred(_flat(second)))
+
+
+@MEASURES.registered("spearman")
+def spearman(first: Maps, second: Maps) -> PerImage:
+    """Correlation of the ranks of pixels, ties sharing theirs, in [-1, 1]."""
+    return _cosine(_centred(_ranks(first)), _centred(_ranks(second)))
+
+
+@MEASURES.registered("topk")
+def topk(first: Maps, second: Maps) -> PerImage:
+    """Share of the 10 % largest contributions that the maps have in common, in [0, 1] (Ghorbani et al., 2019)."""
+    first, second = _flat(first), _flat(second)
+    count = max(1, round(TOP_SHARE * first.shape[1]))
+    defined = first.isfinite().all(dim=1) & second.isfinite().all(dim=1)
+    common = (_top(first, count) & _top(second, count)).sum(dim=1).double()
+    return torch.where(defined, common / count, torch.nan)
+
+
+@MEASURES.registered("ssim")
+def ssim(first: Maps, second: Maps) -> PerImage:
+    """Structural similarity (Wang et al., 2004) in a uniform window of 7 pixels; not defined for smaller images.
+
+    Each map is divided by its own largest magnitude, so that the range is 2. Beyond the border the map is mirrored.
+    """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    if min(first.shape[1:]) < SSIM_WINDOW:
+        return first.new_full((len(first),), torch.nan, dtype=torch.float64)
+    similarity = structural_similarity_index_measure(
+        _scaled(first)[:, None],
+        _scaled(second)[:, None],
+        gaussian_kernel=False,
+        kernel_size=SSIM_WINDOW,
+        data_range=SSIM_RANGE,
+        reduction="none",
+    )
+    assert isinstance(similarity, Tensor)
+    return similarity.reshape(len(first))
+
+
+@MEASURES.registered("mass")
+def mass(first: Maps, second: Maps) -> PerImage:
+    """L1 distance between the magnitudes of the maps, each normalised to sum 1, in [0, 2]; 0 is equal up to scale."""
+    return (_shares(first) - _shares(second)).abs().sum(dim=(1, 2))
+
+
+@MEASURES.registered("centre")
+def centre(first: Maps, second: Maps) -> PerImage:
+    """Distance in pixels between the centres of mass of the magnitudes (Ghorbani et al., 2019, without rounding)."""
+    distance: Tensor = torch.linalg.vector_norm(_mass_centre(first) - _mass_centre(second), dim=1)
+    return distance
+
+
+def _cosine(first: Tensor, second: Tensor) -> Tensor:
+    norms = torch.linalg.vector_norm(first, dim=1) * torch.linalg.vector_norm(second, dim=1)
+    similarity: Tensor = (first * second).sum(dim=1) / norms
+    return similarity
+
+
+def _flat(maps: Tensor) -> Tensor:
+    return maps.detach().double().flatten(1)
+
+
+def _centred(flat: Tensor) -> Tensor:
+    centred = flat - flat.mean(dim=1, keepdim=True)
+    # Rounding leaves a constant map a direction, which means nothing.
+    constant = flat.amin(dim=1, keepdim=True) == flat.amax(dim=1, keepdim=True)
+    return centred.masked_fill(constant, 0)
+
+
+def _ranks(maps: Maps) -> Tensor:
+    flat = _flat(maps).cpu().numpy()
+    return torch.from_numpy(np.asarray(rankdata(flat, axis=1, nan_policy="propagate"))).to(maps.device)
+
+
+def _top(flat: Tensor, count: int) -> Tensor:
+    """Whether a pixel is among the largest, the earlier one of two that are equal."""
+    order = flat.argsort(dim=1, descending=True, stable=True)[:, :count]
+    return torch.zeros_like(flat, dtype=torch.bool).scatter(1, order, True)
+
+
+def _scaled(maps: Maps) -> Tensor:
+    maps = maps.detach().double()
+    largest = maps.abs().amax(dim=(1, 2), keepdim=True)
+    return divide(maps, largest)
+
+
+def _shares(maps: Maps) -> Tensor:
+    magnitudes = maps.detach().double().abs()
+    return magnitudes / magnitudes.sum(dim=(1, 2), keepdim=True)
+
+
+def _mass_centre(maps: Maps) -> Tensor:
+    shares = _shares(maps)
+    height, width = shares.shape[1:]
+    rows, columns = (torch.arange(n, dtype=shares.dtype, device=shares.device) for n in (height, width))
+    return torch.stack([shares.sum(dim=2) @ rows, shares.sum(dim=1) @ columns], dim=1)

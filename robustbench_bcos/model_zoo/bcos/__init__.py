@@ -1,0 +1,1 @@
+"""Layers of B-cos networks, explanation mode, and folded copies for evaluation."""

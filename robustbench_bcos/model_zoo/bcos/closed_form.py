@@ -1,0 +1,176 @@
+"""B-cos convolutions with filters that never change, and their input gradients in closed form.
+
+With the response a to a patch of energy E (its sum of squares) and r = (E + epsilon)^(-1/2), the cosine is |a| r and
+the output y is a scale of it times a. Autograd keeps every intermediate of that and differentiates each. Here
+one transposed convolution propagates dy/da, and the derivative by the energy of the patch,
+
+    dy/dE = -(dy/da - scale) a r^2 / 2,        which is -y r^2 / 2 for B = 2,
+
+is summed over outputs first, in one map per group of channels, and then over windows. These gradients cannot be
+differentiated again.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustbench_bcos.core.errors import RequestError
+
+PATCH_EPSILON = 1e-6
+COSINE_EPSILON = 1e-6
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConvGeometry:
+    """Everything about a B-cos convolution but its filters. Pairs are (height, width); padding is with zeros."""
+
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    groups: int
+    b: float
+    max_out: int
+
+
+def respond(features: Tensor, filters: Tensor, geometry: ConvGeometry) -> Tensor:
+    """Output of a B-cos convolution, up to rounding. Only the features have a gradient, which is not differentiable.
+
+    Args:
+        features: of shape (image, channel, height, width).
+        filters: of norm 1, of shape (output * max_out, channel / groups, height, width); no gradient reaches them.
+        geometry: of the layer.
+    """
+    if torch.is_grad_enabled() and features.requires_grad:
+        outputs: Tensor = _ClosedForm.apply(features, filters, geometry)
+        return outputs
+    responses, _ = _convolve(features, filters, geometry)
+    scale = _cosines(responses, _reciprocal_norms(features, filters, geometry), geometry)
+    if geometry.b != 2:
+        scale = scale.add_(COSINE_EPSILON).pow_(geometry.b - 1)
+    return scale.mul_(responses)
+
+
+class _ClosedForm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, filters: Tensor, geometry: ConvGeometry) -> Tensor:  # noqa: ANN401
+        responses, winners = _convolve(features, filters, geometry)
+        reciprocals = _reciprocal_norms(features, filters, geometry)
+        cosines = _cosines(responses, reciprocals, geometry)
+        if geometry.b == 2:
+            # For B = 2, dy/da = 2 |cos| (stored halved), and the energy term is -y r^2 / 2: store the output itself.
+            outputs = responses.mul_(cosines)
+            saved = (cosines, outputs)
+        else:
+            shifted = cosines + COSINE_EPSILON
+            scale = shifted.pow(geometry.b - 1)
+            curvature = cosines.div_(shifted).mul_(scale).mul_(geometry.b - 1)
+            outputs = scale * responses
+            saved = (scale.add_(curvature), curvature.mul_(responses))
+        ctx.geometry = geometry
+        ctx.save_for_backward(features, filters, reciprocals, winners, *saved)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, gradients: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        if torch.is_grad_enabled():
+            raise RequestError(
+                "a folded model was asked for gradients that can be differentiated again, which it does not have: "
+                "ask the model it is folded from"
+            )
+        geometry: ConvGeometry = ctx.geometry
+        features, filters, reciprocals, winners, slopes, energy_terms = ctx.saved_tensors
+        energies = _sums(gradients * energy_terms, geometry.groups).mul_(reciprocals).mul_(reciprocals)
+        gradients = gradients * slopes
+        if winners is not None:
+            competitors = gradients.new_zeros(*winners.shape[:2], geometry.max_out, *winners.shape[3:])
+            gradients = competitors.scatter_(2, winners, gradients.unsqueeze(2)).flatten(1, 2)
+        input_gradients = torch.ops.aten.convolution_backward(
+            gradients,
+            features,
+            filters * 2 if geometry.b == 2 else filters,
+            None,
+            geometry.stride,
+            geometry.padding,
+            geometry.dilation,
+            False,
+            (0, 0),
+            geometry.groups,
+            (True, False, False),
+        )[0]
+        rows, columns = _windows(features, filters, geometry)
+        spread = rows.T @ (energies @ columns)
+        if geometry.groups == 1:
+            input_gradients.addcmul_(features, spread, value=-1)
+        else:
+            grouped = (geometry.groups, -1)
+            input_gradients.unflatten(1, grouped).addcmul_(
+                features.unflatten(1, grouped), spread.unsqueeze(2), value=-1
+            )
+        return input_gradients, None, None
+
+
+def _convolve(features: Tensor, filters: Tensor, geometry: ConvGeometry) -> tuple[Tensor, Tensor | None]:
+    """Responses after MaxOut, and the index of the winning filter of each output (``None`` without MaxOut)."""
+    responses = F.conv2d(features, filters, None, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
+    if geometry.max_out == 1:
+        return responses, None
+    values, winners = responses.unflatten(1, (-1, geometry.max_out)).max(dim=2, keepdim=True)
+    return values.squeeze(2), winners
+
+
+def _cosines(responses: Tensor, reciprocals: Tensor, geometry: ConvGeometry) -> Tensor:
+    """|cos| between each patch and each filter. Overwrites nothing that is passed in."""
+    cosines = responses.abs()
+    if geometry.groups == 1:
+        return cosines.mul_(reciprocals)
+    cosines.unflatten(1, (geometry.groups, -1)).mul_(reciprocals.unsqueeze(2))
+    return cosines
+
+
+def _reciprocal_norms(features: Tensor, filters: Tensor, geometry: ConvGeometry) -> Tensor:
+    """1 / norm of the patch under each output position: (image, group, height, width)."""
+    rows, columns = _windows(features, filters, geometry)
+    energies = rows @ (_sums(features.square(), geometry.groups) @ columns.T)
+    return energies.add_(PATCH_EPSILON).rsqrt_()
+
+
+def _sums(maps: Tensor, groups: int) -> Tensor:
+    """Sum over the channels of each group, as a matrix product: up to three times faster in channels-last order."""
+    grouped = maps.flatten(2).unflatten(1, (groups, -1))
+    sums: Tensor = maps.new_ones(grouped.shape[2]) @ grouped
+    return sums.view(*sums.shape[:2], *maps.shape[2:])
+
+
+def _windows(features: Tensor, filters: Tensor, geometry: ConvGeometry) -> tuple[Tensor, Tensor]:
+    """Matrices that sum over windows: multiply by the first from the left, by the transposed second from the right."""
+    return _window_matrices(features.shape[2:], filters.shape[2:], geometry, features.dtype, features.device)
+
+
+@lru_cache(maxsize=256)
+def _window_matrices(
+    sizes: torch.Size, kernel: torch.Size, geometry: ConvGeometry, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """1 where a window (row) covers a pixel (column). Faster than pooling; the transpose gives the gradient."""
+    matrices = []
+    for axis, (size, length) in enumerate(zip(sizes, kernel, strict=True)):
+        stride, padding, dilation = geometry.stride[axis], geometry.padding[axis], geometry.dilation[axis]
+        count = (size + 2 * padding - dilation * (length - 1) - 1) // stride + 1
+        first = torch.arange(count, device=device)[:, None] * stride - padding
+        steps = torch.arange(size, device=device) - first
+        covered = (steps >= 0) & (steps < dilation * length) & (steps % dilation == 0)
+        matrices.append(covered.to(dtype))
+    return matrices[0], matrices[1]
+
+
+def geometry_of(layer: nn.Conv2d, *, b: float, max_out: int) -> ConvGeometry | None:
+    """The geometry of a layer whose gradient has a closed form here; ``None`` for B = 1 and for unusual padding."""
+    if b == 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+        return None
+    stride, padding, dilation = cast(tuple[Pair, Pair, Pair], (layer.stride, layer.padding, layer.dilation))
+    return ConvGeometry(stride=stride, padding=padding, dilation=dilation, groups=layer.groups, b=b, max_out=max_out)

@@ -1,0 +1,246 @@
+"""The B-cos transform (Böhle et al., 2022, eq. 3; Böhle et al., 2024, for the version without layer scale).
+
+For a patch x and a unit-norm filter w:  B-cos(x; w) = |cos(x, w)|^(B-1) * w.x.  With MaxOut, the largest w.x of M
+consecutive filters is taken first. There is never a bias.
+
+Numerics follow the published checkpoints, which were trained with them: 1e-6 inside the root of a convolution's patch
+norm, 1e-12 added to a linear layer's norm, 1e-6 on the cosine when B is neither 1 nor 2.
+"""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustbench_bcos.core.division import divide
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.model_zoo.bcos.closed_form import COSINE_EPSILON, PATCH_EPSILON, ConvGeometry, respond
+from robustbench_bcos.model_zoo.bcos.explanation_mode import DynamicLayer, official_layers
+
+LINEAR_EPSILON = 1e-12
+
+SEPARABLE = 5
+"""Windows of at least this size are summed along one axis and then along the other, which is faster."""
+
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+IntOrPair = int | tuple[int, int]
+
+
+def unit_rows(weight: Tensor) -> Tensor:
+    """Divide each filter by its 2-norm; a filter of zeros stays zero, because 0/0 would make every logit NaN."""
+    norms: Tensor = torch.linalg.vector_norm(weight.flatten(1), dim=1)
+    return divide(weight, norms.view(-1, *[1] * (weight.dim() - 1)))
+
+
+class UnitConv2d(nn.Conv2d):
+    """A convolution without bias whose filters have norm 1.
+
+    Attributes:
+        normalised: whether the filters have been normalised already and are constants.
+    """
+
+    normalised = False
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve with the normalised filters."""
+        filters = self.weight if self.normalised else unit_rows(self.weight)
+        responses: Tensor = self._conv_forward(input, filters, None)
+        return responses
+
+
+class UnitLinear(nn.Linear):
+    """A linear map without bias whose rows have norm 1.
+
+    Attributes:
+        normalised: as of :class:`UnitConv2d`.
+    """
+
+    normalised = False
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Multiply with the normalised rows."""
+        return F.linear(input, self.weight if self.normalised else unit_rows(self.weight))
+
+
+class AbstractBcosLayer(DynamicLayer, ABC):
+    """Base of the convolution and the linear layer: MaxOut, then the scale |cos|^(B-1)."""
+
+    linear: UnitConv2d | UnitLinear
+    channel_axis: ClassVar[int]
+
+    def __init__(self, b: float, max_out: int) -> None:
+        super().__init__()
+        if not b >= 1:
+            raise RequestError(f"b must be at least 1, got {b}: choose 1 for a linear layer, 2 as published")
+        if max_out < 1:
+            raise RequestError(f"max_out must be at least 1, got {max_out}: choose 1 for no MaxOut")
+        self.b = b
+        self.max_out = max_out
+
+    @abstractmethod
+    def norms(self, features: Tensor) -> Tensor:
+        """Norm of the input under each output, broadcastable to the output."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Respond to each input by its alignment with the filters."""
+        responses: Tensor = self.linear(features)
+        if self.max_out > 1:
+            axis = self.channel_axis % responses.dim()
+            responses = responses.unflatten(axis, (-1, self.max_out)).max(dim=axis + 1).values
+        if self.b == 1:
+            return responses
+        if self.explaining:
+            with torch.no_grad():
+                scale = self._scale(responses, features)
+        else:
+            scale = self._scale(responses, features)
+        return scale * responses
+
+    def _scale(self, responses: Tensor, features: Tensor) -> Tensor:
+        # One reciprocal per position is cheaper than a division per output, in the backward pass twice.
+        cosine = (responses * self.norms(features).reciprocal()).abs()
+        return cosine if self.b == 2 else (cosine + COSINE_EPSILON) ** (self.b - 1)
+
+
+class BcosConv2d(AbstractBcosLayer):
+    """B-cos convolution.
+
+    Its one tensor is ``linear.weight`` of shape (out_channels * max_out, in_channels / groups, height, width); filters
+    o * max_out ... o * max_out + max_out - 1 belong to output o. Takes and gives (image, channel, height, width).
+
+    Attributes:
+        closed_form: set if the filters are constants, so that the gradient by the input can be computed in closed form.
+    """
+
+    linear: UnitConv2d
+    channel_axis = 1
+    closed_form: ConvGeometry | None = None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrPair = 1,
+        stride: IntOrPair = 1,
+        padding: IntOrPair | Literal["same", "valid"] = 0,
+        *,
+        dilation: IntOrPair = 1,
+        groups: int = 1,
+        padding_mode: PaddingMode = "zeros",
+        b: float = 2.0,
+        max_out: int = 1,
+    ) -> None:
+        super().__init__(b, max_out)
+        if out_channels % groups:
+            raise ValueError(f"expected out_channels divisible by groups, got {out_channels} and {groups}")
+        self.linear = UnitConv2d(
+            in_channels,
+            out_channels * max_out,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias=False,
+            padding_mode=padding_mode,
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Respond to each patch by its alignment with the filters."""
+        filters = self.linear.weight
+        if self.closed_form is None or self.explaining or filters.requires_grad or not _is_plain(features):
+            return super().forward(features)
+        return respond(features, filters, self.closed_form)
+
+    def norms(self, features: Tensor) -> Tensor:
+        """Norm of the patch under each output position: (image, 1 or out_channels, height, width)."""
+        conv = self.linear
+        energy = features.square()
+        if conv.groups < conv.in_channels:
+            energy = energy.unflatten(1, (conv.groups, -1)).sum(dim=2)
+        # Squaring and summing over channels commute with every padding mode: pad one map per group only.
+        energy = F.pad(energy, self.padding, "constant" if conv.padding_mode == "zeros" else conv.padding_mode)
+        if conv.dilation == (1, 1):
+            energy = _window_sums(energy, conv.kernel_size, conv.stride)
+        else:
+            ones = energy.new_ones(conv.groups, 1, *conv.kernel_size)
+            energy = F.conv2d(energy, ones, None, conv.stride, 0, conv.dilation, conv.groups)
+        norms = (energy + PATCH_EPSILON).sqrt()
+        outputs = conv.out_channels // self.max_out // conv.groups
+        return norms if conv.groups == 1 or outputs == 1 else norms.repeat_interleave(outputs, dim=1)
+
+    @property
+    def padding(self) -> list[int]:
+        """Left, right, top and bottom padding in pixels, with ``same`` worked out as torch does."""
+        conv = self.linear
+        if conv.padding == "valid":
+            return [0, 0, 0, 0]
+        if conv.padding == "same":
+            totals = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
+            return [totals[1] // 2, totals[1] - totals[1] // 2, totals[0] // 2, totals[0] - totals[0] // 2]
+        vertical, horizontal = (int(pixels) for pixels in conv.padding)
+        return [horizontal, horizontal, vertical, vertical]
+
+
+def _is_plain(features: Tensor) -> bool:
+    """Whether the closed form applies: no compiler, autocast or tensor subclass needs to see single operations."""
+    return not (
+        torch.compiler.is_compiling()
+        or type(features) is not Tensor
+        or torch.is_autocast_enabled(features.device.type)
+        or features.dim() != 4
+    )
+
+
+def _window_sums(maps: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+    if min(kernel) < SEPARABLE:
+        return F.avg_pool2d(maps, kernel, stride, divisor_override=1)
+    columns = F.avg_pool2d(maps, (kernel[0], 1), (stride[0], 1), divisor_override=1)
+    return F.avg_pool2d(columns, (1, kernel[1]), (1, stride[1]), divisor_override=1)
+
+
+class BcosLinear(AbstractBcosLayer):
+    """B-cos linear layer on (..., features); its one tensor is ``linear.weight`` (out_features * max_out, in)."""
+
+    linear: UnitLinear
+    channel_axis = -1
+
+    def __init__(self, in_features: int, out_features: int, *, b: float = 2.0, max_out: int = 1) -> None:
+        super().__init__(b, max_out)
+        self.linear = UnitLinear(in_features, out_features * max_out, bias=False)
+
+    def norms(self, features: Tensor) -> Tensor:
+        """Norm of each row."""
+        norms: Tensor = torch.linalg.vector_norm(features, dim=-1, keepdim=True)
+        return norms + LINEAR_EPSILON
+
+
+def is_bcos(network: nn.Module) -> bool:
+    """Whether a network is built of B-cos layers, ours or the official ones, so that its dynamic weights explain it."""
+    ours = any(isinstance(module, AbstractBcosLayer) for module in network.modules())
+    return ours or bool(official_layers(network))
+
+
+def b_of(network: nn.Module) -> float | None:
+    """The exponent that all B-cos layers share; ``None`` if there are none, or they differ."""
+    found = {float(module.b) for module in network.modules() if isinstance(module, AbstractBcosLayer)}
+    return found.pop() if len(found) == 1 else None
+
+
+class LogitLayer(nn.Module):
+    """The last step of a B-cos network: divide by a temperature, add a constant bias. It has no parameters."""
+
+    def __init__(self, *, temperature: float | None = None, bias: float | None = None) -> None:
+        super().__init__()
+        if temperature is not None and not temperature > 0:
+            raise RequestError(f"temperature must be positive, got {temperature}: leave it out for none")
+        self.temperature = temperature
+        self.bias = bias
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Scale and shift the logits."""
+        if self.temperature is not None:
+            logits = logits / self.temperature
+        return logits if self.bias is None else logits + self.bias

@@ -1,0 +1,1 @@
+"""Weights files: read them, find the network's tensors, infer or match the architecture, assign, convert and write."""

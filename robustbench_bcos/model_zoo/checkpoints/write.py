@@ -1,0 +1,27 @@
+"""Writing a network's weights as safetensors."""
+
+from pathlib import Path
+
+from safetensors.torch import save
+from torch import nn
+
+from robustbench_bcos.core.disk import write_bytes
+from robustbench_bcos.model_zoo.digests import sha256_of
+
+
+def write_weights(network: nn.Module, file: Path, *, half: bool = False) -> str:
+    """Save a network's state as safetensors and return the file's SHA-256.
+
+    Args:
+        network: whose state to save.
+        file: where to.
+        half: round to half precision.
+
+    Raises:
+        RequestError: the disk is full, or the folder is not writable.
+    """
+    state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+    if half:
+        state = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    # Written here and not by safetensors, whose files no one else may read.
+    return sha256_of(write_bytes(file, save(state)))

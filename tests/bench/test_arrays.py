@@ -1,0 +1,102 @@
+"""Images and labels as they are handed over: converted before a model sees them, or refused with the remedy."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from robustbench_bcos.bench.arrays import read_images, read_labels
+from robustbench_bcos.core.errors import RequestError
+
+RGB = torch.rand(4, 3, 5, 6, generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([2, 0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (RGB, RGB),
+        (RGB.clone().requires_grad_(), RGB),
+        (RGB.numpy(), RGB),
+        (RGB.double().numpy(), RGB),
+        (list(RGB), RGB),
+        ([image.numpy() for image in RGB], RGB),
+        ((255 * RGB).byte(), (255 * RGB).byte() / 255),
+        ((255 * RGB).byte().numpy(), (255 * RGB).byte() / 255),
+    ],
+    ids=["tensor", "with gradient", "array", "float64", "tensors", "arrays", "bytes", "byte array"],
+)
+def test_images_may_be_tensors_arrays_or_bytes(given: Any, expected: torch.Tensor) -> None:
+    read = read_images(given)
+    torch.testing.assert_close(read, expected, rtol=0, atol=0)
+    assert not read.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (RGB.permute(0, 2, 3, 1), "got (4, 5, 6, 3): put channels first with images.permute(0, 3, 1, 2)"),
+        (RGB.permute(0, 2, 3, 1).numpy(), "put channels first with images.transpose(0, 3, 1, 2)"),
+        (RGB[:, :1], "repeat the grey channel with images.repeat(1, 3, 1, 1)"),
+        (RGB[:, :1].numpy(), "repeat the grey channel with images.repeat(3, axis=1)"),
+        (RGB[:, 0], "repeat grey images over three channels with images[:, None].repeat(1, 3, 1, 1)"),
+        (RGB[0], "of a single image, make a batch with images[None]"),
+        (torch.cat([RGB, RGB[:, :1]], dim=1), "leave the alpha channel out with images[:, :3]"),
+        (RGB[0, 0], "give RGB images of shape (image, 3, height, width)"),
+        (RGB[:0], "images must not be empty, got shape (0, 3, 5, 6)"),
+        (255 * RGB, "images must have values in [0, 1], got "),
+        (255 * RGB, ": divide them by 255"),
+        (2 * RGB - 1, "undo the normalisation, which belongs inside the model"),
+        ((255 * RGB).int(), "floating-point numbers in [0, 1] or uint8, got int32: divide them by 255"),
+        (RGB / 0, "images must be finite"),
+        (DataLoader(TensorDataset(RGB)), "images must be in memory, got DataLoader: give a tensor or an array"),
+        (TensorDataset(RGB), "got TensorDataset"),
+        ("photo.png", "images must be in memory, got str"),
+        (np.array(["a"]), "images must be numbers, got <U1"),
+        ([RGB[0], RGB[0, :2]], "images must be numbers, got values that do not fit together"),
+    ],
+)
+def test_other_images_are_refused_with_the_remedy(given: Any, said: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        read_images(given)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        LABELS,
+        LABELS.int(),
+        LABELS.numpy(),
+        LABELS.tolist(),
+        tuple(LABELS),
+        torch.nn.functional.one_hot(LABELS),
+        torch.nn.functional.one_hot(LABELS).float().numpy(),
+    ],
+    ids=["tensor", "int32", "array", "list", "tuple", "one-hot", "one-hot array"],
+)
+def test_labels_may_be_numbers_or_one_hot(given: Any) -> None:
+    assert torch.equal(read_labels(given, 4), LABELS)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (LABELS[:3], "one class for each of the 4 images, got shape (3,): give 4 whole numbers"),
+        (LABELS[:, None], "got shape (4, 1)"),
+        (LABELS.float(), "labels must be whole numbers, got float32"),
+        (LABELS > 1, "labels must be whole numbers, got bool"),
+        (torch.full((4, 3), 1 / 3), "labels of shape (4, 3) must be one-hot"),
+        (["cat", "dog", "cat", "dog"], "labels must be numbers, got values that do not fit together"),
+        (iter([1, 2]), "labels must be in memory, got list_iterator: give one class for each of the 4 images"),
+        (None, "labels must be in memory, got NoneType"),
+    ],
+)
+def test_other_labels_are_refused_with_the_remedy(given: Any, said: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        read_labels(given, 4)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)

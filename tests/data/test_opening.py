@@ -1,0 +1,124 @@
+"""Datasets by name: those of this package, and somebody's own in one file."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.plugins import load_plugins
+from robustbench_bcos.data import DATASETS
+from robustbench_bcos.data.dataset import AbstractDataset
+from robustbench_bcos.data.opening import any_size, datasets_help, is_dataset, open_dataset
+from robustbench_bcos.data.subset import EvalSubset
+
+SQUARES = """
+import torch
+from robustbench_bcos.data import DATASETS
+from robustbench_bcos.data.dataset import AbstractNamedDataset
+
+@DATASETS.registered("squares")
+class Squares(AbstractNamedDataset):
+    argument, argument_optional = "SIZE", True
+
+    def __init__(self, size):
+        self.name, self.labels, self.class_names = f"squares:{size}", [0, 1], ("black", "white")
+        self.size = size
+
+    @classmethod
+    def open(cls, request):
+        return cls(int(request.argument or 4))
+
+    def read(self, index):
+        return torch.full((3, self.size, self.size), float(self.labels[index]))
+"""
+
+
+@pytest.fixture
+def squares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))
+    modules = set(sys.modules)
+    (tmp_path / "squares.py").write_text(SQUARES)
+    load_plugins([tmp_path / "squares.py"])
+    yield
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+
+
+@pytest.mark.usefixtures("squares")
+@pytest.mark.parametrize(("name", "size"), [("squares", 4), ("squares:6", 6)])
+def test_a_dataset_of_ones_own_is_one_file(name: str, size: int) -> None:
+    images = EvalSubset.of(open_dataset(name, "test"))
+    assert images.image_shape == (3, size, size)
+    assert len(images.digest) == 64
+    assert is_dataset(name)
+    assert not any_size(name)
+    assert "squares" in datasets_help()
+
+
+def test_listing_datasets_and_what_they_say_of_themselves_imports_no_library() -> None:
+    code = (
+        "import sys\n"
+        "from robustbench_bcos.data.opening import any_size, datasets_help\n"
+        "print(datasets_help(), any_size('imagenet'), any_size('digits'), any_size('folder:DIR'))\n"
+        "print({'torch', 'torchvision', 'sklearn', 'numpy'} & set(sys.modules))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert all(usage in said[0] for usage in ("cifar10 (", "digits (", "folder:DIR (", "imagenet ("))
+    assert said[0].endswith(" True False True")
+    assert said[1] == "set()"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("digit", "unknown dataset 'digit': did you mean 'digits'? choose from cifar10, digits, folder:DIR, imagenet"),
+        ("mnist", "unknown dataset 'mnist': choose from "),
+        ("voc", "unknown dataset 'voc': choose from "),
+        ("memory", "unknown dataset 'memory': choose from "),
+        ("folder", "dataset 'folder' lacks its argument: write folder:DIR"),
+        ("folder:", "dataset 'folder:' lacks its argument: write folder:DIR"),
+        ("digits:8", "dataset 'digits' takes no argument, got '8': write digits"),
+    ],
+)
+def test_a_name_that_opens_nothing_is_refused_with_what_there_is(name: str, said: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        open_dataset(name, "test")
+    assert str(caught.value).startswith(said)
+
+
+class Wrong(AbstractDataset):
+    """Two images that are not as they must be."""
+
+    def __init__(self, image: torch.Tensor, label: int) -> None:
+        self.name, self.labels, self.class_names = "wrong", [0, label], ("a", "b")
+        self.image = image
+
+    def read(self, index: int) -> torch.Tensor:
+        return self.image
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        torch.zeros(3, 4, 5, dtype=torch.uint8),
+        torch.zeros(3, 4, 5, dtype=torch.float64),
+        torch.full((3, 4, 5), 255.0),
+        torch.full((3, 4, 5), -0.5),
+        torch.full((3, 4, 5), torch.nan),
+        torch.zeros(1, 4, 5),
+    ],
+    ids=["bytes", "double", "above 1", "below 0", "NaN", "grey"],
+)
+def test_pixels_that_no_attack_could_use_are_refused_before_it(image: torch.Tensor) -> None:
+    with pytest.raises(RequestError, match=r"^wrong gives images of shape .*: they must be RGB"):
+        _ = EvalSubset.of(Wrong(image, 1)).digest
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_a_label_that_is_no_class_is_refused(label: int) -> None:
+    with pytest.raises(RequestError, match=f"^wrong has a label {label} and 2 classes: labels are"):
+        EvalSubset.of(Wrong(torch.zeros(3, 4, 5), label))
