@@ -4,8 +4,8 @@
     python benchmarks/agreement.py --dataset folder:DIR --model cifar10jpeg-bcos-b2-resnet20 --limit 256 --eps 0.25
 
 The slow way walks on the model itself, 16 images at a time, and takes in none while others are there. Beside it: the
-folded twin in either memory format, the pool that refills, fewer and more images at a time, the other order of images,
-batches shared out among two lanes, compiled, and bfloat16. All are judged on the model itself. Nothing but rounding
+folded copy in either memory format, the pool that refills, fewer and more images at a time, the other order of images,
+batches shared out among two replicas, compiled, and bfloat16. All are judged on the model itself. Nothing but rounding
 tells them apart, so an image whose verdict differs is one whose path comes so near to a boundary that the last digit
 decides; there the table says how many, and which of the two found more.
 """
@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 
 import torch
 from pairs import Claim, make_parser, parse, publish
-from subjects import Attacked, add_options, find_model, right_images, search
+from subjects import Attacked, add_options, find_model, right_images, search, target_of
 from torch import Tensor
 
 from robustbench_bcos.attacks import NORMS
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.fast_copy import make_fast_copy
-from robustbench_bcos.bench.target import AttackTarget, make_target
+from robustbench_bcos.model_zoo.models import Model
 
 DIGITS = ("adv-l2", "adv-linf", "bcos-adv-l2", "bcos-b1.25", "bcos-b2", "bcos-b2.5", "natural")
 SLOW = 16
@@ -36,22 +36,18 @@ class Way(NamedTuple):
     attacked: Attacked
     cell: Cell
 
-    def fallen(self, threat: AttackTarget, width: int, part: int) -> Tensor:
-        """Which images fall, walked on ``width`` at a time out of ``part`` that take each other's places."""
-        loss, found = self.cell.loss_of(self.attacked.model.loss), []
-        for places in torch.arange(len(self.attacked.labels)).split(part):
-            some, labels = threat._replace(images=threat.images[places]), self.attacked.labels[places]
-            found.append(search(some, labels, self.cell, loss, width).verdicts.predictions != labels)
+    def broken(self, model: Model, batch_size: int, part: int) -> Tensor:
+        """Which images are broken, ``batch_size`` at a time out of ``part`` that take each other's places."""
+        target = target_of(model, self.attacked.images, self.attacked.labels, self.cell)
+        parts = [target.select(positions) for positions in torch.arange(len(self.attacked.labels)).split(part)]
+        found = [search(some, self.cell, model.loss, batch_size).verdicts.success for some in parts]
         return torch.cat(found)
 
     def slow(self) -> Tensor:
-        model = self.attacked.model
-        threat = make_target(replace(model, fast_copy=None), self.attacked.images, self.cell)
-        return self.fallen(threat, SLOW, SLOW)
+        return self.broken(replace(self.attacked.model, fast_copy=None), SLOW, SLOW)
 
-    def fast(self, width: int = 256, **twin: Any) -> Tensor:  # noqa: ANN401 (as make_fast_copy has it)
-        model = make_fast_copy(self.attacked.model, **twin)
-        return self.fallen(make_target(model, self.attacked.images, self.cell), width, 4 * width)
+    def fast(self, batch_size: int = 256, **copy: Any) -> Tensor:  # noqa: ANN401 (as make_fast_copy has it)
+        return self.broken(make_fast_copy(self.attacked.model, **copy), batch_size, 4 * batch_size)
 
     def backwards(self) -> Tensor:
         images, labels = self.attacked.images.flip(0), self.attacked.labels.flip(0)
@@ -65,7 +61,7 @@ def ways(way: Way, *, compiled: bool) -> dict[str, Callable[[], Tensor]]:
         "7 at a time": lambda: way.fast(7),
         "64 at a time": lambda: way.fast(64),
         "backwards": way.backwards,
-        "two lanes": lambda: way.fast(lanes=2),
+        "two replicas": lambda: way.fast(replicas=2),
         "bfloat16": lambda: way.fast(precision="bf16"),
     }
     return found | ({"compiled": lambda: way.fast(compiled=True)} if compiled else {})
@@ -90,14 +86,14 @@ def main() -> None:
         cell = make_cells(make_config(grid), [name])[0]
         way = Way(right_images(find_model(name, options), options, options.limit), cell)
         slow = way.slow()
-        for fast, attack in ways(way, compiled=not options.no_compile).items():
-            fallen = attack()
-            note = f"{int(slow.sum())} of {len(slow)} fall; {int((fallen & ~slow).sum())} more, "
-            note += f"{int((slow & ~fallen).sum())} fewer"
+        for fast, run in ways(way, compiled=not options.no_compile).items():
+            broken = run()
+            note = f"{int(slow.sum())} of {len(slow)} are broken; {int((broken & ~slow).sum())} more, "
+            note += f"{int((slow & ~broken).sum())} fewer"
             # Rounding to bfloat16 is another search; that of float32 is none.
             target = None if fast == "bfloat16" else 0.0
-            work = f"{name}, {cell.norm} {cell.radius.text}, {cell.steps} steps"
-            differing = float((slow != fallen).sum())
+            work = f"{name}, {cell.threat}, {cell.attack.effort} steps"
+            differing = float((slow != broken).sum())
             claims.append(Claim(f"{work}: {fast}", "the slow way", differing, target, unit="images", note=note))
     publish("agreement", claims, options)
 

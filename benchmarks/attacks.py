@@ -17,14 +17,13 @@ from typing import NamedTuple
 import torch
 from pairs import Claim, make_parser, parse, publish, take_turns
 from peers import PEERS, Peer, passes_of
-from subjects import BATCH, Attacked, add_options, find_model, make_run, right_images, search, standing
+from subjects import BATCH, Attacked, add_options, find_model, make_run, right_images, search, standing, target_of
 from torch import Tensor
 
 from robustbench_bcos.attacks import NORMS
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.fast_copy import make_fast_copy
-from robustbench_bcos.bench.target import make_target
 
 DIGITS = ("digits-natural", "digits-adv-l2", "digits-bcos-b2")
 EPSILONS = {"digits-natural": "2", "cifar10jpeg-natural-resnet20": "1"}
@@ -39,16 +38,16 @@ class Work(NamedTuple):
 
     def ours(self) -> tuple[Tensor, int]:
         """Which images stand, and images passed forward."""
-        _, images, labels = self.attacked
-        threat = make_target(make_fast_copy(self.attacked.model, lanes=torch.get_num_threads()), images, self.cell)
-        tried = search(threat, labels, self.cell, self.cell.loss, BATCH)
-        return tried.verdicts.predictions == labels, int(tried.trace.forward_passes.sum())
+        model, images, labels = self.attacked
+        target = target_of(make_fast_copy(model, replicas=torch.get_num_threads()), images, labels, self.cell)
+        judged = search(target, self.cell, model.loss, BATCH)
+        return ~judged.verdicts.success, int(judged.trace.forward_passes.sum())
 
     def theirs(self, peer: Peer) -> Tensor:
-        classifier, found = self.attacked.model.classifier, []
+        classifier, threat, found = self.attacked.model.classifier, self.cell.threat, []
         for images, labels in self.attacked.batches():
-            candidates = peer(classifier, images, labels, self.cell.norm, self.cell.radius.value, self.cell.steps)
-            found.append(standing(classifier, candidates, labels))
+            adversarials = peer(classifier, images, labels, threat.norm, threat.radius, self.cell.attack.effort)
+            found.append(standing(classifier, adversarials, labels))
         return torch.cat(found)
 
 
@@ -60,9 +59,12 @@ def compare(work: Work, pairs: int | None) -> list[Claim]:
     for name, peer in PEERS.items():
         standing_theirs = int(work.theirs(peer).sum())
         target = FALLEN if stand < 0.1 * images else ROBUST[name] if stand > 0.5 * images else None
-        claim = f"{cell.model}, {cell.norm} {cell.radius.text}, {cell.steps} steps, {images} images"
+        claim = f"{cell.model}, {cell.threat}, {cell.attack.effort} steps, {images} images"
         turns = take_turns(work.ours, partial(work.theirs, peer), pairs)
-        numbers = {"standing": (stand, standing_theirs), "passes": (passes, passes_of(name, cell.steps) * images)}
+        numbers = {
+            "standing": (stand, standing_theirs),
+            "passes": (passes, passes_of(name, cell.attack.effort) * images),
+        }
         claims.append(Claim.of(claim, name, turns, target, **numbers))
     return claims
 

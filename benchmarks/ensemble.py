@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 import robustbench_bcos as rb
 from robustbench_bcos.attacks.searches.autoattack import AutoAttack
-from robustbench_bcos.data.subset import EvalSubset, open_dataset
+from robustbench_bcos.data.opening import open_dataset
+from robustbench_bcos.data.subset import EvalSubset
 
 SETTINGS = (
     ("digits-natural", "l2", 0.5),

@@ -19,7 +19,7 @@ import torch
 from pairs import Claim, make_parser, parse, publish
 from subjects import Attacked, add_options, find_model, make_own_run, right_images
 
-from robustbench_bcos.bench.plan import Plan
+from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.reports.style import lines, styled
@@ -64,7 +64,7 @@ class Growth(NamedTuple):
         return float(np.polyfit(np.log(self.factors), np.log(self.seconds), 1)[0])
 
 
-def make_run(attacked: Attacked, size: Size) -> Plan:
+def make_run(attacked: Attacked, size: Size) -> Request:
     models = {f"copy-{number}": attacked.model for number in range(size.models)}
     eps = tuple(f"{0.1 * (number + 1):.1f}" for number in range(size.epsilons))
     images, labels = attacked.images[: size.images], attacked.labels[: size.images]
@@ -72,22 +72,22 @@ def make_run(attacked: Attacked, size: Size) -> Plan:
     return make_own_run(models, images, labels, classes, norm=("l2",), eps=eps, steps=(size.steps,))
 
 
-def carry_out(plan: Plan) -> float:
+def carry_out(request: Request) -> float:
     """Seconds."""
     began = time.perf_counter()
     with Store() as store:
-        for _ in execute(plan, store):
+        for _ in execute(request, store):
             pass
     return time.perf_counter() - began
 
 
 def measure(attacked: Attacked, sizes: dict[str, list[Size]], rounds: int) -> dict[str, Growth]:
-    plans = {(what, size): make_run(attacked, size) for what, points in sizes.items() for size in points}
-    carry_out(next(iter(plans.values())))
-    taken: dict[tuple[str, Size], list[float]] = {point: [] for point in plans}
+    requests = {(what, size): make_run(attacked, size) for what, points in sizes.items() for size in points}
+    carry_out(next(iter(requests.values())))
+    taken: dict[tuple[str, Size], list[float]] = {point: [] for point in requests}
     for _ in range(rounds):
-        for point, plan in plans.items():
-            taken[point].append(carry_out(plan))
+        for point, request in requests.items():
+            taken[point].append(carry_out(request))
     found = {}
     for what, points in sizes.items():
         amounts = [getattr(size, what) for size in points]

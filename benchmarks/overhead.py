@@ -2,21 +2,21 @@
 
     python benchmarks/overhead.py
 
-A whole cell, its store in memory: loading, folding, the clean predictions, the attack, the judge. Beside it a bare loop
-that passes as many images as often through the same twin, forward and back, and through the model itself as often as
-the clean predictions and the judge do, and does nothing else: no loss, no step, no projection. The radius is so small
-that no image falls, so all are in it to the end.
+A whole cell, its store in memory: the clean predictions, the attack, the judge; a run loads and folds a model once,
+which is not timed. Beside it a bare loop that passes as many images as often through the same copy, forward and back,
+and through the model itself as often as the clean predictions and the judge do, and does nothing else: no loss, no
+step, no projection. The radius is so small that no image is broken, so all are in it to the end.
 """
 
 import argparse
 
 import torch
 from pairs import Claim, Turns, make_parser, parse, publish, take_turns
-from robustbench_bcos.bench.plan import Plan
 from subjects import BATCH, add_options, make_own_run, make_run
 from torch import Tensor
 
 from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.prediction import predicted_classes
@@ -29,23 +29,23 @@ TARGET = 1.05
 TINY = "1e-4"
 
 
-def carry_out(plan: Plan) -> int:
-    """Images that fell although none should have."""
+def carry_out(request: Request) -> int:
+    """Images that were broken although none should have been."""
     with Store() as store:
-        for _ in execute(plan, store):
+        for _ in execute(request, store):
             pass
-        sums = store.sums(plan.cells[0])
+        sums = store.sums(request.cells[0])
     return sums.broken
 
 
 class Bare:
-    """The passes of a cell in which no image falls."""
+    """The passes of a cell in which no image is broken."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.model: Model = plan.load(plan.sources[0])
-        self.cell: Cell = plan.cells[0]
+    def __init__(self, request: Request) -> None:
+        self.model: Model = request.models.get(request.sources[0])
+        self.cell: Cell = request.cells[0]
         self.batches: list[tuple[Tensor, Tensor]] = []
-        for batch in plan.images.batches(BATCH):
+        for batch in request.subset.batches(BATCH):
             right = predicted_classes(self.model.classifier(batch.images)) == batch.labels
             self.batches.append((batch.images, batch.images[right]))
 
@@ -54,7 +54,7 @@ class Bare:
         for clean, images in self.batches:
             with torch.no_grad():
                 self.model.classifier(clean)
-            for _ in range(self.cell.steps):
+            for _ in range(self.cell.attack.effort):
                 leaf = images.detach().requires_grad_()
                 logits = self.model.attack_model(leaf)
                 (gradient,) = torch.autograd.grad(logits, leaf, torch.ones_like(logits))
@@ -65,12 +65,12 @@ class Bare:
         return total
 
 
-def of_the_zoo(name: str, options: argparse.Namespace, steps: int) -> Plan:
+def of_the_zoo(name: str, options: argparse.Namespace, steps: int) -> Request:
     limit = 20 if options.quick else None
     return make_run(options, model=(name,), norm=("l2",), eps=(TINY,), steps=(steps,), limit=limit)
 
 
-def of_random_pictures(architecture: str, count: int, steps: int) -> Plan:
+def of_random_pictures(architecture: str, count: int, steps: int) -> Request:
     """A random network on 32x32 pictures, which are labelled as it sees them."""
     network = build_architecture(architecture, in_channels=6, classes=10, arguments={})
     initialise(network, torch.Generator().manual_seed(0))
@@ -82,17 +82,17 @@ def of_random_pictures(architecture: str, count: int, steps: int) -> Plan:
     return make_own_run({architecture: model}, images, labels, 10, norm=("l2",), eps=(TINY,), steps=(steps,))
 
 
-def compare(plan: Plan, pairs: int | None, threads: int) -> Claim:
+def compare(request: Request, pairs: int | None, threads: int) -> Claim:
     torch.set_num_threads(threads)
     # As `run` does, which has one for small images.
-    torch.set_num_threads(plan.threads)
-    bare = Bare(plan)
+    torch.set_num_threads(request.threads)
+    bare = Bare(request)
     # Not timed: this warms both up, too.
-    fallen, _ = carry_out(plan), bare()
-    turns: Turns = take_turns(lambda: carry_out(plan), bare, pairs)
-    cell, (_, height, width) = plan.cells[0], plan.images.image_shape
-    claim = f"{cell.model}, l2, {cell.steps} steps, {len(plan.images)} images of {height}x{width}"
-    return Claim.of(claim, "its passes alone", turns, TARGET)._replace(note=f"{fallen} fell" if fallen else "")
+    broken, _ = carry_out(request), bare()
+    turns: Turns = take_turns(lambda: carry_out(request), bare, pairs)
+    cell, (_, height, width) = request.cells[0], request.subset.image_shape
+    claim = f"{cell.model}, l2, {cell.attack.effort} steps, {len(request.subset)} images of {height}x{width}"
+    return Claim.of(claim, "its passes alone", turns, TARGET)._replace(note=f"{broken} broken" if broken else "")
 
 
 def main() -> None:
@@ -103,11 +103,11 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=512, help="random pictures for it")
     options = parse(parser)
     pairs, steps = (1, 3) if options.quick else (None, 100)
-    plans = [of_the_zoo(name, options, steps) for name in options.model.split(",")]
+    requests = [of_the_zoo(name, options, steps) for name in options.model.split(",")]
     if options.random != "none":
         count, steps = (8, 2) if options.quick else (options.images, 20)
-        plans.append(of_random_pictures(options.random, count, steps))
-    publish("overhead", [compare(plan, pairs, options.threads) for plan in plans], options)
+        requests.append(of_random_pictures(options.random, count, steps))
+    publish("overhead", [compare(request, pairs, options.threads) for request in requests], options)
 
 
 if __name__ == "__main__":

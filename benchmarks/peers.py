@@ -1,7 +1,7 @@
 """The same search in three other packages: projected gradient ascent from the image, one step size, one epsilon.
 
 Each takes the classifier as it is loaded, its parameters frozen already, which spares a peer that would ask for their
-gradients; and each gives back candidates for all images, whether they fell at the first step or not at all.
+gradients; and each gives back adversarials for all images, whether they fell at the first step or not at all.
 """
 
 import warnings
@@ -33,16 +33,16 @@ def of_torchattacks(
 ) -> Tensor:
     kind = {"l2": torchattacks.PGDL2, "linf": torchattacks.PGD}[norm]
     attack = kind(classifier, eps=epsilon, alpha=step_size(epsilon, steps), steps=steps, random_start=False)
-    candidates: Tensor = attack(images, labels)
-    return candidates
+    adversarials: Tensor = attack(images, labels)
+    return adversarials
 
 
 def of_foolbox(classifier: nn.Module, images: Tensor, labels: Tensor, norm: str, epsilon: float, steps: int) -> Tensor:
     kind = {"l2": foolbox.attacks.L2PGD, "linf": foolbox.attacks.LinfPGD}[norm]
     attack = kind(abs_stepsize=step_size(epsilon, steps), steps=steps, random_start=False)
     model = foolbox.PyTorchModel(classifier, bounds=(0, 1), device=images.device)
-    _, candidates, _ = attack(model, images, labels, epsilons=epsilon)
-    return candidates
+    _, adversarials, _ = attack(model, images, labels, epsilons=epsilon)
+    return adversarials
 
 
 def of_madrylab(classifier: nn.Module, images: Tensor, labels: Tensor, norm: str, epsilon: float, steps: int) -> Tensor:

@@ -69,31 +69,31 @@ def attack_as_published(model: Model, batch: Batch, norm: str, epsilon: float, s
     images, labels = images[right], batch.labels[right]
     if not len(labels):
         return 0
-    candidates = best_of_madrylab(lambda iterates: loss(searched(iterates), labels), images, norm, epsilon, steps)
+    adversarials = best_of_madrylab(lambda iterates: loss(searched(iterates), labels), images, norm, epsilon, steps)
     with torch.no_grad():
-        return int((predicted_classes(classifier(candidates)) == labels).sum())
+        return int((predicted_classes(classifier(adversarials)) == labels).sum())
 
 
 def measure_as_published(name: str, options: argparse.Namespace) -> pd.DataFrame:
     """A row a cell, written as soon as it is known."""
     file = options.out / f"{name}-as-published.csv"
     flags = {"model": (name,), "limit": options.limit, "steps": tuple(options.steps)}
-    plans = [make_run(options, suite, **flags) for suite in SUITES]
-    images = plans[0].images
+    requests = [make_run(options, suite, **flags) for suite in SUITES]
+    images = requests[0].subset
     rows = pd.read_csv(file, dtype={"eps": str}).to_dict("records") if file.exists() else []
-    if any(row["slice"] != images.digest for row in rows):
+    if any(row["subset"] != images.digest for row in rows):
         raise SystemExit(f"{file} is of other images: choose another folder with --out, or remove it")
     known = {(row["norm"], row["eps"], row["steps"]) for row in rows}
     model = make_fast_copy(find_model(name, options), compiled=options.compile)
-    for cell in [cell for plan in plans for cell in plan.cells]:
-        key = (cell.norm, cell.radius.text, cell.steps)
+    for cell in [cell for request in requests for cell in request.cells]:
+        key = (cell.threat.norm, cell.threat.text, cell.attack.effort)
         if key not in known:
             stand = sum(
-                attack_as_published(model, batch, cell.norm, cell.radius.value, cell.steps)
+                attack_as_published(model, batch, cell.threat.norm, cell.threat.radius, cell.attack.effort)
                 for batch in images.batches(BATCH)
             )
             row = dict(zip(("norm", "eps", "steps"), key, strict=True))
-            rows.append(row | {"correct": stand, "images": len(images), "slice": images.digest})
+            rows.append(row | {"correct": stand, "images": len(images), "subset": images.digest})
             pd.DataFrame(rows).to_csv(file, index=False)
     return pd.DataFrame(rows)
 

@@ -43,7 +43,7 @@ class Sharpened(nn.Module):
 
 def attacked(chosen: Attacked, factor: float, norm: str, epsilon: float, steps: int) -> tuple[float, dict[str, int]]:
     """The median of the true logits, and images that stand, by attack."""
-    searched = Sharpened(chosen.model.searched, factor)
+    searched = Sharpened(chosen.model.attack_model, factor)
     logits, counts = [], dict.fromkeys(("common", *OURS), 0)
     for images, labels in chosen.batches():
         with torch.no_grad():

@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from robustbench_bcos.bench.plan import Plan, make_plan
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks import NORMS
-from robustbench_bcos.bench.cells import Cell, make_cells
+from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.target import AttackTarget, build_attack
-from robustbench_bcos.bench.trial import Tried, try_images
+from robustbench_bcos.bench.request import Request, check_request, make_request
+from robustbench_bcos.bench.target import AttackTarget, make_target
+from robustbench_bcos.bench.trial import Judged, attack_and_judge
 from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
@@ -38,11 +36,14 @@ class Attacked(NamedTuple):
         return zip(self.images.split(BATCH), self.labels.split(BATCH), strict=True)
 
 
-def search(threat: AttackTarget, labels: Tensor, cell: Cell, loss: str, width: int) -> Tried:
-    """A cell as ``run`` carries it out on a part of the slice: walked on, and judged."""
-    attack, noise = build_attack(cell, loss, width), PerImageRng.of(0, range(len(labels)))
-    ball, epsilon = NORMS[cell.norm], cell.radius.value
-    return try_images(attack, threat, labels, ball, epsilon, noise, subject=cell.key, width=width)
+def target_of(model: Model, images: Tensor, labels: Tensor, cell: Cell) -> AttackTarget:
+    """Images of a cell, by default drawing as indices of seed 0."""
+    return make_target(model, cell, images, labels, seed=0, indices=range(len(labels)))
+
+
+def search(target: AttackTarget, cell: Cell, loss: str, batch_size: int) -> Judged:
+    """A cell as ``run`` carries it out on a part of the subset: attacked, and judged."""
+    return attack_and_judge(cell.attack.with_loss(loss), target, subject=cell.key, batch_size=batch_size)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -55,27 +56,25 @@ def find_model(name: str, options: argparse.Namespace) -> Model:
     return find_models(name, Zoo(options.zoo))[0].load()
 
 
-def make_run(options: argparse.Namespace, suite: str | None = None, **flags: object) -> Plan:
+def make_run(options: argparse.Namespace, suite: str | None = None, **flags: object) -> Request:
     """A run of the search alone: no evidence, no figures, cross-entropy, as peers ascend it."""
     search = {"evidence": "off", "figures": False, "loss": ("ce",), "batch_size": BATCH, "device": "cpu"}
     chosen = {"dataset": options.dataset, "data_dir": options.data_dir, "zoo": tuple(options.zoo)}
-    return make_plan(make_config(search | chosen | flags, suite))
+    return make_request(make_config(search | chosen | flags, suite))
 
 
-def make_own_run(models: dict[str, Model], images: Tensor, labels: Tensor, classes: int, **flags: object) -> Plan:
+def make_own_run(models: dict[str, Model], images: Tensor, labels: Tensor, classes: int, **flags: object) -> Request:
     """The same on models and images in memory."""
     search = {"evidence": "off", "figures": False, "loss": ("ce",), "batch_size": BATCH, "device": "cpu"}
     config = make_config(search | flags)
-    sources = tuple(LoadedModel(replace(model, name=name)) for name, model in models.items())
-    weights = {name: model.weights_sha256 for name, model in models.items()}
-    cells = tuple(make_cells(config, list(models)))
-    return Plan(config, EvalSubset.of(InMemory(images, labels, classes=classes)), sources, weights, cells, "cpu")
+    sources = [LoadedModel(replace(model, name=name)) for name, model in models.items()]
+    return check_request(config, EvalSubset.of(InMemory(images, labels, classes=classes)), sources)
 
 
 @torch.no_grad()
 def right_images(model: Model, options: argparse.Namespace, count: int) -> Attacked:
     """So many images that the model classifies correctly, repeated from the first on where there are too few."""
-    chosen = make_run(options, model=(model.name,)).images
+    chosen = make_run(options, model=(model.name,)).subset
     images, labels, found = [], [], 0
     for batch in chosen.batches(BATCH):
         right = predicted_classes(model.classifier(batch.images)) == batch.labels
@@ -89,6 +88,6 @@ def right_images(model: Model, options: argparse.Namespace, count: int) -> Attac
 
 
 @torch.no_grad()
-def standing(classifier: nn.Module, candidates: Tensor, labels: Tensor) -> Tensor:
-    """Which candidates the classifier still gets right."""
-    return predicted_classes(classifier(candidates)) == labels
+def standing(classifier: nn.Module, adversarials: Tensor, labels: Tensor) -> Tensor:
+    """Which images the classifier still gets right."""
+    return predicted_classes(classifier(adversarials)) == labels

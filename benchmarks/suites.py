@@ -19,8 +19,8 @@ from peers import of_torchattacks, passes_of
 from subjects import BATCH, Attacked, add_options, find_model, make_run, standing
 
 from robustbench_bcos.bench.cells import Cell
-from robustbench_bcos.bench.plan import Plan
 from robustbench_bcos.bench.records import make_records
+from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.prediction import predicted_classes
@@ -38,13 +38,13 @@ class Outcome(NamedTuple):
     """Images passed forward in all cells."""
 
 
-def carry_out(plans: list[Plan]) -> Outcome:
+def carry_out(requests: list[Request]) -> Outcome:
     stand, passes = {}, 0
-    for plan in plans:
+    for request in requests:
         with Store() as store:
-            for _ in execute(plan, store):
+            for _ in execute(request, store):
                 pass
-            rows = make_records(store, plan.identity)
+            rows = make_records(store, request.identity)
         stand |= {_name(row.norm, row.eps, row.steps): row.robust_correct for row in rows.itertuples()}
         passes += int(rows["forward_passes"].sum())
     return Outcome(stand, passes)
@@ -56,16 +56,18 @@ def one_by_one(attacked: Attacked, cells: list[Cell]) -> Outcome:
     for cell in cells:
         count = 0
         for images, labels in attacked.batches():
-            candidates = of_torchattacks(classifier, images, labels, cell.norm, cell.radius.value, cell.steps)
-            count += int(standing(classifier, candidates, labels).sum())
-        stand[_name(cell.norm, cell.radius.text, cell.steps)] = count
-    return Outcome(stand, sum(passes_of("torchattacks", cell.steps) for cell in cells) * len(attacked.images))
+            adversarials = of_torchattacks(
+                classifier, images, labels, cell.threat.norm, cell.threat.radius, cell.attack.effort
+            )
+            count += int(standing(classifier, adversarials, labels).sum())
+        stand[_name(cell.threat.norm, cell.threat.text, cell.attack.effort)] = count
+    return Outcome(stand, sum(passes_of("torchattacks", cell.attack.effort) for cell in cells) * len(attacked.images))
 
 
 @torch.no_grad()
-def what_is_right(name: str, options: argparse.Namespace, plan: Plan) -> Attacked:
+def what_is_right(name: str, options: argparse.Namespace, request: Request) -> Attacked:
     model, images, labels = find_model(name, options), [], []
-    for batch in plan.images.batches(BATCH):
+    for batch in request.subset.batches(BATCH):
         right = predicted_classes(model.classifier(batch.images)) == batch.labels
         images.append(batch.images[right])
         labels.append(batch.labels[right])
@@ -105,9 +107,9 @@ def main() -> None:
         [make_run(options, suite, **flags, independent_cells=each or None) for suite in SUITES]
         for each in (False, True)
     )
-    cells = [cell for plan in shared for cell in plan.cells]
+    cells = [cell for request in shared for cell in request.cells]
     attacked = what_is_right(options.model, options, shared[0])
-    claim = f"{options.model}, {' and '.join(SUITES)}, {len(cells)} cells, {len(shared[0].images)} images"
+    claim = f"{options.model}, {' and '.join(SUITES)}, {len(cells)} cells, {len(shared[0].subset)} images"
     pairs = 1 if options.quick else options.pairs
 
     def ours() -> Outcome:

@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from robustbench_bcos import fold
-from robustbench_bcos.attacks.losses import LOSSES
+from robustbench_bcos.attacks import LOSSES
 from robustbench_bcos.bench.fast_copy import make_fast_copy
 from robustbench_bcos.data.opening import open_dataset
 from robustbench_bcos.data.subset import EvalSubset
@@ -149,7 +149,7 @@ def test_nothing_falls_where_a_run_is_held_against_its_passes(said: Callable[...
 def test_fast_ways_agree_with_the_slow_one(said: Callable[..., dict[str, Any]]) -> None:
     found = said("agreement", "--quick", "--threads", "1", "--model", "digits-bcos-b2")
     ways = [claim["claim"].rpartition(": ")[2] for claim in found["claims"]]
-    assert ways == ["as run does", "contiguous", "7 at a time", "64 at a time", "backwards", "two lanes", "bfloat16"]
+    assert ways == ["as run does", "contiguous", "7 at a time", "64 at a time", "backwards", "two replicas", "bfloat16"]
     assert [claim["held"] for claim in found["claims"]] == [True] * 6 + [None]
 
 

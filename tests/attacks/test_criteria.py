@@ -12,7 +12,6 @@ from robustbench_bcos.attacks.criteria.misclassified import Misclassified
 from robustbench_bcos.attacks.criteria.targeted import Targeted
 from robustbench_bcos.attacks.criterion import make_criterion
 from robustbench_bcos.attacks.searches.apgd import APGD
-from robustbench_bcos.attacks.searches.autoattack import Ensemble
 from robustbench_bcos.attacks.searches.noise import Noise
 from robustbench_bcos.attacks.searches.pgd import PGD
 from robustbench_bcos.attacks.searches.square import Square
@@ -83,18 +82,19 @@ def test_success_nearness_and_eligibility_agree(text: str, outputs: Tensor, data
     finite = outputs.isfinite().all(dim=1)
     assert not ((nearness > 0) & ~success).any()
     assert not (success & finite & (nearness < 0)).any()
-    eligible = criterion.eligible(outputs, labels, goals)
-    assert not (eligible & success).any()
-    assert not (eligible & (predicted_classes(outputs) != labels)).any()
+    correct = criterion.correct(outputs, labels)
+    eligible = criterion.eligible(correct, labels, goals)
+    assert torch.equal(correct, predicted_classes(outputs) == labels)
+    assert not (eligible & (success | ~correct)).any()
     assert torch.equal(success[~finite], torch.full_like(success[~finite], text == "misclassified"))
 
 
 def test_an_image_is_eligible_where_the_model_is_right_and_the_aim_is_another_class() -> None:
     outputs = torch.eye(4)[[0, 1, 3, 3]]
     labels = torch.tensor([0, 2, 3, 1])
-    assert Misclassified().eligible(outputs, labels, labels).tolist() == [True, False, True, False]
-    threes = torch.full_like(labels, 3)
-    assert Targeted(3).eligible(outputs, labels, threes).tolist() == [True, False, False, False]
+    right, threes = Misclassified().correct(outputs, labels), torch.full_like(labels, 3)
+    assert Misclassified().eligible(right, labels, labels).tolist() == [True, False, True, False]
+    assert Targeted(3).eligible(right, labels, threes).tolist() == [True, False, False, False]
     assert Targeted(3).success(outputs, threes).tolist() == [False, False, True, True]
     assert Targeted(3).nearness(outputs, threes).tolist() == [-1, -1, 1, 1]
 
@@ -143,7 +143,7 @@ def test_goals_that_the_caller_knows_are_taken(net: TanhNet, images: Tensor, lab
 
 @every_norm
 @pytest.mark.parametrize("text", ["targeted:2", "targeted:least_likely"])
-@pytest.mark.parametrize("attack", [PGD(steps=20, loss=loss) for loss in ("ce", "margin")] + [APGD(steps=60)], ids=str)
+@pytest.mark.parametrize("attack", [PGD(steps=20, loss=loss) for loss in ("ce", "margin")] + [APGD(steps=100)], ids=str)
 def test_on_a_linear_model_a_target_is_reached_from_its_distance_on(
     attack: AbstractAttack, text: str, norm: str
 ) -> None:
@@ -160,7 +160,8 @@ def test_on_a_linear_model_a_target_is_reached_from_its_distance_on(
 
     # Grey, so that no pixel is clipped.
     images, labels = torch.full((2, 3, 5, 4), 0.5, dtype=torch.float64), torch.zeros(2, dtype=torch.long)
-    for factor in (0.98, 1.02):
+    # Auto-PGD finds out how many pixels to move where the norm is sparse, which takes a while.
+    for factor in (0.98, 1.1 if NORMS[norm].sparse else 1.02):
         result = attack(linear, images, labels, norm, factor * distance, criterion=text)
         expected = 2 if factor > 1 else 0
         assert predicted_classes(linear(result.adversarials)).tolist() == [expected] * 2
@@ -188,17 +189,17 @@ def test_searches_reach_more_targets_than_noise(norm: str, net: TanhNet, images:
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_an_attack_that_chooses_its_own_targets_refuses_another_target(
+def test_an_attack_that_aims_at_every_wrong_class_refuses_a_target(
     name: str, net: TanhNet, images: Tensor, labels: Tensor
 ) -> None:
-    """It would move away from the target: goals are the labels that it takes for wrong to keep."""
+    """It would move away from the target, which it would take for the label."""
     attack = shortened(name)
-    assert isinstance(attack, Ensemble) == (name == "autoattack")
     if name not in ("apgd_targeted", "fab", "autoattack"):
         attack.check(NORMS["l2"], Targeted(3))
         return
-    with pytest.raises(RequestError, match="chooses its own targets and cannot pursue targeted:3: choose another"):
+    message = "chooses its own targets and cannot pursue targeted:3: choose another attack"
+    with pytest.raises(RequestError, match=message):
         attack(net, images, labels, "l2", 0.1, criterion="targeted:3")
-    with pytest.raises(RequestError, match="cannot pursue targeted:3"):
+    with pytest.raises(RequestError, match=message):
         ATTACKS[name]().check(NORMS["l2"], Targeted(3))
     attack.check(NORMS["l2"], Misclassified())

@@ -109,8 +109,6 @@ def test_a_loss_without_a_name_cannot_be_named() -> None:
 class OneOf(AbstractCriterion):
     """Any class of a set: ``one_of:25``. Its goals are two numbers an image."""
 
-    goals_are_labels = False
-
     classes: tuple[int, int] = (0, 1)
 
     @classmethod
@@ -128,8 +126,8 @@ class OneOf(AbstractCriterion):
         others = outputs.scatter(1, goals, -torch.inf).amax(dim=1)
         return (outputs.gather(1, goals).amax(dim=1) - others).double()
 
-    def eligible(self, outputs: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
-        return (predicted_classes(outputs) == labels) & ~(labels[:, None] == goals).any(dim=1)
+    def eligible(self, correct: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
+        return correct & ~(labels[:, None] == goals).any(dim=1)
 
     def objective(self, loss: Loss | str) -> Callable[[Tensor, Tensor], Tensor]:
         descended = resolve_loss(loss)

@@ -23,7 +23,9 @@ perturbations = arrays.arrays(np.float64, shapes, elements=entries).map(torch.fr
 epsilons = st.floats(1e-3, 3)
 
 every_norm = pytest.mark.parametrize("norm", NORMS)
-with_a_closed_form = pytest.mark.parametrize(("norm", "order", "dual_order"), [("l2", 2, 2), ("linf", np.inf, 1)])
+with_a_closed_form = pytest.mark.parametrize(
+    ("norm", "order", "dual_order"), [("l1", 1, np.inf), ("l2", 2, 2), ("linf", np.inf, 1)]
+)
 quick = settings(max_examples=40, deadline=None)
 
 

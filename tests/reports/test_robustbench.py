@@ -187,7 +187,8 @@ def test_other_attacks_are_left_out_and_said_to_be(tmp_path: Path) -> None:
     files, notes = export(*rows, folder=tmp_path)
     assert [content(file)["autoattack_acc"] for file in files] == ["40.0"]
     assert notes == [
-        "2 rows are of other attacks (apgd, pgd) and left out.",
+        "1 row is of other attacks (pgd) and left out.",
+        "1 row is of other attacks (apgd) and left out.",
         "1 row is of attacks on the encoding and left out: RobustBench's threats are to images.",
     ]
 
