@@ -194,21 +194,18 @@ def test_other_attacks_are_left_out_and_said_to_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "identity", "said"),
+    ("row", "said"),
     [
-        ([record("own", 7)], {}, "1 row is of other attacks (pgd) and left out."),
-        (
-            [record("own", 7, attack="autoattack")],
-            {"fab": False},
-            "AutoAttack was run without FAB, because torchattacks",
-        ),
+        (record("own", 7), "1 row is of other attacks (pgd) and left out."),
+        (record("own", 7, attack="autoattack", norm="l1"), "1 row is of norm l1 and left out"),
+        (record("own", 7, attack="autoattack", criterion="targeted:3"), "1 row is of criterion targeted:3 and left"),
+        (record("own", 7, attack="autoattack", options="fab=False"), "1 row is of AutoAttack without FAB, because"),
     ],
+    ids=["attack", "norm", "criterion", "fab"],
 )
-def test_a_run_without_autoattack_is_refused(
-    tmp_path: Path, rows: list[dict[str, Any]], identity: dict[str, Any], said: str
-) -> None:
+def test_a_run_without_autoattack_is_refused(tmp_path: Path, row: dict[str, Any], said: str) -> None:
     with pytest.raises(RequestError) as caught:
-        export(*rows, folder=tmp_path, **identity)
+        export(row, folder=tmp_path)
     assert said in str(caught.value)
     assert str(caught.value).endswith("run with --attack autoattack")
     assert not list(tmp_path.iterdir())
