@@ -9,26 +9,29 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from robustbench_bcos.bench.explaining import PICTURES, others_of_class
 from torch import Tensor
 
 import robustbench_bcos
-from robustbench_bcos.attacks import LOSSES, NORMS
+from robustbench_bcos.attacks.attack import AbstractAttack
 from robustbench_bcos.attacks.searches.noise import Noise
 from robustbench_bcos.attacks.searches.pgd import PGD
-from robustbench_bcos.bench import explaining
+from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.records import SIMILARITY_COLUMNS, make_records, make_similarities
 from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.rows import SimilarityRow
 from robustbench_bcos.bench.runner import execute
+from robustbench_bcos.bench.schedule import Schedule
 from robustbench_bcos.bench.similarity import COMPARISONS, EXPLAINED_CLASSES, noise_of_size
+from robustbench_bcos.bench.stages import explain as explaining
+from robustbench_bcos.bench.stages.explain import PICTURES, others_of_class
 from robustbench_bcos.bench.store import Store
+from robustbench_bcos.bench.target import AttackTarget
+from robustbench_bcos.bench.trial import Judged, attack_and_judge
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.explanations.similarity import MEASURES
-from robustbench_bcos.model_zoo.models import Model, ZooModel
-from tests.bench.tiny_zoo import carry_out, measure, tiny_request
+from tests.bench.tiny_zoo import carry_out, measure, model_of, tiny_request
 
 Point = tuple[int, str, str]
 """Image, comparison, class."""
@@ -39,7 +42,7 @@ POINT = ["cell", "image", "comparison", "explained_class"]
 ROUNDING: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
 
-def shifts(request: Request, store: Store) -> pd.DataFrame:
+def similarities(request: Request, store: Store) -> pd.DataFrame:
     carry_out(request, store)
     return make_similarities(store, request.identity)
 
@@ -53,7 +56,7 @@ def recorded(request: Request, store: Store) -> dict[Point, tuple[bool, list[flo
 
 
 def pictured(request: Request, store: Store) -> dict[str, dict[int, bool]]:
-    """Images pictured of each cell, and whether they fell."""
+    """Images pictured of each cell, and whether they were broken."""
     return {cell.key: {row.picture.image: row.broken for row in store.pictures(cell)} for cell in request.cells}
 
 
@@ -63,18 +66,22 @@ def explained(request: Request) -> tuple[int, ...]:
     return request.explained.indices
 
 
+def explains(progress: Progress) -> bool:
+    return any(isinstance(row, SimilarityRow) for row in progress.rows)
+
+
 def explained_up_to(request: Request, store: Store, batches: int) -> None:
     """Stop the run when so many batches have been explained."""
     steps = execute(request, store)
     while batches:
-        batches -= next(steps).work == "explanation"
+        batches -= explains(next(steps))
     steps.close()
 
 
 # Against one image at a time
 
 
-def one_by_one(request: Request, attack: Any) -> dict[Point, tuple[bool, list[float | None]]]:
+def one_by_one(request: Request, attack: AbstractAttack) -> dict[Point, tuple[bool, list[float | None]]]:
     """One image at a time, with the public function and the measures alone."""
     (cell,) = request.cells
     classifier: Any = model_of(request, cell.model).classifier
@@ -87,19 +94,17 @@ def one_by_one(request: Request, attack: Any) -> dict[Point, tuple[bool, list[fl
         return classifier.encoding(image) if encoded else image
 
     def maps(image: Tensor, label: Tensor, index: int) -> tuple[int, dict[str, Tensor]]:
-        source = PerImageRng.of(request.config.seed, [index])
-        method = request.config.explanation
-        true = robustbench_bcos.explain(network, image, label, method, rng=source)
-        predicted = robustbench_bcos.explain(network, image, None, method, rng=source)
+        rng, method = PerImageRng.of(request.config.seed, [index]), request.config.explanation
+        true = robustbench_bcos.explain(network, image, label, method, rng=rng)
+        predicted = robustbench_bcos.explain(network, image, None, method, rng=rng)
         return int(predicted.targets), {"true": true.contributions, "predicted": predicted.contributions}
 
     found: dict[Point, tuple[bool, list[float | None]]] = {}
     for index in indices:
         image, label = shown(index), torch.tensor([dataset.labels[index]])
-        source = PerImageRng.of(request.config.seed, [index])
-        ball = NORMS[cell.threat.norm]
-        attacked = attack(network, image, label, ball, cell.threat.radius, source).adversarials
-        noisy = noise_of_size(image, ball.size(attacked - image), ball, source)
+        rng = PerImageRng.of(request.config.seed, [index])
+        attacked = attack(network, image, label, cell.threat, rng=rng).adversarials
+        noisy = noise_of_size(image, cell.threat.size(attacked - image), cell.threat, rng)
         same = [other for other in indices if dataset.labels[other] == dataset.labels[index]]
         other = (2 * same)[same.index(index) + 1]
         before, clean = maps(image, label, index)
@@ -117,13 +122,13 @@ def one_by_one(request: Request, attack: Any) -> dict[Point, tuple[bool, list[fl
 @pytest.mark.parametrize(
     ("flags", "attack"),
     [
-        ({"model": ("tiny-bcos",)}, PGD(steps=3, loss=LOSSES["bce"], select="best_loss")),
+        ({"model": ("tiny-bcos",)}, PGD(steps=3, loss="bce", select="best_loss")),
         ({"norm": ("linf",), "eps": ("8/255",), "select": "last"}, PGD(steps=3, select="best_loss")),
         ({"start": "random", "loss": ("margin",), "seed": 3},
-         PGD(steps=3, start="random", loss=LOSSES["margin"], select="best_loss")),
+         PGD(steps=3, start="random", loss="margin", select="best_loss")),
         ({"restarts": (2,), "eps": ("0.2",)}, PGD(steps=3, restarts=2, select="best_loss")),
         ({"attack": ("noise",), "restarts": (2,), "eps": ("3",)}, Noise(restarts=2)),
-        ({"model": ("tiny-bcos",), "space": "encoded"}, PGD(steps=3, loss=LOSSES["bce"], select="best_loss")),
+        ({"model": ("tiny-bcos",), "space": "encoded"}, PGD(steps=3, loss="bce", select="best_loss")),
         ({"explanation": "integrated_gradients", "explained": 4}, PGD(steps=3, select="best_loss")),
         ({"explanation": "lime", "explained": 2}, PGD(steps=3, select="best_loss")),
     ],
@@ -160,7 +165,7 @@ def test_every_model_and_cell_is_explained_by_its_own_method(tiny_zoo: Path, sto
 
 def test_without_explanations_columns_are_there_and_empty(tiny_zoo: Path, store: Store) -> None:
     request = tiny_request(tiny_zoo, limit=4)
-    assert shifts(request, store).empty
+    assert similarities(request, store).empty
     table = make_records(store, request.identity)
     assert set(table["explanation"]) == {""}
     assert set(table["explained_images"]) == {0}
@@ -184,7 +189,7 @@ def test_batches_of_another_size_give_the_same_rows(
     tables = []
     for size in sizes:
         with Store() as store:
-            tables.append(shifts(tiny_request(tiny_zoo, explained=13, limit=13, batch_size=size, **flags), store))
+            tables.append(similarities(tiny_request(tiny_zoo, explained=13, limit=13, batch_size=size, **flags), store))
     exact = [*POINT, "changed", "counted"]
     pd.testing.assert_frame_equal(*(table[exact] for table in tables))
     pd.testing.assert_frame_equal(*(table[list(MEASURES)] for table in tables), **ROUNDING)
@@ -217,7 +222,7 @@ def test_another_seed_draws_other_noise_and_nothing_else(tiny_zoo: Path) -> None
     tables = []
     for seed in (0, 0, 1):
         with Store() as store:
-            tables.append(shifts(tiny_request(tiny_zoo, model=("tiny-natural",), explained=5, seed=seed), store))
+            tables.append(similarities(tiny_request(tiny_zoo, model=("tiny-natural",), explained=5, seed=seed), store))
     pd.testing.assert_frame_equal(tables[0], tables[1])
     differs = tables[0]["cosine"] != tables[2]["cosine"]
     assert set(tables[0].loc[differs & tables[0]["cosine"].notna(), "comparison"]) == {"noise"}
@@ -226,7 +231,7 @@ def test_another_seed_draws_other_noise_and_nothing_else(tiny_zoo: Path) -> None
 # The other image
 
 
-def slice_of(labels: list[int], indices: tuple[int, ...]) -> EvalSubset:
+def subset_of(labels: list[int], indices: tuple[int, ...]) -> EvalSubset:
     return EvalSubset(InMemory(torch.zeros(len(labels), 3, 2, 4), torch.tensor(labels), classes=4), indices)
 
 
@@ -242,13 +247,13 @@ def slice_of(labels: list[int], indices: tuple[int, ...]) -> EvalSubset:
 def test_the_other_image_is_the_next_of_the_class_among_those_explained(
     labels: list[int], indices: tuple[int, ...], others: tuple[int, ...]
 ) -> None:
-    assert others_of_class(slice_of(labels, indices)).indices == others
+    assert others_of_class(subset_of(labels, indices)).indices == others
 
 
 def test_an_image_alone_in_its_class_is_compared_with_nothing(tiny_zoo: Path, store: Store) -> None:
     # Digits in balanced order: of twelve, 0 and 1 are there twice.
     request = tiny_request(tiny_zoo, model=("tiny-natural",), explained=12)
-    rows = shifts(request, store).set_index("image")
+    rows = similarities(request, store).set_index("image")
     labels = {index: request.subset.dataset.labels[index] for index in request.subset.indices}
     alone = [index for index in rows.index.unique() if labels[index] > 1]
     assert len(alone) == 8
@@ -272,27 +277,27 @@ def test_a_share_of_other_images_is_of_those_that_have_one(tiny_zoo: Path) -> No
 
 
 @pytest.mark.parametrize("asked", [0, 9])
-def test_the_first_images_are_pictured_or_those_asked_for_and_the_first_of_each_fate(
+def test_the_first_images_are_pictured_or_those_asked_for_and_the_first_that_are_broken_and_robust(
     asked: int, tiny_zoo: Path, store: Store
 ) -> None:
     chosen = tiny_request(tiny_zoo).subset.indices
     flags: dict[str, Any] = {"model": ("tiny-natural",), "eps": ("0.02", "0.3", "3"), "images": chosen[30 - asked :]}
     request = tiny_request(tiny_zoo, explained=30, batch_size=7, **flags)
-    table = shifts(request, store)
+    table = similarities(request, store)
     clean = store.clean("tiny-natural")
     always = {*chosen[-asked:]} if asked else {*chosen[:PICTURES]}
     counts = []
     for cell in request.cells:
         rows = table[(table["cell"] == cell.key) & (table["comparison"] == "attack")].set_index("image")
         moved = rows.loc[rows["explained_class"] == "true", "changed"].to_dict()
-        correct = [index for index in explained(request) if clean[index].prediction == clean[index].label]
-        fell = [index for index in correct if moved[index]]
-        stood = [index for index in correct if not moved[index]]
+        correct = [index for index in explained(request) if clean[index].correct]
+        broken = [index for index in correct if moved[index]]
+        robust = [index for index in correct if not moved[index]]
         kept = {row.picture.image: row.broken for row in store.pictures(cell)}
-        assert set(kept) == {*always, *fell[:PICTURES], *stood[:PICTURES]}
-        assert all(down == (index in fell) for index, down in kept.items())
-        counts.append(len(fell))
-    # Attacks of which little falls, and one of which nearly everything does.
+        assert set(kept) == {*always, *broken[:PICTURES], *robust[:PICTURES]}
+        assert all(down == (index in broken) for index, down in kept.items())
+        counts.append(len(broken))
+    # Attacks that break few images, and one that breaks nearly all.
     assert min(counts) < PICTURES < max(counts)
 
 
@@ -300,12 +305,12 @@ def test_a_picture_is_of_the_image_and_of_the_full_attack(tiny_zoo: Path, store:
     request = tiny_request(tiny_zoo, model=("tiny-bcos",), explained=4)
     carry_out(request, store)
     classifier = model_of(request, "tiny-bcos").classifier
-    attack = PGD(steps=3, loss=LOSSES["bce"], select="best_loss")
+    attack = PGD(steps=3, loss="bce", select="best_loss")
     rows = store.pictures(request.cells[0])
     assert [row.picture.image for row in rows] == sorted(request.subset.indices[:4])
     for row in rows:
         image, label = request.subset.dataset.read(row.picture.image)[None], torch.tensor([row.picture.label])
-        adversarial = attack(classifier, image, label, NORMS["l2"], 0.5).adversarials
+        adversarial = attack(classifier, image, label, "l2", 0.5).adversarials
         assert row.picture.attacked is not None
         for view, shown in ((row.picture.clean, image), (row.picture.attacked, adversarial)):
             np.testing.assert_allclose(view.pixels, shown[0].numpy(), **ROUNDING)
@@ -323,33 +328,21 @@ def test_a_picture_is_of_the_image_and_of_the_full_attack(tiny_zoo: Path, store:
 def test_what_is_explained_is_not_explained_again(
     tiny_zoo: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = tiny_request(tiny_zoo, model=("tiny-natural",), eps=("0.1", "0.3"), explained=10, batch_size=4)
+    flags: dict[str, Any] = {"model": ("tiny-natural",), "eps": ("0.1", "0.3"), "explained": 10, "batch_size": 4}
+    request = tiny_request(tiny_zoo, **flags)
     explained_up_to(request, store, 3)
     assert [len(store.explained(cell)) for cell in request.cells] == [8, 4]
-    attack, asked = explaining.attack_in_full, []
+    asked = []
 
-    def spy(*arguments: Any) -> Any:
-        asked.append((arguments[3].radius.text, len(arguments[4].indices)))
-        return attack(*arguments)
+    def spy(attack: AbstractAttack, target: AttackTarget, **named: Any) -> Judged:
+        asked.append((target.threat.text, len(target.images)))
+        return attack_and_judge(attack, target, **named)
 
-    monkeypatch.setattr(explaining, "attack_in_full", spy)
+    monkeypatch.setattr(explaining, "attack_and_judge", spy)
     steps = list(execute(request, store))
     assert asked == [("0.3", 4), ("0.1", 2), ("0.3", 2)]
-    assert sum(step.images for step in steps) == request.work == 2 * (30 + 10)
-    assert [step.images for step in steps if step.work == "explanation"] == [4, 4, 4, 4, 2, 2]
-
-
-def test_a_run_whose_explanations_are_finished_loads_no_model(
-    tiny_zoo: Path, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    request = tiny_request(tiny_zoo, explained=5)
-    carry_out(request, store)
-
-    def load(self: ZooModel) -> Model:
-        raise AssertionError(f"{self.name} was loaded")
-
-    monkeypatch.setattr(ZooModel, "load", load)
-    assert sum(step.images for step in execute(request, store)) == request.work == 2 * (30 + 5)
+    assert sum(step.images for step in steps) == Schedule(request=request).work == 2 * (30 + 10)
+    assert [step.images for step in steps if explains(step)] == [4, 2, 2]
 
 
 @pytest.mark.parametrize(("first", "then"), [(6, 9), (9, 6), (3, 30)])
@@ -358,9 +351,9 @@ def test_batches_of_another_size_may_finish_what_was_begun(first: int, then: int
     for batches in (1, 3):
         explained_up_to(tiny_request(tiny_zoo, **flags, batch_size=first), store, batches)
     request = tiny_request(tiny_zoo, **flags, batch_size=then)
-    table = shifts(request, store)
+    table = similarities(request, store)
     with Store() as untouched:
-        expected = shifts(request, untouched)
+        expected = similarities(request, untouched)
         assert pictured(request, store) == pictured(request, untouched)
     pd.testing.assert_frame_equal(table[POINT], expected[POINT])
     pd.testing.assert_frame_equal(table, expected, **ROUNDING)
@@ -374,7 +367,7 @@ def test_means_are_those_of_the_rows_that_count(name: str, tiny_zoo: Path, store
     chosen = tiny_request(tiny_zoo, limit=30).subset.indices
     flags: dict[str, Any] = {"explained": 20, "images": chosen[-2:], "norm": ("l2", "linf"), "eps": ("0.05",)}
     request = tiny_request(tiny_zoo, model=(name,), **flags)
-    text = shifts(request, store).to_csv(index=False)
+    text = similarities(request, store).to_csv(index=False)
     rows = pd.read_csv(io.StringIO(text))
     clean = store.clean(name)
     correct = {index for index in chosen[:20] if clean[index].prediction == clean[index].label}
@@ -398,7 +391,7 @@ def test_means_are_those_of_the_rows_that_count(name: str, tiny_zoo: Path, store
 
 def test_more_images_are_explained_than_there_are(tiny_zoo: Path, store: Store) -> None:
     request = tiny_request(tiny_zoo, model=("tiny-natural",), limit=4, explained=1000)
-    assert set(shifts(request, store)["image"]) == set(request.subset.indices)
+    assert set(similarities(request, store)["image"]) == set(request.subset.indices)
 
 
 def test_pictured_images_alone_count_for_nothing(tiny_zoo: Path) -> None:
