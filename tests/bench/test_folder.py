@@ -17,7 +17,7 @@ from robustbench_bcos.core.errors import RequestError
 from tests.bench.by_hand import identity_of
 
 CELL, *MORE = make_cells(make_config({"norm": ("linf",), "eps": ("8/255",), "steps": (20, 50, 100)}), ["net"])
-IDENTITY = identity_of(CELL, fab=True)
+IDENTITY = identity_of(CELL)
 SESSION = {"started": "now"}
 
 
@@ -124,7 +124,7 @@ def test_an_identity_of_another_version_is_refused_in_a_sentence(damage: dict[st
 
 
 def test_an_identity_is_what_json_gives_back() -> None:
-    explained = ExplainedImages(method="auto", select="last", images=(3, 1), pictured=(7,))
+    explained = ExplainedImages(method="auto", images=(3, 1), pictured=(7,))
     for identity in (IDENTITY, replace(IDENTITY, cells=(CELL, *MORE), explained=explained, reading={"ema": False})):
         assert RunIdentity.from_json(json.loads(json.dumps(identity.to_json()))) == identity
 
