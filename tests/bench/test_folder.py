@@ -97,7 +97,7 @@ def test_a_place_that_cannot_be_a_folder_is_refused(tmp_path: Path, place: str, 
     assert content(tmp_path) == {"file": b"precious"}
 
 
-@pytest.mark.parametrize("left", [[], [LOCK], [LOCK, CONFIGURATION + ".partial"]])
+@pytest.mark.parametrize("left", [[], [LOCK], [LOCK, CONFIGURATION + ".0f.partial"]])
 def test_a_run_killed_before_it_had_a_configuration_is_begun_again(tmp_path: Path, left: list[str]) -> None:
     for name in left:
         (tmp_path / name).write_text('{"identity": {"cel' if "partial" in name else "", encoding="utf-8")
