@@ -22,7 +22,7 @@ from tests.bench.tiny_zoo import NAMES
 from tests.cli.command_line import call, succeed
 
 EXPORTS = ("results.csv", "table_l2.csv", "table_linf.csv")
-OPTIONS = "--norm l2,linf eps 0.1 --steps 2,4 limit 20 --batch-size 2 --start random --no-figures --quiet"
+OPTIONS = "--norm l2,linf --eps 0.1 --steps 2,4 --limit 20 --batch-size 2 --start random --no-figures --quiet"
 
 
 class Killed(BaseException):
@@ -206,7 +206,7 @@ def test_batches_of_another_size_may_finish_what_was_begun(
 @pytest.fixture(scope="module")
 def explaining(tiny_zoo: Path) -> list[str]:
     """2 cells, of which 3 batches are explained each."""
-    options = "--norm l2,linf eps 0.1 --steps 2 limit 13 --explained 10 --no-figures --batch-size 4 --start random"
+    options = "--norm l2,linf --eps 0.1 --steps 2 --limit 13 --explained 10 --no-figures --batch-size 4 --start random"
     return ["run", *options.split(), "--quiet", "--zoo", str(tiny_zoo), "--model", "tiny-bcos", "--out"]
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 import robustbench_bcos
 from robustbench_bcos import RequestError
-from robustbench_bcos.attacks import LOSSES, NORMS
 from robustbench_bcos.attacks.searches.pgd import PGD
+from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.gallery import BATCH, ExplainedGallery, Gallery
@@ -154,12 +154,23 @@ def test_what_is_handed_over_is_left_alone(models: dict[str, Model]) -> None:
 # Attacks
 
 
-def attacked(model: Model, images: Tensor, labels: Tensor, *, norm: str, seed: int = 0, **how: Any) -> Tensor:
+def attacked(
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    norm: str,
+    seed: int = 0,
+    criterion: str = "misclassified",
+    loss: str = "",
+    steps: int = 4,
+    **how: Any,
+) -> Tensor:
     """The best iterate of an attack set up by hand."""
-    loss = LOSSES[how.pop("loss", model.loss)]
-    attack = PGD(steps=how.pop("steps", 4), loss=loss, select="best_loss", **how)
-    epsilon = {"l2": 0.6, "linf": 8 / 255}[norm]
-    return attack(model.classifier, images, labels, NORMS[norm], epsilon, PerImageRng.of(seed, INDICES)).adversarials
+    attack = PGD(steps=steps, loss=loss or model.loss, select="best_loss", **how)
+    threat = Threat.of(norm, {"l2": 0.6, "linf": "8/255"}[norm])
+    rng = PerImageRng.of(seed, INDICES)
+    return attack(model.classifier, images, labels, threat, criterion=criterion, rng=rng).adversarials
 
 
 @every_model
@@ -214,6 +225,14 @@ def test_a_target_is_explained_before_and_after_and_changes_no_attack(models: di
     ).explain()
     adversarials = attacked(model, batch.images, batch.labels, norm="l2")
     holds(explained, adversarials, public(model, adversarials, torch.full((5,), 8)), "attacked_")
+
+
+def test_an_attack_may_lead_to_a_class(models: dict[str, Model]) -> None:
+    model, batch = models["digits-natural"], digits()
+    how = cell(model, criterion="targeted", target="3")
+    gallery = Gallery(model=model, images=batch.images, indices=INDICES, labels=batch.labels, cell=how)
+    expected = attacked(model, batch.images, batch.labels, norm="l2", criterion="targeted:3")
+    np.testing.assert_array_equal(gallery.explain().arrays["attacked_images"], expected.numpy())
 
 
 # Batches

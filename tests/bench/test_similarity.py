@@ -9,23 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks import LOSSES, NORMS
-from robustbench_bcos.attacks.attack import Attack, AttackResult, Trace
+from robustbench_bcos.attacks import NORMS
+from robustbench_bcos.attacks.attack import AbstractAttack
+from robustbench_bcos.attacks.criterion import make_criterion
 from robustbench_bcos.attacks.searches.noise import Noise
 from robustbench_bcos.attacks.searches.pgd import PGD
-from robustbench_bcos.bench.cells import Cell, make_cells
-from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.judge import ThreatViolation
+from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.bench.similarity import (
     COMPARISONS,
     EXPLAINED_CLASSES,
-    attack_in_full,
     compare_explanations,
     explain_classes,
     make_views,
     noise_of_size,
 )
 from robustbench_bcos.bench.target import AttackTarget
+from robustbench_bcos.bench.trial import Judged, attack_and_judge
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.rng import PerImageRng, generator
 from robustbench_bcos.explanations.explanation import Explanation, explain
@@ -47,7 +46,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 def moved(images: Tensor, sizes: float | Tensor, norm: str, *, seed: int = 0, indices: Any = INDICES) -> Tensor:
     wanted = sizes if isinstance(sizes, Tensor) else torch.full((len(images),), sizes, dtype=torch.float64)
-    return noise_of_size(images, wanted, NORMS[norm], PerImageRng.of(seed, indices))
+    return noise_of_size(images, wanted, Threat.of(norm, 1.0), PerImageRng.of(seed, indices))
 
 
 def directions(seed: int = 0, stream: int = -1) -> Tensor:
@@ -75,18 +74,23 @@ def test_noise_has_exactly_the_size_that_is_asked_for(
     assert noisy.max() <= 1
     found = NORMS[norm].size(noisy.double() - images.double())
     # The direction has norm 1 but for float32's rounding, and each of 60 pixels below 1 is rounded once more.
-    tolerance = 1e-6 * np.array(sizes) + 2**-24 * (60**0.5 if norm == "l2" else 1)
+    rounding = float(NORMS[norm].size(torch.full((1, *SHAPE), 2.0**-24)))
+    tolerance = 1e-6 * np.array(sizes) + rounding
     assert (np.abs(found.numpy() - sizes) <= tolerance).all()
 
 
 def test_noise_is_in_the_direction_of_a_normal_draw() -> None:
     images = torch.full((6, *SHAPE), 0.5)
     normal = directions(seed=4)
-    lengths = normal.flatten(1).norm(dim=1)[:, None, None, None]
-    # Half a pixel range and less, rounded to float32.
-    near: dict[str, Any] = {"rtol": 0, "atol": 1e-7}
-    torch.testing.assert_close(moved(images, 0.4, "l2", seed=4), images + 0.4 * normal / lengths, **near)
-    torch.testing.assert_close(moved(images, 0.4, "linf", seed=4), images + 0.4 * normal.sign(), **near)
+    flat = normal.flatten(1)
+    for norm, direction in (
+        ("l1", flat / flat.abs().sum(dim=1, keepdim=True)),
+        ("l2", flat / flat.norm(dim=1, keepdim=True)),
+        ("linf", flat.sign()),
+    ):
+        expected = images + 0.4 * direction.view_as(images)
+        # Half a pixel range and less, rounded to float32.
+        torch.testing.assert_close(moved(images, 0.4, norm, seed=4), expected, rtol=0, atol=1e-7)
 
 
 @every_norm
@@ -129,7 +133,7 @@ def test_a_size_of_zero_is_the_image_itself(norm: str) -> None:
 
 @every_norm
 def test_noise_of_more_than_half_the_pixel_range_stays_in_the_pixel_box(norm: str) -> None:
-    noisy = moved(draw(6, *SHAPE), 1.0 if norm == "linf" else 7.0, norm)
+    noisy = moved(draw(6, *SHAPE), 0.9 * NORMS[norm].diameter(SHAPE), norm)
     assert noisy.min() >= 0
     assert noisy.max() <= 1
 
@@ -200,11 +204,6 @@ def test_logits_that_are_no_numbers_have_no_class_and_no_measure() -> None:
 # The full attack
 
 
-def cell(norm: str, eps: str, **flags: Any) -> Cell:
-    (made,) = make_cells(make_config({"norm": (norm,), "eps": (eps,), **flags}), ["net"])
-    return made
-
-
 def problem() -> tuple[Any, TanhNet, Tensor, Tensor]:
     """A network with its NumPy twin, in float64, with images of which the last is misclassified."""
     twin = draw_twin(np.random.default_rng(1), values=3 * 5 * 4)
@@ -215,55 +214,68 @@ def problem() -> tuple[Any, TanhNet, Tensor, Tensor]:
     return twin, net, images, labels
 
 
+def attack_in_full(
+    attack: AbstractAttack, net: nn.Module, images: Tensor, labels: Tensor, threat: Threat, rng: PerImageRng
+) -> Judged:
+    target = AttackTarget(
+        classifier=net,
+        attack_model=net,
+        images=images,
+        labels=labels,
+        goals=labels,
+        threat=threat,
+        criterion=make_criterion("misclassified"),
+        rng=rng,
+    )
+    return attack_and_judge(attack.in_full(), target, subject="the cell")
+
+
 @pytest.mark.parametrize("loss", ["bce", "ce", "margin"])
 @pytest.mark.parametrize(("norm", "eps"), [("l2", "0.2"), ("linf", "0.03")])
-@pytest.mark.parametrize("count", ["any", "last"])
+@pytest.mark.parametrize("select", ["first_success", "last"])
 def test_the_attack_takes_all_its_steps_and_the_iterate_of_highest_loss(
-    norm: str, eps: str, loss: str, count: Any
+    norm: str, eps: str, loss: str, select: Any
 ) -> None:
     twin, net, images, labels = problem()
-    attack = PGD(steps=6, loss=LOSSES[loss], select=count)
-    attacked = attack_in_full(
-        attack, AttackTarget(net, images, net), labels, cell(norm, eps), PerImageRng.of(0, range(9))
-    )
+    attack, rng = PGD(steps=6, loss=loss, select=select), PerImageRng.of(0, range(9))
+    attacked = attack_in_full(attack, net, images, labels, Threat.of(norm, eps), rng)
     threat = {"norm": norm, "epsilon": float(eps), "step_size": 2.5 * float(eps) / 6, "steps": 6, "loss": loss}
-    fell_early = 0
+    early = 0
     for image, label, found, size in zip(
         images, labels.tolist(), attacked.adversarials, attacked.verdicts.sizes, strict=True
     ):
         path = reference.iterates(twin, image.numpy(), label, **threat)
         expected = reference.adversarial(twin, path, label, loss=loss, select="best_loss")
         np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-9)  # sums in another order, over 6 steps
-        delta = np.abs(expected - image.numpy())
-        assert float(size) == pytest.approx(delta.max() if norm == "linf" else np.sqrt(np.sum(delta**2)), abs=1e-9)
-        fell_early += np.argmax(twin.logits(path[3])) != label
+        changes = np.abs(expected - image.numpy())
+        assert float(size) == pytest.approx(changes.max() if norm == "linf" else np.sqrt(np.sum(changes**2)), abs=1e-9)
+        early += np.argmax(twin.logits(path[3])) != label
     # Otherwise an attack that stops at the first that is misclassified would do as well.
-    assert fell_early > 1
+    assert early > 1
 
 
 @pytest.mark.parametrize("restarts", [1, 2, 4])
 def test_of_all_restarts_that_were_needed_the_iterate_of_highest_loss_is_taken(restarts: int) -> None:
     twin, net, images, labels = problem()
-    attack = PGD(steps=4, loss=LOSSES["ce"], restarts=restarts)
-    source = PerImageRng.of(0, range(9))
-    attacked = attack_in_full(attack, AttackTarget(net, images, net), labels, cell("l2", "0.05"), source)
-    stood = 0
+    rng = PerImageRng.of(0, range(9))
+    attacked = attack_in_full(PGD(steps=4, restarts=restarts), net, images, labels, Threat.of("l2", "0.05"), rng)
+    robust = 0
     for place, (image, label) in enumerate(zip(images.numpy(), labels.tolist(), strict=True)):
         best = []
         for restart in range(restarts):
-            noise = NORMS["l2"].sample(SHAPE, 0.05, source(restart))[place].double().numpy()
+            noise = NORMS["l2"].sample(SHAPE, 0.05, rng(restart))[place].double().numpy()
             start = np.clip(image + noise, 0, 1) if restart > 0 else image
             path = iterates_from(twin, image, start, label, epsilon=0.05, steps=4)
             best.append(reference.adversarial(twin, path, label, loss="ce", select="best_loss"))
             if np.argmax(twin.logits(best[-1])) != label:
-                # It has fallen: no restart is needed any more.
+                # It is broken: no restart is needed any more.
                 best = best[-1:]
                 break
         else:
-            stood += 1
+            robust += 1
         expected = max(best, key=lambda iterate: VALUES["ce"](twin.logits(iterate), label))
         np.testing.assert_allclose(attacked.adversarials[place].numpy(), expected, rtol=0, atol=1e-9)
-    assert 0 < stood < 9
+    assert 0 < robust < 9
 
 
 def iterates_from(twin: Any, image: Any, start: Any, label: int, *, epsilon: float, steps: int) -> list[Any]:
@@ -278,24 +290,9 @@ def iterates_from(twin: Any, image: Any, start: Any, label: int, *, epsilon: flo
 
 def test_noise_has_no_steps_and_is_taken_as_it_is() -> None:
     _, net, images, labels = problem()
-    attack, source = Noise(restarts=3), PerImageRng.of(5, (*INDICES, 1, 2, 4))
-    attacked = attack_in_full(
-        attack, AttackTarget(net, images, net), labels, cell("l2", "1", attack=("noise",)), source
-    )
-    assert torch.equal(attacked.adversarials, attack(net, images, labels, NORMS["l2"], 1.0, source).adversarials)
-
-
-def test_what_is_explained_is_judged_too() -> None:
-    def too_far(*arguments: Any) -> AttackResult:
-        adversarials = arguments[1].clone()
-        adversarials[1] = (adversarials[1] + 0.3).clamp(max=1)
-        return AttackResult(adversarials, Trace.blank(arguments[1]))
-
-    _, net, images, labels = problem()
-    attack: Attack = too_far
-    asked = cell("linf", "8/255")
-    with pytest.raises(ThreatViolation, match=rf"^{asked.key}: the adversarial for image 7 exceeds linf radius"):
-        attack_in_full(attack, AttackTarget(net, images, net), labels, asked, PerImageRng.of(0, (*INDICES, 1, 2, 4)))
+    attack, threat, rng = Noise(restarts=3), Threat.of("l2", "1"), PerImageRng.of(5, (*INDICES, 1, 2, 4))
+    attacked = attack_in_full(attack, net, images, labels, threat, rng)
+    assert torch.equal(attacked.adversarials, attack(net, images, labels, threat, rng=rng).adversarials)
 
 
 # Similarities

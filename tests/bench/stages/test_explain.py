@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 
 import robustbench_bcos
-from robustbench_bcos.attacks.attack import AbstractAttack
+from robustbench_bcos.attacks.attack import AbstractAttack, AttackResult, Problem, Trace
 from robustbench_bcos.attacks.searches.noise import Noise
 from robustbench_bcos.attacks.searches.pgd import PGD
+from robustbench_bcos.bench.judge import ThreatViolation
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.records import SIMILARITY_COLUMNS, make_records, make_similarities
 from robustbench_bcos.bench.request import Request
@@ -31,7 +33,7 @@ from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.explanations.similarity import MEASURES
-from tests.bench.tiny_zoo import carry_out, measure, model_of, tiny_request
+from tests.bench.tiny_zoo import carry_out, measure, model_of, tiny_request, with_attack
 
 Point = tuple[int, str, str]
 """Image, comparison, class."""
@@ -320,6 +322,34 @@ def test_a_picture_is_of_the_image_and_of_the_full_attack(tiny_zoo: Path, store:
             assert view.confidence == pytest.approx(expected.logits.sigmoid().max().item(), rel=1e-4)
         correct = row.picture.clean.prediction == row.picture.label
         assert row.broken == (correct and row.picture.attacked.prediction != row.picture.label)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TooFarInFull(AbstractAttack):
+    """Leaves images as they are, and in full moves them too far."""
+
+    name = "too_far"
+
+    change: float = 0.0
+
+    @property
+    def passes(self) -> int:
+        return 0
+
+    def in_full(self) -> "TooFarInFull":
+        return TooFarInFull(change=0.3)
+
+    def _search(self, problem: Problem) -> AttackResult:
+        return AttackResult((problem.images + self.change).clamp(max=1), Trace.blank(problem.images))
+
+
+def test_what_is_explained_is_judged_too(tiny_zoo: Path, store: Store) -> None:
+    request = tiny_request(tiny_zoo, model=("tiny-natural",), norm=("linf",), eps=("8/255",), explained=4)
+    request = with_attack(request, TooFarInFull())
+    first = request.subset.indices[0]
+    with pytest.raises(ThreatViolation, match=rf" too_far .*: the adversarial example for image {first} exceeds linf"):
+        carry_out(request, store)
+    assert len(store.done(request.cells[0])) == 30
 
 
 # Going on
