@@ -51,6 +51,9 @@ def open_run(folder: Path, identity: RunIdentity, session: dict[str, Any]) -> It
                 f"run {folder} is in use by another process: wait for it, or choose another --out"
             ) from None
     try:
+        # A process that was killed while it wrote this file has left a part of it.
+        for litter in folder.glob(f"{CONFIGURATION}.*.partial"):
+            litter.unlink()
         known = _read(folder) if (folder / CONFIGURATION).exists() else None
         asked = identity.to_json()
         if known is not None:

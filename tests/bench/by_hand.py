@@ -36,12 +36,12 @@ def clean_row(image: int, label: int = 1, prediction: int = 1, model: str = "net
 
 
 def verdict_row(cell: Cell, image: int, **changes: Any) -> VerdictRow:
-    """By default of an attacked image that stays robust: it is predicted to be of class 1."""
+    """By default of an attacked image of class 1 that stays robust: another prediction is a success."""
     row = {
         "cell": cell.key,
         "image": image,
         "attacked": True,
-        "success": False,
+        "success": changes.get("attacked", True) and changes.get("prediction", 1) != 1,
         "prediction": 1,
         "size": 0.25,
         "degenerate_gradient": False,
@@ -93,7 +93,7 @@ def identity_of(*cells: Cell, **changes: Any) -> RunIdentity:
         "independent_cells": False,
         "attack_backend": (False, "auto", "fp32"),
         "classes": 10,
-        "version": "0.2.0",
+        "version": "0.3.0",
         "torch": "2.9.0",
         "plugins": {},
     }

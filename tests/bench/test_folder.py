@@ -17,7 +17,7 @@ from robustbench_bcos.core.errors import RequestError
 from tests.bench.by_hand import identity_of
 
 CELL, *MORE = make_cells(make_config({"norm": ("linf",), "eps": ("8/255",), "steps": (20, 50, 100)}), ["net"])
-IDENTITY = identity_of(CELL, fab=True)
+IDENTITY = identity_of(CELL)
 SESSION = {"started": "now"}
 
 
@@ -97,7 +97,7 @@ def test_a_place_that_cannot_be_a_folder_is_refused(tmp_path: Path, place: str, 
     assert content(tmp_path) == {"file": b"precious"}
 
 
-@pytest.mark.parametrize("left", [[], [LOCK], [LOCK, CONFIGURATION + ".partial"]])
+@pytest.mark.parametrize("left", [[], [LOCK], [LOCK, CONFIGURATION + ".0f.partial"]])
 def test_a_run_killed_before_it_had_a_configuration_is_begun_again(tmp_path: Path, left: list[str]) -> None:
     for name in left:
         (tmp_path / name).write_text('{"identity": {"cel' if "partial" in name else "", encoding="utf-8")
@@ -124,7 +124,7 @@ def test_an_identity_of_another_version_is_refused_in_a_sentence(damage: dict[st
 
 
 def test_an_identity_is_what_json_gives_back() -> None:
-    explained = ExplainedImages(method="auto", select="last", images=(3, 1), pictured=(7,))
+    explained = ExplainedImages(method="auto", images=(3, 1), pictured=(7,))
     for identity in (IDENTITY, replace(IDENTITY, cells=(CELL, *MORE), explained=explained, reading={"ema": False})):
         assert RunIdentity.from_json(json.loads(json.dumps(identity.to_json()))) == identity
 

@@ -10,7 +10,7 @@ import pytest
 
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.evidence.checks import checks_of
+from robustbench_bcos.bench.evidence.check import AbstractCellCheck, AbstractModelCheck, checks_of
 from robustbench_bcos.bench.identity import ExplainedImages, RunIdentity
 from robustbench_bcos.bench.records import (
     COLUMNS,
@@ -54,7 +54,7 @@ def identity(planned: list[Cell], **changes: Any) -> RunIdentity:
 
 
 def asked(*images: int, pictured: tuple[int, ...] = ()) -> ExplainedImages:
-    return ExplainedImages(method="auto", select="best-loss", images=images, pictured=pictured)
+    return ExplainedImages(method="auto", images=images, pictured=pictured)
 
 
 def fill(store: Store, cell: Cell, predictions: tuple[int, ...] = (1, 0, -1, 1), images: int = 5) -> None:
@@ -83,7 +83,7 @@ def test_columns_are_those_that_were_promised_in_that_order(store: Store) -> Non
 
 
 def test_a_record_says_what_was_measured(store: Store) -> None:
-    (cell,) = cells(steps=(20,), restarts=(3,), count="last")
+    (cell,) = cells(steps=(20,), restarts=(3,), select="last")
     record = one_record(store, cell)
     assert {key: record[key] for key in ("family", "architecture", "parameters", "training", "weights_sha256")} == {
         key: getattr(MODEL, key) for key in ("family", "architecture", "parameters", "training", "weights_sha256")
@@ -144,13 +144,14 @@ def test_what_an_attack_does_not_have_is_left_empty(store: Store) -> None:
 
 
 def test_a_mean_over_nothing_is_empty_and_not_zero(store: Store) -> None:
-    robust, hopeless = cells(steps=(20, 100))
+    robust, spared = cells(steps=(20, 100))
     fill(store, robust, (1, 1, 1, 1))
-    fill(store, hopeless, ())
-    first, second = make_records(store, identity([robust, hopeless])).to_dict(orient="records")
+    fill(store, spared, ())
+    first, second = make_records(store, identity([robust, spared])).to_dict(orient="records")
     assert (first["robust_correct"], first["degenerate_gradient_share"]) == (4, 0.25)
     assert pd.isna(first["mean_perturbation"])
-    assert (second["clean_correct"], second["clean_accuracy"], second["robust_accuracy"]) == (0, 0.0, 0.0)
+    # Images that are not worth an attack, as those of a target class, stay what they are.
+    assert (second["clean_correct"], second["clean_accuracy"], second["robust_accuracy"]) == (4, 0.8, 0.8)
     assert pd.isna(second["mean_perturbation"])
     assert pd.isna(second["degenerate_gradient_share"])
 
@@ -258,7 +259,7 @@ def test_a_record_cannot_be_changed() -> None:
         ({"attack": ("fab",), "targets": 3, "steps": (5,)}, (5, None, "", "image", 0, 3)),
         ({"attack": ("autoattack",)}, (100, None, "", "random", 5000, 9)),
         (
-            {"attack": ("apgd",), "loss": ("targeted_dlr",), "targets": 3, "steps": (5,)},
+            {"attack": ("apgd_targeted",), "targets": 3, "steps": (5,)},
             (5, None, "targeted_dlr", "random", 0, 3),
         ),
         ({"attack": ("pgd",), "queries": 7, "targets": 3, "steps": (5,)}, (5, 2.5 * 8 / 255 / 5, "bce", "image", 0, 0)),
@@ -285,7 +286,7 @@ def test_a_run_without_evidence_has_spent_nothing_on_it(store: Store) -> None:
 def test_what_evidence_cost_is_counted_over_checks_and_its_images_once(store: Store) -> None:
     (cell,) = cells()
     fill(store, cell)
-    for check in checks_of("quick", "cell"):
+    for check in checks_of("quick", AbstractCellCheck):
         found = {"noise": {0: (5, True), 3: (7, False)}, "black_box": {3: (100, False)}}.get(check.name, {})
         rows = [
             ResultRow(
@@ -301,7 +302,7 @@ def test_what_evidence_cost_is_counted_over_checks_and_its_images_once(store: St
             for image, (passes, broken) in found.items()
         ]
         store.add(evidence_row(cell.key, check.name), *rows)
-    for check in checks_of("quick", "model"):
+    for check in checks_of("quick", AbstractModelCheck):
         store.add(evidence_row("net", check.name))
     quick = identity([cell], evidence="quick")
     (record,) = make_records(store, quick).to_dict(orient="records")
@@ -314,7 +315,7 @@ def test_what_evidence_cost_is_counted_over_checks_and_its_images_once(store: St
     table = make_evidence(store, quick)
     (noise,) = table[table["check"] == "noise"].to_dict("records")
     assert (noise["cell"], noise["status"], noise["examined"], noise["against"]) == (cell.key, "undermined", 2, 1)
-    assert noise["sentence"].startswith("1 of 2 images fooled by random noise")
+    assert noise["sentence"].startswith("1 of 2 images broken by random noise")
 
 
 def test_distances_are_reported_when_those_of_all_images_are_known(store: Store) -> None:

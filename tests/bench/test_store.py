@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from robustbench_bcos.explanations.differences import MEASURES
 
+from robustbench_bcos.attacks.searches.pgd import PGD
+from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.pictures import Picture, View
 from robustbench_bcos.bench.rows import (
@@ -29,7 +30,7 @@ from robustbench_bcos.bench.rows import (
 )
 from robustbench_bcos.bench.store import LAYOUT, Store
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.quantities import Quantity
+from robustbench_bcos.explanations.similarity import MEASURES
 from tests.bench.by_hand import (
     clean_row,
     distance_row,
@@ -43,18 +44,12 @@ from tests.bench.by_hand import (
 
 CELL = Cell(
     model="net",
-    attack="pgd",
-    norm="l2",
-    radius=Quantity("1/2", 0.5),
-    steps=20,
-    step_size=None,
-    loss="auto",
-    restarts=1,
-    start="image",
-    count="any",
+    threat=Threat.of("l2", "1/2"),
+    attack=PGD(steps=20, loss="auto"),
+    criterion="misclassified",
     space="image",
 )
-OTHER = Cell.from_dict(CELL.as_dict() | {"steps": 100})
+OTHER = replace(CELL, attack=PGD(steps=100, loss="auto"))
 MODEL = model_row(explanation="dynamic_weights")
 
 
@@ -222,6 +217,7 @@ def test_sums_are_those_of_pandas_in_whatever_order_batches_came(seed: int) -> N
         {
             "image": np.arange(60),
             "attacked": attacked,
+            "success": attacked & (after != labels),
             "prediction": np.where(attacked, after, -1),
             # Sums of such numbers depend on their order.
             "size": np.where(attacked, random.uniform(0, 1, 60) ** 9, 0.0),
@@ -240,13 +236,13 @@ def test_sums_are_those_of_pandas_in_whatever_order_batches_came(seed: int) -> N
         for first in range(0, 60, 7):
             store.add(*rows[first : first + 7])
         sums = store.sums(CELL)
-    fell = table[table["attacked"] & (table["prediction"] != labels)]
-    assert 0 < len(fell) < attacked.sum() < 60
+    broken = table[table["success"]]
+    assert 0 < len(broken) < attacked.sum() < 60
     assert sums.images == 60
     assert sums.clean_correct == table["attacked"].sum()
     assert sums.robust_correct == (table["attacked"] & (table["prediction"] == labels)).sum()
-    assert sums.broken == len(fell)
-    assert sums.broken_size == sum(fell["size"])
+    assert sums.broken == len(broken)
+    assert sums.broken_size == sum(broken["size"])
     assert sums.degenerate_gradient == table["degenerate_gradient"].sum()
     assert sums.forward_passes == table["forward_passes"].sum()
     assert sums.backward_passes == table["backward_passes"].sum()
@@ -261,7 +257,7 @@ def test_robust_images_come_in_the_order_of_their_margins(store: Store) -> None:
     margins = {0: -3.0, 1: -0.5, 2: 0.25, 3: None, 4: -0.5, 5: -1.0, 6: -9.0}
     store.add(*clean_rows([1] * 7, [1, 1, 1, 1, 1, 1, 2]))
     for image, margin in margins.items():
-        store.add(verdict(image, attacked=image != 6, prediction=0 if image == 2 else 1, margin=margin))
+        store.add(verdict(image, attacked=image != 6, prediction=0 if image == 2 else 1, nearness=margin))
     # The second was broken, the last was wrong before; equal margins by image; what is not finite comes last.
     assert store.robust(CELL) == [1, 4, 5, 0, 3]
     assert store.robust(OTHER) == []
@@ -296,8 +292,8 @@ def picture(image: int, *, broken: bool = False, cell: Cell = CELL) -> PictureRo
     pixels, colours, contributions = (
         random.uniform(size=shape).astype(np.float32) for shape in ((3, 5, 4), (5, 4, 4), (5, 4))
     )
-    view = View(pixels, colours, contributions, 6, 0.25)
-    return PictureRow.of(cell.key, Picture(image, 3, view, view), broken=broken)
+    view = View(pixels=pixels, explanation=colours, contributions=contributions, prediction=6, confidence=0.25)
+    return PictureRow.of(cell.key, Picture(image=image, label=3, clean=view, attacked=view), broken=broken)
 
 
 def test_every_measure_has_a_column_of_its_name(store: Store) -> None:
