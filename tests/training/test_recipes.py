@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from robustbench_bcos.attacks.norms import NORMS
+from robustbench_bcos.attacks import NORMS
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.model_zoo.classifier import build_classifier
