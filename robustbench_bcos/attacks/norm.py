@@ -88,6 +88,6 @@ def broadcast(per_image: PerImage) -> Tensor:
     return per_image[:, None, None, None]
 
 
-def or_one(sizes: PerImage) -> PerImage:
+def or_one(sizes: Tensor) -> Tensor:
     """Sizes to divide by: 1 where the size is 0, so that 0 stays 0."""
     return torch.where(sizes > 0, sizes, 1)

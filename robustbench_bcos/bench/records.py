@@ -148,7 +148,7 @@ class Record:
     or not, its memory format, its precision, whether it was compiled. Verdicts never depend on it."""
     inherited: int
     """Images that count as broken because the same attack broke them within a smaller epsilon, or in fewer steps."""
-    criterion: str = field(metadata=_key(threat=True, absent="misclassified"))
+    criterion: str = field(metadata=_key(absent="misclassified"))
     """What counts as success of the attack."""
     options: str = field(metadata=_key(absent=""))
     """Options of the attack that have no column of their own, as ``name=value``."""

@@ -6,6 +6,7 @@ Only cells of AutoAttack are written, because ``autoattack_acc`` is what those f
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,20 +36,20 @@ def export_robustbench(run: RunFolder, folder: Path, zoo: Zoo) -> tuple[list[Pat
     Raises:
         RequestError: the run has no such cell, or the folder cannot be written.
     """
-    records = run.records
-    reasons = records.apply(_left_out, axis=1, result_type="reduce")
-    written = records[reasons == ""]
-    notes = [f"{_rows(count)} {reason}" for reason, count in reasons[reasons != ""].value_counts(sort=False).items()]
-    if written.empty:
+    rows = [{str(key): value for key, value in row.items()} for row in run.records.to_dict(orient="records")]
+    reasons = [_left_out(row) for row in rows]
+    written = [row for row, reason in zip(rows, reasons, strict=True) if not reason]
+    notes = [f"{_rows(count)} {reason}" for reason, count in Counter(filter(None, reasons)).items()]
+    if not written:
         raise RequestError(
             f"run {run.folder} has nothing for RobustBench's files, which state the accuracy under AutoAttack "
             f"({' '.join(notes) or 'no cell is complete.'}): run with --attack autoattack"
         )
     files = []
-    for row in [dict(zip(written.columns, values, strict=True)) for values in written.itertuples(index=False)]:
-        same = written[(written["model"] == row["model"]) & (written["norm"] == row["norm"])]
+    for row in written:
+        radii = {other["eps"] for other in written if (other["model"], other["norm"]) == (row["model"], row["norm"])}
         place = made(folder / _file_name(row["dataset"]) / THREATS[row["norm"]])
-        name = _file_name(row["model"]) + (f"_{_file_name(row['eps'])}" if same["eps"].nunique() > 1 else "")
+        name = _file_name(row["model"]) + (f"_{_file_name(row['eps'])}" if len(radii) > 1 else "")
         files.append(place / f"{name}.json")
         write_text(files[-1], json.dumps(model_info(row, _card(row, zoo)), indent=2) + "\n")
     return files, notes

@@ -12,8 +12,6 @@ from PIL import Image, ImageSequence
 from torch import Tensor, nn
 
 import robustbench_bcos
-from robustbench_bcos.attacks.losses import LOSSES
-from robustbench_bcos.attacks.norms import NORMS
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
@@ -141,8 +139,8 @@ def test_an_attack_is_explained_beside_the_image(dataset: bool, files: list[Path
     images = batch.images if dataset else images_of(levels[1:3])
     led_from = batch.labels if dataset else classifier(images).argmax(dim=1)
     generator = PerImageRng.of(6, (14, 40) if dataset else (0, 1))
-    attack = robustbench_bcos.PGD(steps=3, loss=LOSSES["ce"], restarts=2, count="best-loss")
-    attacked = attack(classifier, images, led_from, NORMS["linf"], 20 / 255, generator).candidates
+    attack = robustbench_bcos.PGD(steps=3, loss="ce", restarts=2, select="best_loss")
+    attacked = attack(classifier, images, led_from, "linf", "20/255", rng=generator).adversarials
     found = maps()
     assert torch.equal(found["images"], images)
     assert torch.equal(found["attacked_images"], attacked)

@@ -95,7 +95,7 @@ def test_cards_say_how_images_are_framed(imagenet: Path, zoo: Path) -> None:
     said = "shorter side resized to 18 pixels (bilinear), middle 16x16 cropped out"
     assert identity(csv)["preprocessing"] == said
     printed = succeed(*command, "--model", "short", "--dry-run")
-    assert f"5 images of imagenet ({said}), slice {identity(csv)['subset'][:12]}" in " ".join(printed.split())
+    assert f"5 images of imagenet ({said}), subset {identity(csv)['subset'][:12]}" in " ".join(printed.split())
     refused = refusal(*command, "--model", "short,long")
     assert "'short' was made for images with shorter side resized to 18" in refused
     assert "'long' for images with shorter side resized to 20" in refused

@@ -85,7 +85,7 @@ def test_the_same_from_python() -> None:
     assert rows["norm"].item() == "pixel_l2"
     attack = rb.ATTACKS["random_walk"](draws=5)
     for criterion in ("misclassified", "not_in_top2"):
-        rows = rb.evaluate("digits-natural", batch, labels, norm="l2", eps=1, attack=attack, criterion=criterion)
+        rows = rb.evaluate("digits-natural", batch, labels, norm="l2", eps=1.0, attack=attack, criterion=criterion)
         assert rows["attack"].item() == "random_walk"
         assert rows["criterion"].item() == criterion
 
@@ -115,4 +115,4 @@ def test_a_run_says_which_file_it_was_made_with_and_takes_no_other(tmp_path: Pat
     own.write_text(own.read_text(encoding="utf-8") + "\n# another file\n", encoding="utf-8")
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 2
-    assert "belongs to another configuration (plugins" in again.stderr.replace("\n", " ")
+    assert "belongs to another configuration (other plugins)" in again.stderr.replace("\n", " ")

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from robustbench_bcos.explanations.differences import MEASURES
 
 from robustbench_bcos.bench.pictures import Array, Picture, View
 from robustbench_bcos.bench.records import COLUMNS
 from robustbench_bcos.bench.rows import PictureRow
 from robustbench_bcos.bench.similarity import COMPARISONS, EXPLAINED_CLASSES
+from robustbench_bcos.explanations.similarity import MEASURES
 from robustbench_bcos.reports.run_folder import RunFolder
 from tests.bench.by_hand import identity_of
 from tests.reports import handmade
@@ -24,7 +24,13 @@ NAMES = ("cat", "ship", "frog", "deer")
 def view(random: np.random.Generator, pixels: Array, prediction: int, confidence: float = 0.75) -> View:
     explanation = random.uniform(size=(HEIGHT, WIDTH, 4)).astype(np.float32)
     contributions = random.normal(size=(HEIGHT, WIDTH)).astype(np.float32)
-    return View(pixels, explanation, contributions, prediction, confidence)
+    return View(
+        pixels=pixels,
+        explanation=explanation,
+        contributions=contributions,
+        prediction=prediction,
+        confidence=confidence,
+    )
 
 
 def picture(
@@ -43,10 +49,10 @@ def picture(
     pixels = random.uniform(0.3, 0.7, size=(3, HEIGHT, WIDTH)).astype(np.float32)
     clean = view(random, pixels, before)
     if after is None:
-        return Picture(image, label, clean, None)
+        return Picture(image=image, label=label, clean=clean, attacked=None)
     delta = random.uniform(-1, 1, size=pixels.shape)
     moved = pixels + (change * delta / np.abs(delta).max()).astype(np.float32)
-    return Picture(image, label, clean, view(random, moved, after, 0.5))
+    return Picture(image=image, label=label, clean=clean, attacked=view(random, moved, after, 0.5))
 
 
 def rows_of(cell: str, pictures: Sequence[Picture]) -> list[PictureRow]:

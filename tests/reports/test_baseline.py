@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -106,10 +107,10 @@ def test_a_full_disk_leaves_the_old_baseline(results: Results, tmp_path: Path, m
     file = tmp_path / "digits.csv"
     file.write_text("old", encoding="utf-8")
 
-    def full(*_: object) -> int:
+    def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(RequestError, match="is full: free some space"):
         write_baseline(results, file)
     assert file.read_text(encoding="utf-8") == "old"

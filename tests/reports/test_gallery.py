@@ -249,13 +249,10 @@ WRITERS = {
 def test_a_disk_that_refuses_is_named_and_keeps_no_half_file(
     what: str, number: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_bytes = Path.write_bytes
-
-    def refuse(self: Path, data: bytes) -> int:
-        write_bytes(self, bytes(data)[:10])
+    def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(Path, "write_bytes", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(RequestError) as caught:
         WRITERS[what](tmp_path)
     assert str(caught.value).startswith(said.format(folder=tmp_path))
@@ -265,16 +262,15 @@ def test_a_disk_that_refuses_is_named_and_keeps_no_half_file(
 def test_a_disk_that_is_full_after_some_files_keeps_whole_files_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_bytes, sizes = Path.write_bytes, []
+    replace, sizes = os.replace, []
 
-    def refuse(self: Path, data: bytes) -> int:
-        sizes.append(len(data))
-        if len(sizes) <= 3:
-            return write_bytes(self, data)
-        write_bytes(self, bytes(data)[:10])
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def refuse(partial: Path, file: Path) -> None:
+        sizes.append(partial.stat().st_size)
+        if len(sizes) > 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(partial, file)
 
-    monkeypatch.setattr(Path, "write_bytes", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(RequestError, match="is full: free some space"):
         WRITERS["gallery"](tmp_path)
     assert names_in(tmp_path) == ["maps.npz", *PANELS]

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from robustbench_bcos.bench.evidence.checks import CHECKS
+from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.trust import Status
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.statistics import wilson

@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from robustbench_bcos.bench.evidence.checks import CHECKS, PAGE
+from robustbench_bcos.bench.evidence import CHECKS
+from robustbench_bcos.bench.evidence.check import PAGE
 from robustbench_bcos.bench.evidence.trust import Status
 from robustbench_bcos.bench.records import EVIDENCE_COLUMNS
 from robustbench_bcos.reports.reasons import MARK, REPAIR, Reason, marked, reasons, trust_notes, trust_of

@@ -9,12 +9,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from robustbench_bcos.attacks.searches.noise import Noise
+from robustbench_bcos.attacks.searches.pgd import PGD
+from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.folder import CONFIGURATION, DATABASE, open_run
 from robustbench_bcos.bench.records import COLUMNS, SIMILARITY_COLUMNS
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.reports.results import KEY, NEEDED, SURVIVORS, Results, keys_of, read_results
 from tests.bench.by_hand import clean_row, identity_of, model_row, not_attacked, verdict_row
 from tests.reports.handmade import TOTAL, record, table
@@ -24,15 +26,9 @@ FIRST_VERSION = COLUMNS[: COLUMNS.index("version") + 1]
 
 CELL = Cell(
     model="a",
-    attack="pgd",
-    norm="l2",
-    radius=Quantity.of("0.5"),
-    steps=20,
-    step_size=None,
-    loss="auto",
-    restarts=1,
-    start="image",
-    count="any",
+    threat=Threat.of("l2", "0.5"),
+    attack=PGD(steps=20, loss="auto"),
+    criterion="misclassified",
     space="image",
 )
 
@@ -95,7 +91,7 @@ def refused(path: Path) -> str:
 
 
 def test_a_run_says_which_images_withstood_in_the_order_of_their_indices(tmp_path: Path) -> None:
-    other = replace(CELL, radius=Quantity.of("8/255"), norm="linf")
+    other = replace(CELL, threat=Threat.of("linf", "8/255"))
     outcomes = {CELL: (True, False, None, True, True), other: (False, False, None, True, False)}
     found = read_results(write_run(tmp_path / "run", outcomes))
     assert found.survivors == {0: "10011", 1: "00010"}
@@ -106,8 +102,10 @@ def test_a_run_says_which_images_withstood_in_the_order_of_their_indices(tmp_pat
 
 
 def test_the_csv_of_a_run_is_the_run(tmp_path: Path) -> None:
-    cells = [replace(CELL, radius=Quantity.of(eps), steps=7) for eps in ("8/255", "0.1", "1/3")]
-    cells += [replace(CELL, attack="noise", steps=0, loss="", start="random")]
+    cells = [
+        replace(CELL, threat=Threat.of("l2", eps), attack=PGD(steps=7, loss="auto")) for eps in ("8/255", "0.1", "1/3")
+    ]
+    cells += [replace(CELL, attack=Noise())]
     run = read_results(write_run(tmp_path / "run", dict.fromkeys(cells, (True, False, None, True, True))))
     file = tmp_path / "results.csv"
     run.records.to_csv(file, index=False)
