@@ -4,11 +4,11 @@
     python benchmarks/attacks.py --dataset folder:DIR --model cifar10jpeg-natural-resnet20
 
 100 steps of l2, 512 images that each model classifies correctly (digits are repeated), cross-entropy, step size 2.5 *
-epsilon / steps, no random start, 256 images at a time. Ours is the engine as ``run`` uses it: the twin is made, walked
-on by a pool that refills, and all that it finds is judged on the model itself. All have as many threads as ``run``
-gives such images: one, if they are small, which is faster for each of them. What is aimed at depends on what
-survives, because what has fallen costs us nothing: fewer than one in ten, or more than half. No target is reached
-where more images withstand ours than a peer's.
+epsilon / steps, no random start, 256 images at a time. Ours is the attack as ``run`` uses it: it queries the fast copy,
+broken images make room for others, and all that it finds is judged on the model itself. All have as many threads as
+``run`` gives such images: one, if they are small, which is faster for each of them. The target depends on how many
+images stay robust, because a broken one costs us nothing more: fewer than one in ten, or more than half. A target
+counts as missed if our attack leaves more images robust than the peer's.
 """
 
 from functools import partial

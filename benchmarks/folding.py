@@ -6,7 +6,7 @@ Random 32x32 images; all B-cos networks have the same random weights, with runni
 not die on their way. Each network in turn takes one gradient, so that a busy machine slows all, and each ratio is the
 median over these rounds. Compiling needs a C++ compiler, and a minute before the clock starts. Fails if folding
 changed a gradient of a B-cos network, or a logit of the plain one, whose gradient jumps where a ReLU does, by more
-than 1e-4 of the largest. ``run`` shares a batch out, a lane for each thread; others share out every tensor.
+than 1e-4 of the largest. ``run`` shares a batch out, a replica for each thread; others share out every tensor.
 """
 
 import copy
@@ -73,7 +73,7 @@ def channels_last(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network).to(memory_format=torch.channels_last)
 
 
-def make_networks(encoded: Tensor, images: Tensor, *, compiled: bool, lanes: int) -> dict[str, nn.Module]:
+def make_networks(encoded: Tensor, images: Tensor, *, compiled: bool, replicas: int) -> dict[str, nn.Module]:
     ours, plain = calibrated("bcos_resnet56", encoded), calibrated("resnet56", images)
     peer = bcos.models.resnet.cifar10_resnet56(
         num_classes=CLASSES, norm_layer=norms.NoBias(norms.BatchNormUncentered2d)
@@ -82,15 +82,15 @@ def make_networks(encoded: Tensor, images: Tensor, *, compiled: bool, lanes: int
     folded = fold(ours)
     networks = {OFFICIAL: peer.eval(), FROZEN: freeze(copy.deepcopy(peer)), UNFOLDED: ours, FOLDED: folded}
     networks[LAST] = channels_last(folded)
-    networks[SHARED] = in_lanes(networks[LAST], lanes)
+    networks[SHARED] = in_replicas(networks[LAST], replicas)
     if compiled:
         networks[COMPILED] = torch.compile(channels_last(folded))
         # A program of its own, made where torch has one thread.
-        networks[SHARED_COMPILED] = in_lanes(torch.compile(channels_last(folded)), lanes, compiled=True)
+        networks[SHARED_COMPILED] = in_replicas(torch.compile(channels_last(folded)), replicas, compiled=True)
     return networks | {PLAIN: plain, FUSED: fold(plain)}
 
 
-def in_lanes(network: nn.Module, count: int, *, compiled: bool = False) -> nn.Module:
+def in_replicas(network: nn.Module, count: int, *, compiled: bool = False) -> nn.Module:
     return ThreadedReplicas(network, count, compiled=compiled) if count > 1 else network
 
 
@@ -165,7 +165,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     images = torch.rand((options.batch, 3, 32, 32), generator=torch.Generator().manual_seed(1))
     encoded = torch.cat([images, 1 - images], dim=1)
-    networks = make_networks(encoded, images, compiled=not options.no_compile, lanes=options.threads)
+    networks = make_networks(encoded, images, compiled=not options.no_compile, replicas=options.threads)
     inputs = {name: images if name in (PLAIN, FUSED) else encoded for name in networks}
     for name in (LAST, COMPILED, SHARED, SHARED_COMPILED):
         inputs[name] = encoded.contiguous(memory_format=torch.channels_last)

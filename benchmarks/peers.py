@@ -1,7 +1,7 @@
 """The same search in three other packages: projected gradient ascent from the image, one step size, one epsilon.
 
 Each takes the classifier as it is loaded, its parameters frozen already, which spares a peer that would ask for their
-gradients; and each gives back adversarials for all images, whether they fell at the first step or not at all.
+gradients; and each gives back adversarials for all images, whether they were broken at the first step or not at all.
 """
 
 import warnings

@@ -58,7 +58,7 @@ def common_ce(logits: Tensor, labels: Tensor) -> Tensor:
 
 def attack_as_published(model: Model, batch: Batch, norm: str, epsilon: float, steps: int) -> int:
     """Images that stand."""
-    # The twin has the same logits and gradients up to rounding, and takes half the time.
+    # The fast copy has the same logits and gradients up to rounding, and takes half the time.
     classifier, searched = model.classifier, model.attack_model
     images, loss = batch.images, common_ce
     if model.family == "bcos":

@@ -4,8 +4,8 @@
 
 Ours is a run without evidence and figures, its store in memory, rows included. Beside it torchattacks, which attacks
 the images the model gets right in one cell after the other, and ours with ``independent_cells``, which attacks what
-fell within a smaller radius, or in fewer steps, again. Cross-entropy throughout. Images that stand are summed over the
-cells, and no cell may have more of them than beside it.
+was broken within a smaller radius, or in fewer steps, again. Cross-entropy throughout. Robust images are summed over
+the cells, and no cell may have more of them than its peer's.
 """
 
 import argparse

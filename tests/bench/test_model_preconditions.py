@@ -85,7 +85,7 @@ class Norms(nn.Module):
 
 
 class Stubborn(Norms):
-    """Never leaves training mode, whoever asks."""
+    """Never leaves training mode, even when it is told to."""
 
     def train(self, mode: bool = True) -> "Stubborn":
         super().train(mode)
