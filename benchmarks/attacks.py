@@ -16,11 +16,10 @@ from typing import NamedTuple
 
 import torch
 from pairs import Claim, make_parser, parse, publish, take_turns
-from peers import PEERS, Peer, passes_of
+from peers import PEER_NORMS, PEERS, Peer, passes_of
 from subjects import BATCH, Attacked, add_options, find_model, make_run, right_images, search, standing, target_of
 from torch import Tensor
 
-from robustbench_bcos.attacks import NORMS
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.fast_copy import make_fast_copy
@@ -73,7 +72,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     add_options(parser)
     parser.add_argument("--model", action="append", help="as for run, several times; three of the digits zoo")
-    parser.add_argument("--norm", choices=NORMS, default="l2")
+    parser.add_argument("--norm", choices=PEER_NORMS, default="l2")
     parser.add_argument("--eps", help="of all models; 0.5, or more for natural ones of the zoo")
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--steps", type=int, default=100)

@@ -59,7 +59,7 @@ def harness(folder: Path, images: int, steps: int, evidence: str) -> list[str]:
     torch.save(random_network().state_dict(), folder / "random.pth")
     command = ["-m", "robustbench_bcos", "run", "--weights", str(folder / "random.pth"), "--architecture", "resnet50"]
     command += ["--dataset", f"folder:{folder / 'pictures'}", "--norm", "l2", "--eps", "0.5", "--steps", str(steps)]
-    command += ["--count", "last", "--batch-size", str(images), "--evidence", evidence, "--no-figures", "--quiet"]
+    command += ["--select", "last", "--batch-size", str(images), "--evidence", evidence, "--no-figures", "--quiet"]
     return [*command, "--out", str(folder / evidence)]
 
 

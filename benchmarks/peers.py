@@ -24,6 +24,10 @@ Peer = Callable[[nn.Module, Tensor, Tensor, str, float, int], Tensor]
 """Takes classifier, images, labels, norm, epsilon, and steps."""
 
 
+PEER_NORMS = ("l2", "linf")
+"""Those that all of them have steps for."""
+
+
 def step_size(epsilon: float, steps: int) -> float:
     return RELATIVE_STEP * epsilon / steps
 

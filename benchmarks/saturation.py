@@ -14,12 +14,11 @@ from collections.abc import Iterator
 
 import torch
 from pairs import parse
-from peers import best_of_madrylab
+from peers import PEER_NORMS, best_of_madrylab
 from reproduction import common_bce
 from subjects import Attacked, add_options, find_model, right_images, standing
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks import NORMS
 from robustbench_bcos.attacks.searches.pgd import PGD
 from robustbench_bcos.bench.fast_copy import make_fast_copy
 
@@ -73,7 +72,7 @@ def main() -> None:
     parser.add_argument("--model", default="digits-bcos-b2")
     parser.add_argument("--limit", type=int, default=200, help="images that are classified correctly")
     parser.add_argument("--factor", type=float, nargs="+", default=FACTORS)
-    parser.add_argument("--norm", default="l2", choices=NORMS)
+    parser.add_argument("--norm", default="l2", choices=PEER_NORMS)
     parser.add_argument("--eps", type=float, default=0.5)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)

@@ -15,7 +15,7 @@ from robustbench_bcos.bench.records import COLUMNS
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
-from tests.bench.tiny_zoo import measure, tiny_plan
+from tests.bench.tiny_zoo import measure, tiny_request
 
 IMAGES, LABELS, _ = EvalSubset.of(Digits("test"), 24).batch(0, 24)
 
@@ -54,7 +54,7 @@ def test_rows_are_those_of_a_run_on_the_same_images(tiny_zoo: Path) -> None:
     own = ["dataset", "subset", *(column for column in COLUMNS if column.endswith("_noise"))]
     options: dict[str, Any] = {"steps": (4, 6), "select": "last", "step_size": "0.4", "seed": 5, "explained": 12}
     options |= {"evidence": "off"}
-    there = measure(tiny_plan(tiny_zoo, model=("digits-bcos-b2",), limit=24, eps=("1.5", "1/4"), **options))
+    there = measure(tiny_request(tiny_zoo, model=("digits-bcos-b2",), limit=24, eps=("1.5", "1/4"), **options))
     here = evaluate("digits-bcos-b2", IMAGES, LABELS, "l2", ["1.5", "1/4"], device="cpu", **options)
     assert len(here) == 4
     pd.testing.assert_frame_equal(here.drop(columns=own), there.drop(columns=own), check_exact=True)
@@ -66,7 +66,7 @@ def test_ones_own_model_is_attacked_like_the_zoos(tiny_zoo: Path) -> None:
     # The loss on its card is not known of a bare module, and neither are its family and training.
     model = robustbench_bcos.load_model("tiny-bcos", zoo=tiny_zoo)
     own = evaluate(model, IMAGES, LABELS, "l2", 0.25, loss="bce", steps=4, name="tiny-bcos", device="cpu")
-    carded = measure(tiny_plan(tiny_zoo, model=("tiny-bcos",), limit=24, eps=("0.25",), steps=(4,)))
+    carded = measure(tiny_request(tiny_zoo, model=("tiny-bcos",), limit=24, eps=("0.25",), steps=(4,)))
     same = ["model", "parameters", "images", "epsilon", "loss", "clean_correct", "robust_correct", "forward_passes"]
     pd.testing.assert_frame_equal(own[same], carded[same])
     assert own[["family", "training", "architecture"]].iloc[0].tolist() == ["unknown", "unknown", "ResNet"]

@@ -308,7 +308,10 @@ def test_a_target_may_be_named_by_its_class(tiny_zoo: Path) -> None:
     [
         ({"target": "10"}, "target 10 is not a class of this model: choose from 0 to 9"),
         ({"target": "cat"}, "target 'cat' is not a class: give the index of one, or least_likely (targeted:3, say)"),
-        ({"target": "3", "attack": ("apgd_targeted",)}, "targeted Auto-PGD aims at every wrong class and does not"),
+        (
+            {"target": "3", "attack": ("apgd_targeted",)},
+            "targeted APGD chooses its own targets and cannot pursue targeted:3",
+        ),
     ],
 )
 def test_a_target_that_cannot_be_met_is_refused_before_a_model_is_asked(

@@ -61,9 +61,6 @@ def tiny_request(zoo: Path, **flags: Any) -> Request:
     return make_request(make_config(tiny | {"evidence": "off"} | flags))
 
 
-tiny_plan = tiny_request
-
-
 def with_attack(request: Request, attack: AbstractAttack) -> Request:
     """The same, where every cell is attacked in this way."""
     return replace(request, cells=tuple(replace(cell, attack=attack) for cell in request.cells))

@@ -20,7 +20,7 @@ from robustbench_bcos.bench.records import COLUMNS
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.model_zoo.digests import sha256_of
-from tests.bench.tiny_zoo import NAMES, tiny_plan
+from tests.bench.tiny_zoo import NAMES, tiny_request
 from tests.cli.command_line import Outcome, call, refusal, succeed
 
 SMALL = "--limit 40 --steps 3 --evidence off --no-figures --quiet".split()
@@ -326,10 +326,10 @@ def test_another_slice_is_refused(tiny_zoo: Path, baseline: Path, here: Path) ->
 
 def test_a_run_that_is_not_finished_is_refused(tiny_zoo: Path, baseline: Path, here: Path) -> None:
     # Four batches at a time: twelve of thirty images.
-    plan = tiny_plan(tiny_zoo, batch_size=3)
+    request = tiny_request(tiny_zoo, batch_size=3)
     folder = here / "unfinished"
-    with open_run(folder, plan.identity, plan.describe()), Store(folder / DATABASE) as store:
-        steps = execute(plan, store)
+    with open_run(folder, request.identity, request.describe()), Store(folder / DATABASE) as store:
+        steps = execute(request, store)
         for images in ("none", "twelve", "twenty-four"):
             if images != "none":
                 next(steps)

@@ -15,7 +15,7 @@ from robustbench_bcos.bench import request as requests
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.records import COLUMNS
 from robustbench_bcos.cli.progress import watch
-from tests.bench.tiny_zoo import NAMES, tiny_plan
+from tests.bench.tiny_zoo import NAMES, tiny_request
 from tests.cli.command_line import call, refusal, succeed
 
 FILES = {"run.json", "run.sqlite", "run.lock", "results.csv", "timings.csv", "evidence.csv", "transfer.csv"}
@@ -135,7 +135,7 @@ def test_flags_override_a_suite(tiny: list[str]) -> None:
 
 @pytest.mark.parametrize("show", [True, False])
 def test_the_live_display_passes_every_step_on(show: bool, tiny_zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (cell,) = tiny_plan(tiny_zoo, model=("tiny-bcos",), limit=1).cells
+    (cell,) = tiny_request(tiny_zoo, model=("tiny-bcos",), limit=1).cells
     steps = [Progress(cell=cell, images=3), Progress(cell=cell, images=2)]
     assert list(watch(iter(steps), 5, show=show)) == steps
     assert capsys.readouterr().out == ""

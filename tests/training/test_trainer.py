@@ -247,7 +247,7 @@ def test_adversarial_training_meets_attacked_images_inside_the_ball(
     witness = Witness(monkeypatch)
     train(make_recipe(training=training), tiny_images())
     originals = tiny_images().batch(0, 13).images
-    ball = NORMS[training["norm"]]
+    norm = NORMS[training["norm"]]
     # Two epochs of three batches, each with one step; the attack looks at its start and two iterates.
     assert len(witness.trained_on) == 6
     assert witness.evaluated == 3 * 6
@@ -255,7 +255,7 @@ def test_adversarial_training_meets_attacked_images_inside_the_ball(
         seen = torch.cat(epoch)
         assert seen.min() >= 0
         assert seen.max() <= 1
-        distances = torch.stack([ball.size(seen - original) for original in originals])
+        distances = torch.stack([norm.size(seen - original) for original in originals])
         # Every image is met once, near itself: the images are many radii apart.
         assert sorted(distances.argmin(dim=0).tolist()) == list(range(13))
         nearest = distances.min(dim=0).values

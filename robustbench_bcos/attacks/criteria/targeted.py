@@ -28,6 +28,8 @@ class Targeted(AbstractCriterion):
             al., 2017, section 3). Images of the target class itself are not attacked.
     """
 
+    goals_are_labels = False
+
     target: int | None = None
 
     @classmethod
