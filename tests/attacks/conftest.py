@@ -149,7 +149,8 @@ every_attack = pytest.mark.parametrize(
         pytest.param(attack, norm, id=f"{name}-{norm}")
         for name, attack in VARIANTS.items()
         for norm in NORMS
-        if knows(attack, norm)
+        # How an attack selects an iterate has nothing to do with the norm: one will do.
+        if knows(attack, norm) and (name in ATTACKS or norm == "l2")
     ],
 )
 

@@ -219,7 +219,7 @@ def test_nothing_is_overwritten(there: str, here: Path) -> None:
         (["--name", "../mine"], "--name '../mine' must be letters and digits"),
         (["--name", "a b"], "--name 'a b' must be letters and digits"),
         (["--training", "adversarial"], "--training 'adversarial' must be natural, unknown, or like"),
-        (["--training", "adversarial l1 0.5"], "the card: training.norm: input should be 'l2' or 'linf', got 'l1'"),
+        (["--training", "adversarial 2 0.5"], "the card: training.norm: string should match pattern"),
         (["--loss", "mse"], "the card: loss: input should be 'bce', 'bce_off_label' or 'ce', got 'mse'"),
         (["--image-size", "8x"], "--image-size 8x must be height and width in pixels: 224, or 224x160"),
         (["--image-size", "0"], "--image-size 0 must be height and width in pixels"),

@@ -362,7 +362,7 @@ def test_a_request_that_is_not_whole_says_what_is_missing(
         (["--eps", "-1"], "must be finite and not negative: write 0.5 or 8/255"),
         (["--eps", "nan"], "must be finite and not negative: write 0.5 or 8/255"),
         (["--eps", "8", "--norm", "linf"], "did you mean 8/255?"),
-        (["--eps", "13.9"], "--eps 13.9 for norm l2 is larger than the whole pixel range, 13.8564"),
+        (["--eps", "13.9"], "eps 13.9 for norm l2 is larger than the whole pixel range, 13.8564"),
         (["--argument", "b=2"], "argument describes weights: give them too, or leave it out"),
         (["--zoo", "nowhere"], "--zoo nowhere is not a folder: give the folder that holds card files"),
         (["--out", "frames/0.png"], "frames/0.png cannot be written (File exists): choose another folder"),
@@ -549,7 +549,7 @@ def test_a_report_shows_the_images_asked_for_and_names_those_it_has_not(run: Cal
     index = EvalSubset.of(Digits("test"), 8).indices[5]
     run("--explained", 0, "--images", index)
     said = refusal("report", "mine", "--images", f"{index},1")
-    assert said.startswith("--images 1 was not pictured for tiny-natural pgd l2 0.5 1 auto ")
+    assert said.startswith("--images 1 was not pictured for tiny-natural l2 0.5 pgd ")
     assert said.endswith(f": choose from {index}, or repeat the run with --images 1")
     assert not Path("mine/figures").exists()
     assert "is not the index of an image" in refusal("report", "mine", "--images", "zero")

@@ -57,9 +57,9 @@ def test_a_reason_is_a_check_of_a_model_with_what_it_found_most() -> None:
     assert reasons(run) == [
         Reason(model=model, check=check, rows=rows, sentence=f"{against} of 40 images {said}", link=f"{PAGE}#{check}")
         for model, check, rows, against, said in (
-            ("b", "noise", 2, 7, "fooled by random noise and by no search along gradients"),
-            ("b", "black_box", 1, 1, "fooled by Square and by no search along gradients"),
-            ("a", "noise", 1, 3, "fooled by random noise and by no search along gradients"),
+            ("b", "noise", 2, 7, "broken by random noise and by no search along gradients"),
+            ("b", "black_box", 1, 1, "broken by Square and by no search along gradients"),
+            ("a", "noise", 1, 3, "broken by random noise and by no search along gradients"),
         )
     ]
 
@@ -96,8 +96,8 @@ def test_a_suspect_run_counts_its_rows_and_says_why_of_each_model() -> None:
     assert first.startswith("Trust: 2 of 3 rows are suspect")
     assert MARK in first
     assert why == (
-        "  a: noise: 3 of 40 images fooled by random noise and by no search along gradients (2 rows); "
-        "see docs/evidence.md#noise"
+        "  a: noise: 3 of 40 images broken by random noise and by no search along gradients (2 rows); "
+        "see docs/reference/checks.md#noise"
     )
 
 
