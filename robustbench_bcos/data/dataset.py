@@ -65,7 +65,6 @@ class AbstractNamedDataset(AbstractDataset):
     """A dataset that ``--dataset NAME`` opens.
 
     Attributes:
-        summary: for the help of ``--dataset``, in a few words.
         argument: placeholder of what is written after the name and a colon, ``DIR`` in ``folder:DIR``; empty for none.
         argument_optional: whether the name alone will do, too.
         data_dir_holds: what must lie in ``--data-dir``; empty where no such folder is needed.
@@ -73,7 +72,6 @@ class AbstractNamedDataset(AbstractDataset):
         how_to_get: for what cannot be downloaded, the sentence that says why and what to do instead.
     """
 
-    summary: ClassVar[str] = ""
     argument: ClassVar[str] = ""
     argument_optional: ClassVar[bool] = False
     data_dir_holds: ClassVar[str] = ""

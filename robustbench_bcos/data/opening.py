@@ -67,18 +67,6 @@ def usages() -> list[str]:
     return [DATASETS[name].usage(name) if name in DATASETS.packaged else name for name in DATASETS]
 
 
-def datasets_help() -> str:
-    """All datasets in a line of help, with what is known of them."""
-    summaries = [f" ({DATASETS[name].summary})" if name in DATASETS.packaged else "" for name in DATASETS]
-    return ", ".join(usage + summary for usage, summary in zip(usages(), summaries, strict=True))
-
-
-def datasets_in_a_folder() -> str:
-    """What ``--data-dir`` must hold, for those that need it."""
-    kinds = {name: DATASETS[name] for name in DATASETS.packaged}
-    return " or ".join(f"{kind.data_dir_holds} ({name})" for name, kind in kinds.items() if kind.data_dir_holds)
-
-
 def _class_of(name: str) -> type[AbstractNamedDataset]:
     if name not in DATASETS:
         raise unknown("dataset", name, usages())

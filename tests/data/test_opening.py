@@ -12,7 +12,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.plugins import load_plugins
 from robustbench_bcos.data import DATASETS
 from robustbench_bcos.data.dataset import AbstractDataset
-from robustbench_bcos.data.opening import any_size, datasets_help, is_dataset, open_dataset
+from robustbench_bcos.data.opening import any_size, is_dataset, open_dataset, usages
 from robustbench_bcos.data.subset import EvalSubset
 
 SQUARES = """
@@ -56,18 +56,18 @@ def test_a_dataset_of_ones_own_is_one_file(name: str, size: int) -> None:
     assert len(images.digest) == 64
     assert is_dataset(name)
     assert not any_size(name)
-    assert "squares" in datasets_help()
+    assert "squares" in usages()
 
 
 def test_listing_datasets_and_what_they_say_of_themselves_imports_no_library() -> None:
     code = (
         "import sys\n"
-        "from robustbench_bcos.data.opening import any_size, datasets_help\n"
-        "print(datasets_help(), any_size('imagenet'), any_size('digits'), any_size('folder:DIR'))\n"
+        "from robustbench_bcos.data.opening import any_size, usages\n"
+        "print(*usages(), any_size('imagenet'), any_size('digits'), any_size('folder:DIR'))\n"
         "print({'torch', 'torchvision', 'sklearn', 'numpy'} & set(sys.modules))"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
-    assert all(usage in said[0] for usage in ("cifar10 (", "digits (", "folder:DIR (", "imagenet ("))
+    assert all(usage in said[0] for usage in ("cifar10", "digits", "folder:DIR", "imagenet"))
     assert said[0].endswith(" True False True")
     assert said[1] == "set()"
 

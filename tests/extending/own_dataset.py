@@ -11,7 +11,6 @@ from robustbench_bcos.data.datasets.digits import Digits
 class DimDigits(AbstractNamedDataset):
     """The digits, with every pixel multiplied by a number."""
 
-    summary = "digits in less light"
     argument = "LIGHT"
     argument_optional = True
 

@@ -73,6 +73,9 @@ class Ensemble(AbstractAttack):
 class AutoAttack(AbstractAttack):
     """The standard version of AutoAttack (Croce & Hein, 2020), with its published numbers of steps and queries.
 
+    In l1 it has the same members; the published l1 version (Croce & Hein, 2021) has other numbers of restarts and
+    targets, and begins its searches in larger balls.
+
     Args:
         fab: whether FAB is among them, which needs torchattacks.
     """

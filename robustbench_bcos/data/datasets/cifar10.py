@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 class Cifar10(AbstractNamedDataset):
     """One split. The batches are pickles: torchvision opens them only after it has checked their digests."""
 
-    summary = "32x32 photographs"
     data_dir_holds = "cifar-10-batches-py"
     url = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 

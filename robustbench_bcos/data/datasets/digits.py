@@ -17,7 +17,6 @@ TEST_EVERY = 5
 class Digits(AbstractNamedDataset):
     """One part of the fixed split, as RGB by repetition."""
 
-    summary = "8x8 scans, the default"
     how_to_get = "digits come with scikit-learn and need not be fetched: run without --dataset"
 
     def __init__(self, split: Split) -> None:

@@ -15,7 +15,6 @@ from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
 class Folder(AbstractFileDataset):
     """A folder of classes, which are named and numbered by its sub-folders in order."""
 
-    summary = "a folder of images per class"
     argument = "DIR"
     how_to_get = "folder:DIR is a folder of your own and cannot be fetched: run with --dataset folder:DIR"
 

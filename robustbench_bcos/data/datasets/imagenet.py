@@ -40,7 +40,6 @@ def imagenet_class_names() -> tuple[str, ...]:
 class Imagenet(AbstractFileDataset):
     """``DIR/val/WNID/*.JPEG``, or the class folders in ``DIR/test`` or in ``DIR`` itself."""
 
-    summary = "its validation images"
     data_dir_holds = "val"
     how_to_get = (
         "imagenet cannot be fetched, because its terms must be accepted by a person: get ILSVRC2012_img_val.tar from "
