@@ -4,7 +4,9 @@ And what tests of several packages need.
 """
 
 import signal
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -21,3 +23,26 @@ def interruptible() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test or its plug-ins register is forgotten after it; plug-ins are read anew."""
+    # Imported here: after the hook.
+    from robustbench_bcos.attacks import ATTACKS, CRITERIA, LOSSES, NORMS
+    from robustbench_bcos.attacks.searches.square import MOVES
+    from robustbench_bcos.bench.evidence import CHECKS
+    from robustbench_bcos.core.registry import Registry
+    from robustbench_bcos.data import DATASETS
+    from robustbench_bcos.explanations import METHODS
+    from robustbench_bcos.model_zoo.architectures import ARCHITECTURES
+
+    registry: Registry[Any]
+    for registry in (ATTACKS, CRITERIA, LOSSES, NORMS, MOVES, CHECKS, DATASETS, METHODS, ARCHITECTURES):
+        # All of them, because what is imported once does not register itself again.
+        monkeypatch.setattr(registry, "_entries", {name: registry[name] for name in registry})
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith("robustbench_bcos_plugin_"):
+            del sys.modules[name]

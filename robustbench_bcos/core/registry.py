@@ -134,6 +134,8 @@ class Registry(Generic[T]):
         point = self._points[name][0]
         if point.module not in sys.modules:
             return self[name]
+        if not point.attr:  # a module that registers itself is doing so now
+            return None
         offered = getattr(sys.modules[point.module], point.attr, entry)
         return None if offered is entry else offered
 

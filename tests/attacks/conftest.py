@@ -9,14 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks import ATTACKS, CRITERIA, LOSSES, NORMS
+from robustbench_bcos.attacks import ATTACKS, NORMS
 from robustbench_bcos.attacks.attack import AbstractAttack, AttackResult
 from robustbench_bcos.attacks.criteria.misclassified import Misclassified
 from robustbench_bcos.attacks.searches.autoattack import AutoAttack, Ensemble
-from robustbench_bcos.attacks.searches.square import MOVES
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.core.registry import Registry
 from robustbench_bcos.core.rng import PerImageRng, generator
 from tests.reference.pgd import TwoLayers
 
@@ -153,12 +151,3 @@ every_attack = pytest.mark.parametrize(
         if knows(attack, norm) and (name in ATTACKS or norm == "l2")
     ],
 )
-
-
-@pytest.fixture
-def registries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is forgotten after it."""
-    registry: Registry[Any]
-    for registry in (NORMS, CRITERIA, LOSSES, ATTACKS, MOVES):
-        # All of them, because what is imported once does not register itself again.
-        monkeypatch.setattr(registry, "_entries", {name: registry[name] for name in registry})

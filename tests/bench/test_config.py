@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from robustbench_bcos.attacks import LOSSES, NORMS
 from robustbench_bcos.bench.cells import make_threats
 from robustbench_bcos.bench.config import SUITES, RunConfig, check_trained, make_config
 from robustbench_bcos.core.errors import RequestError
@@ -231,10 +230,8 @@ LOSSES.register("huge", lambda logits, labels: 1e9 * logits.sum(dim=1))
 
 
 def test_what_a_plug_in_registers_can_be_named_and_the_plug_in_is_known_by_its_digest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, registries: None
 ) -> None:
-    for registry in (NORMS, LOSSES):
-        monkeypatch.setattr(registry, "_entries", dict(vars(registry)["_entries"]))
     file = tmp_path / "mine.py"
     file.write_text(PLUGIN, encoding="utf-8")
     assert "unknown norm 'l7'" in refusal({"norm": "l7"})

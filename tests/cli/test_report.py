@@ -45,8 +45,8 @@ def test_cells_that_are_not_complete_are_left_out_and_counted(
 
     def stop(*arguments: object) -> object:
         steps = execute(*arguments)  # type: ignore[arg-type]
-        # The first three tell of the model and of its clean predictions in two batches, and of no attacked image.
-        for _ in range(3 + 3):
+        # The first four tell of the model and of its clean predictions, and of no attacked image.
+        for _ in range(4 + 3):
             yield next(steps)
         raise KeyboardInterrupt
 

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ import torch
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.plugins import load_plugins
-from robustbench_bcos.data import DATASETS
 from robustbench_bcos.data.dataset import AbstractDataset
 from robustbench_bcos.data.opening import any_size, is_dataset, open_dataset, usages
 from robustbench_bcos.data.subset import EvalSubset
@@ -38,14 +36,9 @@ class Squares(AbstractNamedDataset):
 
 
 @pytest.fixture
-def squares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))
-    modules = set(sys.modules)
+def squares(tmp_path: Path, registries: None) -> None:
     (tmp_path / "squares.py").write_text(SQUARES)
     load_plugins([tmp_path / "squares.py"])
-    yield
-    for name in set(sys.modules) - modules:
-        del sys.modules[name]
 
 
 @pytest.mark.usefixtures("squares")

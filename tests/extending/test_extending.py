@@ -15,6 +15,8 @@ from robustbench_bcos.model_zoo.architectures.registry import build_architecture
 
 HERE = Path(__file__).parent
 
+pytestmark = pytest.mark.usefixtures("registries")
+
 
 def run(folder: Path, kind: str, *arguments: str) -> pd.DataFrame:
     """The results of a small run that loads the file of a kind."""

@@ -71,7 +71,7 @@ def test_searches_along_gradients_come_after_those_without_and_cheap_checks_befo
     assert searches == ["unbounded_attack", "noise", "black_box", "more_steps", "other_losses"]
 
 
-@pytest.mark.usefixtures("registry")
+@pytest.mark.usefixtures("registries")
 def test_another_check_changes_no_draw_of_those_that_are_there() -> None:
     """Wherever its name would stand among theirs."""
 

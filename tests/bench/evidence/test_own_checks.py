@@ -17,7 +17,7 @@ from tests.bench.evidence.planted import IMAGES, LABELS, zoo
 from tests.bench.own_request import own_request
 from tests.bench.tiny_zoo import carry_out
 
-pytestmark = pytest.mark.usefixtures("registry")
+pytestmark = pytest.mark.usefixtures("registries")
 
 HEAD = """
 import torch
@@ -164,7 +164,7 @@ def test_a_search_whose_attacks_do_not_serve_the_criterion_is_not_done(asked: As
     carry_out(request, store)
     (cell,) = request.cells
     said = store.evidence(cell.key)["own"].skipped_because
-    assert said.startswith("targeted Auto-PGD aims at every wrong class and does not serve criterion targeted:3")
+    assert said.startswith("targeted APGD chooses its own targets and cannot pursue targeted:3")
 
 
 def test_a_bug_of_a_check_is_not_hidden(asked: Asked, store: Store) -> None:

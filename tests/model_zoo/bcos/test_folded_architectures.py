@@ -3,10 +3,9 @@
 import pytest
 import torch
 import torchvision
-from robustbench_bcos.attacks.pgd import PGD
 from torch import Tensor, nn
 
-from robustbench_bcos.attacks import norms
+from robustbench_bcos.attacks.searches.pgd import PGD
 from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.architectures import ARCHITECTURES, BCOS_PREFIX
@@ -127,7 +126,7 @@ def test_the_same_images_fall(name: str) -> None:
     attack = PGD(steps=10)
     fallen = []
     for searched in (model, fold(model)):
-        candidates, _ = attack(searched, batch.images, batch.labels, norms.L2(), 0.5)
+        candidates, _ = attack(searched, batch.images, batch.labels, "l2", 0.5)
         fallen.append(model(candidates).argmax(dim=1) != batch.labels)
     assert 0 < fallen[0].sum() < 64
     assert torch.equal(*fallen)
