@@ -88,7 +88,7 @@ class Claim(NamedTuple):
 
 
 def take_turns(ours: Callable[[], object], theirs: Callable[[], object], pairs: int | None = None) -> Turns:
-    """Time both, pair by pair, whoever was second before coming first; on a busy machine both are slow.
+    """Time both, pair by pair, in alternating order; on a busy machine both are slow.
 
     Neither may return before its work is done: on a GPU, give back a number.
     """

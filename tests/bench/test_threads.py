@@ -163,7 +163,7 @@ def test_threads_share_a_store_without_mixing_their_transactions() -> None:
     def rows(model: str) -> Iterator[int]:
         for image in range(40):
             store.add(clean_row(image, model=model), holding(clean_row(image + 1000, model=model), label=Slow()))
-            # Whoever reads sees whole transactions.
+            # Readers see whole transactions.
             assert len(store.clean("a")) % 2 == len(store.clean("b")) % 2 == 0
             yield image
 
