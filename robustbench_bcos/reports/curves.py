@@ -1,4 +1,4 @@
-"""Curves over epsilon, steps and B: accuracies, and how far explanations move."""
+"""Curves over epsilon, steps and B: accuracies, and similarity of explanations."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from textwrap import fill
@@ -66,7 +66,7 @@ def accuracy_over_steps(records: pd.DataFrame) -> Figure:
         return figure
 
 
-def shift_over_epsilon(records: pd.DataFrame, shifts: pd.DataFrame) -> Figure:
+def similarity_over_epsilon(records: pd.DataFrame, similarities: pd.DataFrame) -> Figure:
     """Mean cosine between contribution maps for the true class, clean against attacked, a panel for each model.
 
     Beside it the two controls, without which it cannot be read: noise of the same size, and another image of the
@@ -74,7 +74,7 @@ def shift_over_epsilon(records: pd.DataFrame, shifts: pd.DataFrame) -> Figure:
 
     Args:
         records: rows of one norm and one way of attacking, at the most steps, with a column ``cell``.
-        shifts: rows of ``explanations.csv``.
+        similarities: rows of ``explanations.csv``.
     """
     models = list(records["model"].unique())
     with styled():
@@ -83,7 +83,7 @@ def shift_over_epsilon(records: pd.DataFrame, shifts: pd.DataFrame) -> Figure:
             rows = records[records["model"] == model].sort_values("epsilon")
             axes.set_title(model, fontsize=7)
             for comparison, line in COMPARED.items():
-                _shift_line(axes, rows, shifts, comparison, line)
+                _similarity_line(axes, rows, similarities, comparison, line)
         _limit(grid)
         norm = records["norm"].iloc[0]
         figure.supxlabel(f"{norm} epsilon (units of the pixel range)", fontsize=8)
@@ -215,9 +215,11 @@ def _accuracy_line(
     _band(axes, line, x, bounds)
 
 
-def _shift_line(axes: Axes, rows: pd.DataFrame, shifts: pd.DataFrame, comparison: str, line: Line) -> None:
-    chosen = shifts[
-        (shifts["comparison"] == comparison) & (shifts["explained_class"] == "true") & (shifts["counted"] == 1)
+def _similarity_line(axes: Axes, rows: pd.DataFrame, similarities: pd.DataFrame, comparison: str, line: Line) -> None:
+    chosen = similarities[
+        (similarities["comparison"] == comparison)
+        & (similarities["explained_class"] == "true")
+        & (similarities["counted"] == 1)
     ]
     values = {str(cell): found.dropna() for cell, found in chosen.groupby("cell")[MEASURE]}
     measured = [(row["epsilon"], values[row["cell"]]) for row in rows.to_dict("records") if row["cell"] in values]

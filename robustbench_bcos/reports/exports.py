@@ -24,8 +24,8 @@ def export(run: RunFolder) -> list[Path]:
         RequestError: the disk is full, or the folder is not writable.
     """
     tables = {"results.csv": run.records.to_csv(index=False), "timings.csv": run.timings.to_csv(index=False)}
-    if len(run.shifts):
-        tables["explanations.csv"] = run.shifts.to_csv(index=False)
+    if len(run.similarities):
+        tables["explanations.csv"] = run.similarities.to_csv(index=False)
     if len(run.evidence):
         tables["evidence.csv"] = run.evidence.to_csv(index=False)
     if len(run.transfers):

@@ -17,7 +17,7 @@ from robustbench_bcos.reports.curves import (
     accuracy_over_epsilon,
     accuracy_over_steps,
     over_b,
-    shift_over_epsilon,
+    similarity_over_epsilon,
     transfer_matrix,
 )
 from robustbench_bcos.reports.panels import attack_panel, noise_panel
@@ -97,7 +97,7 @@ def chosen(rows: Sequence[PictureRow], images: Sequence[int] = ()) -> list[Pictu
 def _check_images(run: RunFolder, images: Sequence[int]) -> None:
     if not images:
         return
-    if not len(run.shifts):
+    if not len(run.similarities):
         raise RequestError(f"run {run.folder} has no attacked images to picture: repeat it without --no-figures")
     for cell in run.cells:
         known = [row.picture.image for row in run.pictures[cell]]
@@ -131,8 +131,8 @@ def _curves(run: RunFolder) -> Iterator[ReportFigure]:
                 )
         if (at_most_steps["explained_images"] > 0).any():
             yield ReportFigure(
-                name=f"explanation_shift_{suffix}",
-                figure=shift_over_epsilon(at_most_steps, run.shifts),
+                name=f"explanation_similarity_{suffix}",
+                figure=similarity_over_epsilon(at_most_steps, run.similarities),
                 caption=(
                     f"How far contribution maps for the true class move, {variant}: cosine with the clean map. "
                     "An attack moved them only as far as its line lies below that of noise of the same size; a model "

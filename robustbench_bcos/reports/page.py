@@ -88,7 +88,7 @@ def render(run: RunFolder, figures: Sequence[ReportFigure]) -> str:
         accuracies=accuracies(run.records),
         evidence=evidence(run) if len(run.evidence) else None,
         checks=[CHECKS[name] for name in CHECKS],
-        shifts=shifts(run.records) if len(run.shifts) else None,
+        similarities=similarities(run.records) if len(run.similarities) else None,
         figures=[_embedded(figure) for figure in shown if figure.model is None],
         models=[_model(run, model, shown) for model in run.records["model"].unique()],
         provenance=_provenance(run),
@@ -150,7 +150,7 @@ def _answer(outcomes: pd.DataFrame) -> TableCell:
     )
 
 
-def shifts(records: pd.DataFrame) -> Content:
+def similarities(records: pd.DataFrame) -> Content:
     """Similarity of explanations at the most steps: two measures beside their controls, and changed predictions."""
     measures = ("cosine", "ssim")
     columns = ["model", "threat", "explained by", "images", "changed"]

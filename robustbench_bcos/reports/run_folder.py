@@ -50,8 +50,8 @@ class RunFolder:
     identity: RunIdentity
     records: pd.DataFrame
     timings: pd.DataFrame
-    shifts: pd.DataFrame
-    """Per image, how far contribution maps moved."""
+    similarities: pd.DataFrame
+    """Per cell, image and comparison, how similar contribution maps are: rows of ``explanations.csv``."""
     cells: list[str]
     """Key of the cell of each record."""
     pictures: Mapping[str, Sequence[PictureRow]]
@@ -92,7 +92,7 @@ def read_run(folder: Path) -> RunFolder:
         records = make_records(store, identity, judgement)
         complete = [cell.key for cell in complete_cells(store, identity)]
         timings = pd.DataFrame([_timing(store, cell) for cell in identity.cells])
-        shifts = make_similarities(store, identity)
+        similarities = make_similarities(store, identity)
         evidence = make_evidence(store, identity, judgement)
         transfers = make_transfers(store, identity)
         distances = make_distances(store, identity)
@@ -101,7 +101,7 @@ def read_run(folder: Path) -> RunFolder:
         identity=identity,
         records=records,
         timings=timings,
-        shifts=shifts,
+        similarities=similarities,
         cells=complete,
         pictures=StoredPictures(folder / DATABASE, {cell.key: cell for cell in identity.cells}),
         evidence=evidence,

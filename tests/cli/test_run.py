@@ -166,9 +166,9 @@ def test_explanations_are_a_table_of_their_own_and_pictures_of_the_images_asked_
     out = succeed("run", "--zoo", tiny_zoo, *options)
     assert "explanations.csv" in out
     assert {"explanations.csv", "report.html", "figures"} <= {file.name for file in Path("mine").iterdir()}
-    shifts = rows(Path("mine/explanations.csv"))
-    assert {row["image"] for row in shifts} == {"0", "1", "2", "4"}
-    assert {row["image"] for row in shifts if row["counted"] == "1"} <= {"0", "1", "2"}
+    similarities = rows(Path("mine/explanations.csv"))
+    assert {row["image"] for row in similarities} == {"0", "1", "2", "4"}
+    assert {row["image"] for row in similarities if row["counted"] == "1"} <= {"0", "1", "2"}
     (record,) = rows(Path("mine/results.csv"))
     assert (record["explanation"], record["b"]) == ("dynamic_weights", "2.0")
     assert float(record["explanation_cosine_true_attack"]) < 1

@@ -94,7 +94,7 @@ def table(*rows: dict[str, Any]) -> pd.DataFrame:
 
 
 def run_of(
-    records: pd.DataFrame, folder: Path = Path("nowhere"), *, missing: int = 0, shifts: pd.DataFrame | None = None
+    records: pd.DataFrame, folder: Path = Path("nowhere"), *, missing: int = 0, similarities: pd.DataFrame | None = None
 ) -> RunFolder:
     """A run whose complete cells are these; nothing is explained unless rows are given."""
     return RunFolder(
@@ -102,7 +102,7 @@ def run_of(
         identity=identity_of(*[CELL] * (len(records) + missing), images=TOTAL),
         records=records,
         timings=pd.DataFrame([{"cell": "a cell", "attack_seconds": 1.25, "explanation_seconds": 0.5}]),
-        shifts=pd.DataFrame() if shifts is None else shifts,
+        similarities=pd.DataFrame() if similarities is None else similarities,
         cells=[f"cell {number}" for number in range(len(records))],
         pictures={},
         evidence=pd.DataFrame(),

@@ -80,7 +80,9 @@ def explained(cosines: Mapping[str, float], images: int = 50) -> dict[str, Any]:
     return {"explanation": "dynamic", "explained_images": images, "explanation_changed_attack": 0.5, **means}
 
 
-def shifts_of(cell: str, cosines: Mapping[str, Sequence[float | None]], *, counted: int = 1) -> list[dict[str, Any]]:
+def similarities_of(
+    cell: str, cosines: Mapping[str, Sequence[float | None]], *, counted: int = 1
+) -> list[dict[str, Any]]:
     """Rows of ``explanations.csv``, one for each cosine; other measures are 0.5, and for the predicted class 0.25.
 
     Args:
@@ -111,7 +113,7 @@ def run_of(
     folder: Path = Path("nowhere"),
     *,
     pictures: Mapping[int, Sequence[Picture]] | None = None,
-    shifts: Sequence[dict[str, Any]] = (),
+    similarities: Sequence[dict[str, Any]] = (),
     names: Sequence[str] = NAMES,
     missing: int = 0,
     **session: Any,
@@ -122,7 +124,7 @@ def run_of(
         rows: of results.
         folder: where it is.
         pictures: by number of the cell.
-        shifts: rows of ``explanations.csv``.
+        similarities: rows of ``explanations.csv``.
         names: of the classes.
         missing: number of cells that are not complete.
         session: what is different in the description of the session.
@@ -137,7 +139,7 @@ def run_of(
         ),
         records=records,
         timings=pd.DataFrame([{"cell": cell, "attack_seconds": 1.25, "explanation_seconds": 0.5} for cell in cells]),
-        shifts=pd.DataFrame(list(shifts)),
+        similarities=pd.DataFrame(list(similarities)),
         cells=cells,
         evidence=pd.DataFrame(),
         transfers=pd.DataFrame(),

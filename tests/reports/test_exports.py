@@ -104,14 +104,14 @@ def test_times_are_in_a_file_of_their_own(tmp_path: Path) -> None:
 
 
 def test_comparisons_of_maps_are_a_file_of_their_own_where_there_are_any(tmp_path: Path) -> None:
-    shifts = pd.DataFrame(
+    similarities = pd.DataFrame(
         [
             {"cell": "a cell", "image": 7, "comparison": "attack", "counted": 1, "cosine": 0.123457, "ssim": None},
             {"cell": "a cell", "image": 9, "comparison": "other", "counted": 0, "cosine": None, "ssim": -0.5},
         ]
     )
     assert "explanations.csv" not in {file.name for file in export(run_of(RECORDS, tmp_path))}
-    assert "explanations.csv" in {file.name for file in export(run_of(RECORDS, tmp_path, shifts=shifts))}
+    assert "explanations.csv" in {file.name for file in export(run_of(RECORDS, tmp_path, similarities=similarities))}
     assert (tmp_path / "explanations.csv").read_text(encoding="utf-8") == (
         "cell,image,comparison,counted,cosine,ssim\na cell,7,attack,1,0.123457,\na cell,9,other,0,,-0.5\n"
     )

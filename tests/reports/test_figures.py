@@ -29,14 +29,14 @@ from robustbench_bcos.reports.curves import (
     accuracy_over_epsilon,
     accuracy_over_steps,
     over_b,
-    shift_over_epsilon,
+    similarity_over_epsilon,
     transfer_matrix,
 )
 from robustbench_bcos.reports.figures import COLUMNS, ReportFigure, chosen, draw, write_figures
 from robustbench_bcos.reports.run_folder import RunFolder
 from robustbench_bcos.reports.style import styled, write_figure
 from tests.bench.by_hand import distance_row
-from tests.reports.pictured import TOTAL, explained, picture, record, rows_of, run_of, shifts_of
+from tests.reports.pictured import TOTAL, explained, picture, record, rows_of, run_of, similarities_of
 
 PICTURES = (picture(3), picture(14, after=0), picture(15), picture(92, after=0))
 NOISE: dict[str, Any] = {"attack": "noise", "steps": 0, "loss": "", "start": "random"}
@@ -153,26 +153,30 @@ def test_a_panel_says_what_it_shows(attack: str) -> None:
 
 def test_explanations_have_a_curve() -> None:
     run = run_of(
-        [record("net", 100, **explained({"attack": 0.25}))], shifts=shifts_of("cell 0", {"attack": [0.2, 0.3]})
+        [record("net", 100, **explained({"attack": 0.25}))],
+        similarities=similarities_of("cell 0", {"attack": [0.2, 0.3]}),
     )
-    figure = drawn(run)["explanation_shift_l2"]
+    figure = drawn(run)["explanation_similarity_l2"]
     assert figure.model is None
     assert figure.description.startswith("net at 0.5: attacked 0.25")
 
 
 def test_what_was_not_measured_is_not_called_a_number() -> None:
     run = run_of(
-        [record("net", 100, **explained({"attack": 0.25}))], shifts=shifts_of("cell 0", {"attack": [0.2, 0.3]})
+        [record("net", 100, **explained({"attack": 0.25}))],
+        similarities=similarities_of("cell 0", {"attack": [0.2, 0.3]}),
     )
-    said = drawn(run)["explanation_shift_l2"].description
+    said = drawn(run)["explanation_similarity_l2"].description
     assert "None" not in said
     assert "nan" not in said
 
 
 def test_maps_none_of_which_count_have_no_curve() -> None:
     # As where images are asked for with --images, and no others are explained.
-    shifts = shifts_of("cell 0", {"attack": [0.2, 0.3], "noise": [0.9, 0.8]}, counted=0)
-    assert "explanation_shift_l2" not in drawn(run_of([record("net", 100, explanation="dynamic")], shifts=shifts))
+    similarities = similarities_of("cell 0", {"attack": [0.2, 0.3], "noise": [0.9, 0.8]}, counted=0)
+    assert "explanation_similarity_l2" not in drawn(
+        run_of([record("net", 100, explanation="dynamic")], similarities=similarities)
+    )
 
 
 # Names
@@ -220,7 +224,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[
             [record("../../x:y", 100, **explained({"attack": 0.3}))],
             tmp_path_factory.mktemp(name),
             pictures={0: PICTURES[:2]},
-            shifts=shifts_of("cell 0", cosines),
+            similarities=similarities_of("cell 0", cosines),
         )
         before = dict(mpl.rcParams)
         files = [file for figure in write_figures(run) for file in figure.files]
@@ -233,7 +237,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[
 def test_every_figure_is_written_as_png_and_pdf_into_the_folder_of_figures(
     written: tuple[list[Path], list[Path]],
 ) -> None:
-    stems = ["accuracy_over_epsilon_l2", "explanation_shift_l2", "panel_001_x-y_l2-0.5"]
+    stems = ["accuracy_over_epsilon_l2", "explanation_similarity_l2", "panel_001_x-y_l2-0.5"]
     assert [file.name for file in written[0]] == [f"{stem}.{kind}" for stem in stems for kind in ("png", "pdf")]
     assert {file.parent.name for file in written[0]} == {"figures"}
 
@@ -355,8 +359,10 @@ def test_images_that_are_asked_for_are_shown_in_that_order_and_no_others() -> No
 
 
 def test_images_that_are_asked_for_are_the_columns_of_every_panel() -> None:
-    shifts = shifts_of("cell 0", {"attack": [0.5, 0.6]})
-    run = run_of([record("net", 100), record("other", 90)], pictures={0: PICTURES, 1: PICTURES}, shifts=shifts)
+    similarities = similarities_of("cell 0", {"attack": [0.5, 0.6]})
+    run = run_of(
+        [record("net", 100), record("other", 90)], pictures={0: PICTURES, 1: PICTURES}, similarities=similarities
+    )
     panels = [figure for name, figure in drawn(run, (92, 3)).items() if name.startswith(("panel", "changes"))]
     assert len(panels) == 3
     for panel in panels:
@@ -365,7 +371,12 @@ def test_images_that_are_asked_for_are_the_columns_of_every_panel() -> None:
 
 
 def test_an_image_that_was_not_pictured_is_refused_with_those_that_were(tmp_path: Path) -> None:
-    run = run_of([record("net", 100)], tmp_path, pictures={0: PICTURES}, shifts=shifts_of("cell 0", {"attack": [0.5]}))
+    run = run_of(
+        [record("net", 100)],
+        tmp_path,
+        pictures={0: PICTURES},
+        similarities=similarities_of("cell 0", {"attack": [0.5]}),
+    )
     with pytest.raises(RequestError) as refused:
         write_figures(run, (3, 7))
     assert str(refused.value) == (
@@ -440,13 +451,13 @@ def test_accuracy_over_steps_is_in_the_order_of_steps() -> None:
     assert axes.get_ylabel() == "robust accuracy at l2 0.5"
 
 
-def test_shift_over_epsilon_draws_means_of_the_true_class_beside_both_controls() -> None:
+def test_similarity_over_epsilon_draws_means_of_the_true_class_beside_both_controls() -> None:
     attack, noise, other = [0.25, 0.5, 0.75], [0.875, 1.0, 0.75], [0.5, 0.25, None]
-    shifts = shifts_of("cell 1", {"attack": attack, "noise": noise, "other": other})
-    shifts += shifts_of("cell 0", {"attack": [0.0, 0.25]})
-    shifts += [row | {"image": 99, "counted": 0, "cosine": 0.0} for row in shifts]
-    run = run_of([record("net", 20, eps=1.5), record("net", 120, eps=0.25)], shifts=shifts)
-    figure = shift_over_epsilon(run.records.assign(cell=run.cells), run.shifts)
+    similarities = similarities_of("cell 1", {"attack": attack, "noise": noise, "other": other})
+    similarities += similarities_of("cell 0", {"attack": [0.0, 0.25]})
+    similarities += [row | {"image": 99, "counted": 0, "cosine": 0.0} for row in similarities]
+    run = run_of([record("net", 20, eps=1.5), record("net", 120, eps=0.25)], similarities=similarities)
+    figure = similarity_over_epsilon(run.records.assign(cell=run.cells), run.similarities)
     (axes,) = figure.axes
     assert lines_of(axes) == {
         "attacked": ([0, 0.25, 1.5], [1, 0.5, 0.125]),
@@ -461,17 +472,17 @@ def test_shift_over_epsilon_draws_means_of_the_true_class_beside_both_controls()
 
 def test_the_legend_names_what_any_panel_draws() -> None:
     # The first model's maps are of no direction under attack, as where it explains nothing.
-    shifts = shifts_of("cell 0", {"attack": [None, None], "noise": [0.5, 0.75]})
-    shifts += shifts_of("cell 1", {"attack": [0.25, 0.5], "noise": [0.5, 0.75], "other": [0.125, 0.25]})
-    run = run_of([record("net", 20), record("other", 120)], shifts=shifts)
-    figure = shift_over_epsilon(run.records.assign(cell=run.cells), run.shifts)
+    similarities = similarities_of("cell 0", {"attack": [None, None], "noise": [0.5, 0.75]})
+    similarities += similarities_of("cell 1", {"attack": [0.25, 0.5], "noise": [0.5, 0.75], "other": [0.125, 0.25]})
+    run = run_of([record("net", 20), record("other", 120)], similarities=similarities)
+    figure = similarity_over_epsilon(run.records.assign(cell=run.cells), run.similarities)
     assert sorted(legend_of(figure)) == ["another image of the class", "attacked", "random noise of the same size"]
 
 
 def test_maps_that_turn_round_are_still_in_the_picture() -> None:
-    shifts = shifts_of("cell 0", {"attack": [-0.5, -0.75], "noise": [0.5, 0.75]})
-    run = run_of([record("net", 20)], shifts=shifts)
-    inside(shift_over_epsilon(run.records.assign(cell=run.cells), run.shifts).axes)
+    similarities = similarities_of("cell 0", {"attack": [-0.5, -0.75], "noise": [0.5, 0.75]})
+    run = run_of([record("net", 20)], similarities=similarities)
+    inside(similarity_over_epsilon(run.records.assign(cell=run.cells), run.similarities).axes)
     cosines = {"attack": -0.5}
     rows = [record(f"bcos-{b}", 100, b=b, **explained(cosines)) for b in (1.25, 2.5)]
     inside(over_b(table(*rows)).axes)
@@ -486,9 +497,9 @@ def inside(panels: Sequence[Axes]) -> None:
 
 def test_many_models_have_a_panel_each_and_no_empty_one_is_drawn() -> None:
     rows = [record(f"net-{number}", 20) for number in range(5)]
-    shifts = [row for number in range(5) for row in shifts_of(f"cell {number}", {"attack": [0.25, 0.5]})]
-    run = run_of(rows, shifts=shifts)
-    figure = shift_over_epsilon(run.records.assign(cell=run.cells), run.shifts)
+    similarities = [row for number in range(5) for row in similarities_of(f"cell {number}", {"attack": [0.25, 0.5]})]
+    run = run_of(rows, similarities=similarities)
+    figure = similarity_over_epsilon(run.records.assign(cell=run.cells), run.similarities)
     assert [axes.get_title(loc="left") for axes in figure.axes if axes.axison] == [
         f"net-{number}" for number in range(5)
     ]
@@ -551,8 +562,8 @@ def test_numbers_are_said_for_those_who_cannot_see_them() -> None:
 
 
 def test_a_model_with_one_image_explained_has_no_interval_and_no_line() -> None:
-    run = run_of([record("net", 20)], shifts=shifts_of("cell 0", {"attack": [0.25]}))
-    figure = shift_over_epsilon(run.records.assign(cell=run.cells), run.shifts)
+    run = run_of([record("net", 20)], similarities=similarities_of("cell 0", {"attack": [0.25]}))
+    figure = similarity_over_epsilon(run.records.assign(cell=run.cells), run.similarities)
     assert lines_of(figure.axes[0]) == {}
 
 

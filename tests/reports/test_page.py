@@ -24,7 +24,7 @@ from robustbench_bcos.reports.figures import ReportFigure
 from robustbench_bcos.reports.page import GRAVITY, render, write_page
 from robustbench_bcos.reports.run_folder import RunFolder
 from tests.reports import handmade
-from tests.reports.pictured import TOTAL, explained, record, run_of, shifts_of
+from tests.reports.pictured import TOTAL, explained, record, run_of, similarities_of
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
@@ -125,12 +125,12 @@ ROWS = [
     record("bcos", 150, clean=181, b=1.25, family="bcos", **explained({"attack": 0.0})),
     record("bcos", 120, clean=181, eps=1.5, b=1.25),
 ]
-SHIFTS = shifts_of("cell 0", {"attack": [0.25, 0.25]})
+SIMILARITIES = similarities_of("cell 0", {"attack": [0.25, 0.25]})
 
 
 @pytest.fixture(scope="module")
 def run() -> RunFolder:
-    return run_of(ROWS, shifts=SHIFTS)
+    return run_of(ROWS, similarities=SIMILARITIES)
 
 
 @pytest.fixture(scope="module")
@@ -198,8 +198,8 @@ def test_the_best_of_a_column_is_marked(page: Element) -> None:
     assert best == {"clean": ["net"], "l2 0.5": ["bcos"], "l2 1.5": ["bcos"]}
 
 
-def test_shifts_are_beside_their_controls(page: Element) -> None:
-    shifts = table(page, "explanations")
+def test_similarities_are_beside_their_controls(page: Element) -> None:
+    similarities = table(page, "explanations")
     names = [
         "cosine: attacked",
         "cosine: noise",
@@ -208,13 +208,20 @@ def test_shifts_are_beside_their_controls(page: Element) -> None:
         "ssim: noise",
         "ssim: other image",
     ]
-    assert [column(shifts, name)["net"].words for name in names] == ["0.25", "0.88", "0.50", "0.12", "0.75", "0.38"]
-    assert [float(column(shifts, name)["net"].attributes["data-value"]) for name in names] == [
+    assert [column(similarities, name)["net"].words for name in names] == [
+        "0.25",
+        "0.88",
+        "0.50",
+        "0.12",
+        "0.75",
+        "0.38",
+    ]
+    assert [float(column(similarities, name)["net"].attributes["data-value"]) for name in names] == [
         0.25, 0.875, 0.5, 0.125, 0.75, 0.375,
     ]  # fmt: skip
-    assert column(shifts, "changed")["net"].words == "0.50"
-    assert column(shifts, "images")["net"].words == "50"
-    assert column(shifts, "threat")["net"].words == "l2 0.5"
+    assert column(similarities, "changed")["net"].words == "0.50"
+    assert column(similarities, "images")["net"].words == "50"
+    assert column(similarities, "threat")["net"].words == "l2 0.5"
 
 
 def test_threats_are_sorted_by_epsilon_and_not_by_how_it_is_written() -> None:
@@ -223,13 +230,13 @@ def test_threats_are_sorted_by_epsilon_and_not_by_how_it_is_written() -> None:
         record(f"net {text}", 1, norm="linf", **explained({"attack": 0.5})) | {"eps": text, "epsilon": value}
         for text, value in radii
     ]
-    threats = column(table(parsed(render(run_of(rows, shifts=SHIFTS), [])), "explanations"), "threat")
+    threats = column(table(parsed(render(run_of(rows, similarities=SIMILARITIES), [])), "explanations"), "threat")
     ordered = sorted(threats.values(), key=lambda cell: cell.attributes["data-value"])
     assert [cell.words for cell in ordered] == ["linf 8/255", "linf 16/255", "linf 0.5", "linf 2", "linf 10"]
 
 
 def test_similarity_of_zero_is_a_number() -> None:
-    page = parsed(render(run_of([record("net", 1, **explained({"attack": 0.0}))], shifts=SHIFTS), []))
+    page = parsed(render(run_of([record("net", 1, **explained({"attack": 0.0}))], similarities=SIMILARITIES), []))
     assert column(table(page, "explanations"), "cosine: attacked")["net"].words == "0.00"
 
 
@@ -306,7 +313,7 @@ def test_what_a_run_does_not_have_is_not_on_its_page() -> None:
 
 
 def test_equal_runs_have_equal_pages(run: RunFolder) -> None:
-    assert render(run, []) == render(run_of(ROWS, shifts=SHIFTS), [])
+    assert render(run, []) == render(run_of(ROWS, similarities=SIMILARITIES), [])
 
 
 # Evidence
@@ -432,7 +439,7 @@ def test_the_language_the_title_and_the_outline_are_given(page: Element) -> None
     assert page.one("title").text == page.one("h1").text == "Robustness of 2 models on digits"
     assert page.one("meta", charset="utf-8")
     assert "width=device-width" in page.one("meta", name="viewport").attributes["content"]
-    levels = [int(level) for level in re.findall(r"<h([1-6])", render(run_of(ROWS, shifts=SHIFTS), []))]
+    levels = [int(level) for level in re.findall(r"<h([1-6])", render(run_of(ROWS, similarities=SIMILARITIES), []))]
     assert levels[0] == 1
     assert 1 not in levels[1:]
     assert all(deeper - level <= 1 for level, deeper in pairwise(levels))
@@ -539,12 +546,21 @@ def test_names_are_shown_as_they_are_and_are_never_markup(name: str, tmp_path: P
     texts = ("model", "family", "architecture", "training", "explanation", "dataset", "eps", "norm")
     row = record("net", 1, **explained({"attack": 0.5})) | dict.fromkeys(texts, name)
     hostile = run_of(
-        [row], shifts=SHIFTS, names=[name], command=name, device=name, started=name, commit=name, versions={name: name}
+        [row],
+        similarities=SIMILARITIES,
+        names=[name],
+        command=name,
+        device=name,
+        started=name,
+        commit=name,
+        versions={name: name},
     )
     wanted = figures(tmp_path, ("a", None, True), ("b", name, True), caption=name)
     text = render(hostile, [replace(figure, description=name) for figure in wanted])
     page = parsed(text)
-    plain = parsed(render(run_of([record("net", 1, **explained({"attack": 0.5}))], shifts=SHIFTS), wanted[:1]))
+    plain = parsed(
+        render(run_of([record("net", 1, **explained({"attack": 0.5}))], similarities=SIMILARITIES), wanted[:1])
+    )
 
     def skeleton(root: Element) -> dict[str, set[str]]:
         return {
@@ -569,7 +585,7 @@ def test_names_are_shown_as_they_are_and_are_never_markup(name: str, tmp_path: P
 
 
 def test_the_page_is_one_file_beside_the_figures(run: RunFolder, tmp_path: Path) -> None:
-    here = run_of(ROWS, tmp_path, shifts=SHIFTS)
+    here = run_of(ROWS, tmp_path, similarities=SIMILARITIES)
     file = write_page(here, [])
     assert file == tmp_path / "report.html"
     assert file.read_text(encoding="utf-8") == render(run, [])

@@ -10,7 +10,7 @@ import pytest
 
 from robustbench_bcos.reports.page import render
 from robustbench_bcos.reports.report import write_report
-from tests.reports.pictured import explained, picture, record, run_of, shifts_of
+from tests.reports.pictured import explained, picture, record, run_of, similarities_of
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright (extra `browser`) is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -86,7 +86,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows,
         tmp_path_factory.mktemp("run"),
         pictures={len(rows) - 1: [picture(3), picture(14, after=0)]},
-        shifts=shifts_of(f"cell {len(rows) - 1}", {"attack": [0.25, 0.5]}),
+        similarities=similarities_of(f"cell {len(rows) - 1}", {"attack": [0.25, 0.5]}),
         command="robustbench_bcos run --model " + ",".join([LONG] * 3),
     )
     files = write_report(run, figures=True)
@@ -258,7 +258,7 @@ def test_names_run_nothing(visit: Opening, tmp_path: Path) -> None:
     together = " ".join(HOSTILE)
     rows = [record(name, 1, training=name, **(explained({"attack": 0.5}) | {"explanation": name})) for name in HOSTILE]
     rows[0]["dataset"] = together
-    run = run_of(rows, shifts=shifts_of("cell 0", {"attack": [0.5]}), command=together)
+    run = run_of(rows, similarities=similarities_of("cell 0", {"attack": [0.5]}), command=together)
     file = tmp_path / "report.html"
     file.write_text(render(run, []), encoding="utf-8")
     visited = visit(file)
