@@ -29,6 +29,11 @@ class Cell:
         return " ".join([self.model, str(self.threat), self.attack.key, self.criterion, self.space])
 
     @property
+    def work(self) -> str:
+        """Where something happens, for a message."""
+        return f"in cell {self.key!r}"
+
+    @property
     def effort(self) -> tuple[float, int]:
         """By which the cells of a model are put in order: what an earlier one finds, a later one may use."""
         return self.threat.radius, self.attack.effort

@@ -97,7 +97,7 @@ def try_model(model: Model, images: Images, device: str, remedy: str = FIT) -> t
     try:
         with torch.no_grad():
             logits = model.classifier.to(device)(tried)
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+    except Exception as error:
         raise RequestError(
             f"model {model.name!r} fails on images of shape {tuple(images.shape[1:])} ({_first_sentence(error)}): "
             f"{remedy}"
@@ -121,7 +121,7 @@ def _try_gradients(model: Model, images: Images) -> None:
     try:
         with torch.enable_grad():
             model.classifier(images.requires_grad_())
-    except (RuntimeError, ValueError, TypeError) as error:
+    except Exception as error:
         raise RequestError(
             f"model {model.name!r} fails where gradients are asked for ({_first_sentence(error)}): detach what has none"
         ) from None

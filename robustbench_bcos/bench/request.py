@@ -17,10 +17,11 @@ from robustbench_bcos.bench.adversarials import KEPT
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell, check_radius, make_cells
 from robustbench_bcos.bench.config import Precision, RunConfig
+from robustbench_bcos.bench.failures import failures_named
 from robustbench_bcos.bench.fast_copy import make_fast_copy
 from robustbench_bcos.bench.identity import ExplainedImages, RunIdentity
 from robustbench_bcos.bench.images import open_images
-from robustbench_bcos.bench.model_preconditions import check_answers
+from robustbench_bcos.bench.model_preconditions import LABELLED, check_answers
 from robustbench_bcos.bench.models import ModelCache
 from robustbench_bcos.bench.preconditions import check_explanation, check_model
 from robustbench_bcos.bench.provenance import command, commit, describe_device, versions
@@ -183,10 +184,11 @@ def check_request(
     for source in sources:
         model = models.get(source)
         check_model(model, subset, device=device, space=config.space)
-        if not config.skip_model_checks:
-            check_answers(model, subset, device=device)
-        if explained is not None:
-            check_explanation(model, explained, config.explanation, device)
+        with failures_named(model, subset.dataset, subset.indices[:LABELLED], "before the first attack"):
+            if not config.skip_model_checks:
+                check_answers(model, subset, device=device)
+            if explained is not None:
+                check_explanation(model, explained, config.explanation, device)
         weights[source.name] = model.weights_sha256
         losses[source.name] = model.loss
     return Request(

@@ -1,18 +1,28 @@
 """``robustbench_bcos VERB``: one module per verb, each of which parses, delegates and prints."""
 
+import signal
 import sys
+import threading
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
 from robustbench_bcos.cli.output import errors
-from robustbench_bcos.core.errors import Interrupted, RequestError
+from robustbench_bcos.cli.verb import Verb, write_examples
+from robustbench_bcos.core.errors import Broken, Interrupted, RequestError
 from robustbench_bcos.core.registry import unknown
+from robustbench_bcos.core.version import VERSION
 
 VERBS = (*("run", "report", "explain", "check", "compare", "train", "curves", "fetch", "convert", "models", "suites"),)
+
+EXAMPLES = (
+    "run --limit 100",
+    "run --model my_package.nets:make --dataset folder:DIR --norm linf --eps 4/255",
+    "run --help",
+)
 
 
 class _Verbs(TyperGroup):
@@ -28,11 +38,22 @@ class _Verbs(TyperGroup):
         if hasattr(module, "app"):
             command: Any = get_group(module.app)
         else:
-            alone = typer.Typer(add_completion=False)
-            alone.command(epilog=getattr(module, "EXAMPLES", None))(getattr(module, name))
+            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+            alone.command(cls=Verb)(getattr(module, name))
             command = get_command(alone)
+            command.examples = module.EXAMPLES
         command.name = name
         return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
+        """Every verb with the first sentence about it, whole."""
+        # In a loop, because to make a command imports its module.
+        lines = [(name, (self.get_command(ctx, name).help or "").partition("\n")[0]) for name in VERBS]
+        with formatter.section("Verbs"):
+            formatter.write_dl(lines)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
+        write_examples(formatter, EXAMPLES)
 
 
 app = typer.Typer(
@@ -41,22 +62,40 @@ app = typer.Typer(
     help="Robust accuracies of B-cos networks and their baselines that can be trusted.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
 
+def _print_version(asked: bool) -> bool:
+    if asked:
+        typer.echo(f"robustbench_bcos {VERSION}")
+        raise typer.Exit
+    return asked
+
+
 @app.callback()
-def _every_verb() -> None:
-    """Nothing is common to all verbs."""
+def _every_verb(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Nothing else is common to all verbs."""
 
 
 def main() -> None:
-    """Run the command line: 0 done, 2 the request cannot be carried out as asked, 130 interrupted."""
+    """Run the command line.
+
+    Exit status: 0 done, 1 a model or a plug-in failed on the way, 2 the request cannot be carried out as asked, 130
+    interrupted, by Ctrl-C or by SIGTERM, with which schedulers end what has had its time.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
-    except RequestError as error:
+    except (RequestError, Broken) as error:
         errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, Broken) else 2)
     except Interrupted as interruption:
         errors.print(str(interruption), markup=False, highlight=False, soft_wrap=True)
         sys.exit(130)

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 REGRESSED = 1
 
 
+EXAMPLES = (
+    "check robustness --baseline tests/baseline.csv --update",
+    "check robustness --baseline tests/baseline.csv --junit gate.xml",
+    "check robustness --baseline tests/baseline.csv --tolerance 2flips",
+)
+
+
 @takes("plugin")
 def check(
     flags: Flags,

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from robustbench_bcos.reports.results import Results
 
 
+EXAMPLES = (
+    "compare runs/A runs/B",
+    "compare runs/A --reference digits-natural --sort -accuracy",
+    "compare runs/A runs/B --filter \"norm == 'l2'\" --format latex",
+)
+
+
 @takes("plugin")
 def compare(
     flags: Flags,

@@ -17,6 +17,12 @@ SIZES = {"digits": "8", "cifar10": "32", "imagenet": "224"}
 """Images of data sets that have one size, or a customary one."""
 
 
+EXAMPLES = (
+    "convert last.ckpt --architecture bcos_resnet56 --licence MIT --out mine",
+    "convert last.ckpt --architecture bcos_resnet56 --argument b=1.5 --licence MIT --out mine",
+)
+
+
 @takes(
     *("architecture", "encoding", "argument", "ema"),
     architecture={

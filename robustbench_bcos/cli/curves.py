@@ -8,6 +8,11 @@ import typer
 from robustbench_bcos.cli.listed import LIST, split
 from robustbench_bcos.cli.output import results
 
+EXAMPLES = (
+    "curves mine",
+    "curves mine --model 'digits-*' --figure trainings.png",
+)
+
 
 def curves(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `train` has written to.")],

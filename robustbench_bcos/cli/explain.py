@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from robustbench_bcos.model_zoo.models import Model, ModelSource
 
 
+EXAMPLES = (
+    "explain three.png eight.png --model digits-bcos-b2",
+    "explain --dataset digits --images 3,14,15 --model digits-bcos-b2 --eps 0.5",
+    "explain cat.jpg --model official-bcos-resnet50 --target tabby --out cat",
+)
+
+
 @takes(
     *("model", "weights", "architecture", "encoding", "argument", "ema", "zoo"),
     *("dataset", "data_dir", "resize", "crop", "interpolation", "image_list", "images"),

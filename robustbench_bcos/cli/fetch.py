@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 BYTES_PER_PARAMETER = 4
 
 
+EXAMPLES = (
+    "fetch official-bcos-resnet50",
+    "fetch 'madry-*' --dry-run",
+    "fetch cifar10 --data-dir DIR",
+)
+
+
 @takes("zoo", "data_dir")
 def fetch(
     flags: Flags,

@@ -12,7 +12,7 @@ from robustbench_bcos.cli.output import results
 if TYPE_CHECKING:
     from robustbench_bcos.model_zoo.cards import Card
 
-app = typer.Typer(help="List the zoo, or show a card.", invoke_without_command=True)
+app = typer.Typer(help="List the zoo, or show a card.", invoke_without_command=True, rich_markup_mode=None)
 
 WIDE = 110
 """Columns of a terminal from which on family and architecture have room."""

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from robustbench_bcos.reports.run_folder import RunFolder
 
 
+EXAMPLES = (
+    "report runs/NAME",
+    "report runs/NAME --images 3,14,15",
+    "report runs/NAME --no-figures",
+)
+
+
 @takes("images", "figures", "zoo", "plugin", images={"default": None}, figures={"help": "Write the tables alone."})
 def report(
     flags: Flags,

@@ -9,23 +9,19 @@ import typer
 from robustbench_bcos.bench.config import ATTACK, RUN, RunConfig, check_trained, make_config
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import errors, print_report, results
-from robustbench_bcos.core.errors import Interrupted
+from robustbench_bcos.core.errors import Broken, Interrupted
 
 if TYPE_CHECKING:
     from robustbench_bcos.bench.request import Request
     from robustbench_bcos.reports.run_folder import RunFolder
 
-EXAMPLES = """Examples:
-
-run --limit 100
-
-run --norm l2,linf --eps 0.5,8/255 --steps 100 --model "digits-*"
-
-run --model my_package.nets:make --dataset folder:DIR --norm linf --eps 4/255
-
-run --attack autoattack --norm linf --eps 8/255 --dataset cifar10 --data-dir DIR --weights FILE --architecture resnet56
-
-run --suite smoke --dry-run"""
+EXAMPLES = (
+    "run --limit 100",
+    "run --norm l2,linf --eps 0.5,8/255 --steps 100 --model 'digits-*'",
+    "run --model my_package.nets:make --dataset folder:DIR --norm linf --eps 4/255",
+    "run --weights FILE --architecture resnet56 --dataset cifar10 --data-dir DIR --norm linf --eps 8/255",
+    "run --suite smoke --dry-run",
+)
 
 
 @takes()
@@ -82,8 +78,6 @@ def _carry_out(request: "Request", folder: Path, show: bool) -> "tuple[RunFolder
     from robustbench_bcos.bench.schedule import Schedule
     from robustbench_bcos.bench.store import Store
     from robustbench_bcos.cli.progress import watch
-    from robustbench_bcos.reports.report import write_report
-    from robustbench_bcos.reports.run_folder import read_run
 
     work = Schedule(request=request).work
     with open_run(folder, request.identity, request.describe()):
@@ -92,10 +86,16 @@ def _carry_out(request: "Request", folder: Path, show: bool) -> "tuple[RunFolder
             with Store(folder / DATABASE) as store:
                 for progress in watch(execute(request, store), work, show=show):
                     done += progress.images
+        except Broken as failure:
+            raise Broken(f"{failure}, then repeat the same command, which goes on in {folder}") from failure
         except KeyboardInterrupt:
             raise Interrupted(
                 f"interrupted after {done} of {work} images; repeat the same command to continue in {folder}"
             ) from None
+        # What reads and draws a run is imported when there is something to read.
+        from robustbench_bcos.reports.report import write_report
+        from robustbench_bcos.reports.run_folder import read_run
+
         finished = read_run(folder)
         return finished, write_report(finished, figures=request.config.figures, images=request.config.images)
 

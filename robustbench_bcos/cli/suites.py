@@ -6,7 +6,7 @@ from rich.table import Table
 from robustbench_bcos.bench.config import SUITES
 from robustbench_bcos.cli.output import results
 
-app = typer.Typer(help="List the named grids.", invoke_without_command=True)
+app = typer.Typer(help="List the named grids.", invoke_without_command=True, rich_markup_mode=None)
 
 
 @app.callback()

@@ -35,6 +35,14 @@ class Training(NamedTuple):
     """Which part of the training images is left out, and of how many."""
 
 
+EXAMPLES = (
+    "train",
+    "train digits-bcos-b2 --out mine",
+    "train digits-bcos-b2 --seeds 0..4 --jobs 2 --out mine",
+    "train --suite digits-ablations --out mine",
+)
+
+
 @takes(
     *("dataset", "data_dir", "seed", "device", "compile"),
     dataset={"default": "the recipe's"},

@@ -9,6 +9,13 @@ class RequestError(Exception):
     """
 
 
+class Broken(Exception):
+    """A model or a plug-in failed in the middle of the work; the message says where, and how to go on. Exit status 1.
+
+    What was done before is kept.
+    """
+
+
 class Interrupted(Exception):
     """The user stopped the work; the message says how to continue it. Exit status 130."""
 

@@ -1,4 +1,8 @@
-"""Statistics of counts, of paired counts, and of repeated trainings. Pure functions: no tensor, no model."""
+"""Statistics of counts, of paired counts, and of repeated trainings. Pure functions: no tensor, no model.
+
+scipy.stats and statsmodels take a second to import, and are imported where they are used: what every run needs is
+made of functions of scipy.special.
+"""
 
 import math
 import warnings
@@ -7,10 +11,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
-from statsmodels.stats.weightstats import DescrStatsW
 
 
 class Interval(NamedTuple):
@@ -40,7 +40,15 @@ def wilson(correct: int, total: int, confidence: float = 0.95) -> Interval:
     Raises:
         ValueError: not 0 <= correct <= total, or total is 0.
     """
-    return _proportion(correct, total, confidence, "wilson")
+    from scipy.special import ndtri
+
+    _check_counts(correct, total)
+    square = float(ndtri((1 + confidence) / 2)) ** 2 / total
+    share = correct / total
+    centre = (share + square / 2) / (1 + square)
+    half = math.sqrt(square * (share * (1 - share) + square / 4)) / (1 + square)
+    # Without a success, or a failure, one bound is 0, or 1, exactly; the formula rounds.
+    return Interval(centre - half if correct else 0.0, centre + half if correct < total else 1.0)
 
 
 def clopper_pearson(correct: int, total: int, confidence: float = 0.95) -> Interval:
@@ -49,7 +57,13 @@ def clopper_pearson(correct: int, total: int, confidence: float = 0.95) -> Inter
     Raises:
         ValueError: not 0 <= correct <= total, or total is 0.
     """
-    return _proportion(correct, total, confidence, "beta")
+    from scipy.special import betaincinv
+
+    _check_counts(correct, total)
+    tail, wrong = (1 - confidence) / 2, total - correct
+    low = betaincinv(correct, wrong + 1, tail) if correct else 0
+    high = betaincinv(correct + 1, wrong, 1 - tail) if wrong else 1
+    return Interval(float(low), float(high))
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -59,32 +73,40 @@ def mcnemar(only_first: int, only_second: int) -> float:
         only_first: images that only the first got right.
         only_second: images that only the second got right.
     """
-    return _sign_test(only_first, only_second, "two-sided")
+    return _sign_test(only_first, only_second, two_sided=True)
 
 
 def mcnemar_worse(lost: int, won: int) -> float:
     """One-sided p of the same test, against the alternative that images were lost."""
-    return _sign_test(lost, won, "greater")
+    return _sign_test(lost, won, two_sided=False)
 
 
 def binomial_greater(correct: int, total: int, chance: float) -> float:
     """One-sided p of the exact binomial test that successes are more than chance gives."""
-    return float(stats.binomtest(correct, total, chance, alternative="greater").pvalue)
+    from scipy.special import bdtrc
+
+    return float(bdtrc(correct - 1, total, chance))
 
 
 def fisher_worse(correct: int, total: int, correct_before: int, total_before: int) -> float:
     """One-sided p of Fisher's exact test that a proportion has become smaller, for counts that cannot be paired."""
+    from scipy import stats
+
     table = [[correct, total - correct], [correct_before, total_before - correct_before]]
     return float(stats.fisher_exact(table, alternative="less").pvalue)
 
 
 def fisher(correct: int, total: int, other: int, other_total: int) -> float:
     """Two-sided p of Fisher's exact test that two proportions are equal, for counts that cannot be paired."""
+    from scipy import stats
+
     return float(stats.fisher_exact([[correct, total - correct], [other, other_total - other]]).pvalue)
 
 
 def newcombe(correct: int, total: int, other: int, other_total: int, confidence: float = 0.95) -> Interval:
     """Interval of correct / total - other / other_total from both Wilson intervals (Newcombe, 1998, Stat. Med. 17)."""
+    from statsmodels.stats.proportion import confint_proportions_2indep
+
     low, high = confint_proportions_2indep(
         correct, total, other, other_total, method="newcomb", alpha=1 - confidence, compare="diff"
     )
@@ -115,6 +137,8 @@ def paired_bootstrap(
 
 def holm(ps: Sequence[float]) -> list[float]:
     """P values corrected for their number, step by step (Holm, 1979, Scand. J. Stat. 6)."""
+    from statsmodels.stats.multitest import multipletests
+
     return [float(p) for p in multipletests(ps, method="holm")[1]] if ps else []
 
 
@@ -125,6 +149,8 @@ def welch(first: Sequence[float], second: Sequence[float]) -> float:
     if np.ptp(first) == 0 and np.ptp(second) == 0:
         # Nothing varies: the statistic is 0/0 or infinite, and scipy warns of both.
         return 1.0 if first[0] == second[0] else 0.0
+    from scipy import stats
+
     # From its moments: given values, scipy warns where one of the two does not vary.
     moments = [(np.mean(values), np.std(values, ddof=1), len(values)) for values in (first, second)]
     return float(stats.ttest_ind_from_stats(*moments[0], *moments[1], equal_var=False).pvalue)
@@ -137,6 +163,8 @@ def welch_interval(first: Sequence[float], second: Sequence[float], confidence: 
     if np.ptp(first) == 0 and np.ptp(second) == 0:
         difference = float(np.mean(first) - np.mean(second))
         return Interval(difference, difference)
+    from scipy import stats
+
     with warnings.catch_warnings():
         # SciPy warns where one of the two does not vary, which is meant.
         warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
@@ -155,20 +183,22 @@ def summarise(values: Sequence[float], confidence: float = 0.95) -> Summary:
     mean = float(np.mean(values))
     if len(values) == 1:
         return Summary(count=1, mean=mean, deviation=math.nan, interval=Interval(math.nan, math.nan))
+    from statsmodels.stats.weightstats import DescrStatsW
+
     low, high = DescrStatsW(values).tconfint_mean(alpha=1 - confidence)
     deviation = float(np.std(values, ddof=1))
     return Summary(count=len(values), mean=mean, deviation=deviation, interval=Interval(float(low), float(high)))
 
 
-def _proportion(correct: int, total: int, confidence: float, method: str) -> Interval:
+def _check_counts(correct: int, total: int) -> None:
     if not 0 <= correct <= total or total == 0:
         raise ValueError(f"expected 0 <= correct <= total and total > 0, got {correct} of {total}")
-    low, high = proportion_confint(correct, total, alpha=1 - confidence, method=method)
-    # Without a success, or a failure, one bound is 0, or 1, exactly; the formula rounds.
-    return Interval(float(low) if correct else 0.0, float(high) if correct < total else 1.0)
 
 
-def _sign_test(first: int, second: int, alternative: str) -> float:
-    if first + second == 0:
-        return 1.0
-    return float(stats.binomtest(first, first + second, 0.5, alternative=alternative).pvalue)
+def _sign_test(first: int, second: int, *, two_sided: bool) -> float:
+    """P of the exact binomial test that both are equally likely, against more of the first where it has one side."""
+    from scipy.special import bdtr, bdtrc
+
+    if two_sided:
+        return min(1.0, 2 * float(bdtr(min(first, second), first + second, 0.5)))
+    return float(bdtrc(first - 1, first + second, 0.5))

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from robustbench_bcos.core.division import divide
@@ -108,6 +107,9 @@ def _centred(flat: Tensor) -> Tensor:
 
 
 def _ranks(maps: Maps) -> Tensor:
+    # Imported on use: it takes a second, and a run without explanations has none to rank.
+    from scipy.stats import rankdata
+
     flat = _flat(maps).cpu().numpy()
     return torch.from_numpy(np.asarray(rankdata(flat, axis=1, nan_policy="propagate"))).to(maps.device)
 

@@ -99,9 +99,9 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
 
 
 @pytest.mark.usefixtures("interruptible")
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize(("jobs", "sent"), [(1, signal.SIGINT), (2, signal.SIGTERM)])
 def test_an_interrupted_run_says_how_to_continue_and_another_process_is_refused_meanwhile(
-    jobs: int, command: list[str], tmp_path: Path
+    jobs: int, sent: signal.Signals, command: list[str], tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
     # Slow enough to be caught in the middle: each image of this one withstands many steps.
@@ -116,7 +116,7 @@ def test_an_interrupted_run_says_how_to_continue_and_another_process_is_refused_
             f"error: run {folder} is in use by another process: wait for it, or choose another --out\n"
         )
         assert (folder / "run.json").read_bytes() == before
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()

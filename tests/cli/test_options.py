@@ -1,6 +1,7 @@
 """Options of the verbs are those of the configuration: all have a flag and its help, and are read into its fields."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from typer.main import get_command
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.cli import VERBS, app
 from robustbench_bcos.cli.options import PARAMETERS, Flags, takes
-from tests.cli.command_line import refusal, succeed
+from robustbench_bcos.cli.verb import Verb
+from robustbench_bcos.core.version import VERSION
+from tests.cli.command_line import call, refusal, succeed
 
 
 def read(arguments: list[str], *names: str, **how: Any) -> Flags:
@@ -36,14 +39,30 @@ def test_every_option_has_its_flag_and_help_in_run() -> None:
         assert shown[name].help.startswith(one.help(lambda other: PARAMETERS[other].flag))
 
 
-def test_run_has_examples_in_its_help() -> None:
-    assert "run --suite smoke --dry-run" in succeed("run", "--help")
+def test_options_are_shown_under_their_headings() -> None:
+    shown = succeed("run", "--help")
+    for one in PARAMETERS.values():
+        assert re.search(rf"^{one.option.panel}:\n(  .*\n)*  {one.flag}\b", shown, flags=re.MULTILINE), one.flag
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_says_what_it_is_for(verb: str) -> None:
-    assert re.search(rf"│ {verb} +\w", succeed("--help"))
-    assert f" {verb} " in succeed(verb, "--help").partition("╭")[0]
+def test_every_verb_says_what_it_is_for_and_how_it_is_called(verb: str) -> None:
+    assert re.search(rf"^  {verb} +\w", succeed("--help"), flags=re.MULTILINE)
+    shown = succeed(verb, "--help")
+    assert f" {verb} " in shown.partition("\n")[0]
+    command: Any = get_command(app).get_command(None, verb)  # type: ignore[attr-defined]
+    examples = getattr(command, "examples", ())
+    assert bool(examples) == isinstance(command, Verb)
+    for example in examples:
+        assert f"\n  python -m robustbench_bcos {example}\n" in shown
+        called, *arguments = shlex.split(example)
+        assert called == verb
+        # Parsed and not carried out: an option that there is not, or a value of another type, is an error.
+        command.make_context(verb, arguments)
+
+
+def test_the_version_is_printed_alone() -> None:
+    assert call("--version") == (0, f"robustbench_bcos {VERSION}\n", "")
 
 
 def test_a_verb_that_there_is_not_is_helped() -> None:

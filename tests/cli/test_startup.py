@@ -1,4 +1,4 @@
-"""Start-up: questions that need no torch are answered without it."""
+"""Start-up: what needs no torch is answered without it, and an attack waits for nothing that it does not need."""
 
 import os
 import subprocess
@@ -38,16 +38,30 @@ for arguments in {light}:
         assert end.code in (0, None, 2), end.code
     for heavy in ("torch", "torchvision", "sklearn", "matplotlib"):
         assert heavy not in sys.modules, f"{{arguments}} imports {{heavy}}"
+
+from robustbench_bcos.bench.stages.attack import _Stage
+
+
+def begin(*_):
+    heavy = {{"sklearn", "scipy.stats", "statsmodels", "pandas", "matplotlib", "jinja2", "captum"}} & set(sys.modules)
+    assert not heavy, f"imported before the first attack: {{heavy}}"
+    raise KeyboardInterrupt
+
+
+_Stage.attack = begin
+sys.argv = ["robustbench_bcos", "run", "--model", "digits-natural", "--limit", "2", "--no-figures", "--out", {out!r}]
+main()
 """
 
 
-def test_help_lists_and_plain_mistakes_import_no_torch() -> None:
+def test_help_lists_and_plain_mistakes_import_no_torch_and_attacks_little_else(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    script = [sys.executable, "-c", SCRIPT.format(light=LIGHT)]
+    script = [sys.executable, "-c", SCRIPT.format(light=LIGHT, out=str(tmp_path / "run"))]
     done = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 130, done.stderr
     assert "digits-bcos-b2" in done.stdout
     assert done.stderr.count("error: ") == 4
+    assert "interrupted after 0 of " in done.stderr
 
 
 @pytest.mark.parametrize("name", robustbench_bcos.__all__)

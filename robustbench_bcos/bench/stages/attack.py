@@ -10,6 +10,7 @@ import torch
 from robustbench_bcos.bench.adversarials import to_bytes
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.failures import failures_named
 from robustbench_bcos.bench.fast_copy import in_tf32
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.request import Request
@@ -40,8 +41,8 @@ def attack_cell(request: Request, model: Model, cell: Cell, known: Store, size: 
     correct = {image: row.correct for image, row in known.clean(model.name).items()}
     stage = _Stage(request=request, model=model, cell=cell, known=inherited_verdicts(request, cell, known), size=size)
     for attempt in size.over(len(request.subset), BATCHES if cell.attack.refills else 1):
-        with attempt as part:
-            indices = request.subset.indices[part]
+        indices = request.subset.indices[attempt.start : attempt.stop]
+        with attempt as part, failures_named(model, request.subset.dataset, indices, cell.work):
             rows: tuple[Row, ...] = ()
             if not done.issuperset(indices):
                 began = time.perf_counter()

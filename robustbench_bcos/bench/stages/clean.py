@@ -7,6 +7,7 @@ import torch
 from robustbench_bcos.attacks.criterion import make_criterion
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.failures import failures_named
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.rows import CleanRow
@@ -22,8 +23,9 @@ def predict_clean(
     done = known.clean(model.name)
     criterion = make_criterion(cells[0].criterion)
     for attempt in size.over(len(request.subset)):
-        with attempt as part, torch.no_grad():
-            if done.keys() >= set(request.subset.indices[part]):
+        indices = request.subset.indices[attempt.start : attempt.stop]
+        with attempt as part, torch.no_grad(), failures_named(model, request.subset.dataset, indices, cells[0].work):
+            if done.keys() >= set(indices):
                 continue
             batch = request.subset.batch(part.start, part.stop)
             images, labels, _ = batch.on(request.device)

@@ -16,6 +16,7 @@ from robustbench_bcos.attacks.searches.pgd import PGD
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.failures import failures_named
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.rows import DistanceRow, TimingRow
@@ -58,9 +59,9 @@ def measure_distances(
         brackets = _brackets(known, of_norm) if missing else {}
         correct = {image for image, row in known.clean(model.name).items() if row.correct}
         for attempt in size.over(len(missing)):
-            with attempt as part:
+            indices = missing[attempt.start : attempt.stop]
+            with attempt, failures_named(model, request.subset.dataset, indices, cell.work):
                 began = time.perf_counter()
-                indices = missing[part]
                 rows = [
                     DistanceRow(model=model.name, norm=norm, image=image, low=0.0, high=0.0, passes=0)
                     for image in indices

@@ -11,6 +11,7 @@ from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence.answers import ASKED
 from robustbench_bcos.bench.evidence.check import AbstractCellCheck, AbstractModelCheck, NotApplicable, checks_of
 from robustbench_bcos.bench.evidence.contexts import CellContext, ModelContext
+from robustbench_bcos.bench.failures import failures_named
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.rows import EvidenceRow, Row, TimingRow
@@ -28,7 +29,8 @@ def gather_evidence(
     for model_check in checks_of(request.config.evidence, AbstractModelCheck):
         if model_check.name not in done:
             examine: Examine = partial(_examine_model, request, model, known, model_check)
-            rows = _carried_out(examine, model.name, model_check.name, cells)
+            with failures_named(model, request.subset.dataset, request.subset.indices[:ASKED], cells[0].work):
+                rows = _carried_out(examine, model.name, model_check.name, cells)
             yield Progress(cell=cells[0], images=0, rows=rows)
     for cell in cells:
         context = CellContext(request=request, model=model, cell=cell, known=known, size=size)
@@ -36,7 +38,8 @@ def gather_evidence(
         for check in checks_of(request.config.evidence, AbstractCellCheck):
             found: tuple[Row, ...] = ()
             if check.name not in done:
-                found = _carried_out(partial(check.examine, context), cell.key, check.name, [cell])
+                with failures_named(model, request.subset.dataset, (), f"{cell.work}, check {check.name},"):
+                    found = _carried_out(partial(check.examine, context), cell.key, check.name, [cell])
             yield Progress(cell=cell, images=request.work_of_a_check, rows=found)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.failures import failures_named
 from robustbench_bcos.bench.pictures import Picture
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.request import Request
@@ -47,7 +48,8 @@ def explain_cells(
     done = {cell.key: known.explained(cell) for cell in cells}
     correct = {image: row.correct for image, row in known.clean(model.name).items()}
     for attempt in size.over(len(explained)):
-        with attempt as part:
+        indices = explained.indices[attempt.start : attempt.stop]
+        with attempt as part, failures_named(model, explained.dataset, indices, cells[0].work):
             batch = explained.batch(part.start, part.stop)
             pending = [cell for cell in cells if not done[cell.key].issuperset(batch.indices)]
             if pending:

@@ -1,6 +1,8 @@
 """Handwritten digits as scikit-learn ships them: 1,797 scans of 8x8 pixels with 17 grey levels (Alpaydin, 1998)."""
 
-from typing import TYPE_CHECKING, final
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
 
 from robustbench_bcos.data import DATASETS
 from robustbench_bcos.data.dataset import AbstractNamedDataset, DatasetRequest, Split
@@ -22,17 +24,16 @@ class Digits(AbstractNamedDataset):
     def __init__(self, split: Split) -> None:
         import numpy as np
         import torch
-        from sklearn.datasets import load_digits
 
-        bunch = load_digits()
-        in_test = np.zeros(len(bunch.target), dtype=bool)
+        scans, labels = _scans()
+        in_test = np.zeros(len(labels), dtype=bool)
         for digit in range(10):
-            in_test[np.flatnonzero(bunch.target == digit)[::TEST_EVERY]] = True
+            in_test[np.flatnonzero(labels == digit)[::TEST_EVERY]] = True
         chosen = in_test if split == "test" else ~in_test
         self.name = "digits"
-        self.labels = bunch.target[chosen].tolist()
+        self.labels = labels[chosen].tolist()
         self.class_names = tuple(str(digit) for digit in range(10))
-        self._images = torch.from_numpy((bunch.images[chosen] / 16).astype(np.float32))
+        self._images = torch.from_numpy((scans[chosen] / 16).astype(np.float32))
 
     @classmethod
     def open(cls, request: DatasetRequest) -> "Digits":
@@ -42,3 +43,22 @@ class Digits(AbstractNamedDataset):
     def read(self, index: int) -> "torch.Tensor":
         """One scan, its grey value in all three channels."""
         return self._images[index].expand(3, -1, -1).clone()
+
+
+def _scans() -> tuple[Any, Any]:
+    """Grey levels of all scans, and their labels.
+
+    From scikit-learn's file: to import scikit-learn takes longer than all else that a first run does after torch.
+    """
+    import numpy as np
+
+    installed = find_spec("sklearn")
+    file = Path(installed.origin if installed and installed.origin else "").parent / "datasets/data/digits.csv.gz"
+    if file.is_file():
+        table = np.loadtxt(file, delimiter=",")
+        return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(int)
+    # Another version may keep it elsewhere.
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return bunch.images, bunch.target

@@ -91,6 +91,12 @@ def where(error: Exception) -> str:
     return "".join(f"{_shown(frame.filename)}, line {frame.lineno}" for frame in chosen)
 
 
+def is_own(error: Exception) -> bool:
+    """Whether code of the user's had a part in an error: a line outside Python, installed packages and this one."""
+    files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
+    return any(not _ours(file) and not _installed(file) for file in files)
+
+
 def _ours(file: str) -> bool:
     """Whether a file belongs to this package or to Python's import system."""
     return file.startswith("<frozen") or file == importlib.__file__ or Path(file).is_relative_to(PACKAGE)
