@@ -4,7 +4,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
-from pandas.api.types import is_bool_dtype
 
 from robustbench_bcos.bench.records import KEY, THREAT
 from robustbench_bcos.core.errors import RequestError
@@ -17,6 +16,7 @@ from robustbench_bcos.core.statistics import (
     paired_bootstrap,
     wilson,
 )
+from robustbench_bcos.reports.condition import fulfilled
 from robustbench_bcos.reports.results import Results, same_numbers
 
 GROUPS = {"architecture": "architecture", "family": "family", "training": "training", "B": "b", "norm": "norm"}
@@ -64,7 +64,8 @@ def compare(
         results: runs and CSVs.
         by: ``architecture``, ``family``, ``training``, ``B`` or ``norm``: group rows by it.
         reference: the contender differences are to; by default the first.
-        where: an expression over the columns of ``results.csv`` that rows must fulfil, as pandas reads it.
+        where: a condition over the columns of ``results.csv``, as :func:`~robustbench_bcos.reports.condition.fulfilled`
+            reads it.
 
     Raises:
         RequestError: no such group, reference or column, or nothing is left to compare.
@@ -86,7 +87,7 @@ def contenders(results: Sequence[Results], where: str | None = None) -> pd.DataF
     """All rows, each with the name of what is compared (``contender``) and under which threat (``threat``).
 
     Raises:
-        RequestError: the expression cannot be read, or no row fulfils it.
+        RequestError: the condition cannot be read, or no row fulfils it.
     """
     parts = []
     for place, found in enumerate(results):
@@ -203,18 +204,10 @@ def known(asked: str | None, names: list[str], kind: str) -> str:
 def _filtered(rows: pd.DataFrame, where: str | None) -> pd.DataFrame:
     if where is None:
         return rows
-    try:
-        fulfilled = rows.eval(where)
-    except Exception as error:  # pandas raises nearly anything over an expression.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RequestError(
-            f"--filter {where!r} cannot be read ({reason}): write norm == 'l2' and epsilon > 0.1, say"
-        ) from None
-    if not isinstance(fulfilled, pd.Series) or not is_bool_dtype(fulfilled):
-        raise RequestError(f"--filter {where!r} is not a condition: write norm == 'l2' and epsilon > 0.1, say")
-    if not fulfilled.any():
+    kept = fulfilled(rows, where)
+    if not kept.any():
         raise RequestError(f"--filter {where!r} leaves no rows: leave it out to see all")
-    return rows[fulfilled]
+    return rows[kept]
 
 
 def _threat(row: Mapping[Hashable, Any], written: Mapping[Any, str]) -> str:

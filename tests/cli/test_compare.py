@@ -224,7 +224,10 @@ def test_measures_are_passed_on(measures: list[str], repeated: str) -> None:
         (["--sort", "-"], "unknown column to sort by '': choose from accuracy, "),
         (["--format", "htm"], "unknown format 'htm': did you mean 'html'? choose from csv, html, latex, markdown"),
         (["--filter", "norm =="], "--filter 'norm ==' cannot be read ("),
-        (["--filter", "nrom == 'l2'"], "--filter \"nrom == 'l2'\" cannot be read (name 'nrom' is not defined): write "),
+        (
+            ["--filter", "nrom == 'l2'"],
+            "--filter \"nrom == 'l2'\" cannot be read (unknown column 'nrom': did you mean 'norm'",
+        ),
         (["--filter", "norm == 'l1'"], "--filter \"norm == 'l1'\" leaves no rows: leave it out to see all"),
         (["--filter", "seed"], "--filter 'seed' "),
         (["--across-seeds"], "no model was trained more than once"),
