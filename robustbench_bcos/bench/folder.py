@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from robustbench_bcos.bench.identity import RunIdentity
-from robustbench_bcos.core.disk import disk_explained, write_text
+from robustbench_bcos.core.disk import disk_explained, held, no_link, write_text
 from robustbench_bcos.core.errors import RequestError
 
 CONFIGURATION = "run.json"
@@ -42,15 +40,7 @@ def open_run(folder: Path, identity: RunIdentity, session: dict[str, Any]) -> It
     """
     with disk_explained(folder):
         _refuse_other_folders(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK, blocking=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise RequestError(
-                f"run {folder} is in use by another process: wait for it, or choose another --out"
-            ) from None
-    try:
+    with held(folder / LOCK, busy=f"run {folder} is in use by another process: wait for it, or choose another --out"):
         # A process that was killed while it wrote this file has left a part of it.
         for litter in folder.glob(f"{CONFIGURATION}.*.partial"):
             litter.unlink()
@@ -60,9 +50,9 @@ def open_run(folder: Path, identity: RunIdentity, session: dict[str, Any]) -> It
             _refuse_other_identity(folder, known["identity"], asked)
         sessions = [*(known["sessions"] if known else []), session]
         write_text(folder / CONFIGURATION, json.dumps({"identity": asked, "sessions": sessions}, indent=2) + "\n")
+        # SQLite would follow a link.
+        no_link(folder / DATABASE)
         yield folder
-    finally:
-        lock.release()
 
 
 def read_description(folder: Path) -> Description:

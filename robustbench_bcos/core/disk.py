@@ -8,7 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from filelock import FileLock, Timeout
+
 from robustbench_bcos.core.errors import RequestError
+
+ELSEWHERE = "choose another folder"
 
 
 def write_text(file: Path, text: str) -> Path:
@@ -61,8 +65,50 @@ def made(folder: Path) -> Path:
     return folder
 
 
+def no_link(file: Path) -> Path:
+    """Refuse to write through a link, which whoever made a folder may have planted to reach a file outside of it.
+
+    Raises:
+        RequestError: it is one.
+    """
+    if file.is_symlink():
+        raise RequestError(f"{file} is a link, and nothing is written through links: remove it, or {ELSEWHERE}")
+    return file
+
+
 @contextmanager
-def disk_explained(folder: Path) -> Iterator[None]:
+def held(
+    lock_file: Path, *, busy: str = "", waiting: Callable[[], None] | None = None, remedy: str = ELSEWHERE
+) -> Iterator[None]:
+    """Keep other processes, and other threads, from the same work.
+
+    Args:
+        lock_file: made where it is missing, with the folders above it; it stays, because removing it would race.
+        busy: what to say where another process holds it.
+        waiting: called before waiting for that process instead.
+        remedy: what to do if the folder cannot be written.
+
+    Raises:
+        RequestError: another process holds it, or the folder cannot be written.
+    """
+    with disk_explained(lock_file.parent, remedy):
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(no_link(lock_file))
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            if waiting is None:
+                raise RequestError(busy) from None
+            waiting()
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def disk_explained(folder: Path, remedy: str = ELSEWHERE) -> Iterator[None]:
     """Turn what a disk refuses into a request that can be repeated."""
     try:
         yield
@@ -71,4 +117,4 @@ def disk_explained(folder: Path) -> Iterator[None]:
             raise RequestError(
                 f"the disk of {folder} is full: free some space, then repeat the command to continue"
             ) from None
-        raise RequestError(f"{folder} cannot be written ({error.strerror}): choose another folder") from None
+        raise RequestError(f"{folder} cannot be written ({error.strerror}): {remedy}") from None

@@ -17,8 +17,7 @@ from typing import IO, Any, final
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
-from filelock import FileLock, Timeout
-
+from robustbench_bcos.core.disk import no_link, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.version import VERSION
 
@@ -43,34 +42,6 @@ Report = Callable[[int, int | None], None]
 
 class BrokenConnection(Exception):
     """The server was reached and did not send everything; the next attempt may."""
-
-
-@contextmanager
-def held(file: Path, waiting: Callable[[], None], remedy: str = "choose another folder") -> Iterator[None]:
-    """Keep other processes from fetching a file at the same time; waits for one that does.
-
-    Args:
-        file: what is fetched.
-        waiting: called before waiting.
-        remedy: what to do if its folder cannot be written.
-
-    Raises:
-        RequestError: the file's folder cannot be made or written.
-    """
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(file.with_name(f"{file.name}.lock"))
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            waiting()
-            lock.acquire()
-    except OSError as error:
-        raise RequestError(f"{file.parent} cannot be written ({error.strerror}): {remedy}") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def download(url: str, file: Path, report: Report, *, size: int | None = None) -> Path:
@@ -225,7 +196,7 @@ def _first_byte(headers: Message) -> int:
 @contextmanager
 def _appended(partial: Path, first: int) -> Iterator[IO[bytes]]:
     try:
-        stream = partial.open("ab" if first else "wb")
+        stream = no_link(partial).open("ab" if first else "wb")
     except OSError as error:
         raise RequestError(f"{partial} cannot be written ({error.strerror}): choose another folder") from None
     with stream:
@@ -257,11 +228,7 @@ def _version_file(partial: Path) -> Path:
 
 
 def _keep_version(partial: Path, url: str, headers: Message) -> None:
-    content = json.dumps({"url": url, "version": _version_in(headers)})
-    try:
-        _version_file(partial).write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise RequestError(f"{partial.parent} cannot be written ({error.strerror}): choose another folder") from None
+    write_text(_version_file(partial), json.dumps({"url": url, "version": _version_in(headers)}))
 
 
 def _version_in(headers: Message) -> str | None:

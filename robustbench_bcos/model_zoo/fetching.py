@@ -4,7 +4,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from robustbench_bcos.core.download import Report, discard, download, held
+from robustbench_bcos.core.disk import held
+from robustbench_bcos.core.download import Report, discard, download
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.cache import VARIABLE, DigestRecord
 from robustbench_bcos.model_zoo.cards import Entry
@@ -25,7 +26,8 @@ def fetch_weights(entry: Entry, report: Report, waiting: Callable[[], None]) -> 
     url, file = entry.card.weights.url, entry.weights_file
     if url is None or entry.is_here:
         return entry.check_weights()
-    with held(file, waiting, f"set {VARIABLE} to a folder that can be"):
+    lock = file.with_name(f"{file.name}.lock")
+    with held(lock, waiting=waiting, remedy=f"set {VARIABLE} to a folder that can be"):
         if file.is_file():
             return entry.check_weights()
         partial = download(url, file, report, size=entry.card.weights.size)

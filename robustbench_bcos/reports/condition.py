@@ -3,6 +3,7 @@
 import ast
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 
@@ -15,7 +16,9 @@ EXAMPLE = "write norm == 'l2' and epsilon > 0.1, say"
 MAX_LENGTH = 1_000
 """Characters of a condition: Python's parser needs memory and stack in proportion."""
 
-COMPARISONS: dict[type[ast.cmpop], Callable[[pd.Series, object], pd.Series]] = {
+Comparator = Callable[[Any, Any], Any]
+
+COMPARISONS: dict[type[ast.cmpop], Comparator] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
     ast.Lt: operator.lt,
@@ -109,7 +112,7 @@ class _Reader:
             raise _Unreadable(str(unknown("column", part.id, map(str, self.rows.columns))))
         return part.id
 
-    def against(self, column: str, value: str | float, compare: Callable[[pd.Series, object], pd.Series]) -> pd.Series:
+    def against(self, column: str, value: str | float, compare: Comparator) -> pd.Series:
         if (column in TEXTS) is not isinstance(value, str):
             kind = "texts" if column in TEXTS else "numbers"
             raise _Unreadable(f"{column} holds {kind}, and {value!r} is none")
@@ -117,7 +120,8 @@ class _Reader:
         values = values.astype(str).where(values.notna()) if column in TEXTS else pd.to_numeric(values).astype(float)
         there = values.notna()
         # Against what is missing, only "is not" holds.
-        return compare(values[there], value).reindex(values.index, fill_value=compare is operator.ne).astype(bool)
+        found: pd.Series = compare(values[there], value)
+        return found.reindex(values.index, fill_value=compare is operator.ne).astype(bool)
 
 
 def literal(part: ast.expr) -> str | float:

@@ -1,22 +1,24 @@
 """The training loop: a recipe and a slice in, a classifier out."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustbench_bcos.attacks import LOSSES
 from robustbench_bcos.attacks.searches.pgd import PGD
-from robustbench_bcos.core.disk import write_with
+from robustbench_bcos.core.disk import write_bytes
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.rng import PerImageRng, generator
 from robustbench_bcos.core.types import Images, Labels
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.architectures import initialise
+from robustbench_bcos.model_zoo.checkpoints.read import read_content
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, build_classifier, freeze
 from robustbench_bcos.model_zoo.mixed_precision import Bfloat16
 from robustbench_bcos.training.augmentation import augment
@@ -95,7 +97,7 @@ class _Training:
         # Compiling and rounding change how the network is run, not what its state is called.
         self.forward = _forward(recipe, classifier, compiled)
         self.loss = LOSSES[recipe.loss]
-        self.optimiser = _optimiser(recipe, classifier)
+        self.optimiser = _optimiser(recipe, classifier.parameters())
         self.batches = -(-len(images) // recipe.batch_size)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimiser,
@@ -144,36 +146,90 @@ class _Training:
         return logits.detach(), loss.detach()
 
     def save(self, checkpoint: Path, epochs: int) -> None:
+        """Write all that cannot be derived from the recipe: the schedule and the optimiser's settings can."""
         state = {"task": self._task(), "epochs": epochs, **self._state()}
-        write_with(checkpoint, lambda stream: torch.save(state, stream))
+        content = BytesIO()
+        # Written at once: torch hides what a disk says behind an error of its own.
+        torch.save(state, content)
+        write_bytes(checkpoint, content.getvalue())
 
     def resume(self, checkpoint: Path) -> int:
+        """Continue from a checkpoint; gives the number of epochs that are done.
+
+        Raises:
+            RequestError: it is damaged, of another training, or holds what no training of this recipe writes.
+        """
+        remedy = "remove it to begin afresh, or choose another folder"
         try:
-            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-            task = state["task"]
-        except Exception:  # torch raises nearly anything over a damaged file.
-            raise RequestError(
-                f"checkpoint {checkpoint} cannot be read: remove it to begin afresh, or choose another folder"
-            ) from None
-        if task != self._task():
-            raise RequestError(
-                f"checkpoint {checkpoint} belongs to another recipe or to other images: remove it, or choose another "
-                "folder"
-            )
+            state = read_content(checkpoint).value
+        except RequestError:
+            raise RequestError(f"checkpoint {checkpoint} cannot be read: {remedy}") from None
+        if not isinstance(state, dict) or state.get("task") != self._task():
+            raise RequestError(f"checkpoint {checkpoint} belongs to another recipe or to other images: {remedy}")
+        try:
+            return self._restore(state)
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise RequestError(f"checkpoint {checkpoint} is damaged ({reason}): {remedy}") from None
+
+    def _restore(self, state: dict[str, Any]) -> int:
+        epochs = state.get("epochs")
+        if type(epochs) is not int or not 1 <= epochs <= self.recipe.epochs:
+            raise ValueError(f"it says that {epochs} of {self.recipe.epochs} epochs are done")
+        _check_tensors(state.get("classifier"), self.classifier.state_dict(), "weights")
         self.classifier.load_state_dict(state["classifier"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.schedule.load_state_dict(state["schedule"])
-        return int(state["epochs"])
+        _check_tensors(state.get("optimiser"), self._after_a_step(), "the optimiser's averages")
+        steps = epochs * self.batches
+        if any(name.endswith(".step") and float(count) != steps for name, count in state["optimiser"].items()):
+            raise ValueError(f"its optimiser has not done the {steps} steps of {epochs} epochs")
+        moments = self.optimiser.state_dict()
+        moments["state"] = _nested(state["optimiser"])
+        self.optimiser.load_state_dict(moments)
+        # The rate is a function of the step; torch counts its own calls, to warn of an optimiser that never stepped.
+        self.schedule.load_state_dict({"last_epoch": steps - 1, "_step_count": steps + 1})
+        self.schedule.step()
+        return epochs
 
     def _task(self) -> list[str]:
         return [self.recipe.model_dump_json(), self.images.digest]
 
-    def _state(self) -> dict[str, Any]:
-        return {
-            "classifier": self.classifier.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "schedule": self.schedule.state_dict(),
-        }
+    def _state(self) -> dict[str, dict[str, Tensor]]:
+        return {"classifier": self.classifier.state_dict(), "optimiser": _flat(self.optimiser)}
+
+    def _after_a_step(self) -> dict[str, Tensor]:
+        """What the optimiser keeps of each parameter, as far as names and shapes go."""
+        parameters = [torch.zeros_like(parameter).requires_grad_() for parameter in self.classifier.parameters()]
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        optimiser = _optimiser(self.recipe, parameters)
+        optimiser.step()
+        return _flat(optimiser)
+
+
+def _flat(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimiser keeps, under names such as ``3.exp_avg``: of the fourth parameter."""
+    state = optimiser.state_dict()["state"]
+    return {f"{place}.{name}": tensor for place, kept in state.items() for name, tensor in kept.items()}
+
+
+def _nested(flat: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    nested: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in flat.items():
+        place, name = key.split(".")
+        nested.setdefault(int(place), {})[name] = tensor
+    return nested
+
+
+def _check_tensors(found: object, expected: Mapping[str, Tensor], what: str) -> None:
+    """Refuse tensors of other names, shapes or types, and numbers that are not finite."""
+    if not isinstance(found, dict) or found.keys() != expected.keys():
+        raise ValueError(f"{what} are not those of this network")
+    for name, tensor in expected.items():
+        there = found[name]
+        if not isinstance(there, Tensor) or (there.shape, there.dtype) != (tensor.shape, tensor.dtype):
+            raise ValueError(f"{what}: {name} is not of shape {tuple(tensor.shape)}")
+        if not there.isfinite().all():
+            raise ValueError(f"{what}: {name} is not finite")
 
 
 def _rounded(classifier: ImageClassifier) -> ImageClassifier:
@@ -190,11 +246,11 @@ def _forward(recipe: Recipe, classifier: ImageClassifier, compiled: bool) -> Cal
     return torch.compile(forward) if compiled else forward
 
 
-def _optimiser(recipe: Recipe, classifier: ImageClassifier) -> torch.optim.Optimizer:
+def _optimiser(recipe: Recipe, parameters: Iterable[nn.Parameter | Tensor]) -> torch.optim.Optimizer:
     if recipe.optimiser == "adam":
-        return torch.optim.Adam(classifier.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        return torch.optim.Adam(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     return torch.optim.SGD(
-        classifier.parameters(),
+        parameters,
         lr=recipe.learning_rate,
         momentum=0.9,
         nesterov=True,

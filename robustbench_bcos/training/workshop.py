@@ -8,7 +8,7 @@ import tomli_w
 import torch
 
 from robustbench_bcos.core.devices import choose_device
-from robustbench_bcos.core.disk import made, write_text
+from robustbench_bcos.core.disk import held, made, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.tables import read_table
@@ -47,7 +47,8 @@ def make_model(
         on_epoch: called after every epoch.
 
     Raises:
-        RequestError: the recipe does not fit the data, or the folder is not writable.
+        RequestError: the recipe does not fit the data, the folder is not writable, its disk is full, or another process
+            trains this model there.
     """
     images = EvalSubset.of(open_dataset(dataset, "train", data_dir=data_dir))
     images = images if fold is None else without_fold(images, *fold)
@@ -55,9 +56,22 @@ def make_model(
     check_fit(recipe, images)
     check_fit(recipe, test)
     made(folder)
+    busy = f"{recipe.name} is being trained in {folder} by another process: wait for it, or choose another --out"
+    with held(folder / f"{recipe.name}.lock", busy=busy):
+        return _make(recipe, folder, images, test, choose_device(device), compiled, on_epoch)
+
+
+def _make(
+    recipe: Recipe,
+    folder: Path,
+    images: EvalSubset,
+    test: EvalSubset,
+    device: str,
+    compiled: bool,
+    on_epoch: Callable[[Epoch], None],
+) -> Card:
     log = _Log(folder / f"{recipe.name}.log.csv", on_epoch)
     checkpoint = folder / f"{recipe.name}.ckpt"
-    device = choose_device(device)
     classifier = train(recipe, images, device=device, compiled=compiled, checkpoint=checkpoint, on_epoch=log)
     file = f"{recipe.name}.safetensors"
     card = Card(

@@ -4,12 +4,13 @@ import errno
 import os
 import secrets
 from pathlib import Path
+from threading import Event, Thread
 from typing import IO
 
 import pytest
 from torch import nn
 
-from robustbench_bcos.core.disk import made, write_text, write_with
+from robustbench_bcos.core.disk import held, made, write_text, write_with
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.checkpoints.write import write_weights
 
@@ -108,3 +109,43 @@ def test_a_folder_that_may_not_be_written_to_is_refused_before_anything_is_worke
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
     with pytest.raises(RequestError, match=r"out cannot be written \(Permission denied\): choose another folder$"):
         made(tmp_path / "out")
+
+
+class TestHeld:
+    def test_the_second_waits_for_the_first(self, tmp_path: Path) -> None:
+        order: list[str] = []
+        waiting, inside = Event(), Event()
+
+        def second() -> None:
+            inside.wait()
+            with held(tmp_path / "lock", waiting=waiting.set):
+                order.append("second")
+
+        thread = Thread(target=second)
+        thread.start()
+        with held(tmp_path / "lock"):
+            inside.set()
+            assert waiting.wait(10)
+            order.append("first")
+        thread.join()
+        assert order == ["first", "second"]
+
+    def test_the_second_is_refused_where_it_is_not_to_wait_and_may_come_back(self, tmp_path: Path) -> None:
+        refused = pytest.raises(RequestError, match=r"^in use: wait$")
+        with held(tmp_path / "lock"), refused, held(tmp_path / "lock", busy="in use: wait"):
+            pass
+        with held(tmp_path / "lock", busy="in use: wait"):
+            pass
+
+    def test_a_folder_that_cannot_be_made_is_one_sentence(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        refused = pytest.raises(RequestError, match=r"cannot be written \((Not a directory|File exists)\): set CACHE")
+        with refused, held(tmp_path / "file/lock", remedy="set CACHE"):
+            pass
+
+    def test_a_planted_link_is_not_followed(self, tmp_path: Path) -> None:
+        (tmp_path / "precious").write_text("precious")
+        (tmp_path / "lock").symlink_to(tmp_path / "precious")
+        with pytest.raises(RequestError, match="lock is a link, and nothing is written through links: remove it"):
+            held(tmp_path / "lock").__enter__()
+        assert (tmp_path / "precious").read_text() == "precious"

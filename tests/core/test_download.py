@@ -6,13 +6,12 @@ import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import pytest
 
 from robustbench_bcos.core import download as module
-from robustbench_bcos.core.download import ATTEMPTS, discard, download, held
+from robustbench_bcos.core.download import ATTEMPTS, discard, download
 from robustbench_bcos.core.errors import RequestError
 from tests.loopback import Site, served
 
@@ -229,31 +228,3 @@ class TestRefusals:
     def test_a_folder_that_cannot_be_written_is_one_sentence(self, site: Site, file: Path) -> None:
         file.parent.chmod(0o500)
         assert "cannot be written (Permission denied): choose another folder" in refusal(site, file)
-
-
-class TestTwoProcesses:
-    def test_the_second_waits_for_the_first(self, file: Path) -> None:
-        order: list[str] = []
-        waiting, inside = Event(), Event()
-
-        def second() -> None:
-            inside.wait()
-            with held(file, waiting.set):
-                order.append("second")
-
-        thread = Thread(target=second)
-        thread.start()
-        with held(file, lambda: None):
-            inside.set()
-            assert waiting.wait(10)
-            order.append("first")
-        thread.join()
-        assert order == ["first", "second"]
-
-    def test_a_folder_that_cannot_be_made_is_one_sentence(self, tmp_path: Path) -> None:
-        (tmp_path / "file").touch()
-        with (
-            pytest.raises(RequestError, match=r"cannot be written \((Not a directory|File exists)\): choose another"),
-            held(tmp_path / "file/weights.pt", lambda: None),
-        ):
-            pass

@@ -1,5 +1,6 @@
 """The training loop: it learns, resumes bit for bit, and depends on the recipe and the images alone."""
 
+import re
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -215,6 +216,49 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, content: bytes | str) -
     interrupt(VARIANTS["natural"], checkpoint, during=2)
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100] if isinstance(content, str) else content)
     with pytest.raises(RequestError, match=f"^checkpoint {checkpoint} cannot be read: remove it"):
+        train(VARIANTS["natural"], tiny_images(), checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda state: state | {"epochs": 1000}, "it says that 1000 of 2 epochs are done"),
+        (lambda state: state | {"epochs": -5}, "it says that -5 of 2 epochs are done"),
+        (lambda state: state | {"epochs": True}, "it says that True of 2"),
+        (lambda state: state | {"epochs": 2}, "its optimiser has not done the 6 steps of 2 epochs"),
+        (lambda state: state | {"classifier": {}}, "weights are not those of this network"),
+        (lambda state: state | {"optimiser": None}, "the optimiser's averages are not those of this network"),
+        (lambda state: changed(state, "classifier", "network.conv1.weight", lambda w: w[:1]), "is not of shape (16, 3"),
+        (lambda state: changed(state, "classifier", "network.conv1.weight", lambda w: w / 0), "is not finite"),
+        (lambda state: changed(state, "optimiser", "0.exp_avg", lambda w: w * torch.nan), "0.exp_avg is not finite"),
+        (lambda state: changed(state, "optimiser", "0.exp_avg", str), "0.exp_avg is not of shape (16, 3, 3, 3)"),
+        (lambda state: state | {"task": None}, "another recipe or to other images"),
+        (lambda state: [state], "another recipe or to other images"),
+    ],
+)
+def test_a_checkpoint_that_no_training_wrote_is_refused(
+    tmp_path: Path, damage: Callable[[dict[str, Any]], object], said: str
+) -> None:
+    checkpoint = tmp_path / "tiny.ckpt"
+    interrupt(VARIANTS["natural"], checkpoint, during=2)
+    torch.save(damage(torch.load(checkpoint, weights_only=True)), checkpoint)
+    with pytest.raises(
+        RequestError, match=rf"{re.escape(said)}.*: remove it to begin afresh, or choose another folder$"
+    ):
+        train(VARIANTS["natural"], tiny_images(), checkpoint=checkpoint)
+
+
+def changed(state: dict[str, Any], part: str, name: str, change: Callable[[Tensor], object]) -> dict[str, Any]:
+    return state | {part: state[part] | {name: change(state[part][name])}}
+
+
+def test_a_changed_byte_of_a_checkpoint_is_noticed_by_its_checksum(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "tiny.ckpt"
+    interrupt(VARIANTS["natural"], checkpoint, during=2)
+    content = bytearray(checkpoint.read_bytes())
+    content[len(content) // 2] ^= 1
+    checkpoint.write_bytes(content)
+    with pytest.raises(RequestError, match="cannot be read"):
         train(VARIANTS["natural"], tiny_images(), checkpoint=checkpoint)
 
 

@@ -40,7 +40,7 @@ RECIPE = Recipe.model_validate(
         "attack_steps": 1,
     }
 )
-FILES = {"my-v1.5.toml", "my-v1.5.safetensors", "my-v1.5.log.csv"}
+FILES = {"my-v1.5.toml", "my-v1.5.safetensors", "my-v1.5.log.csv", "my-v1.5.lock"}
 
 
 @pytest.fixture
@@ -126,6 +126,14 @@ def test_an_interrupted_training_is_continued_by_the_same_call(tmp_path: Path, d
         assert (halted / name).read_bytes() == (whole / name).read_bytes()
     columns = ["number", "loss", "accuracy"]
     assert log(halted)[columns].equals(log(whole)[columns])
+
+
+def test_a_model_is_trained_by_one_process_at_a_time(tmp_path: Path, dataset: str) -> None:
+    def again(epoch: Epoch) -> None:
+        with pytest.raises(RequestError, match=r"my-v1.5 is being trained in \S+ by another process: wait for it, or"):
+            make_model(RECIPE, tmp_path / "zoo", dataset=dataset)
+
+    make_model(RECIPE, tmp_path / "zoo", dataset=dataset, on_epoch=again)
 
 
 def test_a_second_training_replaces_the_first(tmp_path: Path, dataset: str) -> None:

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from robustbench_bcos.core.download import Report, discard, download, held
+from robustbench_bcos.core.disk import held
+from robustbench_bcos.core.download import Report, discard, download
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data import DATASETS
 from robustbench_bcos.data.dataset import AbstractNamedDataset, DatasetRequest, Split
@@ -53,7 +54,7 @@ class Cifar10(AbstractNamedDataset):
         from torchvision.datasets.utils import check_integrity
 
         archive = Path(data_dir, CIFAR10.filename)
-        with held(archive, waiting):
+        with held(archive.with_name(f"{archive.name}.lock"), waiting=waiting):
             try:
                 CIFAR10(str(data_dir), train=False)
             except RuntimeError:

@@ -8,6 +8,7 @@ import pickle
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -94,7 +95,20 @@ def read_content(file: Path) -> FileContent:
             f"weights {file} are not a whole torch checkpoint (the end of the archive is missing after {size} bytes): "
             "get the file again"
         )
+    if head.startswith(b"PK"):
+        _check_archive(file)
     return FileContent(_read_torch(file), "torch")
+
+
+def _check_archive(file: Path) -> None:
+    """Compare the parts of an archive with their checksums; torch does not."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+        damaged = reason_of(error)
+    if damaged is not None:
+        raise RequestError(f"weights {file} are damaged (the checksum of {damaged!r} does not fit): get the file again")
 
 
 def _head(file: Path) -> tuple[bytes, int]:
