@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from robustbench_bcos.bench.rounding import LEVELS
 from robustbench_bcos.core.types import Images
 
 KEPT = 64
@@ -14,6 +15,11 @@ KEPT = 64
 def to_bytes(adversarial: torch.Tensor) -> bytes:
     """Its pixels as float32: another model is asked about the very pixels that were proposed."""
     return adversarial.cpu().numpy().astype("<f4").tobytes()
+
+
+def to_levels(images: torch.Tensor) -> bytes:
+    """Pixels of an image that holds 256 levels, a byte each."""
+    return (images * LEVELS).round().byte().cpu().numpy().tobytes()
 
 
 def from_bytes(pixels: Sequence[bytes], shape: Sequence[int]) -> Images:

@@ -176,6 +176,14 @@ class RunConfig(Grid):
     distances: Annotated[
         bool, Option(help="Also find the smallest epsilon that breaks each image.", panel=ATTACK, in_memory=False)
     ] = False
+    save_adversarials: Annotated[
+        bool,
+        Option(
+            help="Also write the adversarial images into the run folder, as numbers without loss and as pictures.",
+            panel=ATTACK,
+            in_memory=False,
+        ),
+    ] = False
     model: Annotated[
         Several[str],
         Option(
@@ -435,6 +443,11 @@ def _check_options_belong_together(config: RunConfig) -> None:
         raise RequestError(
             "encoding describes weights, or models without a card such as my_package.nets:make: give one, or leave it "
             "out"
+        )
+    if config.save_adversarials and config.space == "encoded":
+        raise RequestError(
+            "adversarial images cannot be saved of space encoded, where what is attacked is no image: leave out space, "
+            "or save_adversarials (return_adversarials)"
         )
     if (config.criterion == TARGETED) != (config.target is not None):
         raise RequestError(

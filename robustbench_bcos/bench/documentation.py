@@ -8,7 +8,7 @@ from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 
-from robustbench_bcos.bench.records import Record
+from robustbench_bcos.bench.records import ImageRecord, Record
 from robustbench_bcos.bench.rows import SPREAD, tables
 from robustbench_bcos.bench.similarity import COMPARISONS, EXPLAINED_CLASSES
 from robustbench_bcos.core.disk import write_text
@@ -26,7 +26,11 @@ def update_page(page: Path) -> None:
 
 def with_tables(text: str) -> str:
     """The text of a page with what stands between ``<!-- generated: NAME -->`` and ``<!-- end -->`` written anew."""
-    generated = {"columns": _columns_of_results(), "tables": _tables_of_the_store()}
+    generated = {
+        "columns": _columns_of_results(),
+        "images": _table((f"`{column}`", text) for column, text in descriptions(ImageRecord).items()),
+        "tables": _tables_of_the_store(),
+    }
     return re.sub(
         r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)",
         lambda found: f"{found[1]}{generated[found[2]]}\n{found[3]}",

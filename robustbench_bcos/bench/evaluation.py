@@ -4,7 +4,7 @@ import copy
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar, Unpack
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 import pandas as pd
 from torch import nn
@@ -18,6 +18,7 @@ from robustbench_bcos.bench.preconditions import try_model
 from robustbench_bcos.bench.records import make_records
 from robustbench_bcos.bench.request import check_request
 from robustbench_bcos.bench.runner import execute
+from robustbench_bcos.bench.saving import AdversarialImages, adversarials_of
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.devices import choose_device
 from robustbench_bcos.core.errors import RequestError
@@ -42,7 +43,8 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 def _signed(function: Function) -> Function:
     """Show every option of the configuration in a function's signature, for ``help()`` and completion."""
-    *own, _ = inspect.signature(function).parameters.values()
+    declared = inspect.signature(function)
+    *own, _ = declared.parameters.values()
     taken = {parameter.name for parameter in own}
     own += [
         inspect.Parameter(
@@ -54,8 +56,38 @@ def _signed(function: Function) -> Function:
         for name, one in OPTIONS.items()
         if name not in taken
     ]
-    function.__signature__ = inspect.Signature(own, return_annotation=pd.DataFrame)  # type: ignore[attr-defined]
+    function.__signature__ = declared.replace(parameters=own)  # type: ignore[attr-defined]
     return function
+
+
+@overload
+def evaluate(
+    model: nn.Module | str,
+    images: Array,
+    labels: Array,
+    norm: str | Sequence[str],
+    eps: str | float | Quantity | Sequence[str | float | Quantity],
+    attack: str | AbstractAttack | Sequence[str | AbstractAttack] = "pgd",
+    *,
+    name: str | None = None,
+    return_adversarials: Literal[False] = False,
+    **options: Unpack[EvaluateOptions],
+) -> pd.DataFrame: ...
+
+
+@overload
+def evaluate(
+    model: nn.Module | str,
+    images: Array,
+    labels: Array,
+    norm: str | Sequence[str],
+    eps: str | float | Quantity | Sequence[str | float | Quantity],
+    attack: str | AbstractAttack | Sequence[str | AbstractAttack] = "pgd",
+    *,
+    name: str | None = None,
+    return_adversarials: Literal[True],
+    **options: Unpack[EvaluateOptions],
+) -> tuple[pd.DataFrame, list[AdversarialImages]]: ...
 
 
 @_signed
@@ -68,8 +100,9 @@ def evaluate(
     attack: str | AbstractAttack | Sequence[str | AbstractAttack] = "pgd",
     *,
     name: str | None = None,
+    return_adversarials: bool = False,
     **options: Unpack[EvaluateOptions],
-) -> pd.DataFrame:
+) -> pd.DataFrame | tuple[pd.DataFrame, list[AdversarialImages]]:
     """Robust accuracies of a model, one row per cell, in the columns of ``results.csv``.
 
     Args:
@@ -81,6 +114,7 @@ def evaluate(
         eps: radii in units of the pixel range, as numbers or as text such as ``8/255``.
         attack: names or attacks; an attack brings its own settings.
         name: of the model, for the row.
+        return_adversarials: whether the adversarial images of each row come with the rows, as a second result.
         options: those of the command line that are not about other models and images, under the same names and with
             the same defaults, but for ``explained`` (no image) and ``skip_model_checks`` (true: evidence says on the
             row what is wrong with a model, where ``run`` refuses it). docs/reference/options.md lists them.
@@ -99,6 +133,7 @@ def evaluate(
     config = make_config(
         DEFAULTS
         | {"dataset": "memory", "figures": False, "norm": norm, "eps": eps, "attack": named or ("pgd",)}
+        | {"save_adversarials": return_adversarials}
         | options
     )
     loaded = _load(model, name)
@@ -110,7 +145,10 @@ def evaluate(
     with Store() as store:
         for _ in execute(request, store):
             pass
-        return make_records(store, request.identity)
+        rows = make_records(store, request.identity)
+        if not return_adversarials:
+            return rows
+        return rows, [adversarials_of(request, store, cell) for cell in request.cells]
 
 
 def _load(model: nn.Module | str, name: str) -> Model:

@@ -57,6 +57,8 @@ class RunIdentity:
     torch: str
     plugins: Mapping[str, str]
     """SHA-256 of each plug-in, by its name."""
+    save_adversarials: bool = False
+    """Whether the adversarial example of every image is kept."""
     reading: Mapping[str, Any] | None = None
     """What was stated of a weights file: one file may be several models."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.bench.target import AttackTarget
 from robustbench_bcos.core.prediction import in_parts, predicted_classes
 from robustbench_bcos.core.types import Flags, Images, Labels, Logits, PerImage
@@ -52,13 +53,12 @@ def judge(target: AttackTarget, adversarials: Images, *, subject: str, batch_siz
         ThreatViolation: an image is not finite, leaves [0, 1], or is farther than epsilon.
     """
     threat, indices = target.threat, target.rng.indices
-    sizes = threat.size(adversarials.double() - target.images.double())
-    allowed = threat.epsilon * (1 + RELATIVE_TOLERANCE) + threat.size(_rounding(adversarials))
+    sizes = measured_sizes(threat, target.images, adversarials)
     flat = adversarials.flatten(1)
     violations = {
         "is not finite": ~flat.isfinite().all(dim=1),
         "leaves [0, 1]": ((flat < 0) | (flat > 1)).any(dim=1),
-        f"exceeds {threat}": ~(sizes <= allowed),
+        f"exceeds {threat}": ~(sizes <= allowed_sizes(threat, adversarials)),
     }
     for what, where in violations.items():
         if where.any():
@@ -78,7 +78,17 @@ def judge(target: AttackTarget, adversarials: Images, *, subject: str, batch_siz
     )
 
 
-def _rounding(adversarials: Images) -> Images:
+def measured_sizes(threat: Threat, images: Images, adversarials: Images) -> PerImage:
+    """Norm of each perturbation, in float64."""
+    return threat.size(adversarials.double() - images.double())
+
+
+def allowed_sizes(threat: Threat, adversarials: Images) -> PerImage:
+    """How large each perturbation may be: epsilon, and what storing the pixels can have added to it."""
+    return threat.epsilon * (1 + RELATIVE_TOLERANCE) + threat.size(rounding_of(adversarials))
+
+
+def rounding_of(adversarials: Images) -> Images:
     """What storing each pixel can have changed: half the distance to the next number that can be stored (ADR 0002)."""
     following = adversarials.nextafter(torch.full_like(adversarials, torch.inf))
     return (following.double() - adversarials.double()) / 2

@@ -154,6 +154,49 @@ class Record:
     """Options of the attack that have no column of their own, as ``name=value``."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageRecord:
+    """What one cell says of one image. Its fields are the columns of ``images.csv``, in their order."""
+
+    cell: str
+    """Key of the cell: its model and all settings of its attack."""
+    model: str
+    """Name of the model."""
+    image: int
+    """Index in the dataset."""
+    label: int
+    """Its class."""
+    prediction: int
+    """The class predicted without an attack; -1 where a logit is not finite."""
+    correct: bool
+    """Whether the model is right without an attack."""
+    attacked: bool
+    """Whether the image was worth an attack: the model is right about it, and the criterion is not met already."""
+    success: bool
+    """Whether the judge found that the attack met the criterion."""
+    prediction_attacked: int | None
+    """The class predicted for the adversarial example; -1 where a logit is not finite; empty where nothing was
+    attacked."""
+    robust: bool
+    """Right without the attack and under it: what ``robust_accuracy`` counts."""
+    robust_worst: bool
+    """Robust against everything that was tried within this epsilon, too: what ``robust_accuracy_worst`` counts."""
+    size: float | None
+    """Norm of the perturbation, to 6 significant digits; empty where nothing was attacked."""
+    nearness: float | None
+    """How near the image is to success, to 3 significant digits: the margin where any wrong class will do."""
+    eight_bit: bool | None
+    """Whether the attack still succeeds when pixels are rounded to k/255; empty where it does not succeed."""
+    degenerate_gradient: bool
+    """Whether some gradient of the attack was 0 everywhere, NaN or infinite."""
+    forward_passes: int
+    """Forward passes that the attack spent on the image."""
+    backward_passes: int
+    """Backward passes that the attack spent on the image."""
+    inherited: bool
+    """Whether the adversarial example is that of a smaller epsilon or of fewer steps."""
+
+
 CURVE_COLUMNS = (
     "model",
     "norm",
@@ -218,6 +261,43 @@ def make_evidence(store: Store, identity: RunIdentity, judgement: Judgement | No
         for outcome in judgement.of(cell).outcomes
     ]
     return pd.DataFrame(rows, columns=list(EVIDENCE_COLUMNS))
+
+
+def make_images(store: Store, identity: RunIdentity, judgement: Judgement | None = None) -> pd.DataFrame:
+    """A row for each image of each cell that is complete, in the order of the plan; truths are 1 and 0."""
+    judgement = judgement or Judgement(store, identity)
+    rows = []
+    for cell in complete_cells(store, identity):
+        clean, elsewhere = store.clean(cell.model), judgement.broken_elsewhere(cell)
+        for verdict in store.verdicts(cell):
+            before = clean[verdict.image]
+            robust = before.correct and not verdict.success
+            record = ImageRecord(
+                cell=cell.key,
+                model=cell.model,
+                image=verdict.image,
+                label=before.label,
+                prediction=before.prediction,
+                correct=before.correct,
+                attacked=verdict.attacked,
+                success=verdict.success,
+                prediction_attacked=verdict.prediction if verdict.attacked else None,
+                robust=robust,
+                robust_worst=robust and verdict.image not in elsewhere,
+                size=verdict.size if verdict.attacked else None,
+                nearness=verdict.nearness,
+                eight_bit=verdict.eight_bit,
+                degenerate_gradient=verdict.degenerate_gradient,
+                forward_passes=verdict.forward_passes,
+                backward_passes=verdict.backward_passes,
+                inherited=verdict.inherited,
+            )
+            rows.append(
+                {name: int(value) if value in (True, False) else value for name, value in asdict(record).items()}
+            )
+    table = pd.DataFrame(rows, columns=[column.name for column in fields(ImageRecord)])
+    # Whole numbers that may be missing: pandas would make fractions of them.
+    return table.astype({"prediction_attacked": "Int64", "eight_bit": "Int64"})
 
 
 def make_distances(store: Store, identity: RunIdentity) -> pd.DataFrame:

@@ -82,6 +82,11 @@ class Request:
         return frozenset(indices if self.config.evidence == "full" else indices[:KEPT])
 
     @property
+    def kept(self) -> frozenset[int]:
+        """Images whose adversarial examples are kept."""
+        return frozenset(self.subset.indices) if self.config.save_adversarials else self.transferred
+
+    @property
     def always_pictured(self) -> tuple[int, ...]:
         """Images that are pictured whatever an attack does to them."""
         return self.config.images or self.subset.indices[:PICTURES]
@@ -109,6 +114,7 @@ class Request:
             explained=None if self.explained is None else explained,
             evidence=config.evidence,
             distances=config.distances,
+            save_adversarials=config.save_adversarials,
             independent_cells=config.independent_cells,
             attack_backend=(config.compile, config.memory_format, config.precision),
             classes=len(self.subset.class_names),

@@ -143,7 +143,7 @@ class VerdictRow(Row, table="verdicts", key=("cell", "image")):
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialRow(Row, table="adversarials", key=("cell", "image")):
-    """An adversarial example that is kept, to be tried on other models."""
+    """An adversarial example that is kept: to be tried on other models, or to be saved."""
 
     cell: str
     """Key of the cell."""
@@ -151,6 +151,13 @@ class AdversarialRow(Row, table="adversarials", key=("cell", "image")):
     """Index in the dataset."""
     pixels: bytes
     """Float32, little-endian, channel by channel."""
+    transferred: bool = True
+    """Whether it is tried on other models."""
+    rounded: bytes | None = None
+    """With ``--save-adversarials``: a picture near it that succeeds, too, within the threat, as a byte for each pixel
+    value, channel by channel. Empty where none was found."""
+    rounded_prediction: int | None = None
+    """The class predicted for that picture; -1 where a logit is not finite."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ from robustbench_bcos.bench.rows import (
 )
 from robustbench_bcos.core.errors import RequestError
 
-LAYOUT = 6
+LAYOUT = 7
 """Version of the tables, recorded in the file: another version's would be read wrongly."""
 
 SQL_TYPES: dict[type, str] = {str: "TEXT", int: "INTEGER", bool: "INTEGER", float: "REAL", bytes: "BLOB"}
@@ -131,8 +131,12 @@ class Store:
         return self.select(ResultRow, subject=subject)
 
     def adversarials(self, cell: Cell) -> dict[int, bytes]:
-        """Pixels of the adversarial examples that were kept, by image."""
-        return {row.image: row.pixels for row in self.select(AdversarialRow, cell=cell.key)}
+        """Pixels of the adversarial examples that are tried on other models, by image."""
+        return {row.image: row.pixels for row in self.select(AdversarialRow, cell=cell.key, transferred=True)}
+
+    def adversarial(self, cell: Cell, image: int) -> AdversarialRow | None:
+        """The adversarial example of an image, where it was kept."""
+        return next(iter(self.select(AdversarialRow, cell=cell.key, image=image)), None)
 
     def done(self, cell: Cell) -> set[int]:
         """Images of a cell that have a verdict."""

@@ -13,6 +13,7 @@ from robustbench_bcos.core.errors import Broken, Interrupted
 
 if TYPE_CHECKING:
     from robustbench_bcos.bench.request import Request
+    from robustbench_bcos.bench.store import Store
     from robustbench_bcos.reports.run_folder import RunFolder
 
 EXAMPLES = (
@@ -86,6 +87,7 @@ def _carry_out(request: "Request", folder: Path, show: bool) -> "tuple[RunFolder
             with Store(folder / DATABASE) as store:
                 for progress in watch(execute(request, store), work, show=show):
                     done += progress.images
+                saved = _save_adversarials(request, store, folder) if request.config.save_adversarials else []
         except Broken as failure:
             raise Broken(f"{failure}, then repeat the same command, which goes on in {folder}") from failure
         except KeyboardInterrupt:
@@ -97,7 +99,16 @@ def _carry_out(request: "Request", folder: Path, show: bool) -> "tuple[RunFolder
         from robustbench_bcos.reports.run_folder import read_run
 
         finished = read_run(folder)
-        return finished, write_report(finished, figures=request.config.figures, images=request.config.images)
+        files = write_report(finished, figures=request.config.figures, images=request.config.images)
+        return finished, [*files, *saved]
+
+
+def _save_adversarials(request: "Request", store: "Store", folder: Path) -> list[Path]:
+    """The folder that holds them."""
+    from robustbench_bcos.bench.saving import FOLDER, save_adversarials
+
+    save_adversarials(request, store, folder / FOLDER)
+    return [folder / FOLDER]
 
 
 def _print_results(finished: "RunFolder", files: list[Path], *, quiet: bool, as_json: bool) -> None:

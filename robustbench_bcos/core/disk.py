@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,6 +75,11 @@ def no_link(file: Path) -> Path:
     if file.is_symlink():
         raise RequestError(f"{file} is a link, and nothing is written through links: remove it, or {ELSEWHERE}")
     return file
+
+
+def slug(text: str) -> str:
+    """Letters, digits, dots and dashes alone: as part of a file's name, no text leads out of its folder."""
+    return re.sub(r"(?:[^A-Za-z0-9.+-]|\.\.)+", "-", text).strip("-")[:100]
 
 
 @contextmanager

@@ -88,6 +88,11 @@ class AbstractNamedDataset(AbstractDataset):
         """
 
     @classmethod
+    def takes_any_size(cls, argument: str) -> bool:
+        """Whether images come in all sizes where this is what is written after the name and a colon."""
+        return cls.any_size
+
+    @classmethod
     def fetch(cls, data_dir: Path, report: Report, waiting: Callable[[], None]) -> Path:
         """Download the dataset, unless it is there; gives the folder that holds it.
 

@@ -58,7 +58,8 @@ def any_size(dataset: str) -> bool:
     Raises:
         RequestError: no such dataset.
     """
-    return _class_of(dataset.partition(":")[0]).any_size
+    name, _, argument = dataset.partition(":")
+    return _class_of(name).takes_any_size(argument)
 
 
 def usages() -> list[str]:

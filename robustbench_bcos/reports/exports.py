@@ -13,9 +13,10 @@ from robustbench_bcos.reports.tables import wide_table
 def export(run: RunFolder) -> list[Path]:
     """Write ``results.csv``, ``timings.csv`` and, for each norm of the run, ``table_<norm>.csv``.
 
-    Where maps were compared, ``explanations.csv`` has every comparison of every image. Where numbers were checked,
-    ``evidence.csv`` has the outcome of each check, and ``transfer.csv`` how well adversarial examples transfer between
-    models. Where distances were measured, ``distances.csv`` has every image's, ``curves.csv`` their median and area.
+    ``images.csv`` has every image of every cell. Where maps were compared, ``explanations.csv`` has every comparison of
+    every image. Where numbers were checked, ``evidence.csv`` has the outcome of each check, and ``transfer.csv`` how
+    well adversarial examples transfer between models. Where distances were measured, ``distances.csv`` has every
+    image's, ``curves.csv`` their median and area.
 
     Fractions are ``repr`` floats; what could not be measured is empty. Times are in ``timings.csv`` alone, so that the
     other files depend on nothing but the configuration.
@@ -24,6 +25,8 @@ def export(run: RunFolder) -> list[Path]:
         RequestError: the disk is full, or the folder is not writable.
     """
     tables = {"results.csv": run.records.to_csv(index=False), "timings.csv": run.timings.to_csv(index=False)}
+    if len(run.images):
+        tables["images.csv"] = run.images.to_csv(index=False)
     if len(run.similarities):
         tables["explanations.csv"] = run.similarities.to_csv(index=False)
     if len(run.evidence):

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from robustbench_bcos.bench.pictures import Picture
 from robustbench_bcos.bench.records import make_curves
 from robustbench_bcos.bench.rows import PictureRow
+from robustbench_bcos.core.disk import slug
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.reports.curves import (
     accuracy_over_distance,
@@ -22,7 +23,7 @@ from robustbench_bcos.reports.curves import (
 )
 from robustbench_bcos.reports.panels import attack_panel, noise_panel
 from robustbench_bcos.reports.run_folder import RunFolder
-from robustbench_bcos.reports.style import slug, write_figure
+from robustbench_bcos.reports.style import write_figure
 from robustbench_bcos.reports.tables import strongest, variants
 
 SAID = {"attack": "attacked", "noise": "noise", "other": "other image"}

@@ -11,11 +11,11 @@ from PIL import Image
 
 from robustbench_bcos.bench.gallery import ExplainedGallery
 from robustbench_bcos.bench.pictures import Array, Picture
-from robustbench_bcos.core.disk import made, write_bytes
+from robustbench_bcos.core.disk import made, slug, write_bytes
 from robustbench_bcos.data.image_files import Frames
 from robustbench_bcos.reports.figures import COLUMNS
 from robustbench_bcos.reports.panels import attack_panel, on_grey
-from robustbench_bcos.reports.style import slug, write_figure
+from robustbench_bcos.reports.style import write_figure
 
 LONGEST = 655_350
 """Milliseconds a frame of a GIF can be shown at most."""

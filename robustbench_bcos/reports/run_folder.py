@@ -1,7 +1,7 @@
 """A run as a reader finds it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from robustbench_bcos.bench.records import (
     complete_cells,
     make_distances,
     make_evidence,
+    make_images,
     make_records,
     make_similarities,
 )
@@ -64,6 +65,8 @@ class RunFolder:
     """Per model, norm and image, bounds of the smallest epsilon within which an attack succeeds."""
     session: dict[str, Any]
     """What ``run.json`` says of the session that finished, or of the last one."""
+    images: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """Per cell and image, what the attack did to it."""
 
     @property
     def class_names(self) -> list[str]:
@@ -96,6 +99,7 @@ def read_run(folder: Path) -> RunFolder:
         evidence = make_evidence(store, identity, judgement)
         transfers = make_transfers(store, identity)
         distances = make_distances(store, identity)
+        images = make_images(store, identity, judgement)
     return RunFolder(
         folder=folder,
         identity=identity,
@@ -108,6 +112,7 @@ def read_run(folder: Path) -> RunFolder:
         transfers=transfers,
         distances=distances,
         session=description.sessions[-1],
+        images=images,
     )
 
 

@@ -5,7 +5,6 @@ colour-blind readers. Lines differ in marker and dashes as well as in colour (Ok
 """
 
 import io
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -87,8 +86,3 @@ def write_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
             figure.savefig(content, format=kind, metadata=dateless)
         files.append(write_bytes(folder / f"{name}.{kind}", content.getvalue()))
     return files
-
-
-def slug(text: str) -> str:
-    """Letters, digits, dots and dashes alone: as part of a file's name, no text leads out of its folder."""
-    return re.sub(r"(?:[^A-Za-z0-9.+-]|\.\.)+", "-", text).strip("-")[:100]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from robustbench_bcos.bench.documentation import descriptions, update_page, with_tables
-from robustbench_bcos.bench.records import Record
+from robustbench_bcos.bench.records import ImageRecord, Record
 from robustbench_bcos.bench.rows import tables
 
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
@@ -15,11 +15,11 @@ PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 def test_the_page_is_what_the_declarations_give() -> None:
     """Where it is not: ``update_page(PAGE)``."""
     text = PAGE.read_text(encoding="utf-8")
-    assert text.count("<!-- generated: ") == text.count("<!-- end -->") == 2
+    assert text.count("<!-- generated: ") == text.count("<!-- end -->") == 3
     assert with_tables(text) == text
 
 
-@pytest.mark.parametrize("declared", [Record, *tables()], ids=lambda declared: declared.__name__)
+@pytest.mark.parametrize("declared", [Record, ImageRecord, *tables()], ids=lambda declared: declared.__name__)
 def test_every_column_is_described(declared: type) -> None:
     found = descriptions(declared)
     assert list(found) == [field.name for field in fields(declared)]

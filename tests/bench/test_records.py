@@ -17,6 +17,7 @@ from robustbench_bcos.bench.records import (
     EVIDENCE_COLUMNS,
     make_distances,
     make_evidence,
+    make_images,
     make_records,
     make_similarities,
 )
@@ -334,3 +335,34 @@ def test_distances_are_reported_when_those_of_all_images_are_known(store: Store)
     table = make_distances(store, identity(planned))
     assert table["norm"].tolist() == ["linf"] * 5 + ["l2"] * 5
     assert list(table.columns) == list(DistanceRow.columns())
+
+
+# Images
+
+
+def test_every_image_of_a_complete_cell_is_a_row_that_adds_up_to_the_numbers(store: Store) -> None:
+    small, large, begun = cells(eps=("2/255", "8/255", "16/255"))
+    store.add(MODEL, *(clean_row(image, label, prediction=1) for image, label in enumerate(LABELS)))
+    # The last image is wrong without an attack; a smaller epsilon breaks what the larger one does not.
+    for cell, predictions in ((small, (1, 0, 1, 0)), (large, (1, -1, 0, 1))):
+        store.add(*(verdict_row(cell, image, prediction=one) for image, one in enumerate(predictions)))
+        store.add(not_attacked(cell, 4))
+    store.add(verdict_row(begun, 0))
+    whole = identity([small, large, begun], evidence="quick")
+    images = make_images(store, whole)
+    assert images["cell"].unique().tolist() == [small.key, large.key]
+    assert images["image"].tolist() == [0, 1, 2, 3, 4] * 2
+    assert images["robust"].tolist() == [1, 0, 1, 0, 0, 1, 0, 0, 1, 0]
+    assert images["robust_worst"].tolist() == [1, 0, 1, 0, 0, 1, 0, 0, 0, 0]
+    assert images["attacked"].tolist() == [1, 1, 1, 1, 0] * 2
+    assert images["prediction_attacked"].tolist()[5:9] == [1, -1, 0, 1]
+    assert (
+        images["prediction_attacked"].isna().tolist()
+        == images["size"].isna().tolist()
+        == [False] * 4 + [True] + [False] * 4 + [True]
+    )
+    records = make_records(store, whole)
+    for sums, column in (("robust_correct", "robust"), ("worst_correct", "robust_worst"), ("clean_correct", "correct")):
+        assert images.groupby("cell", sort=False)[column].sum().tolist() == records[sums].tolist()
+    written = images.to_csv(index=False).splitlines()[1].split(",")
+    assert written[2:] == "0,1,1,1,1,0,1,1,1,0.25,,,0,3,2,0".split(",")

@@ -18,7 +18,16 @@ from robustbench_bcos.cli.progress import watch
 from tests.bench.tiny_zoo import NAMES, tiny_request
 from tests.cli.command_line import call, refusal, succeed
 
-FILES = {"run.json", "run.sqlite", "run.lock", "results.csv", "timings.csv", "evidence.csv", "transfer.csv"}
+FILES = {
+    "run.json",
+    "run.sqlite",
+    "run.lock",
+    "results.csv",
+    "images.csv",
+    "timings.csv",
+    "evidence.csv",
+    "transfer.csv",
+}
 NETS = '''
 import torch
 
@@ -72,7 +81,10 @@ def test_the_first_screen_needs_no_options(here: Path) -> None:
     }
     assert "Robust accuracy in % on 10 images of digits" in out
     assert "Trust: " in out
-    assert f"Written to runs/{folder.name}: results.csv, timings.csv, evidence.csv, transfer.csv, table_l2.csv" in out
+    assert (
+        f"Written to runs/{folder.name}: results.csv, timings.csv, images.csv, evidence.csv, transfer.csv, table_l2.csv"
+        in out
+    )
     assert "\x1b" not in out
 
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
-from robustbench_bcos.bench.adversarials import to_bytes
+from robustbench_bcos.bench.adversarials import to_bytes, to_levels
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.failures import failures_named
 from robustbench_bcos.bench.fast_copy import in_tf32
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.request import Request
+from robustbench_bcos.bench.rounding import nearest_level, round_successes
 from robustbench_bcos.bench.rows import AdversarialRow, Row, TimingRow, VerdictRow
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.target import AttackTarget, make_target
@@ -145,20 +146,46 @@ class _Stage:
         outcome: list[bool | None] = [None] * len(target.images)
         where = judged.verdicts.success.nonzero().squeeze(1)
         if len(where):
-            rounded = (judged.adversarials[where] * 255).round() / 255
-            outputs = in_parts(target.classifier, self.size.images)(rounded)
+            outputs = in_parts(target.classifier, self.size.images)(nearest_level(judged.adversarials[where]))
             still = target.criterion.success(outputs, target.goals[where])
             for position, succeeds in zip(where.tolist(), still.tolist(), strict=True):
                 outcome[position] = succeeds
         return outcome
 
     def _kept(self, target: AttackTarget, judged: Judged) -> list[AdversarialRow]:
-        """Adversarial examples that are to be tried on other models."""
+        """Adversarial examples that are to be tried on other models, or saved."""
+        kept, transferred = self.request.kept, self.request.transferred
+        pictures = self._pictures(target, judged) if self.request.config.save_adversarials else {}
         return [
-            AdversarialRow(cell=self.cell.key, image=index, pixels=to_bytes(adversarial))
+            AdversarialRow(
+                cell=self.cell.key,
+                image=index,
+                pixels=to_bytes(adversarial),
+                transferred=index in transferred,
+                **pictures.get(index, {}),
+            )
             for index, adversarial in zip(target.rng.indices, judged.adversarials, strict=True)
-            if index in self.request.transferred
+            if index in kept
         ]
+
+    def _pictures(self, target: AttackTarget, judged: Judged) -> dict[int, dict[str, Any]]:
+        """Columns of pictures near successes that succeed, too, by image."""
+        successes = target.select(judged.verdicts.success.nonzero().squeeze(1))
+        if len(successes.images) == 0:
+            return {}
+        rounded = round_successes(
+            successes,
+            judged.adversarials[judged.verdicts.success],
+            subject=self.cell.key,
+            batch_size=self.size.images,
+        )
+        return {
+            successes.rng.indices[place]: {
+                "rounded": to_levels(rounded.images[place]),
+                "rounded_prediction": int(rounded.predictions[place]),
+            }
+            for place in rounded.success.nonzero().squeeze(1).tolist()
+        }
 
     def _not_attacked(self, index: int) -> VerdictRow:
         return VerdictRow(

@@ -1,0 +1,61 @@
+"""What a folder of images that this package wrote says of itself, so that it is read back as it was written."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from robustbench_bcos.core.disk import write_text
+from robustbench_bcos.core.errors import RequestError
+
+MANIFEST = "dataset.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The classes of a folder of images that have the size a model takes: they are never resized again."""
+
+    classes: tuple[str, ...]
+    """Names of class folders, by number of the class; a class without images has no folder."""
+
+    def write(self, folder: Path) -> Path:
+        """Beside the class folders."""
+        return write_text(folder / MANIFEST, json.dumps({"classes": self.classes}, indent=2) + "\n")
+
+    def labels(self, folder: Path, found: Sequence[str]) -> dict[str, int]:
+        """Class of each class folder that was found.
+
+        Raises:
+            RequestError: one is not among the classes.
+        """
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        for name in found:
+            if name not in numbers:
+                raise RequestError(
+                    f"folder {folder / name} is none of the classes in {folder / MANIFEST}: take it out, or add its "
+                    "name there"
+                )
+        return {name: numbers[name] for name in found}
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """What a folder says of itself, or ``None`` where it says nothing.
+
+    Raises:
+        RequestError: it cannot be understood.
+    """
+    file = folder / MANIFEST
+    if not file.is_file():
+        return None
+    try:
+        classes = json.loads(file.read_text(encoding="utf-8"))["classes"]
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            raise TypeError("classes must be a list of names")
+        if len(set(classes)) < len(classes):
+            raise ValueError("a class is named twice")
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RequestError(
+            f"{file} does not say which classes the folder has ({error}): write it as "
+            '{"classes": ["name of class 0", ...]}, or take it out'
+        ) from None
+    return Manifest(classes=tuple(classes))
