@@ -3,11 +3,14 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.cli.command_line import call, succeed
 
@@ -19,6 +22,41 @@ ACTION = ".github/actions/check/action.yml"
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+NETS = """
+import torch
+
+SLOPE = 5.0
+
+
+class Brightness(torch.nn.Module):
+    def forward(self, images):
+        bright = SLOPE * (images.mean(dim=(1, 2, 3)) - 0.5)
+        return torch.stack([-bright, bright], dim=1)
+
+
+def make():
+    return Brightness()
+"""
+"""A model of a user's: two classes, as dark and bright as 8/255 cannot change."""
+
+
+@pytest.fixture
+def project(here: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """What a user's repository has: a package with a network, and a folder of images."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    Path("my_package").mkdir()
+    Path("my_package/__init__.py").touch()
+    Path("my_package/nets.py").write_text(NETS, encoding="utf-8")
+    for name, level in (("dark", 100), ("light", 150)):
+        Path("tests/images", name).mkdir(parents=True)
+        for number in range(4):
+            pixels = [level + 3 * number] * 3
+            Image.new("RGB", (8, 8), tuple(pixels)).save(Path("tests/images", name, f"{number}.png"))
+    yield Path("my_package/nets.py")
+    for name in ("my_package", "my_package.nets"):
+        sys.modules.pop(name, None)
 
 
 def commands(file: str) -> list[list[str]]:
@@ -33,18 +71,32 @@ def action_scripts() -> list[str]:
 
 def test_examples_are_the_commands_of_the_documentation() -> None:
     documented = commands("docs/gate.md")
-    for example in EXAMPLES:
-        assert [line for line in commands(example) if line in documented] == commands(example)
+    assert commands(EXAMPLES[0]) == commands(EXAMPLES[1])
+    assert [line for line in commands(EXAMPLES[0]) if line in documented] == commands(EXAMPLES[0])
 
 
-def test_examples_open_the_gate_for_the_run_that_made_the_baseline() -> None:
+def test_the_gate_is_open_until_the_users_model_has_become_worse(project: Path) -> None:
+    # Both examples have the commands of the documentation.
     run, check = commands(EXAMPLES[0])
     succeed(*run)
     succeed("check", "robustness", "--baseline", "tests/baseline.csv", "--update")
+    # On the next push the checkout is fresh.
+    shutil.rmtree("robustness")
+    succeed(*run)
     outcome = call(*check)
     assert outcome.code == 0, outcome.err
-    assert "gate open: 7 held" in outcome.out
+    assert "gate open: 1 held" in outcome.out
     assert Path("robustness/gate.xml").is_file()
+    shutil.rmtree("robustness")
+    sys.modules["my_package.nets"].SLOPE = -5.0
+    succeed(*run, "--skip-model-checks")
+    assert call(*check).code == 1
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_examples_install_nothing_from_an_index_that_is_on_none(example: str) -> None:
+    installed = re.findall(r"pip install (.+)", (ROOT / example).read_text(encoding="utf-8"))
+    assert installed == ["./harness"]
 
 
 @pytest.mark.parametrize(("steps", "status"), [("1", 0), ("30", 1)])

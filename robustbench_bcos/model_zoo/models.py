@@ -98,9 +98,7 @@ def _library(prefix: str) -> AbstractLibrary:
     except ModuleNotFoundError as error:
         if error.name != "timm":
             raise
-        raise RequestError(
-            'timm, which models of timm:NAME come from, is not installed: pip install "robustbench_bcos[timm]"'
-        ) from None
+        raise RequestError("timm, which models of timm:NAME come from, is not installed: pip install timm") from None
     return Timm()
 
 

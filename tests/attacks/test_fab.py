@@ -172,7 +172,7 @@ def test_without_torchattacks_it_says_how_to_get_it(
 
     monkeypatch.setattr(fab, "find_spec", missing)
     assert not torchattacks_available()
-    with pytest.raises(RequestError, match=r'torchattacks.*pip install "robustbench_bcos\[peers\]"'):
+    with pytest.raises(RequestError, match=r"torchattacks.*pip install torchattacks"):
         FAB()(net, images, labels, "l2", 0.1)
 
 

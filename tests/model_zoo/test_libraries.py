@@ -285,7 +285,7 @@ def test_without_timm_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.delitem(sys.modules, "robustbench_bcos.model_zoo.sources.timm")
     monkeypatch.setitem(sys.modules, "timm", None)
-    said = 'timm, which models of timm:NAME come from, is not installed: pip install "robustbench_bcos[timm]"'
+    said = "timm, which models of timm:NAME come from, is not installed: pip install timm"
     assert refusal(lambda: find_models("timm:resnet18", Zoo())) == said
     assert refusal(lambda: find_weights(Path("w.pth"), "timm:resnet18")) == said
     assert find_models("torchvision:resnet18", Zoo())

@@ -120,13 +120,13 @@ def test_what_was_not_done_is_said_once_with_its_reason() -> None:
         sound(), sound(eps="1"),
         evidence=(
             alone, {**alone, "cell": "cell 1"},
-            outcome(1, "fab", "not done", why='it needs torchattacks, pip install "robustbench_bcos[peers]"'),
+            outcome(1, "fab", "not done", why='it needs torchattacks, pip install torchattacks'),
         ),
     )  # fmt: skip
     assert trust_notes(run) == [
         SOUND,
         "transfer not done: there is no second model in this run.",
-        'fab not done: it needs torchattacks, pip install "robustbench_bcos[peers]".',
+        "fab not done: it needs torchattacks, pip install torchattacks.",
     ]
 
 

@@ -19,7 +19,7 @@ from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.types import Images, Logits
 
-REMEDY = 'pip install "robustbench_bcos[peers]"'
+REMEDY = "pip install torchattacks"
 """How to get torchattacks."""
 
 NORM_NAMES = {"l1": "L1", "l2": "L2", "linf": "Linf"}
