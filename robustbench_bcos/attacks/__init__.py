@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from robustbench_bcos.attacks.loss import Loss
     from robustbench_bcos.attacks.norm import AbstractNorm
 
+UNTARGETED = "misclassified"
+"""The criterion that holds where nothing else is asked for."""
+
+TARGETED = "targeted"
+"""The criterion that needs a target."""
+
 NORMS: "Registry[AbstractNorm]" = Registry(
     "norm", package=f"{__name__}.norms", group="robustbench_bcos.norms", instances=True
 )

@@ -12,15 +12,18 @@ from typing import Any, ClassVar, NamedTuple, final
 import torch
 from torch import Tensor
 
-from robustbench_bcos.attacks.criterion import AbstractCriterion, make_criterion
+from robustbench_bcos.attacks import UNTARGETED
+from robustbench_bcos.attacks.criterion import AbstractCriterion, aim
 from robustbench_bcos.attacks.loss import Loss, loss_name, per_image
 from robustbench_bcos.attacks.norm import AbstractNorm
 from robustbench_bcos.attacks.threat import Threat
+from robustbench_bcos.core.adapted import Adapted, AnyModel, in_evaluation_mode
+from robustbench_bcos.core.arrays import Array, read_images, read_labels
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import in_parts
 from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.core.rng import PerImageRng
-from robustbench_bcos.core.types import Classifier, Counts, Epsilon, Flags, Goals, Images, Labels, PerImage
+from robustbench_bcos.core.types import Classifier, Counts, Epsilon, Flags, Goals, Images, Labels, Logits, PerImage
 
 
 class Trace(NamedTuple):
@@ -114,51 +117,59 @@ class AbstractAttack(ABC):
     @final
     def __call__(
         self,
-        classifier: Classifier,
-        images: Images,
-        labels: Labels,
+        classifier: AnyModel,
+        images: Array,
+        labels: Array,
         norm: Threat | str,
         epsilon: Epsilon | str | None = None,
         *,
-        criterion: AbstractCriterion | str = "misclassified",
-        goals: Goals | None = None,
+        criterion: AbstractCriterion | str = UNTARGETED,
+        targets: Array | str | int | None = None,
         rng: PerImageRng | None = None,
         batch_size: int | None = None,
     ) -> AttackResult:
         """Search around each image.
 
         Args:
-            classifier: any differentiable callable from images in [0, 1] to outputs.
-            images: in [0, 1]; they are not changed.
-            labels: their classes.
+            classifier: any differentiable callable from images in [0, 1] to logits. A module is asked in evaluation
+                mode; every submodule gets its mode back.
+            images: of shape (image, channel, height, width), floating-point in [0, 1] or uint8, a tensor or an array;
+                they are not changed.
+            labels: their classes, one each or as one-hot rows.
             norm: a threat, or the name of its norm.
             epsilon: radius in units of the pixel range; without one where ``norm`` is a threat.
             criterion: when an output is a success.
-            goals: what success refers to, where the caller knows; by default what the criterion makes of the labels,
-                whose forward passes the trace leaves out.
+            targets: of a targeted attack: a class for each image, one for all, or ``least_likely``. What chooses it is
+                left out of the trace's forward passes. An image that is of its target class is returned as it is.
             rng: the only source of randomness; by default image i draws as index i of seed 0.
             batch_size: images that the classifier is shown at a time, at most; by default all.
 
         Raises:
             RequestError: an unknown norm or criterion, no such radius, a norm or criterion that this attack does not
-                fit, or a loss that is not one number per image.
+                fit, images, labels or targets that are none, a model that gives no logits for them, or a loss that is
+                not one number per image.
         """
-        threat, judged = Threat.of(norm, epsilon), make_criterion(criterion)
-        self.check(threat.geometry, judged)
-        images, batch_size = images.detach(), max(1, batch_size or len(images))
-        if goals is None:
-            goals = judged.goals(in_parts(classifier, batch_size), images, labels)
-        return self.solve(
-            Problem(
-                classifier=classifier,
-                images=images,
-                goals=goals,
-                threat=threat,
-                criterion=judged,
-                rng=rng or PerImageRng.of(0, range(len(images))),
-                batch_size=batch_size,
+        with in_evaluation_mode(classifier):
+            images = read_images(images, rgb=False)
+            labels = read_labels(labels, len(images)).to(images.device)
+            threat = Threat.of(norm, epsilon)
+            judged, goals = aim(criterion, targets, len(images))
+            self.check(threat.geometry, judged)
+            size = max(1, batch_size or len(images))
+            asked = _with_classes(Adapted(classifier), labels, goals)
+            if goals is None:
+                goals = judged.goals(in_parts(asked, size), images, labels)
+            return self.solve(
+                Problem(
+                    classifier=asked,
+                    images=images,
+                    goals=goals.to(images.device),
+                    threat=threat,
+                    criterion=judged,
+                    rng=rng or PerImageRng.of(0, range(len(images))),
+                    batch_size=size,
+                )
             )
-        )
 
     @final
     def solve(self, problem: Problem) -> AttackResult:
@@ -267,6 +278,21 @@ def require_labels(criterion: AbstractCriterion, what: str) -> None:
     """
     if not criterion.goals_are_labels:
         raise RequestError(f"{what} chooses its own targets and cannot pursue {criterion}: choose another attack")
+
+
+def _with_classes(classifier: Classifier, *classes: Labels | None) -> Classifier:
+    """The classifier, which is refused where it has not all of these classes."""
+    largest = max(int(some.max()) for some in classes if some is not None and len(some))
+
+    def asked(images: Images) -> Logits:
+        logits = classifier(images)
+        if logits.shape[1] <= largest:
+            raise RequestError(
+                f"labels and targets must be classes from 0 to {logits.shape[1] - 1} for this model, got {largest}"
+            )
+        return logits
+
+    return asked
 
 
 def _joined(parts: Sequence[AttackResult]) -> AttackResult:

@@ -10,8 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustbench_bcos.attacks import CRITERIA
+from robustbench_bcos.attacks import CRITERIA, TARGETED, UNTARGETED
 from robustbench_bcos.attacks.loss import Loss, resolve_loss
+from robustbench_bcos.core.arrays import Array, read_labels
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.types import Classifier, Flags, Goals, Images, Labels, PerImage
@@ -80,6 +81,28 @@ def make_criterion(text: "AbstractCriterion | str") -> AbstractCriterion:
         return text
     name, _, argument = text.partition(":")
     return CRITERIA[name].parse(argument)
+
+
+def aim(
+    criterion: "AbstractCriterion | str", targets: "Array | str | int | None", count: int
+) -> tuple[AbstractCriterion, Goals | None]:
+    """The criterion of an attack, and what success refers to where that is said for each image.
+
+    Args:
+        criterion: as it is, or by name.
+        targets: a class for all images or for each of them, or how one is chosen; ``None`` where there are none.
+        count: of images.
+
+    Raises:
+        RequestError: targets that are no classes, or that stand beside a criterion which has none.
+    """
+    if targets is None:
+        return make_criterion(criterion), None
+    if str(criterion) not in (UNTARGETED, TARGETED):
+        raise RequestError(f"targets and criterion {criterion} exclude each other: leave one of them out")
+    if isinstance(targets, str | int):
+        return make_criterion(f"{TARGETED}:{targets}"), None
+    return CRITERIA[TARGETED](), read_labels(targets, count, name="targets")
 
 
 @torch.no_grad()

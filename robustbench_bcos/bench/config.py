@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
-from robustbench_bcos.attacks import ATTACKS, CRITERIA, LOSSES, NORMS
+from robustbench_bcos.attacks import ATTACKS, CRITERIA, LOSSES, NORMS, TARGETED, UNTARGETED
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.framing import Interpolation
 from robustbench_bcos.core.options import Option, parameters
@@ -40,11 +40,6 @@ ATTACK, MODELS, IMAGES, EXPLANATIONS, RUN = (
     "The explanations",
     "The run",
 )
-
-DEFAULT_CRITERION = "misclassified"
-
-TARGETED = "targeted"
-"""The criterion that needs a target."""
 
 T = TypeVar("T")
 
@@ -131,7 +126,7 @@ class Grid(Table):
     ] = Field(default_factory=dict)
     criterion: Annotated[
         str, Option(help="When an attack has succeeded: {names}.", panel=ATTACK, names=lambda: CRITERIA)
-    ] = DEFAULT_CRITERION
+    ] = UNTARGETED
     target: Annotated[
         Annotated[str, Field(coerce_numbers_to_str=True)] | None,
         Option(help="With `criterion` targeted: a class by number or name, or least_likely.", panel=ATTACK),

@@ -1,6 +1,5 @@
 """The runner for a model and images that are in memory, without a folder."""
 
-import copy
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,16 +9,17 @@ import pandas as pd
 from torch import nn
 
 from robustbench_bcos.attacks.attack import AbstractAttack
-from robustbench_bcos.bench.arrays import Array, read_images, read_labels
 from robustbench_bcos.bench.cells import make_attacks
 from robustbench_bcos.bench.config import RunConfig, make_config
 from robustbench_bcos.bench.options import EvaluateOptions
-from robustbench_bcos.bench.preconditions import try_model
+from robustbench_bcos.bench.preconditions import adapt_model, try_model
 from robustbench_bcos.bench.records import make_records
 from robustbench_bcos.bench.request import check_request
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.saving import AdversarialImages, adversarials_of
 from robustbench_bcos.bench.store import Store
+from robustbench_bcos.core.adapted import Adapted, AnyModel, copied, in_evaluation_mode, name_of
+from robustbench_bcos.core.arrays import Array, read_pairs
 from robustbench_bcos.core.devices import choose_device
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.options import parameters
@@ -62,11 +62,11 @@ def _signed(function: Function) -> Function:
 
 @overload
 def evaluate(
-    model: nn.Module | str,
+    model: AnyModel | str,
     images: Array,
-    labels: Array,
-    norm: str | Sequence[str],
-    eps: str | float | Quantity | Sequence[str | float | Quantity],
+    labels: Array | None = None,
+    norm: str | Sequence[str] = (),
+    eps: str | float | Quantity | Sequence[str | float | Quantity] = (),
     attack: str | AbstractAttack | Sequence[str | AbstractAttack] = "pgd",
     *,
     name: str | None = None,
@@ -77,11 +77,11 @@ def evaluate(
 
 @overload
 def evaluate(
-    model: nn.Module | str,
+    model: AnyModel | str,
     images: Array,
-    labels: Array,
-    norm: str | Sequence[str],
-    eps: str | float | Quantity | Sequence[str | float | Quantity],
+    labels: Array | None = None,
+    norm: str | Sequence[str] = (),
+    eps: str | float | Quantity | Sequence[str | float | Quantity] = (),
     attack: str | AbstractAttack | Sequence[str | AbstractAttack] = "pgd",
     *,
     name: str | None = None,
@@ -92,11 +92,11 @@ def evaluate(
 
 @_signed
 def evaluate(
-    model: nn.Module | str,
+    model: AnyModel | str,
     images: Array,
-    labels: Array,
-    norm: str | Sequence[str],
-    eps: str | float | Quantity | Sequence[str | float | Quantity],
+    labels: Array | None = None,
+    norm: str | Sequence[str] = (),
+    eps: str | float | Quantity | Sequence[str | float | Quantity] = (),
     attack: str | AbstractAttack | Sequence[str | AbstractAttack] = "pgd",
     *,
     name: str | None = None,
@@ -106,9 +106,11 @@ def evaluate(
     """Robust accuracies of a model, one row per cell, in the columns of ``results.csv``.
 
     Args:
-        model: from images in [0, 1] to logits, or a zoo name; it is not modified.
+        model: any callable from images in [0, 1] to logits, or a zoo name; it is left as it was. Of a module, a copy is
+            asked, in evaluation mode and float32. Of several outputs, the logits are taken; one logit alone is that of
+            the second of two classes.
         images: RGB of shape (image, 3, height, width), a tensor or an array: floating-point in [0, 1], or uint8, which
-            is divided by 255.
+            is divided by 255. Or a DataLoader or dataset of images and labels, which is read into memory.
         labels: one class per image, or one-hot rows.
         norm: name of a norm, or several.
         eps: radii in units of the pixel range, as numbers or as text such as ``8/255``.
@@ -125,9 +127,6 @@ def evaluate(
     for option in options:
         if option not in OPTIONS:
             raise unknown("option", option, OPTIONS)
-    name = name or (model if isinstance(model, str) else type(model).__name__)
-    images = read_images(images)
-    labels = read_labels(labels, len(images))
     attacks = (attack,) if isinstance(attack, str | AbstractAttack) else tuple(attack)
     named = tuple(one for one in attacks if isinstance(one, str))
     config = make_config(
@@ -136,31 +135,52 @@ def evaluate(
         | {"save_adversarials": return_adversarials}
         | options
     )
-    loaded = _load(model, name)
-    classes = _classes(loaded, images, choose_device(config.device))
-    subset = EvalSubset.of(InMemory(images, labels, classes=classes))
-    own = [one for one in attacks if isinstance(one, AbstractAttack)]
-    both = [*(make_attacks(config) if named else ()), *own]
-    request = check_request(config, subset, [LoadedModel(loaded)], both)
-    with Store() as store:
-        for _ in execute(request, store):
-            pass
-        rows = make_records(store, request.identity)
-        if not return_adversarials:
-            return rows
-        return rows, [adversarials_of(request, store, cell) for cell in request.cells]
+    with in_evaluation_mode(model):
+        data = read_pairs(images, labels)
+        loaded = _load(model, name)
+        config = config.model_copy(update={"device": _device(config, loaded)})
+        subset = EvalSubset.of(InMemory(*data, classes=_classes(loaded, data[0], config.device)))
+        own = [one for one in attacks if isinstance(one, AbstractAttack)]
+        both = [*(make_attacks(config) if named else ()), *own]
+        request = check_request(config, subset, [LoadedModel(loaded)], both)
+        with Store() as store:
+            for _ in execute(request, store):
+                pass
+            rows = make_records(store, request.identity)
+            if not return_adversarials:
+                return rows
+            return rows, [adversarials_of(request, store, cell) for cell in request.cells]
 
 
-def _load(model: nn.Module | str, name: str) -> Model:
+def _load(model: AnyModel | str, name: str | None) -> Model:
     if isinstance(model, str):
         found = find_models(model, Zoo())
         if len(found) > 1:
             raise RequestError(f"{model!r} names {len(found)} models: evaluate one at a time")
-        return replace(found[0].load(), name=name)
-    return own_model(name, freeze(copy.deepcopy(model)))
+        return replace(found[0].load(), name=name or model)
+    return own_model(name or name_of(model), freeze(_own(model)))
+
+
+def _own(model: AnyModel) -> nn.Module:
+    """A module to do with as we like; or one that asks the user's own, which :func:`in_evaluation_mode` restores."""
+    if not isinstance(model, nn.Module):
+        return Adapted(model)
+    try:
+        return copied(model)
+    except Exception:  # What a module holds may be of any kind, a lock or a file, say.
+        return Adapted(model)
+
+
+def _device(config: RunConfig, model: Model) -> str:
+    """The device of a run; a model that is not ours stays where it is unless it is asked elsewhere."""
+    like = next(model.classifier.parameters(), None)
+    if config.device == "auto" and isinstance(model.classifier, Adapted) and like is not None:
+        return str(like.device)
+    return choose_device(config.device)
 
 
 def _classes(model: Model, images: Images, device: str) -> int:
     if model.classes is not None:
         return model.classes
-    return try_model(model, images[:1], device).shape[1]
+    shown = images[:2].float()
+    return try_model(adapt_model(model, shown, device), shown, device).shape[1]

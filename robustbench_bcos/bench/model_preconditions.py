@@ -18,9 +18,6 @@ from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.encodings import parse_encoding
 from robustbench_bcos.model_zoo.models import Model
 
-SUMS_TO_ONE = 1e-4
-"""How far the sum of a row of probabilities may be from 1."""
-
 LABELLED = 32
 """Images whose labels are compared with predictions, to find out which range of pixels a model takes; not with less."""
 
@@ -60,11 +57,9 @@ def check_answers(model: Model, images: EvalSubset, *, device: str) -> None:
 
 
 def probabilities(classifier: nn.Module, images: Images, labels: Labels) -> str:
-    """Rows in [0, 1] that sum to 1, which losses for logits saturate on."""
-    rows = _logits(classifier, images)
-    bounded = bool(((rows >= 0) & (rows <= 1)).all())
-    if bounded and bool(((rows.double().sum(dim=1) - 1).abs() < SUMS_TO_ONE).all()):
-        return "gives probabilities (each row sums to 1), and attacks need logits: return what its softmax is given"
+    """Rows in [0, 1] that sum to 1, or one number in [0, 1] for each image: losses for logits saturate on them."""
+    if answers.are_probabilities(_logits(classifier, images)):
+        return "gives probabilities, and attacks need logits: return what its softmax or sigmoid is given"
     return ""
 
 

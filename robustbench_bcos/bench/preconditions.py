@@ -1,8 +1,11 @@
 """What is refused before the first attack: each model is tried on a few images, before hours are spent on it."""
 
+from dataclasses import replace
+
 import torch
 
 from robustbench_bcos.bench.config import Space
+from robustbench_bcos.core.adapted import adapted
 from robustbench_bcos.core.errors import RequestError, reason_of
 from robustbench_bcos.core.types import Images
 from robustbench_bcos.data.subset import EvalSubset
@@ -68,9 +71,13 @@ def check_model(model: Model, images: EvalSubset, *, device: str, space: Space) 
 
 def _hint(outputs: int) -> str:
     """Whose classes so many outputs are likely to be."""
-    if outputs == 1:
-        return " (of one output for two classes, return two logits: its negative half and its half)"
     return f" ({outputs} are {CLASSES[outputs]})" if outputs in CLASSES else ""
+
+
+def adapt_model(model: Model, images: Images, device: str) -> Model:
+    """The model on a device; one that answers such images with more than logits, or with one, is adapted."""
+    classifier = adapted(model.classifier.to(device), images.to(device))
+    return model if classifier is model.classifier else replace(model, classifier=classifier)
 
 
 def check_explanation(model: Model, explained: EvalSubset, method: str, device: str) -> None:

@@ -23,7 +23,7 @@ from robustbench_bcos.bench.identity import ExplainedImages, RunIdentity
 from robustbench_bcos.bench.images import open_images
 from robustbench_bcos.bench.model_preconditions import LABELLED, check_answers
 from robustbench_bcos.bench.models import ModelCache
-from robustbench_bcos.bench.preconditions import check_explanation, check_model
+from robustbench_bcos.bench.preconditions import adapt_model, check_explanation, check_model
 from robustbench_bcos.bench.provenance import command, commit, describe_device, versions
 from robustbench_bcos.core.devices import choose_device
 from robustbench_bcos.core.errors import RequestError
@@ -211,9 +211,8 @@ def check_request(
 
 def _prepared(config: RunConfig, subset: EvalSubset, device: str, model: Model) -> Model:
     """The model on the run's device, with the fast copy that attacks query."""
-    model.classifier.to(device)
     return make_fast_copy(
-        model,
+        adapt_model(model, subset.batch(0, 2).images, device),
         compiled=config.compile,
         memory_format=config.memory_format,
         precision=config.precision,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from robustbench_bcos.attacks.attack import Problem
 from robustbench_bcos.attacks.criterion import AbstractCriterion, make_criterion
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.bench.cells import Cell
@@ -44,6 +45,18 @@ class AttackTarget:
     def within(self, threat: Threat) -> "AttackTarget":
         """The same under another threat."""
         return replace(self, threat=threat)
+
+    def problem(self, batch_size: int) -> Problem:
+        """What an attack is to solve, with images shown to the model so many at a time."""
+        return Problem(
+            classifier=self.attack_model,
+            images=self.images,
+            goals=self.goals,
+            threat=self.threat,
+            criterion=self.criterion,
+            rng=self.rng,
+            batch_size=batch_size,
+        )
 
     @property
     def slow(self) -> "AttackTarget":

@@ -36,16 +36,7 @@ def attack_and_judge(
         batch_size: images that a network is shown at a time, all by default.
     """
     size = batch_size or max(1, len(target.images))
-    found = attack(
-        target.attack_model,
-        target.images,
-        target.labels,
-        target.threat,
-        criterion=target.criterion,
-        goals=target.goals,
-        rng=target.rng,
-        batch_size=size,
-    )
+    found = attack.solve(target.problem(size))
     verdicts = judge(target, found.adversarials, subject=subject, batch_size=size)
     disputed = _disputed(target, found, verdicts, size)
     if len(disputed):

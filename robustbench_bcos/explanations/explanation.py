@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from robustbench_bcos.core.adapted import Adapted, AnyModel, differentiable, in_evaluation_mode, like_parameters
+from robustbench_bcos.core.arrays import Array, read_images
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images, Logits
@@ -45,8 +47,8 @@ class Explanation:
 
 
 def explain(
-    model: nn.Module,
-    images: Images | object,
+    model: AnyModel,
+    images: Array,
     targets: Tensor | int | Sequence[int] | Sequence[Sequence[int]] | None = None,
     method: str = "auto",
     *,
@@ -56,9 +58,10 @@ def explain(
     """Explain a batch in one go; nothing that is handed over is changed.
 
     Args:
-        model: a frozen classifier. Of one with an encoding, the encoded image is explained: for B-cos networks the six
-            channels; of any other module, the images themselves.
-        images: floating-point tensor (image, channel, height, width), RGB in [0, 1].
+        model: a classifier, any callable from images to logits; it is asked in evaluation mode and left as it was. Of
+            one with an encoding, the encoded image is explained: for B-cos networks the six channels; of any other
+            model, the images themselves.
+        images: of shape (image, channel, height, width), floating-point in [0, 1] or uint8, a tensor or an array.
         targets: the class to explain: one for all images, one for each, or several for each, (image, target); by
             default the class of the largest logit.
         method: the name of one of ``METHODS``; ``auto`` is the one made for the model, dynamic weights for B-cos
@@ -72,8 +75,20 @@ def explain(
     """
     if target is not None:
         raise RequestError(f"explain has no parameter target: give targets={target!r}")
-    encoded, network = _encode(model, _check_images(images))
-    name = method_for(model, method)
+    with in_evaluation_mode(model):
+        return _explain(model, read_images(images, rgb=False), targets, method, rng)
+
+
+def _explain(
+    model: AnyModel,
+    images: Images,
+    targets: Tensor | int | Sequence[int] | Sequence[Sequence[int]] | None,
+    method: str,
+    rng: PerImageRng | None,
+) -> Explanation:
+    asked = differentiable(model) if isinstance(model, ImageClassifier) else Adapted(model)
+    encoded, network = _encode(asked, images)
+    name = method_for(asked, method)
     # Of no images all methods say the same, but captum's fail on them.
     chosen = METHODS[name if len(encoded) else "input_x_gradient"]
     wanted = None if targets is None else _check_targets(network, encoded, targets)
@@ -99,18 +114,8 @@ def method_for(model: nn.Module, method: str = "auto") -> str:
 def _encode(model: nn.Module, images: Images) -> tuple[Encoded, nn.Module]:
     """What the network behind the encoding takes, and the network."""
     if isinstance(model, ImageClassifier):
-        return model.encoding(images), model.network
+        return model.encoding(like_parameters(model, images)), model.network
     return images, model
-
-
-def _check_images(images: object) -> Tensor:
-    if isinstance(images, Tensor) and images.is_floating_point() and images.dim() == 4:
-        return images
-    described = [type(images).__name__, *(str(getattr(images, what, "")) for what in ("dtype", "shape"))]
-    raise RequestError(
-        "images must be a floating-point tensor of shape (image, channel, height, width) with values in [0, 1], got "
-        f"{' '.join(filter(None, described))}: convert 8-bit images with torch.as_tensor(images) / 255, channels first"
-    )
 
 
 def _check_targets(

@@ -4,7 +4,7 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from robustbench_bcos.bench.config import DEFAULT_CRITERION
+from robustbench_bcos.attacks import UNTARGETED
 from robustbench_bcos.core.statistics import wilson
 from robustbench_bcos.reports.reasons import marked, trust_notes
 from robustbench_bcos.reports.run_folder import RunFolder
@@ -39,7 +39,7 @@ def reading_notes(run: RunFolder) -> list[str]:
     steps = JOIN.join(str(count) for count in sorted(records["steps"].unique()) if count > 0)
     notes = [f"Steps: {steps}."] if steps else []
     for criterion in records["criterion"].unique():
-        if criterion != DEFAULT_CRITERION:
+        if criterion != UNTARGETED:
             notes.append(f"Criterion: {criterion}. Other errors of a model count as robust.")
     notes.append("Below each number its 95 % interval; bold is the best of its column.")
     notes += trust_notes(run)

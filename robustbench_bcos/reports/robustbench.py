@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from robustbench_bcos.bench.config import DEFAULT_CRITERION
+from robustbench_bcos.attacks import UNTARGETED
 from robustbench_bcos.core.disk import made, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity
@@ -125,7 +125,7 @@ def _left_out(row: Mapping[str, Any]) -> str:
         return "of attacks on the encoding and left out: RobustBench's threats are to images."
     if row["norm"] not in THREATS:
         return f"of norm {row['norm']} and left out: RobustBench has {', '.join(THREATS)}."
-    if row["criterion"] != DEFAULT_CRITERION:
+    if row["criterion"] != UNTARGETED:
         return f"of criterion {row['criterion']} and left out: RobustBench counts any wrong class."
     if "fab=False" in row["options"].split():
         return "of AutoAttack without FAB, because torchattacks was not installed, and left out."

@@ -1,5 +1,7 @@
 """When an output is a success, and how attacks go about a criterion other than misclassification."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -128,14 +130,36 @@ def test_goals_do_not_depend_on_the_batch(text: str, net: TanhNet, images: Tenso
     torch.testing.assert_close(parts.adversarials, whole.adversarials, rtol=0, atol=1e-12)
 
 
-def test_goals_that_the_caller_knows_are_taken(net: TanhNet, images: Tensor, labels: Tensor) -> None:
-    goals = Targeted().goals(net, images, labels)
-    known, found = (
-        PGD(steps=5)(net, images, labels, "l2", 0.3, criterion="targeted:least_likely", goals=given)
-        for given in (goals, None)
-    )
-    assert torch.equal(known.adversarials, found.adversarials)
-    assert torch.equal(known.trace.forward_passes, found.trace.forward_passes)
+def test_targets_may_be_one_for_each_image_one_for_all_or_how_one_is_chosen(
+    net: TanhNet, images: Tensor, labels: Tensor
+) -> None:
+    def found(**given: Any) -> Tensor:
+        return PGD(steps=5)(net, images, labels, "l2", 0.3, **given).adversarials
+
+    every = Targeted().goals(net, images, labels)
+    expected = found(criterion="targeted:least_likely")
+    for targets in (every, every.tolist(), every.numpy(), "least_likely", "least-likely"):
+        assert torch.equal(found(targets=targets), expected)
+    assert torch.equal(found(targets=3), found(criterion="targeted:3"))
+    assert torch.equal(found(targets=3), found(targets=torch.full((9,), 3)))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"targets": [1, 2]}, "targets must be one class for each of the 9 images, got shape .2,.: give 9 whole"),
+        ({"targets": 7}, "target 7 is not a class of this model: choose from 0 to 6"),
+        ({"targets": [7] * 9}, "classes from 0 to 6 for this model, got 7"),
+        ({"targets": -1}, "target '-1' is not a class"),
+        ({"targets": "worst"}, "target 'worst' is not a class"),
+        ({"targets": 3, "criterion": "targeted:2"}, "targets and criterion targeted:2 exclude each other"),
+    ],
+)
+def test_targets_that_are_none_are_refused(
+    given: dict[str, Any], message: str, net: TanhNet, images: Tensor, labels: Tensor
+) -> None:
+    with pytest.raises(RequestError, match=message):
+        PGD(steps=2)(net, images, labels, "l2", 0.3, **given)
 
 
 # The search

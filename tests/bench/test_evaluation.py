@@ -1,5 +1,7 @@
 """``evaluate``: the command line's rows for what is in memory, which it leaves as it was."""
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 import robustbench_bcos
 from robustbench_bcos.bench.evaluation import evaluate
 from robustbench_bcos.bench.records import COLUMNS
+from robustbench_bcos.core.adapted import modules_of
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
@@ -141,6 +144,106 @@ def test_images_are_checked_before_the_model_sees_them() -> None:
 
     assert "put channels first" in refusal(Untouched(), IMAGES.permute(0, 2, 3, 1), LABELS, "l2", 0.5)
     assert "one class for each of the 24 images" in refusal(Untouched(), IMAGES, LABELS[1:], "l2", 0.5)
+
+
+class Wrapped(nn.Module):
+    """Logits of a network in another form."""
+
+    def __init__(self, network: nn.Module, form: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.network = network
+        self.form = form
+
+    def forward(self, images: Tensor) -> Any:
+        return self.form(self.network(images))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda small: Wrapped(small, lambda logits: (logits, logits.mean())),
+        lambda small: Wrapped(small, lambda logits: {"logits": logits, "hidden": logits[:, :4]}),
+        lambda small: lambda images: small(images),
+        lambda small: small.double(),
+        lambda small: torch.jit.script(small),
+    ],
+    ids=["tuple", "dict", "function", "double", "script"],
+)
+def test_models_of_any_form_are_evaluated_attacked_and_explained_alike(form: Callable[[nn.Module], Any]) -> None:
+    plain, labels = Small().eval(), own_labels(Small())
+    given = form(Small().train())
+    modes = [module.training for module in modules_of(given)]
+    rows = [evaluate(one, IMAGES, labels, "l2", 0.5, steps=2, evidence="off") for one in (plain, given)]
+    same = ["clean_correct", "robust_correct", "forward_passes"]
+    pd.testing.assert_frame_equal(rows[0][same], rows[1][same])
+    assert 0 < rows[0]["robust_correct"].item() < 24
+    found = [robustbench_bcos.PGD(steps=2)(one, IMAGES, labels, "l2", 0.5).adversarials for one in (plain, given)]
+    # In float64 other digits are rounded than in float32.
+    torch.testing.assert_close(*found, atol=1e-3, rtol=0)
+    maps = [robustbench_bcos.explain(one, IMAGES).contributions.float() for one in (plain, given)]
+    torch.testing.assert_close(*maps, atol=1e-4, rtol=1e-4)
+    assert [module.training for module in modules_of(given)] == modes
+
+
+def test_one_output_that_is_a_probability_is_suspect_and_a_logit_is_not() -> None:
+    labels = (own_labels(Small()) > 4).long()
+    of_one = Small()
+    with torch.no_grad():
+        of_one.readout = nn.Linear(192, 1)
+        of_one.readout.weight.copy_(Small().readout.weight[:1])
+        labels = (of_one.eval()(IMAGES) > 0).long().squeeze(1)
+    rows = {
+        name: evaluate(Wrapped(of_one, form), IMAGES, labels, "l2", 0.1, steps=2).iloc[0]
+        for name, form in {"logit": lambda logit: logit, "sigmoid": lambda logit: logit.sigmoid().squeeze(1)}.items()
+    }
+    assert rows["logit"].clean_accuracy == 1
+    assert "saturated_output" not in rows["logit"].reasons
+    assert "saturated_output" in rows["sigmoid"].reasons
+
+
+@pytest.mark.parametrize("switch", [torch.no_grad, torch.inference_mode])
+def test_gradients_may_be_switched_off_by_the_caller(switch: Callable[[], Any]) -> None:
+    labels = own_labels(Small())
+    expected = evaluate(Small(), IMAGES, labels, "l2", 0.5, steps=2, evidence="off")
+    with switch():
+        model, images = Small(), IMAGES.clone()
+        rows = evaluate(model, images, labels, "l2", 0.5, steps=2, evidence="off")
+        robustbench_bcos.PGD(steps=1)(model, images, labels, "l2", 0.5)
+        robustbench_bcos.explain(model, images)
+    # And what was made there, used elsewhere.
+    robustbench_bcos.PGD(steps=1)(model, images, labels, "l2", 0.5)
+    robustbench_bcos.explain(model, images)
+    pd.testing.assert_frame_equal(rows, expected)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_attack_changes_no_running_statistics_and_gives_every_mode_back(fails: bool) -> None:
+    model = Small().train()
+    model.drop.eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    if fails:
+        with pytest.raises(RequestError, match="classes from 0 to 9"):
+            robustbench_bcos.PGD(steps=1)(model, IMAGES, LABELS + 7, "l2", 0.5)
+    else:
+        found = robustbench_bcos.PGD(steps=2)(model, IMAGES, LABELS, "l2", 0.5)
+        again = robustbench_bcos.PGD(steps=2)(Small().eval(), IMAGES, LABELS, "l2", 0.5)
+        torch.testing.assert_close(found.adversarials, again.adversarials)
+    assert [module.training for module in (model, model.norm, model.drop)] == [True, True, False]
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_model_that_cannot_be_copied_is_asked_itself_and_left_as_it_was() -> None:
+    model = Wrapped(Small(), lambda logits: logits)
+    model.lock = threading.Lock()  # type: ignore[assignment]
+    flags = [parameter.requires_grad for parameter in model.parameters()]
+    rows = evaluate(model.train(), IMAGES, own_labels(Small()), "l2", 0.5, steps=2, evidence="off")
+    assert rows["architecture"].item() == "Wrapped"
+    assert rows["clean_accuracy"].item() == 1
+    assert model.network.training
+    assert [parameter.requires_grad for parameter in model.parameters()] == flags
 
 
 def test_an_attack_may_be_an_object_and_stand_beside_names() -> None:

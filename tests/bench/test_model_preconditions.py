@@ -102,7 +102,7 @@ def softmax(logits: Tensor) -> Tensor:
     [
         (
             lambda: After(softmax),
-            "model 'mine' gives probabilities (each row sums to 1), and attacks need logits: return",
+            "model 'mine' gives probabilities, and attacks need logits: return",
         ),
         (lambda: Before(own_noise), "answers 4 of 4 images differently when it is asked again: make it determin"),
         (lambda: Before(always_dropping), "images differently when it is asked again"),

@@ -101,7 +101,7 @@ def test_a_model_for_another_range_is_refused_with_the_encoding_that_it_needs() 
 
 def test_a_model_of_probabilities_is_attacked_when_it_is_asked_for_anyway() -> None:
     said = refusal("run", "--model", "foreign_nets:soft", "--limit", 20)
-    assert said.startswith("model 'foreign_nets:soft' gives probabilities (each row sums to 1)")
+    assert said.startswith("model 'foreign_nets:soft' gives probabilities")
     arguments = (
         "--model",
         "foreign_nets:soft",

@@ -257,17 +257,24 @@ def test_the_name_that_captum_has_for_targets_is_answered_by_ours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "got"),
+    ("images", "said"),
     [
-        (np.zeros((2, 8, 8, 3), dtype=np.uint8), r"ndarray uint8 \(2, 8, 8, 3\)"),
-        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), r"Tensor torch.uint8 torch.Size\(\[2, 3, 8, 8\]\)"),
-        (torch.zeros(3, 8, 8), r"Tensor torch.float32 torch.Size\(\[3, 8, 8\]\)"),
-        (None, "NoneType"),
+        (np.zeros((2, 8, 8, 3), dtype=np.uint8), r"got \(2, 8, 8, 3\): put channels first"),
+        (torch.zeros(3, 8, 8), r"got \(3, 8, 8\): of a single image, make a batch"),
+        (torch.full((2, 3, 8, 8), 200.0), r"values in \[0, 1\], got 200 to 200: divide them by 255"),
+        (None, "must be in memory, got NoneType"),
     ],
 )
-def test_images_that_are_no_batch_of_floats_are_refused_with_the_remedy(images: Any, got: str) -> None:
-    with pytest.raises(RequestError, match=rf"^images must be [^\n]*, got {got}: convert 8-bit images with [^\n]+$"):
+def test_images_that_are_none_are_refused_with_the_remedy(images: Any, said: str) -> None:
+    with pytest.raises(RequestError, match=rf"^images [^\n]*{said}[^\n]*$"):
         explain(MODELS["digits-natural"], images)
+
+
+def test_bytes_and_arrays_are_explained_as_the_images_that_they_are() -> None:
+    pixels = (255 * make_images()).byte()
+    expected = explain(MODELS["digits-natural"], pixels / 255)
+    for given in (pixels, pixels.numpy(), (pixels / 255).numpy()):
+        assert torch.equal(explain(MODELS["digits-natural"], given).contributions, expected.contributions)
 
 
 class WithoutGradients(nn.Module):

@@ -513,3 +513,18 @@ def test_models_are_listed_by_a_glob(tmp_path: Path) -> None:
     names = list_models("digits-*", zoo=tmp_path)
     assert names == [*list_models("digits-*"), "digits-zzz"]
     assert len(names) > 3
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_torchscript_module_of_ones_own_is_frozen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scripted_nets.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "def make():\n    return torch.jit.script(nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(192, 10)))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    (source,) = find_models("scripted_nets:make", Zoo())
+    model = source.load()
+    assert model.architecture == "Sequential"
+    assert not any(module.training for module in model.classifier.modules())
+    assert not any(parameter.requires_grad for parameter in model.classifier.parameters())

@@ -39,7 +39,7 @@ class Targeted(AbstractCriterion):
         Raises:
             RequestError: neither.
         """
-        if argument == LEAST_LIKELY:
+        if argument.replace("-", "_") == LEAST_LIKELY:
             return cls()
         if not (argument.isascii() and argument.isdigit()):
             raise RequestError(

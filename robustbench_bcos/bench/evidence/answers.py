@@ -47,6 +47,9 @@ REACH = 0.2
 """Share of the growth promised by the smallest stride that the longest must see, in the median. Honest networks see
 0.5 and more."""
 
+SUMS_TO_ONE = 1e-4
+"""How far the sum of a row of probabilities may be from 1."""
+
 TINY = 1e-300
 """A norm that is not 0."""
 
@@ -103,12 +106,21 @@ def logit_scale(classifier: nn.Module, images: Images) -> Found:
         largest = torch.zeros_like(answers).scatter(1, ordered.indices[:, :1], 1.0)
         immovable = usable(image_gradient(answers, leaf, largest)).degenerate
     ranges, gaps = ordered.values[:, 0] - ordered.values[:, -1], ordered.values[:, 0] - ordered.values[:, 1]
-    probabilities = bool(((logits >= 0) & (logits <= 1)).all())
+    probabilities = bool(((logits >= 0) & (logits <= 1)).all()) or are_probabilities(logits)
     wrong_scale = bool(gaps.median() > UNDERFLOW) or bool(ranges.median() < FLAT)
     # A class may have no logit of its own, but 0 for every image.
     varies = logits.amax(dim=0) > logits.amin(dim=0)
     against = (immovable & varies[ordered.indices[:, 0]]) | probabilities | wrong_scale
     return Found(against=against, values=ranges, passes=2)
+
+
+def are_probabilities(logits: Logits) -> bool:
+    """Whether rows are what a softmax gives, or what is made of one number per image that a sigmoid gives."""
+    rows = logits.double()
+    sums, gaps = rows.sum(dim=1), rows[:, 1] - rows[:, 0]
+    softmax = ((rows >= 0) & (rows <= 1)).all(dim=1) & ((sums - 1).abs() < SUMS_TO_ONE)
+    sigmoid = (sums == 0) & (gaps >= 0) & (gaps <= 1) & (rows.shape[1] == 2)
+    return bool(softmax.all() or sigmoid.all())
 
 
 def gradient_matches_finite_differences(classifier: nn.Module, images: Images, labels: Labels) -> Found:

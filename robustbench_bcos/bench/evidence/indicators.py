@@ -52,15 +52,7 @@ class Path:
         """One restart of an attack, to its end, whatever it meets on the way."""
         recorder = _Recorder(target.classifier)
         whole = replace(attack, select="last", restarts=1)
-        adversarials, _ = whole(
-            recorder,
-            target.images,
-            target.labels,
-            target.threat,
-            criterion=target.criterion,
-            goals=target.goals,
-            rng=target.rng,
-        )
+        adversarials, _ = whole.solve(replace(target.problem(len(target.images)), classifier=recorder))
         return cls(
             logits=torch.stack(recorder.logits),
             goals=target.goals,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from robustbench_bcos.bench.arrays import read_images, read_labels
+from robustbench_bcos.core.arrays import read_images, read_labels, read_pairs
 from robustbench_bcos.core.errors import RequestError
 
 RGB = torch.rand(4, 3, 5, 6, generator=torch.Generator().manual_seed(0))
@@ -20,13 +20,14 @@ LABELS = torch.tensor([2, 0, 1, 2])
         (RGB, RGB),
         (RGB.clone().requires_grad_(), RGB),
         (RGB.numpy(), RGB),
-        (RGB.double().numpy(), RGB),
+        (RGB.double().numpy(), RGB.double()),
+        (RGB.half(), RGB.half().float()),
         (list(RGB), RGB),
         ([image.numpy() for image in RGB], RGB),
         ((255 * RGB).byte(), (255 * RGB).byte() / 255),
         ((255 * RGB).byte().numpy(), (255 * RGB).byte() / 255),
     ],
-    ids=["tensor", "with gradient", "array", "float64", "tensors", "arrays", "bytes", "byte array"],
+    ids=["tensor", "with gradient", "array", "float64", "float16", "tensors", "arrays", "bytes", "byte array"],
 )
 def test_images_may_be_tensors_arrays_or_bytes(given: Any, expected: torch.Tensor) -> None:
     read = read_images(given)
@@ -48,6 +49,7 @@ def test_images_may_be_tensors_arrays_or_bytes(given: Any, expected: torch.Tenso
         (RGB[:0], "images must not be empty, got shape (0, 3, 5, 6)"),
         (255 * RGB, "images must have values in [0, 1], got "),
         (255 * RGB, ": divide them by 255"),
+        (1.05 * RGB / RGB.max(), "clip them to [0, 1]"),
         (2 * RGB - 1, "undo the normalisation, which belongs inside the model"),
         ((255 * RGB).int(), "floating-point numbers in [0, 1] or uint8, got int32: divide them by 255"),
         (RGB / 0, "images must be finite"),
@@ -73,10 +75,12 @@ def test_other_images_are_refused_with_the_remedy(given: Any, said: str) -> None
         LABELS.numpy(),
         LABELS.tolist(),
         tuple(LABELS),
+        LABELS.float(),
+        LABELS[:, None],
         torch.nn.functional.one_hot(LABELS),
         torch.nn.functional.one_hot(LABELS).float().numpy(),
     ],
-    ids=["tensor", "int32", "array", "list", "tuple", "one-hot", "one-hot array"],
+    ids=["tensor", "int32", "array", "list", "tuple", "float", "column", "one-hot", "one-hot array"],
 )
 def test_labels_may_be_numbers_or_one_hot(given: Any) -> None:
     assert torch.equal(read_labels(given, 4), LABELS)
@@ -86,8 +90,9 @@ def test_labels_may_be_numbers_or_one_hot(given: Any) -> None:
     ("given", "said"),
     [
         (LABELS[:3], "one class for each of the 4 images, got shape (3,): give 4 whole numbers"),
-        (LABELS[:, None], "got shape (4, 1)"),
-        (LABELS.float(), "labels must be whole numbers, got float32"),
+        (LABELS[:, None, None], "got shape (4, 1, 1)"),
+        (LABELS + 0.5, "labels must be whole numbers, got float32"),
+        (LABELS - 1, "labels must be classes from 0, got -1"),
         (LABELS > 1, "labels must be whole numbers, got bool"),
         (torch.full((4, 3), 1 / 3), "labels of shape (4, 3) must be one-hot"),
         (["cat", "dog", "cat", "dog"], "labels must be numbers, got values that do not fit together"),
@@ -98,5 +103,49 @@ def test_labels_may_be_numbers_or_one_hot(given: Any) -> None:
 def test_other_labels_are_refused_with_the_remedy(given: Any, said: str) -> None:
     with pytest.raises(RequestError) as caught:
         read_labels(given, 4)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+DATASET = TensorDataset(RGB, LABELS)
+
+
+class Endless:
+    """A dataset that has a length, but no end of its own."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray[Any, Any], int]:
+        return RGB[index % 4].numpy(), int(LABELS[index % 4])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [DATASET, DataLoader(DATASET, batch_size=3), Endless(), list(DATASET), iter(DataLoader(DATASET, batch_size=2))],
+    ids=["dataset", "loader", "endless", "list", "iterator"],
+)
+def test_a_dataset_or_a_loader_gives_images_and_labels(given: Any) -> None:
+    images, labels = read_pairs(given)
+    assert torch.equal(images, RGB)
+    assert torch.equal(labels, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (RGB, "labels are missing: give one class for each image"),
+        (3, "labels are missing"),
+        (TensorDataset(RGB), "must give (image, label) or batches of them, got tuple"),
+        ([{"image": RGB[0], "label": 1}], "got dict: put a generator of such pairs in its place"),
+        ([("a.png", 1)], "images must be in memory, got str: give a dataset the transform"),
+        ([(RGB[0], 1), (RGB[0, :, :2], 1)], "must fit together"),
+        ([(2 * RGB[0] - 1, 1)], "undo the normalisation"),
+        ([], "must fit together"),
+    ],
+)
+def test_other_datasets_are_refused_with_the_remedy(given: Any, said: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        read_pairs(given)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
