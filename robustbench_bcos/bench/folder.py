@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from robustbench_bcos.bench.identity import RunIdentity
-from robustbench_bcos.core.disk import disk_explained, held, no_link, write_text
+from robustbench_bcos.core.disk import disk_explained, emptied, held, no_link, write_text
 from robustbench_bcos.core.errors import RequestError
 
 CONFIGURATION = "run.json"
@@ -26,13 +26,16 @@ class Description:
 
 
 @contextmanager
-def open_run(folder: Path, identity: RunIdentity, session: dict[str, Any]) -> Iterator[Path]:
+def open_run(
+    folder: Path, identity: RunIdentity, session: dict[str, Any], *, overwrite: bool = False
+) -> Iterator[Path]:
     """Hold a run folder for this process alone; make it, or check that it is this run's.
 
     Args:
         folder: where the run is, or will be.
         identity: all that decides the run's numbers; a run with another identity is another run.
         session: what else ``run.json`` says of this session; every session adds one.
+        overwrite: remove the run that is there, whichever it is, and begin anew. What is no run is never removed.
 
     Raises:
         RequestError: the folder is not writable, is something else, belongs to another configuration, is damaged, or
@@ -46,6 +49,9 @@ def open_run(folder: Path, identity: RunIdentity, session: dict[str, Any]) -> It
             litter.unlink()
         known = _read(folder) if (folder / CONFIGURATION).exists() else None
         asked = identity.to_json()
+        if known is not None and overwrite:
+            emptied(folder, keep=(LOCK,))
+            known = None
         if known is not None:
             _refuse_other_identity(folder, known["identity"], asked)
         sessions = [*(known["sessions"] if known else []), session]
@@ -100,5 +106,6 @@ def _refuse_other_identity(folder: Path, known: dict[str, Any], asked: dict[str,
             there, here = json.dumps(known.get(key)), json.dumps(asked.get(key))
             difference = f"{key} is {there} there and {here} here" if len(there + here) < 120 else f"other {key}"
             raise RequestError(
-                f"run {folder} belongs to another configuration ({difference}): choose another --out, or leave it out"
+                f"run {folder} belongs to another configuration ({difference}): choose another --out, leave it out, or "
+                "--overwrite that run"
             )

@@ -8,7 +8,7 @@ import typer
 
 from robustbench_bcos.bench.config import ATTACK, RUN, RunConfig, check_trained, make_config
 from robustbench_bcos.cli.options import Flags, takes
-from robustbench_bcos.cli.output import errors, print_report, results
+from robustbench_bcos.cli.output import print_report, results
 from robustbench_bcos.core.errors import Broken, Interrupted
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; an unfinished one is continued.", rich_help_panel=RUN)
     ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Remove the run that is in the folder, and begin anew.", rich_help_panel=RUN),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and print the cells.", rich_help_panel=RUN)
     ] = False,
@@ -51,29 +55,29 @@ def run(
     if suite is not None:
         check_trained(config, suite)
     try:
-        _plan_and_carry_out(config, out, dry_run=dry_run, quiet=quiet, as_json=as_json)
+        request = _plan(config)
+        if dry_run:
+            _print_cells(request)
+            return
+        folder = out or Path("runs") / request.folder_name
+        finished, files = _carry_out(request, folder, overwrite=overwrite, show=not quiet and not as_json)
+        _print_results(finished, files, quiet=quiet, as_json=as_json)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; repeat the same command to continue") from None
 
 
-def _plan_and_carry_out(config: RunConfig, out: Path | None, *, dry_run: bool, quiet: bool, as_json: bool) -> None:
+def _plan(config: RunConfig) -> "Request":
     # This imports torch; a mistake that can be told without it has been told.
     import torch
 
     from robustbench_bcos.bench.request import make_request
 
     request = make_request(config)
-    if dry_run:
-        _print_cells(request)
-        return
     torch.set_num_threads(request.threads)
-    folder = out or Path("runs") / request.folder_name
-    show = errors.is_terminal and not quiet and not as_json
-    finished, files = _carry_out(request, folder, show)
-    _print_results(finished, files, quiet=quiet, as_json=as_json)
+    return request
 
 
-def _carry_out(request: "Request", folder: Path, show: bool) -> "tuple[RunFolder, list[Path]]":
+def _carry_out(request: "Request", folder: Path, *, overwrite: bool, show: bool) -> "tuple[RunFolder, list[Path]]":
     from robustbench_bcos.bench.folder import DATABASE, open_run
     from robustbench_bcos.bench.runner import execute
     from robustbench_bcos.bench.schedule import Schedule
@@ -81,7 +85,7 @@ def _carry_out(request: "Request", folder: Path, show: bool) -> "tuple[RunFolder
     from robustbench_bcos.cli.progress import watch
 
     work = Schedule(request=request).work
-    with open_run(folder, request.identity, request.describe()):
+    with open_run(folder, request.identity, request.describe(), overwrite=overwrite):
         done = 0
         try:
             with Store(folder / DATABASE) as store:

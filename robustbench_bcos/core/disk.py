@@ -4,7 +4,8 @@ import errno
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -63,6 +64,25 @@ def made(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return folder
+
+
+def emptied(folder: Path, *, keep: Collection[str] = ()) -> Path:
+    """Remove what is in a folder that this package has filled, but for some names; gives the folder back.
+
+    Raises:
+        RequestError: somebody works in it, or it cannot be changed.
+    """
+    if Path.cwd().resolve().is_relative_to(folder.resolve()) or (folder / ".git").exists():
+        raise RequestError(f"{folder} is where you work, and nothing of it is removed: {ELSEWHERE}")
+    with disk_explained(folder):
+        for entry in folder.iterdir():
+            if entry.name in keep:
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
     return folder
 
 

@@ -76,6 +76,48 @@ def test_another_configuration_is_told_apart_by_what_differs(
     assert content(tmp_path) == before
 
 
+def test_a_run_that_is_overwritten_leaves_nothing_of_itself(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run", IDENTITY, SESSION) as folder:
+        (folder / DATABASE).write_text("verdicts", encoding="utf-8")
+        (folder / "figures").mkdir()
+        (folder / "figures/old.png").touch()
+        (tmp_path / "elsewhere").mkdir()
+        (folder / "link").symlink_to(tmp_path / "elsewhere")
+    with open_run(folder, replace(IDENTITY, seed=1), {"started": "later"}, overwrite=True):
+        assert read_description(folder) == Description(replace(IDENTITY, seed=1), ({"started": "later"},))
+        assert set(content(folder)) == {LOCK, CONFIGURATION}
+    assert (tmp_path / "elsewhere").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"thesis.tex": "one"}, "holds other files (thesis.tex) and is not a run"),
+        ({CONFIGURATION: '{"name": "another tool\'s"}', "thesis.tex": "one"}, "run.json is damaged"),
+    ],
+)
+def test_only_a_run_is_overwritten(tmp_path: Path, files: dict[str, str], said: str) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(RequestError) as caught, open_run(tmp_path, IDENTITY, SESSION, overwrite=True):
+        pass
+    assert said in str(caught.value)
+    assert {name: (tmp_path / name).read_text(encoding="utf-8") for name in files} == files
+
+
+def test_the_working_folder_is_not_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_run(tmp_path, IDENTITY, SESSION):
+        pass
+    (tmp_path / "code").mkdir()
+    monkeypatch.chdir(tmp_path / "code")
+    with (
+        pytest.raises(RequestError, match="is where you work, and nothing of it is removed: choose another folder"),
+        open_run(tmp_path, IDENTITY, SESSION, overwrite=True),
+    ):
+        pass
+    assert read_description(tmp_path).sessions == (SESSION,)
+
+
 def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("chapter one", encoding="utf-8")
     assert "holds other files (thesis.tex) and is not a run" in refusal(tmp_path)

@@ -367,7 +367,8 @@ def test_the_folder_of_another_configuration_is_left_alone(tiny_zoo: Path, run: 
     succeed("run", "--zoo", tiny_zoo, *SMALL, "--out", "mine")
     said = run("--out", "mine", "--seed", "4")
     assert said == (
-        "run mine belongs to another configuration (seed is 0 there and 4 here): choose another --out, or leave it out"
+        "run mine belongs to another configuration (seed is 0 there and 4 here): choose another --out, leave "
+        "it out, or --overwrite that run"
     )
     assert "belongs to another configuration (other cells)" in run("--out", "mine", "--eps", "0.25")
 

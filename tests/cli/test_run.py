@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from robustbench_bcos.bench import request as requests
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.records import COLUMNS
-from robustbench_bcos.cli.progress import watch
+from robustbench_bcos.cli.progress import in_lines, watch
 from tests.bench.tiny_zoo import NAMES, tiny_request
 from tests.cli.command_line import call, refusal, succeed
 
@@ -150,7 +150,31 @@ def test_the_live_display_passes_every_step_on(show: bool, tiny_zoo: Path, capsy
     (cell,) = tiny_request(tiny_zoo, model=("tiny-bcos",), limit=1).cells
     steps = [Progress(cell=cell, images=3), Progress(cell=cell, images=2)]
     assert list(watch(iter(steps), 5, show=show)) == steps
-    assert capsys.readouterr().out == ""
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert bool(told.err) == show
+
+
+def test_what_goes_to_a_file_is_told_in_lines(tiny_zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (cell,) = tiny_request(tiny_zoo, model=("tiny-bcos",), limit=1).cells
+    steps = [Progress(cell=cell, images=1) for _ in range(40)]
+    times = iter([0.0, *(float(second) for second in range(1, 41))])
+    assert list(in_lines(iter(steps), 40, lambda: next(times))) == steps
+    what = "tiny-bcos l2 0.5 pgd"
+    assert capsys.readouterr().err.splitlines() == [
+        f"1 of 40 images, 0:00:39 left: {what}",
+        f"11 of 40 images, 0:00:29 left: {what}",
+        f"21 of 40 images, 0:00:19 left: {what}",
+        f"31 of 40 images, 0:00:09 left: {what}",
+        f"40 of 40 images: {what}",
+    ]
+
+
+def test_a_run_can_be_overwritten(tiny: list[str]) -> None:
+    succeed(*tiny, "--out", "mine", "--quiet")
+    assert "or --overwrite that run" in refusal(*tiny, "--out", "mine", "--seed", "4")
+    succeed(*tiny, "--out", "mine", "--seed", "4", "--quiet", "--overwrite")
+    assert {row["seed"] for row in rows(Path("mine/results.csv"))} == {"4"}
 
 
 # What is written
