@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from textwrap import fill
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+import numpy.typing as npt
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from robustbench_bcos.bench.pictures import Array, Picture, View
@@ -30,6 +29,16 @@ LETTER, LINE = 0.09, 0.16
 GAP = 0.08
 """Space between tiles, as a share of a tile."""
 
+SHARP = 24
+"""Pixels across a tile, at least, so that whole pixels make a gap that is right to 2 % of the tile."""
+
+BAR_TEXT = 6.0
+"""Points of letters beside a colour bar."""
+
+TIP = 0.06
+"""Inches of the pointed end of a colour bar."""
+
+Pixels = npt.NDArray[np.uint8]
 Tile = Callable[[Picture], Array]
 Names = Sequence[str]
 
@@ -111,7 +120,10 @@ def change_of_pixels(picture: Picture, scale: float) -> Array:
 
 
 class _Sheet:
-    """A figure made of rows of tiles; positions are in inches from the top left."""
+    """A figure made of rows of tiles; positions are in inches from the top left.
+
+    Everything is drawn into one pair of axes: each further one takes longer than all the tiles of a row.
+    """
 
     def __init__(self, pictures: Sequence[Picture], title: str, *, rows: int, captions: int) -> None:
         height, width = pictures[0].clean.contributions.shape
@@ -127,32 +139,46 @@ class _Sheet:
         )
         self.figure = Figure(figsize=self.size)
         self.figure.text(0.12 / self.size[0], 1 - 0.12 / self.size[1], title, va="top", fontsize=9, weight="bold")
+        self.axes = self.figure.add_axes((0, 0, 1, 1), xlim=(0, self.size[0]), ylim=(self.size[1], 0))
+        self.axes.set_axis_off()
         self.tops: list[float] = []
         self.bottom = self.header
 
     def images(self, name: str, tile: Tile, captions: Sequence[str] = ()) -> None:
         """A row of tiles of colours in [0, 1]."""
-        axes = self._row(name, captions)
-        axes.imshow(self._mosaic(tile, 1.0), aspect="auto")
+        top = self.bottom
+        self.tops.append(top)
+        self._text(LABELS - 0.1, top + self.tile_height / 2, fill(name, NAME_WIDTH), ha="right", va="center")
+        self._image(self._mosaic(tile), LABELS, top, self.across, self.tile_height)
+        self.bottom = top + self.tile_height * (1 + GAP)
+        for column, caption in enumerate(captions):
+            x = LABELS + (column + 0.5) * TILE * (1 + GAP) - TILE * GAP / 2
+            self._text(x, top + self.tile_height + 0.02, caption, ha="center", va="top")
+        self.bottom += CAPTION if captions else 0
 
     def maps(self, name: str, tile: Tile) -> None:
-        """A row of tiles of signed numbers, cut off at -1 and 1."""
-        axes = self._row(name, ())
-        axes.imshow(self._mosaic(tile, np.nan), cmap=SIGNED, vmin=-1, vmax=1, aspect="auto")
+        """A row of tiles of signed numbers, cut off at -1 and 1; where there is no number, nothing is drawn."""
+        self.images(name, lambda picture: signed_colours(tile(picture)))
 
     def signed_bar(self, first: int, last: int, label: str, colours: str, scale: float) -> None:
         """A colour bar from -scale to scale beside rows first to last, counted from 1."""
         top, bottom = self.tops[first - 1], self.tops[last - 1] + self.tile_height
         # A bar next to many rows may be shorter than they are.
-        height = min(bottom - top, 2.2)
-        axes = self._axes(LABELS + self.across + 0.1, top, 0.1, height)
-        mappable = ScalarMappable(Normalize(-scale, scale), colours)
-        bar = self.figure.colorbar(
-            mappable, cax=axes, ticks=[-scale, 0, scale], extend="both" if scale == 1 else "neither"
-        )
-        bar.set_ticklabels([f"-{scale:.2g}", "0", f"{scale:.2g}"])
-        axes.tick_params(labelsize=6, length=2)
-        bar.set_label(label, fontsize=6)
+        bottom = min(bottom, top + 2.2)
+        left, right = LABELS + self.across + 0.1, LABELS + self.across + 0.2
+        colormap = colormaps[colours]
+        if scale == 1:
+            # Pointed, where what is larger has the colour of the end.
+            top, bottom = top + TIP, bottom - TIP
+            for end, tip, value in ((top, top - TIP, 1.0), (bottom, bottom + TIP, 0.0)):
+                self.axes.fill([left, (left + right) / 2, right], [end, tip, end], color=colormap(value), lw=0)
+        shades = colormap(np.linspace(1, 0, 256))[:, None, :3].astype(np.float32)
+        self._image(_bytes(shades), left, top, right - left, bottom - top)
+        self.axes.plot([left, left, right, right, left], [top, bottom, bottom, top, top], color="black", lw=0.5)
+        for value, y in ((scale, top), (0, (top + bottom) / 2), (-scale, bottom)):
+            self.axes.plot([right, right + 0.03], [y, y], color="black", lw=0.5)
+            self._text(right + 0.06, y, f"{value:.2g}", ha="left", va="center", size=BAR_TEXT)
+        self._text(right + 0.33, (top + bottom) / 2, label, ha="left", va="center", size=BAR_TEXT, rotation=90)
 
     def finish(self, names: Names, *, outcomes: bool = True) -> Figure:
         """Name the columns."""
@@ -164,37 +190,36 @@ class _Sheet:
             self._text(x, self.header - 0.06, "\n".join(lines), ha="center", va="bottom")
         return self.figure
 
-    def _row(self, name: str, captions: Sequence[str]) -> Axes:
-        top = self.bottom
-        self.tops.append(top)
-        self._text(LABELS - 0.1, top + self.tile_height / 2, fill(name, NAME_WIDTH), ha="right", va="center")
-        axes = self._axes(LABELS, top, self.across, self.tile_height)
-        axes.set_axis_off()
-        self.bottom = top + self.tile_height * (1 + GAP)
-        for column, caption in enumerate(captions):
-            x = LABELS + (column + 0.5) * TILE * (1 + GAP) - TILE * GAP / 2
-            self._text(x, top + self.tile_height + 0.02, caption, ha="center", va="top")
-        self.bottom += CAPTION if captions else 0
-        return axes
-
-    def _mosaic(self, tile: Tile, between: float) -> Array:
+    def _mosaic(self, tile: Tile) -> Pixels:
         # The difference of two infinities is NaN, and is not drawn.
         with np.errstate(invalid="ignore"):
-            tiles = [tile(picture) for picture in self.pictures]
-        # Enlarged first, so that the gap can be narrower than a pixel of a small image.
-        factor = max(1, round(160 / tiles[0].shape[1]))
+            tiles = [_bytes(tile(picture)) for picture in self.pictures]
+        # Enlarged first, so that the gap can be narrower than a pixel of a small image; drawing takes as long as there
+        # are pixels.
+        factor = -(-SHARP // tiles[0].shape[1])
         enlarged = [np.repeat(np.repeat(part, factor, axis=0), factor, axis=1) for part in tiles]
-        gap = np.full((enlarged[0].shape[0], round(enlarged[0].shape[1] * GAP), *enlarged[0].shape[2:]), between)
-        return np.concatenate([part for one in enlarged for part in (one, gap)], axis=1).astype(np.float32)
+        gap = np.full((enlarged[0].shape[0], round(enlarged[0].shape[1] * GAP), 3), 255, dtype=np.uint8)
+        return np.concatenate([part for one in enlarged for part in (one, gap)], axis=1)
 
-    def _axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        across, down = self.size
-        axes = self.figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
-        axes.grid(visible=False)
-        return axes
+    def _image(self, pixels: Pixels, left: float, top: float, width: float, height: float) -> None:
+        self.axes.imshow(pixels, aspect="auto", extent=(left, left + width, top + height, top))
 
-    def _text(self, x: float, y: float, text: str, *, ha: str, va: str) -> None:
-        self.figure.text(x / self.size[0], 1 - y / self.size[1], text, ha=ha, va=va, fontsize=6.5)
+    def _text(self, x: float, y: float, text: str, *, ha: str, va: str, size: float = 6.5, rotation: int = 0) -> None:
+        place = (x / self.size[0], 1 - y / self.size[1])
+        self.figure.text(*place, text, ha=ha, va=va, fontsize=size, rotation=rotation)
+
+
+def signed_colours(values: Array) -> Array:
+    """Signed numbers as colours from -1 to 1, those beyond as the ends; NaN stays NaN."""
+    colours: Array = colormaps[SIGNED]((np.clip(values, -1, 1) + 1) / 2)[..., :3].astype(np.float32)
+    colours[np.isnan(values)] = np.nan
+    return colours
+
+
+def _bytes(colours: Array) -> Pixels:
+    """Colours as a file has them; what is no colour is white."""
+    pixels: Pixels = (255 * np.clip(np.nan_to_num(colours, nan=1), 0, 1)).round().astype(np.uint8)
+    return pixels
 
 
 def _after(picture: Picture) -> View:
