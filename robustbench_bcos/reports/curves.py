@@ -1,6 +1,6 @@
 """Curves over epsilon, steps and B: accuracies, and similarity of explanations."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from textwrap import fill
 from typing import Any, Literal
 
@@ -9,9 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from matplotlib.transforms import ScaledTranslation, Transform
 
 from robustbench_bcos.core.statistics import summarise, wilson
-from robustbench_bcos.reports.style import COLOURS, Line, lines, styled
+from robustbench_bcos.reports.style import COLOURS, Line, legend_above, legend_beside, lines, styled
 
 MEASURE = "cosine"
 """The measure that is drawn; the others are in ``results.csv``."""
@@ -26,9 +27,30 @@ WORDS = {"attack": "attacked", "noise": "random noise of the same size", "other"
 PANEL_WIDTH, PANEL_HEIGHT = 2.1, 1.9
 ACROSS = 4
 
+NAME_WIDTH = 24
+"""Characters of a model's name that fit above a panel."""
+
+APART, SPREAD = 4.0, 24.0
+"""Points between the lines of two models, and between the first and the last at most."""
+
+BARS = 12
+"""Models whose intervals are drawn; those of more cannot be told apart."""
+
+BANDS = 3
+"""Curves whose intervals are bands; those of more would cover each other, and are bars at some places."""
+
+CROWDED = 8
+"""Values of B whose names do not fit beside each other."""
+
+PLACES = 6
+"""Bars of a curve."""
+
 
 def accuracy_over_epsilon(records: pd.DataFrame) -> Figure:
     """Robust accuracy of each model over epsilon, from clean accuracy at 0, with Wilson 95 % intervals.
+
+    Up to a dozen models are drawn some points beside each other, so that no interval hides another; those of more are
+    left out.
 
     Args:
         records: rows of one norm and one way of attacking, at the most steps.
@@ -36,11 +58,14 @@ def accuracy_over_epsilon(records: pd.DataFrame) -> Figure:
     styles = lines(list(records["model"].unique()))
     with styled():
         figure, axes = _single(f"{records['norm'].iloc[0]} epsilon (units of the pixel range)", "robust accuracy")
+        beside = _side_by_side(figure, axes, styles)
         for model, rows in _models(records):
             attacked = rows.to_dict("records")
             clean = attacked[0] | {"epsilon": 0.0, "worst_correct": attacked[0]["clean_correct"]}
-            _accuracy_line(axes, styles[model], model, "epsilon", [clean, *attacked], "worst_correct")
-        _legend(figure, axes)
+            _accuracy_line(
+                axes, styles[model], model, "epsilon", [clean, *attacked], "worst_correct", beside.get(model)
+            )
+        legend_beside(figure, axes)
         return figure
 
 
@@ -58,11 +83,12 @@ def accuracy_over_steps(records: pd.DataFrame) -> Figure:
         counts = sorted(records["steps"].unique())
         axes.set_xticks(counts, [str(count) for count in counts])
         axes.minorticks_off()
+        beside = _side_by_side(figure, axes, styles)
         for model, rows in _models(records):
             # What each attack left by itself: the worst over everything tried is the same for all of them.
             ordered = rows.sort_values("steps").to_dict("records")
-            _accuracy_line(axes, styles[model], model, "steps", ordered, "robust_correct")
-        _legend(figure, axes)
+            _accuracy_line(axes, styles[model], model, "steps", ordered, "robust_correct", beside.get(model))
+        legend_beside(figure, axes)
         return figure
 
 
@@ -79,17 +105,28 @@ def similarity_over_epsilon(records: pd.DataFrame, similarities: pd.DataFrame) -
     models = list(records["model"].unique())
     with styled():
         figure, grid = _grid(len(models))
+        found = similarities[(similarities["explained_class"] == "true") & (similarities["counted"] == 1)]
+        values = {key: same.dropna() for key, same in found.groupby(["comparison", "cell"])[MEASURE]}
         for axes, model in zip(grid, models, strict=True):
             rows = records[records["model"] == model].sort_values("epsilon")
-            axes.set_title(model, fontsize=7)
+            axes.set_title(fill(model, NAME_WIDTH), fontsize=7)
             for comparison, line in COMPARED.items():
-                _similarity_line(axes, rows, similarities, comparison, line)
+                known = [
+                    (epsilon, values.get((comparison, cell)))
+                    for epsilon, cell in zip(rows["epsilon"], rows["cell"], strict=True)
+                ]
+                _similarity_line(
+                    axes,
+                    [(epsilon, same) for epsilon, same in known if same is not None and len(same) > 1],
+                    comparison,
+                    line,
+                )
         _limit(grid)
         norm = records["norm"].iloc[0]
         figure.supxlabel(f"{norm} epsilon (units of the pixel range)", fontsize=8)
         figure.supylabel("mean cosine of maps", fontsize=8)
-        known = {str(line.get_label()): line for axes in grid for line in axes.lines}
-        figure.legend(list(known.values()), list(known), loc="outside upper left", ncols=3, fontsize=7)
+        labelled = {str(line.get_label()): line for axes in grid for line in axes.lines}
+        legend_above(figure, labelled)
         return figure
 
 
@@ -102,6 +139,7 @@ def accuracy_over_distance(distances: pd.DataFrame) -> Figure:
     styles = lines(list(distances["model"].unique()))
     with styled():
         figure, axes = _single(f"{distances['norm'].iloc[0]} epsilon (units of the pixel range)", "robust accuracy")
+        farthest = float(distances["high"].max())
         for model, found in distances.groupby("model", sort=False):
             reached = np.sort(found["high"].astype(float).fillna(np.inf).to_numpy())
             finite = reached[np.isfinite(reached)]
@@ -110,8 +148,16 @@ def accuracy_over_distance(distances: pd.DataFrame) -> Figure:
             line = styles[str(model)]._replace(marker="")
             fractions = [count / len(reached) for count in standing]
             axes.plot(x, fractions, drawstyle="steps-post", label=model, **line._asdict())
-            _band(axes, line, x, [wilson(count, len(reached)) for count in standing], step="post")
-        _legend(figure, axes)
+            if len(styles) <= BANDS:
+                _band(axes, line, x, [wilson(count, len(reached)) for count in standing], step="post")
+            else:
+                share = (list(styles).index(str(model)) + 0.5) / len(styles)
+                places = (np.arange(PLACES) + share) * farthest / PLACES
+                lows, highs = zip(
+                    *(wilson(int((reached > place).sum()), len(reached)) for place in places), strict=True
+                )
+                axes.vlines(places, lows, highs, color=line.color, lw=1)
+        legend_beside(figure, axes)
         return figure
 
 
@@ -159,18 +205,27 @@ def over_b(records: pd.DataFrame) -> Figure:
     threats = [f"{norm} {eps}" for norm, eps in zip(records["norm"], records["eps"], strict=True)]
     named = records.assign(line=[f"{t}, {training}" for t, training in zip(threats, records["training"], strict=True)])
     styles = lines(list(named["line"].unique()))
+    exponents = sorted(named["b"].unique())
     with styled():
         figure = Figure(figsize=(6.4, 2.9), layout="constrained")
         for axes, (label, column) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+            labelled: dict[str, Any] = {}
             for name, rows in named.groupby("line", sort=False):
                 means, style = rows.groupby("b")[column].mean(), styles[str(name)]
-                axes.plot(means.index.to_numpy(), means.to_numpy(), label=name, **style._asdict())
-                axes.scatter(rows["b"].to_numpy(), rows[column].to_numpy(), s=6, color=style.color)
+                (line,) = axes.plot(
+                    means.index.to_numpy(), means.to_numpy(), label=name, **style._replace(marker="")._asdict()
+                )
+                (points,) = axes.plot(
+                    rows["b"].to_numpy(), rows[column].to_numpy(), ls="", color=style.color, marker=style.marker
+                )
+                labelled[str(name)] = (line, points)
             axes.set_xlabel("B")
+            axes.set_xticks(exponents, [f"{b:g}" for b in exponents], rotation=90 if len(exponents) > CROWDED else 0)
             axes.set_ylabel(label)
             _limit([axes])
-        handles, words = axes.get_legend_handles_labels()
-        figure.legend(handles, words, loc="outside upper left", ncols=3, fontsize=7)
+            if column == "robust_accuracy_worst":
+                axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        legend_above(figure, labelled)
         return figure
 
 
@@ -206,24 +261,44 @@ def _models(records: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return [(str(model), rows.sort_values("epsilon")) for model, rows in records.groupby("model", sort=False)]
 
 
+def _side_by_side(figure: Figure, axes: Axes, names: Iterable[str]) -> dict[str, Transform]:
+    """For each name, where to draw numbers: some points apart, the middle one where the numbers are.
+
+    Nothing where there are so many that not even this would tell their intervals apart.
+    """
+    listed = list(names)
+    if len(listed) > BARS:
+        return {}
+    apart = min(APART, SPREAD / max(1, len(listed) - 1))
+    offsets = [apart * (place - (len(listed) - 1) / 2) for place in range(len(listed))]
+    return {
+        name: axes.transData + ScaledTranslation(offset / 72, 0, figure.dpi_scale_trans)
+        for name, offset in zip(listed, offsets, strict=True)
+    }
+
+
 def _accuracy_line(
-    axes: Axes, line: Line, model: str, over: str, rows: Sequence[Mapping[Hashable, Any]], counted: str
+    axes: Axes,
+    line: Line,
+    model: str,
+    over: str,
+    rows: Sequence[Mapping[Hashable, Any]],
+    counted: str,
+    beside: Transform | None,
 ) -> None:
     x = [float(row[over]) for row in rows]
-    bounds = [wilson(row[counted], row["images"]) for row in rows]
-    axes.plot(x, [row[counted] / row["images"] for row in rows], label=model, **line._asdict())
-    _band(axes, line, x, bounds)
+    place = beside or axes.transData
+    axes.plot(x, [row[counted] / row["images"] for row in rows], label=model, transform=place, **line._asdict())
+    if beside is not None:
+        lows, highs = zip(*(wilson(row[counted], row["images"]) for row in rows), strict=True)
+        axes.vlines(x, lows, highs, color=line.color, lw=1, transform=place)
+    # Lines drawn beside their numbers do not say how far the axis must reach.
+    axes.update_datalim([(value, 0) for value in x])
+    axes.autoscale_view(scaley=False)
 
 
-def _similarity_line(axes: Axes, rows: pd.DataFrame, similarities: pd.DataFrame, comparison: str, line: Line) -> None:
-    chosen = similarities[
-        (similarities["comparison"] == comparison)
-        & (similarities["explained_class"] == "true")
-        & (similarities["counted"] == 1)
-    ]
-    values = {str(cell): found.dropna() for cell, found in chosen.groupby("cell")[MEASURE]}
-    measured = [(row["epsilon"], values[row["cell"]]) for row in rows.to_dict("records") if row["cell"] in values]
-    measured = [(epsilon, found) for epsilon, found in measured if len(found) > 1]
+def _similarity_line(axes: Axes, measured: Sequence[tuple[float, pd.Series]], comparison: str, line: Line) -> None:
+    """A line over the epsilons at which similarities of several images are known."""
     if not measured:
         return
     x = [0.0, *(epsilon for epsilon, _ in measured)]
@@ -244,10 +319,3 @@ def _band(
 ) -> None:
     lows, highs = [low for low, _ in bounds], [high for _, high in bounds]
     axes.fill_between(x, lows, highs, color=line.color, alpha=0.12, lw=0, step=step)
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    # Matplotlib leaves out what begins with an underscore, unless the text is set afterwards.
-    legend = figure.legend(axes.lines, ["?"] * len(axes.lines), loc="outside right upper", fontsize=7)
-    for text, line in zip(legend.get_texts(), axes.lines, strict=True):
-        text.set_text(fill(str(line.get_label()), 24))

@@ -14,6 +14,7 @@ from robustbench_bcos.bench.rows import PictureRow
 from robustbench_bcos.core.disk import slug
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.reports.curves import (
+    BARS,
     accuracy_over_distance,
     accuracy_over_epsilon,
     accuracy_over_steps,
@@ -23,7 +24,7 @@ from robustbench_bcos.reports.curves import (
 )
 from robustbench_bcos.reports.panels import attack_panel, noise_panel
 from robustbench_bcos.reports.run_folder import RunFolder
-from robustbench_bcos.reports.style import write_figure
+from robustbench_bcos.reports.style import drawn, write_figure
 from robustbench_bcos.reports.tables import strongest, variants
 
 SAID = {"attack": "attacked", "noise": "noise", "other": "other image"}
@@ -48,19 +49,22 @@ class ReportFigure:
     on_page: bool = True
     """Whether it is part of the page; panels of fewer steps than the most are files alone."""
     files: tuple[Path, ...] = ()
+    image: bytes = b""
+    """PNG for the page, once it is drawn."""
 
 
-def write_figures(run: RunFolder, images: Sequence[int] = ()) -> list[ReportFigure]:
-    """Draw everything the run has the numbers for, into its folder ``figures``, as PNG and PDF.
+def write_figures(run: RunFolder, images: Sequence[int] = (), formats: Sequence[str] = ("png",)) -> list[ReportFigure]:
+    """Draw everything the run has the numbers for, into its folder ``figures``.
 
     Args:
         run: what was measured.
         images: dataset indices for the panels; by default some that were broken and some that were not.
+        formats: of the files of each figure.
 
     Raises:
         RequestError: images are asked for that the run has no pictures of, or the disk is full.
     """
-    return [_write(figure, run.folder / "figures") for figure in draw(run, images)]
+    return [_write(figure, run.folder / "figures", formats) for figure in draw(run, images)]
 
 
 def draw(run: RunFolder, images: Sequence[int] = ()) -> Iterator[ReportFigure]:
@@ -74,9 +78,14 @@ def draw(run: RunFolder, images: Sequence[int] = ()) -> Iterator[ReportFigure]:
         yield from _attack_panels(run, images)
 
 
-def _write(drawn: ReportFigure, folder: Path) -> ReportFigure:
-    assert drawn.figure is not None
-    return replace(drawn, figure=None, files=tuple(write_figure(drawn.figure, folder, drawn.name)))
+def _write(found: ReportFigure, folder: Path, formats: Sequence[str]) -> ReportFigure:
+    assert found.figure is not None
+    files = write_figure(found.figure, folder, found.name, formats)
+    image = b""
+    if found.on_page:
+        png = [file for file in files if file.suffix == ".png"]
+        image = png[0].read_bytes() if png else drawn(found.figure, "png")
+    return replace(found, figure=None, files=tuple(files), image=image)
 
 
 def chosen(rows: Sequence[PictureRow], images: Sequence[int] = ()) -> list[Picture]:
@@ -119,7 +128,7 @@ def _curves(run: RunFolder) -> Iterator[ReportFigure]:
         yield ReportFigure(
             name=f"accuracy_over_epsilon_{suffix}",
             figure=accuracy_over_epsilon(at_most_steps),
-            caption=f"Robust accuracy over epsilon, {variant}. Bands are Wilson 95 % intervals.",
+            caption=(f"Robust accuracy over epsilon, {variant}.{_bars(at_most_steps)}"),
             description=_accuracies(at_most_steps, "eps"),
         )
         for eps, same in rows.groupby("eps", sort=False):
@@ -127,7 +136,10 @@ def _curves(run: RunFolder) -> Iterator[ReportFigure]:
                 yield ReportFigure(
                     name=f"accuracy_over_steps_{suffix}_{slug(str(eps))}",
                     figure=accuracy_over_steps(same),
-                    caption=f"Robust accuracy over steps, {variant}, epsilon {eps}. More steps should change little.",
+                    caption=(
+                        f"Robust accuracy over steps, {variant}, epsilon {eps}. More steps should change little."
+                        f"{_bars(same)}"
+                    ),
                     description=_accuracies(same, "steps"),
                 )
         if (at_most_steps["explained_images"] > 0).any():
@@ -168,7 +180,7 @@ def _distances(run: RunFolder) -> Iterator[ReportFigure]:
             figure=accuracy_over_distance(found),
             caption=(
                 f"Robust accuracy over every epsilon, {norm}: images that no perturbation of that size broke. "
-                "Bands are Wilson 95 % intervals at each epsilon."
+                "Bands, or bars where they would cover each other, are Wilson 95 % intervals."
             ),
             description="; ".join(
                 "{model}: median {median_distance:.4g}, area {area:.3f}".format_map(row) for row in shown
@@ -239,6 +251,12 @@ def _attack_panels(run: RunFolder, images: Sequence[int]) -> Iterator[ReportFigu
             model=model,
             on_page=row["cell"] in at_most_steps,
         )
+
+
+def _bars(rows: pd.DataFrame) -> str:
+    if rows["model"].nunique() > BARS:
+        return " Intervals are in the table: those of so many models would cover each other."
+    return " Bars are Wilson 95 % intervals; models are drawn side by side."
 
 
 def _common(found: Sequence[Sequence[PictureRow]], images: Sequence[int]) -> list[int]:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from textwrap import fill
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,7 +11,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFor
 
 from robustbench_bcos.core.errors import RequestError, reason_of
 from robustbench_bcos.core.registry import unknown
-from robustbench_bcos.reports.style import Line, lines, styled
+from robustbench_bcos.reports.style import Line, legend_beside, lines, styled
 from robustbench_bcos.reports.trainings import REPEATED
 
 ENDING = ".log.csv"
@@ -51,12 +50,12 @@ def learning_curves(logs: pd.DataFrame) -> Figure:
     """
     recipes = list(logs["recipe"].unique())
     with styled():
-        figure = Figure(figsize=(8.4, max(3.0, 0.19 * len(recipes) + 0.6)), layout="constrained")
+        figure = Figure(figsize=(8.4, 3.0), layout="constrained")
         loss, accuracy = figure.subplots(1, 2)
         for recipe, style in lines(recipes).items():
             same = logs[logs["recipe"] == recipe]
             for axes in (loss, accuracy):
-                _curve(axes, same, "loss" if axes is loss else "accuracy", style._replace(marker=""))
+                _curve(axes, same, "loss" if axes is loss else "accuracy", style._replace(marker=""), recipe)
         loss.set_yscale("log")
         loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         loss.yaxis.set_major_formatter("{x:g}")
@@ -67,10 +66,7 @@ def learning_curves(logs: pd.DataFrame) -> Figure:
         for axes in (loss, accuracy):
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        # Matplotlib leaves out what begins with an underscore, unless the text is set afterwards.
-        legend = figure.legend(loss.lines, ["?"] * len(recipes), loc="outside right upper", fontsize=7)
-        for text, recipe in zip(legend.get_texts(), recipes, strict=True):
-            text.set_text(fill(str(recipe), 32))
+        legend_beside(figure, loss)
         return figure
 
 
@@ -83,11 +79,11 @@ def _read(file: Path) -> pd.DataFrame:
         ) from None
 
 
-def _curve(axes: Axes, rows: pd.DataFrame, column: str, line: Line) -> None:
+def _curve(axes: Axes, rows: pd.DataFrame, column: str, line: Line, label: str) -> None:
     by_epoch = rows.groupby("number")[column]
     means, deviations = by_epoch.mean(), by_epoch.std().fillna(0)
     x = means.index.to_numpy(dtype=float)
-    axes.plot(x, means.to_numpy(), **line._asdict())
+    axes.plot(x, means.to_numpy(), label=label, **line._asdict())
     # A loss cannot fall below 0, nor an accuracy rise above 1, and a band that did would stretch a logarithmic axis.
     low = (means - deviations).clip(lower=rows[column].min())
     high = (means + deviations).clip(upper=rows[column].max())

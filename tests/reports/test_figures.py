@@ -4,9 +4,10 @@ import errno
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import product
+from io import BytesIO
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox
 from PIL import Image
 from scipy.stats import t
 
@@ -25,6 +29,9 @@ from robustbench_bcos.bench.rows import DistanceRow
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.statistics import wilson
 from robustbench_bcos.reports.curves import (
+    BANDS,
+    BARS,
+    PLACES,
     accuracy_over_distance,
     accuracy_over_epsilon,
     accuracy_over_steps,
@@ -227,14 +234,14 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[
             similarities=similarities_of("cell 0", cosines),
         )
         before = dict(mpl.rcParams)
-        files = [file for figure in write_figures(run) for file in figure.files]
+        files = [file for figure in write_figures(run, formats=("png", "pdf")) for file in figure.files]
         assert dict(mpl.rcParams) == before
         assert sorted(file for file in run.folder.rglob("*") if file.is_file()) == sorted(files)
         folders.append(files)
     return folders[0], folders[1]
 
 
-def test_every_figure_is_written_as_png_and_pdf_into_the_folder_of_figures(
+def test_every_figure_is_written_in_the_formats_asked_for_into_the_folder_of_figures(
     written: tuple[list[Path], list[Path]],
 ) -> None:
     stems = ["accuracy_over_epsilon_l2", "explanation_similarity_l2", "panel_001_x-y_l2-0.5"]
@@ -262,6 +269,23 @@ def test_lines_and_letters_of_a_pdf_are_no_image(written: tuple[list[Path], list
     curve = next(file for file in written[0] if file.name == "accuracy_over_epsilon_l2.pdf")
     assert b"/Font" in curve.read_bytes()
     assert b"/Subtype /Image" not in curve.read_bytes()
+
+
+@pytest.mark.parametrize("formats", [(), ("pdf",)])
+def test_the_page_has_png_whatever_is_in_files(formats: tuple[str, ...], tmp_path: Path) -> None:
+    (found,) = write_figures(run_of([record("net", 100)], tmp_path), **({"formats": formats} if formats else {}))
+    assert [file.suffix[1:] for file in found.files] == list(formats or ("png",))
+    with Image.open(BytesIO(found.image)) as image:
+        assert image.format == "PNG"
+
+
+def test_a_pdf_of_an_earlier_report_does_not_keep_old_numbers(tmp_path: Path) -> None:
+    write_figures(run_of([record("net", 100)], tmp_path), formats=("png", "pdf"))
+    pdf = tmp_path / "figures" / "accuracy_over_epsilon_l2.pdf"
+    before = pdf.read_bytes()
+    (found,) = write_figures(run_of([record("net", 20)], tmp_path))
+    assert pdf in found.files
+    assert pdf.read_bytes() != before
 
 
 def test_a_users_own_settings_are_left_alone_and_change_nothing(tmp_path: Path) -> None:
@@ -415,6 +439,14 @@ def bands_of(axes: Axes) -> list[set[tuple[float, float]]]:
     ]
 
 
+def bars_of(axes: Axes) -> list[set[tuple[float, float]]]:
+    """Ends of each model's bars, rounded."""
+    return [
+        {(round(x, 9), round(y, 9)) for path in bars.get_paths() for x, y in np.asarray(path.vertices)}
+        for bars in axes.collections
+    ]
+
+
 def corners(x: Sequence[float], bounds: Sequence[tuple[float, float]]) -> set[tuple[float, float]]:
     return {(round(place, 9), round(bound, 9)) for place, pair in zip(x, bounds, strict=True) for bound in pair}
 
@@ -428,7 +460,7 @@ def test_accuracy_over_epsilon_starts_at_the_clean_one() -> None:
     figure = accuracy_over_epsilon(table(*rows))
     (axes,) = figure.axes
     assert lines_of(axes) == {"net": ([0, 0.25, 1.5], [0.95, 0.6, 0.1]), "other": ([0, 0.5], [0.99, 0.05])}
-    assert bands_of(axes) == [
+    assert bars_of(axes) == [
         corners([0, 0.25, 1.5], [wilson(count, TOTAL) for count in (190, 120, 20)]),
         corners([0, 0.5], [wilson(count, TOTAL) for count in (198, 10)]),
     ]
@@ -446,7 +478,7 @@ def test_accuracy_over_steps_is_in_the_order_of_steps() -> None:
     figure = accuracy_over_steps(table(*rows, record("other", 10, steps=20)))
     (axes,) = figure.axes
     assert lines_of(axes) == {"net": ([5, 20, 100], [0.4, 0.3, 0.25]), "other": ([20], [0.05])}
-    assert bands_of(axes)[0] == corners([5, 20, 100], [wilson(count, TOTAL) for count in (80, 60, 50)])
+    assert bars_of(axes)[0] == corners([5, 20, 100], [wilson(count, TOTAL) for count in (80, 60, 50)])
     assert [label.get_text() for label in axes.get_xticklabels()] == ["5", "20", "100"]
     assert axes.get_ylabel() == "robust accuracy at l2 0.5"
 
@@ -516,20 +548,132 @@ def test_over_b_draws_accuracy_and_similarity_for_each_threat_and_training() -> 
     figure = over_b(table(*rows))
     accuracies, similarities = figure.axes
     near, far, adversarial = "l2 0.5, natural", "l2 1.5, natural", "l2 0.5, adversarial"
-    assert lines_of(accuracies) == {
+    assert named(accuracies) == {
         near: ([1.25, 2.5], [0.4, 0.2]),
         far: ([1.25], [0.1]),
         adversarial: ([1.25], [0.9]),
     }
-    assert lines_of(similarities) == {
+    assert named(similarities) == {
         near: ([1.25, 2.5], [0.5, 0.25]),
         far: ([1.25], [0.125]),
         adversarial: ([1.25], [0.875]),
     }
     assert sorted(legend_of(figure)) == sorted([near, far, adversarial])
     # A mean may be of models that differ in more than B, so each of them is shown.
-    points = [tuple(point) for drawn in accuracies.collections for point in np.asarray(drawn.get_offsets()).tolist()]
-    assert sorted(points) == [(1.25, 0.1), (1.25, 0.3), (1.25, 0.5), (1.25, 0.9), (2.5, 0.2)]
+    points = [line for line in accuracies.lines if line.get_marker() != ""]
+    assert {line.get_linestyle() for line in points} == {"None"}
+    assert sorted((x, y) for line in points for x, y in np.asarray(line.get_xydata()).tolist()) == [
+        (1.25, 0.1),
+        (1.25, 0.3),
+        (1.25, 0.5),
+        (1.25, 0.9),
+        (2.5, 0.2),
+    ]
+
+
+def named(axes: Axes) -> dict[str, tuple[list[float], list[float]]]:
+    return {name: values for name, values in lines_of(axes).items() if not name.startswith("_")}
+
+
+def test_over_b_has_ticks_where_models_are_and_accuracies_in_percent() -> None:
+    rows = [record(f"b{b}", 100, b=b, **explained({"attack": 0.5})) for b in (1.0, 1.25, 2.0)]
+    accuracies, similarities = over_b(table(*rows)).axes
+    for axes in (accuracies, similarities):
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "1.25", "2"]
+        assert axes.get_xticks().tolist() == [1.0, 1.25, 2.0]
+    assert "100 %" in [label.get_text() for label in accuracies.get_yticklabels()]
+    assert "1.0" in [label.get_text() for label in similarities.get_yticklabels()]
+
+
+# What a reader must be able to tell apart
+
+
+def box(figure: Figure, artist: Artist) -> Bbox:
+    """Where something is, in shares of the figure."""
+    return artist.get_window_extent(FigureCanvasAgg(figure).get_renderer()).transformed(figure.transFigure.inverted())  # type: ignore[no-untyped-call]
+
+
+def similarity_of(names: Sequence[str]) -> Figure:
+    similarities = [
+        row
+        for number in range(len(names))
+        for row in similarities_of(f"cell {number}", {"attack": [0.25, 0.5], "noise": [0.5, 0.5], "other": [0.1, 0.2]})
+    ]
+    run = run_of([record(name, 20) for name in names], similarities=similarities)
+    return similarity_over_epsilon(run.records.assign(cell=run.cells), run.similarities)
+
+
+def over_b_of(names: Sequence[str]) -> Figure:
+    rows = [record(name, 20, b=1.0 + n, training=name, **explained({"attack": 0.5})) for n, name in enumerate(names)]
+    return over_b(table(*rows))
+
+
+DRAWN: dict[str, Callable[[Sequence[str]], Figure]] = {
+    "epsilon": lambda names: accuracy_over_epsilon(table(*(record(name, 20) for name in names))),
+    "steps": lambda names: accuracy_over_steps(table(*(record(name, 20, steps=5) for name in names))),
+    "distance": lambda names: accuracy_over_distance(pd.concat([distances_of(name, [0.5, None]) for name in names])),
+    "similarity": similarity_of,
+    "B": over_b_of,
+}
+
+
+@pytest.mark.parametrize("count", [1, 2, 14])
+@pytest.mark.parametrize("what", DRAWN)
+def test_no_legend_is_cut_and_none_covers_what_is_drawn(what: str, count: int) -> None:
+    figure = DRAWN[what]([f"my_package.networks:robust_densenet121_wide_{number}" for number in range(count)])
+    with styled():
+        figure.draw_without_rendering()
+    legend = box(figure, figure.legends[0])
+    assert min(legend.x0, legend.y0) >= -0.001
+    assert max(legend.x1, legend.y1) <= 1.001
+    for axes in figure.axes:
+        assert not legend.overlaps(axes.get_position())
+        assert axes.get_position().height * figure.get_figheight() > 1
+
+
+def test_names_above_panels_do_not_touch() -> None:
+    figure = similarity_of(
+        ["my_package.networks:robust_densenet121_wide", "cifar10jpeg-bcos-adv-linf-resnet20-b1.25", "other", "net"]
+    )
+    with styled():
+        figure.draw_without_rendering()
+    titles = [box(figure, axes._left_title) for axes in figure.axes]  # type: ignore[attr-defined]
+    for left, right in pairwise(titles):
+        assert left.x1 < right.x0
+    assert titles[-1].x1 <= 1
+
+
+@pytest.mark.parametrize("draw", [accuracy_over_epsilon, accuracy_over_steps])
+def test_intervals_of_models_that_are_as_good_are_side_by_side(draw: Callable[[pd.DataFrame], Figure]) -> None:
+    figure = draw(table(*(record(f"net-{number}", 100) for number in range(7))))
+    with styled():
+        figure.draw_without_rendering()
+    (axes,) = figure.axes
+    places = [bars.get_transform().transform(bars.get_paths()[-1].vertices)[0, 0] for bars in axes.collections]
+    points = [line.get_transform().transform(line.get_xydata())[-1, 0] for line in axes.lines]
+    assert places == pytest.approx(points)
+    assert np.diff(places).min() > 2
+    # The middle one is where the number is.
+    assert places[3] == pytest.approx(axes.transData.transform((axes.lines[3].get_xdata()[-1], 0))[0])
+
+
+def test_so_many_intervals_that_they_cover_each_other_are_left_out_and_that_is_said() -> None:
+    few, many = ([record(f"net-{number}", 100) for number in range(count)] for count in (BARS, BARS + 1))
+    assert len(accuracy_over_epsilon(table(*few)).axes[0].collections) == BARS
+    assert not accuracy_over_epsilon(table(*many)).axes[0].collections
+    assert "Bars are Wilson 95 % intervals" in drawn(run_of(few))["accuracy_over_epsilon_l2"].caption
+    assert "Intervals are in the table" in drawn(run_of(many))["accuracy_over_epsilon_l2"].caption
+
+
+def test_intervals_of_many_curves_are_bars_at_places_of_their_own() -> None:
+    reached = [0.25, 0.5, 0.75, 1.0]
+    (axes,) = accuracy_over_distance(pd.concat([distances_of(f"net-{n}", reached) for n in range(BANDS + 1)])).axes
+    places = [x for bars in bars_of(axes) for x, _ in bars]
+    assert len(set(places)) == (BANDS + 1) * PLACES
+    for bars in bars_of(axes):
+        for x in {x for x, _ in bars}:
+            bounds = wilson(len([high for high in reached if high > x]), len(reached))
+            assert corners([x], [bounds]) <= bars
 
 
 def test_every_model_is_in_the_legend_whatever_it_is_called(tmp_path: Path) -> None:
