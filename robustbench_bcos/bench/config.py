@@ -32,6 +32,7 @@ Space = Literal["image", "encoded"]
 Evidence = Literal["quick", "full", "off"]
 MemoryFormat = Literal["auto", "contiguous", "channels_last"]
 Precision = Literal["fp32", "tf32", "bf16"]
+FigureFormat = Literal["png", "pdf"]
 
 ATTACK, MODELS, IMAGES, EXPLANATIONS, RUN = (
     "The attack",
@@ -293,6 +294,14 @@ class RunConfig(Grid):
             in_memory=False,
         ),
     ] = True
+    figure_format: Annotated[
+        Listed[FigureFormat],
+        Option(
+            help="Files of each figure: {names}. The page has all figures in any case.",
+            panel=EXPLANATIONS,
+            in_memory=False,
+        ),
+    ] = ("png",)
     batch_size: Annotated[
         Positive | None,
         Option(help="Images attacked together.", panel=RUN, default="as many as fit into memory, 256 at most"),
@@ -443,6 +452,10 @@ def _check_options_belong_together(config: RunConfig) -> None:
         raise RequestError(
             "adversarial images cannot be saved of space encoded, where what is attacked is no image: leave out space, "
             "or save_adversarials (return_adversarials)"
+        )
+    if "figure_format" in config.model_fields_set and not config.figures:
+        raise RequestError(
+            "figure_format says how figures are written, and there are none without figures: leave out one of the two"
         )
     if (config.criterion == TARGETED) != (config.target is not None):
         raise RequestError(

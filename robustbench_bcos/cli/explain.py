@@ -28,13 +28,14 @@ EXAMPLES = (
 @takes(
     *("model", "weights", "architecture", "encoding", "argument", "ema", "zoo"),
     *("dataset", "data_dir", "resize", "crop", "interpolation", "image_list", "images"),
-    *("explanation", "norm", "eps", "steps", "loss", "restarts", "seed", "plugin"),
+    *("explanation", "figure_format", "norm", "eps", "steps", "loss", "restarts", "seed", "plugin"),
     single=("model", "norm", "eps", "steps", "loss", "restarts"),
     model={"default": None},
     dataset={"help": "Explain images of this dataset, which `images` names: {names}.", "default": None},
     images={"help": "Indices of the dataset: 3,14,15.", "panel": IMAGES, "default": None},
     explanation={"flag": "--method"},
     eps={"help": "Attack within this radius: 0.5, 8/255."},
+    figure_format={"help": "Files of each panel: {names}."},
 )
 def explain(
     flags: Flags,
@@ -86,7 +87,7 @@ def explain(
         title = f"{loaded.name} · {method_for(loaded.classifier, config.explanation)}"
         title += f" of class {class_names[gallery.target]}" if gallery.target is not None else ""
         title += f" · {config.norm[0]} {config.eps[0]}, {config.steps[0]} steps" if attacked else ""
-        _show(gallery.explain(), chosen.names, class_names, out, title)
+        _show(gallery.explain(), chosen.names, class_names, out, title, config.figure_format)
 
 
 def _check_request(flags: Flags, files: list[Path] | None) -> None:
@@ -135,13 +136,20 @@ def _cell(config: RunConfig, model: "Model", chosen: "Chosen") -> "Cell":
     return cell
 
 
-def _show(explained: "ExplainedGallery", names: list[str], class_names: list[str], out: Path, title: str) -> None:
+def _show(
+    explained: "ExplainedGallery",
+    names: list[str],
+    class_names: list[str],
+    out: Path,
+    title: str,
+    formats: tuple[str, ...],
+) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
     from robustbench_bcos.reports.gallery import write_gallery
 
-    written = write_gallery(explained, names, class_names, out, title)
+    written = write_gallery(explained, names, class_names, out, title, formats)
     results.print(title, markup=False)
     headings = ("image", "class", "predicted", "attacked")
     table = Table(*(Column(heading, overflow="fold") for heading in headings), pad_edge=False)

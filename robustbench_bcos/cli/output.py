@@ -25,6 +25,7 @@ def print_report(run: "RunFolder", files: list[Path]) -> None:
         # Names and remedies may have square brackets.
         results.print(note, markup=False)
     names = [str(file.relative_to(run.folder)) for file in files if file.parent == run.folder]
-    figures = len({file.stem for file in files if file.parent != run.folder})
-    drawn = [f"figures ({figures}, as PNG and PDF)"] if figures else []
+    figures = [file for file in files if file.parent != run.folder]
+    formats = " and ".join(dict.fromkeys(file.suffix[1:].upper() for file in figures))
+    drawn = [f"figures ({len({file.stem for file in figures})}, as {formats})"] if figures else []
     results.print(f"Written to {run.folder}: {', '.join([*names, *drawn])}", soft_wrap=True, markup=False)

@@ -17,11 +17,19 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "report runs/NAME",
     "report runs/NAME --images 3,14,15",
-    "report runs/NAME --no-figures",
+    "report runs/NAME --figure-format pdf",
 )
 
 
-@takes("images", "figures", "zoo", "plugin", images={"default": None}, figures={"help": "Write the tables alone."})
+@takes(
+    "images",
+    "figures",
+    "figure_format",
+    "zoo",
+    "plugin",
+    images={"default": None},
+    figures={"help": "Write the tables alone."},
+)
 def report(
     flags: Flags,
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `run` has written.")],
@@ -45,7 +53,8 @@ def report(
     if robustbench is not None:
         _write_robustbench(run, robustbench, config.zoo)
     if len(run.records):
-        print_report(run, write_report(run, figures=config.figures, images=config.images))
+        files = write_report(run, figures=config.figures, images=config.images, formats=config.figure_format)
+        print_report(run, files)
 
 
 def _write_robustbench(run: "RunFolder", folder: Path, zoo: tuple[Path, ...]) -> None:

@@ -103,7 +103,8 @@ def _carry_out(request: "Request", folder: Path, *, overwrite: bool, show: bool)
         from robustbench_bcos.reports.run_folder import read_run
 
         finished = read_run(folder)
-        files = write_report(finished, figures=request.config.figures, images=request.config.images)
+        config = request.config
+        files = write_report(finished, figures=config.figures, images=config.images, formats=config.figure_format)
         return finished, [*files, *saved]
 
 

@@ -25,7 +25,12 @@ FRAME_HEIGHT = 192
 
 
 def write_gallery(
-    explained: ExplainedGallery, names: Sequence[str], class_names: Sequence[str], folder: Path, title: str
+    explained: ExplainedGallery,
+    names: Sequence[str],
+    class_names: Sequence[str],
+    folder: Path,
+    title: str,
+    formats: Sequence[str] = ("png",),
 ) -> list[Path]:
     """Write panels of six images each, one RGBA picture per explanation, and ``maps.npz``.
 
@@ -35,6 +40,7 @@ def write_gallery(
         class_names: of the classes.
         folder: made if it is not there.
         title: above the panels.
+        formats: of the files of each panel.
 
     Raises:
         RequestError: the disk is full, or the folder is not writable.
@@ -43,7 +49,7 @@ def write_gallery(
     pictures = explained.pictures
     for start in range(0, len(pictures), COLUMNS):
         panel = attack_panel(pictures[start : start + COLUMNS], class_names, title)
-        written += write_figure(panel, folder, f"panel_{start // COLUMNS + 1:02d}")
+        written += write_figure(panel, folder, f"panel_{start // COLUMNS + 1:02d}", formats)
     for place, (name, picture) in enumerate(zip(names, pictures, strict=True), start=1):
         stem = f"{place:03d}_{slug(name)}"
         written.append(_write_rgba(picture.clean.explanation, folder / f"{stem}_explanation.png"))

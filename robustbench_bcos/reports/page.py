@@ -224,7 +224,7 @@ def _provenance(run: RunFolder) -> list[tuple[str, str]]:
 
 
 def _embedded(figure: ReportFigure) -> dict[str, str]:
-    image = b64encode(figure.files[0].read_bytes()).decode("ascii")
+    image = b64encode(figure.image).decode("ascii")
     return {"name": figure.name, "caption": figure.caption, "description": figure.description, "image": image}
 
 

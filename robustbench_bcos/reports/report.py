@@ -7,13 +7,16 @@ from robustbench_bcos.reports.exports import export
 from robustbench_bcos.reports.run_folder import RunFolder
 
 
-def write_report(run: RunFolder, *, figures: bool, images: Sequence[int] = ()) -> list[Path]:
+def write_report(
+    run: RunFolder, *, figures: bool, images: Sequence[int] = (), formats: Sequence[str] = ("png",)
+) -> list[Path]:
     """Write the files of a run, from its store alone; each is replaced as a whole.
 
     Args:
         run: what was measured.
         figures: whether to draw, and to write the page.
         images: dataset indices for the panels.
+        formats: of the files of each figure.
 
     Raises:
         RequestError: images are asked for that the run has no pictures of, or the disk is full.
@@ -25,5 +28,5 @@ def write_report(run: RunFolder, *, figures: bool, images: Sequence[int] = ()) -
     from robustbench_bcos.reports.figures import write_figures
     from robustbench_bcos.reports.page import write_page
 
-    drawn = write_figures(run, images)
+    drawn = write_figures(run, images, formats)
     return [*written, *(file for figure in drawn for file in figure.files), write_page(run, drawn)]

@@ -343,6 +343,11 @@ def test_a_value_that_cannot_be_carried_out_is_named(flags: dict[str, Any], said
         ({"encoding": "none", "model": "digits-natural"}, "encoding describes weights, or models without a card"),
         ({"argument": {"b": 1.5}}, "argument describes weights: give them too, or leave it out"),
         ({"argument": {"b": 1.5}, "model": ("my:net",)}, "argument describes weights: give them too"),
+        (
+            {"figures": False, "figure_format": ("pdf",)},
+            "figure_format says how figures are written, and there are none",
+        ),
+        ({"figure_format": ("pfd",)}, "figure_format 'pfd'"),
         ({"target": "least_likely"}, "criterion targeted and target belong together: give both"),
         ({"criterion": "targeted"}, "criterion targeted and target belong together: give both"),
     ],

@@ -92,14 +92,13 @@ def test_image_files_are_explained_in_the_order_given(files: list[Path], levels:
         "001_2_explanation.png",
         "002_0_explanation.png",
         "maps.npz",
-        "panel_01.pdf",
         "panel_01.png",
     ]
     assert out.startswith(f"{BCOS} · dynamic_weights\n")
     predictions = found["logits"].argmax(dim=1).tolist()
     rows = [line for line in words(out) if line[:1] in (["2"], ["0"])]
     assert [row[:2] for row in rows] == [["2", str(predictions[0])], ["0", str(predictions[1])]]
-    assert out.endswith("Written to explanations: 5 files, maps.npz with all arrays\n")
+    assert out.endswith("Written to explanations: 4 files, maps.npz with all arrays\n")
 
 
 def test_pictures_are_rgba_of_the_images_size(files: list[Path]) -> None:

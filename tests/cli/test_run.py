@@ -304,7 +304,10 @@ def test_distances_are_files_of_their_own_and_a_figure(tiny_zoo: Path) -> None:
     assert all(float(row["low"]) <= float(row["high"] or "inf") for row in measured)
     (curve,) = rows(Path("mine/curves.csv"))
     assert (curve["model"], curve["norm"], curve["images"], curve["up_to"]) == ("tiny-bcos", "l2", "4", "0.5")
-    assert {"distances_l2.png", "distances_l2.pdf"} <= {file.name for file in Path("mine/figures").iterdir()}
+    assert "distances_l2.png" in {file.name for file in Path("mine/figures").iterdir()}
+    out = succeed("report", "mine", "--figure-format", "pdf")
+    assert "as PDF" in out
+    assert "distances_l2.pdf" in {file.name for file in Path("mine/figures").iterdir()}
     assert "distances_l2" in Path("mine/report.html").read_text(encoding="utf-8")
     assert float(rows(Path("mine/timings.csv"))[0]["distances_seconds"]) > 0
     description = json.loads(Path("mine/run.json").read_text(encoding="utf-8"))

@@ -109,6 +109,7 @@ def figures(folder: Path, *wanted: tuple[str, str | None, bool], caption: str = 
                 model=model,
                 on_page=on_page,
                 files=(file,),
+                image=file.read_bytes(),
             )
         )
     return written
