@@ -20,11 +20,17 @@ from matplotlib.figure import Figure
 from robustbench_bcos.core.disk import made, write_bytes
 
 SIGNED = "cividis"
-FORMATS = ("png", "pdf")
-"""Files of a figure that somebody asks for by itself."""
-
 COMPRESSION = 3
 """Of PNG files, of 9: further levels take half as long again to make a file a fifth smaller."""
+
+SAVED: dict[str, dict[str, Any]] = {
+    "png": {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": COMPRESSION}},
+    "pdf": {"metadata": {"CreationDate": None, "ModDate": None}},
+}
+"""How a file of each format is written, without a date in it."""
+
+FORMATS = ("png", "pdf")
+"""Files of a figure that somebody asks for by itself."""
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 150,
@@ -130,11 +136,7 @@ def write_figure(figure: Figure, folder: Path, name: str, formats: Sequence[str]
 
 def drawn(figure: Figure, kind: str) -> bytes:
     """What a file of a figure holds."""
-    options: dict[str, Any] = {
-        "png": {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": COMPRESSION}},
-        "pdf": {"metadata": {"CreationDate": None, "ModDate": None}},
-    }[kind]
     content = io.BytesIO()
     with styled():
-        figure.savefig(content, format=kind, **options)
+        figure.savefig(content, format=kind, **SAVED[kind])
     return content.getvalue()
