@@ -7,6 +7,7 @@ Numerics follow the published checkpoints, which were trained with them: 1e-6 in
 norm, 1e-12 added to a linear layer's norm, 1e-6 on the cosine when B is neither 1 nor 2.
 """
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
@@ -195,10 +196,12 @@ def _is_plain(features: Tensor) -> bool:
 
 
 def _window_sums(maps: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+    # A mean times the area, as in the official layers, and not a pooling with divisor_override=1: the exporters to ONNX
+    # of torch 2.14 drop the divisor without a word.
     if min(kernel) < SEPARABLE:
-        return F.avg_pool2d(maps, kernel, stride, divisor_override=1)
-    columns = F.avg_pool2d(maps, (kernel[0], 1), (stride[0], 1), divisor_override=1)
-    return F.avg_pool2d(columns, (1, kernel[1]), (1, stride[1]), divisor_override=1)
+        return F.avg_pool2d(maps, kernel, stride) * math.prod(kernel)
+    columns = F.avg_pool2d(maps, (kernel[0], 1), (stride[0], 1))
+    return F.avg_pool2d(columns, (1, kernel[1]), (1, stride[1])) * math.prod(kernel)
 
 
 class BcosLinear(AbstractBcosLayer):
