@@ -16,7 +16,22 @@ from robustbench_bcos.core.errors import Broken, Interrupted, RequestError
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.version import VERSION
 
-VERBS = (*("run", "report", "explain", "check", "compare", "train", "curves", "fetch", "convert", "models", "suites"),)
+VERBS = (
+    *(
+        "run",
+        "report",
+        "explain",
+        "check",
+        "compare",
+        "train",
+        "curves",
+        "fetch",
+        "convert",
+        "export",
+        "models",
+        "suites",
+    ),
+)
 
 EXAMPLES = (
     "run --limit 100",

@@ -1,4 +1,4 @@
-"""The images that ``explain`` is asked for: of a dataset, or files of one's own. Importing this imports torch."""
+"""The model and the images that a verb is asked about. Importing this imports torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +9,7 @@ from torch import Tensor
 from robustbench_bcos.bench.config import RunConfig
 from robustbench_bcos.bench.images import open_images, preprocessing_for
 from robustbench_bcos.bench.preconditions import check_model, try_model
+from robustbench_bcos.bench.request import find_sources
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.datasets.imagenet import imagenet_class_names
 from robustbench_bcos.data.image_files import Frames, is_moving, read_frames, read_images
@@ -26,6 +27,21 @@ class Chosen(NamedTuple):
     labels: Tensor | None = None
     frames: Frames | None = None
     """Where the images are one moving picture."""
+
+
+def only_source(config: RunConfig, verb: str) -> ModelSource:
+    """The model that a verb is asked about.
+
+    Raises:
+        RequestError: it is not to be found, or there are several.
+    """
+    first, *others = find_sources(config)
+    if others:
+        names = ", ".join(source.name for source in (first, *others[:2]))
+        raise RequestError(
+            f"--model {config.model[0]} names {1 + len(others)} models ({names}, ...): {verb} one at a time"
+        )
+    return first
 
 
 def from_dataset(config: RunConfig, source: ModelSource, model: Model, asked: tuple[int, ...]) -> Chosen:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from robustbench_bcos.bench.gallery import ExplainedGallery, Gallery
     from robustbench_bcos.cli.chosen import Chosen
     from robustbench_bcos.data.image_files import Frames
-    from robustbench_bcos.model_zoo.models import Model, ModelSource
+    from robustbench_bcos.model_zoo.models import Model
 
 
 EXAMPLES = (
@@ -61,10 +61,10 @@ def explain(
     attacked = "eps" in flags
     # This imports torch; a mistake that can be told without it has been told.
     from robustbench_bcos.bench.gallery import Gallery
-    from robustbench_bcos.cli.chosen import from_dataset, from_files
+    from robustbench_bcos.cli.chosen import from_dataset, from_files, only_source
     from robustbench_bcos.explanations.explanation import method_for
 
-    source = _source(config)
+    source = only_source(config, "explain")
     loaded = source.load()
     if "dataset" in flags:
         chosen = from_dataset(config, source, loaded, config.images)
@@ -104,18 +104,6 @@ def _check_request(flags: Flags, files: list[Path] | None) -> None:
     for name in ("norm", "steps", "loss", "restarts"):
         if name in flags and "eps" not in flags:
             raise RequestError(f"--{name} describes an attack: give its radius with --eps, or leave it out")
-
-
-def _source(config: RunConfig) -> "ModelSource":
-    from robustbench_bcos.bench.request import find_sources
-
-    sources = find_sources(config)
-    if len(sources) > 1:
-        names = ", ".join(source.name for source in sources[:3])
-        raise RequestError(
-            f"--model {config.model[0]} names {len(sources)} models ({names}, ...): explain one at a time"
-        )
-    return sources[0]
 
 
 def _class(asked: str, names: list[str]) -> int:

@@ -46,6 +46,12 @@ class EncodingSpec(Table):
         """Arguments of the encoding's class."""
         return {} if self.mean is None or self.std is None else {"mean": self.mean, "std": self.std}
 
+    @property
+    def text(self) -> str:
+        """As on the command line."""
+        constants = "/".join(",".join(map(str, values)) for values in self.constants.values())
+        return f"{self.kind}:{constants}" if constants else self.kind
+
 
 THREAT = r"^[a-z][a-z0-9_]* [0-9.]+(/[0-9]+)?$"
 """A norm and a radius: ``linf 8/255``."""

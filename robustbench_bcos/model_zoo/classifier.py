@@ -28,6 +28,11 @@ class ImageClassifier(nn.Module):
         return logits
 
 
+def network_of(model: nn.Module) -> nn.Module:
+    """The network behind the encoding, or the whole model where it has none of ours."""
+    return model.network if isinstance(model, ImageClassifier) else model
+
+
 def build_classifier(spec: ModelSpec) -> ImageClassifier:
     """The model of a card or recipe, with weights yet to be loaded or trained.
 

@@ -17,6 +17,8 @@ LIGHT = [
     ["models", "show", "digits-natural"],
     ["suites"],
     ["convert", "--help"],
+    ["export", "--help"],
+    ["export", "digits-natural", "--format", "tflite"],
     ["train"],
     ["fetch", "official-*", "--dry-run"],
     ["fetch", "imagenet"],
@@ -60,7 +62,7 @@ def test_help_lists_and_plain_mistakes_import_no_torch_and_attacks_little_else(t
     done = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 130, done.stderr
     assert "digits-bcos-b2" in done.stdout
-    assert done.stderr.count("error: ") == 4
+    assert done.stderr.count("error: ") == 5
     assert "interrupted after 0 of " in done.stderr
 
 

@@ -77,7 +77,7 @@ def _encoding(file: Path, stated: str | None, found: EncodingSpec | None, in_cha
     elif stated == "normalize" and found is not None:
         chosen = found
     else:
-        chosen = _spec(parse_encoding(stated))
+        chosen = encoding_spec(parse_encoding(stated))
     channels = ENCODINGS[chosen.kind].channels
     if channels != in_channels:
         raise RequestError(
@@ -87,7 +87,8 @@ def _encoding(file: Path, stated: str | None, found: EncodingSpec | None, in_cha
     return chosen
 
 
-def _spec(encoding: AbstractEncoding) -> EncodingSpec:
+def encoding_spec(encoding: AbstractEncoding) -> EncodingSpec:
+    """An encoding as a card has it."""
     if isinstance(encoding, Normalize):
         return normalizing(decimals(encoding.mean), decimals(encoding.std))
     kind = next(name for name in ENCODINGS if ENCODINGS[name] is type(encoding))

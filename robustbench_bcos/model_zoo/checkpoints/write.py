@@ -1,5 +1,6 @@
 """Writing a network's weights as safetensors."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.torch import save
@@ -20,8 +21,19 @@ def write_weights(network: nn.Module, file: Path, *, half: bool = False) -> str:
     Raises:
         RequestError: the disk is full, or the folder is not writable.
     """
+    # Written here and not by safetensors, whose files no one else may read.
+    return sha256_of(write_bytes(file, serialised(network, half=half)))
+
+
+def serialised(network: nn.Module, *, half: bool = False, facts: Mapping[str, str] | None = None) -> bytes:
+    """A network's state as the content of a safetensors file.
+
+    Args:
+        network: whose state to save.
+        half: round to half precision.
+        facts: for the file's header.
+    """
     state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
     if half:
         state = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-    # Written here and not by safetensors, whose files no one else may read.
-    return sha256_of(write_bytes(file, save(state)))
+    return bytes(save(state, None if facts is None else dict(facts)))

@@ -10,7 +10,7 @@ from torch import nn
 
 from robustbench_bcos.core.adapted import Adapted, name_of
 from robustbench_bcos.core.framing import Framing
-from robustbench_bcos.model_zoo.classifier import ImageClassifier
+from robustbench_bcos.model_zoo.classifier import network_of
 
 UNKNOWN = "unknown"
 
@@ -92,7 +92,7 @@ class LoadedModel(ModelSource):
 
 def own_model(name: str, classifier: nn.Module) -> Model:
     """A model of which only the code is known; ``--loss auto`` stands for ``ce``."""
-    network = classifier.network if isinstance(classifier, ImageClassifier) else classifier
+    network = network_of(classifier)
     architecture = name_of(network.model if isinstance(network, Adapted) else network)
     return Model(name=name, architecture=architecture, weights_sha256=state_digest(classifier), classifier=classifier)
 

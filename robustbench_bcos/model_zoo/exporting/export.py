@@ -1,0 +1,142 @@
+"""Exports a model, and writes nothing unless what was exported answers as the model does."""
+
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from robustbench_bcos.core.disk import made, write_bytes
+from robustbench_bcos.core.errors import RequestError, reason_of
+from robustbench_bcos.core.types import Classifier, Images, Logits
+from robustbench_bcos.core.version import VERSION
+from robustbench_bcos.model_zoo.bcos.layers import b_of
+from robustbench_bcos.model_zoo.checkpoints.load import encoding_spec
+from robustbench_bcos.model_zoo.classifier import ImageClassifier
+from robustbench_bcos.model_zoo.exporting import FORMATS
+from robustbench_bcos.model_zoo.sources.model import Model
+
+SAME = 1e-4
+"""Difference of logits, as a part of an image's range of them, that counts as rounding. Networks of this package differ
+by 1e-5 and less."""
+
+EXAMPLE = 2
+"""Images in the batch that a format may follow through the network: torch takes a batch of one for a constant."""
+
+
+class Agreement(NamedTuple):
+    """How near the exported network is to the model."""
+
+    difference: float
+    """Largest difference of logits, as a part of their range."""
+    images: int
+    batch_sizes: tuple[int, ...]
+    classes: int
+
+
+def export(model: Model, form: str, file: Path, images: Images) -> Agreement:
+    """Write a model to a file of a format, if the file's network gives the model's logits.
+
+    Both are shown the images, their mirror images and their negatives, one by one and in batches of two sizes.
+
+    Args:
+        model: on the CPU.
+        form: name of the format.
+        file: to write, which must not exist.
+        images: real ones of the kind that the model was made for.
+
+    Raises:
+        RequestError: the file exists, a package is missing, the model cannot be exported, or what was exported answers
+            differently; nothing has been written.
+    """
+    FORMATS[form].check()
+    if file.exists():
+        raise RequestError(f"{file} is there already: choose another --out, or remove it")
+    shown = torch.cat([images, images.flip(-1), 1 - images])
+    batches = [*shown.split(1), shown[:EXAMPLE], shown]
+    expected = [_asked(model.classifier, batch) for batch in batches]
+    again = max(map(_difference, [_asked(model.classifier, batch) for batch in batches], expected))
+    if not again <= SAME:
+        raise RequestError(
+            f"model {model.name!r} answers differently when it is asked again, so nothing can be its export: make it "
+            "deterministic"
+        )
+    content, exported = _exported(model, form, shown[:EXAMPLE])
+    difference = 0.0
+    for batch, logits in zip(batches, expected, strict=True):
+        difference = max(difference, _compared(model, form, exported, batch, logits))
+    made(file.parent)
+    write_bytes(file, content)
+    return Agreement(difference, len(shown), (1, EXAMPLE, len(shown)), expected[0].shape[1])
+
+
+def _exported(model: Model, form: str, example: Images) -> tuple[bytes, Classifier]:
+    """The content of the file, and the network that is read back from it."""
+    try:
+        # Exporters warn of what they are themselves, and of everything that is checked here.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = FORMATS[form].dump(model.classifier, example, facts_of(model))
+            return content, FORMATS[form].load(content, model.classifier)
+    except Exception as error:
+        raise RequestError(
+            f"model {model.name!r} cannot be written as {form} ({_root(error)}): choose another --format"
+        ) from error
+
+
+def _compared(model: Model, form: str, exported: Classifier, images: Images, expected: Logits) -> float:
+    """The difference, if it is that of rounding."""
+    said = f"model {model.name!r} as {form}"
+    among = f"on a batch of {len(images)}"
+    remedy = "nothing was written; choose another --format"
+    try:
+        logits = _asked(exported, images)
+    except Exception as error:
+        raise RequestError(f"{said} fails {among} ({_root(error)}): {remedy}") from error
+    if logits.shape != expected.shape:
+        raise RequestError(
+            f"{said} gives outputs of shape {tuple(logits.shape)} {among}, and the model {tuple(expected.shape)}: "
+            f"{remedy}"
+        )
+    difference = _difference(logits, expected)
+    if not difference <= SAME:
+        off = float((logits - expected).abs().max())
+        raise RequestError(
+            f"{said} gives other logits than the model {among}, off by {off:.3g} on logits up to "
+            f"{float(expected.abs().max()):.3g}: {remedy}"
+        )
+    return difference
+
+
+def facts_of(model: Model) -> dict[str, str]:
+    """What is kept in a file, so that a reader knows where it comes from and what it takes."""
+    classifier, b = model.classifier, b_of(model.classifier)
+    facts = {
+        "model": model.name,
+        "architecture": model.architecture,
+        "weights_sha256": model.weights_sha256,
+        "exported_by": f"robustbench_bcos {VERSION}, torch {torch.__version__}",
+    }
+    if isinstance(classifier, ImageClassifier):
+        facts["encoding"] = encoding_spec(classifier.encoding).text
+    return facts if b is None else facts | {"b": str(b)}
+
+
+@torch.no_grad()
+def _asked(classifier: Classifier, images: Images) -> Tensor:
+    return classifier(images).detach()
+
+
+def _difference(logits: Logits, expected: Logits) -> float:
+    """Largest difference, as a part of the range of an image's logits; NaN where an answer is not finite."""
+    away = (logits.double() - expected.double()).abs().amax(dim=1)
+    spread = (expected.amax(dim=1) - expected.amin(dim=1)).double()
+    return float((away / torch.where(spread > 0, spread, 1)).max())
+
+
+def _root(error: BaseException) -> str:
+    """What went wrong at first: exporters wrap it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return reason_of(error).partition(". ")[0].rstrip(".")
