@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 import robustbench_bcos as rb
 from robustbench_bcos.core.plugins import load_plugins
 from robustbench_bcos.model_zoo.architectures.registry import build_architecture
+from tests.cli.command_line import succeed
 
 HERE = Path(__file__).parent
 
@@ -118,3 +119,10 @@ def test_a_run_says_which_file_it_was_made_with_and_takes_no_other(tmp_path: Pat
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 2
     assert "belongs to another configuration (other plugins)" in again.stderr.replace("\n", " ")
+
+
+def test_a_format_of_ones_own_is_compared_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = succeed("export", "digits-natural", "--format", "state_dict", "--plugin", HERE / "own_format.py")
+    assert "Written to digits-natural.pth: torch.load reads it" in out
+    assert "network.conv1.weight" in torch.load("digits-natural.pth", weights_only=True)
