@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 COMPARED = 8
 """Images that the exported network is compared on, where nothing else is asked for."""
 
-EXAMPLES = """Examples:
-
-export digits-bcos-b2 --format onnx
-
-export last.ckpt --architecture bcos_resnet20 --format torchscript cat.png dog.png"""
+EXAMPLES = (
+    "export digits-bcos-b2 --format onnx",
+    "export last.ckpt --architecture bcos_resnet20 --format torchscript cat.png dog.png",
+)
 
 
 @takes(
