@@ -266,6 +266,15 @@ class RunConfig(Grid):
         Path | None,
         Option(help="Text file that names the image files to use, one a line.", panel=IMAGES, in_memory=False),
     ] = None
+    classes: Annotated[
+        Path | None,
+        Option(
+            help="File that says which class folder is which output of the models: a name a line, or JSON.",
+            panel=IMAGES,
+            default="as the models' cards say, or the folders in the order of their names",
+            in_memory=False,
+        ),
+    ] = None
     explained: Explained = None
     explanation: Annotated[
         str,

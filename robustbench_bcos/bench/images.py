@@ -6,8 +6,9 @@ from itertools import pairwise
 
 from robustbench_bcos.bench.config import RunConfig
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.data.class_order import ClassOrder, read_class_order
 from robustbench_bcos.data.dataset import AbstractDataset
-from robustbench_bcos.data.opening import any_size, open_dataset
+from robustbench_bcos.data.opening import any_size, open_dataset, takes_class_order
 from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
 from robustbench_bcos.data.remembered import Remembered
 from robustbench_bcos.model_zoo.models import ModelSource
@@ -27,8 +28,33 @@ def open_images(config: RunConfig, sources: Sequence[ModelSource]) -> AbstractDa
         # Of images that have one size, cards say what it is, and not what to do.
         preprocessing=preprocessing_for(config, sources if any_size(config.dataset) else ()),
         image_list=config.image_list,
+        class_order=class_order_for(config, sources),
     )
     return Remembered(dataset)
+
+
+def class_order_for(config: RunConfig, sources: Sequence[ModelSource]) -> ClassOrder | None:
+    """Which class is which output: what the option says, and where it says nothing, what the models' cards say.
+
+    Raises:
+        RequestError: the file cannot be read, or the cards of two models differ.
+    """
+    if config.classes is not None:
+        return read_class_order(config.classes)
+    if not takes_class_order(config.dataset):
+        return None
+    orders = [
+        ClassOrder.of(f"the card of model {source.name!r}", [[name] for name in source.class_names])
+        for source in sources
+        if source.class_names is not None
+    ]
+    for order, other in pairwise(orders):
+        if order.names != other.names:
+            raise RequestError(
+                f"{order.origin} and {other.origin} have classes in different orders: run the models apart, or give "
+                "classes for both"
+            )
+    return next(iter(orders), None)
 
 
 def preprocessing_for(config: RunConfig, sources: Sequence[ModelSource]) -> Preprocessing:

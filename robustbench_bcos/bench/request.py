@@ -131,6 +131,7 @@ class Request:
             "command": command(),
             "configuration": self.config.model_dump(mode="json"),
             "class_names": self.subset.class_names,
+            "images": self.subset.notes,
             "versions": versions(),
             "device": describe_device(self.device),
             "commit": commit(),

@@ -87,7 +87,9 @@ def from_files(
 
 
 def _class_names(source: ModelSource, *, classes: int) -> list[str]:
-    """ImageNet's, of a model that is known to be for it, or numbers."""
+    """Those on the card, or ImageNet's of a model that is known to be for it, or numbers."""
+    if source.class_names is not None and len(source.class_names) == classes:
+        return list(source.class_names)
     names = imagenet_class_names()
     if source.dataset == "imagenet" and classes == len(names):
         return list(names)

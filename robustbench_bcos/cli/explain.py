@@ -27,7 +27,7 @@ EXAMPLES = (
 
 @takes(
     *("model", "weights", "architecture", "encoding", "argument", "ema", "zoo"),
-    *("dataset", "data_dir", "resize", "crop", "interpolation", "image_list", "images"),
+    *("dataset", "data_dir", "resize", "crop", "interpolation", "image_list", "classes", "images"),
     *("explanation", "figure_format", "norm", "eps", "steps", "loss", "restarts", "seed", "plugin"),
     single=("model", "norm", "eps", "steps", "loss", "restarts"),
     model={"default": None},
@@ -41,7 +41,7 @@ def explain(
     flags: Flags,
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FILE]...", help="8-bit RGB images; or one GIF, or one folder of frames."),
+        typer.Argument(metavar="[FILE]...", help="Images; or one GIF, or one folder of frames."),
     ] = None,
     target: Annotated[
         str | None,

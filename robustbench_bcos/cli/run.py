@@ -87,6 +87,8 @@ def _carry_out(request: "Request", folder: Path, *, overwrite: bool, show: bool)
     work = Schedule(request=request).work
     with open_run(folder, request.identity, request.describe(), overwrite=overwrite):
         done = 0
+        for note in request.subset.notes if show else ():
+            errors.print(note, markup=False, highlight=False, soft_wrap=True)
         try:
             with Store(folder / DATABASE) as store:
                 for progress in watch(execute(request, store), work, show=show):
@@ -143,6 +145,8 @@ def _print_cells(request: "Request") -> None:
         table.add_row(Text(cell.key), str(len(subset)), f"{cell.attack.passes * len(subset):,}")
     results.print(table)
     results.print(images, markup=False)
+    for note in subset.notes:
+        results.print(note, markup=False)
     if request.explained is not None:
         results.print(f"{len(request.explained)} of them explained, and attacked once more in full for it")
     passes = Schedule(request=request).passes

@@ -44,8 +44,9 @@ EXAMPLES = (
 
 
 @takes(
-    *("dataset", "data_dir", "seed", "device", "compile"),
+    *("dataset", "data_dir", "classes", "seed", "device", "compile"),
     dataset={"default": "the recipe's"},
+    classes={"default": "the folders in the order of their names"},
     seed={"help": "Override the recipe.", "default": None},
     compile={"help": "Use torch.compile."},
 )
@@ -91,9 +92,18 @@ def train(
     else:
         trainings = _of_suite(suite, overrides, split("--model", model))
     # This imports torch; a mistake that can be told without it has been told.
+    from robustbench_bcos.data.class_order import read_class_order
     from robustbench_bcos.training.workshop import check_request, dataset_of, make_model
 
-    make = partial(make_model, folder=out, data_dir=config.data_dir, device=config.device, compiled=config.compile)
+    order = None if config.classes is None else read_class_order(config.classes)
+    make = partial(
+        make_model,
+        folder=out,
+        data_dir=config.data_dir,
+        class_order=order,
+        device=config.device,
+        compiled=config.compile,
+    )
     tasks = {
         recipe.name: partial(make, recipe, dataset=dataset_of(recipe, dataset), fold=fold) for recipe, fold in trainings
     }
@@ -102,7 +112,7 @@ def train(
         _train_one(task, trainings[0].recipe, out)
     else:
         recipes = [training.recipe for training in trainings]
-        check_request(recipes, dataset, data_dir=config.data_dir, folds=folds)
+        check_request(recipes, dataset, data_dir=config.data_dir, class_order=order, folds=folds)
         missing = _missing(recipes, out)
         _train_several({recipe.name: tasks[recipe.name] for recipe in missing}, missing, out, jobs)
 

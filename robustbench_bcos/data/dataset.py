@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustbench_bcos.core.download import Report
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.data.class_order import ClassOrder
 from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class AbstractDataset(ABC):
         labels: class of each image, in the dataset's own order.
         class_names: one name per class.
         preprocessing: how images were brought to the size they have.
+        notes: what a reader of a number must know of the images, a sentence each: what was chosen, left out, converted.
     """
 
     any_size: ClassVar[bool] = False
@@ -33,6 +35,7 @@ class AbstractDataset(ABC):
     labels: list[int]
     class_names: tuple[str, ...]
     preprocessing: Preprocessing = AS_THEY_ARE
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def read(self, index: int) -> "torch.Tensor":
@@ -59,6 +62,8 @@ class DatasetRequest:
     preprocessing: Preprocessing = AS_THEY_ARE
     image_list: Path | None = None
     """A text file that names the images to use; by default all are used."""
+    class_order: ClassOrder | None = None
+    """Which class is which output, where something says so."""
 
 
 class AbstractNamedDataset(AbstractDataset):
@@ -67,6 +72,7 @@ class AbstractNamedDataset(AbstractDataset):
     Attributes:
         argument: placeholder of what is written after the name and a colon, ``DIR`` in ``folder:DIR``; empty for none.
         argument_optional: whether the name alone will do, too.
+        takes_class_order: whether a list of classes says which label each class has.
         data_dir_holds: what must lie in ``--data-dir``; empty where no such folder is needed.
         url: where :meth:`fetch` finds it; empty for what cannot be downloaded.
         how_to_get: for what cannot be downloaded, the sentence that says why and what to do instead.
@@ -74,6 +80,7 @@ class AbstractNamedDataset(AbstractDataset):
 
     argument: ClassVar[str] = ""
     argument_optional: ClassVar[bool] = False
+    takes_class_order: ClassVar[bool] = False
     data_dir_holds: ClassVar[str] = ""
     url: ClassVar[str] = ""
     how_to_get: ClassVar[str] = "this dataset cannot be fetched: ask those who made it"

@@ -1,10 +1,12 @@
 """Datasets that are image files in folders, one folder per class."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.data.class_folders import find_images, notes_of_left_out
 from robustbench_bcos.data.dataset import AbstractNamedDataset
 from robustbench_bcos.data.decoding import decode_rgb
 from robustbench_bcos.data.image_list import choose_listed
@@ -14,37 +16,59 @@ if TYPE_CHECKING:
 
 
 class AbstractFileDataset(AbstractNamedDataset):
-    """Files are decoded, resized and cropped when they are read; memory holds their names."""
+    """Files are decoded, resized and cropped when they are read; memory holds their names.
+
+    Attributes:
+        as_torchvision: whether files are decoded as torchvision's loader does, for numbers that were published so.
+    """
 
     any_size = True
+    as_torchvision: ClassVar[bool] = False
 
     _files: list[Path]
+    _found: tuple[str, ...] = ()
+    """What was chosen and left out when files were listed."""
+    _conversions: dict[int, tuple[str, ...]]
+    """By index, what was done to files that were read."""
 
     def read(self, index: int) -> "torch.Tensor":
         """Decode one image."""
         file = self._files[index]
-        return self.preprocessing.pixels(decode_rgb(file), f"image {file}")
+        picture, conversions = decode_rgb(file, as_torchvision=self.as_torchvision)
+        if conversions:
+            self._conversions[index] = conversions
+        return self.preprocessing.pixels(picture, f"image {file}")
 
-    def _list(self, folder: Path, labels: Mapping[str, int], image_list: Path | None) -> None:
+    @property
+    def notes(self) -> tuple[str, ...]:  # type: ignore[override] # it grows as images are read
+        """What was chosen and left out, and how the files that were read became 8-bit RGB."""
+        counts = Counter(kind for kinds in list(self._conversions.values()) for kind in kinds)
+        return (*self._found, *(f"Images {kind}: {count}." for kind, count in sorted(counts.items())))
+
+    def _list(
+        self, folder: Path, labels: Mapping[str, int], image_list: Path | None, asked: Collection[str] = ()
+    ) -> None:
         """Find the files of each class, in the order of their paths: all, or those on the list.
 
         Args:
             folder: what holds the class folders.
             labels: by name of class folder.
             image_list: a file that names some of the images; other class folders may be empty then.
+            asked: classes that are called as splits are.
 
         Raises:
-            RequestError: a class has no images, or the list cannot be followed.
+            RequestError: a class has no images or holds folders of splits, or the list cannot be followed.
         """
-        from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
-
-        found = make_dataset(str(folder), dict(labels), extensions=IMG_EXTENSIONS, allow_empty=True)
+        files = {name: find_images(folder / name, asked) for name in labels}
+        found = [(file, labels[name]) for name in sorted(labels) for file in files[name].images]
         if image_list is not None:
-            positions = choose_listed(image_list, [Path(file).relative_to(folder).as_posix() for file, _ in found])
+            positions = choose_listed(image_list, [file.relative_to(folder).as_posix() for file, _ in found])
             found = [found[position] for position in positions]
         else:
             _refuse_empty_classes(folder, labels, {label for _, label in found})
-        self._files = [Path(file) for file, _ in found]
+            self._found += tuple(notes_of_left_out(folder, files.values()))
+        self._files = [file for file, _ in found]
+        self._conversions = {}
         self.labels = [label for _, label in found]
 
 

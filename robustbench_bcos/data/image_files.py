@@ -12,15 +12,11 @@ from torch import Tensor
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.types import Images
-from robustbench_bcos.data.decoding import opened
+from robustbench_bcos.data.decoding import as_rgb, count_frames, opened
 from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
 
 FRAME_MILLISECONDS = 100
 """Time a frame is shown where nothing says how long."""
-
-MODES = {"L": "grey", "1": "black and white", "P": "a palette image", "CMYK": "CMYK", "F": "floating-point"}
-
-CONVERT = "convert it to 8-bit RGB without transparency"
 
 
 class Frames(NamedTuple):
@@ -34,7 +30,7 @@ class Frames(NamedTuple):
 def read_images(
     files: Sequence[Path], size: tuple[int, int] | None, preprocessing: Preprocessing = AS_THEY_ARE
 ) -> Images:
-    """8-bit RGB files as one batch in [0, 1].
+    """Files as one batch in [0, 1], RGB.
 
     Args:
         files: in the order of the batch.
@@ -42,7 +38,7 @@ def read_images(
         preprocessing: how they are resized and cropped.
 
     Raises:
-        RequestError: a file is missing, damaged, of another size, or not 8-bit RGB.
+        RequestError: a file is missing, damaged, of another size, or does not say what its picture is.
     """
     images = []
     for file in files:
@@ -62,7 +58,7 @@ def is_moving(file: Path) -> bool:
     if os.path.isdir(file):
         return True
     with _opened(file) as image:
-        return _frames(image) > 1
+        return count_frames(image) > 1
 
 
 def read_frames(file: Path, size: tuple[int, int] | None, preprocessing: Preprocessing = AS_THEY_ARE) -> Frames:
@@ -89,16 +85,13 @@ def _read_folder(folder: Path, size: tuple[int, int] | None, preprocessing: Prep
 def _read_animation(file: Path, size: tuple[int, int] | None, preprocessing: Preprocessing) -> Frames:
     images, times = [], []
     with _opened(file) as animation:
-        if _frames(animation) < 2:
+        if count_frames(animation) < 2:
             raise RequestError(f"{file} holds one frame: a moving picture needs at least two")
         for number, frame in enumerate(ImageSequence.Iterator(animation)):
-            kind = _other_kind(frame)
-            # Palettes belong to the format and not to the picture.
-            if kind not in (None, MODES["L"], MODES["P"], MODES["1"]):
-                raise RequestError(f"frame {number} of {file} is {kind}: {CONVERT}")
-            image = preprocessing.pixels(frame.convert("RGB"), f"frame {number} of {file}")
+            name = f"frame {number} of {file}"
+            image = preprocessing.pixels(as_rgb(frame, name).picture, name)
             size = size or (image.shape[1], image.shape[2])
-            _check_size(f"frame {number} of {file}", image, size)
+            _check_size(name, image, size)
             images.append(image)
             times.append(int(frame.info.get("duration", 0)) or FRAME_MILLISECONDS)
     return Frames(torch.stack(images), tuple(times))
@@ -106,29 +99,7 @@ def _read_animation(file: Path, size: tuple[int, int] | None, preprocessing: Pre
 
 def _read(file: Path, preprocessing: Preprocessing) -> Tensor:
     with _opened(file) as image:
-        kind = _other_kind(image) or ("partly transparent" if image.mode == "RGBA" else None)
-        if kind:
-            raise RequestError(f"{file} is {kind}: {CONVERT}")
-        return preprocessing.pixels(image, str(file))
-
-
-def _other_kind(image: Image.Image) -> str | None:
-    """What an image is, if it is not 8-bit RGB without transparency."""
-    # Colours of 16 bits are cut to 8 without a word: only the decoder's arguments show them.
-    arguments = [str(tile.args) for tile in getattr(image, "tile", ())]
-    if image.mode.startswith("I") or any(";16" in text or "65535" in text for text in arguments):
-        return "16-bit"
-    if _see_through(image):
-        return "partly transparent"
-    return None if image.mode in ("RGB", "RGBA") else MODES.get(image.mode, f"of mode {image.mode}")
-
-
-def _see_through(image: Image.Image) -> bool:
-    return image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255)
-
-
-def _frames(image: Image.Image) -> int:
-    return int(getattr(image, "n_frames", 1))
+        return preprocessing.pixels(as_rgb(image, str(file)).picture, str(file))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from pathlib import Path
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.data import DATASETS
+from robustbench_bcos.data.class_order import ClassOrder
 from robustbench_bcos.data.dataset import AbstractDataset, AbstractNamedDataset, DatasetRequest, Split
 from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
 
@@ -17,11 +18,13 @@ def open_dataset(
     download: bool = False,
     preprocessing: Preprocessing = AS_THEY_ARE,
     image_list: Path | None = None,
+    class_order: ClassOrder | None = None,
 ) -> AbstractDataset:
     """The dataset of a name, with its argument after a colon where it takes one: ``digits``, ``folder:DIR``.
 
     Raises:
-        RequestError: no such dataset, its files are not there, or its images have one size and are to be given another.
+        RequestError: no such dataset, its files are not there, its images have one size and are to be given another, or
+            its classes have one order and are to be given another.
     """
     name, _, argument = dataset.partition(":")
     kind = _class_of(name)
@@ -33,6 +36,10 @@ def open_dataset(
         raise RequestError(
             f"resize, crop and image_list are for image files of any size, and {dataset} is fixed: leave them out"
         )
+    if not kind.takes_class_order and class_order is not None:
+        raise RequestError(
+            f"the classes of dataset {dataset} have their order, and {class_order.origin} gives another: leave it out"
+        )
     if data_dir is None and kind.data_dir_holds:
         raise RequestError(f"dataset {dataset} needs data_dir, the folder that holds {kind.data_dir_holds}")
     return kind.open(
@@ -43,6 +50,7 @@ def open_dataset(
             download=download,
             preprocessing=preprocessing,
             image_list=image_list,
+            class_order=class_order,
         )
     )
 
@@ -60,6 +68,15 @@ def any_size(dataset: str) -> bool:
     """
     name, _, argument = dataset.partition(":")
     return _class_of(name).takes_any_size(argument)
+
+
+def takes_class_order(dataset: str) -> bool:
+    """Whether a list of classes says which label each class of a dataset has.
+
+    Raises:
+        RequestError: no such dataset.
+    """
+    return _class_of(dataset.partition(":")[0]).takes_class_order
 
 
 def usages() -> list[str]:

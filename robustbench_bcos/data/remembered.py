@@ -35,6 +35,11 @@ class Remembered(AbstractDataset):
         """Whether the images come in all sizes."""
         return self._dataset.any_size
 
+    @property
+    def notes(self) -> tuple[str, ...]:  # type: ignore[override] # what the dataset says by now
+        """What the dataset says of its images."""
+        return self._dataset.notes
+
     def read(self, index: int) -> "torch.Tensor":
         """One image; the caller must not change it."""
         image = self._images.get(index)

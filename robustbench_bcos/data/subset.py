@@ -12,6 +12,7 @@ import torch
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.types import Images, Labels
 from robustbench_bcos.data.dataset import AbstractDataset
+from robustbench_bcos.data.variety import Variety
 
 
 class Batch(NamedTuple):
@@ -117,10 +118,21 @@ class EvalSubset:
         digest = hashlib.sha256(json.dumps([self.class_names, self.image_shape]).encode())
         for batch in self.batches(256):
             self._check_pixels(batch.images)
+            self._variety.see(batch.images)
             digest.update(json.dumps([batch.indices, batch.labels.tolist()]).encode())
             # The array's own memory and no copy: 256 images of ImageNet hold 150 MB.
             digest.update(batch.images.numpy().astype("<f4", copy=False).reshape(-1).data)
         return digest.hexdigest()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of a number must know of these images, a sentence each."""
+        _ = self.digest  # All have been read then.
+        return (*self.dataset.notes, *self._variety.notes())
+
+    @cached_property
+    def _variety(self) -> Variety:
+        return Variety()
 
     def _check_pixels(self, images: torch.Tensor) -> None:
         low, high = images.aminmax()

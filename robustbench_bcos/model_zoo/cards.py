@@ -164,9 +164,17 @@ class Card(ModelSpec):
     clean_accuracy: CleanAccuracy | None = None
     published: Published | None = None
     paper: Paper | None = None
+    class_names: tuple[str, ...] | None = None
+    """Names of the classes in the order of the outputs: class folders are numbered by them."""
     reference: str = ""
     """Paper or post the model comes from, with its published numbers."""
     licence: str
+
+    @model_validator(mode="after")
+    def _every_output_has_a_name_of_its_own(self) -> "Card":
+        if self.class_names is not None and len({*self.class_names}) != self.classes:
+            raise ValueError(f"class_names must be {self.classes} different names, one for each of the classes")
+        return self
 
 
 class Entry(NamedTuple):

@@ -43,6 +43,7 @@ def reading_notes(run: RunFolder) -> list[str]:
             notes.append(f"Criterion: {criterion}. Other errors of a model count as robust.")
     notes.append("Below each number its 95 % interval; bold is the best of its column.")
     notes += trust_notes(run)
+    notes += run.image_notes
     if (records["space"] == "encoded").any():
         notes.append("Space: encoded. The attack moved r and 1-r apart, which no picture does: not a robust accuracy.")
     return notes

@@ -92,6 +92,7 @@ def render(run: RunFolder, figures: Sequence[ReportFigure]) -> str:
         figures=[_embedded(figure) for figure in shown if figure.model is None],
         models=[_model(run, model, shown) for model in run.records["model"].unique()],
         provenance=_provenance(run),
+        classes=run.class_names,
         identity=json.dumps(run.identity.to_json(), indent=2),
         session=json.dumps(run.session, indent=2),
     )

@@ -75,6 +75,12 @@ class RunFolder:
         return names
 
     @property
+    def image_notes(self) -> list[str]:
+        """What was left out, converted or is odd about the images, a sentence each."""
+        notes: list[str] = self.session.get("images", [])
+        return notes
+
+    @property
     def missing(self) -> int:
         """Cells that are not complete."""
         return len(self.identity.cells) - len(self.records)

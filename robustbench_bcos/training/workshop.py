@@ -12,7 +12,8 @@ from robustbench_bcos.core.disk import held, made, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.tables import read_table
-from robustbench_bcos.data.opening import is_dataset, open_dataset
+from robustbench_bcos.data.class_order import ClassOrder
+from robustbench_bcos.data.opening import is_dataset, open_dataset, takes_class_order
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Card, CleanAccuracy, ModelSpec, WeightsSpec
 from robustbench_bcos.model_zoo.checkpoints.write import write_weights
@@ -29,6 +30,7 @@ def make_model(
     *,
     dataset: str,
     data_dir: Path | None = None,
+    class_order: ClassOrder | None = None,
     device: str = "cpu",
     compiled: bool = False,
     fold: tuple[int, int] | None = None,
@@ -41,6 +43,7 @@ def make_model(
         folder: where to write.
         dataset: its images.
         data_dir: where they are.
+        class_order: which class is which output; by default class folders are in the order of their names.
         device: where to train.
         compiled: use ``torch.compile``.
         fold: (i, n) leaves out the i-th of n equal parts of the training images, balanced over classes.
@@ -50,9 +53,8 @@ def make_model(
         RequestError: the recipe does not fit the data, the folder is not writable, its disk is full, or another process
             trains this model there.
     """
-    images = EvalSubset.of(open_dataset(dataset, "train", data_dir=data_dir))
+    images, test = _splits(dataset, data_dir, class_order)
     images = images if fold is None else without_fold(images, *fold)
-    test = EvalSubset.of(open_dataset(dataset, "test", data_dir=data_dir))
     check_fit(recipe, images)
     check_fit(recipe, test)
     made(folder)
@@ -79,6 +81,7 @@ def _make(
         recipe=recipe.name,
         weights=WeightsSpec(file=file, sha256=write_weights(classifier.network, folder / file, half=recipe.half)),
         clean_accuracy=clean_accuracy(classifier, test, device),
+        class_names=images.class_names if takes_class_order(dataset) else None,
         licence=LICENCE,
     )
     content = card.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
@@ -102,7 +105,12 @@ def dataset_of(recipe: Recipe, given: str | None) -> str:
 
 
 def check_request(
-    recipes: Iterable[Recipe], dataset: str | None, *, data_dir: Path | None = None, folds: int | None = None
+    recipes: Iterable[Recipe],
+    dataset: str | None,
+    *,
+    data_dir: Path | None = None,
+    class_order: ClassOrder | None = None,
+    folds: int | None = None,
 ) -> None:
     """Refuse what cannot be trained, before anything is.
 
@@ -110,22 +118,32 @@ def check_request(
         recipes: what is to be trained.
         dataset: its images; by default each recipe's own.
         data_dir: where they are.
+        class_order: which class is which output.
         folds: into how many parts the training images are to be divided.
 
     Raises:
         RequestError: a recipe does not fit the data, its network cannot be built, or there are too many folds.
     """
-    slices: dict[str, list[EvalSubset]] = {}
+    slices: dict[str, tuple[EvalSubset, EvalSubset]] = {}
     for recipe in recipes:
         name = dataset_of(recipe, dataset)
         if name not in slices:
-            slices[name] = [EvalSubset.of(open_dataset(name, split, data_dir=data_dir)) for split in ("train", "test")]
+            slices[name] = _splits(name, data_dir, class_order)
             if folds is not None:
                 without_fold(slices[name][0], 0, folds)
         for images in slices[name]:
             check_fit(recipe, images)
         with torch.device("meta"):
             build_classifier(recipe)
+
+
+def _splits(dataset: str, data_dir: Path | None, class_order: ClassOrder | None) -> tuple[EvalSubset, EvalSubset]:
+    """Training and test images, with the same labels for the same classes."""
+    images = open_dataset(dataset, "train", data_dir=data_dir, class_order=class_order)
+    if class_order is None and takes_class_order(dataset):
+        class_order = ClassOrder.of("the training images", [[name] for name in images.class_names])
+    test = open_dataset(dataset, "test", data_dir=data_dir, class_order=class_order)
+    return EvalSubset.of(images), EvalSubset.of(test)
 
 
 def is_made(recipe: Recipe, folder: Path) -> bool:

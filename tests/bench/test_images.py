@@ -144,3 +144,42 @@ def test_folders_are_framed_and_digits_are_not(tmp_path: Path) -> None:
 def test_datasets_of_one_size_take_no_options(dataset: str, options: dict[str, Any]) -> None:
     with pytest.raises(RequestError, match=rf"^resize, crop and image_list are for .* and {dataset} is fixed: leave"):
         open_images(make_config({"dataset": dataset, **options}), [])
+
+
+# Which class is which output
+
+
+def named(name: str, class_names: list[str] | None) -> ZooModel:
+    weights = {"file": "w.safetensors", "sha256": 64 * "0"}
+    stated = {"name": name, "weights": weights, "licence": "CC0-1.0", "classes": 2}
+    return ZooModel(Entry(Card.model_validate({**NATURAL, **stated, "class_names": class_names}), Path()))
+
+
+def test_a_file_decides_then_a_card_then_the_folders_names(tmp_path: Path) -> None:
+    images = {"dataset": f"folder:{paint(tmp_path / 'images')}", "crop": 16}
+    (tmp_path / "classes.txt").write_text("class-1\nother\nclass-0")
+    carded, plain = named("carded", ["class-1", "class-0"]), named("plain", None)
+    assert open_images(make_config(images), [plain]).labels == [0, 1]
+    assert open_images(make_config(images), [plain, carded, carded]).labels == [1, 0]
+    stated = open_images(make_config({**images, "classes": tmp_path / "classes.txt"}), [carded])
+    assert stated.labels == [2, 0]
+    assert stated.class_names == ("class-1", "other", "class-0")
+
+
+def test_cards_whose_classes_are_in_other_orders_are_named(tmp_path: Path) -> None:
+    config = make_config({"dataset": f"folder:{paint(tmp_path)}", "crop": 16})
+    cards = [named("one", ["class-1", "class-0"]), named("two", ["class-0", "class-1"])]
+    with pytest.raises(
+        RequestError, match=r"^the card of model 'one' and the card of model 'two' have classes in diff"
+    ):
+        open_images(config, cards)
+
+
+def test_the_classes_of_digits_are_known_whatever_a_card_says() -> None:
+    assert open_images(make_config({}), [named("carded", ["class-1", "class-0"])]).class_names == tuple("0123456789")
+
+
+@pytest.mark.parametrize("names", [["ant"], ["ant", "ant"], ["ant", "bee", "cat"]])
+def test_a_card_names_every_class_once(names: list[str]) -> None:
+    with pytest.raises(ValueError, match="class_names must be 2 different names"):
+        named("card", names)

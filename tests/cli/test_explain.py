@@ -410,20 +410,12 @@ def test_a_dataset_that_does_not_fit_the_model_is_refused(here: Path, refused: C
     assert "has 1 classes: it must give one logit per image and class" in said
 
 
-def grey(file: Path) -> None:
-    Image.new("L", (8, 8)).save(file)
-
-
-def palette(file: Path) -> None:
-    Image.new("P", (8, 8)).save(file)
-
-
 def alpha(file: Path) -> None:
     Image.new("RGBA", (8, 8)).save(file)
 
 
-def deep(file: Path) -> None:
-    Image.new("I;16", (8, 8)).save(file)
+def fractions(file: Path) -> None:
+    Image.new("F", (8, 8)).save(file, "TIFF")
 
 
 def large(file: Path) -> None:
@@ -444,10 +436,8 @@ def missing(_: Path) -> None:
 
 
 BROKEN = [
-    (grey, "{file} is grey: convert it to 8-bit RGB without transparency"),
-    (palette, "{file} is a palette image: convert it to 8-bit RGB without transparency"),
-    (alpha, "{file} is partly transparent: convert it to 8-bit RGB without transparency"),
-    (deep, "{file} is 16-bit: convert it to 8-bit RGB without transparency"),
+    (alpha, "{file} is partly transparent, and nothing tells what is behind it: flatten it"),
+    (fractions, "{file} is floating-point, whose black and white nothing tells: convert it to 8-bit RGB"),
     (large, "{file} has 12x16 pixels and 8x8 are needed: resize it, all to one size"),
     (cut, "image {file} cannot be decoded ("),
     (text, "image {file} cannot be decoded ("),
@@ -458,7 +448,7 @@ every_broken_file = pytest.mark.parametrize(("broken", "said"), BROKEN, ids=[bro
 
 @every_broken_file
 @pytest.mark.parametrize("attack", [[], ATTACK], ids=["", "attacked"])
-def test_a_file_that_is_no_8_bit_rgb_of_the_right_size_is_named(
+def test_a_file_that_is_no_image_of_the_right_size_is_named(
     broken: Callable[[Path], None], said: str, attack: list[str], here: Path, refused: Callable[..., str]
 ) -> None:
     broken(here / "mine.png")
@@ -470,7 +460,7 @@ def test_a_file_that_is_missing_is_named(refused: Callable[..., str]) -> None:
 
 
 @every_broken_file
-def test_a_frame_that_is_no_8_bit_rgb_of_the_right_size_is_named(
+def test_a_frame_that_is_no_image_of_the_right_size_is_named(
     broken: Callable[[Path], None], said: str, here: Path, refused: Callable[..., str]
 ) -> None:
     broken(here / "frames" / "9.png")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -64,6 +65,40 @@ def write_colours(folder: Path, *, size: tuple[int, int] = (8, 8), count: int = 
             colour[channel] = 130
             Image.new("RGB", size, tuple(colour)).save(folder / "test" / name / f"{number}.png")
     return folder
+
+
+# What is said of the images
+
+
+def write_numbered(folder: Path, count: int) -> Path:
+    """Class folders that are called by numbers, with an image each whose brightness counts as numbers do."""
+    for number in range(count):
+        (folder / str(number)).mkdir(parents=True)
+        levels = np.full((8, 8), 5 * number, dtype=np.uint8)
+        levels[4:] += 100
+        Image.fromarray(levels).save(folder / str(number) / "0.png")
+    return folder
+
+
+def test_class_names_and_what_was_left_out_are_recorded_and_said(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (here / "own_pixels.py").write_text(NETS, encoding="utf-8")
+    write_numbered(here / "images", 3)
+    (here / "images/1/notes.txt").write_text("none")
+    (here / "names.json").write_text(json.dumps({"0": "dark", "1": "grey", "2": "bright"}))
+    command = ["run", "--dataset", "folder:images", "--model", "own_pixels:Pixels", "--steps", "1", "--no-figures"]
+    out = succeed(*command, "--classes", "names.json", "--out", "done", "--skip-model-checks")
+    said = "Left out: 1 that is no image of the formats BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP (1/notes.txt)."
+    assert said in out
+    (session,) = json.loads((here / "done/run.json").read_text(encoding="utf-8"))["sessions"]
+    assert session["class_names"] == ["dark", "grey", "bright"]
+    assert said in session["images"]
+
+
+def test_numbered_folders_are_refused_with_both_orders_before_anything_is_attacked(here: Path) -> None:
+    write_numbered(here / "images", 11)
+    said = refusal("run", "--dataset", "folder:images", "--model", "digits-natural")
+    assert "order as text (0, 1, 10, 2, 3, ...) is not that of their numbers (0, 1, 2, 3, 4, ...)" in said
 
 
 # What is printed

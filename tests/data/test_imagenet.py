@@ -16,7 +16,7 @@ from torchvision.transforms.functional import to_tensor
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data import file_dataset
 from robustbench_bcos.data.dataset import AbstractDataset
-from robustbench_bcos.data.decoding import decode_rgb
+from robustbench_bcos.data.decoding import Decoded, decode_rgb
 from robustbench_bcos.data.opening import open_dataset
 from robustbench_bcos.data.preprocessing import Preprocessing
 from robustbench_bcos.data.subset import EvalSubset
@@ -245,11 +245,11 @@ def test_what_pillow_warns_of_does_not_reach_the_user(subset: Path) -> None:
 def test_there_is_one_picture_in_memory_at_a_time(everything: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[weakref.ref[Image.Image]] = []
 
-    def decode(file: Path) -> Image.Image:
-        picture = decode_rgb(file)
+    def decode(file: Path, *, as_torchvision: bool) -> Decoded:
+        decoded = decode_rgb(file, as_torchvision=as_torchvision)
         assert not any(earlier() for earlier in made)
-        made.append(weakref.ref(picture))
-        return picture
+        made.append(weakref.ref(decoded.picture))
+        return decoded
 
     monkeypatch.setattr(file_dataset, "decode_rgb", decode)
     images = EvalSubset.of(open_imagenet(everything), 300)
@@ -272,10 +272,32 @@ def test_images_that_are_not_sorted_into_classes_are_refused(tmp_path: Path) -> 
     (tmp_path / "val").mkdir()
     (tmp_path / "val/ILSVRC2012_val_00000001.JPEG").write_bytes(jpeg())
     said = refusal(lambda: open_imagenet(tmp_path))
-    assert said.startswith(f"{tmp_path / 'val'} holds no folders that are named by WNIDs, such as n01440764: sort ")
+    assert said.startswith(
+        f"{tmp_path / 'val'} holds no folders that are named by WNIDs, such as n01440764, or by all "
+    )
 
 
 def test_an_empty_class_folder_is_refused_by_its_path(subset: Path) -> None:
     (subset / "val" / SUBSET[2] / "ILSVRC2012_val_00000003.JPEG").unlink()
     said = refusal(lambda: open_imagenet(subset))
     assert said.startswith(f"class folder {subset / 'val' / SUBSET[2]} holds no images: fill what is empty")
+
+
+def test_the_numbered_folders_of_imagenetv2_are_labels(tmp_path: Path) -> None:
+    write_classes(tmp_path, map(str, range(1000)))
+    images = open_imagenet(tmp_path)
+    assert [images._files[index].parent.name for index in range(3)] == ["0", "1", "10"]
+    assert images.labels[:3] == [0, 1, 10]
+    assert sorted(images.labels) == list(range(1000))
+    assert images.class_names[:2] == ("tench", "goldfish")
+    shutil.rmtree(tmp_path / "0")
+    said = refusal(lambda: open_imagenet(tmp_path))
+    assert "or by all numbers from 0 to 999: " in said
+    assert "order as text (1, 10, 100, 101, 102, ...)" in refusal(lambda: open_dataset(f"folder:{tmp_path}", "test"))
+
+
+@pytest.mark.parametrize("name", ["valid", "validation", "test", "Val"])
+def test_a_split_may_be_called_otherwise(name: str, subset: Path) -> None:
+    (subset / "val").rename(subset / name)
+    assert len(open_imagenet(subset)) == len(SUBSET)
+    assert f"Images: those in {name}." in open_imagenet(subset).notes

@@ -272,3 +272,22 @@ def test_an_image_that_cannot_be_read_is_found_by_the_digest() -> None:
 def test_tensors_that_are_no_labelled_images_are_refused(images: Tensor, labels: list[int]) -> None:
     with pytest.raises(RequestError, match=r"^(images|labels) must"):
         InMemory(images, torch.tensor(labels, dtype=torch.long), classes=3)
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (torch.zeros(6, *SHAPE), ["all 6 are the same picture", "only the values 0."]),
+        (torch.linspace(0, 1, 6)[:, None, None, None].expand(6, *SHAPE), ["each of the 6 is of a single", "only the"]),
+        (torch.rand(1, *SHAPE).expand(6, *SHAPE), ["all 6 are the same picture"]),
+        (torch.rand(6, *SHAPE).round(), ["only the values 0, 1."]),
+        (torch.rand(6, *SHAPE), []),
+    ],
+    ids=["black", "single colours", "one picture", "black and white", "noise"],
+)
+def test_images_that_do_not_differ_are_named(images: Tensor, said: list[str]) -> None:
+    subset = EvalSubset.of(InMemory(images.contiguous(), torch.arange(6) % 3, classes=3))
+    assert len(subset.notes) == len(said)
+    assert all(words in note for words, note in zip(said, subset.notes, strict=True))
+    # One image alone is of no kind.
+    assert not any("same" in note for note in EvalSubset.of(subset.dataset, 1).notes)

@@ -105,6 +105,11 @@ def test_notes_say_what_must_be_known(changes: list[dict[str, Any]], said: str) 
     assert said in " ".join(notes)
 
 
+def test_notes_say_what_is_odd_about_the_images() -> None:
+    run = run_of(table(record("net", 10)))
+    assert "Left out: 3." in reading_notes(replace(run, session={**run.session, "images": ["Left out: 3."]}))
+
+
 def test_notes_do_not_speak_of_what_is_not_there() -> None:
     noise = record("net", 10, steps=0, attack="noise", loss="", trust="sound")
     notes = " ".join(reading_notes(run_of(table(noise))))

@@ -282,6 +282,17 @@ def test_configuration_and_provenance_are_complete(page: Element, run: RunFolder
     assert [json.loads(part.text) for part in provenance.all("pre")] == [run.identity.to_json(), run.session]
 
 
+def test_classes_are_listed_in_the_order_of_the_outputs(page: Element, run: RunFolder) -> None:
+    listed = page.one("section", id="provenance").one("ol")
+    assert listed.attributes["start"] == "0"
+    assert [one.text for one in listed.all("li")] == run.class_names
+
+
+def test_what_is_odd_about_the_images_is_said_above_the_table() -> None:
+    page = parsed(render(run_of(ROWS, images=["Left out: 3 <b>files</b>."]), []))
+    assert "Left out: 3 <b>files</b>." in [one.text for one in page.one("section", id="accuracies").all("p")]
+
+
 def test_a_commit_is_shown_where_there_is_one() -> None:
     page = parsed(render(run_of([record("net", 1)], commit="0123456789abcdef+dirty"), []))
     assert "0123456789abcdef+dirty" in [term.text for term in page.one("section", id="provenance").all("dd")]

@@ -1,5 +1,6 @@
 """From a recipe to a folder that the zoo takes, interrupted or not."""
 
+import shutil
 from dataclasses import astuple
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.data.class_order import ClassOrder
 from robustbench_bcos.data.opening import open_dataset
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
@@ -164,3 +166,16 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, dataset: str) -
 def test_training_needs_a_training_part(tmp_path: Path, dataset: str) -> None:
     with pytest.raises(RequestError, match="has no folder train: training needs"):
         make_model(RECIPE, tmp_path / "out", dataset=f"{dataset}/test")
+
+
+def test_a_card_says_which_folder_is_which_output_and_test_images_are_numbered_by_it(
+    dataset: str, tmp_path: Path
+) -> None:
+    # A class that is not among the test images would shift the others.
+    shutil.rmtree(tmp_path / "images/test/blue")
+    card = make_model(RECIPE, tmp_path / "zoo", dataset=dataset)
+    assert card.class_names == ("blue", "green", "red")
+    assert Zoo([tmp_path / "zoo"]).entries[RECIPE.name].card == card
+    order = ClassOrder.of("a list", [["red"], ["blue"], ["green"]])
+    ordered = make_model(RECIPE, tmp_path / "ordered", dataset=dataset, class_order=order)
+    assert ordered.class_names == ("red", "blue", "green")

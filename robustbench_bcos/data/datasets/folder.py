@@ -5,6 +5,8 @@ from typing import final
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data import DATASETS
+from robustbench_bcos.data.class_folders import find_classes, find_split
+from robustbench_bcos.data.class_order import ClassOrder, check_order
 from robustbench_bcos.data.dataset import DatasetRequest, Split
 from robustbench_bcos.data.file_dataset import AbstractFileDataset
 from robustbench_bcos.data.manifest import read_manifest
@@ -14,9 +16,10 @@ from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
 @final
 @DATASETS.registered("folder")
 class Folder(AbstractFileDataset):
-    """A folder of classes, which are named and numbered by its sub-folders in order, or by its ``dataset.json``."""
+    """A folder of classes, numbered by a list of classes, by its ``dataset.json``, or by the order of their names."""
 
     argument = "DIR"
+    takes_class_order = True
     how_to_get = "folder:DIR is a folder of your own and cannot be fetched: run with --dataset folder:DIR"
 
     def __init__(
@@ -26,43 +29,51 @@ class Folder(AbstractFileDataset):
         *,
         preprocessing: Preprocessing = AS_THEY_ARE,
         image_list: Path | None = None,
+        class_order: ClassOrder | None = None,
     ) -> None:
-        from torchvision.datasets.folder import find_classes
-
         self.name = f"folder:{root}"
         self.preprocessing = preprocessing
-        folder = _split_folder(root, split)
-        try:
-            classes, labels = find_classes(str(folder))
-        except OSError as error:
-            raise RequestError(
-                f"dataset {self.name} holds no images that can be listed ({error}): "
-                "it needs one folder of images per class, in DIR/test or in DIR itself"
-            ) from None
+        if not root.is_dir():
+            raise RequestError(f"dataset {self.name} is not a folder: give the folder that holds the class folders")
+        asked = () if class_order is None else (*class_order.names, *class_order.others)
+        folder = find_split(root, split, asked=asked)
+        if folder is None and split == "train":
+            raise RequestError(f"dataset {self.name} has no folder train: training needs DIR/train/CLASS/*")
+        if folder is not None:
+            self._found = (f"Images: those in its folder {folder.name}.",)
+        folder = folder or root
         manifest = read_manifest(folder)
+        asked = asked if manifest is None else (*asked, *manifest.classes)
+        classes = find_classes(folder, self.name, asked)
         if manifest is not None:
-            classes, labels = list(manifest.classes), manifest.labels(folder, classes)
-        self.class_names = tuple(classes)
-        self._list(folder, labels, image_list)
+            labels = manifest.labels(folder, classes)
+            self.class_names = manifest.classes if class_order is None else class_order.names
+            if len(self.class_names) != len(manifest.classes):
+                raise RequestError(
+                    f"{folder} says that it has {len(manifest.classes)} classes and {class_order.origin} has "
+                    f"{len(self.class_names)}: leave the latter out"
+                )
+        else:
+            if class_order is None:
+                check_order(self.name, classes)
+                class_order = ClassOrder.of(self.name, [[name] for name in classes])
+            labels = class_order.labels(classes)
+            self.class_names = class_order.names
+        self._list(folder, labels, image_list, asked)
 
     @classmethod
     def takes_any_size(cls, argument: str) -> bool:
         """Not where the folder says that its images have the size of a model."""
         root = Path(argument).expanduser()
-        return not root.is_dir() or read_manifest(_split_folder(root, "test")) is None
+        return not root.is_dir() or read_manifest(find_split(root, "test") or root) is None
 
     @classmethod
     def open(cls, request: DatasetRequest) -> "Folder":
         """The folder that the argument names."""
-        root = Path(request.argument).expanduser()
-        return cls(root, request.split, preprocessing=request.preprocessing, image_list=request.image_list)
-
-
-def _split_folder(root: Path, split: Split) -> Path:
-    if not root.is_dir():
-        raise RequestError(f"dataset folder:{root} is not a folder: give the folder that holds the class folders")
-    if (root / split).is_dir():
-        return root / split
-    if split == "train":
-        raise RequestError(f"dataset folder:{root} has no folder train: training needs DIR/train/CLASS/*")
-    return root
+        return cls(
+            Path(request.argument).expanduser(),
+            request.split,
+            preprocessing=request.preprocessing,
+            image_list=request.image_list,
+            class_order=request.class_order,
+        )

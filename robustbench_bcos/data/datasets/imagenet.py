@@ -11,6 +11,7 @@ from typing import final
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data import DATASETS
+from robustbench_bcos.data.class_folders import find_split
 from robustbench_bcos.data.dataset import DatasetRequest, Split
 from robustbench_bcos.data.file_dataset import AbstractFileDataset
 from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
@@ -23,7 +24,7 @@ CLASSES_SHA256 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6e
 MAPPING = "LOC_synset_mapping.txt"
 """A line for each of the 1,000 classes, its WNID first, as ImageNet's challenge on Kaggle gives it."""
 
-FOLDERS: dict[Split, tuple[str, ...]] = {"test": ("val", "test"), "train": ("train",)}
+FOLDERS: dict[Split, tuple[str, ...]] = {"test": ("val", "valid", "validation", "test"), "train": ("train",)}
 """Where a split may lie. What ImageNet calls validation is what everyone tests on: its test labels are secret."""
 
 
@@ -40,6 +41,7 @@ def imagenet_class_names() -> tuple[str, ...]:
 class Imagenet(AbstractFileDataset):
     """``DIR/val/WNID/*.JPEG``, or the class folders in ``DIR/test`` or in ``DIR`` itself."""
 
+    as_torchvision = True
     data_dir_holds = "val"
     how_to_get = (
         "imagenet cannot be fetched, because its terms must be accepted by a person: get ILSVRC2012_img_val.tar from "
@@ -60,6 +62,7 @@ class Imagenet(AbstractFileDataset):
         self.class_names = imagenet_class_names()
         folder = _split_folder(root, split)
         self._list(folder, _labels(folder, root), image_list)
+        self._found = (f"Images: those in {folder.name}.", *self._found)
 
     @classmethod
     def open(cls, request: DatasetRequest) -> "Imagenet":
@@ -69,26 +72,30 @@ class Imagenet(AbstractFileDataset):
 
 
 def _split_folder(root: Path, split: Split) -> Path:
-    for name in FOLDERS[split]:
-        if (root / name).is_dir():
-            return root / name
-    if split == "train":
-        raise RequestError(f"data_dir {root} has no folder train: training needs DIR/train/WNID/*.JPEG")
     if not root.is_dir():
         raise RequestError(f"data_dir {root} is not a folder: give the one that holds ImageNet's folder val")
-    return root
+    found = find_split(root, split, order=FOLDERS[split])
+    if found is None and split == "train":
+        raise RequestError(f"data_dir {root} has no folder train: training needs DIR/train/WNID/*.JPEG")
+    return found or next((root / name for name in FOLDERS[split] if (root / name).is_dir()), root)
 
 
 def _labels(folder: Path, root: Path) -> dict[str, int]:
-    """The label of each class folder."""
+    """The label of each class folder: named by its WNID, or all 1,000 by their numbers, as ImageNetV2 has them."""
     try:
-        there = {entry.name for entry in folder.iterdir() if WNID.fullmatch(entry.name) and entry.is_dir()}
+        folders = {entry.name for entry in folder.iterdir() if entry.is_dir()}
     except OSError as error:
         raise RequestError(f"{folder} cannot be listed ({error.strerror}): give a folder that may be read") from None
+    there = {name for name in folders if WNID.fullmatch(name)}
     if not there:
+        # ImageNetV2 (Recht et al., 2019, https://arxiv.org/abs/1902.10811) names its folders by the labels.
+        numbers = {name: int(name) for name in folders if name.isascii() and name.isdigit()}
+        if sorted(numbers.values()) == list(range(1000)):
+            return numbers
         raise RequestError(
-            f"{folder} holds no folders that are named by WNIDs, such as n01440764: sort the images into them, or use "
-            "dataset folder:DIR for other classes"
+            f"{folder} holds no folders that are named by WNIDs, such as n01440764, or by all numbers from 0 to 999: "
+            "sort the images into them, or use dataset folder:DIR for other classes, with classes in the order of the "
+            "model's outputs"
         )
     everything = there if _are_imagenet(there) else _from_mapping(folder, root, len(there))
     strangers = there - everything

@@ -65,6 +65,11 @@ class ModelSource(ABC):
         """The dataset whose classes the model tells apart, if known."""
         return None
 
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the classes in the order of the outputs, if they are stated."""
+        return None
+
     @abstractmethod
     def load(self) -> Model:
         """Read and check the weights.

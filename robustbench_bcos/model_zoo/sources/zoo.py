@@ -32,6 +32,11 @@ class ZooModel(ModelSource):
         """As the card says."""
         return self.entry.card.dataset
 
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """As the card says."""
+        return self.entry.card.class_names
+
     def load(self) -> Model:
         """Build the card's architecture and load its weights."""
         card = self.entry.card

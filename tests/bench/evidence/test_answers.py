@@ -15,6 +15,7 @@ from robustbench_bcos.bench.evidence.answers import (
     logit_scale,
 )
 from robustbench_bcos.bench.evidence.check import AbstractModelCheck, checks_of
+from robustbench_bcos.bench.evidence.checks.monotonous_images import MonotonousImages
 from robustbench_bcos.bench.evidence.checks.stochastic import Stochastic
 from robustbench_bcos.bench.evidence.contexts import ModelContext
 from robustbench_bcos.bench.evidence.found import Found
@@ -331,3 +332,17 @@ def test_thresholds_leave_room_for_honest_networks() -> None:
     """Between 0.99 or more for honest networks and 0 for random directions."""
     assert 0.5 <= answers.AGREEMENT <= 0.9
     assert 0 < answers.REACH <= 0.25
+
+
+@pytest.mark.parametrize(
+    ("images", "against"),
+    [
+        (IMAGES, False),
+        (IMAGES[:1].expand(9, -1, -1, -1), True),
+        (IMAGES[..., :1, :1].expand(-1, -1, 4, 5), True),
+        (torch.cat([IMAGES[:1], IMAGES[:8]]), False),
+    ],
+    ids=["noise", "one picture", "single colours", "one picture twice"],
+)
+def test_images_on_which_there_is_nothing_to_see_speak_against_every_number(images: Tensor, against: bool) -> None:
+    assert examined(MonotonousImages(), model(), images).against.tolist() == [against] * 9

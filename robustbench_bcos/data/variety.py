@@ -1,0 +1,48 @@
+"""Whether images differ: files that were read wrongly become all black, all white, or black and white."""
+
+from collections.abc import Iterator
+
+import torch
+
+from robustbench_bcos.core.types import Images
+
+FEW = 8
+"""Different values of pixels that are too few to go without saying."""
+
+
+class Variety:
+    """What has been seen of images, batch by batch."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._first: torch.Tensor | None = None
+        self._same = self._single = True
+        self._values: set[float] = set()
+
+    def see(self, images: Images) -> None:
+        """Look at further images."""
+        if self._first is None:
+            self._first = images[0].clone()
+        self._count += len(images)
+        self._same = self._same and bool((images == self._first).all())
+        self._single = self._single and bool((images == images[..., :1, :1]).all())
+        for image in images:
+            # Nearly always the first image has enough.
+            if len(self._values) > FEW:
+                break
+            self._values.update(image.unique().tolist())
+
+    @property
+    def monotonous(self) -> bool:
+        """Whether all images are one, or each of them is a single colour: nobody can tell their classes apart."""
+        return self._count > 1 and (self._same or self._single)
+
+    def notes(self) -> Iterator[str]:
+        """What is odd, a sentence each."""
+        if self._count > 1 and self._same:
+            yield f"Images: all {self._count} are the same picture. Look at one of the files."
+        elif self.monotonous:
+            yield f"Images: each of the {self._count} is of a single colour. Look at one of the files."
+        if len(self._values) <= FEW:
+            values = ", ".join(f"{value:.3g}" for value in sorted(self._values))
+            yield f"Images: their pixels have only the values {values}. Look at one of the files."
