@@ -60,7 +60,12 @@ def make_model(
     made(folder)
     busy = f"{recipe.name} is being trained in {folder} by another process: wait for it, or choose another --out"
     with held(folder / f"{recipe.name}.lock", busy=busy):
-        return _make(recipe, folder, images, test, choose_device(device), compiled, on_epoch)
+        card = _make(recipe, folder, images, test, choose_device(device), compiled, on_epoch)
+        card = card.model_copy(update={"class_names": images.class_names}) if takes_class_order(dataset) else card
+        content = card.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        write_text(folder / f"{recipe.name}.toml", tomli_w.dumps(content))
+        (folder / f"{recipe.name}.ckpt").unlink()
+        return card
 
 
 def _make(
@@ -76,18 +81,13 @@ def _make(
     checkpoint = folder / f"{recipe.name}.ckpt"
     classifier = train(recipe, images, device=device, compiled=compiled, checkpoint=checkpoint, on_epoch=log)
     file = f"{recipe.name}.safetensors"
-    card = Card(
+    return Card(
         **{key: getattr(recipe, key) for key in ModelSpec.model_fields},
         recipe=recipe.name,
         weights=WeightsSpec(file=file, sha256=write_weights(classifier.network, folder / file, half=recipe.half)),
         clean_accuracy=clean_accuracy(classifier, test, device),
-        class_names=images.class_names if takes_class_order(dataset) else None,
         licence=LICENCE,
     )
-    content = card.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-    write_text(folder / f"{recipe.name}.toml", tomli_w.dumps(content))
-    checkpoint.unlink()
-    return card
 
 
 def dataset_of(recipe: Recipe, given: str | None) -> str:
