@@ -8,7 +8,7 @@ import typer
 
 from robustbench_bcos.bench.config import ATTACK, RUN, RunConfig, check_trained, make_config
 from robustbench_bcos.cli.options import Flags, takes
-from robustbench_bcos.cli.output import print_report, results
+from robustbench_bcos.cli.output import errors, print_report, results
 from robustbench_bcos.core.errors import Broken, Interrupted
 
 if TYPE_CHECKING:
