@@ -46,19 +46,17 @@ class Folder(AbstractFileDataset):
         asked = asked if manifest is None else (*asked, *manifest.classes)
         classes = find_classes(folder, self.name, asked)
         if manifest is not None:
-            labels = manifest.labels(folder, classes)
-            self.class_names = manifest.classes if class_order is None else class_order.names
-            if len(self.class_names) != len(manifest.classes):
-                raise RequestError(
-                    f"{folder} says that it has {len(manifest.classes)} classes and {class_order.origin} has "
-                    f"{len(self.class_names)}: leave the latter out"
-                )
+            labels, self.class_names = manifest.labels(folder, classes), manifest.classes
         else:
             if class_order is None:
                 check_order(self.name, classes)
-                class_order = ClassOrder.of(self.name, [[name] for name in classes])
-            labels = class_order.labels(classes)
-            self.class_names = class_order.names
+            order = class_order or ClassOrder.of(self.name, [[name] for name in classes])
+            labels, self.class_names = order.labels(classes), order.names
+        if class_order is not None and len(class_order.names) != len(self.class_names):
+            raise RequestError(
+                f"{folder} says that it has {len(self.class_names)} classes, and {class_order.origin} has "
+                f"{len(class_order.names)}: leave the latter out"
+            )
         self._list(folder, labels, image_list, asked)
 
     @classmethod
