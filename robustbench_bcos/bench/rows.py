@@ -288,6 +288,20 @@ class TimingRow(Row, table="timings"):
     """Wall-clock time."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DigestRow(Row, table="digests", key=("of", "subject", "part")):
+    """What the rows of a block were when they were written, so that damage is noticed when they are read."""
+
+    of: str
+    """Name of the table."""
+    subject: str
+    """What the rows have in their first column."""
+    part: int
+    """Number of the block among the subject's, by image; 0 where there are no images."""
+    digest: str
+    """BLAKE2b of the rows."""
+
+
 def tables() -> list[type[Row]]:
     """All tables of a store."""
     return Row.__subclasses__()

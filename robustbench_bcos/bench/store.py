@@ -1,12 +1,18 @@
 """Everything one run measured: a row per model, cell and image, written batch by batch.
 
 A batch is one transaction, so that a killed run loses at most the batch it was in. Threads may share a store.
+
+Rows of a table that share their first column form blocks of images, each with a digest in the same transaction: a disk
+or a program that changes what a row says does not change a result unnoticed.
 """
 
+import marshal
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import groupby
 from pathlib import Path
 from threading import RLock
@@ -17,6 +23,7 @@ from robustbench_bcos.bench.folder import CONFIGURATION
 from robustbench_bcos.bench.rows import (
     AdversarialRow,
     CleanRow,
+    DigestRow,
     EvidenceRow,
     ModelRow,
     PictureRow,
@@ -32,6 +39,12 @@ from robustbench_bcos.core.errors import RequestError
 
 LAYOUT = 7
 """Version of the tables, recorded in the file: another version's would be read wrongly."""
+
+BLOCK = 256
+"""Images of a block: adding a batch hashes its blocks anew, and each has a row."""
+
+INTERRUPTED = (sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_READONLY_RECOVERY)
+"""What SQLite says to a reader of a file that a writer left in the middle of a transaction."""
 
 SQL_TYPES: dict[type, str] = {str: "TEXT", int: "INTEGER", bool: "INTEGER", float: "REAL", bytes: "BLOB"}
 
@@ -60,22 +73,42 @@ class Store:
         RequestError: the file is damaged, the disk is full, or another version of this package wrote it.
     """
 
-    def __init__(self, file: Path | None = None) -> None:
+    def __init__(self, file: Path | None = None, *, reading: bool = False) -> None:
         self.file = file
         self._lock = RLock()
         with self._explained():
             # The lock, and not SQLite, keeps threads apart.
-            self._database = sqlite3.connect(
-                ":memory:" if file is None else file, isolation_level=None, check_same_thread=False
+            self._database = (
+                self._opened_for_reading() if reading else self._connect(":memory:" if file is None else file)
             )
             if self._layout() not in (0, LAYOUT):
                 raise RequestError(
                     f"{self.file} was written by another version of robustbench_bcos: read it with that version "
                     f"({CONFIGURATION} names it), or repeat the run"
                 )
-            # The version first: if the process dies between statements, the next session makes the missing tables.
-            statements = [f"PRAGMA user_version = {LAYOUT}", *map(_creation, tables())]
-            self._database.executescript(";\n".join(statements))
+            if not reading:
+                # The version first: if the process dies between statements, the next session makes the missing tables.
+                statements = [f"PRAGMA user_version = {LAYOUT}", *map(_creation, tables())]
+                self._database.executescript(";\n".join(statements))
+
+    def _opened_for_reading(self) -> sqlite3.Connection:
+        """Without writing anything, or locking: as another user, from an archive."""
+        assert self.file is not None
+        address = f"{self.file.absolute().as_uri()}?mode=ro"
+        database = self._connect(address)
+        try:
+            database.execute("PRAGMA user_version")
+        except sqlite3.OperationalError as error:
+            database.close()
+            if error.sqlite_errorcode not in INTERRUPTED or not os.access(self.file.parent, os.W_OK):
+                raise
+            # A process was killed in the middle of a batch; SQLite takes its half back when it may write.
+            with Store(self.file):
+                return self._connect(address)
+        return database
+
+    def _connect(self, address: "Path | str") -> sqlite3.Connection:
+        return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
 
     def __enter__(self) -> "Store":
         return self
@@ -87,7 +120,28 @@ class Store:
         """Write rows of one or several tables in one transaction; a row whose key is there already replaces it."""
         with self._transaction():
             for table, same in groupby(rows, key=type):
-                self._insert(table, same)
+                added = list(same)
+                self._insert(table, added)
+                self._insert(DigestRow, [self._digest(table, *block) for block in {_block(row) for row in added}])
+
+    def verify(self) -> None:
+        """Compare all rows with their digests, and the file's structure with itself.
+
+        Raises:
+            RequestError: something was changed, lost or damaged.
+        """
+        known = {(row.of, row.subject, row.part): row.digest for row in self.select(DigestRow)}
+        for table in tables():
+            if table is DigestRow:
+                continue
+            rows = self._select(f"SELECT {_part(table)}, {_listed(table)} FROM {table.table} ORDER BY {_order(table)}")
+            for (part, subject), block in groupby(rows, key=lambda values: values[:2]):
+                if known.pop((table.table, subject, part), None) != _hashed([values[1:] for values in block]):
+                    raise self._damaged(f"{table.table} of {subject!r} are not as they were written")
+        for missing, subject, _ in known:
+            raise self._damaged(f"{missing} of {subject!r} are missing")
+        if (found := self._select("PRAGMA quick_check(1)")[0][0]) != "ok":
+            raise self._damaged(found)
 
     def select(self, row: type[R], **where: object) -> list[R]:
         """Rows of a table, in the order of its key.
@@ -183,7 +237,7 @@ class Store:
             for row in rows:
                 _ = row.picture
         except ValueError as error:
-            raise RequestError(f"{self.file} is damaged ({error}): repeat the run in another --out") from None
+            raise self._damaged(error) from None
         return rows
 
     def pictured(self, cell: Cell) -> dict[int, bool]:
@@ -231,20 +285,40 @@ class Store:
                 raise
             self._database.execute("COMMIT")
 
+    def _digest(self, table: type[Row], subject: str, part: int) -> DigestRow:
+        query = (
+            f"SELECT {_listed(table)} FROM {table.table} WHERE {_quoted(next(iter(table.columns())))} = ? "
+            f"AND {_part(table)} = ? ORDER BY {_order(table)}"
+        )
+        # The limits of a block's images once more, because SQLite finds them by the index alone.
+        return DigestRow(of=table.table, subject=subject, part=part, digest=_hashed(self._select(query, subject, part)))
+
+    def _damaged(self, reason: object) -> RequestError:
+        return RequestError(
+            f"{self.file} is damaged ({reason}): remove the run folder, or restore it, or choose another --out"
+        )
+
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.OperationalError as error:
+            code = getattr(error, "sqlite_errorcode", None)
             if "full" in str(error) or "I/O" in str(error):
                 raise RequestError(
                     f"the disk of {self.file} is full: free some space, then repeat the command to continue"
                 ) from None
+            if code in INTERRUPTED:
+                raise RequestError(
+                    f"{self.file} was interrupted in the middle of a batch, which only a writer can undo: copy the run "
+                    "to a folder that can be written"
+                ) from None
+            if code is None:
+                # Python could not decode what SQLite gave it.
+                raise self._damaged(error) from None
             raise RequestError(f"{self.file} cannot be written ({error}): choose another --out") from None
         except sqlite3.DatabaseError as error:
-            raise RequestError(
-                f"{self.file} is damaged ({error}): remove the run folder, or restore it, or choose another --out"
-            ) from None
+            raise self._damaged(error) from None
 
 
 def _quoted(name: str) -> str:
@@ -265,3 +339,34 @@ def _insertion(row: type[Row]) -> str:
     columns = row.columns()
     marks = ", ".join(f":{name}" for name in columns)
     return f"INSERT OR REPLACE INTO {row.table} ({', '.join(map(_quoted, columns))}) VALUES ({marks})"
+
+
+def _block(row: Row) -> tuple[str, int]:
+    """Which block a row is in: its first column, and its image's share of :data:`BLOCK`."""
+    values = row.to_columns()
+    return next(iter(values.values())), values.get("image", 0) // _images_in_block(type(row))
+
+
+def _images_in_block(table: type[Row]) -> int:
+    # Pixels of many images would be hashed again with each batch.
+    return 1 if bytes in table.columns().values() else BLOCK
+
+
+def _part(table: type[Row]) -> str:
+    """The number of a row's block, in SQL."""
+    return f'"image" / {_images_in_block(table)}' if "image" in table.columns() else "0"
+
+
+def _listed(table: type[Row]) -> str:
+    return ", ".join(map(_quoted, table.columns()))
+
+
+def _order(table: type[Row]) -> str:
+    """Blocks one after another, and rows of a block as their key has them."""
+    part = [_part(table)] if "image" in table.columns() else []
+    return ", ".join([_quoted(next(iter(table.columns()))), *part, *map(_quoted, table.key or ["rowid"])])
+
+
+def _hashed(rows: list[tuple[Any, ...]]) -> str:
+    # Version 2 knows no references, which would depend on what else Python holds.
+    return blake2b(marshal.dumps([tuple(row) for row in rows], 2), digest_size=16).hexdigest()
