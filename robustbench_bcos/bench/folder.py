@@ -1,19 +1,37 @@
 """The folder of a run: who may write to it, and whether it holds the run that is asked for."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
 from robustbench_bcos.bench.identity import RunIdentity
 from robustbench_bcos.core.disk import disk_explained, emptied, held, no_link, write_text
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.tables import read_json
 
 CONFIGURATION = "run.json"
 DATABASE = "run.sqlite"
 LOCK = "run.lock"
+RESULTS = "results.csv"
+"""Written when a run is finished, and again by `report`."""
+
+
+class Session(TypedDict):
+    """What each session says of itself, beside the identity of its run."""
+
+    started: str
+    command: str
+    configuration: dict[str, Any]
+    class_names: Sequence[str]
+    versions: dict[str, str]
+    device: str
+    commit: str | None
 
 
 @dataclass(frozen=True)
@@ -21,14 +39,12 @@ class Description:
     """What ``run.json`` says of a run."""
 
     identity: RunIdentity
-    sessions: tuple[dict[str, Any], ...]
-    """What each session said of itself: time, command, versions, device."""
+    sessions: tuple[Session, ...]
+    """The last is the one that finished, if one has."""
 
 
 @contextmanager
-def open_run(
-    folder: Path, identity: RunIdentity, session: dict[str, Any], *, overwrite: bool = False
-) -> Iterator[Path]:
+def open_run(folder: Path, identity: RunIdentity, session: Session, *, overwrite: bool = False) -> Iterator[Path]:
     """Hold a run folder for this process alone; make it, or check that it is this run's.
 
     Args:
@@ -47,11 +63,11 @@ def open_run(
         # A process that was killed while it wrote this file has left a part of it.
         for litter in folder.glob(f"{CONFIGURATION}.*.partial"):
             litter.unlink()
+        if overwrite and (folder / CONFIGURATION).exists():
+            emptied(folder, keep=(LOCK,))
+        _refuse_lost_store(folder)
         known = _read(folder) if (folder / CONFIGURATION).exists() else None
         asked = identity.to_json()
-        if known is not None and overwrite:
-            emptied(folder, keep=(LOCK,))
-            known = None
         if known is not None:
             _refuse_other_identity(folder, known["identity"], asked)
         sessions = [*(known["sessions"] if known else []), session]
@@ -69,7 +85,8 @@ def read_description(folder: Path) -> Description:
     """
     content = _read(folder)
     try:
-        return Description(RunIdentity.from_json(content["identity"]), tuple(content["sessions"]))
+        sessions = TypeAdapter(tuple[Session, ...]).validate_python(content["sessions"])
+        return Description(RunIdentity.from_json(content["identity"]), sessions)
     except ValueError:
         raise RequestError(
             f"{folder / CONFIGURATION} was written by another version of robustbench_bcos, or is damaged: read it with "
@@ -82,10 +99,12 @@ def _read(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise RequestError(f"{folder} is not a run: it has no {CONFIGURATION}; give a folder that `run` has written")
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if not {"identity", "sessions"} <= content.keys():
-            raise ValueError("identity or sessions are missing")
-    except (ValueError, AttributeError) as error:
+        content: dict[str, Any] = read_json(file)
+        if not isinstance(content["identity"], dict) or not isinstance(content["sessions"], list):
+            raise ValueError("identity or sessions are something else")
+        if not content["sessions"]:
+            raise ValueError("it names no session")
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise RequestError(f"{file} is damaged ({error}): restore it, or choose another --out") from None
     return content
 
@@ -98,6 +117,16 @@ def _refuse_other_folders(folder: Path) -> None:
         others = [entry.name for entry in folder.iterdir() if not entry.name.startswith((LOCK, CONFIGURATION))]
         if others:
             raise RequestError(f"--out {folder} holds other files ({others[0]}) and is not a run: choose a new folder")
+
+
+def _refuse_lost_store(folder: Path) -> None:
+    """A store that is made anew beside finished results would end up as other results under their name."""
+    database = folder / DATABASE
+    if (folder / RESULTS).exists() and not (database.is_file() and database.stat().st_size):
+        raise RequestError(
+            f"run {folder} has {RESULTS}, and the {DATABASE} it was written from is missing or empty: restore it, or "
+            "choose another --out"
+        )
 
 
 def _refuse_other_identity(folder: Path, known: dict[str, Any], asked: dict[str, Any]) -> None:

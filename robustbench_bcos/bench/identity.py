@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter
 
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.core.plugins import require_plugins
@@ -78,20 +80,15 @@ class RunIdentity:
             RequestError: a plug-in that the run was made with has not been loaded.
         """
         try:
-            require_plugins(values["plugins"])
-            explained = values["explained"]
-            found = {
-                "cells": tuple(map(Cell.from_dict, values["cells"])),
-                "explained": explained and ExplainedImages(**_frozen(explained)),
-            }
-            return cls(**_frozen(values) | found)
+            require_plugins(TypeAdapter(dict[str, str]).validate_python(values["plugins"]))
+            hints = {name: hint for name, hint in get_type_hints(cls).items() if name != "cells"}
+            checked = {name: TypeAdapter(hint).validate_python(values.get(name)) for name, hint in hints.items()}
+            if surplus := values.keys() - checked.keys() - {"cells"}:
+                raise ValueError(f"{min(surplus)} is not known")
+            return cls(cells=tuple(map(Cell.from_dict, values["cells"])), **checked)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"the identity of its run is not one of this version: {error}") from None
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 (any value of JSON)
     return list(value) if isinstance(value, tuple) else value
-
-
-def _frozen(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,6 +18,7 @@ from robustbench_bcos.bench.cells import Cell, check_radius, make_cells
 from robustbench_bcos.bench.config import Precision, RunConfig
 from robustbench_bcos.bench.failures import failures_named
 from robustbench_bcos.bench.fast_copy import make_fast_copy
+from robustbench_bcos.bench.folder import Session
 from robustbench_bcos.bench.identity import ExplainedImages, RunIdentity
 from robustbench_bcos.bench.images import open_images
 from robustbench_bcos.bench.model_preconditions import LABELLED, check_answers
@@ -124,7 +124,7 @@ class Request:
             reading=stated if any(stated.values()) else None,
         )
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Session:
         """What else a reader of the run may want to know of this session."""
         return {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -23,8 +23,13 @@ class Row:
     key: ClassVar[tuple[str, ...]]
     """Columns of the primary key, by which rows are ordered. A table without one keeps every row it is given."""
 
-    def __init_subclass__(cls, *, table: str, key: tuple[str, ...] = ()) -> None:
+    blocks_of: ClassVar[str]
+    """Column that names what the row is of, such as its cell; by default the first of the key."""
+
+    def __init_subclass__(cls, *, table: str, key: tuple[str, ...] = (), blocks_of: str = "") -> None:
         cls.table, cls.key = table, key
+        if blocks_of or key:
+            cls.blocks_of = blocks_of or key[0]
 
     @classmethod
     @cache
@@ -275,7 +280,7 @@ class PictureRow(Row, table="pictures", key=("cell", "image")):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TimingRow(Row, table="timings"):
+class TimingRow(Row, table="timings", blocks_of="cell"):
     """How long a batch took."""
 
     cell: str
@@ -295,7 +300,7 @@ class DigestRow(Row, table="digests", key=("of", "subject", "part")):
     of: str
     """Name of the table."""
     subject: str
-    """What the rows have in their first column."""
+    """What the rows are of."""
     part: int
     """Number of the block among the subject's, by image; 0 where there are no images."""
     digest: str

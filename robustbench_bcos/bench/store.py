@@ -2,7 +2,7 @@
 
 A batch is one transaction, so that a killed run loses at most the batch it was in. Threads may share a store.
 
-Rows of a table that share their first column form blocks of images, each with a digest in the same transaction: a disk
+Rows of a table that are of one subject form blocks of images, each with a digest in the same transaction: a disk
 or a program that changes what a row says does not change a result unnoticed.
 """
 
@@ -122,7 +122,8 @@ class Store:
             for table, same in groupby(rows, key=type):
                 added = list(same)
                 self._insert(table, added)
-                self._insert(DigestRow, [self._digest(table, *block) for block in {_block(row) for row in added}])
+                blocks = {_block(row) for row in added if not isinstance(row, DigestRow)}
+                self._insert(DigestRow, [self._digest(table, *block) for block in blocks])
 
     def verify(self) -> None:
         """Compare all rows with their digests, and the file's structure with itself.
@@ -134,9 +135,10 @@ class Store:
         for table in tables():
             if table is DigestRow:
                 continue
-            rows = self._select(f"SELECT {_part(table)}, {_listed(table)} FROM {table.table} ORDER BY {_order(table)}")
+            block_first = f"{_part(table)}, {_quoted(table.blocks_of)}, {_listed(table)}"
+            rows = self._select(f"SELECT {block_first} FROM {table.table} ORDER BY {_order(table)}")
             for (part, subject), block in groupby(rows, key=lambda values: values[:2]):
-                if known.pop((table.table, subject, part), None) != _hashed([values[1:] for values in block]):
+                if known.pop((table.table, subject, part), None) != _hashed([values[2:] for values in block]):
                     raise self._damaged(f"{table.table} of {subject!r} are not as they were written")
         for missing, subject, _ in known:
             raise self._damaged(f"{missing} of {subject!r} are missing")
@@ -287,7 +289,7 @@ class Store:
 
     def _digest(self, table: type[Row], subject: str, part: int) -> DigestRow:
         query = (
-            f"SELECT {_listed(table)} FROM {table.table} WHERE {_quoted(next(iter(table.columns())))} = ? "
+            f"SELECT {_listed(table)} FROM {table.table} WHERE {_quoted(table.blocks_of)} = ? "
             f"AND {_part(table)} = ? ORDER BY {_order(table)}"
         )
         # The limits of a block's images once more, because SQLite finds them by the index alone.
@@ -303,18 +305,16 @@ class Store:
         try:
             yield
         except sqlite3.OperationalError as error:
-            code = getattr(error, "sqlite_errorcode", None)
             if "full" in str(error) or "I/O" in str(error):
                 raise RequestError(
                     f"the disk of {self.file} is full: free some space, then repeat the command to continue"
                 ) from None
-            if code in INTERRUPTED:
+            if getattr(error, "sqlite_errorcode", None) in INTERRUPTED:
                 raise RequestError(
                     f"{self.file} was interrupted in the middle of a batch, which only a writer can undo: copy the run "
                     "to a folder that can be written"
                 ) from None
-            if code is None:
-                # Python could not decode what SQLite gave it.
+            if "decode" in str(error):
                 raise self._damaged(error) from None
             raise RequestError(f"{self.file} cannot be written ({error}): choose another --out") from None
         except sqlite3.DatabaseError as error:
@@ -342,9 +342,8 @@ def _insertion(row: type[Row]) -> str:
 
 
 def _block(row: Row) -> tuple[str, int]:
-    """Which block a row is in: its first column, and its image's share of :data:`BLOCK`."""
-    values = row.to_columns()
-    return next(iter(values.values())), values.get("image", 0) // _images_in_block(type(row))
+    """Which block a row is in."""
+    return getattr(row, row.blocks_of), getattr(row, "image", 0) // _images_in_block(type(row))
 
 
 def _images_in_block(table: type[Row]) -> int:
@@ -364,7 +363,7 @@ def _listed(table: type[Row]) -> str:
 def _order(table: type[Row]) -> str:
     """Blocks one after another, and rows of a block as their key has them."""
     part = [_part(table)] if "image" in table.columns() else []
-    return ", ".join([_quoted(next(iter(table.columns()))), *part, *map(_quoted, table.key or ["rowid"])])
+    return ", ".join([_quoted(table.blocks_of), *part, *map(_quoted, table.key or ["rowid"])])
 
 
 def _hashed(rows: list[tuple[Any, ...]]) -> str:

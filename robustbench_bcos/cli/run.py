@@ -91,6 +91,7 @@ def _carry_out(request: "Request", folder: Path, *, overwrite: bool, show: bool)
             errors.print(note, markup=False, highlight=False, soft_wrap=True)
         try:
             with Store(folder / DATABASE) as store:
+                store.verify()
                 for progress in watch(execute(request, store), work, show=show):
                     done += progress.images
                 saved = _save_adversarials(request, store, folder) if request.config.save_adversarials else []
@@ -119,7 +120,9 @@ def _save_adversarials(request: "Request", store: "Store", folder: Path) -> list
 
 
 def _print_results(finished: "RunFolder", files: list[Path], *, quiet: bool, as_json: bool) -> None:
-    csv = finished.folder / "results.csv"
+    from robustbench_bcos.bench.folder import RESULTS
+
+    csv = finished.folder / RESULTS
     if as_json:
         records = finished.records.astype(object)
         rows = records.where(records.notna(), None).to_dict(orient="records")

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from robustbench_bcos.core.disk import no_link, write_text
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.tables import read_json
 from robustbench_bcos.core.version import VERSION
 
 CHUNK = 1 << 18
@@ -240,7 +241,7 @@ def _version_in(headers: Message) -> str | None:
 def _version(partial: Path, url: str) -> str | None:
     """What the server called the version that the part is of; ``None`` if it cannot be continued."""
     try:
-        content = json.loads(_version_file(partial).read_text(encoding="utf-8"))
+        content = read_json(_version_file(partial))
         return content["version"] if content["url"] == url else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -1,5 +1,6 @@
 """Reading TOML tables into checked, frozen objects."""
 
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -63,9 +64,22 @@ def read_table(kind: type[T], file: Path | Traversable) -> T:
     """
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise RequestError(f"{file} is not a readable TOML file ({error})") from None
     return parse_table(kind, values, str(file))
+
+
+def read_json(file: Path) -> Any:  # noqa: ANN401 (any value of JSON)
+    """Read one JSON file, of which nothing is known.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not JSON, or is nested deeper than Python's stack.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from robustbench_bcos.core.disk import write_text
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.tables import read_json
 
 MANIFEST = "dataset.json"
 
@@ -48,7 +49,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     if not file.is_file():
         return None
     try:
-        classes = json.loads(file.read_text(encoding="utf-8"))["classes"]
+        classes = read_json(file)["classes"]
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
             raise TypeError("classes must be a list of names")
         if len(set(classes)) < len(classes):

@@ -15,6 +15,7 @@ from platformdirs import user_cache_path
 
 from robustbench_bcos.core.disk import write_text
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.tables import read_json
 from robustbench_bcos.model_zoo.digests import sha256_of
 
 VARIABLE = "ROBUSTBENCH_BCOS_CACHE"
@@ -46,7 +47,7 @@ class DigestRecord(NamedTuple):
         """
         file = cls.file_of(weights)
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = read_json(file)
             return cls(str(content["url"]), str(content["sha256"]))
         except FileNotFoundError:
             return None

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from robustbench_bcos.core.disk import made, write_text
 from robustbench_bcos.core.errors import RequestError
@@ -25,7 +26,7 @@ def write_baseline(results: Results, file: Path) -> list[Path]:
     write_text(file, records.to_csv(index=False))
     run = results.run
     known = ("started", "command", "commit", "device", "versions")
-    birth = {key: run.session[key] for key in known}
+    birth: dict[str, Any] = {key: value for key, value in run.session.items() if key in known}
     birth |= {key: getattr(run.identity, key) for key in ("dataset", "images", "subset", "weights", "seed")}
     certificate = file.with_name(file.name + CERTIFICATE)
     write_text(certificate, json.dumps(birth, indent=2) + "\n")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from robustbench_bcos.bench.folder import RESULTS
 from robustbench_bcos.bench.records import make_curves
 from robustbench_bcos.core.disk import write_text
 from robustbench_bcos.reports.run_folder import RunFolder
@@ -24,7 +25,7 @@ def export(run: RunFolder) -> list[Path]:
     Raises:
         RequestError: the disk is full, or the folder is not writable.
     """
-    tables = {"results.csv": run.records.to_csv(index=False), "timings.csv": run.timings.to_csv(index=False)}
+    tables = {RESULTS: run.records.to_csv(index=False), "timings.csv": run.timings.to_csv(index=False)}
     if len(run.images):
         tables["images.csv"] = run.images.to_csv(index=False)
     if len(run.similarities):

@@ -94,7 +94,7 @@ def same_numbers(values: pd.Series) -> pd.Series:
 
 def _from_run(folder: Path) -> Results:
     run = read_run(folder)
-    with Store(folder / DATABASE) as store:
+    with Store(folder / DATABASE, reading=True) as store:
         cells = {cell.key: cell for cell in run.identity.cells}
         judgement = Judgement(store, run.identity)
         survivors = {place: _bits(store, judgement, cells[key]) for place, key in enumerate(run.cells)}

@@ -10,7 +10,7 @@ import pandas as pd
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence.transfer import make_transfers
 from robustbench_bcos.bench.evidence.trust import Judgement
-from robustbench_bcos.bench.folder import DATABASE, read_description
+from robustbench_bcos.bench.folder import DATABASE, Session, read_description
 from robustbench_bcos.bench.identity import RunIdentity
 from robustbench_bcos.bench.records import (
     complete_cells,
@@ -33,7 +33,7 @@ class StoredPictures(Mapping[str, Sequence[PictureRow]]):
         self._cells = cells
 
     def __getitem__(self, cell: str) -> Sequence[PictureRow]:
-        with Store(self._database) as store:
+        with Store(self._database, reading=True) as store:
             return store.pictures(self._cells[cell])
 
     def __iter__(self) -> Iterator[str]:
@@ -63,7 +63,7 @@ class RunFolder:
     """Per pair of models, how many adversarial examples of the one succeed on the other."""
     distances: pd.DataFrame
     """Per model, norm and image, bounds of the smallest epsilon within which an attack succeeds."""
-    session: dict[str, Any]
+    session: Session
     """What ``run.json`` says of the session that finished, or of the last one."""
     images: pd.DataFrame = field(default_factory=pd.DataFrame)
     """Per cell and image, what the attack did to it."""
@@ -71,8 +71,7 @@ class RunFolder:
     @property
     def class_names(self) -> list[str]:
         """One name per class of the dataset."""
-        names: list[str] = self.session["class_names"]
-        return names
+        return list(self.session["class_names"])
 
     @property
     def image_notes(self) -> list[str]:
@@ -96,7 +95,8 @@ def read_run(folder: Path) -> RunFolder:
     identity = description.identity
     if not (folder / DATABASE).is_file():
         raise RequestError(f"run {folder} holds no results yet: repeat the command that made it")
-    with Store(folder / DATABASE) as store:
+    with Store(folder / DATABASE, reading=True) as store:
+        store.verify()
         judgement = Judgement(store, identity)
         records = make_records(store, identity, judgement)
         complete = [cell.key for cell in complete_cells(store, identity)]

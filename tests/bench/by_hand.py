@@ -3,6 +3,7 @@
 from typing import Any
 
 from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.folder import Session
 from robustbench_bcos.bench.identity import RunIdentity
 from robustbench_bcos.bench.rows import (
     CleanRow,
@@ -14,6 +15,16 @@ from robustbench_bcos.bench.rows import (
     TransferRow,
     VerdictRow,
 )
+
+SESSION: Session = {
+    "started": "2025-01-02T03:04:05+00:00",
+    "command": "robustbench_bcos run",
+    "configuration": {},
+    "class_names": list("0123456789"),
+    "versions": {"torch": "2.9"},
+    "device": "a CPU",
+    "commit": "ef" * 20,
+}
 
 
 def model_row(**changes: Any) -> ModelRow:

@@ -11,14 +11,22 @@ import pytest
 
 from robustbench_bcos.bench.cells import make_cells
 from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.folder import CONFIGURATION, DATABASE, LOCK, Description, open_run, read_description
+from robustbench_bcos.bench.folder import (
+    CONFIGURATION,
+    DATABASE,
+    LOCK,
+    RESULTS,
+    Description,
+    Session,
+    open_run,
+    read_description,
+)
 from robustbench_bcos.bench.identity import ExplainedImages, RunIdentity
 from robustbench_bcos.core.errors import RequestError
-from tests.bench.by_hand import identity_of
+from tests.bench.by_hand import SESSION, identity_of
 
 CELL, *MORE = make_cells(make_config({"norm": ("linf",), "eps": ("8/255",), "steps": (20, 50, 100)}), ["net"])
 IDENTITY = identity_of(CELL)
-SESSION = {"started": "now"}
 
 
 def refusal(folder: Path, identity: RunIdentity = IDENTITY) -> str:
@@ -35,9 +43,10 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_every_session_is_added_to_one_identity(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "run"
     for number in range(3):
-        with open_run(folder, IDENTITY, {"started": number}) as held:
+        with open_run(folder, IDENTITY, {**SESSION, "started": str(number)}) as held:
             assert held == folder
-    assert read_description(folder) == Description(IDENTITY, tuple({"started": n} for n in range(3)))
+    sessions = tuple(Session(**{**SESSION, "started": str(number)}) for number in range(3))
+    assert read_description(folder) == Description(IDENTITY, sessions)
 
 
 def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
@@ -148,21 +157,60 @@ def test_a_run_killed_before_it_had_a_configuration_is_begun_again(tmp_path: Pat
     assert set(content(tmp_path)) <= {LOCK, CONFIGURATION}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"identity": {}}', "\x00\x01"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"identity": {}}', '{"identity": {}, "sessions": []}', "\x00\x01", "[" * 99_999]
+)
 def test_a_damaged_configuration_is_named_and_left_alone(tmp_path: Path, text: str) -> None:
     (tmp_path / CONFIGURATION).write_text(text, encoding="utf-8")
     assert "run.json is damaged" in refusal(tmp_path)
     assert (tmp_path / CONFIGURATION).read_text(encoding="utf-8") == text
 
 
-@pytest.mark.parametrize("damage", [{"seed": None}, {"slice": "an old name"}, {"cells": [{"model": "net"}]}])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *[{"seed": None}, {"slice": "an old name"}, {"cells": [{"model": "net"}]}, {"cells": 3}, {"plugins": [1]}],
+        *[{"images": "many"}, {"weights": []}, {"explained": {"method": "auto"}}, {"attack_backend": 1}],
+    ],
+)
 def test_an_identity_of_another_version_is_refused_in_a_sentence(damage: dict[str, Any], tmp_path: Path) -> None:
     identity = {key: value for key, value in (IDENTITY.to_json() | damage).items() if value is not None}
-    (tmp_path / CONFIGURATION).write_text(json.dumps({"identity": identity, "sessions": []}), encoding="utf-8")
+    refuse(tmp_path, identity, [SESSION])
+
+
+@pytest.mark.parametrize("damage", [{"class_names": None}, {"versions": ["torch"]}, {"device": 1}, {"commit": []}])
+def test_a_session_that_is_none_is_refused_in_a_sentence(damage: dict[str, Any], tmp_path: Path) -> None:
+    refuse(tmp_path, IDENTITY.to_json(), [SESSION, {**SESSION, **damage}])
+
+
+def refuse(folder: Path, identity: dict[str, Any], sessions: list[Any]) -> None:
+    (folder / CONFIGURATION).write_text(json.dumps({"identity": identity, "sessions": sessions}), encoding="utf-8")
     with pytest.raises(
         RequestError, match=r"run\.json was written by another version of robustbench_bcos, or is damaged"
     ):
-        read_description(tmp_path)
+        read_description(folder)
+
+
+@pytest.mark.parametrize("left", [None, b""])
+def test_a_store_is_not_made_anew_beside_results(tmp_path: Path, left: bytes | None) -> None:
+    with open_run(tmp_path, IDENTITY, SESSION):
+        (tmp_path / RESULTS).write_text("model\n", encoding="utf-8")
+        if left is not None:
+            (tmp_path / DATABASE).write_bytes(left)
+    before = content(tmp_path)
+    assert "has results.csv, and the run.sqlite it was written from is missing or empty: restore" in refusal(tmp_path)
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", [LOCK, DATABASE])
+def test_no_link_in_a_run_folder_leads_a_run_outside(tmp_path: Path, name: str) -> None:
+    with open_run(tmp_path / "run", IDENTITY, SESSION):
+        pass
+    (tmp_path / "precious").write_bytes(b"")
+    (tmp_path / "run" / name).unlink(missing_ok=True)
+    (tmp_path / "run" / name).symlink_to(tmp_path / "precious")
+    assert f"{name} is a link, and nothing is written through links" in refusal(tmp_path / "run")
+    assert (tmp_path / "precious").read_bytes() == b""
 
 
 def test_an_identity_is_what_json_gives_back() -> None:

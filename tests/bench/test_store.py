@@ -22,6 +22,7 @@ from robustbench_bcos.bench.rows import (
     CleanRow,
     DistanceRow,
     PictureRow,
+    ResultRow,
     Row,
     SimilarityRow,
     TransferRow,
@@ -321,7 +322,7 @@ def test_a_damaged_picture_is_named_with_what_to_do(place: int, tmp_path: Path) 
         content = bytearray(picture(2).views)
         content[place : place + 9 if place >= 0 else None] = bytes(9)
         connection(store).execute("UPDATE pictures SET views = ? WHERE image = 2", (bytes(content),))
-        with pytest.raises(RequestError, match=r"sqlite is damaged \(.*\): repeat the run in another --out") as caught:
+        with pytest.raises(RequestError, match=r"sqlite is damaged \(.*\): remove the run folder, or") as caught:
             store.pictures(CELL)
         assert "\n" not in str(caught.value)
         assert "unsafe" not in str(caught.value)
@@ -431,3 +432,75 @@ def test_what_a_disk_fails_at_is_said_in_plain_words(
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"nowhere/run\.sqlite cannot be written .*: choose another --out"):
         Store(tmp_path / "nowhere" / "run.sqlite")
+
+
+# Damage, and reading without writing
+
+
+def filled(file: Path) -> Path:
+    """More than a block of verdicts, and a row or more of some tables; written backwards, and one row twice."""
+    with Store(file) as store:
+        store.add(MODEL, *clean_rows([1] * 600, [1] * 600), timing(CELL, "attack", 0.5), timing(CELL, "attack", 0.5))
+        for last in range(600, 0, -70):
+            store.add(*(verdict(image, size=image / 600) for image in range(max(0, last - 70), last)))
+        store.add(verdict(5, prediction=2), picture(1), picture(300), evidence_row("net"), evidence_row("net", "space"))
+        told = {"subject": "net", "check": "noise", "part": "sample", "broken": False, "against": False}
+        store.add(*(ResultRow(image=image, value=None, passes=1, **told) for image in (0, 299, 599)))
+        store.verify()
+    return file
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("UPDATE verdicts SET success = 1 - success WHERE image = 599", "verdicts of 'net .*are not as they were"),
+        ("UPDATE verdicts SET size = size * 1.0000001 WHERE image = 300", "verdicts"),
+        ("UPDATE verdicts SET image = 601 WHERE image = 599", "verdicts"),
+        ("DELETE FROM verdicts WHERE image = 256", "verdicts"),
+        ("DELETE FROM verdicts WHERE image >= 512", "verdicts of 'net .* are missing"),
+        ("DELETE FROM clean", "clean of 'net' are missing"),
+        ("UPDATE clean SET correct = 0 WHERE image = 0", "clean"),
+        ("UPDATE models SET b = 1", "models of 'net'"),
+        ("UPDATE pictures SET views = x'00' WHERE image = 1", "pictures"),
+        ("UPDATE evidence SET skipped_because = 'no time' WHERE \"check\" = 'space'", "evidence of 'net'"),
+        ("UPDATE results SET against = 1 WHERE image = 299", "results of 'net'"),
+        ("UPDATE timings SET seconds = 0", "timings"),
+        ("DELETE FROM digests WHERE of = 'models'", "models of 'net'"),
+        ("UPDATE models SET architecture = CAST(x'ff' AS TEXT)", "decode"),
+    ],
+)
+def test_a_row_that_is_not_as_it_was_written_is_noticed(tmp_path: Path, damage: str, said: str) -> None:
+    file = filled(tmp_path / "run.sqlite")
+    with closing(sqlite3.connect(file)) as database:
+        assert database.execute(damage).rowcount > 0
+        database.commit()
+    with Store(file, reading=True) as store, pytest.raises(RequestError, match=rf"is damaged \(.*{said}.*\): remove"):
+        store.verify()
+
+
+def test_reading_writes_nothing_and_takes_no_lock(tmp_path: Path) -> None:
+    file = filled(tmp_path / "run.sqlite")
+    with closing(sqlite3.connect(file, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        with Store(file, reading=True) as store:
+            store.verify()
+            assert len(store.done(CELL)) == 600
+            with pytest.raises(RequestError, match="cannot be written"):
+                store.add(MODEL)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run.sqlite"]
+
+
+def test_a_reader_finds_what_was_whole_when_a_writer_was_killed(tmp_path: Path) -> None:
+    """The journal of a transaction that nobody ends is what a kill leaves."""
+    file = filled(tmp_path / "first.sqlite")
+    with closing(sqlite3.connect(file, isolation_level=None)) as writer:
+        writer.execute("PRAGMA cache_size = 1")
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("UPDATE verdicts SET success = 1")
+        writer.execute("UPDATE clean SET correct = 0")
+        killed = tmp_path / "killed" / "run.sqlite"
+        killed.parent.mkdir()
+        killed.write_bytes(file.read_bytes())
+        Path(f"{killed}-journal").write_bytes(Path(f"{file}-journal").read_bytes())
+    with Store(killed, reading=True) as store:
+        store.verify()

@@ -19,6 +19,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.reports.exports import export
 from robustbench_bcos.reports.run_folder import RunFolder, read_run
 from tests.bench.by_hand import (
+    SESSION,
     clean_row,
     distance_row,
     evidence_row,
@@ -53,7 +54,7 @@ def write_description(folder: Path, store: Store) -> list[Cell]:
     store.add(evidence_row(cells[0].key), timing(cells[0], "evidence", 0.5))
     store.add(distance_row(0, 0.25, 0.5), timing(cells[0], "distances", 0.125))
     identity = identity_of(*cells, images=1, distances=True)
-    description = {"identity": identity.to_json(), "sessions": [{"class_names": list("0123456789")}]}
+    description = {"identity": identity.to_json(), "sessions": [SESSION]}
     (folder / "run.json").write_text(json.dumps(description), encoding="utf-8")
     return cells
 

@@ -18,7 +18,7 @@ from robustbench_bcos.bench.records import COLUMNS, SIMILARITY_COLUMNS
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.reports.results import KEY, NEEDED, SURVIVORS, Results, keys_of, read_results
-from tests.bench.by_hand import clean_row, identity_of, model_row, not_attacked, verdict_row
+from tests.bench.by_hand import SESSION, clean_row, identity_of, model_row, not_attacked, verdict_row
 from tests.reports.handmade import TOTAL, record, table
 
 FIRST_VERSION = COLUMNS[: COLUMNS.index("version") + 1]
@@ -37,15 +37,7 @@ def write_run(folder: Path, outcomes: Mapping[Cell, Sequence[bool | None]], *, i
     """A run of given verdicts: robust, fallen, or, for ``None``, wrong from the start; further images are missing."""
     weights = {cell.model: "cd" * 32 for cell in outcomes}
     identity = identity_of(*outcomes, weights=weights, images=images, subset="0123456789ab" + "0" * 52, seed=3)
-    session = {
-        "started": "2025-01-02T03:04:05+00:00",
-        "command": "robustbench_bcos run",
-        "commit": "ef" * 20,
-        "device": "a CPU",
-        "versions": {"torch": "2.9"},
-        "class_names": list("0123456789"),
-    }
-    with open_run(folder, identity, session), Store(folder / DATABASE) as store:
+    with open_run(folder, identity, SESSION), Store(folder / DATABASE) as store:
         for cell, verdicts in outcomes.items():
             _fill(store, cell, verdicts)
     return folder
