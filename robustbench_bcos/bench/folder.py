@@ -63,10 +63,12 @@ def open_run(folder: Path, identity: RunIdentity, session: Session, *, overwrite
         # A process that was killed while it wrote this file has left a part of it.
         for litter in folder.glob(f"{CONFIGURATION}.*.partial"):
             litter.unlink()
-        if overwrite and (folder / CONFIGURATION).exists():
-            emptied(folder, keep=(LOCK,))
-        _refuse_lost_store(folder)
         known = _read(folder) if (folder / CONFIGURATION).exists() else None
+        if known is not None and overwrite:
+            # Only what can be read as a run: anything else may be somebody's work.
+            emptied(folder, keep=(LOCK,))
+            known = None
+        _refuse_lost_store(folder)
         asked = identity.to_json()
         if known is not None:
             _refuse_other_identity(folder, known["identity"], asked)

@@ -92,8 +92,8 @@ def test_a_run_that_is_overwritten_leaves_nothing_of_itself(tmp_path: Path) -> N
         (folder / "figures/old.png").touch()
         (tmp_path / "elsewhere").mkdir()
         (folder / "link").symlink_to(tmp_path / "elsewhere")
-    with open_run(folder, replace(IDENTITY, seed=1), {"started": "later"}, overwrite=True):
-        assert read_description(folder) == Description(replace(IDENTITY, seed=1), ({"started": "later"},))
+    with open_run(folder, replace(IDENTITY, seed=1), SESSION, overwrite=True):
+        assert read_description(folder) == Description(replace(IDENTITY, seed=1), (SESSION,))
         assert set(content(folder)) == {LOCK, CONFIGURATION}
     assert (tmp_path / "elsewhere").is_dir()
 
