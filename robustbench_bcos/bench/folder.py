@@ -29,6 +29,7 @@ class Session(TypedDict):
     command: str
     configuration: dict[str, Any]
     class_names: Sequence[str]
+    images: Sequence[str]
     versions: dict[str, str]
     device: str
     commit: str | None

@@ -76,8 +76,7 @@ class RunFolder:
     @property
     def image_notes(self) -> list[str]:
         """What was left out, converted or is odd about the images, a sentence each."""
-        notes: list[str] = self.session.get("images", [])
-        return notes
+        return list(self.session["images"])
 
     @property
     def missing(self) -> int:

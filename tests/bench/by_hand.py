@@ -21,6 +21,7 @@ SESSION: Session = {
     "command": "robustbench_bcos run",
     "configuration": {},
     "class_names": list("0123456789"),
+    "images": [],
     "versions": {"torch": "2.9"},
     "device": "a CPU",
     "commit": "ef" * 20,

@@ -149,6 +149,7 @@ def run_of(
             "started": "2026-01-02T03:04:05+00:00",
             "command": "robustbench_bcos run --model net",
             "class_names": list(names),
+            "images": [],
             "versions": {"python": "3.12.1"},
             "device": "x86_64 CPU, 1 threads",
             "commit": None,
