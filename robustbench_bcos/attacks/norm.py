@@ -5,12 +5,15 @@ Epsilons are in units of the pixel range [0, 1].
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
+from robustbench_bcos.core.deferred import Deferred
+from robustbench_bcos.core.types import Epsilon, Images, PerImage, Tensor
 
-from robustbench_bcos.core.types import Epsilon, Images, PerImage
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = Deferred("torch")
 
 
 class AbstractNorm(ABC):
@@ -61,7 +64,7 @@ class AbstractNorm(ABC):
         return (images + self.project_onto_ball(perturbation, epsilon)).clamp(0, 1)
 
     @abstractmethod
-    def sample(self, shape: Sequence[int], epsilon: float, generators: Sequence[torch.Generator]) -> Images:
+    def sample(self, shape: Sequence[int], epsilon: float, generators: "Sequence[torch.Generator]") -> Images:
         """One float32 perturbation per generator, uniform in the ball, on the CPU.
 
         Args:

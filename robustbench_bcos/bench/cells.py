@@ -93,9 +93,8 @@ def make_cells(grid: Grid, models: Sequence[str], attacks: Sequence[AbstractAtta
 
 def make_threats(grid: Grid) -> list[Threat]:
     """Every norm with every radius, or each with its own; a radius that is written in two ways is one threat."""
-    pairs = zip(grid.norm, grid.eps, strict=True) if grid.paired else itertools.product(grid.norm, grid.eps)
     threats: dict[tuple[str, float], Threat] = {}
-    for norm, eps in pairs:
+    for norm, eps in grid.threats:
         threats.setdefault((norm, eps.value), Threat.of(norm, eps))
     return list(threats.values())
 
@@ -127,19 +126,3 @@ def _made(kind: type[AbstractAttack], options: Mapping[str, Any]) -> AbstractAtt
         return kind(**options)
     except (ValueError, TypeError) as error:
         raise RequestError(f"attack {kind.name!r} refuses its options ({error}): correct them") from None
-
-
-def check_radius(threat: Threat, diameter: float) -> None:
-    """Refuse a ball larger than the pixel box it is cut with.
-
-    Raises:
-        RequestError: with the fraction of 255 that was probably meant.
-    """
-    radius = threat.radius
-    if radius > diameter:
-        levels = threat.geometry.in_levels and radius <= 255 and radius.is_integer()
-        meant = f"did you mean {radius:g}/255? " if levels else ""
-        raise RequestError(
-            f"eps {threat.text} for norm {threat.norm} is larger than the whole pixel range, {diameter:g}: {meant}"
-            "radii are in units of the pixel range [0, 1]"
-        )

@@ -7,12 +7,14 @@ Flags override the suite file, the suite file overrides the defaults. The comman
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
 from robustbench_bcos.attacks import ATTACKS, CRITERIA, LOSSES, NORMS, TARGETED, UNTARGETED
+from robustbench_bcos.bench.trackers import TRACKERS
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.framing import Interpolation
 from robustbench_bcos.core.options import Option, parameters
@@ -139,6 +141,11 @@ class Grid(Table):
             panel=ATTACK,
         ),
     ] = "image"
+
+    @property
+    def threats(self) -> list[tuple[str, Quantity]]:
+        """Every norm with every radius, or each with its own."""
+        return list(zip(self.norm, self.eps, strict=True) if self.paired else product(self.norm, self.eps))
 
     @property
     def criterion_text(self) -> str:
@@ -343,6 +350,15 @@ class RunConfig(Grid):
         Precision, Option(help="Of attacked networks: {names}; verdicts are always in fp32.", panel=RUN)
     ] = "fp32"
     seed: Annotated[int, Field(ge=0), Option(help="Of random starts and noise.", panel=RUN)] = 0
+    log: Annotated[
+        Several[str],
+        Option(
+            help="Also send the finished run to trackers: {names}.",
+            panel=RUN,
+            names=lambda: TRACKERS,
+            in_memory=False,
+        ),
+    ] = ()
     plugin: Annotated[
         Several[Path],
         Option(help="Python file that registers norms, attacks, losses and the like; it is run.", panel=RUN),

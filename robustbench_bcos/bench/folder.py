@@ -11,15 +11,10 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from robustbench_bcos.bench.identity import RunIdentity
+from robustbench_bcos.bench.run_files import CONFIGURATION, DATABASE, LOCK, RESULTS, check_place, check_run
 from robustbench_bcos.core.disk import disk_explained, emptied, held, no_link, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.tables import read_json
-
-CONFIGURATION = "run.json"
-DATABASE = "run.sqlite"
-LOCK = "run.lock"
-RESULTS = "results.csv"
-"""Written when a run is finished, and again by `report`."""
 
 
 class Session(TypedDict):
@@ -59,7 +54,7 @@ def open_run(folder: Path, identity: RunIdentity, session: Session, *, overwrite
             is in use.
     """
     with disk_explained(folder):
-        _refuse_other_folders(folder)
+        check_place(folder)
     with held(folder / LOCK, busy=f"run {folder} is in use by another process: wait for it, or choose another --out"):
         # A process that was killed while it wrote this file has left a part of it.
         for litter in folder.glob(f"{CONFIGURATION}.*.partial"):
@@ -99,8 +94,7 @@ def read_description(folder: Path) -> Description:
 
 def _read(folder: Path) -> dict[str, Any]:
     file = folder / CONFIGURATION
-    if not file.is_file():
-        raise RequestError(f"{folder} is not a run: it has no {CONFIGURATION}; give a folder that `run` has written")
+    check_run(folder)
     try:
         content: dict[str, Any] = read_json(file)
         if not isinstance(content["identity"], dict) or not isinstance(content["sessions"], list):
@@ -110,16 +104,6 @@ def _read(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise RequestError(f"{file} is damaged ({error}): restore it, or choose another --out") from None
     return content
-
-
-def _refuse_other_folders(folder: Path) -> None:
-    if folder.is_file():
-        raise RequestError(f"--out {folder} is a file: choose a folder")
-    if folder.is_dir() and not (folder / CONFIGURATION).exists():
-        # A run that was killed before it had written its configuration leaves its lock and half a file.
-        others = [entry.name for entry in folder.iterdir() if not entry.name.startswith((LOCK, CONFIGURATION))]
-        if others:
-            raise RequestError(f"--out {folder} holds other files ({others[0]}) and is not a run: choose a new folder")
 
 
 def _refuse_lost_store(folder: Path) -> None:

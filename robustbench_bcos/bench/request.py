@@ -14,11 +14,12 @@ from robustbench_bcos.attacks.attack import AbstractAttack
 from robustbench_bcos.attacks.criterion import make_criterion
 from robustbench_bcos.bench.adversarials import KEPT
 from robustbench_bcos.bench.batch_size import BatchSize
-from robustbench_bcos.bench.cells import Cell, check_radius, make_cells
+from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import Precision, RunConfig
 from robustbench_bcos.bench.failures import failures_named
 from robustbench_bcos.bench.fast_copy import make_fast_copy
 from robustbench_bcos.bench.folder import Session
+from robustbench_bcos.bench.foreseen import check_radius
 from robustbench_bcos.bench.identity import ExplainedImages, RunIdentity
 from robustbench_bcos.bench.images import open_images
 from robustbench_bcos.bench.model_preconditions import LABELLED, check_answers
@@ -27,6 +28,7 @@ from robustbench_bcos.bench.preconditions import adapt_model, check_explanation,
 from robustbench_bcos.bench.provenance import command, commit, describe_device, versions
 from robustbench_bcos.core.devices import choose_device
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.core.version import VERSION
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
@@ -182,7 +184,7 @@ def check_request(
     cells = make_cells(config, names, attacks)
     shape = _attacked_shape(config, subset)
     for cell in cells[: len(cells) // len(names)]:
-        check_radius(cell.threat, cell.threat.geometry.diameter(shape))
+        check_radius(cell.threat.norm, Quantity(cell.threat.text, cell.threat.radius), shape)
         cell.attack.check(cell.threat.geometry, make_criterion(cell.criterion))
     make_criterion(criterion).check(len(subset.class_names))
     explained = explained_subset(config, subset)

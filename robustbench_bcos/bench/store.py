@@ -19,7 +19,6 @@ from threading import RLock
 from typing import Any
 
 from robustbench_bcos.bench.cells import Cell
-from robustbench_bcos.bench.folder import CONFIGURATION
 from robustbench_bcos.bench.rows import (
     AdversarialRow,
     CleanRow,
@@ -35,6 +34,7 @@ from robustbench_bcos.bench.rows import (
     VerdictRow,
     tables,
 )
+from robustbench_bcos.bench.run_files import CONFIGURATION
 from robustbench_bcos.core.errors import RequestError
 
 LAYOUT = 7

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from robustbench_bcos.bench.run_files import check_results
 from robustbench_bcos.cli.listed import LIST, split
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import results
@@ -58,6 +59,8 @@ def check(
     load_plugins(flags.get("plugin", ()))
     if alpha is not None and not 0 < alpha < 1:
         raise RequestError(f"--alpha {alpha} must be between 0 and 1: 0.05, say")
+    for path in (run,) if update else (run, baseline):
+        check_results(path)
     from robustbench_bcos.core.disk import write_text
     from robustbench_bcos.reports.baseline import write_baseline
     from robustbench_bcos.reports.gate import Tolerance

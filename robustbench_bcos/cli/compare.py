@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from robustbench_bcos.bench.run_files import check_results
 from robustbench_bcos.cli.listed import LIST, split
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import results
@@ -63,6 +64,8 @@ def compare(
     if across_seeds and by is not None:
         raise RequestError("--by groups models and --across-seeds trainings: give one of them")
     load_plugins(flags.get("plugin", ()))
+    for run in runs:
+        check_results(run)
     from robustbench_bcos.reports.comparison import compare as put_side_by_side
     from robustbench_bcos.reports.comparison_formats import FORMATS
     from robustbench_bcos.reports.results import read_results

@@ -8,6 +8,7 @@ import typer
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import results
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.model_zoo.digests import check_readable
 
 if TYPE_CHECKING:
     from robustbench_bcos.model_zoo.checkpoints.convert import Converted
@@ -59,6 +60,7 @@ def convert(
     Nothing in it is executed. What its tensors say is read from them and printed; the rest has to be stated.
     """
     size = parse_size(image_size or SIZES.get(dataset))
+    check_readable(file)
     # This imports torch; a mistake that can be told without it has been told.
     from robustbench_bcos.model_zoo.checkpoints.convert import CardFacts, convert
 

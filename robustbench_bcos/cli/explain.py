@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustbench_bcos.bench.config import EXPLANATIONS, IMAGES, RunConfig, make_config
+from robustbench_bcos.bench.foreseen import check_foreseeable, check_models, check_radius
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import results
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.data.decoding import check_exists
 
 if TYPE_CHECKING:
     from robustbench_bcos.bench.cells import Cell
@@ -59,6 +61,12 @@ def explain(
     _check_request(flags, files)
     config = make_config(flags)
     attacked = "eps" in flags
+    if "dataset" in flags:
+        check_foreseeable(config)
+    else:
+        check_models(config)
+        for file in files or []:
+            check_exists(file)
     # This imports torch; a mistake that can be told without it has been told.
     from robustbench_bcos.bench.gallery import Gallery
     from robustbench_bcos.cli.chosen import from_dataset, from_files, only_source
@@ -117,11 +125,10 @@ def _class(asked: str, names: list[str]) -> int:
 
 
 def _cell(config: RunConfig, model: "Model", chosen: "Chosen") -> "Cell":
-    from robustbench_bcos.bench.cells import check_radius, make_cells
+    from robustbench_bcos.bench.cells import make_cells
 
-    cell = make_cells(config, [model.name])[0]
-    check_radius(cell.threat, cell.threat.geometry.diameter(tuple(chosen.images.shape[1:])))
-    return cell
+    check_radius(config.norm[0], config.eps[0], tuple(chosen.images.shape[1:]))
+    return make_cells(config, [model.name])[0]
 
 
 def _show(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.run_files import check_run
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import print_report, results
 from robustbench_bcos.core.errors import RequestError
@@ -41,12 +42,14 @@ def report(
     ] = None,
 ) -> None:
     """Print the table of a run, and write its tables, figures and page again."""
-    from robustbench_bcos.reports.report import write_report
-    from robustbench_bcos.reports.run_folder import read_run
-
     if "images" in flags and "figures" in flags:
         raise RequestError("--images chooses what is in the figures, which --no-figures leaves out: give one of them")
     config = make_config(flags)
+    check_run(folder)
+    # This imports pandas and torch; a mistake that can be told without them has been told.
+    from robustbench_bcos.reports.report import write_report
+    from robustbench_bcos.reports.run_folder import read_run
+
     run = read_run(folder)
     if run.missing:
         results.print(f"{run.missing} of {len(run.identity.cells)} cells are not complete and are left out.")

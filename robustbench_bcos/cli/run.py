@@ -1,15 +1,19 @@
 """``run``: attack models and report which images stay robust."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from robustbench_bcos.bench.config import ATTACK, RUN, RunConfig, check_trained, make_config
+from robustbench_bcos.bench.foreseen import check_foreseeable
+from robustbench_bcos.bench.run_files import DATABASE, RESULTS, check_place
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import errors, print_report, results
-from robustbench_bcos.core.errors import Broken, Interrupted
+from robustbench_bcos.core.disk import disk_explained
+from robustbench_bcos.core.errors import Broken, Interrupted, named_reason_of
 
 if TYPE_CHECKING:
     from robustbench_bcos.bench.request import Request
@@ -54,6 +58,9 @@ def run(
     config = make_config(flags, suite)
     if suite is not None:
         check_trained(config, suite)
+    if out is not None:
+        with disk_explained(out):
+            check_place(out)
     try:
         request = _plan(config)
         if dry_run:
@@ -62,11 +69,13 @@ def run(
         folder = out or Path("runs") / request.folder_name
         finished, files = _carry_out(request, folder, overwrite=overwrite, show=not quiet and not as_json)
         _print_results(finished, files, quiet=quiet, as_json=as_json)
+        _log(finished, files, config.log)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; repeat the same command to continue") from None
 
 
 def _plan(config: RunConfig) -> "Request":
+    check_foreseeable(config)
     # This imports torch; a mistake that can be told without it has been told.
     import torch
 
@@ -78,7 +87,7 @@ def _plan(config: RunConfig) -> "Request":
 
 
 def _carry_out(request: "Request", folder: Path, *, overwrite: bool, show: bool) -> "tuple[RunFolder, list[Path]]":
-    from robustbench_bcos.bench.folder import DATABASE, open_run
+    from robustbench_bcos.bench.folder import open_run
     from robustbench_bcos.bench.runner import execute
     from robustbench_bcos.bench.schedule import Schedule
     from robustbench_bcos.bench.store import Store
@@ -119,9 +128,22 @@ def _save_adversarials(request: "Request", store: "Store", folder: Path) -> list
     return [folder / FOLDER]
 
 
-def _print_results(finished: "RunFolder", files: list[Path], *, quiet: bool, as_json: bool) -> None:
-    from robustbench_bcos.bench.folder import RESULTS
+def _log(finished: "RunFolder", files: list[Path], trackers: Sequence[str]) -> None:
+    """Send a run to trackers; it is complete, whatever becomes of that."""
+    from robustbench_bcos.bench.trackers import TRACKERS
+    from robustbench_bcos.reports.logged import logged
 
+    for name in trackers:
+        try:
+            TRACKERS[name].log(logged(finished, files))
+        except Exception as error:
+            raise Broken(
+                f"the run is complete in {finished.folder}, and {name} did not take it ({named_reason_of(error)}): "
+                "repeat the same command to send it again"
+            ) from error
+
+
+def _print_results(finished: "RunFolder", files: list[Path], *, quiet: bool, as_json: bool) -> None:
     csv = finished.folder / RESULTS
     if as_json:
         records = finished.records.astype(object)

@@ -1,9 +1,23 @@
 """Shapes of what is passed around. Pixels, epsilons and perturbations are in units of the pixel range [0, 1]."""
 
+import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor as Tensor
+else:
+
+    class _OfTorch(type):
+        def __instancecheck__(cls, value: object) -> bool:
+            torch = sys.modules.get("torch")
+            return torch is not None and isinstance(value, torch.Tensor)
+
+    class Tensor(metaclass=_OfTorch):
+        """A tensor of torch, which whoever makes one has imported: this need not."""
+
 
 Images = Float[Tensor, "image channel height width"]
 Labels = Int[Tensor, "image"]

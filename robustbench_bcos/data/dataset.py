@@ -74,6 +74,7 @@ class AbstractNamedDataset(AbstractDataset):
         argument_optional: whether the name alone will do, too.
         takes_class_order: whether a list of classes says which label each class has.
         data_dir_holds: what must lie in ``--data-dir``; empty where no such folder is needed.
+        image_shape: (channel, height, width) of every image; ``None`` where files say it.
         url: where :meth:`fetch` finds it; empty for what cannot be downloaded.
         how_to_get: for what cannot be downloaded, the sentence that says why and what to do instead.
     """
@@ -82,8 +83,17 @@ class AbstractNamedDataset(AbstractDataset):
     argument_optional: ClassVar[bool] = False
     takes_class_order: ClassVar[bool] = False
     data_dir_holds: ClassVar[str] = ""
+    image_shape: ClassVar[tuple[int, int, int] | None] = None
     url: ClassVar[str] = ""
     how_to_get: ClassVar[str] = "this dataset cannot be fetched: ask those who made it"
+
+    @classmethod
+    def locate(cls, request: DatasetRequest) -> None:
+        """Refuse, before torch is imported, what :meth:`open` would refuse because a folder is not there.
+
+        Raises:
+            RequestError: as :meth:`open` says it.
+        """
 
     @classmethod
     @abstractmethod

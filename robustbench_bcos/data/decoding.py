@@ -3,6 +3,7 @@
 A damaged file is named, and nothing in a file is executed.
 """
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -42,6 +43,16 @@ class Decoded(NamedTuple):
     """8-bit RGB."""
     conversions: tuple[str, ...]
     """Each as the end of a sentence that begins with a count of images: ``cut from 16 bits to 8``."""
+
+
+def check_exists(file: Path) -> None:
+    """Refuse a file or folder that is not there.
+
+    Raises:
+        RequestError: it is not.
+    """
+    if not os.path.exists(file):
+        raise RequestError(f"{file} does not exist: give image files, an animation, or a folder of frames")
 
 
 @contextmanager

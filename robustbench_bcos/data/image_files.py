@@ -12,7 +12,7 @@ from torch import Tensor
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.types import Images
-from robustbench_bcos.data.decoding import as_rgb, count_frames, opened
+from robustbench_bcos.data.decoding import as_rgb, check_exists, count_frames, opened
 from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
 
 FRAME_MILLISECONDS = 100
@@ -104,8 +104,7 @@ def _read(file: Path, preprocessing: Preprocessing) -> Tensor:
 
 @contextmanager
 def _opened(file: Path) -> Iterator[Image.Image]:
-    if not os.path.exists(file):
-        raise RequestError(f"{file} does not exist: give image files, an animation, or a folder of frames")
+    check_exists(file)
     if os.path.isdir(file):
         raise RequestError(f"{file} is a folder: give it alone to explain its images as frames of a moving picture")
     with opened(file) as image:

@@ -24,7 +24,7 @@ def choose_listed(file: Path, paths: Sequence[str]) -> list[int]:
         for name in {path, path.rpartition("/")[2]}:
             positions_of.setdefault(name, []).append(position)
     chosen: dict[int, int] = {}
-    for number, name in _lines(file):
+    for number, name in read_image_list(file):
         positions = positions_of.get(name, [])
         where = f"line {number} of image_list {file}"
         if not positions:
@@ -43,8 +43,12 @@ def choose_listed(file: Path, paths: Sequence[str]) -> list[int]:
     return sorted(chosen)
 
 
-def _lines(file: Path) -> list[tuple[int, str]]:
-    """Lines that hold something, with their numbers."""
+def read_image_list(file: Path) -> list[tuple[int, str]]:
+    """Lines that hold something, with their numbers.
+
+    Raises:
+        RequestError: the file cannot be read, or holds nothing.
+    """
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

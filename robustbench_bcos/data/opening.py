@@ -7,6 +7,7 @@ from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.data import DATASETS
 from robustbench_bcos.data.class_order import ClassOrder
 from robustbench_bcos.data.dataset import AbstractDataset, AbstractNamedDataset, DatasetRequest, Split
+from robustbench_bcos.data.image_list import read_image_list
 from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
 
 
@@ -26,33 +27,47 @@ def open_dataset(
         RequestError: no such dataset, its files are not there, its images have one size and are to be given another, or
             its classes have one order and are to be given another.
     """
-    name, _, argument = dataset.partition(":")
-    kind = _class_of(name)
-    if argument and not kind.argument:
-        raise RequestError(f"dataset {name!r} takes no argument, got {argument!r}: write {name}")
-    if kind.argument and not argument and not kind.argument_optional:
-        raise RequestError(f"dataset {dataset!r} lacks its argument: write {kind.usage(name)}")
-    if not kind.any_size and (preprocessing != AS_THEY_ARE or image_list is not None):
-        raise RequestError(
-            f"resize, crop and image_list are for image files of any size, and {dataset} is fixed: leave them out"
-        )
-    if not kind.takes_class_order and class_order is not None:
-        raise RequestError(
-            f"the classes of dataset {dataset} have their order, and {class_order.origin} gives another: leave it out"
-        )
-    if data_dir is None and kind.data_dir_holds:
-        raise RequestError(f"dataset {dataset} needs data_dir, the folder that holds {kind.data_dir_holds}")
-    return kind.open(
-        DatasetRequest(
-            split=split,
-            argument=argument,
-            data_dir=data_dir or Path(),
-            download=download,
-            preprocessing=preprocessing,
-            image_list=image_list,
-            class_order=class_order,
-        )
+    kind, request = _request(
+        dataset,
+        split,
+        data_dir=data_dir,
+        download=download,
+        preprocessing=preprocessing,
+        image_list=image_list,
+        class_order=class_order,
     )
+    return kind.open(request)
+
+
+def locate_dataset(
+    dataset: str,
+    split: Split,
+    *,
+    data_dir: Path | None = None,
+    download: bool = False,
+    image_list: Path | None = None,
+    class_order: ClassOrder | None = None,
+) -> None:
+    """Refuse, without torch, what :func:`open_dataset` would refuse because it is not there.
+
+    Raises:
+        RequestError: as :func:`open_dataset` says it.
+    """
+    kind, request = _request(
+        dataset, split, data_dir=data_dir, download=download, image_list=image_list, class_order=class_order
+    )
+    if image_list is not None:
+        read_image_list(image_list)
+    kind.locate(request)
+
+
+def image_shape(dataset: str) -> tuple[int, int, int] | None:
+    """(channel, height, width) of every image of a dataset, where that is known before it is opened.
+
+    Raises:
+        RequestError: no such dataset.
+    """
+    return _class_of(dataset.partition(":")[0]).image_shape
 
 
 def is_dataset(dataset: str) -> bool:
@@ -89,3 +104,41 @@ def _class_of(name: str) -> type[AbstractNamedDataset]:
     if name not in DATASETS:
         raise unknown("dataset", name, usages())
     return DATASETS[name]
+
+
+def _request(
+    dataset: str,
+    split: Split,
+    *,
+    data_dir: Path | None,
+    download: bool,
+    preprocessing: Preprocessing = AS_THEY_ARE,
+    image_list: Path | None,
+    class_order: ClassOrder | None,
+) -> tuple[type[AbstractNamedDataset], DatasetRequest]:
+    """What opens a dataset, and with what."""
+    name, _, argument = dataset.partition(":")
+    kind = _class_of(name)
+    if argument and not kind.argument:
+        raise RequestError(f"dataset {name!r} takes no argument, got {argument!r}: write {name}")
+    if kind.argument and not argument and not kind.argument_optional:
+        raise RequestError(f"dataset {dataset!r} lacks its argument: write {kind.usage(name)}")
+    if not kind.any_size and (preprocessing != AS_THEY_ARE or image_list is not None):
+        raise RequestError(
+            f"resize, crop and image_list are for image files of any size, and {dataset} is fixed: leave them out"
+        )
+    if not kind.takes_class_order and class_order is not None:
+        raise RequestError(
+            f"the classes of dataset {dataset} have their order, and {class_order.origin} gives another: leave it out"
+        )
+    if data_dir is None and kind.data_dir_holds:
+        raise RequestError(f"dataset {dataset} needs data_dir, the folder that holds {kind.data_dir_holds}")
+    return kind, DatasetRequest(
+        split=split,
+        argument=argument,
+        data_dir=data_dir or Path(),
+        download=download,
+        preprocessing=preprocessing,
+        image_list=image_list,
+        class_order=class_order,
+    )

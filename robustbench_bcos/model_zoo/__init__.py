@@ -2,3 +2,6 @@
 
 Everything between a pixel and a logit lives inside the model. Importing this package does not import torch.
 """
+
+LIBRARIES = ("torchvision", "timm", "robustbench")
+"""Before the colon of a model's name; anything else there is a module."""

@@ -205,6 +205,18 @@ class Entry(NamedTuple):
         """Whether the weights need not be fetched."""
         return self.card.weights.url is None or self.weights_file.is_file()
 
+    def check_fetched(self) -> None:
+        """Refuse weights that have yet to be fetched.
+
+        Raises:
+            RequestError: with the command that does it.
+        """
+        if not self.is_here:
+            raise RequestError(
+                f"the weights of {self.card.name!r} are not here: `fetch {self.card.name}` gets them "
+                f"from {self.card.weights.url}; without a connection, put that file at {self.weights_file}"
+            )
+
     def check_weights(self) -> str:
         """The whole SHA-256 of the weights, which is the card's, or that of their first use.
 
@@ -212,12 +224,8 @@ class Entry(NamedTuple):
             RequestError: they have not been fetched, or their digest differs.
         """
         weights, file = self.card.weights, self.weights_file
+        self.check_fetched()
         if weights.url is not None:
-            if not file.is_file():
-                raise RequestError(
-                    f"the weights of {self.card.name!r} are not here: `fetch {self.card.name}` gets them "
-                    f"from {weights.url}; without a connection, put that file at {file}"
-                )
             return check_digest(file, url=weights.url, published=weights.sha256)
         found = sha256_of(file)
         if found != weights.sha256:

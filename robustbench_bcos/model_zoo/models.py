@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.model_zoo import LIBRARIES
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.checkpoints.load import architecture_needed
 from robustbench_bcos.model_zoo.sources.checkpoint import CheckpointModel
@@ -35,9 +36,6 @@ __all__ = [
 ]
 
 
-LIBRARIES = ("torchvision", "timm")
-
-
 def find_models(pattern: str, zoo: Zoo, encoding: str | None = None) -> list[ModelSource]:
     """Sources for one ``--model``: a name, a glob over the zoo, or ``PREFIX:NAME``.
 
@@ -52,10 +50,10 @@ def find_models(pattern: str, zoo: Zoo, encoding: str | None = None) -> list[Mod
         RequestError: there is no such model, or its card has an encoding already.
     """
     prefix, colon, name = pattern.partition(":")
-    if prefix in LIBRARIES and colon:
-        return [LibraryModel(_library(prefix), name, encoding)]
     if prefix == "robustbench" and colon:
         return [RobustBenchModel(name, encoding)]
+    if prefix in LIBRARIES and colon:
+        return [LibraryModel(_library(prefix), name, encoding)]
     if colon:
         return [ImportedModel(pattern, encoding)]
     found = [ZooModel(entry) for entry in zoo.matching(pattern)]
@@ -82,7 +80,7 @@ def find_weights(
     if architecture is None:
         raise architecture_needed(file, ema=ema)
     prefix, colon, name = architecture.partition(":")
-    if prefix in LIBRARIES and colon:
+    if prefix in LIBRARIES and prefix != "robustbench" and colon:
         return LibraryCheckpoint(_library(prefix), file, name, encoding, arguments, ema)
     return CheckpointModel(file, architecture, encoding, arguments, ema)
 

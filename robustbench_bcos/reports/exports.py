@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from robustbench_bcos.bench.folder import RESULTS
 from robustbench_bcos.bench.records import make_curves
+from robustbench_bcos.bench.run_files import RESULTS
 from robustbench_bcos.core.disk import write_text
 from robustbench_bcos.reports.run_folder import RunFolder
 from robustbench_bcos.reports.tables import wide_table

@@ -10,8 +10,8 @@ import pandas as pd
 
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence.trust import UNFINISHED, Judgement
-from robustbench_bcos.bench.folder import DATABASE
 from robustbench_bcos.bench.records import COLUMNS, KEY, TEXTS
+from robustbench_bcos.bench.run_files import DATABASE, check_results
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.errors import RequestError, reason_of
 from robustbench_bcos.reports.run_folder import RunFolder, read_run
@@ -60,8 +60,7 @@ def read_results(path: Path) -> Results:
     Raises:
         RequestError: there is nothing, it is damaged, something else, or holds a row twice or a count that is none.
     """
-    if not path.exists():
-        raise RequestError(f"{path} does not exist: give a run folder, or a CSV that one has written")
+    check_results(path)
     found = _from_run(path) if path.is_dir() else _from_csv(path)
     _check(found)
     return found

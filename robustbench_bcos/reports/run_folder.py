@@ -10,7 +10,7 @@ import pandas as pd
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence.transfer import make_transfers
 from robustbench_bcos.bench.evidence.trust import Judgement
-from robustbench_bcos.bench.folder import DATABASE, Session, read_description
+from robustbench_bcos.bench.folder import Session, read_description
 from robustbench_bcos.bench.identity import RunIdentity
 from robustbench_bcos.bench.records import (
     complete_cells,
@@ -21,6 +21,7 @@ from robustbench_bcos.bench.records import (
     make_similarities,
 )
 from robustbench_bcos.bench.rows import PictureRow
+from robustbench_bcos.bench.run_files import DATABASE
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.errors import RequestError
 

@@ -20,7 +20,7 @@ from robustbench_bcos.attacks.searches.noise import Noise
 from robustbench_bcos.attacks.searches.pgd import PGD
 from robustbench_bcos.attacks.searches.square import Square
 from robustbench_bcos.attacks.threat import Threat
-from robustbench_bcos.bench.cells import Cell, check_radius, make_cells
+from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.core.errors import RequestError
 
@@ -219,33 +219,3 @@ def test_a_cell_includes_cheaper_ones_of_the_same_search() -> None:
     ]
     for changes in others:
         assert not large.includes(replace(small, **changes)), changes
-
-
-# Radii
-
-
-@pytest.mark.parametrize("norm", NORMS)
-def test_a_ball_may_be_as_large_as_the_pixel_box_and_no_larger(norm: str) -> None:
-    diameter = NORMS[norm].diameter((3, 8, 5))
-    check_radius(Threat.of(norm, repr(diameter)), diameter)
-    with pytest.raises(RequestError, match="larger than the whole pixel range"):
-        check_radius(Threat.of(norm, repr(diameter * 1.001)), diameter)
-
-
-@pytest.mark.parametrize(
-    ("norm", "eps", "diameter", "meant"),
-    [
-        ("linf", "8", 1.0, "did you mean 8/255? "),
-        ("linf", "8.0", 1.0, "did you mean 8/255? "),
-        ("linf", "256", 1.0, ""),
-        ("linf", "1.5", 1.0, ""),
-        ("l2", "14", 13.86, ""),
-    ],
-)
-def test_a_linf_radius_in_units_of_255_is_recognised(norm: str, eps: str, diameter: float, meant: str) -> None:
-    with pytest.raises(RequestError) as caught:
-        check_radius(Threat.of(norm, eps), diameter)
-    assert str(caught.value) == (
-        f"eps {eps} for norm {norm} is larger than the whole pixel range, {diameter:g}: {meant}radii are in units of "
-        "the pixel range [0, 1]"
-    )

@@ -11,17 +11,9 @@ import pytest
 
 from robustbench_bcos.bench.cells import make_cells
 from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.folder import (
-    CONFIGURATION,
-    DATABASE,
-    LOCK,
-    RESULTS,
-    Description,
-    Session,
-    open_run,
-    read_description,
-)
+from robustbench_bcos.bench.folder import Description, Session, open_run, read_description
 from robustbench_bcos.bench.identity import ExplainedImages, RunIdentity
+from robustbench_bcos.bench.run_files import CONFIGURATION, DATABASE, LOCK, RESULTS
 from robustbench_bcos.core.errors import RequestError
 from tests.bench.by_hand import SESSION, identity_of
 

@@ -15,8 +15,9 @@ import tomli_w
 import torch
 from safetensors.torch import load_file, save_file
 
-from robustbench_bcos.bench.folder import DATABASE, open_run
+from robustbench_bcos.bench.folder import open_run
 from robustbench_bcos.bench.records import COLUMNS
+from robustbench_bcos.bench.run_files import DATABASE
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.model_zoo.digests import sha256_of

@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from robustbench_bcos.bench.folder import DATABASE
 from robustbench_bcos.bench.records import COLUMNS, SIMILARITY_COLUMNS
+from robustbench_bcos.bench.run_files import DATABASE
 from robustbench_bcos.reports.comparison import GROUPS, compare
 from robustbench_bcos.reports.comparison_formats import FORMATS
 from robustbench_bcos.reports.results import read_results

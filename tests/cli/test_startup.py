@@ -18,13 +18,39 @@ LIGHT = [
     ["suites"],
     ["convert", "--help"],
     ["export", "--help"],
-    ["export", "digits-natural", "--format", "tflite"],
     ["train"],
     ["fetch", "official-*", "--dry-run"],
-    ["fetch", "imagenet"],
-    ["run", "--norm", "l3"],
-    ["run", "--eps", "abc"],
-    ["run", "--suite", "nothing"],
+]
+MISTAKES = [
+    "run --norm l3",
+    "run --eps abc",
+    "run --suite nothing",
+    "run --dataset nothing",
+    "run --dataset folder:nowhere --model digits-natural",
+    "run --dataset folder:nowhere --model torchvision:resnet50",
+    "run --dataset cifar10 --data-dir nowhere",
+    "run --dataset imagenet --data-dir nowhere",
+    "run --model nothing",
+    "run --model nowhere_at_all:make",
+    "run --zoo nowhere",
+    "run --norm linf --eps 8",
+    "run --eps 100",
+    "run --weights nothing.pt --architecture resnet56",
+    "run --weights nothing.pt",
+    "run --image-list nothing.txt --dataset folder:. --model digits-natural",
+    "run --out taken --limit 4",
+    "explain nothing.png --model digits-natural",
+    "explain --dataset nothing --images 3 --model digits-natural",
+    "report nowhere",
+    "compare nowhere",
+    "check nowhere --baseline nothing.csv",
+    "train nothing",
+    "train --suite nothing",
+    "models show nothing",
+    "fetch nothing",
+    "export digits-natural --format tflite",
+    "fetch imagenet",
+    "convert nothing.pt --architecture resnet56 --licence MIT --out mine",
 ]
 SCRIPT = """
 import sys
@@ -32,7 +58,7 @@ import robustbench_bcos
 from robustbench_bcos.core.version import VERSION
 assert "torch" not in sys.modules, "importing the package imports torch"
 from robustbench_bcos.cli import main
-for arguments in {light}:
+for arguments in {light} + [line.split() for line in {mistakes}]:
     sys.argv = ["robustbench_bcos", *arguments]
     try:
         main()
@@ -57,12 +83,13 @@ main()
 
 
 def test_help_lists_and_plain_mistakes_import_no_torch_and_attacks_little_else(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    script = [sys.executable, "-c", SCRIPT.format(light=LIGHT, out=str(tmp_path / "run"))]
-    done = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
+    script = [sys.executable, "-c", SCRIPT.format(light=LIGHT, mistakes=MISTAKES, out=str(tmp_path / "run"))]
+    done = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 130, done.stderr
     assert "digits-bcos-b2" in done.stdout
-    assert done.stderr.count("error: ") == 5
+    assert done.stderr.count("error: ") == len(MISTAKES)
     assert "interrupted after 0 of " in done.stderr
 
 

@@ -13,8 +13,9 @@ from robustbench_bcos.attacks.searches.noise import Noise
 from robustbench_bcos.attacks.searches.pgd import PGD
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.bench.cells import Cell
-from robustbench_bcos.bench.folder import CONFIGURATION, DATABASE, open_run
+from robustbench_bcos.bench.folder import open_run
 from robustbench_bcos.bench.records import COLUMNS, SIMILARITY_COLUMNS
+from robustbench_bcos.bench.run_files import CONFIGURATION, DATABASE
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.reports.results import KEY, NEEDED, SURVIVORS, Results, keys_of, read_results

@@ -2,15 +2,19 @@
 
 import math
 from collections.abc import Sequence
-from typing import final
+from typing import TYPE_CHECKING, final
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from robustbench_bcos.attacks import NORMS
 from robustbench_bcos.attacks.norm import AbstractNorm, broadcast, or_one, unblocked
-from robustbench_bcos.core.types import Epsilon, Images, PerImage
+from robustbench_bcos.core.deferred import Deferred
+from robustbench_bcos.core.types import Epsilon, Images, PerImage, Tensor
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = Deferred("torch")
 
 Values = Float[Tensor, "image value"]
 """Flattened images, in float64."""
@@ -77,7 +81,7 @@ class L1(AbstractNorm):
         longer = (nearest.double().flatten(1) - start).abs() > allowed * (1 + _slack(images))
         return torch.where(longer.view_as(images), nearest.nextafter(images), nearest)
 
-    def sample(self, shape: Sequence[int], epsilon: float, generators: Sequence[torch.Generator]) -> Images:
+    def sample(self, shape: Sequence[int], epsilon: float, generators: "Sequence[torch.Generator]") -> Images:
         """Exponential draws of either sign over their sum, at radius epsilon * u^(1/d): uniform in volume."""
         draws = [_draw(math.prod(shape), generator) for generator in generators]
         return (epsilon * torch.stack(draws)).view(-1, *shape).float()
@@ -87,7 +91,7 @@ class L1(AbstractNorm):
         return float(math.prod(shape))
 
 
-def _draw(values: int, generator: torch.Generator) -> Tensor:
+def _draw(values: int, generator: "torch.Generator") -> Tensor:
     lengths = torch.empty(values, dtype=torch.float64).exponential_(generator=generator)
     signs = torch.rand(values, generator=generator) < 0.5
     radius = torch.rand(1, generator=generator, dtype=torch.float64) ** (1 / values)

@@ -2,13 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from typing import final
-
-import torch
+from typing import TYPE_CHECKING, final
 
 from robustbench_bcos.attacks import NORMS
 from robustbench_bcos.attacks.norm import AbstractNorm, broadcast, or_one
+from robustbench_bcos.core.deferred import Deferred
 from robustbench_bcos.core.types import Epsilon, Images, PerImage
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = Deferred("torch")
 
 
 @final
@@ -36,7 +40,7 @@ class L2(AbstractNorm):
         factor = (or_one(self.size(perturbation)).reciprocal() * epsilon).clamp(max=1.0)
         return perturbation * broadcast(factor)
 
-    def sample(self, shape: Sequence[int], epsilon: float, generators: Sequence[torch.Generator]) -> Images:
+    def sample(self, shape: Sequence[int], epsilon: float, generators: "Sequence[torch.Generator]") -> Images:
         """A Gaussian direction at radius epsilon * u^(1/d): uniform in volume."""
         directions = [torch.randn(*shape, generator=generator) for generator in generators]
         radii = torch.cat([torch.rand(1, generator=generator) for generator in generators])

@@ -1,14 +1,17 @@
 """The largest change of a pixel."""
 
 from collections.abc import Sequence
-from typing import final
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, final
 
 from robustbench_bcos.attacks import NORMS
 from robustbench_bcos.attacks.norm import AbstractNorm, broadcast
-from robustbench_bcos.core.types import Epsilon, Images, PerImage
+from robustbench_bcos.core.deferred import Deferred
+from robustbench_bcos.core.types import Epsilon, Images, PerImage, Tensor
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = Deferred("torch")
 
 
 @final
@@ -33,7 +36,7 @@ class Linf(AbstractNorm):
             return perturbation.clamp(-bounds, bounds)
         return perturbation.clamp(-epsilon, epsilon)
 
-    def sample(self, shape: Sequence[int], epsilon: float, generators: Sequence[torch.Generator]) -> Images:
+    def sample(self, shape: Sequence[int], epsilon: float, generators: "Sequence[torch.Generator]") -> Images:
         """Each pixel uniform in [-epsilon, epsilon]."""
         draws = [torch.rand(*shape, generator=generator) for generator in generators]
         return (2 * torch.stack(draws) - 1) * epsilon

@@ -20,6 +20,7 @@ class Cifar10(AbstractNamedDataset):
     """One split. The batches are pickles: torchvision opens them only after it has checked their digests."""
 
     data_dir_holds = "cifar-10-batches-py"
+    image_shape = (3, 32, 32)
     url = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 
     def __init__(self, root: Path, split: Split, *, download: bool) -> None:
@@ -30,13 +31,16 @@ class Cifar10(AbstractNamedDataset):
         try:
             batches = CIFAR10(str(root), train=split == "train", download=download)
         except (OSError, RuntimeError) as error:
-            raise RequestError(
-                f"dataset cifar10 is not in data_dir {root} ({error}): "
-                "point data_dir at the folder that holds cifar-10-batches-py, or set download"
-            ) from None
+            raise _not_there(root, str(error)) from None
         self.labels = list(batches.targets)
         self.class_names = tuple(batches.classes)
         self._pixels = torch.from_numpy(batches.data).permute(0, 3, 1, 2)
+
+    @classmethod
+    def locate(cls, request: DatasetRequest) -> None:
+        """Whether the folder is there at all; torchvision looks into its files."""
+        if not (request.download or (request.data_dir / cls.data_dir_holds).is_dir()):
+            raise _not_there(request.data_dir, "Dataset not found or corrupted.")
 
     @classmethod
     def open(cls, request: DatasetRequest) -> "Cifar10":
@@ -69,6 +73,13 @@ class Cifar10(AbstractNamedDataset):
                     discard(partial)
                 _unpack(data_dir)
         return Path(data_dir, CIFAR10.base_folder)
+
+
+def _not_there(root: Path, reason: str) -> RequestError:
+    return RequestError(
+        f"dataset cifar10 is not in data_dir {root} ({reason}): point data_dir at the folder that holds "
+        "cifar-10-batches-py, or set download"
+    )
 
 
 def _unpack(root: Path) -> None:

@@ -19,6 +19,7 @@ TEST_EVERY = 5
 class Digits(AbstractNamedDataset):
     """One part of the fixed split, as RGB by repetition."""
 
+    image_shape = (3, 8, 8)
     how_to_get = "digits come with scikit-learn and need not be fetched: run without --dataset"
 
     def __init__(self, split: Split) -> None:

@@ -33,8 +33,7 @@ class Folder(AbstractFileDataset):
     ) -> None:
         self.name = f"folder:{root}"
         self.preprocessing = preprocessing
-        if not root.is_dir():
-            raise RequestError(f"dataset {self.name} is not a folder: give the folder that holds the class folders")
+        _check_folder(root)
         asked = () if class_order is None else (*class_order.names, *class_order.others)
         folder = find_split(root, split, asked=asked)
         if folder is None and split == "train":
@@ -66,6 +65,11 @@ class Folder(AbstractFileDataset):
         return not root.is_dir() or read_manifest(find_split(root, "test") or root) is None
 
     @classmethod
+    def locate(cls, request: DatasetRequest) -> None:
+        """Whether the folder is one."""
+        _check_folder(Path(request.argument).expanduser())
+
+    @classmethod
     def open(cls, request: DatasetRequest) -> "Folder":
         """The folder that the argument names."""
         return cls(
@@ -75,3 +79,8 @@ class Folder(AbstractFileDataset):
             image_list=request.image_list,
             class_order=request.class_order,
         )
+
+
+def _check_folder(root: Path) -> None:
+    if not root.is_dir():
+        raise RequestError(f"dataset folder:{root} is not a folder: give the folder that holds the class folders")

@@ -65,6 +65,11 @@ class Imagenet(AbstractFileDataset):
         self._found = (f"Images: those in {folder.name}.", *self._found)
 
     @classmethod
+    def locate(cls, request: DatasetRequest) -> None:
+        """Whether there are class folders, and of which classes."""
+        _labels(_split_folder(request.data_dir, request.split), request.data_dir)
+
+    @classmethod
     def open(cls, request: DatasetRequest) -> "Imagenet":
         """From ``--data-dir``, all images or those on the list."""
         preprocessing, image_list = request.preprocessing, request.image_list

@@ -1,0 +1,111 @@
+"""Mistakes that need neither torch nor an image to be told. Importing this imports no torch, which takes seconds."""
+
+import sys
+from collections.abc import Sequence
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
+from pathlib import Path
+
+from robustbench_bcos.attacks import NORMS
+from robustbench_bcos.bench.config import RunConfig
+from robustbench_bcos.bench.trackers import TRACKERS
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.quantities import Quantity
+from robustbench_bcos.data.class_order import read_class_order
+from robustbench_bcos.data.opening import image_shape, locate_dataset
+from robustbench_bcos.model_zoo import LIBRARIES
+from robustbench_bcos.model_zoo.cards import Card, Zoo
+from robustbench_bcos.model_zoo.digests import check_readable
+
+LARGE = 100_000
+"""Pixels of a side that no image exceeds: an epsilon that is too large for those is too large for any."""
+
+
+def check_foreseeable(config: RunConfig) -> None:
+    """Refuse datasets, models, weights and radii that are not to be had, as whoever needs them would later.
+
+    Raises:
+        RequestError: one is not.
+    """
+    locate_dataset(
+        config.dataset,
+        "test",
+        data_dir=config.data_dir,
+        download=config.download,
+        image_list=config.image_list,
+        class_order=None if config.classes is None else read_class_order(config.classes),
+    )
+    for tracker in config.log:
+        TRACKERS[tracker].check()
+    cards = check_models(config)
+    shape = _shape(config, cards)
+    for norm, eps in config.threats:
+        check_radius(norm, eps, shape)
+
+
+def check_models(config: RunConfig) -> list[Card]:
+    """The cards of the models that have one; of others it is only seen whether there is a module or file.
+
+    Raises:
+        RequestError: there is none, or its weights are not here.
+    """
+    zoo, patterns = Zoo(config.zoo), config.model
+    if config.weights is not None:
+        check_readable(config.weights)
+    elif not patterns:
+        patterns = tuple(zoo.at_hand(config.dataset))
+    cards = []
+    for pattern in patterns:
+        module, colon, _ = pattern.partition(":")
+        if colon:
+            _check_module(pattern, module)
+            continue
+        for entry in zoo.matching(pattern):
+            entry.check_fetched()
+            cards.append(entry.card)
+    return cards
+
+
+def check_radius(norm: str, eps: Quantity, shape: Sequence[int]) -> None:
+    """Refuse a ball larger than the pixel box it is cut with.
+
+    Args:
+        norm: by name.
+        eps: its radius.
+        shape: of an image.
+
+    Raises:
+        RequestError: with the fraction of 255 that was probably meant.
+    """
+    geometry = NORMS[norm]
+    radius, diameter = eps.value, geometry.diameter(shape)
+    if radius > diameter:
+        levels = geometry.in_levels and radius <= 255 and radius.is_integer()
+        meant = f"did you mean {radius:g}/255? " if levels else ""
+        raise RequestError(
+            f"eps {eps} for norm {norm} is larger than the whole pixel range, {diameter:g}: {meant}"
+            "radii are in units of the pixel range [0, 1]"
+        )
+
+
+def _shape(config: RunConfig, cards: Sequence[Card]) -> tuple[int, int, int]:
+    """Of what is attacked, as far as it is known; an encoding has a channel more for each of an image's."""
+    known = image_shape(config.dataset)
+    if known is None and config.crop is not None:
+        known = (3, config.crop, config.crop)
+    if known is None and cards:
+        known = (3, *cards[0].image_size)
+    channels, height, width = known or (3, LARGE, LARGE)
+    return channels * (2 if config.space == "encoded" else 1), height, width
+
+
+def _check_module(model: str, name: str) -> None:
+    """Whether Python would find the outermost package of ``module:callable``."""
+    outermost = name.partition(".")[0]
+    if not outermost.isidentifier() or outermost in (*LIBRARIES, *sys.modules):
+        return
+    if find_spec(outermost) is None and PathFinder.find_spec(outermost, [str(Path.cwd())]) is None:
+        raise RequestError(
+            f"--model {model} cannot be imported (No module named {outermost!r}): give an importable module and a "
+            "callable in it"
+        )

@@ -1,0 +1,48 @@
+"""Names of the files of a run, and whether a folder is one. Importing this imports no torch."""
+
+from pathlib import Path
+
+from robustbench_bcos.core.errors import RequestError
+
+CONFIGURATION = "run.json"
+DATABASE = "run.sqlite"
+LOCK = "run.lock"
+RESULTS = "results.csv"
+"""Written when a run is finished, and again by `report`."""
+
+
+def check_run(folder: Path) -> None:
+    """Refuse what no run was written to.
+
+    Raises:
+        RequestError: it has no configuration.
+    """
+    if not (folder / CONFIGURATION).is_file():
+        raise RequestError(f"{folder} is not a run: it has no {CONFIGURATION}; give a folder that `run` has written")
+
+
+def check_results(path: Path) -> None:
+    """Refuse what is neither a run folder nor a file.
+
+    Raises:
+        RequestError: it is not.
+    """
+    if path.is_dir():
+        check_run(path)
+    elif not path.exists():
+        raise RequestError(f"{path} does not exist: give a run folder, or a CSV that one has written")
+
+
+def check_place(folder: Path) -> None:
+    """Refuse to write a run to a file, or among other files.
+
+    Raises:
+        RequestError: that is what is there.
+    """
+    if folder.is_file():
+        raise RequestError(f"--out {folder} is a file: choose a folder")
+    if folder.is_dir() and not (folder / CONFIGURATION).exists():
+        # A run that was killed before it had written its configuration leaves its lock and half a file.
+        others = [entry.name for entry in folder.iterdir() if not entry.name.startswith((LOCK, CONFIGURATION))]
+        if others:
+            raise RequestError(f"--out {folder} holds other files ({others[0]}) and is not a run: choose a new folder")
