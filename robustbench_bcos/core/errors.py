@@ -1,7 +1,16 @@
 """The errors that a user can correct; any other exception is a bug and keeps its traceback."""
 
+from robustbench_bcos.core.text import printable
 
-class RequestError(Exception):
+
+class _Told(Exception):
+    """An error whose message is for the user; it may quote files, whose control characters are escaped."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
+class RequestError(_Told):
     """A request that cannot be carried out as asked.
 
     The message is one sentence: the argument, what was expected, what came, and the remedy.
@@ -9,14 +18,14 @@ class RequestError(Exception):
     """
 
 
-class Broken(Exception):
+class Broken(_Told):
     """A model or a plug-in failed in the middle of the work; the message says where, and how to go on. Exit status 1.
 
     What was done before is kept.
     """
 
 
-class Interrupted(Exception):
+class Interrupted(_Told):
     """The user stopped the work; the message says how to continue it. Exit status 130."""
 
 

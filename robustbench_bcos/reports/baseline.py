@@ -7,6 +7,7 @@ from typing import Any
 from robustbench_bcos.core.disk import made, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.reports.results import SURVIVORS, Results
+from robustbench_bcos.reports.spreadsheet import csv_of
 
 CERTIFICATE = ".birth.json"
 
@@ -23,7 +24,7 @@ def write_baseline(results: Results, file: Path) -> list[Path]:
         raise RequestError(f"--baseline {file} is a folder: give the name of a CSV file")
     records = results.records.assign(**{SURVIVORS: [results.survivors[row] for row in range(len(results.records))]})
     made(file.parent)
-    write_text(file, records.to_csv(index=False))
+    write_text(file, csv_of(records))
     run = results.run
     known = ("started", "command", "commit", "device", "versions")
     birth: dict[str, Any] = {key: value for key, value in run.session.items() if key in known}

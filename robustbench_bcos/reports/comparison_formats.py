@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from robustbench_bcos.core.registry import Registry
+from robustbench_bcos.core.text import printable
 from robustbench_bcos.reports.comparison import Comparison
+from robustbench_bcos.reports.spreadsheet import csv_of
 
 FRACTIONS = ("accuracy", "ci_low", "ci_high", "difference", "low", "high", "mean", "deviation")
 """Columns that are shown in percent, or in points."""
@@ -36,14 +38,14 @@ FORMATS: Registry[Callable[[Comparison], str]] = Registry("format")
 @FORMATS.registered("csv")
 def as_csv(comparison: Comparison) -> str:
     """Fractions as floats, without notes."""
-    return comparison.table.to_csv(index=False)
+    return csv_of(comparison.table)
 
 
 @FORMATS.registered("markdown")
 def as_markdown(comparison: Comparison) -> str:
     """A pipe table over its notes."""
     shown = readable(comparison.table).map(_plain)
-    notes = [f"- {_plain(note)}" for note in comparison.notes]
+    notes = [f"- {_plain(note)}" for note in _notes(comparison)]
     return "\n".join([shown.to_markdown(index=False, disable_numparse=True), "", *notes]) + "\n"
 
 
@@ -52,7 +54,7 @@ def as_latex(comparison: Comparison) -> str:
     """A tabular with booktabs' rules; notes are comments above it."""
     styled = readable(comparison.table).style.hide(axis="index").format(escape="latex")
     styled = styled.format_index(escape="latex", axis="columns")
-    comments = [f"% {' '.join(note.splitlines())}" for note in comparison.notes]
+    comments = [f"% {' '.join(note.splitlines())}" for note in _notes(comparison)]
     return "\n".join([*comments, styled.to_latex(hrules=True)])
 
 
@@ -60,7 +62,7 @@ def as_latex(comparison: Comparison) -> str:
 def as_html(comparison: Comparison) -> str:
     """A table with escaped content, and its notes as a list."""
     table = readable(comparison.table).to_html(index=False, escape=True, border=0)
-    notes = pd.Series(comparison.notes, dtype=str)
+    notes = pd.Series(_notes(comparison), dtype=str)
     listed = "".join(f"<li>{note}</li>" for note in notes.str.replace("&", "&amp;").str.replace("<", "&lt;"))
     return f"{table}\n<ul>{listed}</ul>\n"
 
@@ -90,12 +92,16 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
+def _notes(comparison: Comparison) -> list[str]:
+    return [printable(note) for note in comparison.notes]
+
+
 def _text(column: str, value: object, plain: bool) -> str:
     if value is None or pd.isna(value):  # type: ignore[call-overload]
         return ""
     if column in FRACTIONS:
         return _number(float(str(value)), "+" if column == "difference" else "", plain)
-    return f"{value:.2g}" if column == "p" else str(value)
+    return f"{value:.2g}" if column == "p" else printable(str(value))
 
 
 def _number(value: float, sign: str, plain: bool) -> str:

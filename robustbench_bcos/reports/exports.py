@@ -8,6 +8,7 @@ from robustbench_bcos.bench.records import make_curves
 from robustbench_bcos.bench.run_files import RESULTS
 from robustbench_bcos.core.disk import write_text
 from robustbench_bcos.reports.run_folder import RunFolder
+from robustbench_bcos.reports.spreadsheet import csv_of
 from robustbench_bcos.reports.tables import wide_table
 
 
@@ -25,22 +26,22 @@ def export(run: RunFolder) -> list[Path]:
     Raises:
         RequestError: the disk is full, or the folder is not writable.
     """
-    tables = {RESULTS: run.records.to_csv(index=False), "timings.csv": run.timings.to_csv(index=False)}
+    tables = {RESULTS: csv_of(run.records), "timings.csv": csv_of(run.timings)}
     if len(run.images):
-        tables["images.csv"] = run.images.to_csv(index=False)
+        tables["images.csv"] = csv_of(run.images)
     if len(run.similarities):
-        tables["explanations.csv"] = run.similarities.to_csv(index=False)
+        tables["explanations.csv"] = csv_of(run.similarities)
     if len(run.evidence):
-        tables["evidence.csv"] = run.evidence.to_csv(index=False)
+        tables["evidence.csv"] = csv_of(run.evidence)
     if len(run.transfers):
-        tables["transfer.csv"] = run.transfers.to_csv(index=False)
+        tables["transfer.csv"] = csv_of(run.transfers)
     if len(run.distances):
-        tables["distances.csv"] = run.distances.to_csv(index=False)
-        tables["curves.csv"] = make_curves(run.distances, run.records).to_csv(index=False)
+        tables["distances.csv"] = csv_of(run.distances)
+        tables["curves.csv"] = csv_of(make_curves(run.distances, run.records))
     for norm, records in run.records.groupby("norm", sort=False):
         wide = wide_table(records, lambda record: repr(float(record["robust_accuracy_worst"])))
         wide.insert(0, "clean", _clean(records))
-        tables[f"table_{norm}.csv"] = wide.to_csv(index_label="model")
+        tables[f"table_{norm}.csv"] = csv_of(wide, index_label="model")
     for name, text in tables.items():
         write_text(run.folder / name, text)
     return [run.folder / name for name in tables]

@@ -15,6 +15,7 @@ from robustbench_bcos.bench.run_files import DATABASE, check_results
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.errors import RequestError, reason_of
 from robustbench_bcos.reports.run_folder import RunFolder, read_run
+from robustbench_bcos.reports.spreadsheet import as_written
 
 CORRECT = ("clean_correct", "robust_correct", "worst_correct")
 
@@ -121,6 +122,8 @@ def _from_csv(file: Path) -> Results:
         raise RequestError(
             f"{file} cannot be read as CSV ({reason_of(error)}): give the results.csv of a run"
         ) from None
+    for column in set(TEXTS) & set(records.columns):
+        records[column] = records[column].map(as_written)
     missing = [column for column in NEEDED if column not in records]
     if missing:
         raise RequestError(

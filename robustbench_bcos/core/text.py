@@ -1,0 +1,27 @@
+"""Text from files and other people's programs, made harmless where it is shown."""
+
+import unicodedata
+
+ACTIVE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode categories that a terminal or an editor acts upon: control and format characters, which turn the direction of
+writing or hide what follows, lone surrogates and separators of lines."""
+
+KEPT = "\n\t"
+
+JOINERS = "\u200c\u200d"
+"""Format characters that words of some languages are written with."""
+
+
+def printable(text: str) -> str:
+    r"""The text, with what a terminal would act upon written as an escape such as ``\x1b``."""
+    if text.isprintable():
+        return text
+    return "".join(_escaped(character) if _is_active(character) else character for character in text)
+
+
+def _is_active(character: str) -> bool:
+    return unicodedata.category(character) in ACTIVE and character not in KEPT + JOINERS
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
