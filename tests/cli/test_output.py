@@ -10,7 +10,7 @@ from robustbench_bcos.cli.output import errors, results
 
 @pytest.mark.parametrize("console", [results, errors], ids=["results", "errors"])
 def test_control_characters_are_shown_in_sentences_and_tables(console: Console) -> None:
-    table = Table(Text("head\x1b[1m"), title="title\x07")
+    table = Table("head\x1b[1m", title="title\x07")
     table.add_row(Text("cell\x1b[2J"))
     with console.capture() as capture:
         console.print("said \x1b[31m", markup=False, style="red")
