@@ -111,6 +111,8 @@ class AbstractAttack(ABC):
     """Whether it searches for nothing, so that its failure is no sign of robustness."""
     has_path: ClassVar[bool] = False
     """Whether it follows one path of iterates that indicators of attack failure can be read from."""
+    leaderboard: ClassVar[str] = ""
+    """Field of RobustBench's files for the accuracy under it; empty where they have none."""
     refills: ClassVar[bool] = False
     """Whether images that are done make room for others; any other attack is given one batch after the other."""
 
@@ -234,6 +236,13 @@ class AbstractAttack(ABC):
 
     def left_out(self, classes: int) -> Mapping[str, str]:
         """Parts of the attack that cannot be had here or of this model, with the reason of each."""
+        return {}
+
+    def lacks(self, norm: str) -> Mapping[str, str]:
+        """Parts of the attack as it was published that it goes without under a norm, each with the reason.
+
+        A number under such an attack is no number under the attack of that name, whatever checks say of it.
+        """
         return {}
 
     def reported(self, threat: Threat) -> dict[str, Any]:

@@ -22,6 +22,8 @@ class AbstractNorm(ABC):
     name: ClassVar[str]
     in_levels: ClassVar[bool] = False
     """Whether papers write its epsilons in levels of 255, so that a plain 8 probably means 8/255."""
+    leaderboard: ClassVar[str] = ""
+    """RobustBench's name for its threats; empty where it has none of this norm."""
     sparse: ClassVar[bool] = False
     """Whether steepest ascent moves few pixels, so that an attack has to find out how many to move at once."""
 

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 import pandas as pd
 
 from robustbench_bcos.bench.cells import Cell
-from robustbench_bcos.bench.evidence.trust import Judgement, Outcome, Trust
+from robustbench_bcos.bench.evidence.trust import Judgement, Outcome, Trust, least_trusted
 from robustbench_bcos.bench.identity import RunIdentity
 from robustbench_bcos.bench.rows import DistanceRow, SimilarityRow
 from robustbench_bcos.bench.similarity import COMPARISONS, EXPLAINED_CLASSES
@@ -18,25 +18,30 @@ from robustbench_bcos.core.statistics import summarise, wilson
 from robustbench_bcos.explanations.similarity import MEASURES
 
 
-def _option(default: str | int | None, *, threat: bool = False, absent: str | int | None = None) -> Mapping[str, Any]:
+def _option(
+    default: str | int | None, *, threat: bool = False, absent: str | int | None = None, usual: str | None = None
+) -> Mapping[str, Any]:
     """Metadata of a column for an option of attacks.
 
     Args:
         default: its value for attacks that do not have the option.
         threat: as for a key.
         absent: as for a key.
+        usual: as for a key.
     """
-    return {**_key(threat=threat, absent=absent), "option": default}
+    return {**_key(threat=threat, absent=absent, usual=usual), "option": default}
 
 
-def _key(*, threat: bool = False, absent: str | int | None = None) -> Mapping[str, Any]:
+def _key(*, threat: bool = False, absent: str | int | None = None, usual: str | None = None) -> Mapping[str, Any]:
     """Metadata of a column that tells rows apart.
 
     Args:
         threat: whether rows must agree in it to be put side by side.
         absent: its value in files of an older version, which lack the column.
+        usual: the value that needs no mention; any other is named beside the number, because it says less than a
+            reader would take it for.
     """
-    return {"key": True, "threat": threat, "absent": absent}
+    return {"key": True, "threat": threat, "absent": absent, "usual": usual}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,9 +83,9 @@ class Record:
     """Restarts of the attack."""
     start: str = field(metadata=_option(""))
     """Where the first restart begins: ``image`` or ``random``."""
-    select: str = field(metadata=_option("first_success"))
+    select: str = field(metadata=_option("first_success", usual="first_success"))
     """Which iterate counts."""
-    space: str = field(metadata=_key())
+    space: str = field(metadata=_key(usual="image"))
     """``image``, or ``encoded`` where the channels of the encoding were perturbed independently to reproduce an old
     number."""
     seed: int = field(metadata=_key())
@@ -148,9 +153,9 @@ class Record:
     or not, its memory format, its precision, whether it was compiled. Verdicts never depend on it."""
     inherited: int
     """Images that count as broken because the same attack broke them within a smaller epsilon, or in fewer steps."""
-    criterion: str = field(metadata=_key(absent="misclassified"))
+    criterion: str = field(metadata=_key(absent="misclassified", usual="misclassified"))
     """What counts as success of the attack."""
-    options: str = field(metadata=_key(absent=""))
+    options: str = field(metadata=_key(absent="", usual=""))
     """Options of the attack that have no column of their own, as ``name=value``."""
 
 
@@ -207,6 +212,7 @@ CURVE_COLUMNS = (
     "area_low",
     "area_high",
     "passes",
+    "trust",
 )
 
 EVIDENCE_COLUMNS = ("cell", *(column.name for column in fields(Outcome)))
@@ -226,6 +232,13 @@ KEY = {column.name: column.metadata["absent"] for column in fields(Record) if co
 
 THREAT = tuple(column.name for column in fields(Record) if column.metadata.get("threat"))
 """Columns that rows must agree in to be put side by side."""
+
+USUAL = {
+    column.name: column.metadata["usual"]
+    for column in fields(Record)
+    if column.metadata.get("key") and column.metadata["usual"] is not None
+}
+"""Columns whose other values are named wherever a row is, each with the value that needs no mention."""
 
 TEXTS = tuple(name for name, kind in get_type_hints(Record).items() if kind is str)
 """Columns of text."""
@@ -316,7 +329,8 @@ def make_curves(distances: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
 
     ``area`` is the mean of each image's distance, cut off at the largest epsilon of the run for that norm and divided
     by it: 1 where every image is robust at every epsilon, 0 where all are misclassified when clean. Its interval is the
-    t interval of that mean, so it covers the sampling of images and nothing else.
+    t interval of that mean, so it covers the sampling of images and nothing else. ``trust`` is the least of the run's
+    rows of that model and norm.
 
     Args:
         distances: rows of :func:`make_distances`.
@@ -340,6 +354,7 @@ def make_curves(distances: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
                 "area_low": area.interval.low,
                 "area_high": area.interval.high,
                 "passes": int(found["passes"].sum()),
+                "trust": least_trusted(records.loc[(records["model"] == model) & (records["norm"] == norm), "trust"]),
             }
         )
     return pd.DataFrame(rows, columns=list(CURVE_COLUMNS))

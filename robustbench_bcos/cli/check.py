@@ -67,6 +67,7 @@ def check(
     from robustbench_bcos.reports.gate import check as hold
     from robustbench_bcos.reports.gate_formats import as_json as json_of
     from robustbench_bcos.reports.gate_formats import as_junit
+    from robustbench_bcos.reports.marks import mark_notes, trust_of
     from robustbench_bcos.reports.results import read_results
 
     tolerances = [Tolerance.parse(text) for text in split("--tolerance", tolerance)]
@@ -74,6 +75,10 @@ def check(
     if update:
         files = write_baseline(found, baseline)
         results.print(f"Written: {', '.join(map(str, files))}", soft_wrap=True, markup=False)
+        rows = found.records
+        why = mark_notes(zip(rows["model"], rows.to_dict("records"), strict=True))
+        for note in (f"Trust: {trust_of(rows['trust'])}.", *why):
+            results.print(note, markup=False)
         return
     columns = split("--gate", gate) or ("robust_accuracy_worst",)
     report = hold(
@@ -94,7 +99,7 @@ def _print(report: "GateReport") -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
-    from robustbench_bcos.reports.gate_formats import amount, difference
+    from robustbench_bcos.reports.gate_formats import after, before, difference
 
     tested = any(row.p is not None for row in report.rows)
     headings = ("", "row", "before", "now", "change", *(["p"] if tested else []))
@@ -102,7 +107,7 @@ def _print(report: "GateReport") -> None:
     styles = {"held": "", "improved": "green"}
     for row in report.rows:
         name = row.name if row.column == "robust_accuracy_worst" else f"{row.name} {row.column}"
-        cells = [row.status, name, amount(row, row.before), amount(row, row.after), difference(row)]
+        cells = [row.status, name, before(row), after(row), difference(row)]
         cells += ["" if row.p is None else f"{row.p:.2g}"] if tested else []
         table.add_row(*(Text(cell) for cell in cells), style=styles.get(row.status, "bold red"))
     results.print(table)

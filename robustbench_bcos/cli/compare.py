@@ -129,5 +129,5 @@ def _print(comparison: "Comparison") -> None:
     for row in shown.itertuples(index=False):
         table.add_row(*(Text(str(cell)) for cell in row))
     results.print(table)
-    for note in comparison.notes:
+    for note in (*comparison.legend, *comparison.notes):
         results.print(note, markup=False)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from robustbench_bcos.bench.evidence.trust import least_trusted
 from robustbench_bcos.bench.records import KEY, THREAT
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import unknown
@@ -17,6 +18,7 @@ from robustbench_bcos.core.statistics import (
     wilson,
 )
 from robustbench_bcos.reports.condition import fulfilled
+from robustbench_bcos.reports.marks import legend, mark_notes
 from robustbench_bcos.reports.results import Results, same_numbers
 
 GROUPS = {"architecture": "architecture", "family": "family", "training": "training", "B": "b", "norm": "norm"}
@@ -49,6 +51,8 @@ class Comparison(NamedTuple):
 
     table: pd.DataFrame
     notes: list[str]
+    legend: Sequence[str] = ()
+    """What the marks of its numbers mean; it stays with the table where notes do not."""
 
 
 def compare(
@@ -79,8 +83,13 @@ def compare(
         # A row's group is shown before everything else, and rows of one group stay together.
         table.insert(0, by, rows[GROUPS[by]].to_numpy())
         table = table.sort_values([by, "threat"], kind="stable")
-    told = f"Differences are to {first}; p of exact tests, corrected by Holm over {int(table['p'].notna().sum())} rows."
-    return Comparison(table, [told, *differences(rows)])
+    notes = [*trust_notes(rows, "contender"), *differences(rows)]
+    if rows["contender"].nunique() > 1:
+        tests = int(table["p"].notna().sum())
+        notes.insert(0, f"Differences are to {first}; p of exact tests, corrected by Holm over {tests} rows.")
+    else:
+        table = table.drop(columns=[*_NO_DIFFERENCE])
+    return Comparison(table, notes, legend(table["trust"]))
 
 
 def contenders(results: Sequence[Results], where: str | None = None) -> pd.DataFrame:
@@ -128,6 +137,11 @@ def differences(rows: pd.DataFrame, columns: Sequence[str] = NAMED) -> list[str]
     return notes
 
 
+def trust_notes(rows: pd.DataFrame, name: str) -> list[str]:
+    """Which rows are marked, and why, by the column that names them."""
+    return mark_notes((str(row[name]), row) for row in rows.to_dict("records"))
+
+
 def _against(rows: pd.DataFrame, results: Sequence[Results], first: str) -> pd.DataFrame:
     lines = []
     references = {row["threat"]: row for row in rows[rows["contender"] == first].to_dict("records")}
@@ -139,6 +153,7 @@ def _against(rows: pd.DataFrame, results: Sequence[Results], first: str) -> pd.D
             "correct": int(row["worst_correct"]),
             "images": int(row["images"]),
             "accuracy": row["worst_correct"] / row["images"],
+            "trust": row["trust"],
             "ci_low": interval.low,
             "ci_high": interval.high,
         }
@@ -151,7 +166,7 @@ def _against(rows: pd.DataFrame, results: Sequence[Results], first: str) -> pd.D
     return table
 
 
-_NO_DIFFERENCE = {"difference": None, "low": None, "high": None, "p": None, "test": ""}
+_NO_DIFFERENCE = {"difference": None, "difference_trust": "", "low": None, "high": None, "p": None, "test": ""}
 
 
 def _difference(
@@ -169,7 +184,9 @@ def _difference(
     else:
         counts = [int(one[column]) for one in (row, reference) for column in ("worst_correct", "images")]
         bounds, p, test = newcombe(*counts), fisher(*counts), "Fisher"
-    return {"difference": change, "low": bounds.low, "high": bounds.high, "p": p, "test": test}
+    trust = least_trusted([row["trust"], reference["trust"]])
+    bounded = {"low": bounds.low, "high": bounds.high}
+    return {"difference": change, "difference_trust": trust, **bounded, "p": p, "test": test}
 
 
 def _survivors(row: Mapping[Hashable, Any], results: Sequence[Results]) -> str:

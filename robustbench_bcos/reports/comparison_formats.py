@@ -8,12 +8,16 @@ import pandas as pd
 from robustbench_bcos.core.registry import Registry
 from robustbench_bcos.core.text import printable
 from robustbench_bcos.reports.comparison import Comparison
+from robustbench_bcos.reports.marks import marked
 from robustbench_bcos.reports.spreadsheet import csv_of
 
 FRACTIONS = ("accuracy", "ci_low", "ci_high", "difference", "low", "high", "mean", "deviation")
 """Columns that are shown in percent, or in points."""
 
 COUNTS = ("correct", "images")
+
+TRUSTS = {"trust": ("accuracy", "mean", "deviation"), "difference_trust": ("difference",)}
+"""Columns that are shown as marks, and of which numbers."""
 
 BOUNDS = ("ci_low", "ci_high", "low", "high", "difference_low", "difference_high")
 """Shown as intervals, behind what they belong to."""
@@ -43,7 +47,7 @@ def as_csv(comparison: Comparison) -> str:
 
 @FORMATS.registered("markdown")
 def as_markdown(comparison: Comparison) -> str:
-    """A pipe table over its notes."""
+    """A pipe table over its legend and notes."""
     shown = readable(comparison.table).map(_plain)
     notes = [f"- {_plain(note)}" for note in _notes(comparison)]
     return "\n".join([shown.to_markdown(index=False, disable_numparse=True), "", *notes]) + "\n"
@@ -51,11 +55,14 @@ def as_markdown(comparison: Comparison) -> str:
 
 @FORMATS.registered("latex")
 def as_latex(comparison: Comparison) -> str:
-    """A tabular with booktabs' rules; notes are comments above it."""
-    styled = readable(comparison.table).style.hide(axis="index").format(escape="latex")
-    styled = styled.format_index(escape="latex", axis="columns")
-    comments = [f"% {' '.join(note.splitlines())}" for note in _notes(comparison)]
-    return "\n".join([*comments, styled.to_latex(hrules=True)])
+    """A tabular with booktabs' rules, whose last rows are its legend; notes are comments above it."""
+    shown = readable(comparison.table)
+    styled = shown.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
+    comments = [f"% {' '.join(note.splitlines())}" for note in _notes(comparison, legend=False)]
+    told = [rf"\multicolumn{{{shown.shape[1]}}}{{l}}{{\footnotesize {line}}} \\" for line in comparison.legend]
+    end = r"\end{tabular}"
+    body, _, rest = styled.to_latex(hrules=True).rpartition(end)
+    return "\n".join([*comments, body + "".join(f"{line}\n" for line in told) + end + rest])
 
 
 @FORMATS.registered("html")
@@ -74,13 +81,14 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     own = "measure" in table
     plain = [own and name.startswith(PLAIN) for name in (table["measure"] if own else [""] * len(table))]
     for column in table:
-        if column in COUNTS or column in BOUNDS:
+        if column in COUNTS or column in BOUNDS or column in TRUSTS:
             continue
         heading = str(column) if own else HEADINGS.get(str(column), str(column))
         texts = [_text(str(column), value, number) for value, number in zip(table[column], plain, strict=True)]
         units = UNITS.get(str(column), "") if own else ""
         shown[heading] = [
-            f"{text}{'' if number or not text else units}" for text, number in zip(texts, plain, strict=True)
+            marked(f"{text}{'' if number or not text else units}", trust)
+            for text, number, trust in zip(texts, plain, _trusts(table, str(column)), strict=True)
         ]
         if column in ("accuracy", "mean"):
             shown["95 %"] = _intervals(
@@ -92,8 +100,14 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-def _notes(comparison: Comparison) -> list[str]:
-    return [printable(note) for note in comparison.notes]
+def _notes(comparison: Comparison, *, legend: bool = True) -> list[str]:
+    return [printable(note) for note in (*(comparison.legend if legend else ()), *comparison.notes)]
+
+
+def _trusts(table: pd.DataFrame, column: str) -> list[str]:
+    """Of the rows that each number of a column follows from; empty where none has to be told."""
+    told = [trust for trust, numbers in TRUSTS.items() if column in numbers and trust in table]
+    return table[told[0]].tolist() if told else [""] * len(table)
 
 
 def _text(column: str, value: object, plain: bool) -> str:

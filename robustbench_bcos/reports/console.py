@@ -6,18 +6,20 @@ from rich.text import Text
 
 from robustbench_bcos.attacks import UNTARGETED
 from robustbench_bcos.core.statistics import wilson
-from robustbench_bcos.reports.reasons import marked, trust_notes
+from robustbench_bcos.reports.marks import marked
+from robustbench_bcos.reports.reasons import trust_notes
 from robustbench_bcos.reports.run_folder import RunFolder
-from robustbench_bcos.reports.tables import JOIN, column_names, strongest, wide_table
+from robustbench_bcos.reports.tables import attacks_of, column_names, strongest, wide_table
 
 
 def accuracy_table(run: RunFolder) -> Table:
     """Models as rows; clean and robust accuracy in percent over their 95 % intervals; the best of a column in bold."""
     records = run.records
-    title = f"Robust accuracy in % on {run.identity.images} images of {run.identity.dataset}"
+    images = f"{run.identity.images} images of {run.identity.dataset}"
+    title = f"Robust accuracy in % under {attacks_of(records)} on {images}"
     table = Table(title=Text(title), title_justify="left", pad_edge=False)
     table.add_column("model", overflow="fold")
-    lines = wide_table(records, lambda record: marked(record, percent(record["robust_accuracy_worst"])))
+    lines = wide_table(records, lambda record: marked(percent(record["robust_accuracy_worst"]), record["trust"]))
     intervals = wide_table(records, lambda record: interval_text(record["worst_correct"], record["images"]))
     winners = best_models(records)
     for column in ("clean", *lines.columns):
@@ -36,8 +38,7 @@ def accuracy_table(run: RunFolder) -> Table:
 def reading_notes(run: RunFolder) -> list[str]:
     """What must be known to read the table, a sentence or two each."""
     records = run.records
-    steps = JOIN.join(str(count) for count in sorted(records["steps"].unique()) if count > 0)
-    notes = [f"Steps: {steps}."] if steps else []
+    notes = [f"Attack: {attacks_of(records, steps=True)}."]
     for criterion in records["criterion"].unique():
         if criterion != UNTARGETED:
             notes.append(f"Criterion: {criterion}. Other errors of a model count as robust.")

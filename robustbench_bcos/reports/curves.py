@@ -1,5 +1,6 @@
 """Curves over epsilon, steps and B: accuracies, and similarity of explanations."""
 
+import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from textwrap import fill
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from matplotlib.ticker import PercentFormatter
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from robustbench_bcos.core.statistics import summarise, wilson
+from robustbench_bcos.reports.marks import legend, mark, marked
 from robustbench_bcos.reports.style import COLOURS, Line, legend_above, legend_beside, lines, styled
 
 MEASURE = "cosine"
@@ -61,11 +63,12 @@ def accuracy_over_epsilon(records: pd.DataFrame) -> Figure:
         beside = _side_by_side(figure, axes, styles)
         for model, rows in _models(records):
             attacked = rows.to_dict("records")
-            clean = attacked[0] | {"epsilon": 0.0, "worst_correct": attacked[0]["clean_correct"]}
+            clean = attacked[0] | {"epsilon": 0.0, "worst_correct": attacked[0]["clean_correct"], "trust": ""}
             _accuracy_line(
                 axes, styles[model], model, "epsilon", [clean, *attacked], "worst_correct", beside.get(model)
             )
         legend_beside(figure, axes)
+        tell_marks(figure, records["trust"])
         return figure
 
 
@@ -89,6 +92,7 @@ def accuracy_over_steps(records: pd.DataFrame) -> Figure:
             ordered = rows.sort_values("steps").to_dict("records")
             _accuracy_line(axes, styles[model], model, "steps", ordered, "robust_correct", beside.get(model))
         legend_beside(figure, axes)
+        tell_marks(figure, records["trust"])
         return figure
 
 
@@ -112,29 +116,31 @@ def similarity_over_epsilon(records: pd.DataFrame, similarities: pd.DataFrame) -
             axes.set_title(fill(model, NAME_WIDTH), fontsize=7)
             for comparison, line in COMPARED.items():
                 known = [
-                    (epsilon, values.get((comparison, cell)))
-                    for epsilon, cell in zip(rows["epsilon"], rows["cell"], strict=True)
+                    (epsilon, values.get((comparison, cell)), trust)
+                    for epsilon, cell, trust in zip(rows["epsilon"], rows["cell"], rows["trust"], strict=True)
                 ]
-                _similarity_line(
-                    axes,
-                    [(epsilon, same) for epsilon, same in known if same is not None and len(same) > 1],
-                    comparison,
-                    line,
-                )
+                measured = [(epsilon, same, trust) for epsilon, same, trust in known if same is not None]
+                measured = [point for point in measured if len(point[1]) > 1]
+                _similarity_line(axes, [(epsilon, same) for epsilon, same, _ in measured], comparison, line)
+                if comparison == "attack":
+                    points = [(epsilon, float(same.mean()), trust) for epsilon, same, trust in measured]
+                    mark_points(axes, points, line.color)
         _limit(grid)
         norm = records["norm"].iloc[0]
         figure.supxlabel(f"{norm} epsilon (units of the pixel range)", fontsize=8)
         figure.supylabel("mean cosine of maps", fontsize=8)
+        tell_marks(figure, records["trust"])
         labelled = {str(line.get_label()): line for axes in grid for line in axes.lines}
         legend_above(figure, labelled)
         return figure
 
 
-def accuracy_over_distance(distances: pd.DataFrame) -> Figure:
+def accuracy_over_distance(distances: pd.DataFrame, trusts: Mapping[str, str]) -> Figure:
     """Share of images that no smaller perturbation was found to break, over epsilon, with Wilson intervals.
 
     Args:
         distances: rows of ``distances.csv`` of one norm.
+        trusts: of each model's curve.
     """
     styles = lines(list(distances["model"].unique()))
     with styled():
@@ -147,7 +153,8 @@ def accuracy_over_distance(distances: pd.DataFrame) -> Figure:
             standing = [int((reached > epsilon).sum()) for epsilon in x]
             line = styles[str(model)]._replace(marker="")
             fractions = [count / len(reached) for count in standing]
-            axes.plot(x, fractions, drawstyle="steps-post", label=model, **line._asdict())
+            label = marked(str(model), trusts[str(model)])
+            axes.plot(x, fractions, drawstyle="steps-post", label=label, **line._asdict())
             if len(styles) <= BANDS:
                 _band(axes, line, x, [wilson(count, len(reached)) for count in standing], step="post")
             else:
@@ -158,6 +165,7 @@ def accuracy_over_distance(distances: pd.DataFrame) -> Figure:
                 )
                 axes.vlines(places, lows, highs, color=line.color, lw=1)
         legend_beside(figure, axes)
+        tell_marks(figure, trusts.values())
         return figure
 
 
@@ -219,6 +227,7 @@ def over_b(records: pd.DataFrame) -> Figure:
                     rows["b"].to_numpy(), rows[column].to_numpy(), ls="", color=style.color, marker=style.marker
                 )
                 labelled[str(name)] = (line, points)
+                mark_points(axes, zip(rows["b"], rows[column].astype(float), rows["trust"], strict=True), style.color)
             axes.set_xlabel("B")
             axes.set_xticks(exponents, [f"{b:g}" for b in exponents], rotation=90 if len(exponents) > CROWDED else 0)
             axes.set_ylabel(label)
@@ -226,7 +235,31 @@ def over_b(records: pd.DataFrame) -> Figure:
             if column == "robust_accuracy_worst":
                 axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         legend_above(figure, labelled)
+        tell_marks(figure, records["trust"])
         return figure
+
+
+def mark_points(
+    axes: Axes, points: Iterable[tuple[float, float, str]], color: str, place: Transform | None = None
+) -> None:
+    """Put beside each point the mark of the row that it comes from.
+
+    Args:
+        axes: what they are drawn in.
+        points: abscissa, ordinate and trust; an ordinate that is not finite is not drawn.
+        color: of their line.
+        place: where numbers are drawn; by default where they are.
+    """
+    for x, y, trust in points:
+        if mark(trust) and math.isfinite(y):
+            at = place or axes.transData
+            axes.annotate(mark(trust), (x, y), (2, 2), at, "offset points", color=color, fontsize=8, weight="bold")
+
+
+def tell_marks(figure: Figure, trusts: Iterable[str]) -> None:
+    """Say below a figure what the marks in it mean."""
+    lines = filter(None, [figure.get_supxlabel(), "; ".join(legend(trusts))])
+    figure.supxlabel("\n".join(lines), fontsize=7)
 
 
 def _single(x: str, y: str) -> tuple[Figure, Axes]:
@@ -288,7 +321,9 @@ def _accuracy_line(
 ) -> None:
     x = [float(row[over]) for row in rows]
     place = beside or axes.transData
-    axes.plot(x, [row[counted] / row["images"] for row in rows], label=model, transform=place, **line._asdict())
+    y = [row[counted] / row["images"] for row in rows]
+    axes.plot(x, y, label=model, transform=place, **line._asdict())
+    mark_points(axes, zip(x, y, (row["trust"] for row in rows), strict=True), line.color, place)
     if beside is not None:
         lows, highs = zip(*(wilson(row[counted], row["images"]) for row in rows), strict=True)
         axes.vlines(x, lows, highs, color=line.color, lw=1, transform=place)

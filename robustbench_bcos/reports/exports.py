@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from robustbench_bcos.bench.records import make_curves
 from robustbench_bcos.bench.run_files import RESULTS
 from robustbench_bcos.core.disk import write_text
+from robustbench_bcos.reports.marks import marked, trust_of
 from robustbench_bcos.reports.run_folder import RunFolder
 from robustbench_bcos.reports.spreadsheet import csv_of
 from robustbench_bcos.reports.tables import wide_table
@@ -20,8 +19,9 @@ def export(run: RunFolder) -> list[Path]:
     well adversarial examples transfer between models. Where distances were measured, ``distances.csv`` has every
     image's, ``curves.csv`` their median and area.
 
-    Fractions are ``repr`` floats; what could not be measured is empty. Times are in ``timings.csv`` alone, so that the
-    other files depend on nothing but the configuration.
+    Fractions are ``repr`` floats; what could not be measured is empty. A number of a wide table has its mark, and the
+    column ``trust`` says what that means. Times are in ``timings.csv`` alone, so that the other files depend on nothing
+    but the configuration.
 
     Raises:
         RequestError: the disk is full, or the folder is not writable.
@@ -39,13 +39,11 @@ def export(run: RunFolder) -> list[Path]:
         tables["distances.csv"] = csv_of(run.distances)
         tables["curves.csv"] = csv_of(make_curves(run.distances, run.records))
     for norm, records in run.records.groupby("norm", sort=False):
-        wide = wide_table(records, lambda record: repr(float(record["robust_accuracy_worst"])))
-        wide.insert(0, "clean", _clean(records))
+        wide = wide_table(records, lambda record: marked(repr(float(record["robust_accuracy_worst"])), record["trust"]))
+        by_model = records.groupby("model")
+        wide.insert(0, "clean", by_model["clean_accuracy"].first())
+        wide["trust"] = by_model["trust"].agg(trust_of)
         tables[f"table_{norm}.csv"] = csv_of(wide, index_label="model")
     for name, text in tables.items():
         write_text(run.folder / name, text)
     return [run.folder / name for name in tables]
-
-
-def _clean(records: pd.DataFrame) -> pd.Series:
-    return records.groupby("model")["clean_accuracy"].first()

@@ -1,7 +1,7 @@
 """Which figures a run has, and what each shows in words."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from robustbench_bcos.reports.curves import (
     similarity_over_epsilon,
     transfer_matrix,
 )
+from robustbench_bcos.reports.marks import legend, marked
 from robustbench_bcos.reports.panels import attack_panel, noise_panel
 from robustbench_bcos.reports.run_folder import RunFolder
 from robustbench_bcos.reports.style import drawn, write_figure
@@ -123,12 +124,11 @@ def _curves(run: RunFolder) -> Iterator[ReportFigure]:
     records = run.records.assign(cell=run.cells)
     for variant, rows in variants(records):
         at_most_steps = strongest(rows)
-        norm = rows["norm"].iloc[0]
         suffix = slug(variant)
         yield ReportFigure(
             name=f"accuracy_over_epsilon_{suffix}",
             figure=accuracy_over_epsilon(at_most_steps),
-            caption=(f"Robust accuracy over epsilon, {variant}.{_bars(at_most_steps)}"),
+            caption=f"Robust accuracy over epsilon, {variant}.{_bars(at_most_steps)}{_marks(at_most_steps['trust'])}",
             description=_accuracies(at_most_steps, "eps"),
         )
         for eps, same in rows.groupby("eps", sort=False):
@@ -138,7 +138,7 @@ def _curves(run: RunFolder) -> Iterator[ReportFigure]:
                     figure=accuracy_over_steps(same),
                     caption=(
                         f"Robust accuracy over steps, {variant}, epsilon {eps}. More steps should change little."
-                        f"{_bars(same)}"
+                        f"{_bars(same)}{_marks(same['trust'])}"
                     ),
                     description=_accuracies(same, "steps"),
                 )
@@ -150,6 +150,7 @@ def _curves(run: RunFolder) -> Iterator[ReportFigure]:
                     f"How far contribution maps for the true class move, {variant}: cosine with the clean map. "
                     "An attack moved them only as far as its line lies below that of noise of the same size; a model "
                     "whose maps hardly differ between images of a class has little to lose."
+                    f"{_marks(at_most_steps['trust'])}"
                 ),
                 description=_similarities(at_most_steps),
             )
@@ -159,11 +160,12 @@ def _curves(run: RunFolder) -> Iterator[ReportFigure]:
                 name=f"over_b_{suffix}",
                 figure=over_b(with_b),
                 caption=(
-                    f"The exponent B against robust accuracy and against similarity of explanations, {norm}. Points "
-                    "are models, lines their means at each B, whatever else the models differ in."
+                    f"The exponent B against robust accuracy and against similarity of explanations, {variant}. "
+                    "Points are models, lines their means at each B, whatever else the models differ in."
+                    f"{_marks(with_b['trust'])}"
                 ),
                 description="; ".join(
-                    "{model}: B {b:g}, {norm} {eps}, {robust_accuracy_worst:.1%}".format_map(row)
+                    marked("{model}: B {b:g}, {norm} {eps}, {robust_accuracy_worst:.1%}".format_map(row), row["trust"])
                     for row in with_b.to_dict("records")
                 ),
             )
@@ -175,15 +177,17 @@ def _distances(run: RunFolder) -> Iterator[ReportFigure]:
     curves = make_curves(run.distances, run.records)
     for norm, found in run.distances.groupby("norm", sort=False):
         shown = curves[curves["norm"] == norm].fillna({"median_distance": math.inf}).to_dict("records")
+        trusts = {str(row["model"]): str(row["trust"]) for row in shown}
         yield ReportFigure(
             name=f"distances_{norm}",
-            figure=accuracy_over_distance(found),
+            figure=accuracy_over_distance(found, trusts),
             caption=(
                 f"Robust accuracy over every epsilon, {norm}: images that no perturbation of that size broke. "
-                "Bands, or bars where they would cover each other, are Wilson 95 % intervals."
+                f"Bands, or bars where they would cover each other, are Wilson 95 % intervals.{_marks(trusts.values())}"
             ),
             description="; ".join(
-                "{model}: median {median_distance:.4g}, area {area:.3f}".format_map(row) for row in shown
+                marked("{model}: median {median_distance:.4g}, area {area:.3f}".format_map(row), row["trust"])
+                for row in shown
             ),
         )
 
@@ -275,10 +279,17 @@ def _fates(pictures: Sequence[Picture]) -> str:
     )
 
 
+def _marks(trusts: Iterable[str]) -> str:
+    """What the marks in a figure mean, as further sentences of its caption."""
+    return "".join(f" {line}." for line in legend(trusts))
+
+
 def _accuracies(rows: pd.DataFrame, over: str) -> str:
     texts = []
     for model, same in rows.groupby("model", sort=False):
-        points = [f"{row['robust_accuracy_worst']:.1%} at {row[over]}" for row in same.to_dict("records")]
+        rows_of_model = same.to_dict("records")
+        numbers = [marked(f"{row['robust_accuracy_worst']:.1%}", row["trust"]) for row in rows_of_model]
+        points = [f"{number} at {row[over]}" for number, row in zip(numbers, rows_of_model, strict=True)]
         texts.append(f"{model}: {', '.join(points)}")
     return "; ".join(texts)
 
@@ -287,6 +298,7 @@ def _similarities(rows: pd.DataFrame) -> str:
     texts = []
     for row in rows.to_dict("records"):
         means = {word: row[f"explanation_cosine_true_{key}"] for key, word in SAID.items()}
-        known = [f"{word} {mean:g}" for word, mean in means.items() if pd.notna(mean)]
+        trusts = {SAID["attack"]: row["trust"]}
+        known = [marked(f"{word} {mean:g}", trusts.get(word, "")) for word, mean in means.items() if pd.notna(mean)]
         texts += [f"{row['model']} at {row['eps']}: {', '.join(known)}"] if known else []
     return "; ".join(texts)

@@ -10,9 +10,11 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
+from robustbench_bcos.bench.records import USUAL
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.statistics import fisher_worse, holm, mcnemar_worse
+from robustbench_bcos.reports.marks import legend, mark_notes
 from robustbench_bcos.reports.results import SURVIVORS, Results, keys_of
 
 Status = Literal["held", "improved", "regressed", "missing", "extra"]
@@ -74,6 +76,10 @@ class Moved:
     status: Status
     before: float | None = None
     after: float | None = None
+    trust_before: str = ""
+    """Trust of the baseline's row; empty where the column has none, as that of clean images."""
+    trust_after: str = ""
+    """The same of the run's."""
     change: float | None = None
     """After - before: images for accuracies, the measure itself for explanations."""
     images: int | None = None
@@ -156,7 +162,9 @@ def check(
         rows += [_alone(row, column, "extra") for row in sides.extra]
     rows += _distrusted(sides)
     rows.sort(key=lambda row: (not row.failed, -_distance(row)))
-    notes = [*_notes(sides), *(f"{row.name}: {row.note}." for row in rows if row.column == TRUST)]
+    marks = legend(trust for row in rows for trust in (row.trust_before, row.trust_after))
+    why = mark_notes((_name(row), row) for row in (*(now for _, now in sides.both), *sides.extra)) if marks else []
+    notes = [*marks, *why, *_notes(sides), *(f"{row.name}: {row.note}." for row in rows if row.column == TRUST)]
     return GateReport(tuple(rows), tuple(notes))
 
 
@@ -316,11 +324,17 @@ def _moved(
         status="regressed" if closed else "improved" if won else "held",
         before=old,
         after=new,
+        trust_before=_trust(before, column),
+        trust_after=_trust(now, column),
         change=new - old,
         images=images,
         p=p,
         note="" if images or not vanished else "no value",
     )
+
+
+def _trust(row: Row, column: str) -> str:
+    return "" if column == "clean_accuracy" else str(row["trust"])
 
 
 def _tolerance(names: tuple[str, str], tolerances: Sequence[Tolerance], *, significant: bool) -> Tolerance:
@@ -340,6 +354,8 @@ def _alone(row: Row, column: str, status: Literal["missing", "extra"]) -> Moved:
         status=status,
         before=value if status == "missing" else None,
         after=value if status == "extra" else None,
+        trust_before=_trust(row, column) if status == "missing" else "",
+        trust_after=_trust(row, column) if status == "extra" else "",
         images=int(row["images"]) if counted else None,
         note="not in this run" if status == "missing" else "not in the baseline",
     )
@@ -366,7 +382,7 @@ def _distance(row: Moved) -> float:
 def _name(row: Row) -> str:
     parts = [row["model"], row["attack"], row["norm"], row["eps"]]
     parts += [f"{row['steps']} steps"] if row["steps"] else []
-    usual = {"loss": "", "select": "any", "space": "image", "criterion": "misclassified"}
+    usual = {"loss": "", **USUAL}
     parts += [row[column] for column, value in usual.items() if row[column] and row[column] != value]
     parts += [f"{row['restarts']} restarts"] if row["restarts"] != 1 else []
     return " ".join(map(str, parts))

@@ -7,23 +7,34 @@ from dataclasses import asdict
 from xml.etree import ElementTree
 
 from robustbench_bcos.reports.gate import GateReport, Moved
+from robustbench_bcos.reports.marks import legend, mark, marked
 
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that no XML may hold, escaped or not."""
 
 
-def amount(row: Moved, value: float | None) -> str:
-    """A count beside its total, or a measure."""
+def before(row: Moved) -> str:
+    """The baseline's number with its mark: a count beside its total, or a measure."""
+    return _amount(row, row.before, row.trust_before)
+
+
+def after(row: Moved) -> str:
+    """The run's number, likewise."""
+    return _amount(row, row.after, row.trust_after)
+
+
+def _amount(row: Moved, value: float | None, trust: str) -> str:
     if value is None or math.isnan(value):
         return "–"
-    return f"{value:.0f} of {row.images}" if row.images is not None else f"{value:.4g}"
+    return marked(f"{value:.0f} of {row.images}" if row.images is not None else f"{value:.4g}", trust)
 
 
 def difference(row: Moved) -> str:
     """The change, in points for accuracies."""
     if row.change is None or math.isnan(row.change):
         return ""
-    return f"{100 * row.change / row.images:+.1f} points" if row.images is not None else f"{row.change:+.4g}"
+    text = f"{100 * row.change / row.images:+.1f} points" if row.images is not None else f"{row.change:+.4g}"
+    return marked(text, row.trust_before, row.trust_after)
 
 
 def as_junit(report: GateReport) -> str:
@@ -35,8 +46,13 @@ def as_junit(report: GateReport) -> str:
     for row in report.rows:
         case = ElementTree.SubElement(suite, "testcase", classname=row.column, name=NOT_XML.sub("\ufffd", row.name))
         if row.failed:
-            text = f"{row.status}: {amount(row, row.before)} before, {amount(row, row.after)} now {row.note}".strip()
+            text = f"{row.status}: {_told(row)}"
             ElementTree.SubElement(case, "failure", message=text, type=row.status).text = text
+        if mark(row.trust_before, row.trust_after):
+            # A marked row that held is a number that a reader of this file alone would take for sound.
+            ElementTree.SubElement(case, "system-out").text = _told(row)
+    if report.notes:
+        ElementTree.SubElement(suite, "system-out").text = NOT_XML.sub("\ufffd", "\n".join(report.notes))
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -66,8 +82,8 @@ def as_markdown(report: GateReport) -> str:
         cells = [
             row.status,
             f"{row.name} ({row.column})",
-            amount(row, row.before),
-            amount(row, row.after),
+            before(row),
+            after(row),
             difference(row),
             p,
         ]
@@ -80,9 +96,16 @@ def annotations(report: GateReport) -> list[str]:
     lines = []
     for row in report.rows:
         if row.failed:
-            text = f"{row.column}: {amount(row, row.before)} before, {amount(row, row.after)} now {row.note}".strip()
+            text = f"{row.column}: {_told(row)}"
             lines.append(f"::error title={_property(f'{row.status}: {row.name}')}::{_data(text)}")
     return lines
+
+
+def _told(row: Moved) -> str:
+    """Both numbers in a sentence, with what their marks mean."""
+    marks = legend([row.trust_before, row.trust_after])
+    parts = [f"{before(row)} before, {after(row)} now", row.note, f"({'; '.join(marks)})" if marks else ""]
+    return " ".join(filter(None, parts))
 
 
 def _cell(text: str) -> str:

@@ -21,9 +21,9 @@ from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.core.disk import write_text
 from robustbench_bcos.reports.console import best_models, interval_text, percent, reading_notes
 from robustbench_bcos.reports.figures import SAID, ReportFigure
-from robustbench_bcos.reports.reasons import marked, trust_of
+from robustbench_bcos.reports.marks import marked, trust_of
 from robustbench_bcos.reports.run_folder import RunFolder
-from robustbench_bcos.reports.tables import strongest, wide_table
+from robustbench_bcos.reports.tables import attacks_of, column_names, strongest, wide_table
 
 PAGE = "report.html"
 
@@ -78,7 +78,7 @@ def render(run: RunFolder, figures: Sequence[ReportFigure]) -> str:
     style, script = _packaged("page.css"), _packaged("sort.js")
     shown = [figure for figure in figures if figure.on_page]
     return environment.get_template("report.html.jinja").render(
-        title=f"Robustness of {_counted(run.records['model'].nunique(), 'model')} on {run.identity.dataset}",
+        title=_title(run),
         lead=_lead(run),
         style=Markup(style),
         style_hash=_hash(style),
@@ -100,7 +100,7 @@ def render(run: RunFolder, figures: Sequence[ReportFigure]) -> str:
 
 def accuracies(records: pd.DataFrame) -> Content:
     """Clean and robust accuracies in percent, with their intervals, models as rows."""
-    texts = wide_table(records, lambda record: marked(record, percent(record["robust_accuracy_worst"])))
+    texts = wide_table(records, lambda record: marked(percent(record["robust_accuracy_worst"]), record["trust"]))
     intervals = wide_table(records, lambda record: interval_text(record["worst_correct"], record["images"]))
     values = wide_table(strongest(records), lambda record: repr(float(record["robust_accuracy_worst"])))
     winners = best_models(records)
@@ -118,7 +118,7 @@ def accuracies(records: pd.DataFrame) -> Content:
         for column in texts.columns:
             text, interval, value = (str(table.at[model, column]) for table in (texts, intervals, values))
             cells.append(TableCell(text=text, value=value, interval=interval, best=model in winners[column]))
-        trust = trust_of(records[records["model"] == model])
+        trust = trust_of(records.loc[records["model"] == model, "trust"])
         rows.append(Row(str(model), [*cells, TableCell(text=trust, value=trust)]))
     return Content(
         "Accuracy in percent of the images",
@@ -157,16 +157,15 @@ def similarities(records: pd.DataFrame) -> Content:
     columns = ["model", "threat", "explained by", "images", "changed"]
     columns += [f"{measure}: {control}" for measure in measures for control in SAID.values()]
     rows = []
-    for record in strongest(records).to_dict("records"):
+    for record in strongest(records).assign(column=column_names(records)).to_dict("records"):
         names = [f"explanation_{measure}_true_{comparison}" for measure in measures for comparison in SAID]
-        threat = f"{record['norm']} {record['eps']}"
         cells = [
             # Sorted as text: eps as it is written would put 16/255 before 8/255.
-            TableCell(text=threat, value=f"{record['norm']} {record['epsilon']:014.9f}"),
+            TableCell(text=record["column"], value=f"{record['norm']} {record['epsilon']:014.9f} {record['column']}"),
             TableCell(text=record["explanation"], value=record["explanation"]),
             TableCell(text=str(record["explained_images"]), value=str(record["explained_images"])),
-            _number(record["explanation_changed_attack"]),
-            *(_number(record[name]) for name in names),
+            _number(record["explanation_changed_attack"], record["trust"]),
+            *(_number(record[name], record["trust"] if name.endswith("_attack") else "") for name in names),
         ]
         rows.append(Row(record["model"], cells))
     return Content(
@@ -177,10 +176,16 @@ def similarities(records: pd.DataFrame) -> Content:
     )
 
 
-def _number(value: float | None) -> TableCell:
+def _number(value: float | None, trust: str = "") -> TableCell:
+    """A number, with the mark of the row whose attack it comes from."""
     if value is None or pd.isna(value):
         return EMPTY
-    return TableCell(text=f"{value:.2f}", value=repr(float(value)))
+    return TableCell(text=marked(f"{value:.2f}", trust), value=repr(float(value)))
+
+
+def _title(run: RunFolder) -> str:
+    models = _counted(run.records["model"].nunique(), "model")
+    return f"Robustness of {models} on {run.identity.dataset} under {attacks_of(run.records)}"
 
 
 def _lead(run: RunFolder) -> str:

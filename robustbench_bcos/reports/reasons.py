@@ -5,10 +5,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from robustbench_bcos.bench.evidence.trust import UNFINISHED
+from robustbench_bcos.reports.marks import trust_of
 from robustbench_bcos.reports.run_folder import RunFolder
-
-MARK = "?"
-"""Follows a number that is suspect."""
 
 REPAIR = "Further searches broke images that the attacks had not; these count as broken: "
 
@@ -45,33 +43,21 @@ def reasons(run: RunFolder) -> list[Reason]:
 
 def trust_notes(run: RunFolder) -> list[str]:
     """What must be known of the run's trust, a line each."""
-    counts = {trust: int((run.records["trust"] == trust).sum()) for trust in ("suspect", "unchecked", "sound")}
+    trusts = list(run.records["trust"])
+    said = [f"Trust: {trust_of(trusts)}."]
+    if "suspect" in trusts:
+        said.append("Suspect numbers are not to be quoted.")
     if (run.records["reasons"] == UNFINISHED).any():
-        return ["Trust: unchecked. The evidence is not finished: repeat the command that made this run."]
-    if counts["unchecked"] == len(run.records):
-        return ["Trust: unchecked. No evidence for or against these numbers has been gathered."]
-    if counts["suspect"]:
-        suspect, sound = counts["suspect"], counts["sound"]
-        notes = [f"Trust: {suspect} of {len(run.records)} rows are suspect and marked {MARK}, {sound} are sound."]
-    else:
-        notes = ["Trust: sound. Nothing was found that undermines these numbers."]
+        said.append("The evidence is not finished: repeat the command that made this run.")
+    elif "unchecked" in trusts:
+        said.append("No evidence for or against these numbers has been gathered.")
+    if set(trusts) == {"sound"}:
+        said.append("Nothing was found that undermines these numbers.")
+    notes = [" ".join(said)]
     for reason in reasons(run):
         times = f" ({reason.rows} rows)" if reason.rows > 1 else ""
         notes.append(f"  {reason.model}: {reason.check}: {reason.sentence}{times}; see {reason.link}")
     return [*notes, *_repairs(run), *_undone(run)]
-
-
-def trust_of(records: pd.DataFrame) -> str:
-    """The trust of several rows in a few words."""
-    counts = records["trust"].value_counts()
-    if len(counts) == 1:
-        return str(counts.index[0])
-    return ", ".join(f"{count} {trust}" for trust, count in counts.items())
-
-
-def marked(record: pd.Series, text: str) -> str:
-    """A number of a row, marked where the row is suspect."""
-    return f"{text}{MARK}" if record["trust"] == "suspect" else text
 
 
 def _repairs(run: RunFolder) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from robustbench_bcos.bench.cells import Cell
-from robustbench_bcos.bench.evidence.trust import UNFINISHED, Judgement
+from robustbench_bcos.bench.evidence.trust import LEVELS, UNFINISHED, Judgement
 from robustbench_bcos.bench.records import COLUMNS, KEY, TEXTS
 from robustbench_bcos.bench.run_files import DATABASE, check_results
 from robustbench_bcos.bench.store import Store
@@ -133,6 +133,8 @@ def _from_csv(file: Path) -> Results:
     for column in COLUMNS:
         if column not in records:
             records[column] = pd.NA
+    # A word that is not known, or none at all, says that nothing was checked.
+    records["trust"] = records["trust"].where(records["trust"].isin(LEVELS), "unchecked")
     survivors = dict(enumerate(records[SURVIVORS])) if SURVIVORS in records else {}
     return Results(file, records, survivors)
 

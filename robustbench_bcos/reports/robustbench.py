@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from robustbench_bcos.attacks import UNTARGETED
+from robustbench_bcos.attacks import ATTACKS, NORMS, UNTARGETED
+from robustbench_bcos.bench.evidence.trust import without
 from robustbench_bcos.core.disk import made, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity
+from robustbench_bcos.core.registry import Registry
 from robustbench_bcos.model_zoo.cards import Card, Paper, Published, Zoo
+from robustbench_bcos.reports.marks import MEANINGS, mark_notes
 from robustbench_bcos.reports.run_folder import RunFolder
-
-ATTACK = "autoattack"
-THREATS = {"l2": "L2", "linf": "Linf"}
 
 UNKNOWN_VENUE = "N/A"
 """What RobustBench writes and looks for; of other facts that are missing it has an empty text or null."""
@@ -43,16 +43,16 @@ def export_robustbench(run: RunFolder, folder: Path, zoo: Zoo) -> tuple[list[Pat
     if not written:
         raise RequestError(
             f"run {run.folder} has nothing for RobustBench's files, which state the accuracy under AutoAttack "
-            f"({' '.join(notes) or 'no cell is complete.'}): run with --attack autoattack"
+            f"({' '.join(notes) or 'no cell is complete.'}): run with --attack {' or '.join(_known(ATTACKS))}"
         )
     files = []
     for row in written:
         radii = {other["eps"] for other in written if (other["model"], other["norm"]) == (row["model"], row["norm"])}
-        place = made(folder / _file_name(row["dataset"]) / THREATS[row["norm"]])
+        place = made(folder / _file_name(row["dataset"]) / NORMS[row["norm"]].leaderboard)
         name = _file_name(row["model"]) + (f"_{_file_name(row['eps'])}" if len(radii) > 1 else "")
         files.append(place / f"{name}.json")
         write_text(files[-1], json.dumps(model_info(row, _card(row, zoo)), indent=2) + "\n")
-    return files, notes
+    return files, [*notes, *mark_notes((row["model"], row) for row in written)]
 
 
 def model_info(row: Mapping[str, Any], card: Card | None) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def model_info(row: Mapping[str, Any], card: Card | None) -> dict[str, Any]:
         "eps": row["eps"],
         "clean_acc": _percent(row["clean_accuracy"]),
         "reported": _reported(row, published),
-        "autoattack_acc": _percent(row["robust_accuracy"]),
+        ATTACKS[row["attack"]].leaderboard: _percent(row["robust_accuracy"]),
         "footnote": _footnote(row),
     }
     if row["worst_correct"] < row["robust_correct"]:
@@ -101,8 +101,14 @@ def _reported(row: Mapping[str, Any], published: Published) -> str:
 def _footnote(row: Mapping[str, Any]) -> str:
     return (
         f"Measured with robustbench_bcos {row['version']} on {row['images']} images of {row['dataset']} "
-        f"(subset {row['subset']}), weights {row['weights_sha256'][:12]}."
+        f"(subset {row['subset']}), weights {row['weights_sha256'][:12]}." + "".join(_marks(row))
     )
+
+
+def _marks(row: Mapping[str, Any]) -> list[str]:
+    """What a mark would say of the number, which has none here: it is read as a number."""
+    why = f" ({row['reasons']})" if row["reasons"] else ""
+    return [f" {MEANINGS[row['trust']].capitalize()}{why}."] if row["trust"] in MEANINGS else []
 
 
 def _card(row: Mapping[str, Any], zoo: Zoo) -> Card | None:
@@ -119,17 +125,21 @@ def _file_name(text: str) -> str:
 
 def _left_out(row: Mapping[str, Any]) -> str:
     """Why RobustBench has no place for a row; empty where it has one."""
-    if row["attack"] != ATTACK:
+    if row["attack"] not in _known(ATTACKS):
         return f"of other attacks ({row['attack']}) and left out."
     if row["space"] != "image":
         return "of attacks on the encoding and left out: RobustBench's threats are to images."
-    if row["norm"] not in THREATS:
-        return f"of norm {row['norm']} and left out: RobustBench has {', '.join(THREATS)}."
+    if row["norm"] not in _known(NORMS):
+        return f"of norm {row['norm']} and left out: RobustBench has {', '.join(_known(NORMS))}."
     if row["criterion"] != UNTARGETED:
         return f"of criterion {row['criterion']} and left out: RobustBench counts any wrong class."
-    if "fab=False" in row["options"].split():
-        return "of AutoAttack without FAB, because torchattacks was not installed, and left out."
-    return ""
+    lacking = [reason for reason in row["reasons"].split("; ") if reason.startswith(without(row["attack"]))]
+    return f"of {', '.join(lacking)} and left out: that is another attack." if lacking else ""
+
+
+def _known(registry: Registry[Any]) -> list[str]:
+    """Norms or attacks that RobustBench has a name for."""
+    return [name for name in registry if registry[name].leaderboard]
 
 
 def _rows(count: int) -> str:

@@ -1,29 +1,51 @@
 """Wide tables: models as rows, epsilons as columns, the steps of an attack side by side in a cell."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 
-COLUMN_KEYS = ("attack", "norm", "eps", "loss", "restarts", "start", "select", "space", "criterion")
-"""What can differ between columns; only what does is in their names."""
+from robustbench_bcos.bench.records import KEY, USUAL
 
-NAMED_ALWAYS = ("norm", "eps")
+NAMED_ALWAYS = ("norm", "eps", "attack")
+
+COLUMN_KEYS = tuple(key for key in KEY if key not in (*NAMED_ALWAYS, "model", "dataset", "epsilon", "steps", "seed"))
+"""What can differ between the columns of one attack; only what does, or is unusual, is in their names."""
+
+CELL_KEYS = ["model", "attack", "norm", "epsilon", "steps"]
+"""What rows agree in that would stand in one place of one cell, but for ``COLUMN_KEYS``."""
 
 JOIN = " / "
 
 
 def column_names(records: pd.DataFrame) -> pd.Series:
-    """Name of the column each record belongs to: norm, eps, and whatever else differs within the run.
+    """Name of the column each record belongs to: norm, eps, attack, what is unusual, and whatever else differs.
 
-    All but the attack itself only differs where an attack has several: noise has no loss and always a random start.
-    The loss only differs where a model has records with several: ``auto`` gives each family its own.
+    A key differs where rows of one model, attack, threat and number of steps have several values of it: ``auto`` gives
+    each family its own loss, and each epsilon has a step size of its own.
     """
-    several = {key: _varies(records, key, within=["attack"]) for key in COLUMN_KEYS}
-    several |= dict.fromkeys(NAMED_ALWAYS, True)
-    several["attack"] = records["attack"].nunique() > 1
-    several["loss"] = _varies(records, "loss", within=["model", "attack"])
-    shown = [*NAMED_ALWAYS, *(key for key in COLUMN_KEYS if several[key] and key not in NAMED_ALWAYS)]
-    return records.apply(lambda row: " ".join(_part(key, row[key]) for key in shown if row[key] != ""), axis=1)
+    several = {key for key in COLUMN_KEYS if (records.groupby(CELL_KEYS)[key].nunique() > 1).any()}
+
+    def named(row: pd.Series) -> str:
+        shown = (key for key in COLUMN_KEYS if key in several or row[key] != USUAL.get(key, row[key]))
+        parts = [*(row[key] for key in NAMED_ALWAYS), *(_part(key, row[key]) for key in shown)]
+        return " ".join(str(part) for part in parts if part != "")
+
+    return records.apply(named, axis=1)
+
+
+def attacks_of(records: pd.DataFrame, *, steps: bool = False) -> str:
+    """The attacks of the records, for a heading.
+
+    Args:
+        records: rows of ``results.csv``.
+        steps: whether to say which numbers of steps stand side by side in a cell.
+    """
+    told = []
+    for attack, rows in records.groupby((records["attack"] + " " + records["options"]).str.strip(), sort=False):
+        counts = JOIN.join(str(count) for count in sorted(rows["steps"].unique()) if count > 0)
+        told.append(f"{attack} ({counts} steps)" if steps and counts else str(attack))
+    return " and ".join(told)
 
 
 def variants(records: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -59,9 +81,8 @@ def wide_table(records: pd.DataFrame, text: Callable[[pd.Series], str]) -> pd.Da
     return joined.reindex(index=records["model"].unique(), columns=shown["column"].unique()).fillna("")
 
 
-def _varies(records: pd.DataFrame, key: str, *, within: list[str]) -> bool:
-    return bool((records.groupby(within)[key].nunique() > 1).any())
-
-
-def _part(key: str, value: object) -> str:
-    return f"{value} restarts" if key == "restarts" else str(value)
+def _part(key: str, value: Any) -> str:  # noqa: ANN401 (of any column)
+    """A value as it stands in a name: numbers say what they count."""
+    if isinstance(value, str):
+        return value
+    return "" if pd.isna(value) else f"{value:g} {key.replace('_', ' ')}"

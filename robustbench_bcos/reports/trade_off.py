@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.reports.curves import COMPARED, MEASURE, WORDS
+from robustbench_bcos.reports.curves import COMPARED, MEASURE, WORDS, mark_points, tell_marks
 from robustbench_bcos.reports.style import Line, lines, styled
 from robustbench_bcos.reports.trainings import CLEAN, ROBUST, measured
 
@@ -49,6 +49,7 @@ def trade_off_over_b(rows: pd.DataFrame) -> Figure:
         for axes in (clean, robust, *others):
             axes.set_xlabel("B")
             axes.set_xticks(exponents, [f"{b:g}" for b in exponents])
+        tell_marks(figure, found["trust"])
         return figure
 
 
@@ -65,7 +66,7 @@ def _accuracies(axes: Axes, rows: pd.DataFrame, measure: str, title: str) -> Non
     ]
     styles = lines(list(dict.fromkeys(names)))
     for name, same in found.assign(line=names).groupby("line", sort=False):
-        _curve(axes, same, styles[str(name)], str(name))
+        _curve(axes, same, styles[str(name)], str(name), marks=measure != CLEAN)
     axes.set_title(title)
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     if len(styles) > 1:
@@ -76,14 +77,17 @@ def _similarities(axes: Axes, rows: pd.DataFrame, threat: str) -> None:
     for comparison, line in COMPARED.items():
         found = measured(rows, f"explanation_{MEASURE}_true_{comparison}")
         for place, (_, same) in enumerate(found.groupby("series", sort=False)):
-            _curve(axes, same, line, WORDS[comparison] if place == 0 else "")
+            label = WORDS[comparison] if place == 0 else ""
+            _curve(axes, same, line, label, marks=comparison == "attack")
     axes.set_title(f"mean {MEASURE} of maps,\n{threat}")
 
 
-def _curve(axes: Axes, rows: pd.DataFrame, line: Line, label: str) -> None:
+def _curve(axes: Axes, rows: pd.DataFrame, line: Line, label: str, *, marks: bool) -> None:
     by_b = rows.groupby("b")["value"]
     means, deviations = by_b.mean(), by_b.std().fillna(0)
     x = means.index.to_numpy(dtype=float)
     axes.plot(x, means.to_numpy(), label=label or None, **line._asdict())
     axes.fill_between(x, means - deviations, means + deviations, color=line.color, alpha=0.15, lw=0)
     axes.plot(rows["b"].to_numpy(dtype=float), rows["value"].to_numpy(), ".", color=line.color, markersize=2)
+    if marks:
+        mark_points(axes, zip(rows["b"], rows["value"], rows["trust"], strict=True), line.color)

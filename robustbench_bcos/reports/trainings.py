@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from robustbench_bcos.bench.evidence.trust import least_trusted
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.statistics import summarise, welch, welch_interval
@@ -18,7 +19,9 @@ from robustbench_bcos.reports.comparison import (
     corrected,
     differences,
     known,
+    trust_notes,
 )
+from robustbench_bcos.reports.marks import legend
 from robustbench_bcos.reports.results import Results
 
 REPEATED = re.compile(r"-(?:seed|fold)\d+$")
@@ -75,7 +78,8 @@ def compare_trainings(
     method = () if set(asked) <= set(COUNTED) else (METHOD,)
     # Recipes, not each of their trainings, are named in what differs.
     named = rows.assign(model=rows["recipe"], contender=rows["recipe"])
-    return Comparison(table, [*_reading(table, first), *differences(named, (*NAMED, *method))])
+    notes = [*_reading(table, first), *trust_notes(named, "model"), *differences(named, (*NAMED, *method))]
+    return Comparison(table, notes, legend(table["trust"]))
 
 
 def trainings(results: Sequence[Results], where: str | None = None) -> pd.DataFrame:
@@ -132,26 +136,32 @@ def _lines(rows: pd.DataFrame, measure: str, first: str) -> list[dict[str, Any]]
                 "recipe": recipe,
                 "trainings": summary.count,
                 "mean": summary.mean,
+                "trust": "" if measure == CLEAN else least_trusted(found["trust"]),
                 "deviation": summary.deviation,
                 "low": summary.interval.low,
                 "high": summary.interval.high,
-                **(_difference(found, reference) if tested else _NO_DIFFERENCE),
+                **(_difference(found, reference, measure) if tested else _NO_DIFFERENCE),
             }
         )
     return lines
 
 
-_NO_DIFFERENCE: Mapping[str, Any] = dict.fromkeys(("difference", "difference_low", "difference_high", "p"))
+_NO_DIFFERENCE: Mapping[str, Any] = {
+    **dict.fromkeys(("difference", "difference_low", "difference_high", "p")),
+    "difference_trust": "",
+}
 
 
-def _difference(found: pd.DataFrame, reference: pd.DataFrame) -> dict[str, Any]:
+def _difference(found: pd.DataFrame, reference: pd.DataFrame, measure: str) -> dict[str, Any]:
     values, others = found["value"].tolist(), reference["value"].tolist()
     interval = welch_interval(values, others)
+    trusts = [*found["trust"], *reference["trust"]]
     return {
         "difference": math.fsum(values) / len(values) - math.fsum(others) / len(others),
         "difference_low": interval.low,
         "difference_high": interval.high,
         "p": welch(values, others),
+        "difference_trust": "" if measure == CLEAN else least_trusted(trusts),
     }
 
 

@@ -4,6 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from robustbench_bcos.reports.curves import mark_points, tell_marks
 from robustbench_bcos.reports.style import COLOURS, styled
 
 
@@ -11,7 +12,7 @@ def training_violins(rows: pd.DataFrame) -> Figure:
     """A panel for each threat, a violin for each recipe with a point for each training, and a line at the mean.
 
     Args:
-        rows: ``threat``, ``recipe`` and ``accuracy`` of each training.
+        rows: ``threat``, ``recipe``, ``accuracy`` and ``trust`` of each training.
     """
     threats, recipes = list(rows["threat"].unique()), list(rows["recipe"].unique())
     with styled():
@@ -22,13 +23,16 @@ def training_violins(rows: pd.DataFrame) -> Figure:
         ):
             axes.set_title(threat, fontsize=7)
             for place, recipe in enumerate(recipes):
-                values = rows[(rows["threat"] == threat) & (rows["recipe"] == recipe)]["accuracy"].to_numpy()
+                found = rows[(rows["threat"] == threat) & (rows["recipe"] == recipe)]
+                values = found["accuracy"].to_numpy()
                 if len(values) > 1:
                     violin = axes.violinplot(values, [place], showmeans=True, showextrema=False)
                     for body in violin["bodies"]:
                         body.set_facecolor(COLOURS[place % len(COLOURS)])
                 axes.plot([place] * len(values), values, "o", color="black", markersize=2.5)
+                mark_points(axes, zip([float(place)] * len(values), values, found["trust"], strict=True), "black")
             axes.set_xticks(range(len(recipes)), recipes, rotation=30, ha="right", fontsize=7)
             axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         figure.supylabel("robust accuracy", fontsize=8)
+        tell_marks(figure, rows["trust"])
         return figure

@@ -126,10 +126,20 @@ def test_the_standard_ensemble_is_the_published_one() -> None:
     assert AutoAttack().fab == torchattacks_available()
 
 
-def test_fab_is_left_out_with_the_reason() -> None:
-    assert AutoAttack(fab=True).left_out(10) == {}
-    assert AutoAttack(fab=False).left_out(10).keys() == {"fab"}
-    assert "needs torchattacks, pip install torchattacks" in AutoAttack(fab=False).left_out(10)["fab"]
+def test_a_part_that_was_published_and_is_left_out_has_its_reason() -> None:
+    assert AutoAttack(fab=True).lacks("l2") == AutoAttack(fab=True).lacks("linf") == {}
+    assert AutoAttack(fab=False).lacks("l2").keys() == {"fab"}
+    assert "needs torchattacks, pip install torchattacks" in AutoAttack(fab=False).lacks("linf")["fab"]
+
+
+@pytest.mark.parametrize("norm", ["l1", "own"])
+def test_in_a_norm_that_the_standard_version_was_not_published_for_it_lacks_that_norms_own(norm: str) -> None:
+    assert AutoAttack(fab=True).lacks(norm).keys() == {f"{norm} version"}
+
+
+def test_an_ensemble_lacks_what_a_member_does() -> None:
+    assert Ensemble(members=(Noise(), AutoAttack(fab=False))).lacks("l2").keys() == {"fab"}
+    assert Ensemble(members=(Noise(),)).lacks("l2") == {}
 
 
 def test_what_an_image_costs_is_the_sum_over_members_and_the_looks_between_them() -> None:

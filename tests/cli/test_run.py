@@ -380,7 +380,8 @@ def test_autoattack_without_torchattacks_goes_on_without_fab_and_says_so(
     monkeypatch.setitem(sys.modules, "torchattacks", None)
     out = succeed(*asked, "--attack", "autoattack", "--out", "mine")
     (row,) = rows(Path("mine/results.csv"))
-    assert "fab not done" in row["reasons"].split("; ")
+    assert "autoattack without fab" in row["reasons"].split("; ")
+    assert row["trust"] == "suspect"
     assert "fab not done: it needs torchattacks, pip install torchattacks." in out
     assert (row["attack"], row["steps"], row["queries"], row["targets"]) == ("autoattack", "100", "5000", "9")
 

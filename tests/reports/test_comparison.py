@@ -20,6 +20,8 @@ from robustbench_bcos.reports.comparison import (
     Comparison,
     compare,
 )
+from robustbench_bcos.reports.comparison_formats import readable
+from robustbench_bcos.reports.marks import legend, marked
 from robustbench_bcos.reports.results import Results
 from tests.reports.handmade import TOTAL, record, table
 
@@ -36,7 +38,7 @@ OTHER: dict[str, Any] = {
     "training": "adversarial l2 0.5",
     "architecture": "bcos_resnet8",
     "encoding": "add_inverse",
-    "evidence": "quick",
+    "evidence": "full",
     "criterion": "targeted",
     "queries": 7,
     "targets": 3,
@@ -116,8 +118,50 @@ def test_one_epsilon_in_two_notations_is_one_threat_and_differs_in_nothing(texts
 
 def test_one_model_alone_has_an_interval_and_no_difference() -> None:
     found = compare([source(record("a", 120))])
-    assert has_no_difference(line(found, "a"))
     assert line(found, "a")["accuracy"] == 0.6
+    assert list(found.table) == ["threat", "model", "correct", "images", "accuracy", "trust", "ci_low", "ci_high"]
+    assert found.notes == []
+
+
+def test_threats_of_one_model_stand_below_each_other_without_statistics() -> None:
+    found = compare(
+        [source(*(record("a", robust, eps=str(eps), epsilon=eps) for robust, eps in ((120, 0.5), (60, 1.0))))],
+        by="family",
+    )
+    assert found.table["threat"].tolist() == ["pgd l2 0.5 20 steps", "pgd l2 1.0 20 steps"]
+    assert not {"difference", "p", "test"} & set(found.table)
+
+
+# Marks
+
+
+@pytest.mark.parametrize(
+    ("trusts", "of_difference"),
+    [
+        (("sound", "sound"), "sound"),
+        (("sound", "suspect"), "suspect"),
+        (("suspect", "sound"), "suspect"),
+        (("unchecked", "sound"), "unchecked"),
+        (("unchecked", "suspect"), "suspect"),
+    ],
+)
+def test_a_number_has_the_trust_of_its_row_and_a_difference_the_least_of_both(
+    trusts: tuple[str, str], of_difference: str
+) -> None:
+    rows = [record(model, 90, trust=trust, reasons="noise") for model, trust in zip("ab", trusts, strict=True)]
+    found = compare([source(*rows)])
+    assert found.table["trust"].tolist() == list(trusts)
+    assert found.table["difference_trust"].tolist() == ["", of_difference]
+    assert found.legend == legend(trusts)
+    shown = readable(found.table)
+    assert shown["accuracy %"].tolist() == [marked("45.0", trust) for trust in trusts]
+    assert shown["difference, points"].tolist() == ["", marked("+0.0", of_difference)]
+    assert "trust" not in shown
+
+
+def test_why_a_number_is_marked_is_a_note() -> None:
+    rows = [record("a", 90, trust="suspect", reasons="noise"), record("b", 90)]
+    assert "Suspect (?): a (noise); see docs/evidence.md." in compare([source(*rows)]).notes
 
 
 # Who is compared

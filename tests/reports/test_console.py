@@ -46,7 +46,7 @@ def bold(records: pd.DataFrame) -> set[str]:
 
 def test_the_table_shows_percents_over_their_intervals() -> None:
     text = printed(RECORDS)
-    assert "Robust accuracy in % on 200 images of digits" in text
+    assert "Robust accuracy in % under pgd on 200 images of digits" in text
     for shown in ("digits-natural", "clean", "l2 0.5", "l2 1", "99.5", "30.0 / 25.0", "2.0 / 1.5", "80.0 / 75.0"):
         assert shown in text
     # Wilson's intervals of 60 and of 50 of 200, as statsmodels has them.
@@ -93,9 +93,9 @@ def test_names_are_printed_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ([{"steps": 20}, {"steps": 100}], "Steps: 20 / 100."),
-        ([{"steps": 0, "attack": "noise", "loss": ""}, {"steps": 20}], "Steps: 20."),
-        ([{}], "Trust: unchecked."),
+        ([{"steps": 20}, {"steps": 100}], "Attack: pgd (20 / 100 steps)."),
+        ([{"steps": 0, "attack": "noise", "loss": ""}, {"steps": 20}], "Attack: noise and pgd (20 steps)."),
+        ([{"trust": "unchecked"}], "Trust: unchecked (†)."),
         ([{"space": "encoded"}], "not a robust accuracy"),
         ([{}], "95 % interval"),
     ],
@@ -113,7 +113,7 @@ def test_notes_say_what_is_odd_about_the_images() -> None:
 def test_notes_do_not_speak_of_what_is_not_there() -> None:
     noise = record("net", 10, steps=0, attack="noise", loss="", trust="sound")
     notes = " ".join(reading_notes(run_of(table(noise))))
-    assert "Steps" not in notes
+    assert "steps" not in notes
     assert "suspect" not in notes
     assert "unchecked" not in notes
     assert "Further searches" not in notes
@@ -133,7 +133,7 @@ def test_a_suspect_number_is_marked_and_its_neighbours_are_not() -> None:
         record("c", 10, steps=100, trust="unchecked"),
     )
     text = printed(mixed)
-    for shown in ("30.0 / 25.0?", "20.0? / 15.0", "10.0 / 5.0"):
+    for shown in ("30.0 / 25.0?", "20.0? / 15.0", "10.0† / 5.0†"):
         assert shown in text
     assert text.count("?") == 2
     assert "95.0?" not in text
@@ -164,4 +164,4 @@ def test_notes_say_why_a_number_is_suspect() -> None:
     run = run_of(table(record("net[bold]", 10, trust="suspect")))
     notes = reading_notes(replace(run, evidence=pd.DataFrame([outcome("cell 0", "noise", "undermined", 3, 9)])))
     assert "  net[bold]: noise: 3 of 9 images noise; see page#noise" in notes
-    assert notes[0] == "Steps: 20."
+    assert notes[0] == "Attack: pgd (20 steps)."

@@ -90,9 +90,25 @@ def test_fractions_have_no_percent_signs_and_what_is_missing_is_empty(tmp_path: 
 def test_wide_tables_have_clean_accuracy_and_few_steps_before_many(tmp_path: Path) -> None:
     export(run_of(RECORDS, tmp_path))
     assert (tmp_path / "table_linf.csv").read_text(encoding="utf-8") == (
-        "model,clean,linf 8/255\nnet,0.95,0.335 / 0.165\n"
+        "model,clean,linf 8/255 pgd,trust\nnet,0.95,0.335 / 0.165,sound\n"
     )
-    assert rows(tmp_path / "table_l2.csv") == [{"model": "net", "clean": "0.95", "l2 0.5": "0.0"}]
+    assert rows(tmp_path / "table_l2.csv") == [
+        {"model": "net", "clean": "0.95", "l2 0.5 noise": "0.0", "trust": "sound"}
+    ]
+
+
+def test_a_number_of_a_wide_table_is_marked_and_the_mark_explained_in_its_line(tmp_path: Path) -> None:
+    mixed = [
+        record("a", 60, trust="suspect"), record("a", 50, steps=100),
+        record("b", 60), record("b", 50, steps=100),
+        record("c", 60, trust="unchecked"), record("c", 50, steps=100, trust="unchecked"),
+    ]  # fmt: skip
+    export(run_of(table(*mixed), tmp_path))
+    assert (tmp_path / "table_l2.csv").read_text(encoding="utf-8").splitlines()[1:] == [
+        'a,0.95,0.3? / 0.25,"1 suspect (?), 1 sound"',
+        "b,0.95,0.3 / 0.25,sound",
+        "c,0.95,0.3† / 0.25†,unchecked (†)",
+    ]
 
 
 def test_times_are_in_a_file_of_their_own(tmp_path: Path) -> None:

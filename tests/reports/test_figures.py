@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 from PIL import Image
 from scipy.stats import t
@@ -40,6 +41,7 @@ from robustbench_bcos.reports.curves import (
     transfer_matrix,
 )
 from robustbench_bcos.reports.figures import COLUMNS, ReportFigure, chosen, draw, write_figures
+from robustbench_bcos.reports.marks import legend
 from robustbench_bcos.reports.run_folder import RunFolder
 from robustbench_bcos.reports.style import styled, write_figure
 from tests.bench.by_hand import distance_row
@@ -60,33 +62,33 @@ def drawn(run: RunFolder, images: Sequence[int] = ()) -> dict[str, ReportFigure]
 
 
 def test_a_run_of_one_model_and_epsilon_without_explanations_has_a_curve() -> None:
-    assert list(drawn(run_of([record("net", 100)]))) == ["accuracy_over_epsilon_l2"]
+    assert list(drawn(run_of([record("net", 100)]))) == ["accuracy_over_epsilon_l2-pgd"]
 
 
 def test_each_norm_has_curves_of_its_own() -> None:
     run = run_of([record("net", 100), record("net", 50, norm="linf", eps=0.25)])
-    assert list(drawn(run)) == ["accuracy_over_epsilon_l2", "accuracy_over_epsilon_linf"]
+    assert list(drawn(run)) == ["accuracy_over_epsilon_l2-pgd", "accuracy_over_epsilon_linf-pgd"]
 
 
 def test_several_steps_have_a_curve_at_each_epsilon() -> None:
     run = run_of([record("net", 100, eps=eps, steps=steps) for eps, steps in product((0.25, 1.5), (5, 20))])
     assert list(drawn(run)) == [
-        "accuracy_over_epsilon_l2",
-        "accuracy_over_steps_l2_0.25",
-        "accuracy_over_steps_l2_1.5",
+        "accuracy_over_epsilon_l2-pgd",
+        "accuracy_over_steps_l2-pgd_0.25",
+        "accuracy_over_steps_l2-pgd_1.5",
     ]
 
 
 def test_an_epsilon_that_was_attacked_with_one_number_of_steps_has_no_curve_over_steps() -> None:
     run = run_of([record("net", 100, steps=5), record("net", 90), record("net", 50, eps=1.5)])
-    assert list(drawn(run)) == ["accuracy_over_epsilon_l2", "accuracy_over_steps_l2_0.5"]
+    assert list(drawn(run)) == ["accuracy_over_epsilon_l2-pgd", "accuracy_over_steps_l2-pgd_0.5"]
 
 
 def test_several_b_have_a_curve_and_models_without_one_are_not_in_it() -> None:
     rows = [record(f"bcos-{b}", 100, b=b) for b in (1.25, 2.5)]
-    assert "over_b_l2" in drawn(run_of([*rows, record("net", 30)]))
-    assert "over_b_l2" not in drawn(run_of([rows[0], record("net", 30)]))
-    assert "over_b_l2" not in drawn(run_of([rows[0], rows[0] | {"model": "other"}]))
+    assert "over_b_l2-pgd" in drawn(run_of([*rows, record("net", 30)]))
+    assert "over_b_l2-pgd" not in drawn(run_of([rows[0], record("net", 30)]))
+    assert "over_b_l2-pgd" not in drawn(run_of([rows[0], rows[0] | {"model": "other"}]))
 
 
 def test_noise_is_not_mixed_with_gradients() -> None:
@@ -100,9 +102,9 @@ def test_pictures_have_a_panel_for_each_cell_and_one_of_changes_for_several_mode
     rows = [record(model, 100, eps=eps) for model, eps in product(("net", "other"), (0.25, 1.5))]
     run = run_of(rows, pictures=dict.fromkeys(range(4), PICTURES))
     assert list(drawn(run)) == [
-        "accuracy_over_epsilon_l2",
-        "changes_l2_0.25",
-        "changes_l2_1.5",
+        "accuracy_over_epsilon_l2-pgd",
+        "changes_l2-pgd_0.25",
+        "changes_l2-pgd_1.5",
         "panel_001_net_l2-0.25",
         "panel_002_net_l2-1.5",
         "panel_003_other_l2-0.25",
@@ -112,7 +114,7 @@ def test_pictures_have_a_panel_for_each_cell_and_one_of_changes_for_several_mode
 
 def test_one_model_has_no_panel_to_compare_models_by() -> None:
     assert list(drawn(run_of([record("net", 100)], pictures={0: PICTURES}))) == [
-        "accuracy_over_epsilon_l2",
+        "accuracy_over_epsilon_l2-pgd",
         "panel_001_net_l2-0.5",
     ]
 
@@ -131,10 +133,10 @@ def test_panels_belong_to_their_model_and_curves_to_all() -> None:
 
 def test_the_panel_of_changes_has_only_images_that_every_model_has() -> None:
     run = run_of([record("net", 100), record("other", 90)], pictures={0: PICTURES, 1: [PICTURES[3], picture(16)]})
-    figure = drawn(run)["changes_l2_0.5"].figure
+    figure = drawn(run)["changes_l2-pgd_0.5"].figure
     assert [text.get_text() for text in figure.texts if text.get_text().startswith("image")] == ["image 92\nclass cat"]
     apart = run_of([record("net", 100), record("other", 90)], pictures={0: PICTURES[:1], 1: [picture(16)]})
-    assert "changes_l2_0.5" not in drawn(apart)
+    assert "changes_l2-pgd_0.5" not in drawn(apart)
 
 
 def test_an_attack_of_the_encoded_space_says_which_channels_are_shown() -> None:
@@ -163,7 +165,7 @@ def test_explanations_have_a_curve() -> None:
         [record("net", 100, **explained({"attack": 0.25}))],
         similarities=similarities_of("cell 0", {"attack": [0.2, 0.3]}),
     )
-    figure = drawn(run)["explanation_similarity_l2"]
+    figure = drawn(run)["explanation_similarity_l2-pgd"]
     assert figure.model is None
     assert figure.description.startswith("net at 0.5: attacked 0.25")
 
@@ -173,7 +175,7 @@ def test_what_was_not_measured_is_not_called_a_number() -> None:
         [record("net", 100, **explained({"attack": 0.25}))],
         similarities=similarities_of("cell 0", {"attack": [0.2, 0.3]}),
     )
-    said = drawn(run)["explanation_similarity_l2"].description
+    said = drawn(run)["explanation_similarity_l2-pgd"].description
     assert "None" not in said
     assert "nan" not in said
 
@@ -181,7 +183,7 @@ def test_what_was_not_measured_is_not_called_a_number() -> None:
 def test_maps_none_of_which_count_have_no_curve() -> None:
     # As where images are asked for with --images, and no others are explained.
     similarities = similarities_of("cell 0", {"attack": [0.2, 0.3], "noise": [0.9, 0.8]}, counted=0)
-    assert "explanation_similarity_l2" not in drawn(
+    assert "explanation_similarity_l2-pgd" not in drawn(
         run_of([record("net", 100, explanation="dynamic")], similarities=similarities)
     )
 
@@ -244,7 +246,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[
 def test_every_figure_is_written_in_the_formats_asked_for_into_the_folder_of_figures(
     written: tuple[list[Path], list[Path]],
 ) -> None:
-    stems = ["accuracy_over_epsilon_l2", "explanation_similarity_l2", "panel_001_x-y_l2-0.5"]
+    stems = ["accuracy_over_epsilon_l2-pgd", "explanation_similarity_l2-pgd", "panel_001_x-y_l2-0.5"]
     assert [file.name for file in written[0]] == [f"{stem}.{kind}" for stem in stems for kind in ("png", "pdf")]
     assert {file.parent.name for file in written[0]} == {"figures"}
 
@@ -266,7 +268,7 @@ def test_figures_are_the_same_bytes_whenever_they_are_drawn(written: tuple[list[
 
 
 def test_lines_and_letters_of_a_pdf_are_no_image(written: tuple[list[Path], list[Path]]) -> None:
-    curve = next(file for file in written[0] if file.name == "accuracy_over_epsilon_l2.pdf")
+    curve = next(file for file in written[0] if file.name == "accuracy_over_epsilon_l2-pgd.pdf")
     assert b"/Font" in curve.read_bytes()
     assert b"/Subtype /Image" not in curve.read_bytes()
 
@@ -611,7 +613,9 @@ def over_b_of(names: Sequence[str]) -> Figure:
 DRAWN: dict[str, Callable[[Sequence[str]], Figure]] = {
     "epsilon": lambda names: accuracy_over_epsilon(table(*(record(name, 20) for name in names))),
     "steps": lambda names: accuracy_over_steps(table(*(record(name, 20, steps=5) for name in names))),
-    "distance": lambda names: accuracy_over_distance(pd.concat([distances_of(name, [0.5, None]) for name in names])),
+    "distance": lambda names: accuracy_over_distance(
+        pd.concat([distances_of(name, [0.5, None]) for name in names]), dict.fromkeys(names, "suspect")
+    ),
     "similarity": similarity_of,
     "B": over_b_of,
 }
@@ -661,13 +665,16 @@ def test_so_many_intervals_that_they_cover_each_other_are_left_out_and_that_is_s
     few, many = ([record(f"net-{number}", 100) for number in range(count)] for count in (BARS, BARS + 1))
     assert len(accuracy_over_epsilon(table(*few)).axes[0].collections) == BARS
     assert not accuracy_over_epsilon(table(*many)).axes[0].collections
-    assert "Bars are Wilson 95 % intervals" in drawn(run_of(few))["accuracy_over_epsilon_l2"].caption
-    assert "Intervals are in the table" in drawn(run_of(many))["accuracy_over_epsilon_l2"].caption
+    assert "Bars are Wilson 95 % intervals" in drawn(run_of(few))["accuracy_over_epsilon_l2-pgd"].caption
+    assert "Intervals are in the table" in drawn(run_of(many))["accuracy_over_epsilon_l2-pgd"].caption
 
 
 def test_intervals_of_many_curves_are_bars_at_places_of_their_own() -> None:
     reached = [0.25, 0.5, 0.75, 1.0]
-    (axes,) = accuracy_over_distance(pd.concat([distances_of(f"net-{n}", reached) for n in range(BANDS + 1)])).axes
+    (axes,) = accuracy_over_distance(
+        pd.concat([distances_of(f"net-{n}", reached) for n in range(BANDS + 1)]),
+        dict.fromkeys((f"net-{n}" for n in range(BANDS + 1)), "sound"),
+    ).axes
     places = [x for bars in bars_of(axes) for x, _ in bars]
     assert len(set(places)) == (BANDS + 1) * PLACES
     for bars in bars_of(axes):
@@ -699,10 +706,10 @@ def test_curves_of_different_models_look_different_without_colour() -> None:
 
 def test_numbers_are_said_for_those_who_cannot_see_them() -> None:
     run = run_of([record("net", 120, eps=0.25), record("net", 21, eps=1.5), record("other", 10)])
-    figure = drawn(run)["accuracy_over_epsilon_l2"]
+    figure = drawn(run)["accuracy_over_epsilon_l2-pgd"]
     assert figure.description == "net: 60.0% at 0.25, 10.5% at 1.5; other: 5.0% at 0.5"
     run = run_of([record("net", 80, steps=5), record("net", 60)])
-    assert drawn(run)["accuracy_over_steps_l2_0.5"].description == "net: 40.0% at 5, 30.0% at 20"
+    assert drawn(run)["accuracy_over_steps_l2-pgd_0.5"].description == "net: 40.0% at 5, 30.0% at 20"
 
 
 def test_a_model_with_one_image_explained_has_no_interval_and_no_line() -> None:
@@ -731,23 +738,82 @@ def distances_of(model: str, reached: Sequence[float | None], norm: str = "l2") 
 def test_accuracy_over_distance_falls_where_an_image_falls() -> None:
     # One misclassified when clean, two that fall together, one that never does.
     found = pd.concat([distances_of("net", [0.75, 0.0, 0.25, None, 0.25]), distances_of("other", [None, None])])
-    figure = accuracy_over_distance(found)
+    figure = accuracy_over_distance(found, {"net": "sound", "other": "unchecked"})
     (axes,) = figure.axes
     # Of five images four stand at 0, two from 0.25 on, and one from 0.75 on.
     assert lines_of(axes)["net"] == ([0, 0.25, 0.25, 0.75], [0.8, 0.4, 0.4, 0.2])
-    assert lines_of(axes)["other"] == ([0], [1])
+    assert lines_of(axes)["other†"] == ([0], [1])
     assert {line.get_drawstyle() for line in axes.lines if isinstance(line, Line2D)} == {"steps-post"}
     assert bands_of(axes)[0] >= corners([0, 0.25, 0.75], [wilson(count, 5) for count in (4, 2, 1)])
     assert bands_of(axes)[1] == corners([0], [wilson(2, 2)])
     assert axes.get_xlabel() == "l2 epsilon (units of the pixel range)"
-    assert legend_of(figure) == ["net", "other"]
+    assert legend_of(figure) == ["net", "other†"]
 
 
 def test_the_band_of_accuracy_over_distance_has_the_steps_of_its_line() -> None:
-    (axes,) = accuracy_over_distance(distances_of("net", [0.25, 0.75])).axes
+    (axes,) = accuracy_over_distance(distances_of("net", [0.25, 0.75]), {"net": "sound"}).axes
     # Just before 0.75 one of two still stands: the band goes there at its height, and falls upright.
     low, high = wilson(1, 2)
     assert corners([0.75], [(low, high)]) <= bands_of(axes)[0]
+
+
+# Marks
+
+
+def marks_of(figure: Figure) -> set[tuple[str, float, float]]:
+    """Each mark in a figure, and the point it stands beside."""
+    texts = (text for axes in figure.axes for text in axes.texts if isinstance(text, Annotation))
+    return {(text.get_text(), *map(float, text.xy)) for text in texts}
+
+
+def told(figure: Figure) -> list[str]:
+    """What is said below a figure."""
+    return figure.get_supxlabel().split("\n")
+
+
+TRUSTED: list[dict[str, Any]] = [
+    record("net", 100, trust="suspect"),
+    record("net", 50, eps=1.5, trust="unchecked"),
+    record("other", 30, trust="sound", b=2.5),
+]
+
+
+def test_points_over_epsilon_have_the_mark_of_their_row_and_the_clean_one_has_none() -> None:
+    figure = accuracy_over_epsilon(run_of(TRUSTED).records)
+    assert marks_of(figure) == {("?", 0.5, 0.5), ("†", 1.5, 0.25)}
+    assert told(figure) == ["; ".join(legend(["suspect", "unchecked"]))]
+
+
+def test_points_over_steps_and_over_b_have_the_mark_of_their_row() -> None:
+    over_steps = accuracy_over_steps(
+        run_of([record("net", 100, trust="suspect"), record("net", 50, steps=100)]).records
+    )
+    assert marks_of(over_steps) == {("?", 20.0, 0.5)}
+    exponents = run_of([record("a", 100, b=1.5, trust="suspect"), record("c", 50, b=2.5)]).records
+    figure = over_b(exponents.assign(explanation_cosine_true_attack=[0.75, None]))
+    assert marks_of(figure) == {("?", 1.5, 0.5), ("?", 1.5, 0.75)}
+    assert told(over_steps) == told(figure) == legend(["suspect"])
+
+
+def test_a_figure_of_sound_numbers_has_no_mark_and_explains_none() -> None:
+    figure = accuracy_over_epsilon(run_of([record("net", 100)]).records)
+    assert (marks_of(figure), told(figure)) == (set(), [""])
+
+
+def test_captions_and_descriptions_keep_the_marks() -> None:
+    figure = drawn(run_of(TRUSTED))["accuracy_over_epsilon_l2-pgd"]
+    assert figure.description == "net: 50.0%? at 0.5, 25.0%† at 1.5; other: 15.0% at 0.5"
+    assert all(line in figure.caption for line in legend(["suspect", "unchecked"]))
+
+
+def test_a_curve_over_distance_is_as_trusted_as_the_least_of_the_runs_rows() -> None:
+    rows = [record("net", 100), record("net", 50, eps=1.5, trust="suspect"), record("net", 50, norm="linf")]
+    both = pd.concat([distances_of("net", [0.25, 0.75]), distances_of("net", [0.125], "linf")])
+    figures = drawn(replace(run_of(rows), distances=both))
+    assert legend_of(figures["distances_l2"].figure) == ["net?"]
+    assert told(figures["distances_l2"].figure) == legend(["suspect"])
+    assert figures["distances_l2"].description.endswith("?")
+    assert legend_of(figures["distances_linf"].figure) == ["net"]
 
 
 def test_distances_have_a_figure_for_each_norm_that_says_median_and_area() -> None:
@@ -842,7 +908,7 @@ def test_every_threat_has_a_matrix_of_the_most_steps() -> None:
     )
     figures = drawn(replace(run_of(rows), transfers=transfers))
     found = {name: figure for name, figure in figures.items() if name.startswith("transfer")}
-    assert list(found) == ["transfer_l2_0.25", "transfer_l2_1.5"]
+    assert list(found) == ["transfer_l2-pgd_0.25", "transfer_l2-pgd_1.5"]
     near, far = found.values()
     np.testing.assert_array_equal(np.asarray(near.figure.axes[0].images[0].get_array()), [[0.75, 0.125], [0.25, 1.0]])
     np.testing.assert_array_equal(np.asarray(far.figure.axes[0].images[0].get_array()), [[0.25, 0.875], [0.75, 0.0]])

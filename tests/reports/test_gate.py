@@ -9,7 +9,8 @@ import pytest
 
 from robustbench_bcos.bench.records import SIMILARITY_COLUMNS
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.reports.gate import DISTANCES, GateReport, Tolerance, check, higher_is_better
+from robustbench_bcos.reports.gate import DISTANCES, TRUST, GateReport, Tolerance, check, higher_is_better
+from robustbench_bcos.reports.marks import legend
 from robustbench_bcos.reports.results import Results
 from tests.reports.handmade import TOTAL, record, table
 
@@ -480,4 +481,31 @@ def test_numbers_that_were_checked_differently_are_refused_unless_the_attack_alo
 
 
 def test_a_baseline_from_before_there_was_evidence_had_none() -> None:
-    assert check(results_of(record("a", 90)), results_of(record("a", 90, evidence=None))).passed
+    assert check(results_of(record("a", 90, evidence="off")), results_of(record("a", 90, evidence=None))).passed
+
+
+# Marks
+
+
+def test_a_number_is_marked_by_the_trust_of_its_own_row_and_clean_ones_have_none() -> None:
+    now = [record("a", 90, trust="suspect", reasons="noise"), record("b", 90, trust="unchecked"), record("c", 90)]
+    report = check(
+        results_of(*now), results_of(*(row | {"trust": "sound", "reasons": ""} for row in (now[1], now[0], now[2]))),
+        columns=["robust_accuracy_worst", "clean_accuracy"], tolerances=tolerances("200flips"),
+    )  # fmt: skip
+    found = {(row.model, row.column): (row.trust_before, row.trust_after) for row in report.rows if row.column != TRUST}
+    assert found == {
+        **{(row["model"], "robust_accuracy_worst"): ("sound", row["trust"]) for row in now},
+        **{(row["model"], "clean_accuracy"): ("", "") for row in now},
+    }
+    assert report.notes[:2] == tuple(legend(["suspect", "unchecked"]))
+    assert report.notes[2].startswith("Suspect (?): a pgd l2 0.5 20 steps ce (noise);")
+
+
+@pytest.mark.parametrize("alone", ["missing", "extra"])
+def test_a_row_of_one_side_alone_keeps_its_mark(alone: str) -> None:
+    both, other = record("a", 90), record("b", 90, trust="suspect")
+    sides = [results_of(both, other), results_of(both)]
+    (row,) = (row for row in check(*(sides if alone == "extra" else sides[::-1])).rows if row.model == "b")
+    assert row.status == alone
+    assert (row.trust_before, row.trust_after) == (("", "suspect") if alone == "extra" else ("suspect", ""))

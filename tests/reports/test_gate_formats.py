@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
@@ -9,7 +10,16 @@ from xml.etree import ElementTree
 import pytest
 
 from robustbench_bcos.reports.gate import GateReport, Moved
-from robustbench_bcos.reports.gate_formats import amount, annotations, as_json, as_junit, as_markdown, difference
+from robustbench_bcos.reports.gate_formats import (
+    after,
+    annotations,
+    as_json,
+    as_junit,
+    as_markdown,
+    before,
+    difference,
+)
+from robustbench_bcos.reports.marks import MARKS, MEANINGS, legend
 
 HELD = Moved(
     name="a pgd l2 0.5",
@@ -37,7 +47,7 @@ def hostile() -> GateReport:
 
 
 @pytest.mark.parametrize(
-    ("row", "before", "after", "change"),
+    ("row", "was", "now", "change"),
     [
         (HELD, "150 of 200", "150 of 200", "+0.0 points"),
         (LOST, "150 of 200", "120 of 200", "-15.0 points"),
@@ -47,8 +57,30 @@ def hostile() -> GateReport:
         (EXTRA, "–", "150 of 200", ""),
     ],
 )
-def test_counts_stand_beside_their_total_and_measures_alone(row: Moved, before: str, after: str, change: str) -> None:
-    assert (amount(row, row.before), amount(row, row.after), difference(row)) == (before, after, change)
+def test_counts_stand_beside_their_total_and_measures_alone(row: Moved, was: str, now: str, change: str) -> None:
+    assert (before(row), after(row), difference(row)) == (was, now, change)
+
+
+@pytest.mark.parametrize("write", [as_junit, as_markdown])
+@pytest.mark.parametrize("trust", MEANINGS)
+def test_a_marked_number_has_its_mark_and_its_meaning_whether_or_not_its_row_failed(
+    write: Callable[[GateReport], str], trust: str
+) -> None:
+    for row in (HELD, LOST, MEASURE):
+        now, told = replace(row, trust_before="sound", trust_after=trust), legend([trust])
+        assert (before(now), after(now)) == (before(row), after(row) + MARKS[trust])
+        assert difference(now) == difference(row) + MARKS[trust]
+        text = write(GateReport((now,), tuple(told)))
+        assert after(now) in text
+        assert told[0] in text
+        # The mark of the baseline's own number.
+        assert f"{before(row)}{MARKS[trust]}" in write(GateReport((replace(row, trust_before=trust),), ()))
+
+
+def test_an_annotation_of_a_marked_number_says_what_the_mark_means() -> None:
+    (line,) = annotations(GateReport((replace(LOST, trust_before="sound", trust_after="suspect"),), ()))
+    assert "120 of 200? now" in line
+    assert legend(["suspect"])[0] in line
 
 
 # JUnit
@@ -124,6 +156,8 @@ def test_json_is_everything_and_strict() -> None:
         "before": 150.0,
         "after": 120.0,
         "change": -30.0,
+        "trust_before": "",
+        "trust_after": "",
         "images": 200,
         "p": 1.9e-9,
         "note": "",

@@ -162,9 +162,9 @@ def column(table: Element, name: str) -> dict[str, Element]:
 def test_accuracies_are_those_of_the_records_with_their_intervals(page: Element) -> None:
     accuracies = table(page, "accuracies")
     heads = [head.words for head in accuracies.one("thead").all("th")]
-    assert heads == ["model", "clean", "l2 0.5", "l2 1.5", "trust"]
+    assert heads == ["model", "clean", "l2 0.5 pgd", "l2 1.5 pgd", "trust"]
     clean, near, far, trust = (column(accuracies, name) for name in heads[1:])
-    assert {cell.text for cell in trust.values()} == {"unchecked"}
+    assert {cell.text for cell in trust.values()} == {"sound"}
     assert list(clean) == ["net", "bcos"]
 
     def interval(count: int) -> str:
@@ -179,14 +179,14 @@ def test_accuracies_are_those_of_the_records_with_their_intervals(page: Element)
 
 
 def test_what_was_not_measured_is_empty_and_sorts_as_nothing(page: Element) -> None:
-    missing = column(table(page, "accuracies"), "l2 1.5")["net"]
+    missing = column(table(page, "accuracies"), "l2 1.5 pgd")["net"]
     assert (missing.words, missing.attributes["data-value"]) == ("", "")
     noise = column(table(page, "explanations"), "cosine: noise")["bcos"]
     assert (noise.words, noise.attributes["data-value"]) == ("", "")
 
 
 def test_cells_are_sorted_by_numbers_of_the_most_steps(page: Element) -> None:
-    near = column(table(page, "accuracies"), "l2 0.5")
+    near = column(table(page, "accuracies"), "l2 0.5 pgd")
     assert {model: float(cell.attributes["data-value"]) for model, cell in near.items()} == {"net": 0.105, "bcos": 0.75}
 
 
@@ -194,9 +194,9 @@ def test_the_best_of_a_column_is_marked(page: Element) -> None:
     accuracies = table(page, "accuracies")
     best = {
         name: [model for model, cell in column(accuracies, name).items() if "best" in cell.attributes.get("class", "")]
-        for name in ("clean", "l2 0.5", "l2 1.5")
+        for name in ("clean", "l2 0.5 pgd", "l2 1.5 pgd")
     }
-    assert best == {"clean": ["net"], "l2 0.5": ["bcos"], "l2 1.5": ["bcos"]}
+    assert best == {"clean": ["net"], "l2 0.5 pgd": ["bcos"], "l2 1.5 pgd": ["bcos"]}
 
 
 def test_similarities_are_beside_their_controls(page: Element) -> None:
@@ -222,7 +222,7 @@ def test_similarities_are_beside_their_controls(page: Element) -> None:
     ]  # fmt: skip
     assert column(similarities, "changed")["net"].words == "0.50"
     assert column(similarities, "images")["net"].words == "50"
-    assert column(similarities, "threat")["net"].words == "l2 0.5"
+    assert column(similarities, "threat")["net"].words == "l2 0.5 pgd"
 
 
 def test_threats_are_sorted_by_epsilon_and_not_by_how_it_is_written() -> None:
@@ -233,7 +233,7 @@ def test_threats_are_sorted_by_epsilon_and_not_by_how_it_is_written() -> None:
     ]
     threats = column(table(parsed(render(run_of(rows, similarities=SIMILARITIES), [])), "explanations"), "threat")
     ordered = sorted(threats.values(), key=lambda cell: cell.attributes["data-value"])
-    assert [cell.words for cell in ordered] == ["linf 8/255", "linf 16/255", "linf 0.5", "linf 2", "linf 10"]
+    assert [cell.words for cell in ordered] == [f"linf {eps} pgd" for eps in ("8/255", "16/255", "0.5", "2", "10")]
 
 
 def test_similarity_of_zero_is_a_number() -> None:
@@ -311,7 +311,7 @@ def test_numbers_that_nobody_checked_and_the_encoded_space_are_pointed_out() -> 
         section = parsed(render(run_of([record("net", 1, **changes)]), [])).one("section", id="accuracies")
         return " ".join(note.words for note in section.all("p", **{"class": "note"}))
 
-    assert "Trust: unchecked" in notes()
+    assert "Trust: unchecked (†)" in notes(trust="unchecked")
     assert "encoded" not in notes()
     assert "Space: encoded" in notes(space="encoded")
 
@@ -416,10 +416,10 @@ def test_why_a_number_is_suspect_stands_above_it_and_is_escaped() -> None:
     notes = [note.words for note in section.all("p")]
     assert "<i>net: noise: 2 of 9 images <b>noise</b>; see page" in notes
     (highlighted,) = (note.words for note in section.all("p", **{"class": "note"}))
-    assert highlighted.startswith("Trust: 1 of 2 rows")
+    assert highlighted.startswith("Trust: 1 suspect (?), 1 sound.")
     accuracies = table(parsed(text), "accuracies")
-    assert column(accuracies, "trust")["<i>net"].text == "1 suspect, 1 sound"
-    near, far = (column(accuracies, name)["<i>net"] for name in ("l2 0.5", "l2 1.5"))
+    assert column(accuracies, "trust")["<i>net"].text == "1 suspect (?), 1 sound"
+    near, far = (column(accuracies, name)["<i>net"] for name in ("l2 0.5 pgd", "l2 1.5 pgd"))
     assert near.text.startswith("10.5?")
     assert far.text.startswith("15.5")
     assert "?" not in far.text
@@ -448,7 +448,7 @@ def test_tables_of_evidence_are_tables_with_captions_and_headers(evidence: Eleme
 
 def test_the_language_the_title_and_the_outline_are_given(page: Element) -> None:
     assert page.one("html").attributes["lang"] == "en"
-    assert page.one("title").text == page.one("h1").text == "Robustness of 2 models on digits"
+    assert page.one("title").text == page.one("h1").text == "Robustness of 2 models on digits under pgd"
     assert page.one("meta", charset="utf-8")
     assert "width=device-width" in page.one("meta", name="viewport").attributes["content"]
     levels = [int(level) for level in re.findall(r"<h([1-6])", render(run_of(ROWS, similarities=SIMILARITIES), []))]
@@ -583,7 +583,7 @@ def test_names_are_shown_as_they_are_and_are_never_markup(name: str, tmp_path: P
     assert not any(attribute.startswith("on") for one in elements(page) for attribute in one.attributes)
     assert len(list(page.all("script"))) == 1
     assert {image.attributes["alt"] for image in page.all("img")} == {f"{name} {name}"}
-    assert page.one("title").text == f"Robustness of 1 model on {name}"
+    assert page.one("title").text == f"Robustness of 1 model on {name} under pgd"
     assert page.one("article").one("h3").text == name
     assert page.one("section", id="accuracies").one("tbody").one("th").text == name
     assert column(table(page, "explanations"), "explained by")[" ".join(name.split())].attributes["data-value"] == name

@@ -8,9 +8,9 @@ import pytest
 
 from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import PAGE
-from robustbench_bcos.bench.evidence.trust import Status
+from robustbench_bcos.bench.evidence.trust import UNFINISHED, Status
 from robustbench_bcos.bench.records import EVIDENCE_COLUMNS
-from robustbench_bcos.reports.reasons import MARK, REPAIR, Reason, marked, reasons, trust_notes, trust_of
+from robustbench_bcos.reports.reasons import REPAIR, Reason, reasons, trust_notes
 from robustbench_bcos.reports.run_folder import RunFolder
 from tests.reports import handmade
 from tests.reports.handmade import record, run_of, table
@@ -79,8 +79,18 @@ def test_a_run_without_evidence_has_no_reasons() -> None:
 
 
 def test_an_unchecked_run_says_so_and_nothing_else() -> None:
-    (note,) = trust_notes(run_of(table(record("net", 10), record("other", 10))))
-    assert note == "Trust: unchecked. No evidence for or against these numbers has been gathered."
+    rows = (record(name, 10, trust="unchecked") for name in ("net", "other"))
+    (note,) = trust_notes(run_of(table(*rows)))
+    assert note == "Trust: unchecked (†). No evidence for or against these numbers has been gathered."
+
+
+def test_a_run_whose_evidence_is_not_finished_says_how_it_is_and_what_is_marked_by_now() -> None:
+    unfinished = record("b", 10, trust="unchecked", reasons=UNFINISHED)
+    run = judged(suspect("a"), unfinished, evidence=(outcome(0, "noise", "undermined", 2),))
+    first, why = trust_notes(run)
+    assert first.startswith("Trust: 1 suspect (?), 1 unchecked (†). Suspect numbers are not to be quoted. ")
+    assert "The evidence is not finished: repeat the command" in first
+    assert why.startswith("  a: noise: 2 of 40 images")
 
 
 def test_a_sound_run_says_so_and_nothing_else() -> None:
@@ -93,8 +103,7 @@ def test_a_suspect_run_counts_its_rows_and_says_why_of_each_model() -> None:
         evidence=(outcome(0, "noise", "undermined", 2), outcome(1, "noise", "undermined", 3)),
     )  # fmt: skip
     first, why = trust_notes(run)
-    assert first.startswith("Trust: 2 of 3 rows are suspect")
-    assert MARK in first
+    assert first == "Trust: 2 suspect (?), 1 sound. Suspect numbers are not to be quoted."
     assert why == (
         "  a: noise: 3 of 40 images broken by random noise and by no search along gradients (2 rows); "
         "see docs/reference/checks.md#noise"
@@ -132,25 +141,3 @@ def test_what_was_not_done_is_said_once_with_its_reason() -> None:
 
 def test_a_link_leads_to_where_the_check_is_explained() -> None:
     assert [CHECKS[name].link for name in CHECKS] == [f"{PAGE}#{name}" for name in CHECKS]
-
-
-# Marks
-
-
-@pytest.mark.parametrize(("trust", "text"), [("suspect", "12.5?"), ("sound", "12.5"), ("unchecked", "12.5")])
-def test_a_number_is_marked_where_its_row_is_suspect(trust: str, text: str) -> None:
-    assert marked(pd.Series(record("net", 25, trust=trust)), "12.5") == text
-
-
-@pytest.mark.parametrize(
-    ("trusts", "said"),
-    [
-        (["sound"], "sound"),
-        (["sound", "sound"], "sound"),
-        (["unchecked"], "unchecked"),
-        (["suspect", "sound", "suspect"], "2 suspect, 1 sound"),
-        (["sound", "suspect", "sound", "sound"], "3 sound, 1 suspect"),
-    ],
-)
-def test_the_trust_of_several_rows_counts_them(trusts: list[str], said: str) -> None:
-    assert trust_of(table(*(record("net", 1, trust=trust) for trust in trusts))) == said

@@ -64,6 +64,7 @@ def test_a_published_model_is_written_as_robustbench_has_it(tmp_path: Path) -> N
         "clean_acc": "91.0",
         "reported": "70.11",
         "autoattack_acc": "69.0",
+        "unreliable": False,
         "footnote": (
             "Measured with robustbench_bcos 0.2.0 on 200 images of cifar10 (subset 0123456789ab), weights abababababab."
         ),
@@ -155,6 +156,22 @@ def test_flags_are_there_where_they_mean_something(
     assert found["autoattack_acc"] == "50.0"
 
 
+@pytest.mark.parametrize(
+    ("trust", "reasons", "said"),
+    [
+        ("suspect", "noise", "Suspect, not to be quoted (noise)."),
+        ("unchecked", "", "Unchecked, no evidence was gathered."),
+        ("sound", "transfer not done", ""),
+    ],
+)
+def test_a_footnote_says_what_a_mark_would(tmp_path: Path, trust: str, reasons: str, said: str) -> None:
+    files, notes = export(record("own", 100, attack="autoattack", trust=trust, reasons=reasons), folder=tmp_path)
+    footnote = content(files[0])["footnote"]
+    assert footnote.endswith(said or f"weights {'ab' * 6}.")
+    assert ("quoted" in footnote, "Unchecked" in footnote) == (trust == "suspect", trust == "unchecked")
+    assert notes == (["Suspect (?): own (noise); see docs/evidence.md."] if trust == "suspect" else [])
+
+
 def test_each_model_and_cell_has_a_file(tmp_path: Path) -> None:
     rows = [
         record(model, 7, attack="autoattack", norm=norm, eps=eps, epsilon=value)
@@ -199,7 +216,10 @@ def test_other_attacks_are_left_out_and_said_to_be(tmp_path: Path) -> None:
         (record("own", 7), "1 row is of other attacks (pgd) and left out."),
         (record("own", 7, attack="autoattack", norm="l1"), "1 row is of norm l1 and left out"),
         (record("own", 7, attack="autoattack", criterion="targeted:3"), "1 row is of criterion targeted:3 and left"),
-        (record("own", 7, attack="autoattack", options="fab=False"), "1 row is of AutoAttack without FAB, because"),
+        (
+            record("own", 7, attack="autoattack", reasons="noise; autoattack without fab"),
+            "autoattack without fab and left",
+        ),
     ],
     ids=["attack", "norm", "criterion", "fab"],
 )

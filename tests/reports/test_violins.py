@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.text import Annotation
 
+from robustbench_bcos.reports.marks import legend
 from robustbench_bcos.reports.style import write_figure
 from robustbench_bcos.reports.violins import training_violins
 
@@ -22,7 +24,7 @@ COUNTS = {
 
 def rows(accuracies: dict[tuple[str, str], list[float]]) -> pd.DataFrame:
     listed = [(threat, recipe, value) for (threat, recipe), values in accuracies.items() for value in values]
-    return pd.DataFrame(listed, columns=["threat", "recipe", "accuracy"])
+    return pd.DataFrame(listed, columns=["threat", "recipe", "accuracy"]).assign(trust="sound")
 
 
 def points(axes: Axes) -> dict[str, list[float]]:
@@ -107,6 +109,15 @@ def test_names_are_text_whatever_is_in_them(name: str, tmp_path: Path) -> None:
     (label,) = figure.axes[0].get_xticklabels()
     assert label.get_text() == name
     assert not label.get_parse_math()
+
+
+def test_a_training_has_the_mark_of_its_row_and_the_figure_explains_it() -> None:
+    found = rows({("pgd l2 0.5", "net"): [0.5, 0.75]})
+    figure = training_violins(found.assign(trust=["sound", "suspect"]))
+    (mark,) = figure.axes[0].texts
+    assert isinstance(mark, Annotation)
+    assert (mark.get_text(), *mark.xy) == ("?", 0.0, 0.75)
+    assert figure.get_supxlabel() == legend(["suspect"])[0]
 
 
 def test_the_users_own_style_is_left_alone() -> None:

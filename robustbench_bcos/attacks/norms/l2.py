@@ -20,6 +20,8 @@ else:
 class L2(AbstractNorm):
     """The root of the summed squares of all changes is at most epsilon."""
 
+    leaderboard = "L2"
+
     def size(self, perturbation: Images) -> PerImage:
         """Euclidean norm of the flattened perturbation."""
         # Summed in float64: over 150,000 pixels, float32 is off by more than the judge allows.

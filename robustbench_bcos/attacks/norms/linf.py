@@ -20,6 +20,7 @@ class Linf(AbstractNorm):
     """Each pixel changes by at most epsilon."""
 
     in_levels = True
+    leaderboard = "Linf"
 
     def size(self, perturbation: Images) -> PerImage:
         """Largest change of a pixel."""

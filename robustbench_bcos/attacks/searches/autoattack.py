@@ -15,6 +15,9 @@ from robustbench_bcos.attacks.searches.fab import FAB, REMEDY, torchattacks_avai
 from robustbench_bcos.attacks.searches.square import Square
 from robustbench_bcos.attacks.threat import Threat
 
+PUBLISHED = ("l2", "linf")
+"""Norms that the standard version was published for."""
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,10 @@ class Ensemble(AbstractAttack):
         """Every member must serve both."""
         for member in self.members:
             member.check(norm, criterion)
+
+    def lacks(self, norm: str) -> dict[str, str]:
+        """What any of its members lacks."""
+        return {part: why for member in self.members for part, why in member.lacks(norm).items()}
 
     def _search(self, problem: Problem) -> AttackResult:
         adversarials, trace = problem.images.clone(), Trace.blank(problem.images)
@@ -73,14 +80,15 @@ class Ensemble(AbstractAttack):
 class AutoAttack(AbstractAttack):
     """The standard version of AutoAttack (Croce & Hein, 2020), with its published numbers of steps and queries.
 
-    In l1 it has the same members; the published l1 version (Croce & Hein, 2021) has other numbers of restarts and
-    targets, and begins its searches in larger balls.
+    In other norms than l2 and linf it has the same members, and says that this is not what was published: the l1
+    version (Croce & Hein, 2021) has other numbers of restarts and targets, and begins its searches in larger balls.
 
     Args:
         fab: whether FAB is among them, which needs torchattacks.
     """
 
     refills = True
+    leaderboard = "autoattack_acc"
 
     fab: bool = field(default_factory=torchattacks_available)
 
@@ -110,9 +118,12 @@ class AutoAttack(AbstractAttack):
         """An ensemble has no number of steps; its longest search does."""
         return APGD(steps=4 * APGD().steps)
 
-    def left_out(self, classes: int) -> dict[str, str]:
-        """FAB, where torchattacks is not installed."""
-        return {} if self.fab else {"fab": f"it needs torchattacks, {REMEDY}"}
+    def lacks(self, norm: str) -> dict[str, str]:
+        """FAB, where torchattacks is not installed, and what a norm's own version has."""
+        found = {} if self.fab else {"fab": f"it needs torchattacks, {REMEDY}"}
+        if norm not in PUBLISHED:
+            found[f"{norm} version"] = f"the standard version was published for {' and '.join(PUBLISHED)}"
+        return found
 
     def reported(self, threat: Threat) -> dict[str, Any]:
         """The published settings of its members, which have no options."""

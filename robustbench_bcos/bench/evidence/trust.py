@@ -1,8 +1,8 @@
 """What follows from the checks: how many images are really robust, whether the number can be trusted, and why not."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence.check import (
@@ -24,6 +24,11 @@ from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.statistics import clopper_pearson
 
 Status = Literal["held", "repaired", "undermined", "reported", "not done"]
+
+Level = Literal["suspect", "unchecked", "sound"]
+
+LEVELS: tuple[Level, ...] = get_args(Level)
+"""How far a number can be trusted, the least first."""
 
 UNFINISHED = "evidence not finished"
 """The reason of rows whose checks are yet to be carried out."""
@@ -58,7 +63,7 @@ class Outcome:
 class Trust:
     """The judgement on one cell."""
 
-    trust: Literal["sound", "suspect", "unchecked"]
+    trust: Level
     reasons: str = ""
     """Names of the checks that undermine the number, then what could not be done."""
     worst_correct: int
@@ -98,22 +103,30 @@ class Judgement:
 
     def _weigh(self, cell: Cell) -> Trust:
         correct = self.store.sums(cell).robust_correct - len(self.broken_elsewhere(cell))
-        if self.identity.evidence == "off":
-            return Trust(trust="unchecked", worst_correct=correct)
-        if not is_finished(self.identity.evidence, cell, self.store):
+        lacking = cell.attack.lacks(cell.threat.norm)
+        incomplete = [without(cell.attack.name, part) for part in lacking]
+        lacked = [_not_done(part, why, PAGE) for part, why in lacking.items()]
+        if self.identity.evidence != "off" and not is_finished(self.identity.evidence, cell, self.store):
             return Trust(trust="unchecked", reasons=UNFINISHED, worst_correct=correct)
+        if self.identity.evidence == "off":
+            return Trust(
+                trust="suspect" if lacking else "unchecked",
+                reasons="; ".join(incomplete),
+                worst_correct=correct,
+                outcomes=tuple(lacked),
+            )
         results = self.store.results(cell.key)
         checked = [*self._of_verdicts(cell), *self._of_model(cell), *self._of_cell(cell, results)]
         outcomes = [*checked, *self._left_out(cell)]
         undermined = [outcome.check for outcome in outcomes if outcome.status == "undermined"]
         skipped = [f"{outcome.check} not done" for outcome in outcomes if outcome.status == "not done"]
         return Trust(
-            trust="suspect" if undermined else "sound",
-            reasons="; ".join(undermined + skipped),
+            trust="suspect" if undermined or lacking else "sound",
+            reasons="; ".join(incomplete + undermined + skipped),
             worst_correct=correct,
             examined=len({row.image for row in results}),
             passes=sum(row.passes for row in results),
-            outcomes=tuple(outcomes),
+            outcomes=(*outcomes, *lacked),
         )
 
     def broken_elsewhere(self, cell: Cell) -> set[int]:
@@ -248,6 +261,17 @@ class Judgement:
     def _skipped(self, subject: str, check: AbstractCheck) -> str:
         """Why a check could not be carried out; empty where it was."""
         return self.store.evidence(subject)[check.name].skipped_because
+
+
+def without(attack: str, part: str = "") -> str:
+    """The reason of a row whose attack is not what was published under its name, or how such reasons begin."""
+    return f"{attack} without {part}"
+
+
+def least_trusted(trusts: Iterable[str]) -> Level:
+    """The trust of what follows from several numbers: unchecked where a word is none of these, or there is none."""
+    known: set[Level] = {trust if trust in LEVELS else "unchecked" for trust in trusts}
+    return min(known, key=LEVELS.index, default="unchecked")
 
 
 def _at_least(broken: int, total: int) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from robustbench_bcos.attacks.searches.autoattack import AutoAttack
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import make_config
@@ -17,7 +18,7 @@ from robustbench_bcos.bench.evidence.check import (
     AbstractVerdictsCheck,
     checks_of,
 )
-from robustbench_bcos.bench.evidence.trust import Judgement, Outcome, Trust
+from robustbench_bcos.bench.evidence.trust import UNFINISHED, Judgement, Outcome, Trust
 from robustbench_bcos.bench.rows import ResultRow
 from robustbench_bcos.bench.store import Store
 from tests.bench.by_hand import clean_row, evidence_row, identity_of, model_row, verdict_row
@@ -126,6 +127,37 @@ def test_quick_evidence_does_not_miss_what_only_full_evidence_has(store: Store) 
 def test_without_evidence_nothing_is_checked_and_the_worst_is_what_was_measured(store: Store) -> None:
     attack(store, broken=[3], degenerate_gradient=True, nearness=None)
     assert judged(store, evidence="off") == Trust(trust="unchecked", worst_correct=IMAGES - 1)
+
+
+# Attacks that are not what was published under their name
+
+
+@pytest.mark.parametrize("evidence", ["off", "quick", "full"])
+@pytest.mark.parametrize(
+    ("norm", "fab", "parts"),
+    [("l2", True, []), ("linf", False, ["fab"]), ("l1", True, ["l1 version"]), ("l1", False, ["fab", "l1 version"])],
+)
+def test_autoattack_without_a_part_is_never_sound_and_says_which(
+    store: Store, evidence: str, norm: str, fab: bool, parts: list[str]
+) -> None:
+    (planned,) = cells(attack=("autoattack",), norm=(norm,))
+    cell = replace(planned, attack=AutoAttack(fab=fab))
+    attack(store, cell)
+    examine(store, cell=cell)
+    trust = judged(store, [cell], cell, evidence=evidence)
+    assert trust.trust == ("suspect" if parts else "unchecked" if evidence == "off" else "sound")
+    assert reasons(trust) == [f"autoattack without {part}" for part in parts]
+    for part in parts:
+        assert outcome(trust, part).status == "not done"
+        assert outcome(trust, part).sentence == f"not done: {cell.attack.lacks(norm)[part]}"
+
+
+def test_evidence_that_is_not_finished_is_all_that_is_said_of_an_attack_without_a_part(store: Store) -> None:
+    (planned,) = cells(attack=("autoattack",))
+    cell = replace(planned, attack=AutoAttack(fab=False))
+    attack(store, cell)
+    trust = judged(store, [cell], cell)
+    assert (trust.trust, trust.reasons) == ("unchecked", UNFINISHED)
 
 
 # One image suffices

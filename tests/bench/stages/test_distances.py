@@ -320,7 +320,7 @@ def table_of(reached: Sequence[float | None], model: str = "net", norm: str = "l
 
 
 def grid_of(*points: tuple[str, float]) -> pd.DataFrame:
-    return pd.DataFrame(points, columns=["norm", "epsilon"])
+    return pd.DataFrame(points, columns=["norm", "epsilon"]).assign(model="net", trust="sound")
 
 
 def curve(reached: Sequence[float | None], most: float) -> dict[str, Any]:
