@@ -97,7 +97,7 @@ def failures(file: Path) -> list[str | None]:
 
 def test_update_writes_a_baseline_and_its_birth_certificate_and_compares_nothing(run: Path, here: Path) -> None:
     out = succeed("check", run, "--baseline", "new/tiny.csv", "--update")
-    assert out == "Written: new/tiny.csv, new/tiny.csv.birth.json\n"
+    assert out == "Written: new/tiny.csv, new/tiny.csv.birth.json\nTrust: unchecked (†).\n"
     written = pd.read_csv(here / "new/tiny.csv", dtype=str)
     assert [len(bits) for bits in written["survivors"]] == [40] * 4
     assert [bits.count("1") for bits in written["survivors"]] == written["robust_correct"].astype(int).tolist()

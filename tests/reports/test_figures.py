@@ -283,7 +283,7 @@ def test_the_page_has_png_whatever_is_in_files(formats: tuple[str, ...], tmp_pat
 
 def test_a_pdf_of_an_earlier_report_does_not_keep_old_numbers(tmp_path: Path) -> None:
     write_figures(run_of([record("net", 100)], tmp_path), formats=("png", "pdf"))
-    pdf = tmp_path / "figures" / "accuracy_over_epsilon_l2.pdf"
+    pdf = tmp_path / "figures" / "accuracy_over_epsilon_l2-pgd.pdf"
     before = pdf.read_bytes()
     (found,) = write_figures(run_of([record("net", 20)], tmp_path))
     assert pdf in found.files
