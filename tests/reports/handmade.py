@@ -108,5 +108,5 @@ def run_of(
         evidence=pd.DataFrame(),
         transfers=pd.DataFrame(),
         distances=pd.DataFrame(),
-        session={"class_names": [str(digit) for digit in range(10)]},
+        session={"class_names": [str(digit) for digit in range(10)], "images": []},
     )
