@@ -14,6 +14,7 @@ from torch import Tensor
 
 from robustbench_bcos.attacks import UNTARGETED
 from robustbench_bcos.attacks.criterion import AbstractCriterion, aim
+from robustbench_bcos.attacks.halts import Frame, Frames, Steps, finished, split, within
 from robustbench_bcos.attacks.loss import Loss, loss_name, per_image
 from robustbench_bcos.attacks.norm import AbstractNorm
 from robustbench_bcos.attacks.threat import Threat
@@ -53,6 +54,16 @@ class AttackResult(NamedTuple):
     adversarials: Images
     """One per image; the judge says whether it is adversarial."""
     trace: Trace
+
+    @property
+    def frame(self) -> dict[str, Tensor]:
+        """As a frame of a search holds it."""
+        return {"adversarials": self.adversarials, **self.trace._asdict()}
+
+    @classmethod
+    def of(cls, frame: Frame) -> "AttackResult":
+        """The inverse of :attr:`frame`, which may hold other things; nothing in it is changed."""
+        return cls(frame["adversarials"].clone(), Trace(*(frame[name].clone() for name in Trace._fields)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,10 +187,35 @@ class AbstractAttack(ABC):
     @final
     def solve(self, problem: Problem) -> AttackResult:
         """Search as the problem says, one batch after the other where the attack does not batch images itself."""
+        return finished(self.walk(problem))
+
+    @final
+    def walk(self, problem: Problem, left: Frames = ()) -> Steps[AttackResult]:
+        """:meth:`solve`, with halts on the way.
+
+        Args:
+            problem: what is asked.
+            left: the frames of a halt of this attack on the same problem, which it goes on from.
+        """
         if self.refills or len(problem.images) <= problem.batch_size:
-            return self._search(problem)
-        positions = torch.arange(len(problem.images), device=problem.images.device)
-        return _joined([self._search(problem.select(part)) for part in positions.split(problem.batch_size)])
+            return (yield from self._walk(problem, left))
+        mine, inner = split(left)
+        found = AttackResult.of(mine) if mine else None
+        first = 0 if found is None else len(found.adversarials)
+        total = len(problem.images)
+        for start in range(first, total, problem.batch_size):
+            part = torch.arange(start, min(start + problem.batch_size, total), device=problem.images.device)
+            steps = self._walk(problem.select(part), inner if start == first else ())
+            size = len(part) / total
+            more = yield from within({} if found is None else found.frame, steps, before=start / total, part=size)
+            found = more if found is None else _joined([found, more])
+        assert found is not None
+        return found
+
+    def _walk(self, problem: Problem, left: Frames) -> Steps[AttackResult]:
+        """The search of images that it batches itself; by default without halts."""
+        yield from ()
+        return self._search(problem)
 
     @abstractmethod
     def _search(self, problem: Problem) -> AttackResult:
@@ -267,6 +303,19 @@ class AbstractAttack(ABC):
         """
         named = {option: loss_name(value) if callable(value) else value for option, value in self.options.items()}
         return {option: str(value) if isinstance(value, Quantity) else value for option, value in named.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongAttack(AbstractAttack):
+    """An attack that may take long, and halts on the way."""
+
+    @final
+    def _search(self, problem: Problem) -> AttackResult:
+        return finished(self._walk(problem, ()))
+
+    @abstractmethod
+    def _walk(self, problem: Problem, left: Frames) -> Steps[AttackResult]:
+        """Propose an image within the threat for each image of the problem, going on from where it was left."""
 
 
 def require_known(norm: AbstractNorm, known: Collection[str], what: str) -> None:

@@ -9,13 +9,16 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from time import monotonic
 from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
 
-from robustbench_bcos.attacks.attack import AbstractAttack, AttackResult, Problem, Trace
+from robustbench_bcos.attacks import halts
+from robustbench_bcos.attacks.attack import AbstractAttack, AttackResult, LongAttack, Problem, Trace
 from robustbench_bcos.attacks.gradients import usable_gradient
+from robustbench_bcos.attacks.halts import Frame, Frames, Halt, Steps, split
 from robustbench_bcos.attacks.loss import Loss
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.core.selection import Select, Start
@@ -50,6 +53,26 @@ class Rows:
                 value.join(other)
             else:
                 setattr(self, field.name, torch.cat([value, other]))
+
+    def frame(self) -> dict[str, Tensor]:
+        """All tensors by name; those of rows within it have its name and a dot before theirs."""
+        found: dict[str, Tensor] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Rows):
+                found |= {f"{field.name}.{name}": tensor for name, tensor in value.frame().items()}
+            else:
+                found[field.name] = value
+        return found
+
+    def restore(self, frame: Frame) -> None:
+        """Take over tensors of :meth:`frame`, for the same images."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Rows):
+                value.restore(_below(field.name, frame))
+            elif field.name in frame:
+                setattr(self, field.name, frame[field.name].clone())
 
 
 @dataclass
@@ -104,7 +127,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class IterativeAttack(AbstractAttack):
+class IterativeAttack(LongAttack):
     """An attack that moves iterates step by step; ``steps`` + 1 of them are evaluated, the start included.
 
     Args:
@@ -159,9 +182,9 @@ class IterativeAttack(AbstractAttack):
         """Its options, where it begins and which iterate it returns."""
         return self.options | {"start": self.begins, "select": self.selects}
 
-    def _search(self, problem: Problem) -> AttackResult:
-        search = Search(self, problem)
-        search.run()
+    def _walk(self, problem: Problem, left: Frames) -> Steps[AttackResult]:
+        search = Search(self, problem, left)
+        yield from search.run()
         return search.result
 
 
@@ -218,9 +241,15 @@ Objective = Callable[[Tensor, Goals, Tensor], PerImage]
 
 
 class Search:
-    """The state of one call: what is proposed so far for each image of the problem."""
+    """The state of one call: what is proposed so far for each image of the problem.
 
-    def __init__(self, attack: IterativeAttack, problem: Problem) -> None:
+    Args:
+        attack: which says where an iterate goes.
+        problem: what is asked.
+        left: the frame of a halt that it goes on from.
+    """
+
+    def __init__(self, attack: IterativeAttack, problem: Problem, left: Frames = ()) -> None:
         images = problem.images
         self.attack = attack
         self.problem = problem
@@ -231,49 +260,97 @@ class Search:
         self.objective: Objective = _without_positions(attack.objective(problem))
         self._released_every = RELEASED_EVERY.get(images.device.type, RELEASED_EVERY_ON_A_GPU)
         self._tracks_best = attack.selects == "best_loss" or attack.keeps_best
+        self._left, _ = split(left)
+        if self._left:
+            self.adversarials, self.trace = AttackResult.of(self._left)
+            self.succeeded, self.best = self._left["succeeded"].clone(), self._left["best"].clone()
+        self._halted = monotonic()
 
     @property
     def result(self) -> AttackResult:
         """What has been found."""
         return AttackResult(self.adversarials, self.trace)
 
-    def run(self, offset: int = 0) -> None:
+    def run(self, offset: int = 0) -> Steps[None]:
         """All restarts, each on the images that are still robust.
 
         Args:
             offset: number of the first restart for the random streams.
         """
-        for restart in range(self.attack.restarts):
-            remaining = (~self.succeeded).nonzero().squeeze(1)
+        for number in range(offset, offset + self.attack.restarts):
+            left = self._left
+            if left and number < int(left["restart"]):
+                continue
+            remaining = left["remaining"] if left else (~self.succeeded).nonzero().squeeze(1)
             if len(remaining) == 0:
                 return
-            sources = self.problem.rng(offset + restart)
-            random = restart > 0 or self.attack.begins == "random"
-            with torch.set_grad_enabled(self.attack.uses_gradients):
-                self._restart(remaining, [sources[image] for image in remaining.tolist()], random=random)
+            sources = self.problem.rng(number)
+            random = number > offset or self.attack.begins == "random"
+            yield from self._restart(number, remaining, [sources[image] for image in remaining.tolist()], random=random)
 
-    def _restart(self, remaining: Tensor, sources: Sequence[torch.Generator], *, random: bool) -> None:
-        entered = min(self.problem.batch_size, len(remaining))
-        state = self._enter(remaining[:entered], sources[:entered], random=random)
-        # Turns at which images have taken all steps: known without asking the device.
-        ends = {self.attack.moves}
-        for turn in itertools.count():
-            finished = state.steps == self.attack.moves
-            releases = turn in ends or turn % self._released_every == 0
-            found = self._evaluate(state, differentiate=not (releases and bool(finished.all())))
-            leaving = self._select(state, found, finished)
-            if not (releases and leaving.all()):
-                self._step(state, found, leaving)
-            if not (releases and leaving.any()):
-                continue
-            self._release(state, leaving)
-            if entered < len(remaining):
-                part = slice(entered, entered + self.problem.batch_size - len(state.position))
-                state.join(self._enter(remaining[part], sources[part], random=random))
-                entered = part.stop
-                ends.add(turn + 1 + self.attack.moves)
-            if len(state.position) == 0:
-                return
+    def _restart(
+        self, number: int, remaining: Tensor, sources: Sequence[torch.Generator], *, random: bool
+    ) -> Steps[None]:
+        left, self._left = self._left, {}
+        if left:
+            state = self._restored(left, remaining, sources, random=random)
+            first, entered, *later = left["turns"].tolist()
+            ends = set(later)
+        else:
+            first, entered = 0, min(self.problem.batch_size, len(remaining))
+            state = self._enter(remaining[:entered], sources[:entered], random=random)
+            # Turns at which images have taken all steps: known without asking the device.
+            ends = {self.attack.moves}
+        for turn in itertools.count(first):
+            if monotonic() - self._halted >= halts.SECONDS:
+                yield self._halt(state, number, remaining, [turn, entered, *sorted(ends)])
+                self._halted = monotonic()
+            # For each turn alone, because whoever carries out the search goes on in between.
+            with torch.set_grad_enabled(self.attack.uses_gradients):
+                finished = state.steps == self.attack.moves
+                releases = turn in ends or turn % self._released_every == 0
+                found = self._evaluate(state, differentiate=not (releases and bool(finished.all())))
+                leaving = self._select(state, found, finished)
+                if not (releases and leaving.all()):
+                    self._step(state, found, leaving)
+                if not (releases and leaving.any()):
+                    continue
+                self._release(state, leaving)
+                if entered < len(remaining):
+                    part = slice(entered, entered + self.problem.batch_size - len(state.position))
+                    state.join(self._enter(remaining[part], sources[part], random=random))
+                    entered = part.stop
+                    ends.add(turn + 1 + self.attack.moves)
+                if len(state.position) == 0:
+                    return
+
+    def _halt(self, state: State, number: int, remaining: Tensor, turns: Sequence[int]) -> Halt:
+        searched = {name: tensor for name, tensor in state.frame().items() if name not in ("images", "goals")}
+        passes = (self.trace.forward_passes + self.trace.backward_passes)[~self.succeeded]
+        return Halt(
+            frames=(
+                {
+                    "restart": torch.tensor(number),
+                    "turns": torch.tensor(turns),
+                    "remaining": remaining,
+                    "succeeded": self.succeeded,
+                    "best": self.best,
+                    **self.result.frame,
+                    **{f"state.{name}": tensor for name, tensor in searched.items()},
+                },
+            ),
+            done=int(self.succeeded.sum()),
+            share=min(1.0, float(passes.float().mean()) / self.attack.passes) if len(passes) else 1.0,
+        )
+
+    def _restored(self, left: Frame, remaining: Tensor, sources: Sequence[torch.Generator], *, random: bool) -> State:
+        """The images that were searched together when the search was left."""
+        searched = _below("state", left)
+        places = {position: place for place, position in enumerate(remaining.tolist())}
+        chosen = [sources[places[position]] for position in searched["position"].tolist()]
+        state = self._enter(searched["position"], chosen, random=random)
+        state.restore(searched)
+        return state
 
     def _enter(self, positions: Tensor, sources: Sequence[torch.Generator], *, random: bool) -> State:
         images = self.problem.images[positions]
@@ -340,6 +417,11 @@ class Search:
         self.adversarials[positions] = state.proposals[written]
         self.succeeded[positions] = state.succeeded[written]
         state.keep(~leaving)
+
+
+def _below(name: str, frame: Frame) -> dict[str, Tensor]:
+    """The part of a frame whose names begin with this one and a dot, without both."""
+    return {key.removeprefix(f"{name}."): tensor for key, tensor in frame.items() if key.startswith(f"{name}.")}
 
 
 def _without_positions(loss: Loss) -> Objective:

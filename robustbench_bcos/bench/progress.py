@@ -15,3 +15,7 @@ class Progress:
     """Images of the cell that it counts for in a display of progress."""
     rows: tuple[Row, ...] = ()
     """To be written in one transaction; none where the work was found done."""
+    under_way: float = 0.0
+    """What is done of the images that are worked on, in images; they count when they are done."""
+    stage: str = ""
+    """What is being done to them, in words."""

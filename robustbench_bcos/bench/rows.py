@@ -280,6 +280,26 @@ class PictureRow(Row, table="pictures", key=("cell", "image")):
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnfinishedRow(Row, table="unfinished", key=("cell", "work", "piece")):
+    """A piece of what a long attack needs to go on where it stopped; without bytes once it is done."""
+
+    cell: str
+    """Key of the cell."""
+    work: str
+    """``attack`` or ``explanation``."""
+    piece: int
+    """Its number: what is larger than a database takes at once is cut."""
+    pieces: int
+    """How many there are."""
+    images: str
+    """Indices of the images that are attacked together."""
+    batch_size: int
+    """Images that the network is shown at a time: a batch of another size would give other last bits."""
+    state: bytes
+    """Tensors by name, as safetensors."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TimingRow(Row, table="timings", blocks_of="cell"):
     """How long a batch took."""
 

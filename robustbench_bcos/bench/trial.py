@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from robustbench_bcos.attacks.attack import AbstractAttack, AttackResult, Trace
+from robustbench_bcos.attacks.halts import Frames, Steps, finished, split, within
 from robustbench_bcos.bench.judge import Verdicts, judge
 from robustbench_bcos.bench.target import AttackTarget
 from robustbench_bcos.core.prediction import in_parts
@@ -35,12 +36,41 @@ def attack_and_judge(
         subject: named in an error.
         batch_size: images that a network is shown at a time, all by default.
     """
+    return finished(search_and_judge(attack, target, subject=subject, batch_size=batch_size))
+
+
+def search_and_judge(
+    attack: AbstractAttack,
+    target: AttackTarget,
+    *,
+    subject: str,
+    batch_size: int | None = None,
+    left: Frames = (),
+) -> Steps[Judged]:
+    """:func:`attack_and_judge`, with halts on the way.
+
+    Args:
+        attack: as there.
+        target: as there.
+        subject: as there.
+        batch_size: as there.
+        left: the frames of a halt that it goes on from, of the same images in batches of the same size.
+    """
     size = batch_size or max(1, len(target.images))
-    found = attack.solve(target.problem(size))
+    mine, inner = split(left)
+    if mine:
+        found, inner_again = AttackResult.of(mine), inner
+    else:
+        found, inner_again = (yield from within({}, attack.walk(target.problem(size), inner))), ()
     verdicts = judge(target, found.adversarials, subject=subject, batch_size=size)
-    disputed = _disputed(target, found, verdicts, size)
+    disputed = mine["disputed"] if mine else _disputed(target, found, verdicts, size)
     if len(disputed):
-        again = attack_and_judge(attack, target.select(disputed).slow, subject=subject, batch_size=size)
+        again = yield from within(
+            {"disputed": disputed, **found.frame},
+            search_and_judge(attack, target.select(disputed).slow, subject=subject, batch_size=size, left=inner_again),
+            stage="again on the model itself",
+            done=len(found.adversarials) - len(disputed),
+        )
         found.adversarials[disputed] = again.adversarials
         found.trace.include(again.trace, disputed)
         verdicts.replace(disputed, again.verdicts)

@@ -36,21 +36,42 @@ def in_lines(
 ) -> Iterator["Progress"]:
     """Pass progress through and print a line at its beginning, one every ten seconds, and one at its end."""
     began = clock()
-    done, told = 0, float("-inf")
+    tally, told = _Tally(), float("-inf")
     for step in steps:
-        done += step.images
-        now = clock()
+        tally.add(step)
+        now, done = clock(), tally.done
         if now - told >= EVERY or done == total:
             told, left = now, ""
-            if 0 < done < total:
-                left = f", {timedelta(seconds=round((now - began) / done * (total - done)))} left"
+            if 0 < tally.reached < total:
+                left = f", {timedelta(seconds=round((now - began) / tally.reached * (total - tally.reached)))} left"
             line = f"{done} of {total} images{left}: {_subject(step)}"
             errors.print(line, markup=False, highlight=False, soft_wrap=True)
         yield step
 
 
+class _Tally:
+    """How much has been done."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        """Images that are done."""
+        self._under_way: dict[str, float] = {}
+
+    def add(self, step: "Progress") -> None:
+        """Count a piece of work."""
+        self.done += step.images
+        # By model, because several are worked on at the same time.
+        self._under_way[step.cell.model] = step.under_way
+
+    @property
+    def reached(self) -> float:
+        """These, and what is done of others, in images."""
+        return self.done + sum(self._under_way.values())
+
+
 def _subject(step: "Progress") -> str:
-    return f"{step.cell.model} {step.cell.threat} {step.cell.attack.name}"
+    cell = f"{step.cell.model} {step.cell.threat} {step.cell.attack.name}"
+    return f"{cell} ({step.stage})" if step.stage else cell
 
 
 def _displayed(steps: Iterable["Progress"], total: int) -> Iterator["Progress"]:
@@ -65,12 +86,19 @@ def _displayed(steps: Iterable["Progress"], total: int) -> Iterator["Progress"]:
     )
     with display:
         task = display.add_task("loading", total=total, rate="")
+        tally = _Tally()
         for step in steps:
+            tally.add(step)
             speed = display.tasks[0].speed
             display.update(
                 task,
-                advance=step.images,
+                completed=tally.reached,
                 description=_subject(step),
-                rate=f"{speed:.0f} images/s" if speed else "",
+                rate=_rate(speed) if speed else "",
             )
             yield step
+
+
+def _rate(speed: float) -> str:
+    """In images a second, or a minute where that would be less than one."""
+    return f"{speed:.0f} images/s" if speed >= 1 else f"{60 * speed:.1f} images/min"

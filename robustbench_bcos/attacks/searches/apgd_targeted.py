@@ -10,6 +10,7 @@ from robustbench_bcos.attacks import ATTACKS
 from robustbench_bcos.attacks.attack import AttackResult, Problem, require_labels
 from robustbench_bcos.attacks.criterion import AbstractCriterion
 from robustbench_bcos.attacks.driver import Search
+from robustbench_bcos.attacks.halts import Frames, Steps, split, within
 from robustbench_bcos.attacks.losses.dlr import targeted_dlr
 from robustbench_bcos.attacks.norm import AbstractNorm
 from robustbench_bcos.attacks.searches.apgd import AutoPGD
@@ -44,19 +45,25 @@ class TargetedAPGD(AutoPGD):
         """Refuse a criterion with goals of its own."""
         require_labels(criterion, "targeted APGD")
 
-    def _search(self, problem: Problem) -> AttackResult:
-        search = Search(self, problem)
-        outputs = problem.outputs(problem.images)
-        search.trace.forward_passes.add_(1)
-        if self.select == "first_success":
-            search.succeeded = problem.criterion.success(outputs, problem.goals)
-        for number, targets in enumerate(likeliest_wrong_classes(outputs, problem.goals, self.targets)):
+    def _walk(self, problem: Problem, left: Frames) -> Steps[AttackResult]:
+        mine, inner = split(left)
+        search = Search(self, problem, inner)
+        if mine:
+            ranked = mine["ranked"]
+        else:
+            outputs = problem.outputs(problem.images)
+            search.trace.forward_passes.add_(1)
+            if self.select == "first_success":
+                search.succeeded = problem.criterion.success(outputs, problem.goals)
+            ranked = torch.stack(likeliest_wrong_classes(outputs, problem.goals, self.targets))
+        for number, targets in enumerate(ranked):
 
             def towards(outputs: Tensor, goals: Goals, positions: Tensor, targets: Tensor = targets) -> PerImage:
                 return targeted_dlr(outputs, goals, targets[positions])
 
             search.objective = towards
-            search.run(offset=number * self.restarts)
+            steps = search.run(offset=number * self.restarts)
+            yield from within({"ranked": ranked}, steps, stage=f"target {number + 1} of {len(ranked)}")
         return search.result
 
     @property

@@ -6,8 +6,9 @@ from typing import Any, final
 import torch
 
 from robustbench_bcos.attacks import ATTACKS
-from robustbench_bcos.attacks.attack import AbstractAttack, AttackResult, Problem, Trace
+from robustbench_bcos.attacks.attack import AbstractAttack, AttackResult, LongAttack, Problem, Trace
 from robustbench_bcos.attacks.criterion import AbstractCriterion
+from robustbench_bcos.attacks.halts import Frames, Steps, split, within
 from robustbench_bcos.attacks.norm import AbstractNorm
 from robustbench_bcos.attacks.searches.apgd import APGD
 from robustbench_bcos.attacks.searches.apgd_targeted import TargetedAPGD
@@ -21,7 +22,7 @@ PUBLISHED = ("l2", "linf")
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Ensemble(AbstractAttack):
+class Ensemble(LongAttack):
     """Attack with each member the images that the members before it did not break.
 
     Between two members every image is classified once more, to see which are still robust. An image that resists them
@@ -51,22 +52,32 @@ class Ensemble(AbstractAttack):
         """What any of its members lacks."""
         return {part: why for member in self.members for part, why in member.lacks(norm).items()}
 
-    def _search(self, problem: Problem) -> AttackResult:
-        adversarials, trace = problem.images.clone(), Trace.blank(problem.images)
-        active = torch.arange(len(adversarials), device=adversarials.device)
-        for number, member in enumerate(self.members):
+    def _walk(self, problem: Problem, left: Frames) -> Steps[AttackResult]:
+        mine, inner = split(left)
+        images, first = problem.images, int(mine.get("member", 0))
+        result = AttackResult.of(mine) if mine else AttackResult(images.clone(), Trace.blank(images))
+        active = mine.get("active", torch.arange(len(images), device=images.device))
+        for number, member in list(enumerate(self.members))[first:]:
             remaining = problem.select(active)
-            if number > 0:
-                robust = ~remaining.succeeds(adversarials[active])
-                trace.forward_passes[active] += 1
+            if number > first:
+                robust = ~remaining.succeeds(result.adversarials[active])
+                result.trace.forward_passes[active] += 1
                 active = active[robust]
                 remaining = problem.select(active)
             if len(active) == 0:
                 break
-            found = member.solve(replace(remaining, rng=remaining.rng.fold_in(number)))
-            adversarials[active] = found.adversarials
-            trace.include(found.trace, active)
-        return AttackResult(adversarials, trace)
+            steps = member.walk(replace(remaining, rng=remaining.rng.fold_in(number)), inner if number == first else ())
+            found = yield from within(
+                {"member": torch.tensor(number), "active": active, **result.frame},
+                steps,
+                stage=f"{getattr(member, 'name', type(member).__name__)}, {number + 1} of {len(self.members)}",
+                done=len(images) - len(active),
+                before=sum(other.passes for other in self.members[:number]) / self.passes,
+                part=member.passes / self.passes,
+            )
+            result.adversarials[active] = found.adversarials
+            result.trace.include(found.trace, active)
+        return result
 
     @property
     def passes(self) -> int:
@@ -77,7 +88,7 @@ class Ensemble(AbstractAttack):
 @final
 @ATTACKS.registered("autoattack")
 @dataclass(frozen=True, kw_only=True)
-class AutoAttack(AbstractAttack):
+class AutoAttack(LongAttack):
     """The standard version of AutoAttack (Croce & Hein, 2020), with its published numbers of steps and queries.
 
     In other norms than l2 and linf it has the same members, and says that this is not what was published: the l1
@@ -101,8 +112,8 @@ class AutoAttack(AbstractAttack):
         """Every member must serve both."""
         self.ensemble.check(norm, criterion)
 
-    def _search(self, problem: Problem) -> AttackResult:
-        return self.ensemble.solve(problem)
+    def _walk(self, problem: Problem, left: Frames) -> Steps[AttackResult]:
+        return (yield from self.ensemble.walk(problem, left))
 
     @property
     def passes(self) -> int:

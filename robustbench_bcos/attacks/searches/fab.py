@@ -9,9 +9,18 @@ import torch
 from torch import Tensor
 
 from robustbench_bcos.attacks import ATTACKS
-from robustbench_bcos.attacks.attack import AbstractAttack, AttackResult, Problem, Trace, require_known, require_labels
+from robustbench_bcos.attacks.attack import (
+    AbstractAttack,
+    AttackResult,
+    LongAttack,
+    Problem,
+    Trace,
+    require_known,
+    require_labels,
+)
 from robustbench_bcos.attacks.criterion import AbstractCriterion
 from robustbench_bcos.attacks.gradients import image_gradient, usable
+from robustbench_bcos.attacks.halts import Frames, Halt, Steps, split
 from robustbench_bcos.attacks.norm import AbstractNorm
 from robustbench_bcos.attacks.searches.apgd import APGD
 from robustbench_bcos.attacks.searches.apgd_targeted import missing_targets
@@ -32,7 +41,7 @@ PASSES_PER_STEP = 3
 @final
 @ATTACKS.registered("fab")
 @dataclass(frozen=True, kw_only=True)
-class FAB(AbstractAttack):
+class FAB(LongAttack):
     """Step towards the decision boundary of one wrong class after another, and back towards the image.
 
     A target costs an image two forward passes and a backward pass per step, however early it was reached, because FAB
@@ -62,15 +71,27 @@ class FAB(AbstractAttack):
         if not torchattacks_available():
             raise RequestError(f"FAB needs torchattacks, which is not installed: {REMEDY}, or choose another attack")
 
-    def _search(self, problem: Problem) -> AttackResult:
-        images, criterion = problem.images, problem.criterion
-        adversarials, trace = images.clone(), Trace.blank(images)
-        clean = problem.outputs(images)
-        trace.forward_passes.add_(1)
-        active = (~criterion.success(clean, problem.goals)).nonzero().squeeze(1)
-        for rank in range(1, min(self.targets, clean.shape[1] - 1) + 1):
+    def _walk(self, problem: Problem, left: Frames) -> Steps[AttackResult]:
+        mine, _ = split(left)
+        images, first = problem.images, int(mine.get("rank", 1))
+        adversarials, trace = AttackResult.of(mine) if mine else (images.clone(), Trace.blank(images))
+        if mine:
+            clean, active = mine["clean"], mine["active"]
+        else:
+            clean = problem.outputs(images)
+            trace.forward_passes.add_(1)
+            active = (~problem.criterion.success(clean, problem.goals)).nonzero().squeeze(1)
+        last = min(self.targets, clean.shape[1] - 1)
+        for rank in range(first, last + 1):
             if len(active) == 0:
                 break
+            frame = {"rank": torch.tensor(rank), "clean": clean, "active": active}
+            yield Halt(
+                frames=({**frame, **AttackResult(adversarials, trace).frame},),
+                stage=f"target {rank} of {last}",
+                done=len(images) - len(active),
+                share=(rank - 1) / last,
+            )
             remaining = problem.select(active)
             network = _Network(remaining, clean[active])
             found = problem.threat.project(remaining.images, self._nearest(network, rank) - remaining.images)

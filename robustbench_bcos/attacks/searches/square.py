@@ -17,6 +17,7 @@ from robustbench_bcos.attacks import ATTACKS
 from robustbench_bcos.attacks.attack import Problem, require_known
 from robustbench_bcos.attacks.criterion import AbstractCriterion
 from robustbench_bcos.attacks.driver import Evaluation, IterativeAttack, Rows, State, check_search
+from robustbench_bcos.attacks.halts import Frame
 from robustbench_bcos.attacks.norm import AbstractNorm
 from robustbench_bcos.core.registry import Registry
 from robustbench_bcos.core.types import Flags, Images, PerImage
@@ -148,6 +149,15 @@ class Sources(Rows):
     def keep(self, staying: Flags) -> None:
         """Drop the other images."""
         self.of_images = [source for source, stays in zip(self.of_images, staying.tolist(), strict=True) if stays]
+
+    def frame(self) -> dict[str, Tensor]:
+        """The states of the generators."""
+        return {"states": torch.stack([source.get_state() for source in self.of_images])}
+
+    def restore(self, frame: Frame) -> None:
+        """Put the generators into these states."""
+        for source, state in zip(self.of_images, frame["states"], strict=True):
+            source.set_state(state.cpu())
 
     def join(self, others: Rows) -> None:
         """Append other images."""

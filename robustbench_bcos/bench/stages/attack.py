@@ -1,7 +1,6 @@
 """Attacks on the images of a cell: searched, judged, or known to be broken from a cheaper search."""
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,10 +14,11 @@ from robustbench_bcos.bench.fast_copy import in_tf32
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.rounding import nearest_level, round_successes
-from robustbench_bcos.bench.rows import AdversarialRow, Row, TimingRow, VerdictRow
+from robustbench_bcos.bench.rows import AdversarialRow, Row, VerdictRow
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.target import AttackTarget, make_target
-from robustbench_bcos.bench.trial import Judged, attack_and_judge
+from robustbench_bcos.bench.trial import Judged, search_and_judge
+from robustbench_bcos.bench.unfinished import Unfinished
 from robustbench_bcos.core.prediction import NO_CLASS, in_parts
 from robustbench_bcos.core.rounding import significant
 from robustbench_bcos.data.subset import Batch
@@ -29,14 +29,14 @@ NEARNESS_DIGITS = 3
 
 BATCHES = 4
 """In a part of the subset that is attacked as a whole, where images that are done make room for others. Its end, when
-few are left in the batch, comes once; and an interruption loses one part at most."""
+few are left in the batch, comes once."""
 
 
 def attack_cell(request: Request, model: Model, cell: Cell, known: Store, size: BatchSize) -> Iterator[Progress]:
     """Attack the images of a cell that have no verdict yet, part by part.
 
     The parts are fixed and recorded as a whole, so a run that is continued repeats none of them and meets the same
-    batches as one that was never stopped.
+    batches as one that was never stopped. A part that takes long is recorded on its way, too, and goes on from there.
     """
     done = known.done(cell)
     correct = {image: row.correct for image, row in known.clean(model.name).items()}
@@ -46,11 +46,10 @@ def attack_cell(request: Request, model: Model, cell: Cell, known: Store, size: 
         with attempt as part, failures_named(model, request.subset.dataset, indices, cell.work):
             rows: tuple[Row, ...] = ()
             if not done.issuperset(indices):
-                began = time.perf_counter()
+                unfinished = Unfinished(known, cell, "attack", batch_size=size.images)
                 batch = request.subset.batch(part.start, part.stop)
-                found = stage.attack(batch, [correct[index] for index in indices])
-                seconds = time.perf_counter() - began
-                rows = (*found, TimingRow(cell=cell.key, work="attack", images=len(indices), seconds=seconds))
+                found = yield from stage.attack(batch, [correct[index] for index in indices], unfinished)
+                rows = (*found, *unfinished.done(), unfinished.timing(len(indices)))
             yield Progress(cell=cell, images=len(indices), rows=rows)
 
 
@@ -89,7 +88,9 @@ class _Stage:
     """Images that are broken already."""
     size: BatchSize
 
-    def attack(self, batch: Batch, correct: Sequence[bool]) -> list[Row]:
+    def attack(
+        self, batch: Batch, correct: Sequence[bool], unfinished: Unfinished
+    ) -> Generator[Progress, None, list[Row]]:
         """Attack the images that are worth it and not broken yet; the others get a verdict without an attack.
 
         Adversarial examples that are tried on other models are made anew for each epsilon: those of a smaller one
@@ -110,7 +111,14 @@ class _Stage:
         target = target.select(worth)
         attack = self.cell.attack.with_loss(self.model.loss)
         with in_tf32(self.request.config.precision == "tf32"):
-            judged = attack_and_judge(attack, target, subject=self.cell.key, batch_size=self.size.images)
+            steps = search_and_judge(
+                attack,
+                target,
+                subject=self.cell.key,
+                batch_size=self.size.images,
+                left=unfinished.left(target),
+            )
+            judged = yield from unfinished.watch(steps, target)
         found = self._verdicts(target, judged)
         for index, row in found.items():
             # A verdict of a cheaper search stays, with what this search has cost.
