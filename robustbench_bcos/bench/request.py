@@ -83,10 +83,12 @@ class Request:
         indices = self.subset.indices
         return frozenset(indices if self.config.evidence == "full" else indices[:KEPT])
 
-    @property
-    def kept(self) -> frozenset[int]:
-        """Images whose adversarial examples are kept."""
-        return frozenset(self.subset.indices) if self.config.save_adversarials else self.transferred
+    def kept(self, cell: Cell) -> frozenset[int]:
+        """Images of a cell whose adversarial examples are kept: to be saved, explained or tried on other models."""
+        if self.config.save_adversarials:
+            return frozenset(self.subset.indices)
+        explained = self.explained.indices if self.explained is not None and explains_its_own(cell.attack) else ()
+        return self.transferred.union(explained)
 
     @property
     def always_pictured(self) -> tuple[int, ...]:
@@ -146,6 +148,11 @@ class Request:
         digest = hashlib.sha256(identity.encode()).hexdigest()
         norms = "-".join(dict.fromkeys(cell.threat.norm for cell in self.cells))
         return f"{self.config.dataset.partition(':')[0]}-{norms}-{digest[:8]}"
+
+
+def explains_its_own(attack: AbstractAttack) -> bool:
+    """Whether what an attack returns is what is explained, so that it need not be carried out once more for that."""
+    return attack.in_full() == attack
 
 
 def make_request(config: RunConfig) -> Request:

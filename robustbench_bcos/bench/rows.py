@@ -148,7 +148,7 @@ class VerdictRow(Row, table="verdicts", key=("cell", "image")):
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialRow(Row, table="adversarials", key=("cell", "image")):
-    """An adversarial example that is kept: to be tried on other models, or to be saved."""
+    """An adversarial example that is kept: to be saved, explained, or tried on other models."""
 
     cell: str
     """Key of the cell."""

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 
 from robustbench_bcos.bench.evidence.check import AbstractCellCheck, checks_of
-from robustbench_bcos.bench.request import Request
+from robustbench_bcos.bench.request import Request, explains_its_own
 
 PASSES_PER_EXPLANATION = 4
 """Two forward passes, for the prediction and for the maps, and a backward pass for each of two classes."""
@@ -39,7 +39,10 @@ class Schedule:
         """Forward and backward passes of one image at most, evidence and explanations by gradients included."""
         request = self.request
         explained = len(request.explained or ())
-        attacks = sum(cell.attack.passes for cell in request.cells) * (len(request.subset) + explained)
+        attacks = sum(
+            cell.attack.passes * (len(request.subset) + (0 if explains_its_own(cell.attack) else explained))
+            for cell in request.cells
+        )
         # Clean and other images once for each model, attacked and noisy ones for each cell.
         maps = 2 * len(request.sources) + 2 * len(request.cells)
         return attacks + self._evidence_passes + maps * PASSES_PER_EXPLANATION * explained

@@ -16,7 +16,14 @@ from typing import Any
 
 import pytest
 
-from robustbench_bcos.bench.rows import Row, SimilarityRow, TimingRow
+from robustbench_bcos.attacks import halts
+from robustbench_bcos.attacks.searches.apgd import APGD
+from robustbench_bcos.attacks.searches.apgd_targeted import TargetedAPGD
+from robustbench_bcos.attacks.searches.autoattack import AutoAttack, Ensemble
+from robustbench_bcos.attacks.searches.square import Square
+from robustbench_bcos.bench import unfinished
+from robustbench_bcos.bench.rows import ModelRow, Row, SimilarityRow, TimingRow, UnfinishedRow
+from robustbench_bcos.bench.stages import attack, explain
 from robustbench_bcos.bench.store import Store
 from tests.bench.tiny_zoo import NAMES
 from tests.cli.command_line import call, succeed
@@ -198,6 +205,131 @@ def test_batches_of_another_size_may_finish_what_was_begun(
             call(*command, folder)
     succeed(*command, folder, "--batch-size", 9)
     same_bytes(folder, whole)
+
+
+# In the middle of an attack
+
+
+@pytest.fixture(scope="module")
+def long(tiny_zoo: Path) -> list[str]:
+    """One part of one cell, which is attacked by AutoAttack and explained."""
+    options = "--attack autoattack --norm linf --eps 8/255 --limit 12 --batch-size 5 --explained 6 --no-figures --quiet"
+    return ["run", *options.split(), "--evidence", "off", "--zoo", str(tiny_zoo), "--model", "tiny-natural", "--out"]
+
+
+@pytest.fixture
+def short_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AutoAttack with few steps, which is recorded at every one of them."""
+    members = (APGD(steps=6), TargetedAPGD(steps=4, targets=3), Square(queries=30))
+    monkeypatch.setattr(AutoAttack, "ensemble", Ensemble(members=members))
+    monkeypatch.setattr(halts, "SECONDS", 0.0)
+    monkeypatch.setattr(unfinished, "SECONDS", 0.0)
+    monkeypatch.setattr(unfinished, "SHARE", 1e9)
+    monkeypatch.setattr(unfinished, "PIECE", 5000)
+
+
+def dying_at_halt(number: int, how: str, seen: list[int]) -> Callable[..., None]:
+    """``Store._insert``, which dies when a session writes down where an attack stands for that time."""
+    calls, insert = itertools.count(1), Store._insert
+
+    def replacement(store: Store, written: type[Row], rows: Iterable[Any]) -> None:
+        rows = list(rows)
+        last = False
+        if written is UnfinishedRow and rows[0].state:
+            last = next(calls) == number
+            seen.append(len(rows))
+        if last and how == "within":
+            rows = rows[: len(rows) // 2]
+        if not last or how != "before":
+            insert(store, written, rows)
+        if last:
+            raise Killed
+
+    return replacement
+
+
+@pytest.mark.usefixtures("short_members")
+@pytest.mark.parametrize("how", ["within", "after"])
+def test_sessions_that_die_in_the_middle_of_one_attack_get_there_in_the_end(
+    how: str, long: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    halted: list[int] = []
+    with monkeypatch.context() as watched:
+        watched.setattr(Store, "_insert", dying_at_halt(10**9, how, halted))
+        succeed(*long, whole)
+    # Tensors were cut into pieces, and what is done leaves nothing behind.
+    assert max(halted) > 2
+    with Store(whole / "run.sqlite") as store:
+        assert all(row.state == b"" for row in store.select(UnfinishedRow))
+    again: list[int] = []
+    for _ in range(200):
+        with monkeypatch.context() as fatal:
+            fatal.setattr(Store, "_insert", dying_at_halt(16, how, again))
+            with suppress(Killed):
+                succeed(*long, folder)
+                break
+        assert not (folder / "results.csv").exists()
+    assert sessions(folder) > 3
+    # No session could have carried out the attack alone, and little was done twice.
+    assert len(halted) > 30
+    assert len(again) <= len(halted) + 3 * sessions(folder)
+    for name in ("results.csv", "images.csv", "explanations.csv"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+@pytest.mark.usefixtures("short_members")
+def test_what_was_left_in_batches_of_another_size_begins_anew(
+    long: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    succeed(*long, whole)
+    with monkeypatch.context() as fatal:
+        fatal.setattr(Store, "_insert", dying_at_halt(9, "after", []))
+        with pytest.raises(Killed):
+            call(*long, folder)
+    succeed(*long, folder, "--batch-size", 12)
+    same = [one / "results.csv" for one in (folder, whole)]
+    assert same[0].read_bytes() == same[1].read_bytes()
+
+
+@pytest.mark.usefixtures("short_members")
+def test_a_damaged_record_of_an_attack_is_named(
+    long: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    with monkeypatch.context() as fatal:
+        fatal.setattr(Store, "_insert", dying_at_halt(9, "after", []))
+        with pytest.raises(Killed):
+            call(*long, folder)
+    with closing(sqlite3.connect(folder / "run.sqlite")) as database, database:
+        database.execute("UPDATE unfinished SET state = x'00112233' WHERE piece = 0")
+    outcome = call(*long, folder)
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"error: {folder / 'run.sqlite'} is damaged (")
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.usefixtures("short_members")
+def test_explanations_take_the_adversarial_examples_that_autoattack_has_found(
+    long: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+    for stage, module in (("attack", attack), ("explanation", explain)):
+
+        def spy(search: Any, target: Any, stage: str = stage, real: Any = module.search_and_judge, **named: Any) -> Any:
+            asked.append((stage, len(target.images)))
+            return real(search, target, **named)
+
+        monkeypatch.setattr(module, "search_and_judge", spy)
+    succeed(*long, tmp_path / "run")
+    with Store(tmp_path / "run" / "run.sqlite") as store:
+        (model,) = store.select(ModelRow)
+        wrong = sum(not row.correct for row in list(store.clean(model.name).values())[:6])
+    attacked = [count for stage, count in asked if stage == "attack"]
+    assert sum(attacked) >= 8
+    # Only what the model misclassifies without an attack has no example yet.
+    assert sum(count for stage, count in asked if stage == "explanation") <= max(wrong, 2) < 4
 
 
 # Explanations

@@ -157,7 +157,8 @@ class Sources(Rows):
     def restore(self, frame: Frame) -> None:
         """Put the generators into these states."""
         for source, state in zip(self.of_images, frame["states"], strict=True):
-            source.set_state(state.cpu())
+            # A copy, because torch ends the process over a row of a larger tensor.
+            source.set_state(state.cpu().clone())
 
     def join(self, others: Rows) -> None:
         """Append other images."""

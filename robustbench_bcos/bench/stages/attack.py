@@ -161,8 +161,8 @@ class _Stage:
         return outcome
 
     def _kept(self, target: AttackTarget, judged: Judged) -> list[AdversarialRow]:
-        """Adversarial examples that are to be tried on other models, or saved."""
-        kept, transferred = self.request.kept, self.request.transferred
+        """Adversarial examples that are to be saved, explained or tried on other models."""
+        kept, transferred = self.request.kept(self.cell), self.request.transferred
         pictures = self._pictures(target, judged) if self.request.config.save_adversarials else {}
         return [
             AdversarialRow(

@@ -1,19 +1,21 @@
 """How similar the maps of each cell's images are before and after its attack, and pictures of some."""
 
-import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from itertools import cycle, islice
 
+import torch
 from torch import Tensor
 
+from robustbench_bcos.bench.adversarials import from_bytes
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.failures import failures_named
+from robustbench_bcos.bench.judge import Verdicts, judge
 from robustbench_bcos.bench.pictures import Picture
 from robustbench_bcos.bench.progress import Progress
-from robustbench_bcos.bench.request import Request
-from robustbench_bcos.bench.rows import PictureRow, SimilarityRow, TimingRow
+from robustbench_bcos.bench.request import Request, explains_its_own
+from robustbench_bcos.bench.rows import PictureRow, Row, SimilarityRow
 from robustbench_bcos.bench.similarity import (
     EXPLAINED_CLASSES,
     Similarity,
@@ -23,10 +25,12 @@ from robustbench_bcos.bench.similarity import (
     noise_of_size,
 )
 from robustbench_bcos.bench.store import Store
-from robustbench_bcos.bench.target import in_space, make_target
-from robustbench_bcos.bench.trial import attack_and_judge
+from robustbench_bcos.bench.target import AttackTarget, in_space, make_target
+from robustbench_bcos.bench.trial import search_and_judge
+from robustbench_bcos.bench.unfinished import Unfinished
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.rounding import significant
+from robustbench_bcos.core.types import Images
 from robustbench_bcos.data.subset import Batch, EvalSubset
 from robustbench_bcos.explanations.explanation import Explanation, method_for
 from robustbench_bcos.model_zoo.models import Model
@@ -56,16 +60,13 @@ def explain_cells(
                 compared = others.batch(part.start, part.stop)
                 explainer = _Explainer(request, model, pending[0].space, batch, compared)
             for cell in cells:
-                rows: list[SimilarityRow | PictureRow | TimingRow] = []
+                rows: list[Row] = []
                 if cell in pending:
-                    began = time.perf_counter()
-                    similarities, pictures = explainer.explain(cell)
+                    unfinished = Unfinished(known, cell, "explanation", batch_size=len(batch.indices))
+                    similarities, pictures = yield from explainer.explain(cell, unfinished)
                     chosen = _choose(pictures, known.pictured(cell), correct, request.always_pictured)
                     rows += [*similarities, *(PictureRow.of(cell.key, one, broken=broken) for one, broken in chosen)]
-                    seconds = time.perf_counter() - began
-                    rows.append(
-                        TimingRow(cell=cell.key, work="explanation", images=len(batch.indices), seconds=seconds)
-                    )
+                    rows += [*unfinished.done(), unfinished.timing(len(batch.indices))]
                 yield Progress(cell=cell, images=len(batch.indices), rows=tuple(rows))
 
 
@@ -93,13 +94,14 @@ class _Explainer:
         _, _, compared = in_space(model, others.on(request.device).images, space)
         self.other = self._explain(compared, PerImageRng.of(self.seed, others.indices))
 
-    def explain(self, cell: Cell) -> tuple[list[SimilarityRow], list[tuple[Picture, bool]]]:
+    def explain(
+        self, cell: Cell, unfinished: Unfinished
+    ) -> Generator[Progress, None, tuple[list[SimilarityRow], list[tuple[Picture, bool]]]]:
         """Similarities of the clean maps to those of the attack and of both controls, and a picture of every image."""
         target = make_target(self.model, cell, self.raw, self.labels, seed=self.seed, indices=self.batch.indices)
-        attack = cell.attack.with_loss(self.model.loss).in_full()
-        attacked = attack_and_judge(attack, target, subject=cell.key)
-        noisy = noise_of_size(self.images, attacked.verdicts.sizes, cell.threat, self.rng)
-        after = self._explain(attacked.adversarials, self.rng)
+        adversarials, verdicts = yield from self._attacked(cell, target, unfinished)
+        noisy = noise_of_size(self.images, verdicts.sizes, cell.threat, self.rng)
+        after = self._explain(adversarials, self.rng)
         compared = {"attack": after, "noise": self._explain(noisy, self.rng), "other": self.other}
         rows = [
             row
@@ -107,8 +109,29 @@ class _Explainer:
             for similarity in compare_explanations(self.clean, explanation, comparison)
             for row in self._rows(cell, similarity)
         ]
-        pictures = self._pictures(attacked.adversarials, after, attacked.verdicts.success.tolist())
+        pictures = self._pictures(adversarials, after, verdicts.success.tolist())
         return rows, pictures
+
+    def _attacked(
+        self, cell: Cell, target: AttackTarget, unfinished: Unfinished
+    ) -> Generator[Progress, None, tuple[Images, Verdicts]]:
+        """Adversarial examples of the full attack: those that are kept where they are its own, the others made now."""
+        known: dict[int, bytes] = {}
+        if explains_its_own(cell.attack):
+            rows = (unfinished.known.adversarial(cell, index) for index in self.batch.indices)
+            known = {place: row.pixels for place, row in enumerate(rows) if row is not None}
+        others = torch.tensor([place for place in range(len(target.images)) if place not in known], dtype=torch.long)
+        adversarials = target.images.clone()
+        if len(others):
+            part = target.select(others.to(adversarials.device))
+            attack = cell.attack.with_loss(self.model.loss).in_full()
+            steps = search_and_judge(attack, part, subject=cell.key, left=unfinished.left(part))
+            judged = yield from unfinished.watch(steps, part)
+            if not known:
+                return judged.adversarials, judged.verdicts
+            adversarials[others] = judged.adversarials
+        adversarials[list(known)] = from_bytes(list(known.values()), adversarials.shape[1:]).to(adversarials)
+        return adversarials, judge(target, adversarials, subject=cell.key)
 
     def _explain(self, images: Tensor, rng: PerImageRng) -> Explanation:
         return explain_classes(self.classifier, images, self.labels, self.method, rng)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import robustbench_bcos
 from robustbench_bcos.attacks.attack import AbstractAttack, AttackResult, Problem, Trace
+from robustbench_bcos.attacks.halts import Steps
 from robustbench_bcos.attacks.searches.noise import Noise
 from robustbench_bcos.attacks.searches.pgd import PGD
 from robustbench_bcos.bench.judge import ThreatViolation
@@ -28,7 +29,7 @@ from robustbench_bcos.bench.stages import explain as explaining
 from robustbench_bcos.bench.stages.explain import PICTURES, others_of_class
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.target import AttackTarget
-from robustbench_bcos.bench.trial import Judged, attack_and_judge
+from robustbench_bcos.bench.trial import Judged, search_and_judge
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.subset import EvalSubset
@@ -364,11 +365,11 @@ def test_what_is_explained_is_not_explained_again(
     assert [len(store.explained(cell)) for cell in request.cells] == [8, 4]
     asked = []
 
-    def spy(attack: AbstractAttack, target: AttackTarget, **named: Any) -> Judged:
+    def spy(attack: AbstractAttack, target: AttackTarget, **named: Any) -> Steps[Judged]:
         asked.append((target.threat.text, len(target.images)))
-        return attack_and_judge(attack, target, **named)
+        return search_and_judge(attack, target, **named)
 
-    monkeypatch.setattr(explaining, "attack_and_judge", spy)
+    monkeypatch.setattr(explaining, "search_and_judge", spy)
     steps = list(execute(request, store))
     assert asked == [("0.3", 4), ("0.1", 2), ("0.3", 2)]
     assert sum(step.images for step in steps) == Schedule(request=request).work == 2 * (30 + 10)
