@@ -42,8 +42,9 @@ def in_lines(
         now, done = clock(), tally.done
         if now - told >= EVERY or done == total:
             told, left = now, ""
-            if 0 < tally.reached < total:
-                left = f", {timedelta(seconds=round((now - began) / tally.reached * (total - tally.reached)))} left"
+            if tally.found < tally.reached < total:
+                seconds = (now - began) / (tally.reached - tally.found) * (total - tally.reached)
+                left = f", {timedelta(seconds=round(seconds))} left"
             line = f"{done} of {total} images{left}: {_subject(step)}"
             errors.print(line, markup=False, highlight=False, soft_wrap=True)
         yield step
@@ -55,11 +56,19 @@ class _Tally:
     def __init__(self) -> None:
         self.done = 0
         """Images that are done."""
+        self.found = 0.0
+        """What earlier sessions have done, in images, which says nothing about the speed of this one."""
+        self._begun: set[str] = set()
         self._under_way: dict[str, float] = {}
 
     def add(self, step: "Progress") -> None:
         """Count a piece of work."""
         self.done += step.images
+        if not step.rows and not step.stage:
+            self.found += step.images
+        if step.stage and step.cell.key not in self._begun:
+            self._begun.add(step.cell.key)
+            self.found += step.under_way
         # By model, because several are worked on at the same time.
         self._under_way[step.cell.model] = step.under_way
 

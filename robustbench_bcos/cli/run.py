@@ -95,7 +95,7 @@ def _carry_out(request: "Request", folder: Path, *, overwrite: bool, show: bool)
 
     work = Schedule(request=request).work
     with open_run(folder, request.identity, request.describe(), overwrite=overwrite):
-        done = 0
+        done, stage = 0, ""
         for note in request.subset.notes if show else ():
             errors.print(note, markup=False, highlight=False, soft_wrap=True)
         try:
@@ -103,12 +103,13 @@ def _carry_out(request: "Request", folder: Path, *, overwrite: bool, show: bool)
                 store.verify()
                 for progress in watch(execute(request, store), work, show=show):
                     done += progress.images
+                    stage = f" and in {progress.stage}" if progress.stage else ""
                 saved = _save_adversarials(request, store, folder) if request.config.save_adversarials else []
         except Broken as failure:
             raise Broken(f"{failure}, then repeat the same command, which goes on in {folder}") from failure
         except KeyboardInterrupt:
             raise Interrupted(
-                f"interrupted after {done} of {work} images; repeat the same command to continue in {folder}"
+                f"interrupted after {done} of {work} images{stage}; repeat the same command to continue in {folder}"
             ) from None
         # What reads and draws a run is imported when there is something to read.
         from robustbench_bcos.reports.report import write_report

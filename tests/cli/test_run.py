@@ -16,6 +16,7 @@ from robustbench_bcos.bench import request as requests
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.records import COLUMNS
 from robustbench_bcos.cli.progress import in_lines, watch
+from tests.bench.by_hand import timing
 from tests.bench.tiny_zoo import NAMES, tiny_request
 from tests.cli.command_line import call, refusal, succeed
 
@@ -192,7 +193,7 @@ def test_the_live_display_passes_every_step_on(show: bool, tiny_zoo: Path, capsy
 
 def test_what_goes_to_a_file_is_told_in_lines(tiny_zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (cell,) = tiny_request(tiny_zoo, model=("tiny-bcos",), limit=1).cells
-    steps = [Progress(cell=cell, images=1) for _ in range(40)]
+    steps = [Progress(cell=cell, images=1, rows=(timing(cell, "attack"),)) for _ in range(40)]
     times = iter([0.0, *(float(second) for second in range(1, 41))])
     assert list(in_lines(iter(steps), 40, lambda: next(times))) == steps
     what = "tiny-bcos l2 0.5 pgd"
@@ -201,6 +202,28 @@ def test_what_goes_to_a_file_is_told_in_lines(tiny_zoo: Path, capsys: pytest.Cap
         f"11 of 40 images, 0:00:29 left: {what}",
         f"21 of 40 images, 0:00:19 left: {what}",
         f"31 of 40 images, 0:00:09 left: {what}",
+        f"40 of 40 images: {what}",
+    ]
+
+
+def test_what_an_attack_is_at_is_told_and_what_was_found_done_says_nothing_of_its_speed(
+    tiny_zoo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (cell,) = tiny_request(tiny_zoo, model=("tiny-bcos",), limit=1).cells
+    steps = [
+        Progress(cell=cell, images=20),
+        Progress(cell=cell, images=0, under_way=4.0, stage="square, 4 of 4, 3 of 20 images broken"),
+        Progress(cell=cell, images=0, under_way=12.0, stage="square, 4 of 4, 5 of 20 images broken"),
+        Progress(cell=cell, images=20, rows=(timing(cell, "attack"),)),
+    ]
+    times = iter([0.0, 0.0, 10.0, 20.0, 30.0])
+    assert list(in_lines(iter(steps), 40, lambda: next(times))) == steps
+    what = "tiny-bcos l2 0.5 pgd"
+    assert capsys.readouterr().err.splitlines() == [
+        f"20 of 40 images: {what}",
+        f"20 of 40 images: {what} (square, 4 of 4, 3 of 20 images broken)",
+        # Eight images' worth in twenty seconds, and as much again is left.
+        f"20 of 40 images, 0:00:20 left: {what} (square, 4 of 4, 5 of 20 images broken)",
         f"40 of 40 images: {what}",
     ]
 
