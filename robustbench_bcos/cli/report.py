@@ -19,6 +19,7 @@ EXAMPLES = (
     "report runs/NAME",
     "report runs/NAME --images 3,14,15",
     "report runs/NAME --figure-format pdf",
+    "report runs/NAME --format latex > table.tex",
 )
 
 
@@ -40,8 +41,18 @@ def report(
             "--robustbench", metavar="DIR", help="Also write cells of AutoAttack as RobustBench's JSON files."
         ),
     ] = None,
+    style: Annotated[
+        str | None,
+        typer.Option("--format", help="csv, markdown, latex (booktabs) or html: print a table for a paper alone."),
+    ] = None,
 ) -> None:
-    """Print the table of a run, and write its tables, figures and page again."""
+    """Print the table of a run, and write its tables, figures and page again.
+
+    With --format, print its accuracies as papers do and write nothing: models as rows, epsilons as columns, few steps
+    before many in a cell.
+    """
+    if style is not None and (robustbench is not None or not flags.keys() <= {"plugin", "zoo"}):
+        raise RequestError(f"--format {style} prints a table and writes nothing: leave out what says what to write")
     if "images" in flags and "figures" in flags:
         raise RequestError("--images chooses what is in the figures, which --no-figures leaves out: give one of them")
     config = make_config(flags)
@@ -50,6 +61,9 @@ def report(
     from robustbench_bcos.reports.report import write_report
     from robustbench_bcos.reports.run_folder import read_run
 
+    if style is not None:
+        _print_table(folder, style)
+        return
     run = read_run(folder)
     if run.missing:
         results.print(f"{run.missing} of {len(run.identity.cells)} cells are not complete and are left out.")
@@ -58,6 +72,15 @@ def report(
     if len(run.records):
         files = write_report(run, figures=config.figures, images=config.images, formats=config.figure_format)
         print_report(run, files)
+
+
+def _print_table(folder: Path, style: str) -> None:
+    from robustbench_bcos.reports.comparison_formats import FORMATS
+    from robustbench_bcos.reports.paper import paper_table
+    from robustbench_bcos.reports.run_folder import read_run
+
+    write = FORMATS[style]
+    typer.echo(write(paper_table(read_run(folder), fractions=style == "csv")), nl=False)
 
 
 def _write_robustbench(run: "RunFolder", folder: Path, zoo: tuple[Path, ...]) -> None:

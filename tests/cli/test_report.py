@@ -104,3 +104,16 @@ def test_a_run_without_autoattack_has_nothing_for_robustbench(tiny_zoo: Path) ->
     )
     assert said.endswith(": run with --attack autoattack")
     assert not Path("theirs").exists()
+
+
+def test_a_table_for_a_paper_is_all_that_is_printed_and_nothing_is_written(command: list[str], here: Path) -> None:
+    succeed(*command, "--evidence", "off")
+    written = {file: file.stat().st_mtime_ns for file in (here / "mine").iterdir()}
+    first, _, *lines = succeed("report", "mine", "--format", "markdown").splitlines()
+    assert [cell.strip() for cell in first.strip("|").split("|")] == ["model", "clean", "l2 0.1 pgd", "linf 0.1 pgd"]
+    assert len([line for line in lines if line.startswith("|")]) == len(NAMES)
+    assert all("†" in line for line in lines if line.startswith("|"))
+    assert {file: file.stat().st_mtime_ns for file in (here / "mine").iterdir()} == written
+    for added in (["--no-figures"], ["--robustbench", "there"], ["--images", "1"]):
+        assert refusal("report", "mine", "--format", "latex", *added).startswith("--format latex prints a table")
+    assert "unknown format 'latx': did you mean 'latex'" in refusal("report", "mine", "--format", "latx")
