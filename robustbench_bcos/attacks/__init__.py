@@ -5,7 +5,7 @@ The registries know names without importing torch. A norm, criterion, loss or at
 
 from typing import TYPE_CHECKING
 
-from robustbench_bcos.core.registry import Registry
+from robustbench_bcos.core.registry import Registry, as_known, unknown
 
 if TYPE_CHECKING:
     from robustbench_bcos.attacks.attack import AbstractAttack
@@ -29,3 +29,16 @@ LOSSES: "Registry[Loss]" = Registry("loss", package=f"{__name__}.losses", group=
 ATTACKS: "Registry[type[AbstractAttack]]" = Registry(
     "attack", package=f"{__name__}.searches", group="robustbench_bcos.attacks"
 )
+
+
+def norm_name(written: str | int | float) -> str:
+    """The name of a norm, as the field writes it: ``l2``, ``L2``, ``Linf``, ``L_inf``, or by its order, 2 or infinity.
+
+    Raises:
+        RequestError: no such norm.
+    """
+    text = f"{written:g}" if isinstance(written, int | float) else written.strip()
+    for name in (text, f"l{text}"):
+        if (known := as_known(name, NORMS)) in NORMS:
+            return known
+    raise unknown("norm", text, NORMS)

@@ -7,11 +7,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-from robustbench_bcos.attacks import NORMS
+from robustbench_bcos.attacks import NORMS, norm_name
 from robustbench_bcos.attacks.norm import AbstractNorm
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity
-from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.types import Epsilon, Images, PerImage
 
 PER_IMAGE = "of its own"
@@ -45,9 +44,7 @@ class Threat:
             if epsilon is not None:
                 raise RequestError(f"threat {norm} has an epsilon already: leave out {epsilon}")
             return norm
-        name = norm if norm in NORMS else norm.lower().replace("_", "")
-        if name not in NORMS:
-            raise unknown("norm", norm, NORMS)
+        name = norm_name(norm)
         if epsilon is None:
             raise RequestError(
                 f"norm {norm} comes without an epsilon: give one in units of the pixel range, 8/255, say"

@@ -92,7 +92,7 @@ def make_cells(grid: Grid, models: Sequence[str], attacks: Sequence[AbstractAtta
 
 
 def make_threats(grid: Grid) -> list[Threat]:
-    """Every norm with every radius, or each with its own; a radius that is written in two ways is one threat."""
+    """The threats of a grid; a radius that is written in two ways is one threat."""
     threats: dict[tuple[str, float], Threat] = {}
     for norm, eps in grid.threats:
         threats.setdefault((norm, eps.value), Threat.of(norm, eps))

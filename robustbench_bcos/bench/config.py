@@ -4,6 +4,7 @@ Flags override the suite file, the suite file overrides the defaults. The comman
 ``evaluate`` and docs/reference/options.md are made from the fields below.
 """
 
+import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import partial
@@ -11,21 +12,24 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
-from robustbench_bcos.attacks import ATTACKS, CRITERIA, LOSSES, NORMS, TARGETED, UNTARGETED
+from robustbench_bcos.attacks import ATTACKS, CRITERIA, LOSSES, NORMS, TARGETED, UNTARGETED, norm_name
 from robustbench_bcos.bench.trackers import TRACKERS
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.framing import Interpolation
 from robustbench_bcos.core.options import Option, parameters
 from robustbench_bcos.core.plugins import load_plugins
 from robustbench_bcos.core.quantities import Quantity
-from robustbench_bcos.core.registry import unknown
+from robustbench_bcos.core.registry import as_known, unknown
 from robustbench_bcos.core.selection import Select, Start
 from robustbench_bcos.core.tables import PackagedTables, Table, parse_table
 from robustbench_bcos.core.trainings import Trainings
 from robustbench_bcos.data import DATASETS
+from robustbench_bcos.data.opening import dataset_class
 from robustbench_bcos.explanations import METHODS
+
+DEFAULT_NORM = "l2"
 
 EXPLAINED = 50
 """Images whose explanations are compared where nothing else is asked for."""
@@ -65,10 +69,24 @@ def _positive(step_size: Quantity | None) -> Quantity | None:
     return step_size
 
 
+def _norm(given: Any) -> Any:  # noqa: ANN401
+    return norm_name(given) if isinstance(given, str | int | float) else given
+
+
+def _threat(given: Any) -> str:  # noqa: ANN401
+    """``NORM:EPS``, from text of this form, or as a threat prints."""
+    norm, *eps = re.split(r"[:\s]+", str(given).strip(), maxsplit=1)
+    if not norm or not eps:
+        raise RequestError(f"threat {str(given)!r} must be NORM:EPS: linf:8/255, say")
+    return f"{norm_name(norm)}:{Quantity.of(eps[0])}"
+
+
 AsText = PlainSerializer(str, return_type=str)
 Epsilon = Annotated[Quantity, BeforeValidator(partial(Quantity.of, name="eps")), AsText]
 StepSize = Annotated[Quantity, BeforeValidator(partial(Quantity.of, name="step_size")), AsText]
 Index = Annotated[int, BeforeValidator(_index)]
+Norm = Annotated[str, BeforeValidator(_norm)]
+ThreatText = Annotated[str, BeforeValidator(_threat)]
 Positive = Annotated[int, Field(ge=1)]
 Several = Annotated[tuple[T, ...], BeforeValidator(_several)]
 Listed = Annotated[tuple[T, ...], Field(min_length=1), BeforeValidator(_several)]
@@ -89,14 +107,28 @@ class Grid(Table):
     """The attacks of a run: every combination of what is listed."""
 
     norm: Annotated[
-        Listed[str], Option(help="How a perturbation is measured: {names}.", panel=ATTACK, names=lambda: NORMS)
-    ] = ("l2",)
+        Several[Norm],
+        # Not closed, because there are more ways of writing a norm than it has names.
+        Option(
+            help="How a perturbation is measured: {names}.",
+            panel=ATTACK,
+            default=DEFAULT_NORM,
+            names=lambda: NORMS,
+            closed=False,
+        ),
+    ] = ()
     eps: Annotated[
-        Listed[Epsilon],
-        Option(help="Radius of the threat in units of the pixel range: 0.5, 8/255.", panel=ATTACK),
-    ] = (Quantity.of("0.5"),)
-    paired: bool = False
-    """Pair norms with radii one to one (zip) instead of taking their product."""
+        Several[Epsilon],
+        Option(
+            help="Radius for each `norm`, in units of the pixel range: 0.5, 8/255.",
+            panel=ATTACK,
+            default="that of digits, 0.5 in l2 and 0.1 in linf, and no other data set's",
+        ),
+    ] = ()
+    threat: Annotated[
+        Several[ThreatText],
+        Option(help="NORM:EPS, in place of `norm` and `eps`: l2:0.5,linf:8/255.", panel=ATTACK, default=None),
+    ] = ()
     attack: Annotated[
         Listed[str], Option(help="How the perturbation is searched for: {names}.", panel=ATTACK, names=lambda: ATTACKS)
     ] = ("pgd",)
@@ -143,20 +175,17 @@ class Grid(Table):
     ] = "image"
 
     @property
-    def threats(self) -> list[tuple[str, Quantity]]:
-        """Every norm with every radius, or each with its own."""
-        return list(zip(self.norm, self.eps, strict=True) if self.paired else product(self.norm, self.eps))
-
-    @property
     def criterion_text(self) -> str:
         """The criterion with its target."""
         return self.criterion if self.target is None else f"{self.criterion}:{self.target}"
 
-    @model_validator(mode="after")
-    def _a_radius_for_each_norm(self) -> "Grid":
-        if self.paired and len(self.norm) != len(self.eps):
-            raise ValueError("paired needs as many radii in eps as there are norms")
-        return self
+    @property
+    def threats(self) -> tuple[tuple[str, Quantity], ...]:
+        """Norms and radii: those of ``threat``, or every norm with every radius."""
+        if self.threat:
+            pairs = (text.split(":", maxsplit=1) for text in self.threat)
+            return tuple((norm, Quantity.of(eps)) for norm, eps in pairs)
+        return tuple(product(self.norm or (DEFAULT_NORM,), self.eps))
 
 
 class RunConfig(Grid):
@@ -366,6 +395,16 @@ class RunConfig(Grid):
     plugin_digests: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of each plug-in by its name, as :func:`make_config` has loaded it."""
 
+    @property
+    def threats(self) -> tuple[tuple[str, Quantity], ...]:
+        """Norms and radii; without a radius, that of the dataset, where it goes without saying.
+
+        Raises:
+            RequestError: it does not.
+        """
+        norms = () if self.threat or self.eps else self.norm or (DEFAULT_NORM,)
+        return super().threats or tuple((norm, radius_of(self.dataset, norm, by_default=True)) for norm in norms)
+
     def with_criterion(self, text: str) -> "RunConfig":
         """The same with another criterion, written with its target."""
         criterion, _, target = text.partition(":")
@@ -402,12 +441,28 @@ def make_config(flags: Mapping[str, Any], suite: str | None = None) -> RunConfig
     """
     given = {key: value for key, value in flags.items() if not _is_left_out(value)}
     digests = load_plugins(map(Path, _several(given.get("plugin", ()))))
-    values = {} if suite is None else _of_suite(SUITES.load(suite), given)
-    values |= given
-    _check_names(values)
+    values = _with_names_as_known(given if suite is None else _with_suite(SUITES.load(suite), given))
     config = parse_table(RunConfig, {**values, "plugin_digests": digests}, "the request")
     _check_options_belong_together(config)
     return config
+
+
+def radius_of(dataset: str, norm: str, *, by_default: bool = False) -> Quantity:
+    """The radius that a norm usually has on a dataset.
+
+    Args:
+        dataset: by name, with its argument.
+        norm: by name.
+        by_default: whether only one is meant that goes without saying, as that of the embedded digits does.
+
+    Raises:
+        RequestError: there is none.
+    """
+    kind = dataset_class(dataset.partition(":")[0])
+    if norm in kind.radii and (kind.radii_by_default or not by_default):
+        return Quantity.of(kind.radii[norm])
+    usual = f"such as {kind.radii[norm]}, which {dataset} usually has" if norm in kind.radii else "0.5 or 8/255, say"
+    raise RequestError(f"eps is missing: give the radius of norm {norm} in units of the pixel range, {usual}")
 
 
 def check_trained(config: RunConfig, suite: str) -> None:
@@ -437,33 +492,52 @@ def _is_left_out(value: Any) -> bool:  # noqa: ANN401
     return value is None or (isinstance(value, tuple | dict) and not value)
 
 
-def _of_suite(suite: Suite, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What a suite says of a run, but for what flags take from it."""
+def _with_suite(suite: Suite, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a suite says of a run, overridden by flags.
+
+    Norms given as flags have the radii that the suite's threats give them; radii given as flags are for every norm.
+
+    Raises:
+        RequestError: the suite has threats, and none of a norm that is asked for.
+    """
     values = suite.model_dump(exclude={"description", "trainings"}, exclude_unset=True)
     if suite.trainings is not None and "weights" not in given:
         values["model"] = suite.trainings.models
-    if suite.paired and "eps" in given:
-        # Radii given as flags are for every norm.
-        values["paired"] = False
-    elif suite.paired and "norm" in given:
-        asked = tuple(_several(given["norm"]))
-        pairs = [pair for norm in asked for pair in zip(suite.norm, suite.eps, strict=True) if pair[0] == norm]
-        values["eps"] = tuple(eps for _, eps in pairs) or suite.eps
-        values["paired"] = tuple(norm for norm, _ in pairs) == asked
-    return values
+    if "threat" in given:
+        values = {name: value for name, value in values.items() if name not in ("norm", "eps")}
+    elif suite.threat and "eps" in given:
+        norms = given.get("norm", tuple(norm for norm, _ in suite.threats))
+        del values["threat"]
+        values["norm"] = tuple(dict.fromkeys(_several(norms)))
+    elif suite.threat and "norm" in given:
+        norms = [_norm(norm) for norm in _several(given["norm"])]
+        threats = [f"{norm}:{eps}" for asked in norms for norm, eps in suite.threats if norm == asked]
+        for norm in norms:
+            if norm not in [known for known, _ in suite.threats]:
+                raise RequestError(f"eps is missing: the suite gives norm {norm} no radius")
+        return values | {name: value for name, value in given.items() if name != "norm"} | {"threat": tuple(threats)}
+    return {**values, **given}
 
 
-def _check_names(values: Mapping[str, Any]) -> None:
-    """Before values are parsed, so that the message can name what was probably meant."""
+def _with_names_as_known(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with names as they are registered; what is unknown is refused with what was probably meant."""
+    found = dict(values)
     for name, parameter in parameters(RunConfig).items():
+        if parameter.several and len(_several(values.get(name, "given"))) == 0:
+            raise RequestError(f"{name} is empty: give it a value, or leave it out for its default")
         known = parameter.names
-        if known and parameter.option.closed:
-            for value in _several(values.get(name, ())):
+        if known and parameter.option.closed and name in values:
+            spelled = tuple(as_known(str(value), known) for value in _several(values[name]))
+            for value in spelled:
                 if value not in known:
-                    raise unknown(name, str(value), known)
+                    raise unknown(name, value, known)
+            found[name] = spelled if parameter.several else spelled[0]
+    return found
 
 
 def _check_options_belong_together(config: RunConfig) -> None:
+    if config.threat and (config.norm or config.eps):
+        raise RequestError("threat stands in place of norm and eps: leave out either")
     described = {"architecture": config.architecture, "argument": config.argument, "ema": config.ema}
     for name, value in described.items():
         if value and config.weights is None:

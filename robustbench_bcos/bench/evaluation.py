@@ -135,6 +135,8 @@ def evaluate(
         | {"save_adversarials": return_adversarials}
         | options
     )
+    if not (config.threat or (config.norm and config.eps)):
+        raise RequestError("threat is missing: give norm and eps, or a threat such as linf:8/255")
     with in_evaluation_mode(model):
         data = read_pairs(images, labels)
         loaded = _load(model, name)

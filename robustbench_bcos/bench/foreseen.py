@@ -21,8 +21,12 @@ LARGE = 100_000
 """Pixels of a side that no image exceeds: an epsilon that is too large for those is too large for any."""
 
 
-def check_foreseeable(config: RunConfig) -> None:
+def check_foreseeable(config: RunConfig, *, attacked: bool = True) -> None:
     """Refuse datasets, models, weights and radii that are not to be had, as whoever needs them would later.
+
+    Args:
+        config: what is asked for.
+        attacked: whether radii are needed.
 
     Raises:
         RequestError: one is not.
@@ -39,7 +43,7 @@ def check_foreseeable(config: RunConfig) -> None:
         TRACKERS[tracker].check()
     cards = check_models(config)
     shape = _shape(config, cards)
-    for norm, eps in config.threats:
+    for norm, eps in config.threats if attacked else ():
         check_radius(norm, eps, shape)
 
 

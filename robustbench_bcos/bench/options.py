@@ -13,6 +13,7 @@ from robustbench_bcos.core.quantities import Quantity
 class EvaluateOptions(TypedDict, total=False):
     """Options of the command line that make sense for a model and images in memory."""
 
+    threat: str | Sequence[str]
     steps: int | Sequence[int]
     step_size: Quantity | str | float | None
     loss: str | Sequence[str]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from robustbench_bcos.bench.config import Space
-from robustbench_bcos.core.adapted import adapted
+from robustbench_bcos.core.adapted import adapted, as_logits
 from robustbench_bcos.core.errors import RequestError, reason_of
 from robustbench_bcos.core.types import Images
 from robustbench_bcos.data.subset import EvalSubset
@@ -103,20 +103,14 @@ def try_model(model: Model, images: Images, device: str, remedy: str = FIT) -> t
     untouched = tried.clone()
     try:
         with torch.no_grad():
-            logits = model.classifier.to(device)(tried)
+            logits = as_logits(model.classifier.to(device)(tried), len(tried))
+    except RequestError as error:  # Of what reads its logits.
+        raise RequestError(str(error).replace("the model", f"model {model.name!r}", 1)) from None
     except Exception as error:
         raise RequestError(
             f"model {model.name!r} fails on images of shape {tuple(images.shape[1:])} ({_first_sentence(error)}): "
             f"{remedy}"
         ) from None
-    if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
-        kind = logits.dtype if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise RequestError(f"model {model.name!r} returns {kind}: it must return a tensor of floating-point logits")
-    if logits.dim() != 2 or len(logits) != len(tried):
-        raise RequestError(
-            f"model {model.name!r} gives outputs of shape {tuple(logits.shape)} for {len(tried)} images: it must give "
-            "one logit per image and class"
-        )
     if not torch.equal(tried, untouched):
         raise RequestError(f"model {model.name!r} changes the images it is given: it must work on a copy of them")
     _try_gradients(model, untouched)

@@ -30,13 +30,14 @@ EXAMPLES = (
 @takes(
     *("model", "weights", "architecture", "encoding", "argument", "ema", "zoo"),
     *("dataset", "data_dir", "resize", "crop", "interpolation", "image_list", "classes", "images"),
-    *("explanation", "figure_format", "norm", "eps", "steps", "loss", "restarts", "seed", "plugin"),
-    single=("model", "norm", "eps", "steps", "loss", "restarts"),
+    *("explanation", "figure_format", "norm", "eps", "threat", "steps", "loss", "restarts", "seed", "plugin"),
+    single=("model", "norm", "eps", "threat", "steps", "loss", "restarts"),
     model={"default": None},
     dataset={"help": "Explain images of this dataset, which `images` names: {names}.", "default": None},
     images={"help": "Indices of the dataset: 3,14,15.", "panel": IMAGES, "default": None},
     explanation={"flag": "--method"},
-    eps={"help": "Attack within this radius: 0.5, 8/255."},
+    eps={"help": "Attack within this radius: 0.5, 8/255.", "default": None},
+    threat={"help": "Attack within NORM:EPS, in place of `norm` and `eps`: linf:8/255."},
     figure_format={"help": "Files of each panel: {names}."},
 )
 def explain(
@@ -60,9 +61,9 @@ def explain(
     """
     _check_request(flags, files)
     config = make_config(flags)
-    attacked = "eps" in flags
+    attacked = _attacked(flags)
     if "dataset" in flags:
-        check_foreseeable(config)
+        check_foreseeable(config, attacked=attacked)
     else:
         check_models(config)
         for file in files or []:
@@ -94,7 +95,9 @@ def explain(
     else:
         title = f"{loaded.name} · {method_for(loaded.classifier, config.explanation)}"
         title += f" of class {class_names[gallery.target]}" if gallery.target is not None else ""
-        title += f" · {config.norm[0]} {config.eps[0]}, {config.steps[0]} steps" if attacked else ""
+        if attacked:
+            ((norm, eps), *_), (steps, *_) = config.threats, config.steps
+            title += f" · {norm} {eps}, {steps} steps"
         _show(gallery.explain(), chosen.names, class_names, out, title, config.figure_format)
 
 
@@ -110,8 +113,12 @@ def _check_request(flags: Flags, files: list[Path] | None) -> None:
     if "image_list" in flags and files:
         raise RequestError("--image-list names images of a dataset: give --dataset instead of image files")
     for name in ("norm", "steps", "loss", "restarts"):
-        if name in flags and "eps" not in flags:
+        if name in flags and not _attacked(flags):
             raise RequestError(f"--{name} describes an attack: give its radius with --eps, or leave it out")
+
+
+def _attacked(flags: Flags) -> bool:
+    return "eps" in flags or "threat" in flags
 
 
 def _class(asked: str, names: list[str]) -> int:
@@ -127,7 +134,7 @@ def _class(asked: str, names: list[str]) -> int:
 def _cell(config: RunConfig, model: "Model", chosen: "Chosen") -> "Cell":
     from robustbench_bcos.bench.cells import make_cells
 
-    check_radius(config.norm[0], config.eps[0], tuple(chosen.images.shape[1:]))
+    check_radius(*config.threats[0], tuple(chosen.images.shape[1:]))
     return make_cells(config, [model.name])[0]
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     "run --limit 100",
-    "run --norm l2,linf --eps 0.5,8/255 --steps 100 --model 'digits-*'",
+    "run --threat l2:0.5,linf:8/255 --steps 100 --model 'digits-*'",
     "run --model my_package.nets:make --dataset folder:DIR --norm linf --eps 4/255",
     "run --weights FILE --architecture resnet56 --dataset cifar10 --data-dir DIR --norm linf --eps 8/255",
     "run --suite smoke --dry-run",
@@ -64,10 +64,13 @@ def run(
     try:
         request = _plan(config)
         if dry_run:
+            _print_assumed(config)
             _print_cells(request)
             return
         folder = out or Path("runs") / request.folder_name
         finished, files = _carry_out(request, folder, overwrite=overwrite, show=not quiet and not as_json)
+        if not (quiet or as_json):
+            _print_assumed(config)
         _print_results(finished, files, quiet=quiet, as_json=as_json)
         _log(finished, files, config.log)
     except KeyboardInterrupt:
@@ -84,6 +87,12 @@ def _plan(config: RunConfig) -> "Request":
     request = make_request(config)
     torch.set_num_threads(request.threads)
     return request
+
+
+def _print_assumed(config: RunConfig) -> None:
+    if not (config.threat or config.eps):
+        assumed = ", ".join(f"{norm} {eps}" for norm, eps in config.threats)
+        results.print(f"Without --eps, as usual for {config.dataset}: {assumed}", markup=False)
 
 
 def _carry_out(request: "Request", folder: Path, *, overwrite: bool, show: bool) -> "tuple[RunFolder, list[Path]]":

@@ -12,10 +12,11 @@ app = typer.Typer(help="List the named grids.", invoke_without_command=True, ric
 @app.callback()
 def suites() -> None:
     """Every packaged suite and what it asks for."""
-    table = Table("suite", "norm", "eps", "steps", "trains", "what for")
+    table = Table("suite", "threats", "steps", "trains", "what for")
     for name in SUITES.names():
         suite = SUITES.load(name)
         steps = ", ".join(map(str, suite.steps))
         trained = "" if suite.trainings is None else f"{len(suite.trainings.models)} models"
-        table.add_row(name, ", ".join(suite.norm), ", ".join(map(str, suite.eps)), steps, trained, suite.description)
+        threats = ", ".join(f"{norm}:{eps}" for norm, eps in suite.threats)
+        table.add_row(name, threats, steps, trained, suite.description)
     results.print(table)

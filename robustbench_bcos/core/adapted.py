@@ -75,13 +75,15 @@ def as_logits(answer: object, count: int) -> Logits:
         RequestError: there are none, or it is not clear which output they are.
     """
     logits = answer if isinstance(answer, Tensor) else _chosen(answer, count)
-    if logits.shape in ((count,), (count, 1)):
+    if logits.shape in ((count,), (count, 1)) and logits.is_floating_point():
         half = logits.reshape(count, 1) / 2
         return torch.cat([-half, half], dim=1)
-    if logits.dim() != 2 or len(logits) != count or not logits.is_floating_point():
+    if not logits.is_floating_point():
+        raise RequestError(f"the model returns {logits.dtype}: it must return a tensor of floating-point logits")
+    if logits.dim() != 2 or len(logits) != count:
         raise RequestError(
-            f"the model gives {str(logits.dtype).removeprefix('torch.')} of shape {tuple(logits.shape)} for {count} "
-            "images: it must give one floating-point logit per image and class"
+            f"the model gives outputs of shape {tuple(logits.shape)} for {count} images: it must give one logit per "
+            "image and class"
         )
     return logits
 

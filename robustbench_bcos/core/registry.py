@@ -29,6 +29,19 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> RequestError:
     return RequestError(f"unknown {kind} {name!r}: {hint}choose from {_choice(name, names)}")
 
 
+def as_known(name: str, known: Iterable[str]) -> str:
+    """The known name that is written like this one but for capitals, ``_`` and ``-``: ``Linf``, ``L_inf``, ``PGD``.
+
+    A name like none of them is given back as it is.
+    """
+    names = list(known)
+    return name if name in names else {_plain(one): one for one in names}.get(_plain(name), name)
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
 def _choice(name: str, names: list[str]) -> str:
     if len(names) <= LISTED:
         return ", ".join(names) or "nothing (none is known)"

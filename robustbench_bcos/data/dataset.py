@@ -1,9 +1,10 @@
 """A labelled collection of images, read one at a time, and what it says about itself before it is opened."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustbench_bcos.core.download import Report
@@ -70,6 +71,8 @@ class AbstractNamedDataset(AbstractDataset):
     """A dataset that ``--dataset NAME`` opens.
 
     Attributes:
+        radii: epsilon that the field reports for each norm, such as ``8/255``; where it comes from, the class says.
+        radii_by_default: whether they also hold where nobody asks for a radius.
         argument: placeholder of what is written after the name and a colon, ``DIR`` in ``folder:DIR``; empty for none.
         argument_optional: whether the name alone will do, too.
         takes_class_order: whether a list of classes says which label each class has.
@@ -79,6 +82,8 @@ class AbstractNamedDataset(AbstractDataset):
         how_to_get: for what cannot be downloaded, the sentence that says why and what to do instead.
     """
 
+    radii: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    radii_by_default: ClassVar[bool] = False
     argument: ClassVar[str] = ""
     argument_optional: ClassVar[bool] = False
     takes_class_order: ClassVar[bool] = False

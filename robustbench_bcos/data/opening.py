@@ -67,7 +67,7 @@ def image_shape(dataset: str) -> tuple[int, int, int] | None:
     Raises:
         RequestError: no such dataset.
     """
-    return _class_of(dataset.partition(":")[0]).image_shape
+    return dataset_class(dataset.partition(":")[0]).image_shape
 
 
 def is_dataset(dataset: str) -> bool:
@@ -82,7 +82,7 @@ def any_size(dataset: str) -> bool:
         RequestError: no such dataset.
     """
     name, _, argument = dataset.partition(":")
-    return _class_of(name).takes_any_size(argument)
+    return dataset_class(name).takes_any_size(argument)
 
 
 def takes_class_order(dataset: str) -> bool:
@@ -91,7 +91,7 @@ def takes_class_order(dataset: str) -> bool:
     Raises:
         RequestError: no such dataset.
     """
-    return _class_of(dataset.partition(":")[0]).takes_class_order
+    return dataset_class(dataset.partition(":")[0]).takes_class_order
 
 
 def usages() -> list[str]:
@@ -100,7 +100,12 @@ def usages() -> list[str]:
     return [DATASETS[name].usage(name) if name in DATASETS.packaged else name for name in DATASETS]
 
 
-def _class_of(name: str) -> type[AbstractNamedDataset]:
+def dataset_class(name: str) -> type[AbstractNamedDataset]:
+    """The class of a dataset, by its name without an argument.
+
+    Raises:
+        RequestError: no such dataset.
+    """
     if name not in DATASETS:
         raise unknown("dataset", name, usages())
     return DATASETS[name]
@@ -118,7 +123,7 @@ def _request(
 ) -> tuple[type[AbstractNamedDataset], DatasetRequest]:
     """What opens a dataset, and with what."""
     name, _, argument = dataset.partition(":")
-    kind = _class_of(name)
+    kind = dataset_class(name)
     if argument and not kind.argument:
         raise RequestError(f"dataset {name!r} takes no argument, got {argument!r}: write {name}")
     if kind.argument and not argument and not kind.argument_optional:

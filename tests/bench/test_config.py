@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.bench.cells import make_threats
 from robustbench_bcos.bench.config import SUITES, RunConfig, check_trained, make_config
 from robustbench_bcos.core.errors import RequestError
@@ -46,7 +47,7 @@ def refusal(flags: dict[str, Any], suite: Path | None = None) -> str:
 def test_without_flags_the_defaults_hold() -> None:
     config = make_config({})
     assert config == RunConfig()
-    assert (config.dataset, config.norm, texts(config), config.steps) == ("digits", ("l2",), ["0.5"], (20,))
+    assert (config.dataset, threats(config), config.steps) == ("digits", [("l2", "0.5")], (20,))
     assert (config.loss, config.select, config.start, config.space) == (("auto",), "first_success", "image", "image")
     assert (config.criterion, config.target, config.option, config.plugin) == ("misclassified", None, {}, ())
     assert (config.restarts, config.step_size, config.limit, config.seed) == ((1,), None, None, 0)
@@ -81,7 +82,7 @@ def test_every_packaged_suite_makes_a_configuration(name: str) -> None:
     suite = SUITES.load(name)
     assert suite.description
     config = make_config({}, name)
-    assert (config.norm, config.eps, config.steps) == (suite.norm, suite.eps, suite.steps)
+    assert (config.threats, config.steps) == (suite.threats, suite.steps)
 
 
 def test_a_suite_may_say_whatever_belongs_to_an_attack_and_nothing_else(tmp_path: Path) -> None:
@@ -108,14 +109,12 @@ def test_fifty_images_are_explained_where_there_are_figures_or_as_many_as_are_as
     assert make_config(flags).explanations == count
 
 
-# Suites that pair norms with radii, and that train
+# Threats
 
 TRAINING = """
 description = "mine"
-norm = ["l2", "linf"]
-eps = ["0.5", "0.1"]
+threat = ["l2:0.5", "linf:0.1"]
 steps = [2]
-paired = true
 explained = 3
 [trainings]
 recipe = "digits-natural"
@@ -143,16 +142,18 @@ def threats(config: RunConfig) -> list[tuple[str, str]]:
         ({"norm": ("linf", "l2")}, [("linf", "0.1"), ("l2", "0.5")]),
         ({"eps": ("0.25",)}, [("l2", "0.25"), ("linf", "0.25")]),
         ({"norm": ("l2",), "eps": ("0.25", "1")}, [("l2", "0.25"), ("l2", "1")]),
+        ({"norm": "L2"}, [("l2", "0.5")]),
+        ({"threat": "linf:2/255"}, [("linf", "2/255")]),
     ],
 )
-def test_a_suite_may_pair_norms_with_radii_and_flags_choose_among_the_pairs(
+def test_a_suite_may_give_norms_their_radii_and_flags_choose_among_its_threats(
     flags: dict[str, Any], expected: list[tuple[str, str]], training: str
 ) -> None:
     assert threats(make_config(flags, training)) == expected
 
 
 def test_several_radii_of_one_norm_stay_together(tmp_path: Path) -> None:
-    text = TRAINING.replace('["l2", "linf"]', '["l2", "l2", "linf"]').replace('["0.5"', '["0.5", "1"')
+    text = TRAINING.replace('"l2:0.5"', '"l2:0.5", "l2:1"')
     (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
     for flags, expected in (({}, 3), ({"norm": ("l2",)}, 2)):
         found = threats(make_config(flags, str(tmp_path / "mine.toml")))
@@ -160,15 +161,63 @@ def test_several_radii_of_one_norm_stay_together(tmp_path: Path) -> None:
         assert len(found) == expected
 
 
-def test_without_pairs_every_norm_is_meant_with_every_radius() -> None:
-    config = make_config({"norm": ("l2", "linf"), "eps": ("0.5", "0.1")})
-    assert len(threats(config)) == 4
+def test_norms_and_radii_are_combined_and_threats_are_not() -> None:
+    assert len(threats(make_config({"norm": ("l2", "linf"), "eps": ("0.5", "0.1")}))) == 4
+    both = ("l2:0.5", "Linf:8/255", "linf 8/255", Threat.of("l1", "12"))
+    assert threats(make_config({"threat": both})) == [("l2", "0.5"), ("linf", "8/255"), ("l1", "12")]
 
 
-def test_pairs_that_do_not_come_out_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "mine.toml").write_text(TRAINING.replace(', "0.1"', ""), encoding="utf-8")
-    with pytest.raises(RequestError, match="paired needs as many radii in eps as there are norms"):
-        make_config({}, str(tmp_path / "mine.toml"))
+@pytest.mark.parametrize("written", ["linf", "Linf", "L_inf", "LINF", "l-inf", "inf", float("inf")])
+def test_a_norm_may_be_written_as_the_field_does(written: Any) -> None:
+    assert threats(make_config({"norm": written, "eps": 0.1})) == [("linf", "0.1")]
+    assert Threat.of(str(written), 0.1) == Threat.of("linf", 0.1)
+    assert threats(make_config({"norm": [2, "L1"], "eps": "3"})) == [("l2", "3"), ("l1", "3")]
+
+
+def test_names_may_be_written_as_papers_do() -> None:
+    config = make_config({"attack": ("PGD", "AutoAttack", "APGD-targeted"), "loss": "CE", "select": "best-loss"})
+    assert config.attack == ("pgd", "autoattack", "apgd_targeted")
+    assert (config.loss, config.select) == (("ce",), "best_loss")
+
+
+def test_digits_alone_have_radii_that_hold_unless_others_are_asked_for() -> None:
+    assert threats(make_config({"norm": "linf"})) == [("linf", "0.1")]
+    assert threats(make_config({"norm": ("linf", "l2")})) == [("linf", "0.1"), ("l2", "0.5")]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"dataset": "cifar10", "norm": "linf"}, "radius of norm linf in .*, such as 8/255, which cifar10 usually has"),
+        ({"dataset": "imagenet"}, "eps is missing: give the radius of norm l2 in units of the pixel range, 0.5 or"),
+        ({"dataset": "folder:here", "norm": "linf"}, "eps is missing"),
+        ({"norm": "l1"}, "eps is missing: give the radius of norm l1"),
+        ({"dataset": "digit"}, "unknown dataset 'digit'"),
+    ],
+)
+def test_no_other_data_has_a_radius_that_goes_without_saying(flags: dict[str, Any], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        _ = make_config(flags).threats
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"threat": "linf"}, "threat 'linf' must be NORM:EPS: linf:8/255, say"),
+        ({"threat": ":8"}, "threat ':8' must be NORM:EPS"),
+        ({"threat": "l2:much"}, "eps 'much' is not a number"),
+        ({"threat": "l7:1"}, "unknown norm 'l7'"),
+        ({"threat": "l2:1", "eps": 1}, "threat stands in place of norm and eps"),
+        ({"threat": "l2:1", "norm": "l2"}, "threat stands in place of norm and eps"),
+    ],
+)
+def test_threats_that_make_no_sense_are_refused(flags: dict[str, Any], said: str) -> None:
+    assert said in refusal(flags)
+
+
+def test_a_norm_that_a_suite_has_no_threat_of_needs_a_radius(training: str) -> None:
+    with pytest.raises(RequestError, match="eps is missing: the suite gives norm l1 no radius"):
+        make_config({"norm": "l1"}, training)
 
 
 def test_a_suite_that_trains_is_for_its_models_unless_others_are_named(training: str) -> None:
@@ -312,7 +361,7 @@ def test_images_to_picture_are_named_once() -> None:
         ({"steps": (2.5,)}, "steps.0"),
         ({"restarts": 0}, "restarts.0: input should be greater than or equal to 1, got 0"),
         ({"queries": 0}, "queries: input should be greater than or equal to 1, got 0"),
-        ({"eps": []}, "eps: tuple should have at least 1 item"),
+        ({"eps": []}, "eps is empty: give it a value"),
         ({"queries": "many"}, "queries: input should be a valid integer"),
         ({"targets": -3}, "targets: input should be greater than or equal to 1, got -3"),
         ({"distances": "some"}, "distances: input should be a valid boolean"),

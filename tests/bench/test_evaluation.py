@@ -115,6 +115,12 @@ def test_rows_have_the_columns_of_results_csv_one_for_each_cell() -> None:
     assert set(table["dataset"]) == {"memory"}
 
 
+def test_threats_of_two_norms_have_radii_of_their_own() -> None:
+    threats = {"threat": ["L2:0.5", "Linf:8/255"]}
+    rows = evaluate(Small(), IMAGES, LABELS, steps=1, evidence="off", **threats)
+    assert sorted(zip(rows["norm"], rows["eps"], strict=True)) == [("l2", "0.5"), ("linf", "8/255")]
+
+
 @pytest.mark.parametrize("eps", [0.5, "0.5", [0.5], ("0.5",), np.float64(0.5)])
 def test_a_radius_may_be_a_number_or_text_alone_or_in_a_list(eps: Any) -> None:
     table = evaluate(Small(), IMAGES, LABELS, "l2", eps, steps=1)
@@ -265,6 +271,8 @@ def test_a_row_can_be_given_a_name(model: nn.Module | str) -> None:
     [
         ((Small(), IMAGES, LABELS, "l3", 0.5), {}, "unknown norm 'l3': did you mean 'l2'"),
         ((Small(), IMAGES, LABELS, "linf", 8.0), {}, "did you mean 8/255?"),
+        ((Small(), IMAGES, LABELS, "l2"), {}, "threat is missing: give norm and eps, or a threat such as linf:8/255"),
+        ((Small(), IMAGES, LABELS), {}, "threat is missing"),
         ((Small(), IMAGES, LABELS, "l2", -1.0), {}, "must be finite and not negative"),
         (
             (Small(), IMAGES, LABELS, "l2", 0.5),

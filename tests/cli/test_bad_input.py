@@ -160,7 +160,20 @@ def write_images(folder: Path, *, classes: int = 10, size: tuple[int, int] = (8,
 
 def test_images_that_fit_are_not_refused(tiny_zoo: Path, here: Path) -> None:
     data = f"folder:{write_images(here / 'data')}"
-    succeed("run", "--zoo", tiny_zoo, "--model", "tiny-natural", "--dataset", data, "--steps", 1, "--no-figures")
+    succeed(
+        "run",
+        "--zoo",
+        tiny_zoo,
+        "--model",
+        "tiny-natural",
+        "--eps",
+        0.5,
+        "--dataset",
+        data,
+        "--steps",
+        1,
+        "--no-figures",
+    )
 
 
 @pytest.mark.parametrize("added", [[], ["--dry-run"]])
@@ -169,13 +182,13 @@ def test_a_truncated_image_is_named_before_anything_is_attacked(
 ) -> None:
     file = write_images(here / "data") / "test" / "class-7" / "1.png"
     file.write_bytes(file.read_bytes()[:-90])
-    said = run("--dataset", f"folder:{here / 'data'}", "--limit", 20, *added)
+    said = run("--eps", 0.5, "--dataset", f"folder:{here / 'data'}", "--limit", 20, *added)
     assert said.startswith(f"image {file} cannot be decoded (")
     assert said.endswith("): replace it or take it out")
 
 
 def test_images_of_another_size_than_the_models_are_refused(run: Callable[..., str], here: Path) -> None:
-    said = run("--dataset", f"folder:{write_images(here / 'data', size=(12, 16))}")
+    said = run("--eps", 0.5, "--dataset", f"folder:{write_images(here / 'data', size=(12, 16))}")
     assert "model 'tiny-natural' takes images of 8x8 pixels and folder:" in said
     assert "has 16x12: give --crop 8, and --resize to what the shorter side should be before it" in said
 
@@ -183,11 +196,13 @@ def test_images_of_another_size_than_the_models_are_refused(run: Callable[..., s
 def test_images_of_two_sizes_are_refused(run: Callable[..., str], here: Path) -> None:
     folder = write_images(here / "data")
     Image.new("RGB", (9, 8)).save(folder / "test" / "class-9" / "1.png")
-    assert "has shape (3, 8, 9) and the first has (3, 8, 8)" in run("--dataset", f"folder:{folder}", "--limit", 20)
+    assert "has shape (3, 8, 9) and the first has (3, 8, 8)" in run(
+        "--eps", 0.5, "--dataset", f"folder:{folder}", "--limit", 20
+    )
 
 
 def test_another_number_of_classes_is_refused(run: Callable[..., str], here: Path) -> None:
-    said = run("--dataset", f"folder:{write_images(here / 'data', classes=3)}")
+    said = run("--eps", 0.5, "--dataset", f"folder:{write_images(here / 'data', classes=3)}")
     assert "gives outputs of shape (2, 10) for 2 images" in said
     assert "has 3 classes: it must give one logit per image and class" in said
 
@@ -202,11 +217,11 @@ def test_another_number_of_classes_is_refused(run: Callable[..., str], here: Pat
 )
 def test_images_that_are_not_there_are_named(dataset: str, said: str, run: Callable[..., str], here: Path) -> None:
     (here / "empty").mkdir()
-    assert said in run("--dataset", dataset)
+    assert said in run("--eps", 0.5, "--dataset", dataset)
 
 
 def test_a_folder_without_cifar10_is_named(run: Callable[..., str]) -> None:
-    assert "dataset cifar10 is not in data_dir ." in run("--dataset", "cifar10", "--data-dir", ".")
+    assert "dataset cifar10 is not in data_dir ." in run("--eps", 0.5, "--dataset", "cifar10", "--data-dir", ".")
 
 
 # Weights
@@ -319,7 +334,7 @@ def test_weights_that_differ_from_their_card_are_refused(run: Callable[..., str]
     ("name", "said"),
     [
         ("Raises", "fails on images of shape (3, 8, 8) (shape mismatch somewhere): choose models that fit"),
-        ("Pair", "returns tuple: it must return a tensor of floating-point logits"),
+        ("Pair", "returns tuple with tensors of shape (2, 10) and (2, 10), each of which may be logits: return the"),
         ("Nan", "gives NaN or infinite logits on clean images: check its weights"),
         ("Seven", "gives outputs of shape (2, 7) for 2 images, and digits has 10 classes"),
         ("Maps", "gives outputs of shape (2, 10, 1, 1) for 2 images"),

@@ -105,14 +105,14 @@ def test_a_run_without_models_takes_those_that_are_here(site: Site) -> None:
     card("net-a", site, file="w.pth")
     text = Path("theirs/net-a.toml").read_text().replace('dataset = "digits"', 'dataset = "cifar10"')
     Path("theirs/net-a.toml").write_text(text)
-    said = refusal("run", "--zoo", "theirs", "--dataset", "cifar10", "--data-dir", "nothing")
+    said = refusal("run", "--zoo", "theirs", "--eps", 0.5, "--dataset", "cifar10", "--data-dir", "nothing")
     assert said == (
         "the weights of no model for --dataset cifar10 are here: `fetch NAME` gets those of madry-resnet50-l2-0.25, "
         "madry-resnet50-l2-0.5, madry-resnet50-l2-1.0 and 5 more, or name others with --model"
     )
     succeed("fetch", "net-a", "--zoo", "theirs")
     assert "dataset cifar10 is not in data_dir" in refusal(
-        "run", "--zoo", "theirs", "--dataset", "cifar10", "--data-dir", "nothing"
+        "run", "--zoo", "theirs", "--eps", 0.5, "--dataset", "cifar10", "--data-dir", "nothing"
     )
     # Of digits, net-b is not here and is left out.
     card("net-b", site)

@@ -66,25 +66,47 @@ def test_a_file_for_a_network_of_torchvision_is_attacked_in_the_size_that_torchv
 ) -> None:
     torch.save(torchvision.models.get_model("squeezenet1_1", num_classes=2).state_dict(), here / "mine.pth")
     (row,) = rows(
-        "--weights", "mine.pth", "--architecture", ARCHITECTURE, "--dataset", f"folder:{pictures}", "--out", "a"
+        "--weights",
+        "mine.pth",
+        "--architecture",
+        ARCHITECTURE,
+        "--eps",
+        0.5,
+        "--dataset",
+        f"folder:{pictures}",
+        "--out",
+        "a",
     )
     assert (row["model"], row["architecture"], row["family"]) == ("mine", ARCHITECTURE, "conventional")
     about = json.loads((here / "a" / "run.json").read_text(encoding="utf-8"))
     assert "shorter side resized to 256 pixels (bilinear), middle 224x224 cropped out" in json.dumps(about)
     asked = ("--resize", 70, "--crop", 64, "--out", "b")
-    assert rows("--weights", "mine.pth", "--architecture", ARCHITECTURE, "--dataset", f"folder:{pictures}", *asked)
+    assert rows(
+        "--weights", "mine.pth", "--architecture", ARCHITECTURE, "--eps", 0.5, "--dataset", f"folder:{pictures}", *asked
+    )
     assert "middle 64x64 cropped out" in (here / "b" / "run.json").read_text(encoding="utf-8")
 
 
 def test_whose_classes_a_model_has_is_said(pictures: Path) -> None:
-    said = refusal("run", "--model", f"{ARCHITECTURE}@none", "--dataset", f"folder:{pictures}", "--dry-run")
+    said = refusal(
+        "run", "--model", f"{ARCHITECTURE}@none", "--eps", 0.5, "--dataset", f"folder:{pictures}", "--dry-run"
+    )
     assert "gives outputs of shape (2, 1000) for 2 images, and folder:" in said
     assert said.endswith("has 2 classes: it must give one logit per image and class (1000 are ImageNet's)")
 
 
 def test_a_network_that_takes_one_size_asks_for_it(pictures: Path, here: Path) -> None:
     torch.save(timm.create_model("test_vit", num_classes=2).state_dict(), here / "vit.pth")
-    arguments = ("--weights", "vit.pth", "--architecture", "timm:test_vit", "--dataset", f"folder:{pictures}")
+    arguments = (
+        "--weights",
+        "vit.pth",
+        "--architecture",
+        "timm:test_vit",
+        "--eps",
+        0.5,
+        "--dataset",
+        f"folder:{pictures}",
+    )
     said = refusal("run", *arguments, "--resize", 100, "--crop", 96, "--argument", "dynamic_img_size=false")
     assert said.startswith("model 'vit' fails on images of shape (3, 96, 96) (")
     assert said.endswith("): choose models that fit, or another size of images with --resize and --crop")

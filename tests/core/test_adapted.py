@@ -65,8 +65,9 @@ def test_one_logit_is_that_of_the_second_of_two_classes(shape: tuple[int, ...]) 
         ((LOGITS.mean(),), "the model returns tuple: it must return a tensor"),
         (None, "the model returns NoneType"),
         (LOGITS.numpy(), "the model returns ndarray"),
-        (LOGITS[0], r"float32 of shape \(3,\) for 2 images"),
-        (LOGITS.long(), "int64 of shape"),
+        (LOGITS[0], r"outputs of shape \(3,\) for 2 images"),
+        (LOGITS.long(), "the model returns torch.int64"),
+        (LOGITS.argmax(dim=1), "the model returns torch.int64"),
         (torch.zeros(2, 3, 4, 4), r"shape \(2, 3, 4, 4\)"),
     ],
 )

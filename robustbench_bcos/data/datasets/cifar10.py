@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, final
 
 from robustbench_bcos.core.disk import held
@@ -17,8 +18,12 @@ if TYPE_CHECKING:
 @final
 @DATASETS.registered("cifar10")
 class Cifar10(AbstractNamedDataset):
-    """One split. The batches are pickles: torchvision opens them only after it has checked their digests."""
+    """One split. The batches are pickles: torchvision opens them only after it has checked their digests.
 
+    Its radii are those of RobustBench (Croce et al., 2021, https://arxiv.org/abs/2010.09670, section 3).
+    """
+
+    radii = MappingProxyType({"linf": "8/255", "l2": "0.5"})
     data_dir_holds = "cifar-10-batches-py"
     image_shape = (3, 32, 32)
     url = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"

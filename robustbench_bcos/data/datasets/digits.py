@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
 from robustbench_bcos.data import DATASETS
@@ -17,8 +18,13 @@ TEST_EVERY = 5
 @final
 @DATASETS.registered("digits")
 class Digits(AbstractNamedDataset):
-    """One part of the fixed split, as RGB by repetition."""
+    """One part of the fixed split, as RGB by repetition.
 
+    Its radii are those that the digits of the zoo were trained for, and hold unless others are asked for.
+    """
+
+    radii = MappingProxyType({"l2": "0.5", "linf": "0.1"})
+    radii_by_default = True
     image_shape = (3, 8, 8)
     how_to_get = "digits come with scikit-learn and need not be fetched: run without --dataset"
 

@@ -7,6 +7,7 @@ import hashlib
 import re
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import final
 
 from robustbench_bcos.core.errors import RequestError
@@ -42,6 +43,7 @@ class Imagenet(AbstractFileDataset):
     """``DIR/val/WNID/*.JPEG``, or the class folders in ``DIR/test`` or in ``DIR`` itself."""
 
     as_torchvision = True
+    radii = MappingProxyType({"linf": "4/255"})
     data_dir_holds = "val"
     how_to_get = (
         "imagenet cannot be fetched, because its terms must be accepted by a person: get ILSVRC2012_img_val.tar from "
