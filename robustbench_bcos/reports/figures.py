@@ -47,6 +47,8 @@ class ReportFigure:
     """What it shows, in numbers where it can."""
     model: str | None = None
     """The model it is about, or ``None`` for all."""
+    title: str = ""
+    """What to unfold on the page, where it is one of many of its model."""
     on_page: bool = True
     """Whether it is part of the page; panels of fewer steps than the most are files alone."""
     files: tuple[Path, ...] = ()
@@ -253,6 +255,7 @@ def _attack_panels(run: RunFolder, images: Sequence[int]) -> Iterator[ReportFigu
             ),
             description=_fates(pictures),
             model=model,
+            title=f"Images under {attack}",
             on_page=row["cell"] in at_most_steps,
         )
 

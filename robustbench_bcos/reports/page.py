@@ -5,6 +5,7 @@ executed.
 """
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from robustbench_bcos.bench.evidence import CHECKS
+from robustbench_bcos.bench.evidence.check import PAGE as PAGE_OF_CHECKS
+from robustbench_bcos.bench.evidence.check import AbstractCheck
 from robustbench_bcos.core.disk import write_text
+from robustbench_bcos.reports.browser import browsable
 from robustbench_bcos.reports.console import best_models, interval_text, percent, reading_notes
 from robustbench_bcos.reports.figures import SAID, ReportFigure
 from robustbench_bcos.reports.marks import marked, trust_of
@@ -26,6 +30,8 @@ from robustbench_bcos.reports.run_folder import RunFolder
 from robustbench_bcos.reports.tables import attacks_of, column_names, strongest, wide_table
 
 PAGE = "report.html"
+
+SCRIPTS = ("sort.js", "browse.js", "fold.js")
 
 GRAVITY = ("undermined", "repaired", "not done", "reported", "held")
 """Outcomes of a check, the gravest first."""
@@ -38,7 +44,8 @@ class TableCell:
     text: str
     value: str
     interval: str = ""
-    best: bool = False
+    kind: str = ""
+    """``best`` of its column, or an answer that is to be seen: ``undermined``, ``suspect``."""
 
 
 EMPTY = TableCell(text="", value="")
@@ -49,6 +56,10 @@ class Row(NamedTuple):
 
     name: str
     cells: list[TableCell]
+    alarming: bool = False
+    """Whether it is about a number that is not to be trusted."""
+    link: str = ""
+    """Where its name is explained, on the page."""
 
 
 class Content(NamedTuple):
@@ -75,7 +86,7 @@ def render(run: RunFolder, figures: Sequence[ReportFigure]) -> str:
     environment = Environment(
         loader=PackageLoader("robustbench_bcos.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    style, script = _packaged("page.css"), _packaged("sort.js")
+    style, script = _packaged("page.css"), "".join(map(_packaged, SCRIPTS))
     shown = [figure for figure in figures if figure.on_page]
     return environment.get_template("report.html.jinja").render(
         title=_title(run),
@@ -84,12 +95,13 @@ def render(run: RunFolder, figures: Sequence[ReportFigure]) -> str:
         style_hash=_hash(style),
         script=Markup(script),
         script_hash=_hash(script),
-        notes=reading_notes(run),
+        notes=[_linked(note) for note in reading_notes(run)],
         accuracies=accuracies(run.records),
         evidence=evidence(run) if len(run.evidence) else None,
-        checks=[CHECKS[name] for name in CHECKS],
+        checks=[_check(CHECKS[name]) for name in CHECKS],
         similarities=similarities(run.records) if len(run.similarities) else None,
         figures=[_embedded(figure) for figure in shown if figure.model is None],
+        browsable=browsable(run),
         models=[_model(run, model, shown) for model in run.records["model"].unique()],
         provenance=_provenance(run),
         classes=run.class_names,
@@ -107,35 +119,46 @@ def accuracies(records: pd.DataFrame) -> Content:
     rows = []
     for model, first in records.groupby("model", sort=False).first().iterrows():
         clean = first["clean_accuracy"]
+        same = records[records["model"] == model]
+        suspect = bool((same["trust"] == "suspect").any())
+        trust = trust_of(same["trust"])
         cells = [
+            # Beside the name, where no narrow window hides it.
+            TableCell(text=trust, value=trust, kind="suspect" if suspect else ""),
             TableCell(
                 text=percent(clean),
                 value=repr(float(clean)),
                 interval=interval_text(first["clean_correct"], first["images"]),
-                best=bool(clean == records["clean_accuracy"].max()),
-            )
+                kind="best" if clean == records["clean_accuracy"].max() else "",
+            ),
         ]
         for column in texts.columns:
             text, interval, value = (str(table.at[model, column]) for table in (texts, intervals, values))
-            cells.append(TableCell(text=text, value=value, interval=interval, best=model in winners[column]))
-        trust = trust_of(records.loc[records["model"] == model, "trust"])
-        rows.append(Row(str(model), [*cells, TableCell(text=trust, value=trust)]))
+            best = "best" if model in winners[column] else ""
+            cells.append(TableCell(text=text, value=value, interval=interval, kind=best))
+        rows.append(Row(str(model), cells, alarming=suspect))
     return Content(
         "Accuracy in percent of the images",
-        ["model", "clean", *texts.columns, "trust"],
+        ["model", "trust", "clean", *texts.columns],
         rows,
     )
 
 
 def evidence(run: RunFolder) -> Content:
-    """What each check found, over all rows of each model: how many it undermines or repairs, and the most it found."""
+    """What each check found, over all rows of each model: how many it undermines or repairs, and the most it found.
+
+    What undermines a number comes first.
+    """
     models = dict(zip(run.cells, run.records["model"], strict=True))
     found = run.evidence.assign(model=run.evidence["cell"].map(models))
     columns = list(found["model"].unique())
     rows = []
-    for check, outcomes in found.groupby("check", sort=False):
+    gravity = found["status"].map(GRAVITY.index).groupby(found["check"]).min()
+    for check, outcomes in sorted(found.groupby("check", sort=False), key=lambda item: gravity[item[0]]):
         by_model = dict(list(outcomes.groupby("model")))
-        rows.append(Row(str(check), [_answer(by_model[name]) if name in by_model else EMPTY for name in columns]))
+        cells = [_answer(by_model[name]) if name in by_model else EMPTY for name in columns]
+        alarming = any(cell.kind == "undermined" for cell in cells)
+        rows.append(Row(str(check), cells, alarming=alarming, link=f"#check-{check}" if check in CHECKS else ""))
     return Content("What each check found: images against the number, of those examined", ["check", *columns], rows)
 
 
@@ -148,6 +171,7 @@ def _answer(outcomes: pd.DataFrame) -> TableCell:
         text=f"{gravest['against']} of {gravest['examined']}",
         value=str(gravest["against"]),
         interval=str(gravest["status"]),
+        kind="undermined" if gravest["status"] == "undermined" else "",
     )
 
 
@@ -167,7 +191,7 @@ def similarities(records: pd.DataFrame) -> Content:
             _number(record["explanation_changed_attack"], record["trust"]),
             *(_number(record[name], record["trust"] if name.endswith("_attack") else "") for name in names),
         ]
-        rows.append(Row(record["model"], cells))
+        rows.append(Row(record["model"], cells, alarming=record["trust"] == "suspect"))
     return Content(
         "Mean similarity of contribution maps for the true class (1 is equal), and the share of explained images whose "
         "prediction the attack changed",
@@ -229,9 +253,35 @@ def _provenance(run: RunFolder) -> list[tuple[str, str]]:
     ]
 
 
+def _linked(note: str) -> Markup:
+    """A note in which links to the documentation of a check lead to what the page itself says of it."""
+    parts = re.split(rf"({re.escape(PAGE_OF_CHECKS)}#\w+)", note)
+    text = Markup("")
+    for part in parts:
+        name = part.removeprefix(f"{PAGE_OF_CHECKS}#")
+        known = name != part and name in CHECKS
+        text += Markup('<a href="#check-{}">{}</a>').format(name, "what this check asks") if known else part
+    return text
+
+
+def _check(check: AbstractCheck) -> dict[str, str]:
+    return {
+        "name": check.name,
+        "purpose": " ".join((type(check).__doc__ or "").split("\n\n")[0].split()),
+        "asks": check.asks,
+        "link": check.link,
+    }
+
+
 def _embedded(figure: ReportFigure) -> dict[str, str]:
     image = b64encode(figure.image).decode("ascii")
-    return {"name": figure.name, "caption": figure.caption, "description": figure.description, "image": image}
+    return {
+        "name": figure.name,
+        "caption": figure.caption,
+        "description": figure.description,
+        "image": image,
+        "title": figure.title,
+    }
 
 
 def _packaged(name: str) -> str:

@@ -173,7 +173,7 @@ class _Sheet:
             for end, tip, value in ((top, top - TIP, 1.0), (bottom, bottom + TIP, 0.0)):
                 self.axes.fill([left, (left + right) / 2, right], [end, tip, end], color=colormap(value), lw=0)
         shades = colormap(np.linspace(1, 0, 256))[:, None, :3].astype(np.float32)
-        self._image(_bytes(shades), left, top, right - left, bottom - top)
+        self._image(in_bytes(shades), left, top, right - left, bottom - top)
         self.axes.plot([left, left, right, right, left], [top, bottom, bottom, top, top], color="black", lw=0.5)
         for value, y in ((scale, top), (0, (top + bottom) / 2), (-scale, bottom)):
             self.axes.plot([right, right + 0.03], [y, y], color="black", lw=0.5)
@@ -193,7 +193,7 @@ class _Sheet:
     def _mosaic(self, tile: Tile) -> Pixels:
         # The difference of two infinities is NaN, and is not drawn.
         with np.errstate(invalid="ignore"):
-            tiles = [_bytes(tile(picture)) for picture in self.pictures]
+            tiles = [in_bytes(tile(picture)) for picture in self.pictures]
         # Enlarged first, so that the gap can be narrower than a pixel of a small image; drawing takes as long as there
         # are pixels.
         factor = -(-SHARP // tiles[0].shape[1])
@@ -216,7 +216,7 @@ def signed_colours(values: Array) -> Array:
     return colours
 
 
-def _bytes(colours: Array) -> Pixels:
+def in_bytes(colours: Array) -> Pixels:
     """Colours as a file has them; what is no colour is white."""
     pixels: Pixels = (255 * np.clip(np.nan_to_num(colours, nan=1), 0, 1)).round().astype(np.uint8)
     return pixels

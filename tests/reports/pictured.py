@@ -1,6 +1,7 @@
 """Runs with pictures, made by hand: what is drawn depends on no model."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from robustbench_bcos.bench.pictures import Array, Picture, View
-from robustbench_bcos.bench.records import COLUMNS
+from robustbench_bcos.bench.records import COLUMNS, ImageRecord
 from robustbench_bcos.bench.rows import PictureRow
 from robustbench_bcos.bench.similarity import COMPARISONS, EXPLAINED_CLASSES
 from robustbench_bcos.explanations.similarity import MEASURES
@@ -108,12 +109,50 @@ def similarities_of(
     ]
 
 
+def images_of(cell: str, model: str, outcomes: str, *, labels: Sequence[int] = ()) -> list[dict[str, Any]]:
+    """Rows of ``images.csv``.
+
+    Args:
+        cell: the cell they belong to.
+        model: its model.
+        outcomes: of the images 0, 1, ...: ``b`` for broken by the attack, ``e`` by something else, ``r`` for robust
+            and ``m`` for misclassified before.
+        labels: their classes; by default 0 and 1 in turn.
+    """
+    rows = []
+    for image, outcome in enumerate(outcomes):
+        label = labels[image] if labels else image % 2
+        record = ImageRecord(
+            cell=cell,
+            model=model,
+            image=image,
+            label=label,
+            prediction=2 if outcome == "m" else label,
+            correct=outcome != "m",
+            attacked=outcome != "m",
+            success=outcome == "b",
+            prediction_attacked=None if outcome == "m" else 3 if outcome == "b" else label,
+            robust=outcome in "re",
+            robust_worst=outcome == "r",
+            size=None if outcome == "m" else 0.123456,
+            nearness=None,
+            eight_bit=True if outcome == "b" else None,
+            degenerate_gradient=False,
+            forward_passes=1,
+            backward_passes=1,
+            inherited=False,
+        )
+        rows.append(asdict(record))
+    return rows
+
+
 def run_of(
     rows: Sequence[dict[str, Any]],
     folder: Path = Path("nowhere"),
     *,
     pictures: Mapping[int, Sequence[Picture]] | None = None,
     similarities: Sequence[dict[str, Any]] = (),
+    images: Sequence[dict[str, Any]] = (),
     names: Sequence[str] = NAMES,
     missing: int = 0,
     **session: Any,
@@ -125,6 +164,7 @@ def run_of(
         folder: where it is.
         pictures: by number of the cell.
         similarities: rows of ``explanations.csv``.
+        images: rows of ``images.csv``.
         names: of the classes.
         missing: number of cells that are not complete.
         session: what is different in the description of the session.
@@ -144,6 +184,7 @@ def run_of(
         evidence=pd.DataFrame(),
         transfers=pd.DataFrame(),
         distances=pd.DataFrame(),
+        images=pd.DataFrame(list(images)),
         pictures={cell: rows_of(cell, known.get(number, ())) for number, cell in enumerate(cells)},
         session={
             "started": "2026-01-02T03:04:05+00:00",

@@ -3,14 +3,17 @@
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from robustbench_bcos.reports.page import render
 from robustbench_bcos.reports.report import write_report
-from tests.reports.pictured import explained, picture, record, run_of, similarities_of
+from tests.reports.handmade import outcome
+from tests.reports.pictured import explained, images_of, picture, record, run_of, similarities_of
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright (extra `browser`) is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -161,7 +164,7 @@ def test_everything_is_done_by_keyboard_too(report: Path, visit: Opening) -> Non
         assert len(focused) < 10, focused
         page.keyboard.press("Tab")
         focused.append(page.evaluate("document.activeElement.innerText.trim()"))
-    assert focused[-3:] == ["model", "clean", "l2 0.5 pgd"]
+    assert focused[-4:] == ["model", "trust", "clean", "l2 0.5 pgd"]
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     assert outline == "solid"
     page.keyboard.press("Enter")
@@ -212,6 +215,182 @@ def test_only_tables_scroll_sideways(width: int, report: Path, visit: Opening) -
     for details in page.locator("summary").all():
         details.click()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_on_a_phone_every_number_is_within_the_window_beside_its_name(report: Path, visit: Opening) -> None:
+    page = visit(report, viewport={"width": 390, "height": 800}).page
+    for cell in page.locator("#accuracies td").all():
+        if cell.inner_text():
+            box = cell.bounding_box()
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= 390
+            name = cell.evaluate("cell => getComputedStyle(cell, '::before').content")
+            assert name.strip('"') == cell.get_attribute("data-label")
+    assert page.locator("#accuracies").get_by_role("rowheader", name="bcos", exact=True).count() == 1
+    header(page, "l2 0.5").get_by_role("button").click()
+    assert order(page) == ["net", "adv", "bcos", "Zebra"]
+
+
+def test_a_wide_table_shows_that_it_goes_on_and_trust_is_not_beyond_the_edge(visit: Opening, tmp_path: Path) -> None:
+    rows = [record("net", 100, eps=0.25 * step) for step in range(1, 25)]
+    file = tmp_path / "report.html"
+    file.write_text(render(run_of(rows), []), encoding="utf-8")
+    page = visit(file, viewport={"width": 1280, "height": 800}).page
+    scroll = page.locator("#accuracies .scroll")
+    assert scroll.evaluate("element => element.scrollWidth > element.clientWidth")
+    assert scroll.evaluate("element => getComputedStyle(element).backgroundImage").count("linear-gradient") == 4
+    right = scroll.bounding_box()["x"] + scroll.bounding_box()["width"]
+    trust = header(page, "trust").bounding_box()
+    assert trust["x"] + trust["width"] < right
+
+
+# Image by image
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of two models under two attacks with a thousand images each."""
+    folder = tmp_path_factory.mktemp("many")
+    rows = [record(model, 100, eps=eps) for model in ("net", HOSTILE[0]) for eps in (NEAR, FAR)]
+    outcomes = ["rbem" * 250, "bbbb" * 250, "rrrr" * 250, "mmmm" * 250]
+    images = [
+        row
+        for number, (one, outcome) in enumerate(zip(rows, outcomes, strict=True))
+        for row in images_of(f"cell {number}", one["model"], outcome, labels=[image % 3 for image in range(1000)])
+    ]
+    run = run_of(rows, folder, pictures={0: [picture(3), picture(14)]}, images=images, names=(*HOSTILE[:3], "deer"))
+    file = folder / "report.html"
+    file.write_text(render(run, []), encoding="utf-8")
+    return file
+
+
+def shown(page: Any) -> list[list[str]]:
+    """The lines that are shown, cell by cell."""
+    read = "rows => rows.map(row => [...row.children].map(cell => cell.textContent))"
+    lines: list[list[str]] = page.eval_on_selector_all("#images tbody tr", read)
+    return lines
+
+
+def test_images_of_one_model_under_one_attack_are_listed_first(many: Path, visit: Opening) -> None:
+    visited = visit(many)
+    page = visited.page
+    assert page.locator("#found").inner_text() == (
+        "1000: 250 broken, 250 broken by something else, 250 misclassified without an attack, 250 robust."
+    )
+    lines = shown(page)
+    assert len(lines) == 50
+    cat, ship, frog = HOSTILE[:3]
+    attack = "l2 0.5, 20 steps"
+    assert lines[0] == ["image 0", "net", attack, cat, cat, cat, "robust", "0.1235", ""]
+    assert lines[1] == ["image 1", "net", attack, ship, ship, "deer", "broken", "0.1235", ""]
+    assert lines[2] == ["image 2", "net", attack, frog, frog, frog, "broken by something else", "0.1235", ""]
+    assert lines[3][3:7] == [cat, frog, "", "misclassified without an attack"]
+    assert visited.said == []
+    assert [url for url in visited.requested if not url.startswith("data:")] == [many.as_uri()]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "found"),
+    [
+        ({"outcome": "broken"}, "250: 250 broken."),
+        ({"outcome": "robust", "class": "deer"}, None),
+        ({"class": HOSTILE[0]}, "334: 83 broken, 83 broken by something else, 84 misclassified without an attack, 84 robust."),
+        ({"attack": "l2 1.5, 20 steps"}, "1000: 1000 broken."),
+        ({"model": HOSTILE[0]}, "1000: 1000 robust."),
+        ({"model": HOSTILE[0], "outcome": "broken"}, "None."),
+        (
+            {"model": "all models"},
+            "2000: 250 broken, 250 broken by something else, 250 misclassified without an attack",
+        ),
+    ],
+)
+def test_images_are_filtered(chosen: dict[str, str], found: str | None, many: Path, visit: Opening) -> None:
+    page = visit(many).page
+    if found is None:
+        # No image is of this class, so that there is nothing to choose.
+        assert "deer" not in page.locator("#images [name=class] option").all_inner_texts()
+        return
+    for name, text in chosen.items():
+        page.locator(f"#images [name={name}]").select_option(label=text)
+    assert page.locator("#found").inner_text().startswith(found)
+    assert len(shown(page)) == min(50, int(found.split(":")[0]) if ":" in found else 0)
+
+
+def test_a_thousand_images_of_every_cell_are_found_in_no_time(many: Path, visit: Opening) -> None:
+    page = visit(many).page
+    page.locator("#images [name=attack]").select_option("")
+    spent = page.evaluate(
+        """() => {
+            const model = document.querySelector("#images [name=model]");
+            model.value = "";
+            const began = performance.now();
+            model.dispatchEvent(new Event("change"));
+            document.body.offsetHeight;
+            return performance.now() - began;
+        }"""
+    )
+    assert page.locator("#found").inner_text().startswith("4000: ")
+    # A tenth of a second is felt as at once; this machine may be doing something else.
+    assert spent < 1000
+
+
+def test_more_images_are_shown_when_asked_for_and_the_keyboard_goes_on_there(many: Path, visit: Opening) -> None:
+    page = visit(many).page
+    more = page.locator("#images button[name=more]")
+    assert more.inner_text() == "Show 50 more"
+    more.click()
+    assert [line[0] for line in shown(page)] == [f"image {number}" for number in range(100)]
+    assert page.evaluate("document.activeElement.firstChild.textContent") == "image 50"
+    page.locator("#images [name=outcome]").select_option("b")
+    page.locator("#images [name=class]").select_option(label=HOSTILE[0])
+    more.click()
+    assert not more.is_visible()
+    assert len(shown(page)) == 83
+
+
+def test_images_with_pictures_show_their_own(many: Path, visit: Opening) -> None:
+    page = visit(many).page
+    tiles = page.locator("#images .tiles")
+    assert [one.get_attribute("aria-label") for one in tiles.all()] == [
+        f"Image {image}: image; attacked; difference; explanation; explanation, attacked" for image in (3, 14)
+    ]
+    for place, one in enumerate(tiles.all()):
+        assert one.evaluate("tile => getComputedStyle(tile).backgroundPositionY") == f"{100 * place}%"
+
+
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_images_fit_into_the_window(width: int, many: Path, visit: Opening) -> None:
+    page = visit(many, viewport={"width": width, "height": 800}).page
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_without_scripts_the_page_says_what_is_missing(many: Path, visit: Opening) -> None:
+    page = visit(many, java_script_enabled=False).page
+    assert page.get_by_text("Looking through images needs JavaScript").is_visible()
+    assert not page.locator("#images select").first.is_visible()
+
+
+def test_what_is_folded_is_printed_and_found_by_links(report: Path, visit: Opening) -> None:
+    page = visit(report).page
+    panels = page.locator("#models details")
+    assert panels.count() == 1
+    assert not panels.locator("img").is_visible()
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert panels.locator("img").is_visible()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert not panels.locator("img").is_visible()
+
+
+def test_a_link_to_a_check_unfolds_what_the_page_says_of_it(visit: Opening, tmp_path: Path) -> None:
+    run = run_of([record("net", 1, trust="suspect")])
+    run = replace(run, evidence=pd.DataFrame([outcome("cell 0", "noise", "undermined", 2)]))
+    file = tmp_path / "report.html"
+    file.write_text(render(run, []), encoding="utf-8")
+    page = visit(file).page
+    assert not page.locator("#check-noise").is_visible()
+    page.locator("#evidence tbody a").click()
+    assert page.locator("#check-noise").is_visible()
+    assert page.url == f"{file.as_uri()}#check-noise"
 
 
 def test_a_long_name_of_a_data_set_breaks_too(visit: Opening, tmp_path: Path) -> None:
