@@ -152,7 +152,7 @@ def run_of(
     *,
     pictures: Mapping[int, Sequence[Picture]] | None = None,
     similarities: Sequence[dict[str, Any]] = (),
-    images: Sequence[dict[str, Any]] = (),
+    image_rows: Sequence[dict[str, Any]] = (),
     names: Sequence[str] = NAMES,
     missing: int = 0,
     **session: Any,
@@ -164,7 +164,7 @@ def run_of(
         folder: where it is.
         pictures: by number of the cell.
         similarities: rows of ``explanations.csv``.
-        images: rows of ``images.csv``.
+        image_rows: rows of ``images.csv``.
         names: of the classes.
         missing: number of cells that are not complete.
         session: what is different in the description of the session.
@@ -184,7 +184,7 @@ def run_of(
         evidence=pd.DataFrame(),
         transfers=pd.DataFrame(),
         distances=pd.DataFrame(),
-        images=pd.DataFrame(list(images)),
+        images=pd.DataFrame(list(image_rows)),
         pictures={cell: rows_of(cell, known.get(number, ())) for number, cell in enumerate(cells)},
         session={
             "started": "2026-01-02T03:04:05+00:00",

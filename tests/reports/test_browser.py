@@ -23,7 +23,7 @@ def run(**changes: object) -> RunFolder:
         for number, (one, outcomes) in enumerate(zip(rows, ("rrbm", "rebm", "bbbb"), strict=True))
         for row in images_of(f"cell {number}", one["model"], outcomes)
     ]
-    return run_of(rows, images=images, pictures=dict.fromkeys(range(3), PICTURES), **changes)  # type: ignore[arg-type]
+    return run_of(rows, image_rows=images, pictures=dict.fromkeys(range(3), PICTURES), **changes)  # type: ignore[arg-type]
 
 
 def test_each_cell_has_every_image_in_the_order_of_the_subset() -> None:

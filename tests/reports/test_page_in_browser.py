@@ -258,7 +258,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number, (one, outcome) in enumerate(zip(rows, outcomes, strict=True))
         for row in images_of(f"cell {number}", one["model"], outcome, labels=[image % 3 for image in range(1000)])
     ]
-    run = run_of(rows, folder, pictures={0: [picture(3), picture(14)]}, images=images, names=(*HOSTILE[:3], "deer"))
+    run = run_of(rows, folder, pictures={0: [picture(3), picture(14)]}, image_rows=images, names=(*HOSTILE[:3], "deer"))
     file = folder / "report.html"
     file.write_text(render(run, []), encoding="utf-8")
     return file
