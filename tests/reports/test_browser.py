@@ -31,9 +31,9 @@ def test_each_cell_has_every_image_in_the_order_of_the_subset() -> None:
     assert found is not None
     assert (found["images"], found["labels"], found["classes"]) == ([0, 1, 2, 3], [0, 1, 0, 1], list(NAMES))
     assert [(cell["model"], cell["attack"]) for cell in found["cells"]] == [
-        ("net", "l2 0.5, 5 steps"),
-        ("net", "l2 0.5, 20 steps"),
-        ("other", "l2 1.5, 20 steps"),
+        ("net", "l2 0.5 pgd, 5 steps"),
+        ("net", "l2 0.5 pgd, 20 steps"),
+        ("other", "l2 1.5 pgd, 20 steps"),
     ]
     second = found["cells"][1]
     assert second["before"] == [0, 1, 0, 2]

@@ -124,11 +124,11 @@ def test_a_click_sorts_upwards_another_downwards_and_both_are_said(report: Path,
     near.get_by_role("button").click()
     assert order(page) == ["net", "adv", "bcos", "Zebra"]
     assert near.get_attribute("aria-sort") == "ascending"
-    assert status.inner_text() == "Sorted by l2 0.5, smallest first."
+    assert status.inner_text() == "Sorted by l2 0.5 pgd, smallest first."
     near.get_by_role("button").click()
     assert order(page) == ["bcos", "adv", "net", "Zebra"]
     assert near.get_attribute("aria-sort") == "descending"
-    assert status.inner_text() == "Sorted by l2 0.5, largest first."
+    assert status.inner_text() == "Sorted by l2 0.5 pgd, largest first."
 
 
 def test_names_sort_as_names_and_only_one_column_is_said_to_be_sorted(report: Path, visit: Opening) -> None:
@@ -227,7 +227,7 @@ def test_on_a_phone_every_number_is_within_the_window_beside_its_name(report: Pa
             name = cell.evaluate("cell => getComputedStyle(cell, '::before').content")
             assert name.strip('"') == cell.get_attribute("data-label")
     assert page.locator("#accuracies").get_by_role("rowheader", name="bcos", exact=True).count() == 1
-    header(page, "l2 0.5").get_by_role("button").click()
+    header(page, "l2 0.5 pgd").get_by_role("button").click()
     assert order(page) == ["net", "adv", "bcos", "Zebra"]
 
 
@@ -280,7 +280,7 @@ def test_images_of_one_model_under_one_attack_are_listed_first(many: Path, visit
     lines = shown(page)
     assert len(lines) == 50
     cat, ship, frog = HOSTILE[:3]
-    attack = "l2 0.5, 20 steps"
+    attack = "l2 0.5 pgd, 20 steps"
     assert lines[0] == ["image 0", "net", attack, cat, cat, cat, "robust", "0.1235", ""]
     assert lines[1] == ["image 1", "net", attack, ship, ship, "deer", "broken", "0.1235", ""]
     assert lines[2] == ["image 2", "net", attack, frog, frog, frog, "broken by something else", "0.1235", ""]
@@ -297,7 +297,7 @@ def test_images_of_one_model_under_one_attack_are_listed_first(many: Path, visit
             {"class": HOSTILE[0]},
             "334: 83 broken, 83 broken by something else, 84 misclassified without an attack, 84 robust.",
         ),
-        ({"attack": "l2 1.5, 20 steps"}, "1000: 1000 broken."),
+        ({"attack": "l2 1.5 pgd, 20 steps"}, "1000: 1000 broken."),
         ({"model": HOSTILE[0]}, "1000: 1000 robust."),
         ({"model": HOSTILE[0], "outcome": "broken"}, "None."),
         (
@@ -447,7 +447,7 @@ def test_names_run_nothing(visit: Opening, tmp_path: Path) -> None:
     for button in visited.page.locator("th button").all():
         button.click()
     assert visited.page.locator("h3").all_inner_texts() == list(HOSTILE)
-    assert visited.page.title() == f"Robustness of {len(HOSTILE)} models on {together}"
+    assert visited.page.title() == f"Robustness of {len(HOSTILE)} models on {together} under pgd"
     assert visited.said == []
     assert visited.requested == [file.as_uri()]
 
