@@ -4,39 +4,60 @@ Evidence measures the same after an attack, and judges the numbers of models tha
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import nn
 
 from robustbench_bcos.bench.evidence import answers
+from robustbench_bcos.bench.evidence.alternatives import (
+    RANGES,
+    Alternatives,
+    Asked,
+    Better,
+    compare,
+    counts,
+    other_ranges,
+)
+from robustbench_bcos.bench.evidence.class_order import find_order
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.core.statistics import binomial_greater, mcnemar_worse
-from robustbench_bcos.core.types import Classifier, Flags, Images, Labels
+from robustbench_bcos.core.types import Flags, Images
 from robustbench_bcos.data.subset import EvalSubset
-from robustbench_bcos.model_zoo.classifier import ImageClassifier
-from robustbench_bcos.model_zoo.encodings import parse_encoding
 from robustbench_bcos.model_zoo.models import Model
 
-LABELLED = 32
-"""Images whose labels are compared with predictions, to find out which range of pixels a model takes; not with less."""
+MOSTLY = 0.5
+"""Share of images that a model must get wrong for the order of its classes to be looked at in more of them."""
 
-CHANCE = 0.05
-"""P value of an accuracy above which it may be that of guesses."""
 
-CERTAIN = 1e-3
-"""P value, for all ranges together, below which another range of pixels is what the model was made for."""
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """A model on its device, and the images it is tried on."""
 
-RANGES = {
-    "none": "as they are, in [0, 1]",
-    "normalize:bytes": "in [0, 255]",
-    "normalize:symmetric": "in [-1, 1]",
-    "normalize:imagenet": "less ImageNet's mean, over its deviation",
-    "normalize:cifar10": "less CIFAR-10's mean, over its deviation",
-}
-"""Encodings that networks are made for, and what they do to pixels."""
+    model: Model
+    subset: EvalSubset
+    device: str
 
-Objection = Callable[[nn.Module, Images, Labels], str]
+    @property
+    def classifier(self) -> nn.Module:
+        """What is asked."""
+        return self.model.classifier
+
+    @cached_property
+    def asked(self) -> Asked:
+        """What it has said of the first images."""
+        return Asked(self.classifier, self.subset, self.device)
+
+    def images(self, count: int) -> Images:
+        """The first images."""
+        return self.subset.batch(0, count).images.to(self.device)
+
+    def better(self, alternatives: Alternatives) -> Better | None:
+        """An alternative that is certainly better than the model."""
+        return compare(self.asked, alternatives, self.subset, self.device).better
+
+
+Objection = Callable[[Tried], str]
 """What is wrong and its remedy; empty where nothing is."""
 
 
@@ -45,27 +66,28 @@ def check_answers(model: Model, images: EvalSubset, *, device: str) -> None:
 
     Raises:
         RequestError: its answers are probabilities, are not the same twice, depend on the other images, or are those of
-            a network made for another range of pixels.
+            a network made for other pixels, with other arguments, or for another order of the classes.
     """
-    batch = images.batch(0, LABELLED)
-    classifier = model.classifier.to(device)
-    shown, labels = batch.images.to(device), batch.labels.to(device)
-    for objection, asked in OBJECTIONS.items():
-        said = objection(classifier, shown[:asked], labels[:asked])
+    model.classifier.to(device)
+    tried = Tried(model=model, subset=images, device=device)
+    for objection in OBJECTIONS:
+        said = objection(tried)
         if said:
             raise RequestError(f"model {model.name!r} {said}, or have it attacked nonetheless with --skip-model-checks")
 
 
-def probabilities(classifier: nn.Module, images: Images, labels: Labels) -> str:
+def probabilities(tried: Tried) -> str:
     """Rows in [0, 1] that sum to 1, or one number in [0, 1] for each image: losses for logits saturate on them."""
-    if answers.are_probabilities(_logits(classifier, images)):
+    with torch.no_grad():
+        rows = tried.classifier(tried.images(answers.ALONE))
+    if answers.are_probabilities(rows):
         return "gives probabilities, and attacks need logits: return what its softmax or sigmoid is given"
     return ""
 
 
-def not_the_same_twice(classifier: nn.Module, images: Images, labels: Labels) -> str:
+def not_the_same_twice(tried: Tried) -> str:
     """Answers to the same images, asked again."""
-    against = answers.determinism(classifier, images).against
+    against = answers.determinism(tried.classifier, tried.images(answers.ALONE)).against
     if not bool(against.any()):
         return ""
     return (
@@ -74,57 +96,70 @@ def not_the_same_twice(classifier: nn.Module, images: Images, labels: Labels) ->
     )
 
 
-def dependent_on_the_batch(classifier: nn.Module, images: Images, labels: Labels) -> str:
+def dependent_on_the_batch(tried: Tried) -> str:
     """Answers to images on their own, beside those to the same images among others."""
-    against = answers.batch_independence(classifier, images).against
+    against = answers.batch_independence(tried.classifier, tried.images(2 * answers.ALONE)).against
     if not bool(against.any()):
         return ""
-    culprit = next(_norms_of_the_batch(classifier), "")
-    cause = f" (its batch norm {culprit} has no running statistics or is in training mode)" if culprit else ""
+    answered = f"answers {_share(against)} differently alone than among others"
+    culprit = next(_norms_of_the_batch(tried.classifier), "")
+    if culprit:
+        return (
+            f"{answered} (its batch norm {culprit} has no running statistics or is in training mode): normalise with "
+            "statistics that do not come from the batch"
+        )
     return (
-        f"answers {_share(against)} differently alone than among others{cause}: normalise with statistics that do not "
-        "come from the batch"
+        f"{answered}, and no batch norm of it does that (a solver that chooses one step for all images, routing with a "
+        "limited capacity, attention or a mean over images would): make its forward pass work on each image by itself, "
+        "with fixed steps say, or show it one at a time, torch.cat([self.network(image) for image in images.split(1)])"
     )
 
 
-def made_for_another_range(classifier: nn.Module, images: Images, labels: Labels) -> str:
-    """Guesses on [0, 1], and good answers in another range.
-
-    Thresholds are exact: that no better than guessing is right as it is, and that another range is better than guesses
-    and, image by image, than this one. A constant answer may be right as often as the commonest label.
-    """
-    network, channels = classifier, 3
-    if isinstance(classifier, ImageClassifier):
-        network, channels = classifier.network, classifier.encoding.channels
-    if len(images) < LABELLED or channels != 3:
+def made_for_another_range(tried: Tried) -> str:
+    """Better answers where pixels are in another range, however good they are as they are."""
+    better = tried.better(other_ranges(tried.classifier))
+    if better is None:
         return ""
-    guessed = float(labels.bincount().max()) / len(labels)
-    plain = _correct(classifier, images, labels)
-    if binomial_greater(int(plain.sum()), len(images), guessed) <= CHANCE:
-        return ""
-    found = {}
-    for encoding in RANGES:
-        right = _correct(nn.Sequential(parse_encoding(encoding).to(images.device), network), images, labels)
-        lost, won = int((right & ~plain).sum()), int((plain & ~right).sum())
-        ps = binomial_greater(int(right.sum()), len(images), guessed), mcnemar_worse(lost, won)
-        if max(ps) < CERTAIN / len(RANGES):
-            found[encoding] = int(right.sum())
-    if not found:
-        return ""
-    best = max(found, key=found.__getitem__)
     return (
-        f"gets {int(plain.sum())} of {len(images)} images right, as guesses do, and {found[best]} if it is given "
-        f"pixels {RANGES[best]}: give --encoding {best}, or correct its card"
+        f"gets {better.words} if it is given pixels {RANGES[better.name]}: give --encoding {better.name}, or correct "
+        "its card"
     )
 
 
-OBJECTIONS: dict[Objection, int] = {
-    probabilities: answers.ALONE,
-    not_the_same_twice: answers.ALONE,
-    dependent_on_the_batch: 2 * answers.ALONE,
-    made_for_another_range: LABELLED,
-}
-"""In this order, on so many images: less than evidence asks about, since large networks take a second for each."""
+def made_with_other_arguments(tried: Tried) -> str:
+    """Better answers of the same weights where something else is assumed of them."""
+    better = tried.better(tried.model.alternatives)
+    if better is None:
+        return ""
+    return f"gets {better.words} with {better.name}, which the weights leave open: give {better.name}"
+
+
+def of_another_class_order(tried: Tried) -> str:
+    """Good answers that count as wrong, because the data count the classes otherwise."""
+    names = tried.subset.class_names
+    for count in counts(tried.subset):
+        right = tried.asked.right(count)
+        labels, predictions = tried.asked.labels[:count].tolist(), tried.asked.predictions[:count].tolist()
+        found = find_order(labels, predictions, len(names))
+        if found is not None:
+            return (
+                f"counts the classes in another order than {tried.subset.dataset.name}: {found.words(names)}: give the "
+                "data's classes in the model's order"
+            )
+        if right.double().mean() > MOSTLY:
+            break
+    return ""
+
+
+OBJECTIONS: tuple[Objection, ...] = (
+    probabilities,
+    not_the_same_twice,
+    dependent_on_the_batch,
+    made_for_another_range,
+    made_with_other_arguments,
+    of_another_class_order,
+)
+"""In this order, and on less than evidence asks about, since large networks take a second for each image."""
 
 
 def _norms_of_the_batch(classifier: nn.Module) -> Iterator[str]:
@@ -132,19 +167,6 @@ def _norms_of_the_batch(classifier: nn.Module) -> Iterator[str]:
     for name, module in classifier.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or module.running_mean is None):
             yield name
-
-
-def _logits(classifier: Classifier, images: Images) -> torch.Tensor:
-    with torch.no_grad():
-        return classifier(images)
-
-
-def _correct(classifier: Classifier, images: Images, labels: Labels) -> Flags:
-    """Which images are right; none where the network fails on such pixels."""
-    try:
-        return predicted_classes(_logits(classifier, images)) == labels
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
-        return torch.zeros_like(labels, dtype=torch.bool)
 
 
 def _share(flags: Flags) -> str:

@@ -175,6 +175,8 @@ class EvidenceRow(Row, table="evidence", key=("subject", "check")):
     """Name of the check."""
     skipped_because: str
     """Why it could not be carried out; empty where it was."""
+    finding: str = ""
+    """What it found that results by image do not say, in words; empty where they say everything."""
 
 
 @dataclass(frozen=True, kw_only=True)

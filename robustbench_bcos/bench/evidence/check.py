@@ -49,6 +49,8 @@ class AbstractCheck(ABC):
     """Whether it searches in another way than the attack, so that a few images more are no reason to distrust it."""
     full_only: ClassVar[bool] = False
     """Whether it is left out of ``--evidence quick``."""
+    always: ClassVar[bool] = False
+    """Whether it has its say in ``--evidence off``, too: of what the run has recorded, where that asks for nothing."""
     budget: ClassVar[float] = 0.0
     """Part of the attack's passes that it may spend in ``--evidence quick``; all together never spend more than the
     attack, and the last one has what the others leave."""
@@ -69,6 +71,10 @@ class AbstractVerdictsCheck(AbstractCheck):
     @abstractmethod
     def count(self, verdicts: "VerdictsContext") -> tuple[int, int]:
         """How many images were examined, and how many of them speak against the number."""
+
+    def finding(self, verdicts: "VerdictsContext") -> str:
+        """What the counts do not say, in words; empty where they say everything."""
+        return ""
 
 
 class AbstractModelCheck(AbstractCheck):
@@ -131,13 +137,15 @@ C = TypeVar("C", bound=AbstractCheck)
 def checks_of(evidence: str, scope: type[C]) -> list[C]:
     """The checks of ``quick`` or ``full`` evidence of one scope, in the order in which they are carried out.
 
-    By rule, then by budget, the cheap ones first.
+    By rule, then by budget, the cheap ones first. Of ``off``, those that are ``always`` there.
     """
-    if evidence == "off":
-        return []
     found = [check for check in (CHECKS[name] for name in CHECKS) if isinstance(check, scope)]
-    chosen = [check for check in found if evidence == "full" or not check.full_only]
+    chosen = [check for check in found if _belongs(check, evidence)]
     return sorted(chosen, key=lambda check: (RULES.index(check.rule), check.budget, check.name))
+
+
+def _belongs(check: AbstractCheck, evidence: str) -> bool:
+    return check.always if evidence == "off" else evidence == "full" or not check.full_only
 
 
 def is_finished(evidence: str, cell: Cell, store: Store) -> bool:

@@ -1,7 +1,7 @@
 """What checks are shown: the verdicts of a cell, a model with a few images, or a cell with all that attacks need."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -13,12 +13,13 @@ from robustbench_bcos.attacks.driver import GradientAttack
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence import CHECKS
+from robustbench_bcos.bench.evidence.alternatives import Alternatives, Asked, Compared, compare
 from robustbench_bcos.bench.evidence.check import AbstractCheck, AbstractSearchCheck, NotApplicable
 from robustbench_bcos.bench.evidence.found import Found
 from robustbench_bcos.bench.evidence.indicators import Path
 from robustbench_bcos.bench.evidence.selection import Part, Selection
 from robustbench_bcos.bench.request import Request
-from robustbench_bcos.bench.rows import ResultRow, VerdictRow
+from robustbench_bcos.bench.rows import CleanRow, ResultRow, VerdictRow
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.target import AttackTarget, make_target
 from robustbench_bcos.bench.trial import attack_and_judge
@@ -40,6 +41,9 @@ class VerdictsContext:
     """What a run has recorded of a cell, and of the other cells of its model."""
 
     cell: Cell
+    classes: int
+    clean: Sequence[CleanRow]
+    """Predictions without an attack, of all images."""
     attacked: Sequence[VerdictRow]
     """Verdicts of the images that were attacked."""
     robust: frozenset[int]
@@ -59,6 +63,14 @@ class ModelContext:
     labels: Labels
     predictions: Labels
     """What the model said of them before the attacks."""
+    subset: EvalSubset
+    alternatives: Alternatives = field(default_factory=dict)
+    """Other models that the same weights may have been, by the argument that makes them."""
+
+    def compare(self, alternatives: Alternatives) -> Compared:
+        """The model, beside others."""
+        device = str(self.images.device)
+        return compare(Asked(self.classifier, self.subset, device), alternatives, self.subset, device)
 
 
 @dataclass(frozen=True, kw_only=True)

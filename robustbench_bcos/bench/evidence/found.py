@@ -23,6 +23,8 @@ class Found:
     """Forward and backward passes spent."""
     broken: Flags | None = None
     """Whether a further attack succeeded within the cell's threat; none did where nothing was attacked."""
+    finding: str = ""
+    """What these do not say, in words; empty where they say everything."""
 
     def rows(self, subject: str, check: str, parts: Mapping[int, Part]) -> list[ResultRow]:
         """As they are stored, for these images, each of a part."""

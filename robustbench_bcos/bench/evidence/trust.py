@@ -106,22 +106,18 @@ class Judgement:
         lacking = cell.attack.lacks(cell.threat.norm)
         incomplete = [without(cell.attack.name, part) for part in lacking]
         lacked = [_not_done(part, why, PAGE) for part, why in lacking.items()]
-        if self.identity.evidence != "off" and not is_finished(self.identity.evidence, cell, self.store):
+        if not is_finished(self.identity.evidence, cell, self.store):
             return Trust(trust="unchecked", reasons=UNFINISHED, worst_correct=correct)
-        if self.identity.evidence == "off":
-            return Trust(
-                trust="suspect" if lacking else "unchecked",
-                reasons="; ".join(incomplete),
-                worst_correct=correct,
-                outcomes=tuple(lacked),
-            )
         results = self.store.results(cell.key)
         checked = [*self._of_verdicts(cell), *self._of_model(cell), *self._of_cell(cell, results)]
         outcomes = [*checked, *self._left_out(cell)]
+        if self.identity.evidence == "off":
+            # What nobody asked to be checked is no reason for praise.
+            outcomes = [outcome for outcome in checked if outcome.status == "undermined"]
         undermined = [outcome.check for outcome in outcomes if outcome.status == "undermined"]
         skipped = [f"{outcome.check} not done" for outcome in outcomes if outcome.status == "not done"]
         return Trust(
-            trust="suspect" if undermined or lacking else "sound",
+            trust="suspect" if undermined or lacking else "unchecked" if self.identity.evidence == "off" else "sound",
             reasons="; ".join(incomplete + undermined + skipped),
             worst_correct=correct,
             examined=len({row.image for row in results}),
@@ -167,6 +163,8 @@ class Judgement:
         others = [other for other in within if other not in alike]
         context = VerdictsContext(
             cell=cell,
+            classes=self.identity.classes,
+            clean=list(self.store.clean(cell.model).values()),
             attacked=[row for row in self.store.verdicts(cell) if row.attacked],
             robust=self._images(cell).robust,
             broken_by_same_attack=frozenset(image for other in alike for image in self._images(other).broken),
@@ -176,7 +174,9 @@ class Judgement:
         for check in checks_of(self.identity.evidence, AbstractVerdictsCheck):
             examined, against = check.count(context)
             status = self._gain(check, against) if check.rule == "search" else _status(check, examined, against)
-            outcomes.append(_outcome(check, status, examined, against))
+            outcomes.append(
+                _outcome(check, status, examined, against, finding=check.finding(context) if against else "")
+            )
         return outcomes
 
     def _left_out(self, cell: Cell) -> list[Outcome]:
@@ -221,7 +221,8 @@ class Judgement:
         if status == "held" and explained:
             status = "repaired"
         values = [row.value for row in rows if row.value is not None]
-        return _outcome(check, status, len(rows), unexplained or against, max(values, default=None))
+        finding = self.store.evidence(subject)[check.name].finding
+        return _outcome(check, status, len(rows), unexplained or against, max(values, default=None), finding)
 
     def _of_search(self, cell: Cell, check: AbstractCheck, rows: Sequence[ResultRow]) -> Outcome:
         skipped = self._skipped(cell.key, check)
@@ -287,8 +288,15 @@ def _status(check: AbstractCheck, examined: int, against: int) -> Status:
     return "undermined" if against else "held"
 
 
-def _outcome(check: AbstractCheck, status: Status, examined: int, against: int, value: float | None = None) -> Outcome:
-    sentence = f"{against} of {examined} images {check.asks}"
+def _outcome(
+    check: AbstractCheck,
+    status: Status,
+    examined: int,
+    against: int,
+    value: float | None = None,
+    finding: str = "",
+) -> Outcome:
+    sentence = f"{against} of {examined} images {check.asks}" + (f": {finding}" if finding else "")
     return Outcome(
         check=check.name,
         status=status,

@@ -18,7 +18,8 @@ from robustbench_bcos.bench.rows import EvidenceRow, Row, TimingRow
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.model_zoo.models import Model
 
-Examine = Callable[[], Iterable[Row]]
+Examine = Callable[[], tuple[Iterable[Row], str]]
+"""Gives rows, and what they do not say."""
 
 
 def gather_evidence(
@@ -38,16 +39,20 @@ def gather_evidence(
         for check in checks_of(request.config.evidence, AbstractCellCheck):
             found: tuple[Row, ...] = ()
             if check.name not in done:
+                examine = partial(_examine_cell, context, check)
                 with failures_named(model, request.subset.dataset, (), f"{cell.work}, check {check.name},"):
-                    found = _carried_out(partial(check.examine, context), cell.key, check.name, [cell])
+                    found = _carried_out(examine, cell.key, check.name, [cell])
             yield Progress(cell=cell, images=request.work_of_a_check, rows=found)
 
 
 def _carried_out(examine: Examine, subject: str, check: str, cells: Sequence[Cell]) -> tuple[Row, ...]:
     """The results of a check, that it was carried out or why not, and how long it took these cells together."""
     began = time.perf_counter()
+    rows: list[Row] = []
+    finding = skipped = ""
     try:
-        rows, skipped = list(examine()), ""
+        found, finding = examine()
+        rows = list(found)
     except NotApplicable as reason:
         rows, skipped = [], str(reason)
     except (RuntimeError, MemoryError) as error:
@@ -57,14 +62,29 @@ def _carried_out(examine: Examine, subject: str, check: str, cells: Sequence[Cel
         rows, skipped = [], "memory ran out"
     seconds = (time.perf_counter() - began) / len(cells)
     timings = [TimingRow(cell=cell.key, work="evidence", images=0, seconds=seconds) for cell in cells]
-    return (*rows, EvidenceRow(subject=subject, check=check, skipped_because=skipped), *timings)
+    carried_out = EvidenceRow(subject=subject, check=check, skipped_because=skipped, finding=finding)
+    return (*rows, carried_out, *timings)
 
 
-def _examine_model(request: Request, model: Model, known: Store, check: AbstractModelCheck) -> list[Row]:
+def _examine_cell(context: CellContext, check: AbstractCellCheck) -> tuple[Iterable[Row], str]:
+    return check.examine(context), ""
+
+
+def _examine_model(
+    request: Request, model: Model, known: Store, check: AbstractModelCheck
+) -> tuple[Iterable[Row], str]:
     batch = request.subset.batch(0, ASKED)
     images, labels, indices = batch.on(request.device)
     clean = known.clean(model.name)
     before = torch.tensor([clean[image].prediction for image in indices], device=request.device)
-    context = ModelContext(classifier=model.classifier, images=images, labels=labels, predictions=before)
+    context = ModelContext(
+        classifier=model.classifier,
+        images=images,
+        labels=labels,
+        predictions=before,
+        subset=request.subset,
+        alternatives=model.alternatives,
+    )
     found = check.examine(context)
-    return list(found.rows(model.name, check.name, dict.fromkeys(indices[: len(found.against)], "nearest")))
+    examined = request.subset.indices[: len(found.against)]
+    return found.rows(model.name, check.name, dict.fromkeys(examined, "nearest")), found.finding

@@ -2,7 +2,8 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -31,6 +32,10 @@ class Model:
     """Height and width of the images it was trained on, if known."""
     classes: int | None = None
     """Number of logits, if known without running it."""
+    assumed: str = ""
+    """What neither the weights nor anybody said of it, and had to be assumed: ``b=2 norm=batch-uncentred``."""
+    alternatives: Mapping[str, Callable[[], nn.Module]] = field(default_factory=dict)
+    """Classifiers of the same weights with something else assumed, by what to state for them."""
     fast_copy: nn.Module | None = None
     """Equal to the classifier up to rounding, and faster; attacks query it. ``None`` if there is no such copy."""
     attack_backend: str = ""

@@ -19,6 +19,8 @@ from robustbench_bcos.bench.evidence.checks.monotonous_images import MonotonousI
 from robustbench_bcos.bench.evidence.checks.stochastic import Stochastic
 from robustbench_bcos.bench.evidence.contexts import ModelContext
 from robustbench_bcos.bench.evidence.found import Found
+from robustbench_bcos.data.memory import InMemory
+from robustbench_bcos.data.subset import EvalSubset
 
 IMAGES = torch.rand(9, 3, 4, 5, generator=torch.Generator().manual_seed(0))
 MIXED = torch.randn(60, 7, generator=torch.Generator().manual_seed(1))
@@ -56,7 +58,9 @@ every_check = pytest.mark.parametrize("check", checks_of("full", AbstractModelCh
 
 def examined(check: AbstractModelCheck, asked: nn.Module, images: Tensor = IMAGES, before: Tensor = LABELS) -> Found:
     """What the check finds, where the model predicted other classes before the attacks, say."""
-    return check.examine(ModelContext(classifier=asked, images=images, labels=LABELS, predictions=before))
+    subset = EvalSubset.of(InMemory(images, LABELS[: len(images)], classes=7))
+    context = ModelContext(classifier=asked, images=images, labels=LABELS, predictions=before, subset=subset)
+    return check.examine(context)
 
 
 @every_check

@@ -58,8 +58,9 @@ def test_a_check_that_only_full_evidence_has_says_so(name: str) -> None:
     assert PAGE_TEXT.partition(f"### {name}\n\n")[2].startswith("*Full.*") is check.full_only
 
 
-def test_without_evidence_there_are_no_checks() -> None:
-    assert checks_of("off", AbstractCheck) == []
+def test_without_evidence_there_are_checks_that_cost_nothing_alone() -> None:
+    assert [check.name for check in checks_of("off", AbstractVerdictsCheck)] == ["class_order", "guessing"]
+    assert checks_of("off", AbstractCheck) == checks_of("off", AbstractVerdictsCheck)
 
 
 @pytest.mark.parametrize("evidence", ["quick", "full"])

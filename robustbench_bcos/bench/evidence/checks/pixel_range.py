@@ -1,0 +1,23 @@
+"""Whether the model was made for pixels in another range."""
+
+from typing import final
+
+from robustbench_bcos.bench.evidence import CHECKS
+from robustbench_bcos.bench.evidence.alternatives import RANGES, other_ranges
+from robustbench_bcos.bench.evidence.check import AbstractModelCheck
+from robustbench_bcos.bench.evidence.contexts import ModelContext
+from robustbench_bcos.bench.evidence.found import Found
+
+
+@final
+@CHECKS.registered("pixel_range")
+class PixelRange(AbstractModelCheck):
+    """Without its normalisation a network is worse, and the accuracy under attack is that of another network."""
+
+    asks = "classified correctly only if the pixels are given in another range"
+    rule = "any"
+
+    def examine(self, model: ModelContext) -> Found:
+        """The model, beside its network behind other encodings."""
+        compared = model.compare(other_ranges(model.classifier))
+        return compared.found(lambda name: f"pixels {RANGES[name]} ({name})")
