@@ -5,11 +5,15 @@
   ``ema.module.NAME``; a training without Lightning writes ``model_state_dict``. As in the official B-cos trainings.
 - ``madry``: ``model`` (once ``state_dict``) holds ``module.model.NAME``, the same network again for its attacker, and
   the normaliser that is part of the model (Engstrom et al., 2019, the ``robustness`` library).
-- ``robustbench``: bare or under ``state_dict``, with prefixes ``module.`` and ``model.`` where all names carry them.
+- ``robustbench``: bare or under ``state_dict``, with what wrappers add to the names, counters, and the normaliser that
+  is part of the model (Croce et al., 2021, whose models call its constants ``mu`` and ``sigma``).
+
+Averages of the weights are beside them (timm: ``state_dict_ema``; torchvision: ``model_ema``), under their names
+(``ema.module.NAME``), or are all there is.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,18 +23,37 @@ from torch import Tensor
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.cards import EncodingSpec, WeightsFormat
-from robustbench_bcos.model_zoo.checkpoints.read import FileContent, read_content
+from robustbench_bcos.model_zoo.checkpoints.read import FileContent, programs_in, read_content
 from robustbench_bcos.model_zoo.digests import sha256_of
 
 Tensors = dict[str, Tensor]
 
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "checkpoint", "state")
 """Keys under which training scripts save the weights."""
 
-PREFIXES = ("module.", "model.")
+AVERAGES = (
+    *("ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "model_ema_state_dict"),
+    *("ema_model_state_dict", "averaged_model", "swa", "swa_model", "swa_state_dict", "model_swa"),
+)
+"""Keys under which they save a moving average of the weights, and prefixes of its names."""
+
+DEEPEST = 3
+"""Dictionaries in one another, at most, in which weights are looked for."""
+
+PREFIXES = ("module.", "model.", "net.", "network.", "_model.", "base_model.", "online_model.", "wrapped_model.")
 """Prefixes that a wrapper around a network adds to all its names."""
 
-EMA = "ema."
+WRAPPED = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
+"""What ``torch.compile``, data parallelism, sharding and recomputation add to the names of the modules they wrap."""
+
+COUNTERS = ("total_ops", "total_params", "n_averaged")
+"""Tensors that profilers and averages add to a network, and that are no part of it."""
+
+AVERAGE_PREFIXES = tuple(f"{average}." for average in AVERAGES)
+
+MEANS = ("mean", "mu", "means", "new_mean", "_mean", "pixel_mean", "image_mean", "data_mean", "norm_mean")
+DEVIATIONS = ("std", "sigma", "stds", "new_std", "_std", "pixel_std", "image_std", "data_std", "norm_std")
+"""Names of the constants of a normaliser that is part of a model, in the same order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +78,9 @@ class _StateDict:
     container: Literal["safetensors", "torch"]
     tensors: Tensors
     wrapper: str | None
+    prefix: str = ""
+    """What was taken off the names already."""
+    left_out: int = 0
 
 
 def read_checkpoint(
@@ -93,7 +119,7 @@ def unpack(file: Path, content: FileContent, *, kind: WeightsFormat | None = Non
     Raises:
         RequestError: there is no state dict in it, it has another layout, or no moving average.
     """
-    saved = _find_state(file, content)
+    saved = _find_average(file, content) if ema else _find_state(file, content)
     found = _recognise(content, saved)
     layout = kind or found
     if layout not in (found, *_further_readings(found, saved)):
@@ -101,16 +127,18 @@ def unpack(file: Path, content: FileContent, *, kind: WeightsFormat | None = Non
             f"weights {file} are laid out as {found!r} and not as {kind!r}: write the former as the card's "
             "weights.format"
         )
-    if layout == "lightning":
-        return _from_lightning(saved, ema=ema)
-    if ema:
-        raise RequestError(f"weights {file} have no moving average of the weights: leave out ema (--ema)")
     if layout == "madry":
         return _from_madry(saved)
     if kind in ("state_dict", "safetensors"):
         return Checkpoint(tensors=saved.tensors, kind=kind)
-    tensors, prefix = _without_prefixes(saved.tensors)
-    return Checkpoint(tensors=tensors, kind=layout, prefix=prefix)
+    kept, prefix = _of_the_network(saved.tensors) if layout == "lightning" else (saved.tensors, "")
+    inner = _unwrapped(file, kept)
+    return replace(
+        inner,
+        kind=layout,
+        prefix=saved.prefix + prefix + inner.prefix,
+        left_out=inner.left_out + len(saved.tensors) - len(kept) + saved.left_out,
+    )
 
 
 def agree(stated: EncodingSpec, found: EncodingSpec) -> bool:
@@ -148,14 +176,80 @@ def _check_values(file: Path, name: str, tensor: Tensor) -> None:
 
 
 def _find_state(file: Path, content: FileContent) -> _StateDict:
-    for wrapper in (None, *WRAPPERS):
-        state = content.value if wrapper is None else _entry(content.value, wrapper)
-        if isinstance(state, Mapping) and state and all(isinstance(value, Tensor) for value in state.values()):
-            tensors = {str(name): tensor for name, tensor in state.items()}
-            return _StateDict(file=file, container=content.container, tensors=tensors, wrapper=wrapper)
-    raise RequestError(
-        f"weights {file} hold {_described(content.value)} and no state dict (names to tensors): save model.state_dict()"
-    )
+    """The weights, and not their average, unless that is all there is and nothing calls it one."""
+    found = _under(content.value, WRAPPERS)
+    if found is None and _averages(content.value):
+        raise RequestError(
+            f"weights {file} hold a moving average of the weights alone ({next(iter(_averages(content.value)))}): ask "
+            "for it with ema (--ema)"
+        )
+    if found is None and content.left_out:
+        raise programs_in(file, content.left_out[0])
+    if found is None:
+        raise RequestError(
+            f"weights {file} hold {_described(content.value)} and no state dict (names to tensors): save "
+            "model.state_dict()"
+        )
+    wrapper, tensors = found
+    return _StateDict(file=file, container=content.container, tensors=tensors, wrapper=wrapper)
+
+
+def _find_average(file: Path, content: FileContent) -> _StateDict:
+    """The moving average: beside the weights, under their names, or all there is."""
+    averages = _averages(content.value)
+    if averages:
+        first, *others = averages.values()
+        if not all(_equal(first, other) for other in others):
+            raise RequestError(
+                f"weights {file} hold several moving averages that differ ({', '.join(averages)}): save the one that "
+                "is meant, torch.save(state, 'weights.pth')"
+            )
+        return _StateDict(file=file, container=content.container, tensors=first, wrapper=next(iter(averages)))
+    saved = _find_state(file, content)
+    for average in AVERAGES:
+        named = _below(f"{average}.", _without_prefixes(saved.tensors, prefixes=("module.",))[0])
+        if named:
+            left_out = len(saved.tensors) - len(named)
+            return replace(saved, tensors=named, prefix=f"{average}.", left_out=left_out)
+    if any(name.rpartition(".")[2] == "n_averaged" for name in saved.tensors):
+        return saved
+    raise RequestError(f"weights {file} have no moving average of the weights: leave out ema (--ema)")
+
+
+def _averages(content: object) -> dict[str, Tensors]:
+    """Moving averages that have a key of their own, which may be within the entry of the weights."""
+    found: dict[str, Tensors] = {}
+    layers = [content]
+    for _ in range(DEEPEST):
+        for layer in layers:
+            for key in AVERAGES:
+                state = _under(_entry(layer, key), (*WRAPPERS, *AVERAGES))
+                if state is not None:
+                    found.setdefault(key, state[1])
+        layers = [inner for layer in layers for key in WRAPPERS if isinstance(inner := _entry(layer, key), Mapping)]
+    return found
+
+
+def _under(value: object, keys: Sequence[str], depth: int = DEEPEST) -> tuple[str | None, Tensors] | None:
+    """The state dict that a value is, or that it holds under one of these keys, and under which."""
+    tensors = _tensors(value)
+    if tensors is not None or depth == 0:
+        return None if tensors is None else (None, tensors)
+    for key in keys:
+        found = _under(_entry(value, key), keys, depth - 1)
+        if found is not None:
+            return key, found[1]
+    return None
+
+
+def _tensors(value: object) -> Tensors | None:
+    """The tensors of a state dict, which may have a few plain values among them, such as the epoch."""
+    if not isinstance(value, Mapping):
+        return None
+    tensors = {str(name): entry for name, entry in value.items() if isinstance(entry, Tensor)}
+    others = [entry for entry in value.values() if not isinstance(entry, Tensor)]
+    plain = all(isinstance(entry, int | float | str | None) for entry in others)
+    return tensors if tensors and plain and len(others) < len(tensors) else None
 
 
 def _entry(content: object, key: str) -> object:
@@ -173,7 +267,7 @@ def _recognise(content: FileContent, saved: _StateDict) -> WeightsFormat:
     names = _without_prefixes(saved.tensors, prefixes=("module.",))[0]
     if any(name.startswith(("attacker.", "normalizer.")) for name in names):
         return "madry"
-    averaged = any(name.startswith(EMA) for name in names)
+    averaged = any(name.startswith(AVERAGE_PREFIXES) for name in names)
     if (
         averaged
         or saved.wrapper == "model_state_dict"
@@ -182,7 +276,8 @@ def _recognise(content: FileContent, saved: _StateDict) -> WeightsFormat:
         return "lightning"
     if content.container == "safetensors":
         return "safetensors"
-    bare = saved.wrapper is None and not _without_prefixes(saved.tensors)[1]
+    inner = _unwrapped(saved.file, saved.tensors)
+    bare = saved.wrapper is None and inner.tensors.keys() == saved.tensors.keys()
     return "state_dict" if bare else "robustbench"
 
 
@@ -194,17 +289,54 @@ def _further_readings(found: WeightsFormat, saved: _StateDict) -> tuple[WeightsF
     return ("lightning",) if found == "robustbench" else ()
 
 
-def _from_lightning(saved: _StateDict, *, ema: bool) -> Checkpoint:
-    names = list(saved.tensors)
-    wanted = f"{EMA}module." if ema else "model."
-    selected = [name for name in names if name.startswith(wanted)]
-    if ema and not selected:
-        raise RequestError(f"weights {saved.file} have no moving average of the weights: leave out ema (--ema)")
-    if not selected:
-        selected, wanted = [name for name in names if not name.startswith(EMA)], ""
-    tensors, prefix = _without_prefixes({name.removeprefix(wanted): saved.tensors[name] for name in selected})
-    left_out = len(names) - len(selected)
-    return Checkpoint(tensors=tensors, kind="lightning", prefix=wanted + prefix, left_out=left_out)
+def _of_the_network(state: Tensors) -> tuple[Tensors, str]:
+    """What a training module keeps of its network, without the average, metrics and losses; and its prefix."""
+    for prefix in PREFIXES:
+        named = _below(prefix, state)
+        if len(named) > len(state) / 3:
+            return named, prefix
+    return {name: tensor for name, tensor in state.items() if not name.startswith(AVERAGE_PREFIXES)}, ""
+
+
+def _unwrapped(file: Path, state: Tensors) -> Checkpoint:
+    """The network's own names, without wrappers, counters and its normaliser, which becomes the encoding."""
+    tensors = {name: tensor for name, tensor in state.items() if name.rpartition(".")[2] not in COUNTERS}
+    bare = {_without_wrapped(name): tensor for name, tensor in tensors.items()}
+    # Where two names become one, that part of them is the network's own.
+    tensors = bare if len(bare) == len(tensors) else tensors
+    encoding, taken = None, ""
+    while True:
+        tensors, prefix = _without_prefixes(tensors)
+        taken += prefix
+        normaliser = _find_normaliser(tensors)
+        if normaliser is None or encoding is not None:
+            break
+        encoding = _normaliser(file, normaliser)
+        inside = next(iter(normaliser)).rpartition(".")[0]
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in normaliser}
+        # Beside a normaliser, the network has a place of its own: the next one of a sequence, say.
+        own = common_prefix(tensors) if inside else ""
+        tensors, taken = (_below(own, tensors), taken + own) if own else (tensors, taken)
+    return Checkpoint(
+        tensors=tensors, kind="robustbench", encoding=encoding, prefix=taken, left_out=len(state) - len(tensors)
+    )
+
+
+def _without_wrapped(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in WRAPPED)
+
+
+def _find_normaliser(state: Tensors) -> dict[str, Tensor] | None:
+    """Mean and deviation of a normaliser: the only two tensors of a module near the top, or two of the model itself."""
+    for name, tensor in state.items():
+        parent, dot, last = name.rpartition(".")
+        if last not in MEANS or parent.count(".") > 1 or tensor.numel() not in (1, 3):
+            continue
+        other = f"{parent}{dot}{DEVIATIONS[MEANS.index(last)]}"
+        beside = _below(f"{parent}{dot}", state) if parent else {}
+        if other in state and state[other].numel() == tensor.numel() and len(beside) in (0, 2):
+            return {name: tensor, other: state[other]}
+    return None
 
 
 def _from_madry(saved: _StateDict) -> Checkpoint:
@@ -226,7 +358,7 @@ def _from_madry(saved: _StateDict) -> Checkpoint:
             "encoding"
         )
     tensors, further = _without_prefixes(model)
-    encoding = _normaliser(saved.file, normalisers[0]) if normalisers else None
+    encoding = _madrys_normaliser(saved.file, normalisers[0]) if normalisers else None
     return Checkpoint(
         tensors=tensors,
         kind="madry",
@@ -236,11 +368,21 @@ def _from_madry(saved: _StateDict) -> Checkpoint:
     )
 
 
-def _normaliser(file: Path, constants: Tensors) -> EncodingSpec:
+def _madrys_normaliser(file: Path, constants: Tensors) -> EncodingSpec:
     try:
-        mean, std = (decimals(constants[name]) for name in ("new_mean", "new_std"))
+        chosen = {name: constants[name] for name in ("new_mean", "new_std")}
     except KeyError as error:
         raise RequestError(f"weights {file}: their normaliser has no {error}: get another checkpoint") from None
+    return _normaliser(file, chosen)
+
+
+def _normaliser(file: Path, constants: Tensors) -> EncodingSpec:
+    mean, std = (decimals(values) for values in constants.values())
+    if len(mean) == len(std) == 1:
+        mean, std = 3 * mean, 3 * std
+    if max(mean, default=0) > 1 and max(std, default=0) > 1:
+        # Of pixels in [0, 255].
+        mean, std = ([value / 255 for value in values] for values in (mean, std))
     if len(mean) != 3 or len(std) != 3 or not min(std) > 0:
         raise RequestError(
             f"weights {file}: their normaliser has means {mean} and deviations {std}, and three of each were expected, "

@@ -4,7 +4,7 @@ import copy
 import hashlib
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -270,14 +270,14 @@ def test_functions_that_were_saved_beside_the_published_models_are_passed_over(
 
 
 @pytest.mark.parametrize("serialisation", SERIALISATIONS)
-def test_functions_that_dill_saves_today_are_refused_and_not_called(tmp_path: Path, serialisation: str) -> None:
+def test_functions_that_dill_saves_today_are_passed_over_and_not_called(tmp_path: Path, serialisation: str) -> None:
     marker = tmp_path / "it ran"
     # Defined as in a script: dill saves such functions by value.
     script: dict[str, Any] = {"__name__": "__main__"}
     exec(f"def schedule(epoch, file={str(marker)!r}):\n    open(file, 'w').close()\n    return epoch", script)
-    content = madry(conventional()) | {"args": script["schedule"]}
-    file = save(content, tmp_path / "cifar.pt", serialisation, pickle_module=dill)
-    assert "torch.save(model.state_dict(), 'weights.pth')" in refusal(file)
+    network = conventional()
+    file = save(madry(network) | {"args": script["schedule"]}, tmp_path / "cifar.pt", serialisation, pickle_module=dill)
+    assert_same(read_checkpoint(file).tensors, network.state_dict())
     assert not marker.exists()
 
 
@@ -465,6 +465,148 @@ def test_a_card_may_ask_for_names_as_they_are(tmp_path: Path) -> None:
     save_file(state, tmp_path / "net.safetensors")
     found: Checkpoint = read_checkpoint(tmp_path / "net.safetensors", kind="safetensors")
     assert_same(found.tensors, state)
+
+
+# Averages of other trainings
+
+EPOCH = {"epoch": 3, "best": 0.5}
+
+
+def prefixed(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+AVERAGED: dict[str, Callable[[dict[str, Tensor], dict[str, Tensor]], dict[str, Any]]] = {
+    "timm": lambda last, ema: {"state_dict": last, "state_dict_ema": ema, **EPOCH},
+    "torchvision": lambda last, ema: {
+        "model": last,
+        "model_ema": {"n_averaged": torch.tensor(7), **prefixed("module.", ema)},
+        **EPOCH,
+    },
+    "an object's state": lambda last, ema: {"model": last, "ema": {"module": ema, "decay": 0.99, "updates": 3}},
+    "beside its weights": lambda last, ema: {"model": {"state_dict": last, "ema": prefixed("module.", ema)}, **EPOCH},
+    "by name": lambda last, ema: {**prefixed("online_model.", last), **prefixed("ema_model.", ema)},
+    "compiled": lambda last, ema: {"net": prefixed("_orig_mod.", last), "ema_model": prefixed("_orig_mod.", ema)},
+}
+
+
+@pytest.mark.parametrize("ema", [False, True])
+@pytest.mark.parametrize("layout", AVERAGED)
+def test_an_average_is_found_wherever_trainings_keep_it(tmp_path: Path, layout: str, ema: bool) -> None:
+    last, average = conventional().state_dict(), randomise(conventional(), seed=1).state_dict()
+    file = save(AVERAGED[layout](last, average), tmp_path / "net.pt")
+    assert_same(read_checkpoint(file, ema=ema).tensors, average if ema else last)
+
+
+@pytest.mark.parametrize("ema", [False, True])
+def test_an_averaged_model_that_is_all_there_is_is_taken(tmp_path: Path, ema: bool) -> None:
+    network = conventional()
+    averaged = torch.optim.swa_utils.AveragedModel(network)
+    file = save(averaged.state_dict(), tmp_path / "net.pt")
+    assert_same(read_checkpoint(file, ema=ema).tensors, network.state_dict())
+
+
+def test_an_average_that_has_a_name_must_be_asked_for(tmp_path: Path) -> None:
+    file = save({"state_dict_ema": conventional().state_dict(), **EPOCH}, tmp_path / "net.pt")
+    assert refusal(file).endswith(
+        "hold a moving average of the weights alone (state_dict_ema): ask for it with ema (--ema)"
+    )
+    assert_same(read_checkpoint(file, ema=True).tensors, conventional().state_dict())
+
+
+def test_two_averages_must_be_one(tmp_path: Path) -> None:
+    first, second = conventional().state_dict(), randomise(conventional(), seed=1).state_dict()
+    file = save({"model": first, "ema": first, "swa_model": second}, tmp_path / "net.pt")
+    assert "hold several moving averages that differ (ema, swa_model): save the one that is meant" in refusal(
+        file, ema=True
+    )
+    assert_same(read_checkpoint(save({"ema": first, "model_ema": first}, file), ema=True).tensors, first)
+
+
+# Wrappers, counters and normalisers
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda state: prefixed("_orig_mod.", state),
+        lambda state: prefixed("_orig_mod.module.", state),
+        lambda state: prefixed("module._orig_mod.model.", state),
+        lambda state: prefixed("_fsdp_wrapped_module.", state),
+        lambda state: {name.replace("layer1.", "layer1._orig_mod."): tensor for name, tensor in state.items()},
+        lambda state: {name.replace("layer1.0.", "layer1.0.module."): tensor for name, tensor in state.items()},
+        lambda state: {**state, "total_ops": torch.zeros(1), "layer1.0.conv1.total_params": torch.zeros(1)},
+        lambda state: {**state, **EPOCH},
+        lambda state: {"checkpoint": {"state_dict": prefixed("module.", state)}},
+    ],
+)
+def test_what_wrappers_and_profilers_add_is_taken_off(
+    tmp_path: Path, wrapped: Callable[[dict[str, Tensor]], dict[str, Any]]
+) -> None:
+    network = conventional()
+    file = save(wrapped(network.state_dict()), tmp_path / "net.pt")
+    assert_same(read_checkpoint(file).tensors, network.state_dict())
+
+
+def test_a_module_that_the_network_needs_the_name_of_is_kept(tmp_path: Path) -> None:
+    state = {"0.weight": torch.ones(2), "0.module.weight": torch.zeros(2)}
+    assert_same(read_checkpoint(save(state, tmp_path / "net.pt")).tensors, state)
+
+
+CONSTANTS = torch.tensor(MEAN), torch.tensor(STD)
+NORMALISED = [
+    (("mu", "sigma"), ""),
+    (("mean", "std"), ""),
+    (("normalize.mean", "normalize.std"), "model."),
+    (("0.mean", "0.std"), "1."),
+    (("0.normalize.mean", "0.normalize.std"), "1."),
+    (("_orig_mod.module.norm.mu", "_orig_mod.module.norm.sigma"), "_orig_mod.module.backbone."),
+]
+
+
+@pytest.mark.parametrize(("names", "prefix"), NORMALISED)
+@pytest.mark.parametrize("shape", [(3,), (1, 3, 1, 1)])
+def test_a_normaliser_in_front_of_the_network_becomes_its_encoding(
+    tmp_path: Path, names: tuple[str, str], prefix: str, shape: tuple[int, ...]
+) -> None:
+    network = conventional()
+    constants = {name: values.view(shape) for name, values in zip(names, CONSTANTS, strict=True)}
+    file = save({"state_dict": constants | prefixed(prefix, network.state_dict())}, tmp_path / "net.pt")
+    found = read_checkpoint(file)
+    assert_same(found.tensors, network.state_dict())
+    assert found.encoding is not None
+    assert found.encoding.constants == {"mean": MEAN, "std": STD}
+    with torch.no_grad():
+        logits = load_model(file, architecture="resnet8")(images())
+        normalised = (images() - CONSTANTS[0].view(3, 1, 1)) / CONSTANTS[1].view(3, 1, 1)
+        torch.testing.assert_close(logits, network(normalised))
+
+
+def test_a_normaliser_of_bytes_or_of_one_number_is_meant_for_pixels_of_three_channels(tmp_path: Path) -> None:
+    state = prefixed("1.", conventional().state_dict())
+    file = save(state | {"0.mean": 255 * CONSTANTS[0], "0.std": 255 * CONSTANTS[1]}, tmp_path / "net.pt")
+    found = read_checkpoint(file).encoding
+    assert found is not None
+    assert found.constants["mean"] == pytest.approx(MEAN)
+    assert found.constants["std"] == pytest.approx(STD)
+    found = read_checkpoint(save(state | {"0.mean": torch.tensor(0.5), "0.std": torch.tensor([0.25])}, file)).encoding
+    assert found is not None
+    assert found.constants == {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+
+
+def test_a_normaliser_that_divides_by_nothing_is_refused(tmp_path: Path) -> None:
+    state = {**conventional().state_dict(), "mu": CONSTANTS[0], "sigma": torch.zeros(3)}
+    assert "their normaliser has means" in refusal(save(state, tmp_path / "net.pt"))
+
+
+def test_a_lightning_module_keeps_its_network_under_any_name_beside_losses_and_a_normaliser(tmp_path: Path) -> None:
+    network = conventional()
+    state = {"criterion.weight": torch.ones(4), "accuracy.total": torch.tensor(3)}
+    state |= {"net.0.mean": CONSTANTS[0], "net.0.std": CONSTANTS[1]} | prefixed("net.1.", network.state_dict())
+    found = read_checkpoint(save({"state_dict": state, "pytorch-lightning_version": "2.5"}, tmp_path / "last.ckpt"))
+    assert_same(found.tensors, network.state_dict())
+    assert found.encoding is not None
+    assert (found.kind, found.prefix, found.left_out) == ("lightning", "net.1.", 4)
 
 
 # Nothing runs
