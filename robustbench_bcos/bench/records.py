@@ -157,6 +157,9 @@ class Record:
     """What counts as success of the attack."""
     options: str = field(metadata=_key(absent="", usual=""))
     """Options of the attack that have no column of their own, as ``name=value``."""
+    assumed: str
+    """Of a weights file: what neither it nor the request says of the model, and was therefore assumed, such as
+    ``b=2 norm=batch-uncentred encoding=add_inverse``; empty where nothing was."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -453,6 +456,7 @@ def _record(store: Store, cell: Cell, identity: RunIdentity, trust: Trust) -> di
         evidence_images=trust.examined,
         evidence_passes=trust.passes,
         attack_backend=model.attack_backend,
+        assumed=model.assumed,
         inherited=sums.inherited,
         criterion=cell.criterion,
     )

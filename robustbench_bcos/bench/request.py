@@ -16,13 +16,14 @@ from robustbench_bcos.bench.adversarials import KEPT
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import Precision, RunConfig
+from robustbench_bcos.bench.evidence.alternatives import LABELLED
 from robustbench_bcos.bench.failures import failures_named
 from robustbench_bcos.bench.fast_copy import make_fast_copy
 from robustbench_bcos.bench.folder import Session
 from robustbench_bcos.bench.foreseen import check_radius
 from robustbench_bcos.bench.identity import ExplainedImages, RunIdentity
 from robustbench_bcos.bench.images import open_images
-from robustbench_bcos.bench.model_preconditions import LABELLED, check_answers
+from robustbench_bcos.bench.model_preconditions import check_answers
 from robustbench_bcos.bench.models import ModelCache
 from robustbench_bcos.bench.preconditions import adapt_model, check_explanation, check_model
 from robustbench_bcos.bench.provenance import command, commit, describe_device, versions
@@ -200,7 +201,7 @@ def check_request(
     for source in sources:
         model = models.get(source)
         check_model(model, subset, device=device, space=config.space)
-        with failures_named(model, subset.dataset, subset.indices[:LABELLED], "before the first attack"):
+        with failures_named(model, subset.dataset, subset.indices[: LABELLED[-1]], "before the first attack"):
             if not config.skip_model_checks:
                 check_answers(model, subset, device=device)
             if explained is not None:

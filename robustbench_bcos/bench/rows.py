@@ -97,6 +97,8 @@ class ModelRow(Row, table="models", key=("name",)):
     """The first thing it does to an image; empty where that is not known."""
     attack_backend: str = ""
     """How the copy of the network that attacks use was made fast."""
+    assumed: str = ""
+    """What neither its weights nor the request say of it: ``b=2 norm=batch-uncentred encoding=add_inverse``."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,4 +104,5 @@ def _row(request: Request, model: Model) -> ModelRow:
         explanation=explanation,
         encoding=encoding_of(model.classifier),
         attack_backend=model.attack_backend,
+        assumed=model.assumed,
     )

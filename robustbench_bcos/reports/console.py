@@ -43,11 +43,22 @@ def reading_notes(run: RunFolder) -> list[str]:
         if criterion != UNTARGETED:
             notes.append(f"Criterion: {criterion}. Other errors of a model count as robust.")
     notes.append("Below each number its 95 % interval; bold is the best of its column.")
+    notes += assumptions(records)
     notes += trust_notes(run)
     notes += run.image_notes
     if (records["space"] == "encoded").any():
         notes.append("Space: encoded. The attack moved r and 1-r apart, which no picture does: not a robust accuracy.")
     return notes
+
+
+def assumptions(records: pd.DataFrame) -> list[str]:
+    """What had to be assumed of models that come from weights files."""
+    said = records.drop_duplicates("model").set_index("model")["assumed"]
+    return [
+        f"Assumed of {model}, since its weights do not say it: {assumed}. --argument and --encoding state it."
+        for model, assumed in said.items()
+        if assumed
+    ]
 
 
 def best_models(records: pd.DataFrame) -> dict[str, set[str]]:

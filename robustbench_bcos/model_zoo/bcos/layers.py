@@ -232,6 +232,28 @@ def b_of(network: nn.Module) -> float | None:
     return found.pop() if len(found) == 1 else None
 
 
+class WithB(nn.Module):
+    """A network whose B-cos layers have another exponent, for as long as it is asked."""
+
+    def __init__(self, network: nn.Module, b: float) -> None:
+        super().__init__()
+        self.network = network
+        self.b = b
+
+    def forward(self, images: Tensor) -> Tensor:
+        """What the network says with this exponent."""
+        layers = [module for module in self.network.modules() if isinstance(module, AbstractBcosLayer)]
+        before = [layer.b for layer in layers]
+        try:
+            for layer in layers:
+                layer.b = self.b
+            logits: Tensor = self.network(images)
+        finally:
+            for layer, b in zip(layers, before, strict=True):
+                layer.b = b
+        return logits
+
+
 class LogitLayer(nn.Module):
     """The last step of a B-cos network: divide by a temperature, add a constant bias. It has no parameters."""
 

@@ -233,10 +233,12 @@ def _averages(content: object) -> dict[str, Tensors]:
 def _under(value: object, keys: Sequence[str], depth: int = DEEPEST) -> tuple[str | None, Tensors] | None:
     """The state dict that a value is, or that it holds under one of these keys, and under which."""
     tensors = _tensors(value)
-    if tensors is not None or depth == 0:
-        return None if tensors is None else (None, tensors)
+    if tensors is not None:
+        return None, tensors
+    if depth == 0 or not isinstance(value, Mapping):
+        return None
     for key in keys:
-        found = _under(_entry(value, key), keys, depth - 1)
+        found = _under(value.get(key), keys, depth - 1)
         if found is not None:
             return key, found[1]
     return None
@@ -301,10 +303,11 @@ def _of_the_network(state: Tensors) -> tuple[Tensors, str]:
 def _unwrapped(file: Path, state: Tensors) -> Checkpoint:
     """The network's own names, without wrappers, counters and its normaliser, which becomes the encoding."""
     tensors = {name: tensor for name, tensor in state.items() if name.rpartition(".")[2] not in COUNTERS}
+    tensors, taken = _without_prefixes(tensors, prefixes=(*PREFIXES, *(f"{part}." for part in WRAPPED)))
     bare = {_without_wrapped(name): tensor for name, tensor in tensors.items()}
     # Where two names become one, that part of them is the network's own.
     tensors = bare if len(bare) == len(tensors) else tensors
-    encoding, taken = None, ""
+    encoding = None
     while True:
         tensors, prefix = _without_prefixes(tensors)
         taken += prefix

@@ -1,13 +1,17 @@
 """Loading a classifier from a weights file and the name of its architecture."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.model_zoo.architectures import ARCHITECTURES, build_architecture
+from robustbench_bcos.model_zoo.bcos.layers import WithB, b_of
 from robustbench_bcos.model_zoo.cards import EncodingSpec
 from robustbench_bcos.model_zoo.checkpoints.assign import MisfitError, assign_weights
 from robustbench_bcos.model_zoo.checkpoints.infer import infer_arguments
@@ -15,6 +19,11 @@ from robustbench_bcos.model_zoo.checkpoints.layouts import Checkpoint, decimals,
 from robustbench_bcos.model_zoo.checkpoints.match import suggest_architecture
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import ENCODINGS, AbstractEncoding, Normalize, parse_encoding
+
+EXPONENTS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0)
+"""Values of B that networks are trained with."""
+
+UNCENTRED = "-uncentred"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +35,10 @@ class LoadedCheckpoint:
     encoding: EncodingSpec
     arguments: Mapping[str, Any]
     checkpoint: Checkpoint
+    assumed: Mapping[str, str]
+    """What neither the file nor the caller says, by argument: B, whether norms are centred, strides, the encoding."""
+    alternatives: Mapping[str, Callable[[], nn.Module]]
+    """The same weights with another value of one of these, by what to state for it."""
 
 
 def load_checkpoint(
@@ -51,15 +64,56 @@ def load_checkpoint(
         inferred = infer_arguments(architecture, checkpoint.tensors, dict(arguments))
         in_channels, classes = inferred.pop("in_channels"), inferred.pop("classes")
         chosen = _encoding(file, encoding, checkpoint.encoding, in_channels)
-        network = build_architecture(architecture, in_channels=in_channels, classes=classes, arguments=inferred)
-        assign_weights(network, checkpoint.tensors, file)
+
+        def build(**others: Any) -> ImageClassifier:  # noqa: ANN401 (an architecture's own arguments)
+            network = build_architecture(
+                architecture, in_channels=in_channels, classes=classes, arguments=inferred | others
+            )
+            assign_weights(network, checkpoint.tensors, file)
+            return freeze(ImageClassifier(ENCODINGS[chosen.kind](**chosen.constants), network))
+
+        classifier = build()
     except MisfitError as error:
         remedy = suggest_architecture(checkpoint.tensors, stated=architecture)
         raise RequestError(f"{error.finding}: {remedy}") from None
-    classifier = freeze(ImageClassifier(ENCODINGS[chosen.kind](**chosen.constants), network))
+    assumed = _assumed(architecture, classifier, inferred, arguments)
+    alternatives: dict[str, Callable[[], nn.Module]] = {}
+    if "b" in assumed:
+        others = [b for b in EXPONENTS if b != b_of(classifier)]
+        alternatives |= {f"--argument b={b:g}": partial(WithB, classifier, b) for b in others}
+    if "norm" in assumed:
+        other = _other_centre(assumed["norm"])
+        alternatives[f"--argument norm={other}"] = partial(build, norm=other)
+    if encoding is None and checkpoint.encoding is None:
+        assumed["encoding"] = chosen.kind
     return LoadedCheckpoint(
-        classifier=classifier, classes=classes, encoding=chosen, arguments=inferred, checkpoint=checkpoint
+        classifier=classifier,
+        classes=classes,
+        encoding=chosen,
+        arguments=inferred,
+        checkpoint=checkpoint,
+        assumed=assumed,
+        alternatives=alternatives,
     )
+
+
+def _assumed(
+    architecture: str, classifier: nn.Module, inferred: Mapping[str, Any], stated: Mapping[str, Any]
+) -> dict[str, str]:
+    """What tensors of these names and shapes do not determine and nobody stated."""
+    known = ARCHITECTURES[architecture]
+    assumed = {"strides": architecture}
+    b = b_of(classifier)
+    if "b" in known.arguments and "b" not in stated and b is not None:
+        assumed["b"] = f"{b:g}"
+    # Centred and uncentred norms of B-cos networks have the same tensors.
+    if known.family == "bcos" and "norm" not in stated and inferred.get("norm", "none") != "none":
+        assumed["norm"] = inferred["norm"]
+    return assumed
+
+
+def _other_centre(norm: str) -> str:
+    return norm.removesuffix(UNCENTRED) if norm.endswith(UNCENTRED) else f"{norm}{UNCENTRED}"
 
 
 def architecture_needed(file: Path, *, ema: bool = False) -> RequestError:

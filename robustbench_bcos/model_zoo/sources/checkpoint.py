@@ -8,7 +8,7 @@ from typing import Any
 from robustbench_bcos.model_zoo.architectures import ARCHITECTURES
 from robustbench_bcos.model_zoo.checkpoints.load import load_checkpoint
 from robustbench_bcos.model_zoo.digests import sha256_of
-from robustbench_bcos.model_zoo.sources.model import Model, ModelSource
+from robustbench_bcos.model_zoo.sources.model import Model, ModelSource, as_text
 
 
 @dataclass(frozen=True)
@@ -42,4 +42,6 @@ class CheckpointModel(ModelSource):
             weights_sha256=sha256_of(self.file),
             classifier=loaded.classifier,
             classes=loaded.classes,
+            assumed=as_text(loaded.assumed),
+            alternatives=loaded.alternatives,
         )

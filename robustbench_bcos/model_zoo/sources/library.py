@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -21,7 +21,7 @@ from robustbench_bcos.model_zoo.checkpoints.layouts import read_checkpoint
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.digests import sha256_of
 from robustbench_bcos.model_zoo.encodings import Normalize, parse_encoding
-from robustbench_bcos.model_zoo.sources.model import UNKNOWN, Model, ModelSource, state_digest
+from robustbench_bcos.model_zoo.sources.model import UNKNOWN, Model, ModelSource, as_text, state_digest
 
 RANDOM = "none"
 """Tag of random weights."""
@@ -171,7 +171,11 @@ class LibraryCheckpoint(ModelSource):
             network = self._build(architecture, tensors)
         assign_weights(network, _as_saved_by(network, tensors), self.file)
         trained = Trained(network, sha256_of(self.file))
-        return _model(self.name, architecture, trained, UNKNOWN, _encoded(network, spec, self.encoding))
+        model = _model(self.name, architecture, trained, UNKNOWN, _encoded(network, spec, self.encoding))
+        assumed = {"strides": architecture}
+        if self.encoding is None and checkpoint.encoding is None:
+            assumed["encoding"] = f"normalize of {self.library.prefix}'s own weights"
+        return replace(model, assumed=as_text(assumed))
 
     def _build(self, architecture: str, tensors: Mapping[str, Tensor]) -> nn.Module:
         arguments = self.library.arguments_of(self.requested, tensors) | dict(self.arguments or {})

@@ -100,6 +100,11 @@ class LoadedModel(ModelSource):
         return self.model
 
 
+def as_text(assumed: Mapping[str, str]) -> str:
+    """What was assumed of a model, as its row has it."""
+    return " ".join(f"{name}={value}" for name, value in assumed.items())
+
+
 def own_model(name: str, classifier: nn.Module) -> Model:
     """A model of which only the code is known; ``--loss auto`` stands for ``ce``."""
     network = network_of(classifier)

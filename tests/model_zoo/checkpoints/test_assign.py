@@ -175,7 +175,7 @@ def test_values_that_are_no_dense_real_numbers_are_refused(tmp_path: Path, tenso
         torch.ones(3),
         [torch.ones(3)],
         {"state_dict": {"weight": torch.ones(3), "epoch": 3}},
-        {"weights": {"weight": torch.ones(3)}},
+        {"elsewhere": {"weight": torch.ones(3)}},
         {"state_dict": {}},
         {},
         {"weight": torch.ones(3), "epoch": 3},
