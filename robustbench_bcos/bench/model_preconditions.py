@@ -143,8 +143,8 @@ def of_another_class_order(tried: Tried) -> str:
         found = find_order(labels, predictions, len(names))
         if found is not None:
             return (
-                f"counts the classes in another order than {tried.subset.dataset.name}: {found.words(names)}: give the "
-                "data's classes in the model's order"
+                f"counts the classes in another order than {tried.subset.dataset.name}: {found.words(names)}: list the "
+                "class names in the model's order with --classes"
             )
         if right.double().mean() > MOSTLY:
             break
