@@ -63,6 +63,12 @@ def _index(given: Any) -> Any:  # noqa: ANN401
     return given
 
 
+def _channels(channels: int) -> int:
+    if channels not in (1, 3):
+        raise RequestError(f"channels {channels} must be 1 or 3: images are grey or RGB")
+    return channels
+
+
 def _positive(step_size: Quantity | None) -> Quantity | None:
     if step_size is not None and step_size.value == 0:
         raise RequestError(f"step_size {step_size} must be positive: leave it out for 2.5 * eps / steps")
@@ -88,6 +94,7 @@ Index = Annotated[int, BeforeValidator(_index)]
 Norm = Annotated[str, BeforeValidator(_norm)]
 ThreatText = Annotated[str, BeforeValidator(_threat)]
 Positive = Annotated[int, Field(ge=1)]
+Channels = Annotated[int, AfterValidator(_channels)]
 Several = Annotated[tuple[T, ...], BeforeValidator(_several)]
 Listed = Annotated[tuple[T, ...], Field(min_length=1), BeforeValidator(_several)]
 Limit = Annotated[
@@ -301,6 +308,14 @@ class RunConfig(Grid):
     image_list: Annotated[
         Path | None,
         Option(help="Text file that names the image files to use, one a line.", panel=IMAGES, in_memory=False),
+    ] = None
+    channels: Annotated[
+        Channels | None,
+        Option(
+            help="Of the images that models take and attacks change: 3, or 1 for grey ones.",
+            panel=IMAGES,
+            default="those of the dataset: 1 for idx, 3 for others",
+        ),
     ] = None
     classes: Annotated[
         Path | None,

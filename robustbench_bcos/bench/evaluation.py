@@ -138,7 +138,7 @@ def evaluate(
     if not (config.threat or (config.norm and config.eps)):
         raise RequestError("threat is missing: give norm and eps, or a threat such as linf:8/255")
     with in_evaluation_mode(model):
-        data = read_pairs(images, labels)
+        data = read_pairs(images, labels, channels=config.channels or 3)
         loaded = _load(model, name)
         config = config.model_copy(update={"device": _device(config, loaded)})
         subset = EvalSubset.of(InMemory(*data, classes=_classes(loaded, data[0], config.device)))

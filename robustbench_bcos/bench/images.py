@@ -8,6 +8,7 @@ from robustbench_bcos.bench.config import RunConfig
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.class_order import ClassOrder, read_class_order
 from robustbench_bcos.data.dataset import AbstractDataset
+from robustbench_bcos.data.grey import WithChannels
 from robustbench_bcos.data.opening import any_size, open_dataset, takes_class_order
 from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
 from robustbench_bcos.data.remembered import Remembered
@@ -30,7 +31,8 @@ def open_images(config: RunConfig, sources: Sequence[ModelSource]) -> AbstractDa
         image_list=config.image_list,
         class_order=class_order_for(config, sources),
     )
-    return Remembered(dataset)
+    channels = config.channels or dataset.channels
+    return Remembered(dataset if channels == dataset.channels else WithChannels(dataset, channels))
 
 
 def class_order_for(config: RunConfig, sources: Sequence[ModelSource]) -> ClassOrder | None:

@@ -109,7 +109,7 @@ def try_model(model: Model, images: Images, device: str, remedy: str = FIT) -> t
     except Exception as error:
         raise RequestError(
             f"model {model.name!r} fails on images of shape {tuple(images.shape[1:])} ({_first_sentence(error)}): "
-            f"{remedy}"
+            f"{_other_channels(model, tried) or remedy}"
         ) from None
     if not torch.equal(tried, untouched):
         raise RequestError(f"model {model.name!r} changes the images it is given: it must work on a copy of them")
@@ -126,6 +126,18 @@ def _try_gradients(model: Model, images: Images) -> None:
         raise RequestError(
             f"model {model.name!r} fails where gradients are asked for ({_first_sentence(error)}): detach what has none"
         ) from None
+
+
+def _other_channels(model: Model, images: Images) -> str:
+    """The remedy for a model that fails on RGB images and answers grey ones, or the other way round."""
+    channels = 4 - images.shape[1]
+    other = images[:, :1].expand(-1, channels, -1, -1)
+    try:
+        with torch.no_grad():
+            model.classifier(other)
+    except Exception:
+        return ""
+    return f"it takes images of {channels} channels: give channels {channels}" if channels in (1, 3) else ""
 
 
 def _first_sentence(error: Exception) -> str:

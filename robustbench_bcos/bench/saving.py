@@ -154,7 +154,7 @@ def _write_pictures(request: Request, store: Store, cell: Cell, folder: Path) ->
         if one.picture is not None:
             levels = np.frombuffer(one.picture, dtype=np.uint8).reshape(channels, height, width)
             content = io.BytesIO()
-            Image.fromarray(levels.transpose(1, 2, 0)).save(content, format="PNG")
+            Image.fromarray(levels[0] if channels == 1 else levels.transpose(1, 2, 0)).save(content, format="PNG")
             home = made(folder / names[one.values["labels"]])
             write_bytes(home / f"{one.values['indices']}.png", content.getvalue())
     if folder.is_dir():

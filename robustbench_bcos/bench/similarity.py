@@ -15,7 +15,7 @@ from robustbench_bcos.bench.pictures import Array, View
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images, Labels, PerImage
-from robustbench_bcos.explanations.colours import render
+from robustbench_bcos.explanations.colours import render, rgb
 from robustbench_bcos.explanations.explanation import Explanation, explain
 from robustbench_bcos.explanations.similarity import MEASURES
 
@@ -86,7 +86,7 @@ def make_views(images: Images, explanation: Explanation, loss: str) -> list[View
     """A view of each image, to be drawn.
 
     Args:
-        images: what was explained; of encoded images the first three channels are kept.
+        images: what was explained; of encoded images the first three channels are kept, grey is repeated.
         explanation: of one target for each image.
         loss: what the model was trained with, which decides what its probabilities are.
     """
@@ -94,10 +94,10 @@ def make_views(images: Images, explanation: Explanation, loss: str) -> list[View
     probabilities = logits.sigmoid() if loss == "bce" else logits.softmax(dim=1)
     predictions = predicted_classes(logits)
     confidences = probabilities.gather(1, predictions.clamp(min=0)[:, None])[:, 0]
-    pictures = render(explanation, images)
+    pictures, shown = render(explanation, images), rgb(images)
     return [
         View(
-            pixels=_array(images[i, :3]),
+            pixels=_array(shown[i]),
             explanation=_array(pictures[i]),
             contributions=_array(explanation.contributions[i]),
             prediction=int(predictions[i]),

@@ -12,6 +12,7 @@ from robustbench_bcos.bench.preconditions import check_model, try_model
 from robustbench_bcos.bench.request import find_sources
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.datasets.imagenet import imagenet_class_names
+from robustbench_bcos.data.grey import with_channels
 from robustbench_bcos.data.image_files import Frames, is_moving, read_frames, read_images
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.models import Model, ModelSource
@@ -81,7 +82,9 @@ def from_files(
         if attacked:
             raise RequestError(f"{moving[0]} is a moving picture, which is not attacked: leave --eps out")
         frames = read_frames(moving[0], model.image_size, preprocessing)
+        frames = frames._replace(images=with_channels(frames.images, config.channels or 3))
         images, names = frames.images, [f"frame-{number}" for number in range(len(frames.images))]
+    images = with_channels(images, config.channels or 3)
     class_names = _class_names(source, classes=try_model(model, images[:2], "cpu").shape[1])
     return Chosen(images, names, tuple(range(len(images))), class_names, frames=frames)
 

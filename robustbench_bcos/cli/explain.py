@@ -29,7 +29,7 @@ EXAMPLES = (
 
 @takes(
     *("model", "weights", "architecture", "encoding", "argument", "ema", "zoo"),
-    *("dataset", "data_dir", "resize", "crop", "interpolation", "image_list", "classes", "images"),
+    *("dataset", "data_dir", "resize", "crop", "interpolation", "image_list", "channels", "classes", "images"),
     *("explanation", "figure_format", "norm", "eps", "threat", "steps", "loss", "restarts", "seed", "plugin"),
     single=("model", "norm", "eps", "threat", "steps", "loss", "restarts"),
     model={"default": None},

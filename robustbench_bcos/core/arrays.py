@@ -19,12 +19,13 @@ LIKE_CHANNELS = (1, 3, 4, 6)
 """Numbers of channels that images have, encoded ones included: any other in their place is probably a height."""
 
 
-def read_images(given: Array, *, rgb: bool = True) -> Images:
+def read_images(given: Array, *, rgb: bool = True, channels: int = 3) -> Images:
     """Images in [0, 1] as tensors of their own precision, at least float32; bytes are divided by 255.
 
     Args:
         given: of shape (image, channel, height, width).
-        rgb: whether they must have three channels.
+        rgb: whether they must have so many channels.
+        channels: 3, or 1 for grey images.
 
     Raises:
         RequestError: they are of another shape, type or range.
@@ -32,7 +33,9 @@ def read_images(given: Array, *, rgb: bool = True) -> Images:
     images = _tensor(
         "images", given, f"give a tensor or an array of shape {SHAPE}, such as the batches of a DataLoader joined"
     )
-    _check_shape(images, isinstance(given, Tensor), rgb=rgb)
+    if channels == 1 and images.dim() == 3:
+        images = images[:, None]
+    _check_shape(images, isinstance(given, Tensor), rgb=rgb, channels=channels)
     if images.dtype == torch.uint8:
         return images.float() / 255
     if not images.is_floating_point():
@@ -54,19 +57,20 @@ def read_images(given: Array, *, rgb: bool = True) -> Images:
     return images if images.dtype == torch.float64 else images.float()
 
 
-def read_pairs(given: Array, labels: Array | None = None) -> tuple[Images, Labels]:
+def read_pairs(given: Array, labels: Array | None = None, *, channels: int = 3) -> tuple[Images, Labels]:
     """RGB images and their labels, from two arrays, or from a dataset or loader that gives both.
 
     Args:
         given: images, or an iterable or a dataset of (image, label), or of batches of them, which are joined in order.
         labels: with images alone.
+        channels: that images must have: 3, or 1.
 
     Raises:
         RequestError: one of them is missing, or is not as :func:`read_images` and :func:`read_labels` take it.
     """
     if labels is None:
         given, labels = _joined(given)
-    images = read_images(given)
+    images = read_images(given, channels=channels)
     return images, read_labels(labels, len(images))
 
 
@@ -144,18 +148,28 @@ def _tensor(name: str, given: Array, remedy: str) -> Tensor:
         raise RequestError(f"{name} must be numbers, got {kind}: {remedy}") from None
 
 
-def _check_shape(images: Tensor, is_tensor: bool, *, rgb: bool) -> None:
+def _check_shape(images: Tensor, is_tensor: bool, *, rgb: bool, channels: int) -> None:
     shape = tuple(images.shape)
     if rgb and images.numel() == 0:
         raise RequestError(f"images must not be empty, got shape {shape}: give at least one")
     remedy = f"give RGB images of shape {SHAPE}"
     channels_last = len(shape) == 4 and shape[3] in LIKE_CHANNELS and shape[1] not in LIKE_CHANNELS
+    if channels == 1:
+        if len(shape) == 4 and shape[1] == 1:
+            return
+        raise RequestError(
+            f"images must be of shape (image, 1, height, width) with channels 1, got {shape}: leave channels out for "
+            "RGB images, or give grey ones"
+        )
     if len(shape) == 4 and (shape[1] == 3 or not (rgb or channels_last)):
         return
     if len(shape) == 4 and (shape[3] == 3 or channels_last):
         remedy = f"put channels first with images.{'permute' if is_tensor else 'transpose'}(0, 3, 1, 2)"
     elif len(shape) == 4 and shape[1] == 1:
-        remedy = f"repeat the grey channel with images.{'repeat(1, 3, 1, 1)' if is_tensor else 'repeat(3, axis=1)'}"
+        remedy = (
+            "give channels=1 if the model takes grey images, or repeat the grey channel with "
+            f"images.{'repeat(1, 3, 1, 1)' if is_tensor else 'repeat(3, axis=1)'}"
+        )
     elif len(shape) == 4 and shape[1] == 4:
         remedy = "leave the alpha channel out with images[:, :3]"
     elif len(shape) == 3 and shape[0] == 3:

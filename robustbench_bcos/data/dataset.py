@@ -22,6 +22,7 @@ class AbstractDataset(ABC):
     """Images with labels and class names; only what must be is kept in memory.
 
     Attributes:
+        channels: of its images: 3, or 1 of grey ones that are to be attacked as such.
         any_size: whether images come in all sizes, so that they are resized and cropped to that of the models.
         name: as in the request, ``folder:DIR`` included.
         labels: class of each image, in the dataset's own order.
@@ -31,6 +32,7 @@ class AbstractDataset(ABC):
     """
 
     any_size: ClassVar[bool] = False
+    channels: int = 3
 
     name: str
     labels: list[int]
@@ -40,7 +42,7 @@ class AbstractDataset(ABC):
 
     @abstractmethod
     def read(self, index: int) -> "torch.Tensor":
-        """One image as float32 RGB in [0, 1], (3, height, width).
+        """One image as float32 in [0, 1], RGB of shape (3, height, width), or (1, height, width).
 
         Raises:
             RequestError: the image cannot be read; the message says which file it is.

@@ -12,17 +12,18 @@ class InMemory(AbstractDataset):
     """Images and labels that are in memory already.
 
     Raises:
-        RequestError: no images, not RGB in [0, 1], or not one non-negative label per image.
+        RequestError: no images, not RGB or grey in [0, 1], or not one non-negative label per image.
     """
 
     def __init__(self, images: Images, labels: Labels, *, classes: int) -> None:
         if images.numel() == 0:
             raise RequestError(f"images must not be empty, got shape {tuple(images.shape)}: give at least one")
-        if images.shape[1] != 3 or not images.isfinite().all() or images.min() < 0 or images.max() > 1:
-            raise RequestError("images must be RGB of shape (image, 3, height, width) with values in [0, 1]")
+        if images.shape[1] not in (1, 3) or not images.isfinite().all() or images.min() < 0 or images.max() > 1:
+            raise RequestError("images must be of shape (image, 3 or 1, height, width) with values in [0, 1]")
         if len(labels) != len(images) or labels.min() < 0 or labels.max() >= classes:
             raise RequestError(f"labels must be one class from 0 to {classes - 1} for each of {len(images)} images")
         self.name = "memory"
+        self.channels = images.shape[1]
         self.labels = labels.tolist()
         self.class_names = tuple(str(label) for label in range(classes))
         self._images = images.detach().cpu().to(torch.float32)

@@ -103,7 +103,7 @@ class EvalSubset:
 
     @cached_property
     def image_shape(self) -> tuple[int, ...]:
-        """(3, height, width)."""
+        """(channels, height, width)."""
         return tuple(self.dataset.read(self.indices[0]).shape)
 
     @cached_property
@@ -137,8 +137,10 @@ class EvalSubset:
     def _check_pixels(self, images: torch.Tensor) -> None:
         low, high = images.aminmax()
         # Written so that NaN is refused, too.
-        if images.dtype != torch.float32 or images.shape[1] != 3 or not (low >= 0 and high <= 1):
+        channels = self.dataset.channels
+        if images.dtype != torch.float32 or images.shape[1] != channels or not (low >= 0 and high <= 1):
             raise RequestError(
                 f"{self.dataset.name} gives images of shape {tuple(images.shape[1:])} and {images.dtype} from {low} to "
-                f"{high}: they must be RGB of shape (3, height, width) and torch.float32 from 0 to 1"
+                f"{high}: they must be {'RGB' if channels == 3 else 'grey'} of shape ({channels}, height, width) and "
+                "torch.float32 from 0 to 1"
             )

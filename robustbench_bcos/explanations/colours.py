@@ -39,14 +39,22 @@ def render(explanation: Explanation, images: Images, smooth: int | None = None) 
     window = smoothing_window(*images.shape[2:]) if smooth is None else smooth
     weights, contributions = explanation.weights, explanation.contributions
     if weights is None:
-        colours, strength = images[:, :3], contributions.clamp(min=0)
+        colours, strength = rgb(images), contributions.clamp(min=0)
     else:
         colours, strength = _colours(weights), torch.linalg.vector_norm(weights, dim=1)
     return torch.cat([colours, _alpha(strength, contributions, window)[:, None]], dim=1).movedim(1, 3)
 
 
+def rgb(images: Images) -> Float[Tensor, "image 3 height width"]:
+    """Images to look at: the first three channels, or the grey of those that have less."""
+    return images[:, :3] if images.shape[1] >= 3 else images[:, :1].expand(-1, 3, -1, -1)
+
+
 def _colours(weights: Images) -> Float[Tensor, "image 3 height width"]:
     """Share of each channel in the weight on it and on its complement, positive parts alone."""
+    if weights.shape[1] < 3:
+        # Of grey images: each channel stands for three.
+        weights = weights.repeat_interleave(3, dim=1)
     if weights.shape[1] == 3:
         weights = torch.cat([weights, -weights], dim=1)
     scaled = weights / (weights.abs().amax(dim=1, keepdim=True) + ZERO)

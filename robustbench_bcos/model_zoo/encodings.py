@@ -34,7 +34,7 @@ class AbstractEncoding(nn.Module, ABC):
     """From images in [0, 1] to the input of the first layer."""
 
     channels: ClassVar[int]
-    """Channels of an encoded RGB image."""
+    """Channels of an encoded RGB image; a third of them of a grey one."""
 
     unit_box: ClassVar[bool]
     """Whether encoded values fill [0, 1], so that attacks on the encoding, as in the literature, can be reproduced."""
@@ -88,13 +88,22 @@ class Normalize(AbstractEncoding):
             raise RequestError(
                 f"encoding 'normalize' needs three means and three positive deviations, got {mean} and {std}"
             )
+        self._same = len({*mean}) == len({*std}) == 1
         # Not persistent: the constants are on the card, not in the checkpoint.
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Images) -> Encoded:
-        """Standardise each channel."""
-        return (images - self.mean) / self.std
+        """Standardise each channel; grey images where the constants are the same for all.
+
+        Raises:
+            ValueError: images are grey and the constants are those of three channels.
+        """
+        if images.shape[-3] == 3:
+            return (images - self.mean) / self.std
+        if not self._same:
+            raise ValueError("normalize has constants for three channels, and the images have one")
+        return (images - self.mean[:1]) / self.std[:1]
 
 
 def parse_encoding(text: str) -> AbstractEncoding:

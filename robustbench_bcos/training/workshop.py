@@ -13,6 +13,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.tables import read_table
 from robustbench_bcos.data.class_order import ClassOrder
+from robustbench_bcos.data.grey import WithChannels
 from robustbench_bcos.data.opening import is_dataset, open_dataset, takes_class_order
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Card, CleanAccuracy, ModelSpec, WeightsSpec
@@ -143,7 +144,8 @@ def _splits(dataset: str, data_dir: Path | None, class_order: ClassOrder | None)
     if class_order is None and takes_class_order(dataset):
         class_order = ClassOrder.of("the training images", [[name] for name in images.class_names])
     test = open_dataset(dataset, "test", data_dir=data_dir, class_order=class_order)
-    return EvalSubset.of(images), EvalSubset.of(test)
+    # Recipes are of networks for RGB images.
+    return tuple(EvalSubset.of(WithChannels(part, 3) if part.channels != 3 else part) for part in (images, test))
 
 
 def is_made(recipe: Recipe, folder: Path) -> bool:

@@ -211,7 +211,7 @@ def test_another_number_of_classes_is_refused(run: Callable[..., str], here: Pat
     ("dataset", "said"),
     [
         ("folder:nowhere", "is not a folder: give the folder that holds the class folders"),
-        ("folder:empty", "holds no images that can be listed"),
+        ("folder:empty", "holds no images in class folders"),
         ("cifar10", "dataset cifar10 needs data_dir"),
     ],
 )

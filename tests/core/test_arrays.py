@@ -40,8 +40,11 @@ def test_images_may_be_tensors_arrays_or_bytes(given: Any, expected: torch.Tenso
     [
         (RGB.permute(0, 2, 3, 1), "got (4, 5, 6, 3): put channels first with images.permute(0, 3, 1, 2)"),
         (RGB.permute(0, 2, 3, 1).numpy(), "put channels first with images.transpose(0, 3, 1, 2)"),
-        (RGB[:, :1], "repeat the grey channel with images.repeat(1, 3, 1, 1)"),
-        (RGB[:, :1].numpy(), "repeat the grey channel with images.repeat(3, axis=1)"),
+        (RGB[:, :1], "if the model takes grey images, or repeat the grey channel with images.repeat(1, 3, 1, 1)"),
+        (
+            RGB[:, :1].numpy(),
+            "give channels=1 if the model takes grey images, or repeat the grey channel with images.repeat(3, ",
+        ),
         (RGB[:, 0], "repeat grey images over three channels with images[:, None].repeat(1, 3, 1, 1)"),
         (RGB[0], "of a single image, make a batch with images[None]"),
         (torch.cat([RGB, RGB[:, :1]], dim=1), "leave the alpha channel out with images[:, :3]"),
@@ -65,6 +68,13 @@ def test_other_images_are_refused_with_the_remedy(given: Any, said: str) -> None
         read_images(given)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [RGB[:, :1], RGB[:, 0], (255 * RGB[:, 0]).byte().numpy()])
+def test_grey_images_have_one_channel_where_it_is_asked_for(given: Any) -> None:
+    assert read_images(given, channels=1).shape == (4, 1, 5, 6)
+    with pytest.raises(RequestError, match=r"1, height, width.* with channels 1, got .*: leave channels out for RGB"):
+        read_images(RGB, channels=1)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_listing_datasets_and_what_they_say_of_themselves_imports_no_library() -
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("digit", "unknown dataset 'digit': did you mean 'digits'? choose from cifar10, digits, folder:DIR, imagenet"),
+        ("digit", "unknown dataset 'digit': did you mean 'digits'? choose from cifar10, digits, folder:DIR, idx:PATH"),
         ("mnist", "unknown dataset 'mnist': choose from "),
         ("voc", "unknown dataset 'voc': choose from "),
         ("memory", "unknown dataset 'memory': choose from "),

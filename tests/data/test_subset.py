@@ -259,7 +259,7 @@ def test_an_image_that_cannot_be_read_is_found_by_the_digest() -> None:
 @pytest.mark.parametrize(
     ("images", "labels"),
     [
-        (torch.zeros(2, 1, 4, 5), [0, 1]),
+        (torch.zeros(2, 2, 4, 5), [0, 1]),
         (torch.full((2, *SHAPE), 1.5), [0, 1]),
         (torch.full((2, *SHAPE), -0.5), [0, 1]),
         (torch.full((2, *SHAPE), torch.nan), [0, 1]),
@@ -267,7 +267,7 @@ def test_an_image_that_cannot_be_read_is_found_by_the_digest() -> None:
         (torch.zeros(2, *SHAPE), [-1, 0]),
         (torch.zeros(0, *SHAPE), []),
     ],
-    ids=["grey", "above 1", "below 0", "NaN", "label too large", "negative label", "nothing"],
+    ids=["two channels", "above 1", "below 0", "NaN", "label too large", "negative label", "nothing"],
 )
 def test_tensors_that_are_no_labelled_images_are_refused(images: Tensor, labels: list[int]) -> None:
     with pytest.raises(RequestError, match=r"^(images|labels) must"):

@@ -162,3 +162,17 @@ def test_picture_does_not_depend_on_the_scale_of_the_map(scale: float) -> None:
     scaled = make_explanation(scale * explanation.weights, scale * explanation.contributions)
     # 1e-12 guards every quotient, which is 1e-6 of the smallest weights here.
     torch.testing.assert_close(render(scaled, images, 3), render(explanation, images, 3), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_grey_images_are_drawn_as_the_same_grey_in_three_channels(channels: int) -> None:
+    random = torch.Generator().manual_seed(0)
+    weights = torch.randn(2, channels, 5, 6, generator=random)
+    images, contributions = torch.rand(2, 1, 5, 6, generator=random), torch.randn(2, 5, 6, generator=random)
+    known = {"contributions": contributions, "logits": torch.zeros(2, 3), "targets": torch.zeros(2, dtype=torch.long)}
+    grey = render(Explanation(weights=weights, **known), images)
+    colours = render(Explanation(weights=weights.repeat_interleave(3, dim=1), **known), images.expand(-1, 3, -1, -1))
+    assert torch.equal(grey[..., 0], grey[..., 1])
+    torch.testing.assert_close(grey[..., :3], colours[..., :3])
+    plain = render(Explanation(weights=None, **known), images)
+    assert torch.equal(plain[..., :3], images.expand(-1, 3, -1, -1).movedim(1, 3))

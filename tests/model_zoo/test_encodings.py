@@ -241,3 +241,17 @@ def test_every_encoding_and_every_name_of_constants_can_be_written() -> None:
 def test_an_encoding_that_is_not_written_well_is_refused(text: str, said: str) -> None:
     with pytest.raises(RequestError, match=said):
         parse_encoding(text)
+
+
+GREY = torch.rand(2, 1, 3, 4, generator=torch.Generator().manual_seed(0))
+
+
+def test_grey_images_are_encoded_in_a_third_of_the_channels() -> None:
+    assert torch.equal(NoEncoding()(GREY), GREY)
+    assert torch.equal(AddInverse()(GREY), torch.cat([GREY, 1 - GREY], dim=1))
+    torch.testing.assert_close(parse_encoding("normalize:0.1307/0.3081")(GREY), (GREY - 0.1307) / 0.3081)
+
+
+def test_constants_of_three_channels_do_not_make_three_of_one() -> None:
+    with pytest.raises(ValueError, match="constants for three channels, and the images have one"):
+        parse_encoding("normalize:imagenet")(GREY)

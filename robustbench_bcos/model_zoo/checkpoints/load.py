@@ -127,13 +127,13 @@ def architecture_needed(file: Path, *, ema: bool = False) -> RequestError:
 
 def _encoding(file: Path, stated: str | None, found: EncodingSpec | None, in_channels: int) -> EncodingSpec:
     if stated is None:
-        chosen = found or EncodingSpec(kind="add_inverse" if in_channels == 6 else "none")
+        chosen = found or EncodingSpec(kind="add_inverse" if in_channels in (2, 6) else "none")
     elif stated == "normalize" and found is not None:
         chosen = found
     else:
         chosen = encoding_spec(parse_encoding(stated))
     channels = ENCODINGS[chosen.kind].channels
-    if channels != in_channels:
+    if in_channels not in (channels, channels // 3):
         raise RequestError(
             f"--encoding {chosen.kind} gives {channels} channels and the weights {file} take {in_channels}: choose the "
             "encoding they were trained with"
