@@ -48,7 +48,7 @@ def test_idx_files_and_the_same_images_as_pictures_give_the_same_numbers(here: P
     one, two = (pd.read_csv(here / run / "results.csv") for run in ("one", "two"))
     assert one["robust_correct"].tolist() == two["robust_correct"].tolist()
     assert one["clean_correct"].tolist() == two["clean_correct"].tolist()
-    assert one["explained_images"].tolist() == [2]
+    assert one["explanation_cosine_true_attack"].notna().all()
 
 
 def test_a_model_that_takes_the_other_number_of_channels_is_refused_with_the_remedy(here: Path) -> None:
