@@ -38,7 +38,7 @@ class WithChannels(AbstractDataset):
         """One image, (channels, height, width)."""
         image = self._dataset.read(index)
         if self.channels == 3:
-            return image.expand(3, -1, -1).clone()
+            return image if len(image) == 3 else image.expand(3, -1, -1).clone()
         if len(image) == 3 and bool((image != image[:1]).any()):
             self._coloured.add(index)
         return with_channels(image[None], 1)[0]

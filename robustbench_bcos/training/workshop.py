@@ -145,7 +145,7 @@ def _splits(dataset: str, data_dir: Path | None, class_order: ClassOrder | None)
         class_order = ClassOrder.of("the training images", [[name] for name in images.class_names])
     test = open_dataset(dataset, "test", data_dir=data_dir, class_order=class_order)
     # Recipes are of networks for RGB images.
-    return tuple(EvalSubset.of(WithChannels(part, 3) if part.channels != 3 else part) for part in (images, test))
+    return EvalSubset.of(WithChannels(images, 3)), EvalSubset.of(WithChannels(test, 3))
 
 
 def is_made(recipe: Recipe, folder: Path) -> bool:
