@@ -12,6 +12,8 @@ from torch import nn
 
 from robustbench_bcos.bench.evidence import answers
 from robustbench_bcos.bench.evidence.alternatives import (
+    CERTAIN,
+    CERTAIN_IF_ASSUMED,
     RANGES,
     Alternatives,
     Asked,
@@ -52,9 +54,9 @@ class Tried:
         """The first images."""
         return self.subset.batch(0, count).images.to(self.device)
 
-    def better(self, alternatives: Alternatives) -> Better | None:
+    def better(self, alternatives: Alternatives, certain_below: float = CERTAIN) -> Better | None:
         """An alternative that is certainly better than the model."""
-        return compare(self.asked, alternatives, self.subset, self.device).better
+        return compare(self.asked, alternatives, self.subset, self.device, certain_below).better
 
 
 Objection = Callable[[Tried], str]
@@ -128,7 +130,7 @@ def made_for_another_range(tried: Tried) -> str:
 
 def made_with_other_arguments(tried: Tried) -> str:
     """Better answers of the same weights where something else is assumed of them."""
-    better = tried.better(tried.model.alternatives)
+    better = tried.better(tried.model.alternatives, CERTAIN_IF_ASSUMED)
     if better is None:
         return ""
     return f"gets {better.words} with {better.name}, which the weights leave open: give {better.name}"

@@ -20,7 +20,8 @@ from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import CONSTANTS, AddInverse, Normalize
-from robustbench_bcos.model_zoo.models import ZooModel, own_model
+from robustbench_bcos.model_zoo.models import CheckpointModel, ZooModel, own_model
+from tests.bench.evidence.one_check import outcome
 from tests.bench.evidence.planted import After, Before, Own, Sharing, always_dropping, own_noise, zoo
 from tests.bench.tiny_zoo import tiny_request
 
@@ -308,3 +309,47 @@ def test_in_memory_evidence_is_the_judge_unless_told_otherwise() -> None:
 
 def test_the_tiny_zoo_is_admitted(tiny_zoo: Path) -> None:
     assert len(tiny_request(tiny_zoo, limit=LABELLED).weights) == 2
+
+
+# What was assumed of a weights file
+
+
+def said_of(architecture: str, card: str, count: int = 150, **arguments: Any) -> str:
+    """What is said of a card's weights, given to an architecture."""
+    model = CheckpointModel(Zoo()[card].weights_file, architecture, arguments=arguments).load()
+    try:
+        check_answers(model, EvalSubset.of(Digits("test"), count), device="cpu")
+    except RequestError as error:
+        return str(error)
+    return ""
+
+
+def test_another_b_that_fits_better_is_told() -> None:
+    said = said_of("bcos_resnet8", "digits-bcos-b2.5")
+    assert "images right, and " in said
+    assert "with --argument b=2.5, which the weights leave open: give --argument b=2.5" in said
+    assert said_of("bcos_resnet8", "digits-bcos-b2.5", b=2.5) == ""
+    # What was stated is not doubted.
+    assert said_of("bcos_resnet8", "digits-bcos-b2.5", b=2.0) == ""
+    assert said_of("bcos_resnet8", "digits-bcos-b2") == ""
+
+
+def test_the_row_of_a_model_says_so_where_it_was_attacked_nonetheless() -> None:
+    request = make_request(
+        make_config(
+            {
+                "weights": Zoo()["digits-bcos-b2.5"].weights_file,
+                "architecture": "bcos_resnet8",
+                "limit": 150,
+                "steps": (1,),
+                "attack": ("noise",),
+                "device": "cpu",
+                "figures": False,
+                "skip_model_checks": True,
+            }
+        )
+    )
+    said, trust = outcome("assumed_arguments", request)
+    assert said.status == "undermined"
+    assert "with --argument b=2.5" in said.sentence
+    assert "assumed_arguments" in trust.reasons

@@ -74,6 +74,7 @@ def record(model: str, robust: int, *, clean: int = 190, **changes: Any) -> dict
         "inherited": 0,
         "criterion": "misclassified",
         "options": "",
+        "assumed": "",
         **dict.fromkeys(SIMILARITY_COLUMNS),
     }
     assert tuple(row) == COLUMNS

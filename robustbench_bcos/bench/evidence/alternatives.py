@@ -24,6 +24,9 @@ LABELLED = (32, 128, 512)
 CERTAIN = 1e-3
 """P value, for all alternatives and numbers of images together, below which an alternative is what was meant."""
 
+CERTAIN_IF_ASSUMED = 1e-2
+"""The same for alternatives to what nobody stated, which is doubtful to begin with."""
+
 FEWEST_WRONG = 2
 """Images that a model must get wrong for alternatives to be looked at."""
 
@@ -138,7 +141,9 @@ def _behind(encoding: str, network: nn.Module) -> nn.Module:
     return nn.Sequential(parse_encoding(encoding), network)
 
 
-def compare(asked: Asked, alternatives: Alternatives, subset: EvalSubset, device: str) -> Compared:
+def compare(
+    asked: Asked, alternatives: Alternatives, subset: EvalSubset, device: str, certain_below: float = CERTAIN
+) -> Compared:
     """Look for the best alternative that is certainly better than the model.
 
     It must be right about images that the model is wrong about (exact McNemar test), and more often than a constant
@@ -149,8 +154,9 @@ def compare(asked: Asked, alternatives: Alternatives, subset: EvalSubset, device
         alternatives: to be compared.
         subset: the images.
         device: where to ask.
+        certain_below: p value for all alternatives and numbers of images together.
     """
-    level = CERTAIN / (max(1, len(alternatives)) * len(LABELLED))
+    level = certain_below / (max(1, len(alternatives)) * len(LABELLED))
     others: dict[str, Asked] = {}
     compared = Compared(images=0, passes=1)
     for count in counts(subset) if alternatives else ():

@@ -67,10 +67,11 @@ class ModelContext:
     alternatives: Alternatives = field(default_factory=dict)
     """Other models that the same weights may have been, by the argument that makes them."""
 
-    def compare(self, alternatives: Alternatives) -> Compared:
+    def compare(self, alternatives: Alternatives, certain_below: float) -> Compared:
         """The model, beside others."""
         device = str(self.images.device)
-        return compare(Asked(self.classifier, self.subset, device), alternatives, self.subset, device)
+        asked = Asked(self.classifier, self.subset, device)
+        return compare(asked, alternatives, self.subset, device, certain_below)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from typing import final
 
 from robustbench_bcos.bench.evidence import CHECKS
-from robustbench_bcos.bench.evidence.alternatives import RANGES, other_ranges
+from robustbench_bcos.bench.evidence.alternatives import CERTAIN, RANGES, other_ranges
 from robustbench_bcos.bench.evidence.check import AbstractModelCheck
 from robustbench_bcos.bench.evidence.contexts import ModelContext
 from robustbench_bcos.bench.evidence.found import Found
@@ -19,5 +19,5 @@ class PixelRange(AbstractModelCheck):
 
     def examine(self, model: ModelContext) -> Found:
         """The model, beside its network behind other encodings."""
-        compared = model.compare(other_ranges(model.classifier))
+        compared = model.compare(other_ranges(model.classifier), CERTAIN)
         return compared.found(lambda name: f"pixels {RANGES[name]} ({name})")
