@@ -46,3 +46,28 @@ def check_place(folder: Path) -> None:
         others = [entry.name for entry in folder.iterdir() if not entry.name.startswith((LOCK, CONFIGURATION))]
         if others:
             raise RequestError(f"--out {folder} holds other files ({others[0]}) and is not a run: choose a new folder")
+
+
+MAPS = "maps.npz"
+"""What every folder of explanations has, or each model's folder in it."""
+
+EXPLANATIONS = (MAPS, "moving.gif", "panel_*", "models_*", "[0-9]*_explanation*.png")
+"""Names of what `explain` writes."""
+
+
+def check_free(folder: Path, *, overwrite: bool) -> None:
+    """Refuse to write explanations among other files, so that no picture of an earlier command stands beside new ones.
+
+    Args:
+        folder: which may be missing or empty.
+        overwrite: whether explanations may be in it; nothing else may.
+
+    Raises:
+        RequestError: it holds something else, or explanations that are not to be overwritten.
+    """
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    for entry in entries:
+        if not (any(map(entry.match, EXPLANATIONS)) or (entry / MAPS).is_file()):
+            raise RequestError(f"--out {folder} holds other files ({entry.name}): choose a new folder")
+    if entries and not overwrite:
+        raise RequestError(f"--out {folder} holds explanations already: choose another folder, or --overwrite them")

@@ -25,6 +25,8 @@ class Chosen(NamedTuple):
     names: list[str]
     indices: tuple[int, ...]
     class_names: list[str]
+    heads: list[str]
+    """Of the columns of a panel: names of files, or numbers of a dataset's images."""
     labels: Tensor | None = None
     frames: Frames | None = None
     """Where the images are one moving picture."""
@@ -60,7 +62,8 @@ def from_dataset(config: RunConfig, source: ModelSource, model: Model, asked: tu
     chosen = EvalSubset(opened, asked)
     check_model(model, chosen, device="cpu", space="image")
     batch = chosen.batch(0, len(asked))
-    return Chosen(batch.images, [f"image-{i}" for i in asked], asked, list(opened.class_names), batch.labels)
+    heads = [f"image {index}" for index in asked]
+    return Chosen(batch.images, [f"image-{i}" for i in asked], asked, list(opened.class_names), heads, batch.labels)
 
 
 def from_files(
@@ -86,7 +89,7 @@ def from_files(
         images, names = frames.images, [f"frame-{number}" for number in range(len(frames.images))]
     images = with_channels(images, config.channels or 3)
     class_names = _class_names(source, classes=try_model(model, images[:2], "cpu").shape[1])
-    return Chosen(images, names, tuple(range(len(images))), class_names, frames=frames)
+    return Chosen(images, names, tuple(range(len(images))), class_names, [file.name for file in files], frames=frames)
 
 
 def _class_names(source: ModelSource, *, classes: int) -> list[str]:

@@ -1,5 +1,7 @@
 """``explain``: show why a model decides what it decides, with or without an attack."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,8 +9,10 @@ import typer
 
 from robustbench_bcos.bench.config import EXPLANATIONS, IMAGES, RunConfig, make_config
 from robustbench_bcos.bench.foreseen import check_foreseeable, check_models, check_radius
+from robustbench_bcos.bench.run_files import check_free
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import results
+from robustbench_bcos.core.disk import emptied, slug
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.decoding import check_exists
 
@@ -17,12 +21,13 @@ if TYPE_CHECKING:
     from robustbench_bcos.bench.gallery import ExplainedGallery, Gallery
     from robustbench_bcos.cli.chosen import Chosen
     from robustbench_bcos.data.image_files import Frames
-    from robustbench_bcos.model_zoo.models import Model
+    from robustbench_bcos.model_zoo.models import Model, ModelSource
 
 
 EXAMPLES = (
     "explain three.png eight.png --model digits-bcos-b2",
     "explain --dataset digits --images 3,14,15 --model digits-bcos-b2 --eps 0.5",
+    "explain three.png --model digits-bcos-b2,digits-natural",
     "explain cat.jpg --model official-bcos-resnet50 --target tabby --out cat",
 )
 
@@ -31,8 +36,8 @@ EXAMPLES = (
     *("model", "weights", "architecture", "encoding", "argument", "ema", "zoo"),
     *("dataset", "data_dir", "resize", "crop", "interpolation", "image_list", "channels", "classes", "images"),
     *("explanation", "figure_format", "norm", "eps", "threat", "steps", "loss", "restarts", "seed", "plugin"),
-    single=("model", "norm", "eps", "threat", "steps", "loss", "restarts"),
-    model={"default": None},
+    single=("norm", "eps", "threat", "steps", "loss", "restarts"),
+    model={"default": None, "help": "Zoo name, or what `run` takes; several are put side by side."},
     dataset={"help": "Explain images of this dataset, which `images` names: {names}.", "default": None},
     images={"help": "Indices of the dataset: 3,14,15.", "panel": IMAGES, "default": None},
     explanation={"flag": "--method"},
@@ -52,7 +57,10 @@ def explain(
             help="Class to explain, by number or name; by default the one predicted.", rich_help_panel=EXPLANATIONS
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("explanations"),
+    out: Annotated[Path, typer.Option(help="Folder to write to, which is empty.")] = Path("explanations"),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove the explanations that are in the folder first.")
+    ] = False,
 ) -> None:
     """Show why a model decides what it decides, with or without an attack.
 
@@ -68,37 +76,87 @@ def explain(
         check_models(config)
         for file in files or []:
             check_exists(file)
+    check_free(out, overwrite=overwrite)
     # This imports torch; a mistake that can be told without it has been told.
-    from robustbench_bcos.bench.gallery import Gallery
-    from robustbench_bcos.cli.chosen import from_dataset, from_files, only_source
-    from robustbench_bcos.explanations.explanation import method_for
+    from robustbench_bcos.bench.request import find_sources
 
-    source = only_source(config, "explain")
-    loaded = source.load()
-    if "dataset" in flags:
-        chosen = from_dataset(config, source, loaded, config.images)
-    else:
-        chosen = from_files(config, source, loaded, files or [], attacked=attacked)
-    class_names = chosen.class_names
-    gallery = Gallery(
-        model=loaded,
-        images=chosen.images,
-        indices=chosen.indices,
-        labels=chosen.labels,
-        method=config.explanation,
-        target=None if target is None else _class(target, class_names),
-        cell=_cell(config, loaded, chosen) if attacked else None,
-        seed=config.seed,
-    )
-    if chosen.frames is not None:
-        _show_moving(gallery, chosen.frames, class_names, out)
-    else:
+    explanations = [_Explanation.of(config, source, files or [], target, attacked) for source in find_sources(config)]
+    if overwrite and out.is_dir():
+        emptied(out)
+    if len(explanations) == 1:
+        explanations[0].show(out)
+        return
+    if any(one.chosen.frames is not None for one in explanations):
+        raise RequestError("a moving picture is explained for one model: choose one with --model")
+    _show_side_by_side(explanations, out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Explanation:
+    """What one model is asked."""
+
+    config: RunConfig
+    chosen: "Chosen"
+    gallery: "Gallery"
+    title: str
+
+    @classmethod
+    def of(
+        cls, config: RunConfig, source: "ModelSource", files: Sequence[Path], target: str | None, attacked: bool
+    ) -> "_Explanation":
+        from robustbench_bcos.bench.gallery import Gallery
+        from robustbench_bcos.cli.chosen import from_dataset, from_files
+        from robustbench_bcos.explanations.explanation import method_for
+
+        loaded = source.load()
+        if files:
+            chosen = from_files(config, source, loaded, files, attacked=attacked)
+        else:
+            chosen = from_dataset(config, source, loaded, config.images)
+        gallery = Gallery(
+            model=loaded,
+            images=chosen.images,
+            indices=chosen.indices,
+            labels=chosen.labels,
+            method=config.explanation,
+            target=None if target is None else _class(target, chosen.class_names),
+            cell=_cell(config, loaded, chosen) if attacked else None,
+            seed=config.seed,
+        )
         title = f"{loaded.name} · {method_for(loaded.classifier, config.explanation)}"
-        title += f" of class {class_names[gallery.target]}" if gallery.target is not None else ""
-        if attacked:
-            ((norm, eps), *_), (steps, *_) = config.threats, config.steps
-            title += f" · {norm} {eps}, {steps} steps"
-        _show(gallery.explain(), chosen.names, class_names, out, title, config.figure_format)
+        title += f" of class {chosen.class_names[gallery.target]}" if gallery.target is not None else ""
+        title += _attack_text(config) if attacked else ""
+        return cls(config=config, chosen=chosen, gallery=gallery, title=title)
+
+    def show(self, out: Path) -> None:
+        if self.chosen.frames is not None:
+            _show_moving(self.gallery, self.chosen.frames, self.chosen.class_names, out)
+            return
+        self.print_and_write(self.gallery.explain(), out)
+
+    def print_and_write(self, explained: "ExplainedGallery", out: Path) -> None:
+        chosen = self.chosen
+        _show(explained, chosen.names, chosen.class_names, out, self.title, self.config.figure_format, chosen.heads)
+
+
+def _show_side_by_side(explanations: Sequence[_Explanation], out: Path) -> None:
+    from robustbench_bcos.reports.gallery import write_side_by_side
+
+    found = {one.gallery.model.name: one.gallery.explain() for one in explanations}
+    for one in explanations:
+        name = one.gallery.model.name
+        one.print_and_write(found[name], out / slug(name))
+    config = explanations[0].config
+    attack = _attack_text(config) if explanations[0].gallery.cell else ""
+    files = write_side_by_side(
+        {name: explained.pictures for name, explained in found.items()},
+        {one.gallery.model.name: one.chosen.class_names for one in explanations},
+        out,
+        f"{len(found)} models{attack}",
+        config.figure_format,
+        explanations[0].chosen.heads,
+    )
+    results.print(f"Side by side in {out}: {', '.join(file.name for file in files)}", soft_wrap=True, markup=False)
 
 
 def _check_request(flags: Flags, files: list[Path] | None) -> None:
@@ -119,6 +177,11 @@ def _check_request(flags: Flags, files: list[Path] | None) -> None:
 
 def _attacked(flags: Flags) -> bool:
     return "eps" in flags or "threat" in flags
+
+
+def _attack_text(config: RunConfig) -> str:
+    ((norm, eps), *_), (steps, *_) = config.threats, config.steps
+    return f" · {norm} {eps}, {steps} steps"
 
 
 def _class(asked: str, names: list[str]) -> int:
@@ -145,13 +208,14 @@ def _show(
     out: Path,
     title: str,
     formats: tuple[str, ...],
+    heads: list[str],
 ) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
     from robustbench_bcos.reports.gallery import write_gallery
 
-    written = write_gallery(explained, names, class_names, out, title, formats)
+    written = write_gallery(explained, names, class_names, out, title, formats, heads)
     results.print(title, markup=False)
     headings = ("image", "class", "predicted", "attacked")
     table = Table(*(Column(heading, overflow="fold") for heading in headings), pad_edge=False)

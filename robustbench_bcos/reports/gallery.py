@@ -1,7 +1,7 @@
 """What ``explain`` leaves in a folder: panels, a picture of each explanation, the arrays, a moving picture."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from robustbench_bcos.bench.pictures import Array, Picture
 from robustbench_bcos.core.disk import made, slug, write_bytes
 from robustbench_bcos.data.image_files import Frames
 from robustbench_bcos.reports.figures import COLUMNS
-from robustbench_bcos.reports.panels import attack_panel, on_grey
+from robustbench_bcos.reports.panels import attack_panel, models_panel, on_grey
 from robustbench_bcos.reports.style import write_figure
 
 LONGEST = 655_350
@@ -31,6 +31,7 @@ def write_gallery(
     folder: Path,
     title: str,
     formats: Sequence[str] = ("png",),
+    heads: Sequence[str] = (),
 ) -> list[Path]:
     """Write panels of six images each, one RGBA picture per explanation, and ``maps.npz``.
 
@@ -41,6 +42,7 @@ def write_gallery(
         folder: made if it is not there.
         title: above the panels.
         formats: of the files of each panel.
+        heads: of the panels' columns; by default the images' numbers.
 
     Raises:
         RequestError: the disk is full, or the folder is not writable.
@@ -48,13 +50,41 @@ def write_gallery(
     written = write_maps(explained, made(folder))
     pictures = explained.pictures
     for start in range(0, len(pictures), COLUMNS):
-        panel = attack_panel(pictures[start : start + COLUMNS], class_names, title)
+        part = slice(start, start + COLUMNS)
+        panel = attack_panel(pictures[part], class_names, title, heads[part])
         written += write_figure(panel, folder, f"panel_{start // COLUMNS + 1:02d}", formats)
     for place, (name, picture) in enumerate(zip(names, pictures, strict=True), start=1):
         stem = f"{place:03d}_{slug(name)}"
         written.append(_write_rgba(picture.clean.explanation, folder / f"{stem}_explanation.png"))
         if picture.attacked is not None:
             written.append(_write_rgba(picture.attacked.explanation, folder / f"{stem}_explanation_attacked.png"))
+    return written
+
+
+def write_side_by_side(
+    rows: Mapping[str, Sequence[Picture]],
+    class_names: Mapping[str, Sequence[str]],
+    folder: Path,
+    title: str,
+    formats: Sequence[str],
+    heads: Sequence[str],
+) -> list[Path]:
+    """Write panels of the same images as several models see them, six images each.
+
+    Args:
+        rows: pictures by model.
+        class_names: of each model's classes.
+        folder: made if it is not there.
+        title: above the panels.
+        formats: of the files of each panel.
+        heads: of the columns.
+    """
+    written = []
+    for start in range(0, len(heads), COLUMNS):
+        part = slice(start, start + COLUMNS)
+        shown = {model: pictures[part] for model, pictures in rows.items()}
+        panel = models_panel(shown, class_names, title, heads[part])
+        written += write_figure(panel, made(folder), f"models_{start // COLUMNS + 1:02d}", formats)
     return written
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from textwrap import fill
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +44,7 @@ Tile = Callable[[Picture], Array]
 Names = Sequence[str]
 
 
-def attack_panel(pictures: Sequence[Picture], names: Names, title: str) -> Figure:
+def attack_panel(pictures: Sequence[Picture], names: Names, title: str, heads: Names = ()) -> Figure:
     """Three rows for images that were not attacked, nine for those that were.
 
     Changes of pixels and colours are drawn on grey, 0, by a scale written beside them. Contributions are in units of
@@ -53,6 +54,7 @@ def attack_panel(pictures: Sequence[Picture], names: Names, title: str) -> Figur
         pictures: images, one to a column.
         names: of the classes.
         title: above everything.
+        heads: of the columns; by default ``image`` and its number.
     """
     if all(picture.attacked is None for picture in pictures):
         with styled():
@@ -61,7 +63,7 @@ def attack_panel(pictures: Sequence[Picture], names: Names, title: str) -> Figur
             sheet.images("explanation", lambda picture: on_grey(picture.clean))
             sheet.maps("contributions", lambda picture: _relative(picture, picture.clean))
             sheet.signed_bar(3, 3, "contribution\n(largest = 1)", SIGNED, 1.0)
-            return sheet.finish(names)
+            return sheet.finish(names, heads)
     with styled():
         sheet = _Sheet(pictures, title, rows=9, captions=2)
         sheet.images("input", lambda picture: _colour(picture.clean.pixels), _predictions(pictures, names, "clean"))
@@ -84,7 +86,39 @@ def attack_panel(pictures: Sequence[Picture], names: Names, title: str) -> Figur
         sheet.signed_bar(3, 3, "change of\neach channel", "gray", scale)
         sheet.signed_bar(6, 6, "change of\neach channel", "gray", 1.0)
         sheet.signed_bar(7, 9, "contribution\n(clean map's\nlargest = 1)", SIGNED, 1.0)
-        return sheet.finish(names)
+        return sheet.finish(names, heads)
+
+
+def models_panel(
+    rows: Mapping[str, Sequence[Picture]], names: Mapping[str, Names], title: str, heads: Names = ()
+) -> Figure:
+    """The same images as several models see them: of each the explanation and the contributions, and what it predicts.
+
+    Where the models were attacked, what each says of its own adversarial example stands below.
+
+    Args:
+        rows: by model, pictures of the same images in the same order.
+        names: of each model's classes.
+        title: above everything.
+        heads: of the columns.
+    """
+    first = next(iter(rows.values()))
+    attacked = first[0].attacked is not None
+    with styled():
+        each = 4 if attacked else 2
+        sheet = _Sheet(first, title, rows=1 + each * len(rows), captions=len(rows) * (2 if attacked else 1))
+        sheet.images("input", lambda picture: _colour(picture.clean.pixels))
+        for model, pictures in rows.items():
+            of = {picture.image: picture for picture in pictures}
+            clean = _predictions(pictures, names[model], "clean")
+            sheet.images(model, lambda picture, of=of: on_grey(of[picture.image].clean), clean)  # type: ignore[misc]
+            sheet.maps("contributions", lambda picture, of=of: _share(of[picture.image], "clean"))  # type: ignore[misc]
+            if attacked:
+                after = _predictions(pictures, names[model], "attacked")
+                sheet.images("attacked", lambda picture, of=of: on_grey(_after(of[picture.image])), after)  # type: ignore[misc]
+                sheet.maps("contributions", lambda picture, of=of: _share(of[picture.image], "attacked"))  # type: ignore[misc]
+        sheet.signed_bar(2, 1 + each, "contribution\n(clean map's\nlargest = 1)", SIGNED, 1.0)
+        return sheet.finish(next(iter(names.values())), heads, outcomes=False)
 
 
 def noise_panel(rows: Mapping[str, Sequence[Picture]], names: Names, title: str) -> Figure:
@@ -180,10 +214,10 @@ class _Sheet:
             self._text(right + 0.06, y, f"{value:.2g}", ha="left", va="center", size=BAR_TEXT)
         self._text(right + 0.33, (top + bottom) / 2, label, ha="left", va="center", size=BAR_TEXT, rotation=90)
 
-    def finish(self, names: Names, *, outcomes: bool = True) -> Figure:
+    def finish(self, names: Names, heads: Names = (), *, outcomes: bool = True) -> Figure:
         """Name the columns."""
         for column, picture in enumerate(self.pictures):
-            lines = [f"image {picture.image}"]
+            lines = [_short(heads[column], CAPTION_WIDTH) if heads else f"image {picture.image}"]
             lines += [] if picture.label is None else [f"class {_short(names[picture.label], CAPTION_WIDTH - 6)}"]
             lines += [_outcome(picture)] if outcomes and picture.attacked is not None else []
             x = LABELS + (column + 0.5) * TILE * (1 + GAP) - TILE * GAP / 2
@@ -247,6 +281,10 @@ def _relative(picture: Picture, view: View) -> Array:
     largest = float(np.abs(picture.clean.contributions).max()) or 1.0
     relative: Array = view.contributions / largest
     return relative
+
+
+def _share(picture: Picture, moment: Literal["clean", "attacked"]) -> Array:
+    return _relative(picture, picture.clean if moment == "clean" else _after(picture))
 
 
 def _outcome(picture: Picture) -> str:

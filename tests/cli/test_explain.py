@@ -16,6 +16,7 @@ from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.explanations.stability import stability
+from robustbench_bcos.reports import gallery
 from tests.cli.command_line import refusal, succeed
 from tests.cli.own_models import OWN_MODELS
 
@@ -99,6 +100,57 @@ def test_image_files_are_explained_in_the_order_given(files: list[Path], levels:
     rows = [line for line in words(out) if line[:1] in (["2"], ["0"])]
     assert [row[:2] for row in rows] == [["2", str(predictions[0])], ["0", str(predictions[1])]]
     assert out.endswith("Written to explanations: 4 files, maps.npz with all arrays\n")
+
+
+def test_several_models_are_put_side_by_side(files: list[Path], levels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    heads: list[Any] = []
+    monkeypatch.setattr(gallery, "models_panel", recorded(heads, gallery.models_panel))
+    out = succeed("explain", *files[:2], "--model", f"{BCOS},{NATURAL}", "--eps", "0.1")
+    assert names_in() == [BCOS, NATURAL, "models_01.png"]
+    for name in (BCOS, NATURAL):
+        found, images = maps(f"explanations/{name}"), images_of(levels[:2])
+        assert torch.equal(found["images"], images)
+        assert torch.equal(found["contributions"], explanation(name, images))
+        assert f"{name} · " in out
+    ((rows, _, _, columns),) = heads
+    assert [*rows] == [BCOS, NATURAL]
+    assert [*columns] == ["0.png", "1.png"]
+    assert out.endswith("Side by side in explanations: models_01.png\n")
+
+
+def recorded(calls: list[Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    def call_it(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return function(*arguments)
+
+    return call_it
+
+
+@pytest.mark.parametrize(
+    ("dataset", "heads"), [(False, ["2.png", "0.png"]), (True, ["image 3", "image 14"])], ids=["files", "dataset"]
+)
+def test_columns_of_a_panel_are_headed_by_file_names(
+    dataset: bool, heads: list[str], files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(gallery, "attack_panel", recorded(calls, gallery.attack_panel))
+    given = ["--dataset", "digits", "--images", "3,14"] if dataset else [files[2], files[0]]
+    succeed("explain", *given, "--model", NATURAL)
+    assert [*calls[0][3]] == heads
+
+
+def test_old_pictures_are_not_mixed_with_new_ones(files: list[Path], here: Path) -> None:
+    succeed("explain", *files, "--model", f"{BCOS},{NATURAL}")
+    assert refusal("explain", files[0], "--model", NATURAL) == (
+        "--out explanations holds explanations already: choose another folder, or --overwrite them"
+    )
+    succeed("explain", files[0], "--model", NATURAL, "--overwrite")
+    assert names_in() == ["001_0_explanation.png", "maps.npz", "panel_01.png"]
+    (here / "explanations/thesis.tex").write_text("chapter one", encoding="utf-8")
+    for added in ([], ["--overwrite"]):
+        said = refusal("explain", files[0], "--model", NATURAL, *added)
+        assert said == "--out explanations holds other files (thesis.tex): choose a new folder"
+    assert (here / "explanations/thesis.tex").read_text(encoding="utf-8") == "chapter one"
 
 
 def test_pictures_are_rgba_of_the_images_size(files: list[Path]) -> None:
@@ -195,8 +247,20 @@ def test_a_name_that_is_a_number_names_its_class_first(here: Path, levels: Any) 
         (here / "odd" / name).mkdir(parents=True)
         Image.fromarray(levels[0]).save(here / "odd" / name / "0.png")
     for target, place in {"9": 8, "0": 0}.items():
-        succeed("explain", "--model", BCOS, "--dataset", "folder:odd", "--images", 0, "--target", target)
-        assert maps()["targets"].tolist() == [place]
+        succeed(
+            "explain",
+            "--model",
+            BCOS,
+            "--dataset",
+            "folder:odd",
+            "--images",
+            0,
+            "--target",
+            target,
+            "--out",
+            f"to-{target}",
+        )
+        assert maps(f"to-{target}")["targets"].tolist() == [place]
 
 
 def test_another_method_can_be_asked_for(files: list[Path], levels: Any) -> None:
@@ -321,10 +385,6 @@ ATTACK = ["--eps", "0.5"]
         ([*FILE, "--model", BCOS, "--weights", "w.pt"], "--model and --weights name two models: explain one at a time"),
         ([*FILE, "--weights", "w.pt"], "weights w.pt cannot be read (No such file"),
         ([*FILE, "--weights", "w.pt", "--architecture", "resnet8"], "weights w.pt cannot be read (No such file"),
-        (
-            [*FILE, "--model", "digits-*"],
-            "models (digits-adv-l2, digits-adv-linf, digits-bcos-adv-l2, ...): explain one",
-        ),
         ([*FILE, "--model", "digits-bcos-2"], "unknown model 'digits-bcos-2': did you mean 'digits-bcos-b2'?"),
         ([*FILE, "--model", "nowhere:net"], "--model nowhere:net cannot be imported (No module named 'nowhere'): give"),
         (["--model", BCOS], "explain needs images: give image files, or --dataset NAME with --images 3,14,15"),
