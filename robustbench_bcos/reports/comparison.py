@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from robustbench_bcos.bench.evidence.trust import least_trusted
-from robustbench_bcos.bench.records import KEY, THREAT
+from robustbench_bcos.bench.records import KEY, THREAT, USUAL
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.statistics import (
@@ -138,8 +138,13 @@ def differences(rows: pd.DataFrame, columns: Sequence[str] = NAMED) -> list[str]
 
 
 def trust_notes(rows: pd.DataFrame, name: str) -> list[str]:
-    """Which rows are marked, and why, by the column that names them."""
-    return mark_notes((str(row[name]), row) for row in rows.to_dict("records"))
+    """Which rows are marked, and why, by the column that names them; and what all have that a reader may not expect."""
+    common = {column: rows[column].iloc[0] for column in USUAL if rows[column].nunique(dropna=False) == 1}
+    unusual = {column: value for column, value in common.items() if isinstance(value, str) and value != USUAL[column]}
+    return [
+        *mark_notes((str(row[name]), row) for row in rows.to_dict("records")),
+        *(f"Every row: {column} {value}." for column, value in unusual.items()),
+    ]
 
 
 def _against(rows: pd.DataFrame, results: Sequence[Results], first: str) -> pd.DataFrame:

@@ -401,6 +401,8 @@ def test_autoattack_without_torchattacks_goes_on_without_fab_and_says_so(
     # A radius at which every image falls at once, and a single query is left for those that do not.
     asked = ["run", "--zoo", tiny_zoo, "--model", "tiny-bcos", "--limit", 2, "--eps", "8", "--no-figures"]
     monkeypatch.setitem(sys.modules, "torchattacks", None)
+    said = "autoattack goes without fab (it needs torchattacks, pip install torchattacks): its numbers will be marked"
+    assert said in " ".join(succeed(*asked, "--attack", "autoattack", "--dry-run").split())
     out = succeed(*asked, "--attack", "autoattack", "--out", "mine")
     (row,) = rows(Path("mine/results.csv"))
     assert "autoattack without fab" in row["reasons"].split("; ")

@@ -11,6 +11,7 @@ import pytest
 from numpy.random import Generator, default_rng
 from scipy import stats
 
+from robustbench_bcos.bench.records import USUAL
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.reports.comparison import (
     GROUPS,
@@ -157,6 +158,14 @@ def test_a_number_has_the_trust_of_its_row_and_a_difference_the_least_of_both(
     assert shown["accuracy %"].tolist() == [marked("45.0", trust) for trust in trusts]
     assert shown["difference, points"].tolist() == ["", marked("+0.0", of_difference)]
     assert "trust" not in shown
+
+
+@pytest.mark.parametrize(("column", "value"), [(column, OTHER[column]) for column in USUAL])
+def test_what_every_row_has_and_a_reader_may_not_expect_is_a_note(column: str, value: str) -> None:
+    for models in ("a", "ab"):
+        notes = compare([source(*(record(model, 90, **{column: value}) for model in models))]).notes
+        assert f"Every row: {column} {value}." in notes
+    assert not any(note.startswith("Every row") for note in compare([source(record("a", 90))]).notes)
 
 
 def test_why_a_number_is_marked_is_a_note() -> None:
