@@ -203,6 +203,8 @@ class ImageRecord:
     """Backward passes that the attack spent on the image."""
     inherited: bool
     """Whether the adversarial example is that of a smaller epsilon or of fewer steps."""
+    trust: str
+    """``sound``, ``suspect`` or ``unchecked``, of the cell: see [evidence](evidence.md)."""
 
 
 CURVE_COLUMNS = (
@@ -285,6 +287,7 @@ def make_images(store: Store, identity: RunIdentity, judgement: Judgement | None
     rows = []
     for cell in complete_cells(store, identity):
         clean, elsewhere = store.clean(cell.model), judgement.broken_elsewhere(cell)
+        trust = judgement.of(cell).trust
         for verdict in store.verdicts(cell):
             before = clean[verdict.image]
             robust = before.correct and not verdict.success
@@ -307,6 +310,7 @@ def make_images(store: Store, identity: RunIdentity, judgement: Judgement | None
                 forward_passes=verdict.forward_passes,
                 backward_passes=verdict.backward_passes,
                 inherited=verdict.inherited,
+                trust=trust,
             )
             rows.append(
                 {name: int(value) if value in (True, False) else value for name, value in asdict(record).items()}

@@ -366,4 +366,4 @@ def test_every_image_of_a_complete_cell_is_a_row_that_adds_up_to_the_numbers(sto
     for sums, column in (("robust_correct", "robust"), ("worst_correct", "robust_worst"), ("clean_correct", "correct")):
         assert images.groupby("cell", sort=False)[column].sum().tolist() == records[sums].tolist()
     written = images.to_csv(index=False).splitlines()[1].split(",")
-    assert written[2:] == "0,1,1,1,1,0,1,1,1,0.25,,,0,3,2,0".split(",")
+    assert written[2:] == "0,1,1,1,1,0,1,1,1,0.25,,,0,3,2,0,unchecked".split(",")
