@@ -393,6 +393,12 @@ class RunConfig(Grid):
     precision: Annotated[
         Precision, Option(help="Of attacked networks: {names}; verdicts are always in fp32.", panel=RUN)
     ] = "fp32"
+    eot: Annotated[
+        Positive,
+        Option(
+            help="Average logits and gradients of models that are random by design over so many draws.", panel=MODELS
+        ),
+    ] = 1
     seed: Annotated[int, Field(ge=0), Option(help="Of random starts and noise.", panel=RUN)] = 0
     log: Annotated[
         Several[str],
@@ -562,6 +568,8 @@ def _check_options_belong_together(config: RunConfig) -> None:
             "encoding describes weights, or models without a card such as my_package.nets:make: give one, or leave it "
             "out"
         )
+    if config.eot > 1 and config.compile:
+        raise RequestError("eot seeds what a model draws, and a compiled one draws by itself: leave out compile")
     if config.save_adversarials and config.space == "encoded":
         raise RequestError(
             "adversarial images cannot be saved of space encoded, where what is attacked is no image: leave out space, "

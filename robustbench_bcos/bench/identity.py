@@ -61,6 +61,8 @@ class RunIdentity:
     """SHA-256 of each plug-in, by its name."""
     save_adversarials: bool = False
     """Whether the adversarial example of every image is kept."""
+    eot: int = 1
+    """Draws that answers of random models average."""
     reading: Mapping[str, Any] | None = None
     """What was stated of a weights file: one file may be several models."""
 

@@ -26,6 +26,7 @@ from robustbench_bcos.bench.evidence.class_order import find_order
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.types import Flags, Images
 from robustbench_bcos.data.subset import EvalSubset
+from robustbench_bcos.model_zoo.draws import draws_of
 from robustbench_bcos.model_zoo.models import Model
 
 MOSTLY = 0.5
@@ -92,10 +93,10 @@ def not_the_same_twice(tried: Tried) -> str:
     against = answers.determinism(tried.classifier, tried.images(answers.ALONE)).against
     if not bool(against.any()):
         return ""
-    return (
-        f"answers {_share(against)} differently when it is asked again: make it deterministic, or average over its "
-        "draws inside it"
-    )
+    said = f"answers {_share(against)} differently when it is asked again"
+    if draws_of(tried.classifier) > 1:
+        return f"{said}, though its draws are seeded: let it draw from torch's, NumPy's or Python's global generator"
+    return f"{said}: average over its draws with --eot 20, or make it deterministic"
 
 
 def dependent_on_the_batch(tried: Tried) -> str:

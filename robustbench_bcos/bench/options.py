@@ -29,6 +29,7 @@ class EvaluateOptions(TypedDict, total=False):
     evidence: Literal["quick", "full", "off"]
     independent_cells: bool
     skip_model_checks: bool
+    eot: int
     channels: int | None
     explained: int | None
     explanation: str

@@ -160,6 +160,9 @@ class Record:
     assumed: str
     """Of a weights file: what neither it nor the request says of the model, and was therefore assumed, such as
     ``b=2 norm=batch-uncentred encoding=add_inverse``; empty where nothing was."""
+    draws: int = field(metadata=_key(absent=1))
+    """Draws that each answer of a random model averages (``--eot``), the same for the attack and its judge; 1 for a
+    model that is not averaged. Passes count answers, each of which takes so many passes through the network."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -463,6 +466,7 @@ def _record(store: Store, cell: Cell, identity: RunIdentity, trust: Trust) -> di
         assumed=model.assumed,
         inherited=sums.inherited,
         criterion=cell.criterion,
+        draws=model.draws,
     )
     return asdict(record) | similarity_means
 

@@ -17,6 +17,7 @@ from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import Precision, RunConfig
 from robustbench_bcos.bench.evidence.alternatives import LABELLED
+from robustbench_bcos.bench.evidence.answers import ALONE, is_random
 from robustbench_bcos.bench.failures import failures_named
 from robustbench_bcos.bench.fast_copy import make_fast_copy
 from robustbench_bcos.bench.folder import Session
@@ -33,6 +34,7 @@ from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.core.version import VERSION
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
+from robustbench_bcos.model_zoo.draws import average_draws, draws_of
 from robustbench_bcos.model_zoo.models import Model, ModelSource, find_models, find_weights
 
 PICTURES = 6
@@ -121,6 +123,7 @@ class Request:
             distances=config.distances,
             save_adversarials=config.save_adversarials,
             independent_cells=config.independent_cells,
+            eot=config.eot,
             attack_backend=(config.compile, config.memory_format, config.precision),
             classes=len(self.subset.class_names),
             version=VERSION,
@@ -197,7 +200,7 @@ def check_request(
     make_criterion(criterion).check(len(subset.class_names))
     explained = explained_subset(config, subset)
     models = ModelCache(lambda model: _prepared(config, subset, device, model))
-    weights, losses = {}, {}
+    weights, losses, random = {}, {}, False
     for source in sources:
         model = models.get(source)
         check_model(model, subset, device=device, space=config.space)
@@ -206,8 +209,14 @@ def check_request(
                 check_answers(model, subset, device=device)
             if explained is not None:
                 check_explanation(model, explained, config.explanation, device)
+        random |= draws_of(model.classifier) > 1
         weights[source.name] = model.weights_sha256
         losses[source.name] = model.loss
+    if config.eot > 1 and not random:
+        raise RequestError(
+            f"eot {config.eot} averages over the draws of random models, and {' and '.join(names[:3])} answer the same "
+            "whenever they are asked: leave it out"
+        )
     return Request(
         config=config,
         subset=subset,
@@ -222,12 +231,17 @@ def check_request(
 
 def _prepared(config: RunConfig, subset: EvalSubset, device: str, model: Model) -> Model:
     """The model on the run's device, with the fast copy that attacks query."""
+    model = adapt_model(model, subset.batch(0, 2).images, device)
+    if config.eot > 1 and is_random(model.classifier, subset.batch(0, ALONE).images.to(device)):
+        model = average_draws(model, draws=config.eot, seed=config.seed)
+    # Threads share the generators that an averaged model draws from.
+    alone = torch.device(device).type != "cpu" or draws_of(model.classifier) > 1
     return make_fast_copy(
-        adapt_model(model, subset.batch(0, 2).images, device),
+        model,
         compiled=config.compile,
         memory_format=config.memory_format,
         precision=config.precision,
-        replicas=threads_for(config, subset) if torch.device(device).type == "cpu" else 1,
+        replicas=1 if alone else threads_for(config, subset),
     )
 
 

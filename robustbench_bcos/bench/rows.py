@@ -99,6 +99,8 @@ class ModelRow(Row, table="models", key=("name",)):
     """How the copy of the network that attacks use was made fast."""
     assumed: str = ""
     """What neither its weights nor the request say of it: ``b=2 norm=batch-uncentred encoding=add_inverse``."""
+    draws: int = 1
+    """Draws that each answer averages, of a model that is random by design."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from robustbench_bcos.bench.threads import in_threads
 from robustbench_bcos.explanations.explanation import method_for
 from robustbench_bcos.model_zoo.bcos.layers import b_of
 from robustbench_bcos.model_zoo.classifier import encoding_of
+from robustbench_bcos.model_zoo.draws import draws_of
 from robustbench_bcos.model_zoo.models import Model, ModelSource
 
 Stage = Callable[[Request, Model, list[Cell], Store, BatchSize], Iterator[Progress]]
@@ -105,4 +106,5 @@ def _row(request: Request, model: Model) -> ModelRow:
         encoding=encoding_of(model.classifier),
         attack_backend=model.attack_backend,
         assumed=model.assumed,
+        draws=draws_of(model.classifier),
     )

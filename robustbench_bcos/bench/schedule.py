@@ -19,6 +19,8 @@ class Schedule:
     @property
     def jobs(self) -> int:
         """Models to work on at the same time: where one thread is best for one, every core has its own."""
+        if self.request.config.eot > 1:
+            return 1  # threads share the generators that random models draw from
         if self.request.config.jobs is not None:
             return self.request.config.jobs
         alone = self.request.threads > 1 or self.request.device != "cpu"

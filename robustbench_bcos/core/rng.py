@@ -4,10 +4,13 @@ A draw is a function of (seed, index of the image in its dataset, restart), so t
 and resuming change nothing. Drawn on the CPU, so that the device changes nothing either.
 """
 
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
+import numpy as np
 import torch
 
 
@@ -16,6 +19,29 @@ def generator(*key: int | str) -> torch.Generator:
     # A hash of the key as text, so that shorter and longer keys, and numbers beyond 32 bits, share no stream.
     digest = blake2b(repr(key).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
+
+
+@contextmanager
+def global_generators(*key: int | str, device: torch.device) -> Iterator[None]:
+    """Seed the global generators of torch, NumPy and Python by the key inside the ``with``; restore them after it.
+
+    For code that draws from them. They belong to the whole process: no other thread may draw at the same time.
+
+    Args:
+        key: on which alone draws depend.
+        device: of what is drawn on it.
+    """
+    seed = generator(*key).initial_seed()
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(of_python)
+            np.random.set_state(of_numpy)
 
 
 @dataclass(frozen=True, slots=True)

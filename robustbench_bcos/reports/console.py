@@ -42,6 +42,9 @@ def reading_notes(run: RunFolder) -> list[str]:
     for criterion in records["criterion"].unique():
         if criterion != UNTARGETED:
             notes.append(f"Criterion: {criterion}. Other errors of a model count as robust.")
+    for draws, rows in records[records["draws"] > 1].groupby("draws"):
+        models = ", ".join(rows["model"].unique())
+        notes.append(f"Draws: {draws}. What is attacked of {models} is an average of these, which the attack knows.")
     notes.append("Below each number its 95 % interval; bold is the best of its column.")
     notes += assumptions(records)
     notes += trust_notes(run)

@@ -75,6 +75,7 @@ def record(model: str, robust: int, *, clean: int = 190, **changes: Any) -> dict
         "criterion": "misclassified",
         "options": "",
         "assumed": "",
+        "draws": 1,
         **dict.fromkeys(SIMILARITY_COLUMNS),
     }
     assert tuple(row) == COLUMNS

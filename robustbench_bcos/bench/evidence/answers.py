@@ -62,6 +62,11 @@ def determinism(classifier: nn.Module, images: Images) -> Found:
     return Found(against=distances > SAME, values=distances, passes=1 + REPETITIONS)
 
 
+def is_random(classifier: nn.Module, images: Images) -> bool:
+    """Whether a model answers differently when it is asked again."""
+    return bool(determinism(classifier, images).against.any())
+
+
 def predictions_changed(classifier: nn.Module, images: Images, predictions: Labels) -> Flags:
     """Whether other classes are predicted than at an earlier time, by more than float noise."""
     logits = _logits(classifier, images)

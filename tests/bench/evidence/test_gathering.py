@@ -104,9 +104,9 @@ def test_batches_of_another_size_give_the_same_rows(size: int, tiny_zoo: Path, e
     found = rows_of(request_of(tiny_zoo, batch_size=size))
     for table in ("evidence", "results", "transfers"):
         assert found[table] == expected[table]
-    # Other kernels give other last digits of sizes and nearness.
+    # Other kernels give other last digits; of nearness three are kept, and one of the last may be a hundredth.
     assert list(map(_digits, found["verdicts"])) == [
-        pytest.approx(_digits(row), rel=1e-3, abs=1e-6) for row in expected["verdicts"]
+        pytest.approx(_digits(row), rel=1e-2, abs=1e-6) for row in expected["verdicts"]
     ]
 
 
