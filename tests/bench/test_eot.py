@@ -65,7 +65,9 @@ def test_other_draws_are_asked_for_only_of_averages() -> None:
     for network, expected in ((Templates(0.0), 0), (AveragedDraws(Templates(5.0), draws=2, seed=0), 1)):
         with torch.no_grad():
             predictions = predicted_classes(network(BATCH.images))
-        shown = ModelContext(classifier=network, images=BATCH.images, labels=BATCH.labels, predictions=predictions)
+        shown = ModelContext(
+            classifier=network, images=BATCH.images, labels=BATCH.labels, predictions=predictions, subset=SUBSET
+        )
         found = OtherDraws().examine(shown)
         assert bool(found.against.any()) == expected
         assert bool(found.passes) == expected
