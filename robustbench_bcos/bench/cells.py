@@ -71,13 +71,16 @@ class Cell:
         )
 
 
-def make_cells(grid: Grid, models: Sequence[str], attacks: Sequence[AbstractAttack] = ()) -> list[Cell]:
-    """Every combination by model, kind of attack, threat and options; what is written twice counts once.
+def make_cells(
+    grid: Grid, models: Sequence[str], attacks: Sequence[AbstractAttack] = (), criteria: Sequence[str] = ()
+) -> list[Cell]:
+    """Every combination by model, kind of attack, threat, options and criterion; what is written twice counts once.
 
     Args:
         grid: the threats, and the attacks by name with their options.
         models: by name.
         attacks: instead of the grid's.
+        criteria: instead of the grid's.
 
     Raises:
         RequestError: an option that no attack has, or a value that an attack refuses.
@@ -85,8 +88,9 @@ def make_cells(grid: Grid, models: Sequence[str], attacks: Sequence[AbstractAtta
     cells: dict[Cell, None] = {}
     kinds = [list(same) for _, same in itertools.groupby(attacks or make_attacks(grid), key=type)]
     for model, kind in itertools.product(models, kinds):
-        for threat, attack in itertools.product(make_threats(grid), kind):
-            cell = Cell(model=model, threat=threat, attack=attack, criterion=grid.criterion_text, space=grid.space)
+        asked = criteria or (grid.criterion_text,)
+        for threat, attack, criterion in itertools.product(make_threats(grid), kind, asked):
+            cell = Cell(model=model, threat=threat, attack=attack, criterion=criterion, space=grid.space)
             cells[cell] = None
     return list(cells)
 

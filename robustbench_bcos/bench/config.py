@@ -48,6 +48,9 @@ ATTACK, MODELS, IMAGES, EXPLANATIONS, RUN = (
     "The run",
 )
 
+EACH = "each"
+"""The target that stands for every class, one after the other."""
+
 T = TypeVar("T")
 
 
@@ -171,7 +174,11 @@ class Grid(Table):
     ] = UNTARGETED
     target: Annotated[
         Annotated[str, Field(coerce_numbers_to_str=True)] | None,
-        Option(help="With `criterion` targeted: a class by number or name, or least_likely.", panel=ATTACK),
+        Option(
+            help="The class that images are to be turned into, by number or name; least_likely; or each, for one row "
+            "per class. It makes `criterion` targeted.",
+            panel=ATTACK,
+        ),
     ] = None
     space: Annotated[
         Space,
@@ -426,11 +433,6 @@ class RunConfig(Grid):
         norms = () if self.threat or self.eps else self.norm or (DEFAULT_NORM,)
         return super().threats or tuple((norm, radius_of(self.dataset, norm, by_default=True)) for norm in norms)
 
-    def with_criterion(self, text: str) -> "RunConfig":
-        """The same with another criterion, written with its target."""
-        criterion, _, target = text.partition(":")
-        return self.model_copy(update={"criterion": criterion, "target": target or None})
-
     @property
     def explanations(self) -> int:
         """Images explained, the pictured ones not counted."""
@@ -463,6 +465,8 @@ def make_config(flags: Mapping[str, Any], suite: str | None = None) -> RunConfig
     given = {key: value for key, value in flags.items() if not _is_left_out(value)}
     digests = load_plugins(map(Path, _several(given.get("plugin", ()))))
     values = _with_names_as_known(given if suite is None else _with_suite(SUITES.load(suite), given))
+    if "target" in values:
+        values.setdefault("criterion", TARGETED)
     config = parse_table(RunConfig, {**values, "plugin_digests": digests}, "the request")
     _check_options_belong_together(config)
     return config

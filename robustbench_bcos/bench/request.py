@@ -15,7 +15,7 @@ from robustbench_bcos.attacks.criterion import make_criterion
 from robustbench_bcos.bench.adversarials import KEPT
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell, make_cells
-from robustbench_bcos.bench.config import Precision, RunConfig
+from robustbench_bcos.bench.config import EACH, Precision, RunConfig
 from robustbench_bcos.bench.evidence.alternatives import LABELLED
 from robustbench_bcos.bench.evidence.answers import ALONE, is_random
 from robustbench_bcos.bench.failures import failures_named
@@ -189,15 +189,14 @@ def check_request(
     """
     device = choose_device(config.device)
     check_precision(config.precision, device)
-    criterion = _with_class_index(config.criterion_text, subset.class_names)
-    config = config.with_criterion(criterion)
+    criteria = _criteria(config, subset.class_names)
     names = [source.name for source in sources]
-    cells = make_cells(config, names, attacks)
+    cells = make_cells(config, names, attacks, criteria)
     shape = _attacked_shape(config, subset)
     for cell in cells[: len(cells) // len(names)]:
         check_radius(cell.threat.norm, Quantity(cell.threat.text, cell.threat.radius), shape)
         cell.attack.check(cell.threat.geometry, make_criterion(cell.criterion))
-    make_criterion(criterion).check(len(subset.class_names))
+        make_criterion(cell.criterion).check(len(subset.class_names))
     explained = explained_subset(config, subset)
     models = ModelCache(lambda model: _prepared(config, subset, device, model))
     weights, losses, random = {}, {}, False
@@ -253,10 +252,16 @@ def threads_for(config: RunConfig, subset: EvalSubset) -> int:
     return 1 if height * width < SMALL_IMAGE else torch.get_num_threads()
 
 
-def _with_class_index(criterion: str, class_names: Sequence[str]) -> str:
-    """A criterion whose argument may be the name of a class, with the class's index instead."""
-    name, _, argument = criterion.partition(":")
-    return f"{name}:{class_names.index(argument)}" if argument in class_names else criterion
+def _criteria(config: RunConfig, class_names: Sequence[str]) -> tuple[str, ...]:
+    """What is asked for, with classes by index: one criterion, or one for each class that is a target."""
+    name, _, argument = config.criterion_text.partition(":")
+    if argument in class_names:
+        return (f"{name}:{class_names.index(argument)}",)
+    if argument != EACH:
+        return (str(make_criterion(config.criterion_text)),)
+    if config.distances:
+        raise RequestError("distances are to one criterion, and target each makes one of each class: leave out either")
+    return tuple(f"{name}:{index}" for index in range(len(class_names)))
 
 
 def _attacked_shape(config: RunConfig, subset: EvalSubset) -> tuple[int, int, int]:

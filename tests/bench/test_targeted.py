@@ -14,6 +14,7 @@ from robustbench_bcos.bench.records import make_distances, make_records
 from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.rows import DistanceRow, ResultRow
 from robustbench_bcos.bench.store import Store
+from robustbench_bcos.core.errors import RequestError
 from tests.bench.tiny_zoo import NAMES, carry_out, model_of, tiny_request
 
 TARGETS = ("least_likely", "3")
@@ -112,3 +113,29 @@ def test_checks_that_do_not_serve_a_target_say_that_they_were_not_done(
     rows = make_records(store, request.identity).set_index("attack")
     assert rows["reasons"].str.contains("other_losses not done").all()
     assert (rows["worst_correct"] <= rows["robust_correct"]).all()
+
+
+def test_each_class_is_a_target_in_a_row_of_its_own(tiny_zoo: Path, store: Store) -> None:
+    request = tiny_request(tiny_zoo, target="each", model=("tiny-natural",), limit=20, eps=("0.5",))
+    assert [cell.criterion for cell in request.cells] == [f"targeted:{target}" for target in range(10)]
+    carry_out(request, store)
+    robust = make_records(store, request.identity).set_index("criterion")["robust_correct"]
+    (single,) = tiny_request(tiny_zoo, target="3", model=("tiny-natural",), limit=20, eps=("0.5",)).cells
+    with Store() as other:
+        alone = targeted(tiny_zoo, "3", model=("tiny-natural",), eps=("0.5",))
+        carry_out(alone, other)
+        (record,) = make_records(other, alone.identity).to_dict("records")
+    assert single in request.cells
+    assert robust["targeted:3"] == record["robust_correct"]
+    assert robust.nunique() > 1
+
+
+@pytest.mark.parametrize("written", ["least_likely", "least-likely"])
+def test_a_target_makes_the_criterion_targeted(written: str, tiny_zoo: Path) -> None:
+    (cell,) = tiny_request(tiny_zoo, target=written, model=("tiny-natural",), limit=4).cells
+    assert cell.criterion == "targeted:least_likely"
+
+
+def test_distances_are_to_one_target(tiny_zoo: Path) -> None:
+    with pytest.raises(RequestError, match="target each makes one of each class"):
+        tiny_request(tiny_zoo, target="each", model=("tiny-natural",), limit=4, distances=True)

@@ -417,7 +417,7 @@ def test_autoattack_without_torchattacks_goes_on_without_fab_and_says_so(
     [
         (["--queries", "0"], "queries: input should be greater than or equal to 1, got 0"),
         (["--targets", "0"], "targets: input should be greater than or equal to 1, got 0"),
-        (["--target", "3"], "criterion targeted and target belong together: give both"),
+        (["--criterion", "targeted"], "criterion targeted and target belong together: give both"),
         (["--evidence", "sometimes"], "unknown evidence 'sometimes': choose from "),
         (["--evidence", "quik"], "unknown evidence 'quik': did you mean 'quick'?"),
         (["--attack", "autoatack"], "unknown attack 'autoatack': did you mean 'autoattack'?"),
