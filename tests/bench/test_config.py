@@ -397,7 +397,10 @@ def test_a_value_that_cannot_be_carried_out_is_named(flags: dict[str, Any], said
             "figure_format says how figures are written, and there are none",
         ),
         ({"figure_format": ("pfd",)}, "figure_format 'pfd'"),
-        ({"target": "least_likely", "criterion": "misclassified"}, "criterion targeted and target belong together: give both"),
+        (
+            {"target": "least_likely", "criterion": "misclassified"},
+            "criterion targeted and target belong together: give both",
+        ),
         ({"criterion": "targeted"}, "criterion targeted and target belong together: give both"),
     ],
 )
