@@ -13,6 +13,7 @@ from robustbench_bcos.attacks.searches.noise import Noise as Noise
 from robustbench_bcos.attacks.searches.pgd import PGD as PGD
 from robustbench_bcos.attacks.searches.square import Square as Square
 from robustbench_bcos.attacks.threat import Threat as Threat
+from robustbench_bcos.bench.evaluation import benchmark as benchmark
 from robustbench_bcos.bench.evaluation import evaluate as evaluate
 from robustbench_bcos.core.errors import RequestError as RequestError
 from robustbench_bcos.explanations.explanation import explain as explain

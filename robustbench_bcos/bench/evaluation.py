@@ -3,14 +3,17 @@
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 import pandas as pd
 from torch import nn
 
+from robustbench_bcos.attacks import norm_name
 from robustbench_bcos.attacks.attack import AbstractAttack
 from robustbench_bcos.bench.cells import make_attacks
-from robustbench_bcos.bench.config import RunConfig, make_config
+from robustbench_bcos.bench.config import RunConfig, make_config, radius_of
+from robustbench_bcos.bench.images import open_images
 from robustbench_bcos.bench.options import EvaluateOptions
 from robustbench_bcos.bench.preconditions import adapt_model, try_model
 from robustbench_bcos.bench.records import make_records
@@ -152,6 +155,56 @@ def evaluate(
             if not return_adversarials:
                 return rows
             return rows, [adversarials_of(request, store, cell) for cell in request.cells]
+
+
+def benchmark(
+    model: AnyModel | str,
+    dataset: str = "cifar10",
+    threat: str = "Linf",
+    attack: str | Sequence[str] = "autoattack",
+    *,
+    limit: int | None = None,
+    data_dir: Path | str | None = None,
+    download: bool = False,
+    name: str | None = None,
+    **options: Any,  # noqa: ANN401 (as of evaluate)
+) -> pd.DataFrame:
+    """Robust accuracies of a model on the test images of a dataset, as :func:`evaluate` has them.
+
+    Args:
+        model: as of :func:`evaluate`.
+        dataset: as of the command line, such as ``cifar10`` or ``folder:DIR``.
+        threat: a norm, whose radius is then the one that the field reports on this dataset, or a norm and a radius,
+            ``linf:8/255``.
+        attack: names of attacks.
+        limit: of images, balanced over classes; by default all are used.
+        data_dir: the folder that holds the dataset.
+        download: whether to fetch cifar10 if it is not there.
+        name: of the model, for the row.
+        options: further ones of :func:`evaluate`.
+
+    Raises:
+        RequestError: it cannot be carried out as asked, or the field reports no radius for this norm and dataset.
+    """
+    for option in options:
+        if option not in OPTIONS:
+            raise unknown("option", option, OPTIONS)
+    if len(threat.replace(":", " ").split()) == 1:
+        norm = norm_name(threat)
+        threat = f"{norm}:{radius_of(dataset, norm)}"
+    asked = {"dataset": dataset, "threat": threat, "attack": attack, "limit": limit, "data_dir": data_dir}
+    config = make_config(DEFAULTS | {"figures": False, "download": download} | asked | options)
+    with in_evaluation_mode(model):
+        loaded = _load(model, name)
+        config = config.model_copy(update={"device": _device(config, loaded)})
+        # How a zoo model frames its images is said by its source.
+        framed = find_models(model, Zoo()) if isinstance(model, str) else [LoadedModel(loaded)]
+        subset = EvalSubset.of(open_images(config, framed), config.limit)
+        request = check_request(config, subset, [LoadedModel(loaded)])
+        with Store() as store:
+            for _ in execute(request, store):
+                pass
+            return make_records(store, request.identity)
 
 
 def _load(model: AnyModel | str, name: str | None) -> Model:

@@ -311,3 +311,27 @@ def test_a_model_that_fails_where_gradients_are_asked_for_is_refused_before_it_i
         RequestError, match=r"'Filtered' fails where gradients are asked for \(.*\): detach what has none"
     ):
         evaluate(Filtered(), IMAGES, LABELS, "l2", 0.5, steps=2)
+
+
+@pytest.mark.parametrize(("threat", "eps"), [("Linf", "0.1"), ("L2", "0.5"), ("linf:8/255", "8/255")])
+def test_a_benchmark_takes_the_radius_that_the_field_reports_on_a_dataset(threat: str, eps: str) -> None:
+    model = robustbench_bcos.load_model("digits-natural")
+    (row,) = robustbench_bcos.benchmark(
+        model, "digits", threat, "pgd", limit=20, steps=2, evidence="off", name="mine"
+    ).to_dict("records")
+    assert (row["model"], row["dataset"], row["images"], row["eps"]) == ("mine", "digits", 20, eps)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"dataset": "folder:here"}, "eps is missing: give the radius of norm linf"),
+        ({"dataset": "cifar10", "threat": "L1"}, "eps is missing: give the radius of norm l1"),
+        ({"dataset": "cifar10"}, "dataset cifar10 needs data_dir"),
+        ({"dataset": "digit"}, "unknown dataset 'digit'"),
+        ({"dataset": "digits", "step": 3}, "unknown option 'step'"),
+    ],
+)
+def test_a_benchmark_that_cannot_be_carried_out_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        robustbench_bcos.benchmark("digits-natural", **options)
