@@ -183,11 +183,11 @@ def summarise(values: Sequence[float], confidence: float = 0.95) -> Summary:
     mean = float(np.mean(values))
     if len(values) == 1:
         return Summary(count=1, mean=mean, deviation=math.nan, interval=Interval(math.nan, math.nan))
-    from statsmodels.stats.weightstats import DescrStatsW
+    from scipy.special import stdtrit
 
-    low, high = DescrStatsW(values).tconfint_mean(alpha=1 - confidence)
     deviation = float(np.std(values, ddof=1))
-    return Summary(count=len(values), mean=mean, deviation=deviation, interval=Interval(float(low), float(high)))
+    half = float(stdtrit(len(values) - 1, (1 + confidence) / 2)) * deviation / math.sqrt(len(values))
+    return Summary(count=len(values), mean=mean, deviation=deviation, interval=Interval(mean - half, mean + half))
 
 
 def _check_counts(correct: int, total: int) -> None:

@@ -26,16 +26,27 @@ from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.errors import RequestError
 
 
+SMALL = 500_000
+"""Bytes in the store up to which a cell's pictures are kept once they are read; those of large images would not fit
+into memory together."""
+
+
 class StoredPictures(Mapping[str, Sequence[PictureRow]]):
     """Pictures by cell, read when they are asked for: those of a whole run may not fit into memory."""
 
     def __init__(self, database: Path, cells: Mapping[str, Cell]) -> None:
         self._database = database
         self._cells = cells
+        self._kept: dict[str, Sequence[PictureRow]] = {}
 
     def __getitem__(self, cell: str) -> Sequence[PictureRow]:
+        if cell in self._kept:
+            return self._kept[cell]
         with Store(self._database, reading=True) as store:
-            return store.pictures(self._cells[cell])
+            rows = store.pictures(self._cells[cell])
+        if sum(len(row.views) for row in rows) <= SMALL:
+            self._kept[cell] = rows
+        return rows
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._cells)
