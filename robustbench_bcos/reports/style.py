@@ -46,6 +46,8 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "lines.markersize": 4,
     "image.interpolation": "nearest",
+    # Fitting each letter to the grid of pixels takes longer than drawing it, and is not seen at this resolution.
+    "text.hinting": "none",
     # Names of classes and models are text, whatever is in them.
     "text.parse_math": False,
     "pdf.fonttype": 42,
