@@ -25,7 +25,6 @@ from robustbench_bcos.bench.run_files import DATABASE
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.errors import RequestError
 
-
 SMALL = 500_000
 """Bytes in the store up to which a cell's pictures are kept once they are read; those of large images would not fit
 into memory together."""
