@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustbench_bcos.bench.config import EXPLANATIONS, IMAGES, RunConfig, make_config
-from robustbench_bcos.bench.foreseen import check_foreseeable, check_models, check_radius
 from robustbench_bcos.bench.run_files import check_free
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import results
 from robustbench_bcos.core.disk import emptied, slug
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.data.decoding import check_exists
 
 if TYPE_CHECKING:
     from robustbench_bcos.bench.cells import Cell
@@ -68,6 +66,10 @@ def explain(
     its explanation, and how steady the explanation is.
     """
     _check_request(flags, files)
+    # Not above: --help needs neither cards nor datasets.
+    from robustbench_bcos.bench.foreseen import check_foreseeable, check_models
+    from robustbench_bcos.data.decoding import check_exists
+
     config = make_config(flags)
     attacked = _attacked(flags)
     if "dataset" in flags:
@@ -196,6 +198,7 @@ def _class(asked: str, names: list[str]) -> int:
 
 def _cell(config: RunConfig, model: "Model", chosen: "Chosen") -> "Cell":
     from robustbench_bcos.bench.cells import make_cells
+    from robustbench_bcos.bench.foreseen import check_radius
 
     check_radius(*config.threats[0], tuple(chosen.images.shape[1:]))
     return make_cells(config, [model.name])[0]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustbench_bcos.bench.config import ATTACK, RUN, RunConfig, check_trained, make_config
-from robustbench_bcos.bench.foreseen import check_foreseeable
 from robustbench_bcos.bench.run_files import DATABASE, RESULTS, check_place
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import errors, print_report, results
@@ -78,6 +77,9 @@ def run(
 
 
 def _plan(config: RunConfig) -> "Request":
+    # Not above: --help needs neither cards nor datasets.
+    from robustbench_bcos.bench.foreseen import check_foreseeable
+
     check_foreseeable(config)
     # This imports torch; a mistake that can be told without it has been told.
     import torch
