@@ -39,16 +39,16 @@ def test_without_models_the_whole_zoo_of_the_dataset_is_meant(tiny_zoo: Path) ->
     assert names >= {*NAMES, "digits-natural", "digits-bcos-b2"}
 
 
-def test_cells_of_pairs_are_those_pairs_model_by_model(tiny_zoo: Path) -> None:
-    request = tiny_request(tiny_zoo, norm=("l2", "linf"), eps=("0.5", "0.1"), paired=True, steps=(2, 5))
+def test_cells_of_threats_are_those_threats_model_by_model(tiny_zoo: Path) -> None:
+    request = tiny_request(tiny_zoo, threat=("l2:0.5", "linf:0.1"), steps=(2, 5))
     one = [("l2", "0.5", 2), ("l2", "0.5", 5), ("linf", "0.1", 2), ("linf", "0.1", 5)]
     assert [
         (cell.model, cell.threat.norm, cell.threat.text, cell.attack.options["steps"]) for cell in request.cells
     ] == [(name, *cell) for name in NAMES for cell in one]
 
 
-def test_the_radius_of_every_pair_is_checked(tiny_zoo: Path) -> None:
-    said = refusal(tiny_zoo, norm=("l2", "linf"), eps=("0.5", "8"), paired=True)
+def test_the_radius_of_every_threat_is_checked(tiny_zoo: Path) -> None:
+    said = refusal(tiny_zoo, threat=("l2:0.5", "linf:8"))
     assert "eps 8 for norm linf is larger than the whole pixel range" in said
 
 

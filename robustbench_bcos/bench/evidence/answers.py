@@ -125,7 +125,8 @@ def are_probabilities(logits: Logits) -> bool:
     sums, gaps = rows.sum(dim=1), rows[:, 1] - rows[:, 0]
     softmax = ((rows >= 0) & (rows <= 1)).all(dim=1) & ((sums - 1).abs() < SUMS_TO_ONE)
     sigmoid = (sums == 0) & (gaps >= 0) & (gaps <= 1) & (rows.shape[1] == 2)
-    return bool(softmax.all() or sigmoid.all())
+    # Zeros alone are what an untrained network gives.
+    return bool(softmax.all() or (sigmoid.all() and (gaps > 0).any()))
 
 
 def gradient_matches_finite_differences(classifier: nn.Module, images: Images, labels: Labels) -> Found:
