@@ -11,13 +11,18 @@ RESULTS = "results.csv"
 """Written when a run is finished, and again by `report`."""
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a run was written to a folder."""
+    return (folder / CONFIGURATION).is_file()
+
+
 def check_run(folder: Path) -> None:
     """Refuse what no run was written to.
 
     Raises:
         RequestError: it has no configuration.
     """
-    if not (folder / CONFIGURATION).is_file():
+    if not is_run(folder):
         raise RequestError(f"{folder} is not a run: it has no {CONFIGURATION}; give a folder that `run` has written")
 
 

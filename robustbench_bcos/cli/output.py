@@ -40,7 +40,7 @@ for console in (results, errors):
     console.push_render_hook(_Inert())
 
 
-def print_report(run: "RunFolder", files: list[Path]) -> None:
+def print_report(run: "RunFolder", files: list[Path], folder: Path | None = None) -> None:
     """The table, how to read it, and where everything is."""
     from robustbench_bcos.reports.console import accuracy_table, reading_notes
 
@@ -48,8 +48,9 @@ def print_report(run: "RunFolder", files: list[Path]) -> None:
     for note in reading_notes(run):
         # Names and remedies may have square brackets.
         results.print(note, markup=False)
-    names = [str(file.relative_to(run.folder)) for file in files if file.parent == run.folder]
-    figures = [file for file in files if file.parent != run.folder]
+    folder = folder or run.folder
+    names = [str(file.relative_to(folder)) for file in files if file.parent == folder]
+    figures = [file for file in files if file.parent != folder]
     formats = " and ".join(dict.fromkeys(file.suffix[1:].upper() for file in figures))
     drawn = [f"figures ({len({file.stem for file in figures})}, as {formats})"] if figures else []
-    results.print(f"Written to {run.folder}: {', '.join([*names, *drawn])}", soft_wrap=True, markup=False)
+    results.print(f"Written to {folder}: {', '.join([*names, *drawn])}", soft_wrap=True, markup=False)

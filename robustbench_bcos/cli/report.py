@@ -1,12 +1,13 @@
 """``report``: print the table of a run, and write its files again."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.run_files import check_run
+from robustbench_bcos.bench.run_files import RESULTS, check_run, is_run
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import print_report, results
 from robustbench_bcos.core.errors import RequestError
@@ -19,6 +20,7 @@ EXAMPLES = (
     "report runs/NAME",
     "report runs/NAME --images 3,14,15",
     "report runs/NAME --figure-format pdf",
+    "report /archive/NAME --out report",
     "report runs/NAME --format latex > table.tex",
 )
 
@@ -41,6 +43,10 @@ def report(
             "--robustbench", metavar="DIR", help="Also write cells of AutoAttack as RobustBench's JSON files."
         ),
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write to, which is empty or has this report; by default RUN.", show_default=False),
+    ] = None,
     style: Annotated[
         str | None,
         typer.Option("--format", help="csv, markdown, latex (booktabs) or html: print a table for a paper alone."),
@@ -51,12 +57,14 @@ def report(
     With --format, print its accuracies as papers do and write nothing: models as rows, epsilons as columns, few steps
     before many in a cell.
     """
-    if style is not None and (robustbench is not None or not flags.keys() <= {"plugin", "zoo"}):
+    if style is not None and (robustbench or out or not flags.keys() <= {"plugin", "zoo"}):
         raise RequestError(f"--format {style} prints a table and writes nothing: leave out what says what to write")
     if "images" in flags and "figures" in flags:
         raise RequestError("--images chooses what is in the figures, which --no-figures leaves out: give one of them")
     config = make_config(flags)
     check_run(folder)
+    if style is None and out is None and not os.access(folder, os.W_OK):
+        raise RequestError(f"{folder} cannot be written: say with --out where the report goes")
     # This imports pandas and torch; a mistake that can be told without them has been told.
     from robustbench_bcos.reports.report import write_report
     from robustbench_bcos.reports.run_folder import read_run
@@ -70,8 +78,26 @@ def report(
     if robustbench is not None:
         _write_robustbench(run, robustbench, config.zoo)
     if len(run.records):
-        files = write_report(run, figures=config.figures, images=config.images, formats=config.figure_format)
-        print_report(run, files)
+        out = _place(run, out or folder)
+        files = write_report(
+            run, figures=config.figures, images=config.images, formats=config.figure_format, folder=out
+        )
+        print_report(run, files, out)
+
+
+def _place(run: "RunFolder", folder: Path) -> Path:
+    """A folder that may be filled with a report: of other files nothing is replaced, and nothing stands among them."""
+    from robustbench_bcos.core.disk import made
+    from robustbench_bcos.reports.spreadsheet import csv_of
+
+    made(folder)
+    if folder.samefile(run.folder):
+        return folder
+    there = folder / RESULTS
+    others = sorted(entry.name for entry in folder.iterdir())
+    if others and not (there.is_file() and there.read_bytes() == csv_of(run.records).encode() and not is_run(folder)):
+        raise RequestError(f"--out {folder} holds other files ({others[0]}): choose a new folder")
+    return folder
 
 
 def _print_table(folder: Path, style: str) -> None:

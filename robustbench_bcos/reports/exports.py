@@ -11,8 +11,8 @@ from robustbench_bcos.reports.spreadsheet import csv_of
 from robustbench_bcos.reports.tables import wide_table
 
 
-def export(run: RunFolder) -> list[Path]:
-    """Write ``results.csv``, ``timings.csv`` and, for each norm of the run, ``table_<norm>.csv``.
+def export(run: RunFolder, folder: Path | None = None) -> list[Path]:
+    """Write ``results.csv``, ``timings.csv`` and, for each norm of the run, ``table_<norm>.csv``, by default into it.
 
     ``images.csv`` has every image of every cell. Where maps were compared, ``explanations.csv`` has every comparison of
     every image. Where numbers were checked, ``evidence.csv`` has the outcome of each check, and ``transfer.csv`` how
@@ -45,5 +45,5 @@ def export(run: RunFolder) -> list[Path]:
         wide["trust"] = by_model["trust"].agg(trust_of)
         tables[f"table_{norm}.csv"] = csv_of(wide, index_label="model")
     for name, text in tables.items():
-        write_text(run.folder / name, text)
-    return [run.folder / name for name in tables]
+        write_text((folder or run.folder) / name, text)
+    return [(folder or run.folder) / name for name in tables]

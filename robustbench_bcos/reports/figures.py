@@ -56,18 +56,21 @@ class ReportFigure:
     """PNG for the page, once it is drawn."""
 
 
-def write_figures(run: RunFolder, images: Sequence[int] = (), formats: Sequence[str] = ("png",)) -> list[ReportFigure]:
-    """Draw everything the run has the numbers for, into its folder ``figures``.
+def write_figures(
+    run: RunFolder, images: Sequence[int] = (), formats: Sequence[str] = ("png",), folder: Path | None = None
+) -> list[ReportFigure]:
+    """Draw everything the run has the numbers for, into a folder ``figures``.
 
     Args:
         run: what was measured.
         images: dataset indices for the panels; by default some that were broken and some that were not.
         formats: of the files of each figure.
+        folder: which ``figures`` is in; by default the run's.
 
     Raises:
         RequestError: images are asked for that the run has no pictures of, or the disk is full.
     """
-    return [_write(figure, run.folder / "figures", formats) for figure in draw(run, images)]
+    return [_write(figure, (folder or run.folder) / "figures", formats) for figure in draw(run, images)]
 
 
 def draw(run: RunFolder, images: Sequence[int] = ()) -> Iterator[ReportFigure]:

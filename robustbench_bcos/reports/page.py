@@ -70,13 +70,13 @@ class Content(NamedTuple):
     rows: list[Row]
 
 
-def write_page(run: RunFolder, figures: Sequence[ReportFigure]) -> Path:
-    """Write the page of a run, with these figures in it.
+def write_page(run: RunFolder, figures: Sequence[ReportFigure], folder: Path | None = None) -> Path:
+    """Write the page of a run, with these figures in it, by default into its folder.
 
     Raises:
         RequestError: the disk is full, or the folder is not writable.
     """
-    file = run.folder / PAGE
+    file = (folder or run.folder) / PAGE
     write_text(file, render(run, figures))
     return file
 

@@ -1,6 +1,7 @@
 """``report``: the table of a run and its files again, from the store alone."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -117,3 +118,57 @@ def test_a_table_for_a_paper_is_all_that_is_printed_and_nothing_is_written(comma
     for added in (["--no-figures"], ["--robustbench", "there"], ["--images", "1"]):
         assert refusal("report", "mine", "--format", "latex", *added).startswith("--format latex prints a table")
     assert "unknown format 'latx': did you mean 'latex'" in refusal("report", "mine", "--format", "latx")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.fixture
+def archived(command: list[str], here: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """What is in ``mine``, the folder of a run that may not be written to."""
+    succeed(*command, "--evidence", "off", "--norm", "l2")
+    before = contents(here / "mine")
+    # Permissions do not hold root back, and tests may be run as root.
+    access, mine = os.access, here / "mine"
+    for file in (*mine.rglob("*"), mine):
+        file.chmod(0o555 if file.is_dir() else 0o444)
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: access(path, mode) and not (mode == os.W_OK and Path(path).samefile(mine))
+    )
+    return before
+
+
+def test_an_archived_run_is_reported_to_another_folder(archived: dict[str, bytes], here: Path) -> None:
+    assert refusal("report", "mine") == "mine cannot be written: say with --out where the report goes"
+    out = succeed("report", "mine", "--out", "there/report")
+    assert out.splitlines()[-1].startswith("Written to there/report: results.csv, timings.csv, ")
+    written = contents(here / "there/report")
+    assert {name for name in archived if name.endswith(".csv")} < written.keys()
+    assert all(written[name] == archived[name] for name in written.keys() & archived.keys())
+    assert "report.html" in written
+    assert any(name.startswith("figures/") for name in written)
+    # The same report once more, in other formats: its files are replaced.
+    succeed("report", "mine", "--out", "there/report", "--no-figures")
+    assert contents(here / "mine") == archived
+
+
+def test_an_archived_run_is_read(archived: dict[str, bytes], here: Path) -> None:
+    assert succeed("report", "mine", "--format", "csv")
+    assert succeed("compare", "mine")
+    assert succeed("check", "mine", "--baseline", "baseline.csv", "--update")
+    assert succeed("check", "mine", "--baseline", "baseline.csv")
+    assert contents(here / "mine") == archived
+
+
+def test_a_report_does_not_stand_among_other_files(command: list[str], here: Path) -> None:
+    succeed(*command, "--evidence", "off", "--norm", "l2")
+    succeed(*command, "--evidence", "off", "--norm", "linf", "--out", "another")
+    succeed("report", "mine", "--no-figures", "--out", "mine")
+    (here / "paper").mkdir()
+    (here / "paper" / "results.csv").write_text("my own")
+    for folder in ("paper", "another"):
+        before = contents(here / folder)
+        assert refusal("report", "mine", "--out", folder).startswith(f"--out {folder} holds other files (")
+        assert contents(here / folder) == before
+    assert refusal("report", "mine", "--format", "csv", "--out", "there").startswith("--format csv prints a table")
