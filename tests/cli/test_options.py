@@ -55,7 +55,7 @@ def test_every_verb_says_what_it_is_for_and_how_it_is_called(verb: str) -> None:
     assert bool(examples) == isinstance(command, Verb)
     for example in examples:
         assert f"\n  python -m robustbench_bcos {example}\n" in shown
-        called, *arguments = shlex.split(example)
+        called, *arguments = shlex.split(example.partition(" > ")[0])
         assert called == verb
         # Parsed and not carried out: an option that there is not, or a value of another type, is an error.
         command.make_context(verb, arguments)
