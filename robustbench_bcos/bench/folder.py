@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from robustbench_bcos.bench.identity import RunIdentity
 from robustbench_bcos.bench.run_files import CONFIGURATION, DATABASE, LOCK, RESULTS, check_place, check_run
-from robustbench_bcos.core.disk import disk_explained, emptied, held, no_link, write_text
+from robustbench_bcos.core.disk import disk_explained, emptied, held, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.tables import read_json
 
@@ -70,8 +70,6 @@ def open_run(folder: Path, identity: RunIdentity, session: Session, *, overwrite
             _refuse_other_identity(folder, known["identity"], asked)
         sessions = [*(known["sessions"] if known else []), session]
         write_text(folder / CONFIGURATION, json.dumps({"identity": asked, "sessions": sessions}, indent=2) + "\n")
-        # SQLite would follow a link.
-        no_link(folder / DATABASE)
         yield folder
 
 

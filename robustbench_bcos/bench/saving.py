@@ -18,7 +18,7 @@ from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.judge import measured_sizes
 from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.store import Store
-from robustbench_bcos.core.disk import made, slug, write_bytes, write_with
+from robustbench_bcos.core.disk import made_below, slug, write_bytes, write_with
 from robustbench_bcos.core.prediction import NO_CLASS
 from robustbench_bcos.core.types import Flags, Images, Labels, PerImage
 from robustbench_bcos.data.manifest import Manifest
@@ -92,9 +92,9 @@ def save_adversarials(request: Request, store: Store, folder: Path) -> list[Path
     """
     written = []
     for cell, place in _places(request.cells).items():
-        home = made(folder / place)
+        home = made_below(folder, *place.split("/"))
         write_with(home / ARRAYS, partial(_write_arrays, request, store, cell))
-        _write_pictures(request, store, cell, home / PICTURES)
+        _write_pictures(request, store, cell, home)
         written.append(home)
     return written
 
@@ -155,10 +155,10 @@ def _write_pictures(request: Request, store: Store, cell: Cell, folder: Path) ->
             levels = np.frombuffer(one.picture, dtype=np.uint8).reshape(channels, height, width)
             content = io.BytesIO()
             Image.fromarray(levels[0] if channels == 1 else levels.transpose(1, 2, 0)).save(content, format="PNG")
-            home = made(folder / names[one.values["labels"]])
+            home = made_below(folder, PICTURES, names[one.values["labels"]])
             write_bytes(home / f"{one.values['indices']}.png", content.getvalue())
-    if folder.is_dir():
-        Manifest(classes=names).write(folder)
+    if (folder / PICTURES).is_dir():
+        Manifest(classes=names).write(folder / PICTURES)
 
 
 def _class_folders(class_names: Sequence[str]) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ from robustbench_bcos.bench.rows import (
     tables,
 )
 from robustbench_bcos.bench.run_files import CONFIGURATION
+from robustbench_bcos.core.disk import no_link
 from robustbench_bcos.core.errors import RequestError
 
 LAYOUT = 7
@@ -45,6 +46,12 @@ BLOCK = 256
 
 INTERRUPTED = (sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_READONLY_RECOVERY)
 """What SQLite says to a reader of a file that a writer left in the middle of a transaction."""
+
+COMPANIONS = ("", "-journal", "-wal", "-shm")
+"""What SQLite adds to a file's name where it writes, following links."""
+
+NAMES_ANOTHER = bytes.fromhex("d9d505f920a163d7")
+"""End of a journal that names a journal of several databases (https://www.sqlite.org/fileformat2.html)."""
 
 SQL_TYPES: dict[type, str] = {str: "TEXT", int: "INTEGER", bool: "INTEGER", float: "REAL", bytes: "BLOB"}
 
@@ -77,6 +84,8 @@ class Store:
         self.file = file
         self._lock = RLock()
         with self._explained():
+            if file is not None and not reading:
+                _check_companions(file)
             # The lock, and not SQLite, keeps threads apart.
             self._database = (
                 self._opened_for_reading() if reading else self._connect(":memory:" if file is None else file)
@@ -319,6 +328,21 @@ class Store:
             raise RequestError(f"{self.file} cannot be written ({error}): choose another --out") from None
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from None
+
+
+def _check_companions(file: Path) -> None:
+    """Refuse what lets SQLite write or remove other files than a database's own.
+
+    Raises:
+        RequestError: a file is a link, or a journal names another file, which SQLite would remove.
+    """
+    for ending in COMPANIONS:
+        no_link(file.with_name(file.name + ending))
+    journal = file.with_name(f"{file.name}-journal")
+    if journal.is_file() and journal.read_bytes().endswith(NAMES_ANOTHER):
+        raise RequestError(
+            f"{journal} is of several databases, which a run has not: remove it, or choose another --out"
+        )
 
 
 def _quoted(name: str) -> str:

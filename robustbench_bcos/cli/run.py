@@ -11,7 +11,7 @@ from robustbench_bcos.bench.config import ATTACK, RUN, RunConfig, check_trained,
 from robustbench_bcos.bench.run_files import DATABASE, RESULTS, check_place
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import errors, print_report, results
-from robustbench_bcos.core.disk import disk_explained
+from robustbench_bcos.core.disk import disk_explained, made_below
 from robustbench_bcos.core.errors import Broken, Interrupted, named_reason_of
 
 if TYPE_CHECKING:
@@ -146,8 +146,9 @@ def _save_adversarials(request: "Request", store: "Store", folder: Path) -> list
     """The folder that holds them."""
     from robustbench_bcos.bench.saving import FOLDER, save_adversarials
 
-    save_adversarials(request, store, folder / FOLDER)
-    return [folder / FOLDER]
+    saved = made_below(folder, FOLDER)
+    save_adversarials(request, store, saved)
+    return [saved]
 
 
 def _log(finished: "RunFolder", files: list[Path], trackers: Sequence[str]) -> None:

@@ -67,6 +67,17 @@ def made(folder: Path) -> Path:
     return folder
 
 
+def made_below(folder: Path, *names: str) -> Path:
+    """:func:`made` for a folder inside one that the user has chosen, in which no folder may be a link.
+
+    Raises:
+        RequestError: one is, or cannot be made, or a file is in the way.
+    """
+    for name in names:
+        folder = made(no_link(folder / name))
+    return folder
+
+
 def emptied(folder: Path, *, keep: Collection[str] = ()) -> Path:
     """Remove what is in a folder that this package has filled, but for some names; gives the folder back.
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from robustbench_bcos.bench.pictures import Picture
 from robustbench_bcos.bench.records import make_curves
 from robustbench_bcos.bench.rows import PictureRow
-from robustbench_bcos.core.disk import slug
+from robustbench_bcos.core.disk import made_below, slug
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.reports.curves import (
     BARS,
@@ -70,7 +70,8 @@ def write_figures(
     Raises:
         RequestError: images are asked for that the run has no pictures of, or the disk is full.
     """
-    return [_write(figure, (folder or run.folder) / "figures", formats) for figure in draw(run, images)]
+    folder = folder or run.folder
+    return [_write(figure, folder, formats) for figure in draw(run, images)]
 
 
 def draw(run: RunFolder, images: Sequence[int] = ()) -> Iterator[ReportFigure]:
@@ -86,7 +87,7 @@ def draw(run: RunFolder, images: Sequence[int] = ()) -> Iterator[ReportFigure]:
 
 def _write(found: ReportFigure, folder: Path, formats: Sequence[str]) -> ReportFigure:
     assert found.figure is not None
-    files = write_figure(found.figure, folder, found.name, formats)
+    files = write_figure(found.figure, made_below(folder, "figures"), found.name, formats)
     image = b""
     if found.on_page:
         png = [file for file in files if file.suffix == ".png"]

@@ -13,7 +13,7 @@ from typing import Any
 
 from robustbench_bcos.attacks import ATTACKS, NORMS, UNTARGETED
 from robustbench_bcos.bench.evidence.trust import without
-from robustbench_bcos.core.disk import made, write_text
+from robustbench_bcos.core.disk import made_below, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.core.registry import Registry
@@ -48,7 +48,7 @@ def export_robustbench(run: RunFolder, folder: Path, zoo: Zoo) -> tuple[list[Pat
     files = []
     for row in written:
         radii = {other["eps"] for other in written if (other["model"], other["norm"]) == (row["model"], row["norm"])}
-        place = made(folder / _file_name(row["dataset"]) / NORMS[row["norm"]].leaderboard)
+        place = made_below(folder, _file_name(row["dataset"]), NORMS[row["norm"]].leaderboard)
         name = _file_name(row["model"]) + (f"_{_file_name(row['eps'])}" if len(radii) > 1 else "")
         files.append(place / f"{name}.json")
         write_text(files[-1], json.dumps(model_info(row, _card(row, zoo)), indent=2) + "\n")

@@ -67,6 +67,17 @@ def test_an_archive_that_is_there_is_unpacked_without_a_connection(tmp_path: Pat
     assert site.asked == []
 
 
+@pytest.mark.parametrize("name", ["cifar-10-batches-py", "cifar-10-batches-py/test_batch"])
+def test_nothing_is_unpacked_through_a_link(tmp_path: Path, site: Site, name: str) -> None:
+    root, precious = tmp_path / "data", tmp_path / "precious"
+    (root / name).parent.mkdir(parents=True)
+    precious.mkdir() if "/" not in name else precious.write_text("precious")
+    (root / name).symlink_to(precious)
+    with pytest.raises(RequestError, match=f"{name} is a link, and nothing is written through links"):
+        fetch(root)
+    assert list(precious.iterdir()) == [] if precious.is_dir() else precious.read_text() == "precious"
+
+
 def test_wrong_bytes_are_refused_and_nothing_is_kept(tmp_path: Path, site: Site) -> None:
     site.content = site.content[::-1]
     with pytest.raises(

@@ -4,6 +4,7 @@ from typing import final
 
 from robustbench_bcos.bench.tracker import AbstractTracker, Logged
 from robustbench_bcos.bench.trackers import TRACKERS
+from robustbench_bcos.core.disk import made_below
 
 
 @final
@@ -15,7 +16,7 @@ class TensorBoard(AbstractTracker):
 
     def log(self, run: Logged) -> None:
         """Write one file of events; ``tensorboard --logdir`` takes the run's folder or one above it."""
-        with self.client.SummaryWriter(str(run.folder / "tensorboard")) as writer:
+        with self.client.SummaryWriter(str(made_below(run.folder, "tensorboard"))) as writer:
             for name, text in run.parameters.items():
                 writer.add_text(name, text)
             for name, value in run.metrics.items():

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, final
 
-from robustbench_bcos.core.disk import held
+from robustbench_bcos.core.disk import held, no_link
 from robustbench_bcos.core.download import Report, discard, download
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data import DATASETS
@@ -90,6 +90,10 @@ def _not_there(root: Path, reason: str) -> RequestError:
 def _unpack(root: Path) -> None:
     from torchvision.datasets import CIFAR10
 
+    # What unpacks an archive follows links.
+    folder = no_link(root / CIFAR10.base_folder)
+    for file in folder.glob("*"):
+        no_link(file)
     try:
         CIFAR10(str(root), train=False, download=True)
     except (OSError, RuntimeError) as error:
