@@ -15,6 +15,7 @@ from robustbench_bcos.bench.request import Request, check_request
 from robustbench_bcos.bench.schedule import Schedule
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.draws import AveragedDraws
@@ -66,7 +67,12 @@ def test_other_draws_are_asked_for_only_of_averages() -> None:
         with torch.no_grad():
             predictions = predicted_classes(network(BATCH.images))
         shown = ModelContext(
-            classifier=network, images=BATCH.images, labels=BATCH.labels, predictions=predictions, subset=SUBSET
+            classifier=network,
+            images=BATCH.images,
+            labels=BATCH.labels,
+            predictions=predictions,
+            subset=SUBSET,
+            rng=PerImageRng.of(0, BATCH.indices),
         )
         found = OtherDraws().examine(shown)
         assert bool(found.against.any()) == expected

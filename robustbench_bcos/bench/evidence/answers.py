@@ -10,6 +10,7 @@ from robustbench_bcos.attacks.gradients import image_gradient, usable, usable_gr
 from robustbench_bcos.attacks.losses.margin import margin
 from robustbench_bcos.attacks.norms.l2 import L2
 from robustbench_bcos.bench.evidence.found import Found
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Classifier, Flags, Images, Labels, Logits, PerImage
 
 ASKED = 16
@@ -46,6 +47,20 @@ of honest networks have 0.99 and more."""
 REACH = 0.2
 """Share of the growth promised by the smallest stride that the longest must see, in the median. Honest networks see
 0.5 and more."""
+
+DIRECTIONS = 32
+"""Random directions along which growth is compared with what a gradient promises."""
+
+FOLLOWED = 8
+"""Images of which it is, the first ones."""
+
+PIXEL_STRIDES = (1e-3, 1e-2, 3e-2)
+"""How far every pixel goes in such a direction: as little as float32 shows, or more where that shows noise. The last
+one is also the width of the noise that takes images off their edges, where pools have no single gradient."""
+
+WHOLE = 0.9
+"""Median cosine between promised and real growth along them, at the best stride, below which parts of a gradient are
+missing. Honest networks have 0.99 and more, a gradient that was blurred 0.5."""
 
 SUMS_TO_ONE = 1e-4
 """How far the sum of a row of probabilities may be from 1."""
@@ -156,6 +171,38 @@ def gradient_matches_finite_differences(classifier: nn.Module, images: Images, l
     ripples = bool(reaches[-1].median() < REACH * reaches[0].median())
     passes = 2 + len(STRIDES) * (1 + PARTS)
     return Found(against=(agreement < AGREEMENT) | ripples, values=1 - agreement, passes=passes)
+
+
+def gradient_lacks_nothing(classifier: nn.Module, images: Images, labels: Labels, rng: PerImageRng) -> Found:
+    """How far the margin's growth in random directions is from what its gradient promises: 0 to 2, as a distance.
+
+    Along a gradient, what is missing from it cannot be seen: one that was filtered still leads uphill, and past most
+    of what there is to find.
+    """
+    images, labels = images[:FOLLOWED], labels[:FOLLOWED]
+    sources, inset = rng.select(range(len(images)))(0), PIXEL_STRIDES[-1]
+    noise = torch.stack([torch.rand(images.shape[1:], generator=source) for source in sources]).to(images)
+    middle = images.clamp(2 * inset, 1 - 2 * inset) + (2 * noise - 1) * inset
+    drawn = [torch.randint(0, 2, (DIRECTIONS, *images.shape[1:]), generator=source) for source in sources]
+    directions = torch.stack(drawn, dim=1).to(images) * 2 - 1
+    with torch.enable_grad():
+        leaf = middle.clone().requires_grad_()
+        gradient = usable_gradient(margin, classifier(leaf), leaf, labels).gradient.double()
+    agreement, passes = torch.full((len(images),), -1.0, dtype=torch.float64, device=images.device), 2
+    for stride in PIXEL_STRIDES:
+        if agreement.median() >= WHOLE:
+            break
+        pairs = []
+        for direction in directions:
+            ahead, behind = middle + stride * direction, middle - stride * direction
+            promised = (gradient * (ahead - behind).double()).flatten(1).sum(dim=1)
+            growth = margin(_logits(classifier, ahead).double(), labels)
+            pairs.append((promised, growth - margin(_logits(classifier, behind).double(), labels)))
+        promises, growths = (torch.stack(column, dim=1) for column in zip(*pairs, strict=True))
+        found = torch.cosine_similarity(promises, growths, dim=1, eps=TINY).nan_to_num(-1.0)
+        agreement, passes = torch.maximum(agreement, found), passes + 2 * DIRECTIONS
+    filtered = agreement.median() < WHOLE
+    return Found(against=(agreement < WHOLE) & filtered, values=1 - agreement, passes=passes)
 
 
 def _logits(classifier: Classifier, images: Images) -> Logits:

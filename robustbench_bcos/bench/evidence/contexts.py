@@ -24,6 +24,7 @@ from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.target import AttackTarget, make_target
 from robustbench_bcos.bench.trial import attack_and_judge
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images, Labels
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.models import Model
@@ -64,6 +65,8 @@ class ModelContext:
     predictions: Labels
     """What the model said of them before the attacks."""
     subset: EvalSubset
+    rng: PerImageRng
+    """Of these images."""
     alternatives: Alternatives = field(default_factory=dict)
     """Other models that the same weights may have been, by the argument that makes them."""
 

@@ -16,6 +16,7 @@ from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.rows import EvidenceRow, Row, TimingRow
 from robustbench_bcos.bench.store import Store
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.model_zoo.models import Model
 
 Examine = Callable[[], tuple[Iterable[Row], str]]
@@ -83,6 +84,7 @@ def _examine_model(
         labels=labels,
         predictions=before,
         subset=request.subset,
+        rng=PerImageRng.of(request.config.seed, indices),
         alternatives=model.alternatives,
     )
     found = check.examine(context)

@@ -10,6 +10,7 @@ from robustbench_bcos.bench.evidence import answers
 from robustbench_bcos.bench.evidence.answers import (
     batch_independence,
     determinism,
+    gradient_lacks_nothing,
     gradient_matches_finite_differences,
     gradient_mode_invariance,
     logit_scale,
@@ -19,6 +20,7 @@ from robustbench_bcos.bench.evidence.checks.monotonous_images import MonotonousI
 from robustbench_bcos.bench.evidence.checks.stochastic import Stochastic
 from robustbench_bcos.bench.evidence.contexts import ModelContext
 from robustbench_bcos.bench.evidence.found import Found
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.subset import EvalSubset
 
@@ -59,7 +61,14 @@ every_check = pytest.mark.parametrize("check", checks_of("full", AbstractModelCh
 def examined(check: AbstractModelCheck, asked: nn.Module, images: Tensor = IMAGES, before: Tensor = LABELS) -> Found:
     """What the check finds, where the model predicted other classes before the attacks, say."""
     subset = EvalSubset.of(InMemory(images, LABELS[: len(images)], classes=7))
-    context = ModelContext(classifier=asked, images=images, labels=LABELS, predictions=before, subset=subset)
+    context = ModelContext(
+        classifier=asked,
+        images=images,
+        labels=LABELS,
+        predictions=before,
+        subset=subset,
+        rng=PerImageRng.of(0, range(len(images))),
+    )
     return check.examine(context)
 
 
@@ -95,7 +104,10 @@ def test_passes_are_counted(check: AbstractModelCheck) -> None:
     found = examined(check, model(counted))
     assert isinstance(found.passes, int)
     # Images that are asked about alone have passes of their own.
-    assert len([size for size in calls if size == len(IMAGES)]) in (found.passes, found.passes - 1)
+    assert len([size for size in calls if size in (len(IMAGES), len(found.against))]) in (
+        found.passes,
+        found.passes - 1,
+    )
 
 
 # Asked again
@@ -332,8 +344,55 @@ def test_images_that_are_misclassified_are_looked_at_too() -> None:
     assert gradient_matches_finite_differences(hooked(torch.neg), IMAGES, (LABELS + 1) % 7).against.all()
 
 
+RNG = PerImageRng.of(0, range(9))
+
+
+def blurred(gradient: Tensor) -> Tensor:
+    return nn.functional.avg_pool2d(gradient, 3, 1, 1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_whole_gradient_promises_growth_in_every_direction(seed: int) -> None:
+    found = gradient_lacks_nothing(model(), IMAGES, LABELS, PerImageRng.of(seed, range(9)))
+    assert not found.against.any()
+    assert found.values is not None
+    assert found.values.abs().max() < 1e-2
+    assert found.passes == 2 + 2 * answers.DIRECTIONS
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        blurred,
+        lambda g: blurred(blurred(g)) * 100,
+        lambda g: g * (torch.arange(5) < 2),
+        lambda g: g.sign(),
+        lambda g: g.mean(dim=1, keepdim=True).expand_as(g),
+        torch.zeros_like,
+        torch.neg,
+    ],
+    ids=["blurred", "twice", "columns", "signs", "grey", "zero", "downhill"],
+)
+def test_a_gradient_that_was_filtered_lacks_something(change: Callable[[Tensor], Tensor]) -> None:
+    found = gradient_lacks_nothing(hooked(change), IMAGES, LABELS, RNG)
+    assert found.against.sum() >= 4
+
+
+def test_a_whole_gradient_of_which_float32_shows_little_is_looked_at_with_a_longer_stride() -> None:
+    found = gradient_lacks_nothing(model(lambda x: smooth(x) * 4e-6 + 1), IMAGES, LABELS, RNG)
+    assert not found.against.any()
+    assert found.passes > 2 + 2 * answers.DIRECTIONS
+
+
+def test_a_pool_over_a_single_colour_has_no_single_gradient_and_is_not_accused() -> None:
+    black = torch.zeros(9, 3, 4, 5)
+    pooled = model(lambda x: smooth(nn.functional.max_pool2d(x, 3, 1, 1)))
+    assert not gradient_lacks_nothing(pooled, black, LABELS, RNG).against.any()
+
+
 def test_thresholds_leave_room_for_honest_networks() -> None:
     """Between 0.99 or more for honest networks and 0 for random directions."""
+    assert 0.8 <= answers.WHOLE <= 0.95
     assert 0.5 <= answers.AGREEMENT <= 0.9
     assert 0 < answers.REACH <= 0.25
 

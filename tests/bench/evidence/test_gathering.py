@@ -145,7 +145,7 @@ def test_a_run_that_is_killed_between_two_checks_continues_and_ends_with_the_sam
     monkeypatch.setattr(Store, "add", noting)
     carry_out(request, store)
     assert rows(store) == expected
-    assert not {(subject, check) for subject, check, _ in recorded} & set(again)
+    assert not {(subject, check) for subject, check, *_ in recorded} & set(again)
 
 
 def test_a_finished_run_that_is_continued_loads_no_model(
@@ -252,7 +252,8 @@ def test_the_first_sixteen_images_are_asked_about(tiny_zoo: Path, store: Store) 
     found = store.results("tiny-natural")
     asked = [row.image for row in found if row.check == "stochastic"]
     assert asked == sorted(request.subset.indices[:16])
-    assert sorted({row.check for row in found}) == MODEL_CHECKS
+    # What compares other readings of the weights decides nothing on so few images, and has no rows.
+    assert set(MODEL_CHECKS) - {row.check for row in found} == {"assumed_arguments", "pixel_range"}
 
 
 # A target
