@@ -1,8 +1,6 @@
 """``robustbench_bcos VERB``: one module per verb, each of which parses, delegates and prints."""
 
-import signal
 import sys
-import threading
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -99,13 +97,7 @@ def _every_verb(
 
 
 def main() -> None:
-    """Run the command line.
-
-    Exit status: 0 done, 1 a model or a plug-in failed on the way, 2 the request cannot be carried out as asked, 130
-    interrupted, by Ctrl-C or by SIGTERM, with which schedulers end what has had its time.
-    """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Carry out the command line of this process; errors that a user can correct end it with a sentence."""
     try:
         app()
     except (RequestError, Broken) as error:
