@@ -3,7 +3,11 @@
 import pytest
 
 from robustbench_bcos.bench.evidence import CHECKS
-from tests.bench.evidence.planted import IMAGES, PANEL, Planted, evaluated, reasons, zoo
+from robustbench_bcos.bench.evidence.checks.estimated_gradients import PASSES
+from robustbench_bcos.bench.store import Store
+from tests.bench.evidence.planted import IMAGES, LABELS, PANEL, Planted, evaluated, reasons, zoo
+from tests.bench.own_request import own_request
+from tests.bench.tiny_zoo import carry_out
 
 
 def off_the_grid(planted: Planted) -> bool:
@@ -40,3 +44,25 @@ def test_what_a_check_finds_is_taken_from_the_worst_case() -> None:
     (planted,) = (planted for planted in PANEL if planted.name == "downhill")
     row = evaluated(planted.build)
     assert row["worst_correct"] < row["robust_correct"] == row["clean_correct"]
+
+
+def test_measured_gradients_cost_nothing_where_the_models_own_are_right() -> None:
+    (planted,) = (planted for planted in PANEL if planted.name == "blurred")
+    request = own_request(
+        {"net": zoo(), "blurred": planted.build()},
+        IMAGES[:24],
+        LABELS[:24],
+        10,
+        eps=("0.5",),
+        steps=(5,),
+        evidence="quick",
+    )
+    with Store() as store:
+        carry_out(request, store)
+        found = {
+            cell.model: [row for row in store.results(cell.key) if row.check == "estimated_gradients"]
+            for cell in request.cells
+        }
+    assert found["net"] == []
+    assert found["blurred"]
+    assert all(row.passes == PASSES for row in found["blurred"])
