@@ -15,6 +15,7 @@ from robustbench_bcos.bench.run_files import CONFIGURATION, DATABASE, LOCK, RESU
 from robustbench_bcos.core.disk import disk_explained, emptied, held, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.tables import read_json
+from robustbench_bcos.core.version import VERSION
 
 
 class Session(TypedDict):
@@ -60,6 +61,9 @@ def open_run(folder: Path, identity: RunIdentity, session: Session, *, overwrite
         for litter in folder.glob(f"{CONFIGURATION}.*.partial"):
             litter.unlink()
         known = _read(folder) if (folder / CONFIGURATION).exists() else None
+        if known is not None and not overwrite and _written_by(known) != VERSION:
+            # Before it is found that it asks for something else, in words of that version.
+            read_description(folder)
         if known is not None and overwrite:
             # Only what can be read as a run: anything else may be somebody's work.
             emptied(folder, keep=(LOCK,))
@@ -84,10 +88,7 @@ def read_description(folder: Path) -> Description:
         sessions = TypeAdapter(tuple[Session, ...]).validate_python(content["sessions"])
         return Description(RunIdentity.from_json(content["identity"]), sessions)
     except ValueError:
-        raise RequestError(
-            f"{folder / CONFIGURATION} was written by another version of robustbench_bcos, or is damaged: read it with "
-            "that version, or repeat the run"
-        ) from None
+        raise RequestError(f"{folder / CONFIGURATION} {_not_of_this_version(content)}") from None
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -102,6 +103,23 @@ def _read(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise RequestError(f"{file} is damaged ({error}): restore it, or choose another --out") from None
     return content
+
+
+def _written_by(content: dict[str, Any]) -> str:
+    """The version that wrote the last session of a run, empty where it is not told: 0.2.0 did not."""
+    try:
+        return str(content["sessions"][-1]["versions"]["robustbench_bcos"])
+    except (KeyError, TypeError):
+        return ""
+
+
+def _not_of_this_version(content: dict[str, Any]) -> str:
+    if (version := _written_by(content)) == VERSION:
+        return "is damaged: restore it, or choose another --out"
+    return (
+        f"was written by robustbench_bcos {version or '0.2.0 or earlier'}, and this is {VERSION}, or is damaged: read "
+        f"it with {version or '0.2.0'}, or repeat the run in another folder"
+    )
 
 
 def _refuse_lost_store(folder: Path) -> None:

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import torch
 
+from robustbench_bcos.core.version import VERSION
+
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "safetensors")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages numbers depend on."""
-    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
+    """Versions of this package, of Python and of the packages numbers depend on."""
+    own = {"robustbench_bcos": VERSION, "python": platform.python_version()}
+    return {**own, **{package: version(package) for package in PACKAGES}}
 
 
 def commit() -> str | None:

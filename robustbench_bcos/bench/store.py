@@ -34,12 +34,15 @@ from robustbench_bcos.bench.rows import (
     VerdictRow,
     tables,
 )
-from robustbench_bcos.bench.run_files import CONFIGURATION
 from robustbench_bcos.core.disk import no_link
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.version import VERSION
 
 LAYOUT = 7
 """Version of the tables, recorded in the file: another version's would be read wrongly."""
+
+RELEASES = {6: "0.2.0"}
+"""Versions whose stores had other layouts; a layout that is not here was in no release."""
 
 BLOCK = 256
 """Images of a block: adding a batch hashes its blocks anew, and each has a row."""
@@ -90,11 +93,8 @@ class Store:
             self._database = (
                 self._opened_for_reading() if reading else self._connect(":memory:" if file is None else file)
             )
-            if self._layout() not in (0, LAYOUT):
-                raise RequestError(
-                    f"{self.file} was written by another version of robustbench_bcos: read it with that version "
-                    f"({CONFIGURATION} names it), or repeat the run"
-                )
+            if (layout := self._layout()) not in (0, LAYOUT):
+                raise RequestError(f"{self.file} {_of_another_version(layout)}")
             if not reading:
                 # The version first: if the process dies between statements, the next session makes the missing tables.
                 statements = [f"PRAGMA user_version = {LAYOUT}", *map(_creation, tables())]
@@ -328,6 +328,17 @@ class Store:
             raise RequestError(f"{self.file} cannot be written ({error}): choose another --out") from None
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from None
+
+
+def _of_another_version(layout: int) -> str:
+    if layout > LAYOUT:
+        return f"has layout {layout}, of a later version of robustbench_bcos than this ({VERSION}): install a later one"
+    if layout in RELEASES:
+        return (
+            f"was written by robustbench_bcos {RELEASES[layout]}, and this is {VERSION}: read it with "
+            f"{RELEASES[layout]}, or repeat the run in another folder"
+        )
+    return f"has layout {layout}, which no release of robustbench_bcos reads: repeat the run in another folder"
 
 
 def _check_companions(file: Path) -> None:

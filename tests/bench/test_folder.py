@@ -15,6 +15,7 @@ from robustbench_bcos.bench.folder import Description, Session, open_run, read_d
 from robustbench_bcos.bench.identity import ExplainedImages, RunIdentity
 from robustbench_bcos.bench.run_files import CONFIGURATION, DATABASE, LOCK, RESULTS
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.version import VERSION
 from tests.bench.by_hand import SESSION, identity_of
 
 CELL, *MORE = make_cells(make_config({"norm": ("linf",), "eps": ("8/255",), "steps": (20, 50, 100)}), ["net"])
@@ -175,10 +176,34 @@ def test_a_session_that_is_none_is_refused_in_a_sentence(damage: dict[str, Any],
     refuse(tmp_path, IDENTITY.to_json(), [SESSION, {**SESSION, **damage}])
 
 
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        (
+            "0.9.1",
+            "was written by robustbench_bcos 0.9.1, and this is {VERSION}, or is damaged: read it with 0.9.1, or ",
+        ),
+        (VERSION, "is damaged: restore it, or choose another --out"),
+        (None, "read it with 0.2.0, or repeat the run in another folder"),
+    ],
+)
+def test_the_version_that_reads_a_run_is_named(version: str | None, said: str, tmp_path: Path) -> None:
+    session = SESSION | {"versions": {} if version is None else {"robustbench_bcos": version}}
+    content = {"identity": {"dataset": "digits"}, "sessions": [session]}
+    (tmp_path / CONFIGURATION).write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(RequestError) as caught:
+        read_description(tmp_path)
+    assert said.format(VERSION=VERSION) in str(caught.value)
+    if version != VERSION:
+        # Neither is it called another request.
+        assert said.format(VERSION=VERSION) in refusal(tmp_path)
+
+
 def refuse(folder: Path, identity: dict[str, Any], sessions: list[Any]) -> None:
     (folder / CONFIGURATION).write_text(json.dumps({"identity": identity, "sessions": sessions}), encoding="utf-8")
     with pytest.raises(
-        RequestError, match=r"run\.json was written by another version of robustbench_bcos, or is damaged"
+        RequestError,
+        match=r"run\.json was written by robustbench_bcos 0\.2\.0 or earlier, and this is .*, or is damaged",
     ):
         read_description(folder)
 

@@ -31,6 +31,7 @@ from robustbench_bcos.bench.rows import (
 )
 from robustbench_bcos.bench.store import LAYOUT, Store
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.version import VERSION
 from robustbench_bcos.explanations.similarity import MEASURES
 from tests.bench.by_hand import (
     clean_row,
@@ -339,8 +340,26 @@ def test_a_store_is_marked_with_its_layout_and_opened_again(tmp_path: Path) -> N
             assert connection(store).execute("PRAGMA user_version").fetchone() == (LAYOUT,)
 
 
-@pytest.mark.parametrize("version", [0, LAYOUT - 1, LAYOUT + 1])
-def test_a_store_of_another_version_is_refused_in_a_sentence_and_left_alone(version: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        (0, "has layout 1, which no release of robustbench_bcos reads: repeat the run in another folder"),
+        (5, "has layout 5, which no release of robustbench_bcos reads: repeat the run in another folder"),
+        (
+            6,
+            f"was written by robustbench_bcos 0.2.0, and this is {VERSION}: read it with 0.2.0, or repeat the run in "
+            "another folder",
+        ),
+        (
+            LAYOUT + 1,
+            f"has layout {LAYOUT + 1}, of a later version of robustbench_bcos than this ({VERSION}): install "
+            "a later one",
+        ),
+    ],
+)
+def test_a_store_of_another_version_is_refused_in_a_sentence_and_left_alone(
+    version: int, said: str, tmp_path: Path
+) -> None:
     file = tmp_path / "run.sqlite"
     with closing(sqlite3.connect(file)) as database:
         database.execute("CREATE TABLE models (name TEXT PRIMARY KEY)")
@@ -349,10 +368,7 @@ def test_a_store_of_another_version_is_refused_in_a_sentence_and_left_alone(vers
     before = file.read_bytes()
     with pytest.raises(RequestError) as caught:
         Store(file)
-    assert str(caught.value) == (
-        f"{file} was written by another version of robustbench_bcos: read it with that version (run.json names it), "
-        "or repeat the run"
-    )
+    assert str(caught.value) == f"{file} {said}"
     assert file.read_bytes() == before
 
 
