@@ -25,6 +25,7 @@ from robustbench_bcos.bench.evidence.alternatives import (
 from robustbench_bcos.bench.evidence.class_order import find_order
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.types import Flags, Images
+from robustbench_bcos.data.opening import takes_class_order
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.draws import draws_of
 from robustbench_bcos.model_zoo.models import Model
@@ -145,10 +146,13 @@ def of_another_class_order(tried: Tried) -> str:
         labels, predictions = tried.asked.labels[:count].tolist(), tried.asked.predictions[:count].tolist()
         found = find_order(labels, predictions, len(names))
         if found is not None:
-            return (
-                f"counts the classes in another order than {tried.subset.dataset.name}: {found.words(names)}: list the "
-                "class names in the model's order with --classes"
+            dataset = tried.subset.dataset.name
+            remedy = (
+                "list the class names in the model's order with --classes"
+                if takes_class_order(dataset)
+                else "put the model's outputs in the order of the classes"
             )
+            return f"counts the classes in another order than {dataset}: {found.words(names)}: {remedy}"
         if right.double().mean() > MOSTLY:
             break
     return ""

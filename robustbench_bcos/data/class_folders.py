@@ -10,7 +10,7 @@ from robustbench_bcos.data.dataset import Split
 from robustbench_bcos.data.decoding import FORMATS, is_image
 
 SPLITS: dict[Split, tuple[str, ...]] = {
-    "test": ("test", "testing", "val", "valid", "validation"),
+    "test": ("test", "testing", "val", "valid", "validation", "eval", "evaluation", "dev"),
     "train": ("train", "training"),
 }
 """What folders of splits are called, in lower case; the first that holds class folders is taken."""
@@ -88,7 +88,7 @@ def find_images(folder: Path, asked: Collection[str] = ()) -> ImageFiles:
         if name.lower() in NAMES_OF_SPLITS and name not in asked:
             raise RequestError(
                 f"class folder {folder} holds the folder {name} of a split, and images of all splits would be mixed: "
-                "lay them out as DIR/test/CLASS/*"
+                f"give {folder} as the folder of the dataset, or lay them out as DIR/test/CLASS/*"
             )
     for place, folders, files in sorted(os.walk(folder, followlinks=True)):
         del folders

@@ -39,9 +39,9 @@ def reading_notes(run: RunFolder) -> list[str]:
     """What must be known to read the table, a sentence or two each."""
     records = run.records
     notes = [f"Attack: {attacks_of(records, steps=True)}."]
-    for criterion in records["criterion"].unique():
-        if criterion != UNTARGETED:
-            notes.append(f"Criterion: {criterion}. Other errors of a model count as robust.")
+    targeted = [criterion for criterion in records["criterion"].unique() if criterion != UNTARGETED]
+    if targeted:
+        notes.append(f"Criterion: {', '.join(targeted)}. Other errors of a model count as robust.")
     for draws, rows in records[records["draws"] > 1].groupby("draws"):
         models = ", ".join(rows["model"].unique())
         notes.append(f"Draws: {draws}. What is attacked of {models} is an average of these, which the attack knows.")
@@ -65,11 +65,12 @@ def assumptions(records: pd.DataFrame) -> list[str]:
 
 
 def best_models(records: pd.DataFrame) -> dict[str, set[str]]:
-    """Models with the highest worst-case accuracy of each column, at the most steps."""
+    """Models with the highest worst-case accuracy of each column, at the most steps; none whose number is suspect."""
     columns = column_names(records)
     rows = strongest(records).assign(column=columns)
     top = rows.groupby("column")["robust_accuracy_worst"].transform("max")
-    winners = rows[(rows["robust_accuracy_worst"] == top) & (top > 0)]
+    # A suspect number still counts here: of what lies below it, nothing is known to be the best.
+    winners = rows[(rows["robust_accuracy_worst"] == top) & (top > 0) & (rows["trust"] != "suspect")]
     found = {column: set(winning["model"]) for column, winning in winners.groupby("column")}
     return {column: found.get(column, set()) for column in columns.unique()}
 

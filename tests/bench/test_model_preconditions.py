@@ -47,6 +47,13 @@ def constant(images: Tensor, label: int = 0) -> Tensor:
     return (5 * torch.eye(10)[label]).expand(len(images), 10)
 
 
+def test_outputs_in_another_order_are_refused_with_a_remedy_that_the_dataset_takes() -> None:
+    said = objection(After(lambda z: z.roll(1, dims=1)))
+    assert "counts the classes in another order than digits: " in said
+    assert "put the model's outputs in the order of the classes" in said
+    assert "--classes" not in said
+
+
 # Honest models
 
 

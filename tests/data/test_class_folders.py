@@ -39,6 +39,8 @@ def opened(root: Path, split: Split = "test", classes: Sequence[str] = ()) -> Ab
         (["TRAIN", "VAL"], "VAL"),
         (["train", "val", "test"], "test"),
         (["val"], "val"),
+        (["eval"], "eval"),
+        (["train", "dev"], "dev"),
     ],
     ids=" ".join,
 )

@@ -86,6 +86,18 @@ def test_the_best_is_decided_by_the_most_steps() -> None:
     assert "45.0 / 5.0" not in bold(turned)
 
 
+def test_a_suspect_number_is_never_the_best() -> None:
+    mixed = table(record("a", 90, trust="suspect"), record("b", 80, trust="sound"), record("c", 70, trust="sound"))
+    assert not {"45.0?", "40.0", "35.0"} & bold(mixed)
+    assert "45.0" in bold(mixed.assign(trust="sound"))
+
+
+def test_criteria_are_named_together() -> None:
+    each = [record("net", 10, criterion=f"targeted:{target}") for target in range(3)]
+    said = [note for note in reading_notes(run_of(table(*each))) if note.startswith("Criterion")]
+    assert said == ["Criterion: targeted:0, targeted:1, targeted:2. Other errors of a model count as robust."]
+
+
 def test_names_are_printed_as_they_are() -> None:
     assert "net[bold]:x" in printed(table(record("net[bold]:x", 10)))
 
@@ -146,8 +158,8 @@ def test_a_mark_is_not_lost_on_a_narrow_terminal(width: int) -> None:
     assert text.count("?") == len(MANY)
 
 
-def test_a_marked_number_can_be_the_best() -> None:
-    assert "30.0?" in bold(table(record("a", 60, trust="suspect"), record("b", 40, trust="sound")))
+def test_an_unchecked_number_can_be_the_best() -> None:
+    assert "30.0†" in bold(table(record("a", 60, trust="unchecked"), record("b", 40, trust="sound")))
 
 
 def test_the_worst_case_is_what_is_shown_with_its_interval_and_decides_the_best() -> None:

@@ -33,7 +33,7 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module
 
 AVERAGES = (
     *("ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "model_ema_state_dict"),
-    *("ema_model_state_dict", "averaged_model", "swa", "swa_model", "swa_state_dict", "model_swa"),
+    *("ema_model_state_dict", "averaged_model", "swa", "swa_model", "swa_state_dict", "model_swa", "shadow"),
 )
 """Keys under which they save a moving average of the weights, and prefixes of its names."""
 
@@ -213,6 +213,12 @@ def _find_average(file: Path, content: FileContent) -> _StateDict:
             return replace(saved, tensors=named, prefix=f"{average}.", left_out=left_out)
     if any(name.rpartition(".")[2] == "n_averaged" for name in saved.tensors):
         return saved
+    unread = next((key for key in AVERAGES if _entry(content.value, key) is not None), None)
+    if unread is not None:
+        raise RequestError(
+            f"weights {file} have a moving average under {unread!r} that is no state dict (names to tensors): where "
+            "they were made, torch.save(average.state_dict(), 'weights.pth') saves what is needed"
+        )
     raise RequestError(f"weights {file} have no moving average of the weights: leave out ema (--ema)")
 
 
@@ -267,7 +273,8 @@ def _described(content: object) -> str:
 
 def _recognise(content: FileContent, saved: _StateDict) -> WeightsFormat:
     names = _without_prefixes(saved.tensors, prefixes=("module.",))[0]
-    if any(name.startswith(("attacker.", "normalizer.")) for name in names):
+    # Normalisers of others have the same name, and constants of other names.
+    if "normalizer.new_mean" in names or any(name.startswith("attacker.") for name in names):
         return "madry"
     averaged = any(name.startswith(AVERAGE_PREFIXES) for name in names)
     if (

@@ -523,6 +523,18 @@ def test_two_averages_must_be_one(tmp_path: Path) -> None:
     assert_same(read_checkpoint(save({"ema": first, "model_ema": first}, file), ema=True).tensors, first)
 
 
+def test_an_average_below_its_settings_is_read(tmp_path: Path) -> None:
+    first, second = conventional().state_dict(), randomise(conventional(), seed=1).state_dict()
+    file = save({"model": first, "ema": {"decay": 0.99, "shadow": second}}, tmp_path / "net.pt")
+    assert_same(read_checkpoint(file, ema=True).tensors, second)
+
+
+def test_an_average_of_a_form_that_is_not_read_is_not_denied(tmp_path: Path) -> None:
+    state = conventional().state_dict()
+    file = save({"model": state, "ema": {"decay": 0.99, "shadow_params": list(state.values())}}, tmp_path / "net.pt")
+    assert "have a moving average under 'ema' that is no state dict" in refusal(file, ema=True)
+
+
 # Wrappers, counters and normalisers
 
 
@@ -558,6 +570,7 @@ NORMALISED = [
     (("mu", "sigma"), ""),
     (("mean", "std"), ""),
     (("normalize.mean", "normalize.std"), "model."),
+    (("normalizer.mean", "normalizer.std"), "model."),
     (("0.mean", "0.std"), "1."),
     (("0.normalize.mean", "0.normalize.std"), "1."),
     (("_orig_mod.module.norm.mu", "_orig_mod.module.norm.sigma"), "_orig_mod.module.backbone."),
