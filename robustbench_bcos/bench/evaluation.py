@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 import pandas as pd
+from rich.console import Console
 from torch import nn
 
 from robustbench_bcos.attacks import norm_name
 from robustbench_bcos.attacks.attack import AbstractAttack
 from robustbench_bcos.bench.cells import make_attacks
 from robustbench_bcos.bench.config import RunConfig, make_config, radius_of
+from robustbench_bcos.bench.display import watch
 from robustbench_bcos.bench.images import open_images
 from robustbench_bcos.bench.options import EvaluateOptions
 from robustbench_bcos.bench.preconditions import adapt_model, try_model
 from robustbench_bcos.bench.records import make_records
-from robustbench_bcos.bench.request import check_request
+from robustbench_bcos.bench.request import Request, check_request
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.saving import AdversarialImages, adversarials_of
+from robustbench_bcos.bench.schedule import Schedule
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.adapted import Adapted, AnyModel, copied, in_evaluation_mode, name_of
 from robustbench_bcos.core.arrays import Array, read_pairs
@@ -74,6 +77,7 @@ def evaluate(
     *,
     name: str | None = None,
     return_adversarials: Literal[False] = False,
+    progress: bool = False,
     **options: Unpack[EvaluateOptions],
 ) -> pd.DataFrame: ...
 
@@ -89,6 +93,7 @@ def evaluate(
     *,
     name: str | None = None,
     return_adversarials: Literal[True],
+    progress: bool = False,
     **options: Unpack[EvaluateOptions],
 ) -> tuple[pd.DataFrame, list[AdversarialImages]]: ...
 
@@ -104,6 +109,7 @@ def evaluate(
     *,
     name: str | None = None,
     return_adversarials: bool = False,
+    progress: bool = False,
     **options: Unpack[EvaluateOptions],
 ) -> pd.DataFrame | tuple[pd.DataFrame, list[AdversarialImages]]:
     """Robust accuracies of a model, one row per cell, in the columns of ``results.csv``.
@@ -120,6 +126,7 @@ def evaluate(
         attack: names or attacks; an attack brings its own settings.
         name: of the model, for the row.
         return_adversarials: whether the adversarial images of each row come with the rows, as a second result.
+        progress: whether to show on standard error how far it is, and how long it will take.
         options: those of the command line that are not about other models and images, under the same names and with
             the same defaults, but for ``explained`` (no image) and ``skip_model_checks`` (true: evidence says on the
             row what is wrong with a model, where ``run`` refuses it). docs/reference/options.md lists them.
@@ -149,8 +156,7 @@ def evaluate(
         both = [*(make_attacks(config) if named else ()), *own]
         request = check_request(config, subset, [LoadedModel(loaded)], both)
         with Store() as store:
-            for _ in execute(request, store):
-                pass
+            _carry_out(request, store, progress=progress)
             rows = make_records(store, request.identity)
             if not return_adversarials:
                 return rows
@@ -167,6 +173,7 @@ def benchmark(
     data_dir: Path | str | None = None,
     download: bool = False,
     name: str | None = None,
+    progress: bool = False,
     **options: Any,  # noqa: ANN401 (as of evaluate)
 ) -> pd.DataFrame:
     """Robust accuracies of a model on the test images of a dataset, as :func:`evaluate` has them.
@@ -181,6 +188,7 @@ def benchmark(
         data_dir: the folder that holds the dataset.
         download: whether to fetch cifar10 if it is not there.
         name: of the model, for the row.
+        progress: as of :func:`evaluate`.
         options: further ones of :func:`evaluate`.
 
     Raises:
@@ -202,9 +210,14 @@ def benchmark(
         subset = EvalSubset.of(open_images(config, framed), config.limit)
         request = check_request(config, subset, [LoadedModel(loaded)])
         with Store() as store:
-            for _ in execute(request, store):
-                pass
+            _carry_out(request, store, progress=progress)
             return make_records(store, request.identity)
+
+
+def _carry_out(request: Request, store: Store, *, progress: bool) -> None:
+    console = Console(stderr=True) if progress else None
+    for _ in watch(execute(request, store), Schedule(request=request).work, console):
+        pass
 
 
 def _load(model: AnyModel | str, name: str | None) -> Model:

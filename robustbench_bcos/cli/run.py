@@ -108,11 +108,11 @@ def _lacking(request: "Request") -> list[str]:
 
 
 def _carry_out(request: "Request", folder: Path, *, overwrite: bool, show: bool) -> "tuple[RunFolder, list[Path]]":
+    from robustbench_bcos.bench.display import watch
     from robustbench_bcos.bench.folder import open_run
     from robustbench_bcos.bench.runner import execute
     from robustbench_bcos.bench.schedule import Schedule
     from robustbench_bcos.bench.store import Store
-    from robustbench_bcos.cli.progress import watch
 
     work = Schedule(request=request).work
     with open_run(folder, request.identity, request.describe(), overwrite=overwrite):
@@ -122,7 +122,7 @@ def _carry_out(request: "Request", folder: Path, *, overwrite: bool, show: bool)
         try:
             with Store(folder / DATABASE) as store:
                 store.verify()
-                for progress in watch(execute(request, store), work, show=show):
+                for progress in watch(execute(request, store), work, errors if show else None):
                     done += progress.images
                     stage = f" and in {progress.stage}" if progress.stage else ""
                 saved = _save_adversarials(request, store, folder) if request.config.save_adversarials else []

@@ -75,6 +75,14 @@ def test_ones_own_model_is_attacked_like_the_zoos(tiny_zoo: Path) -> None:
     assert own[["family", "training", "architecture"]].iloc[0].tolist() == ["unknown", "unknown", "ResNet"]
 
 
+@pytest.mark.parametrize("progress", [True, False])
+def test_progress_is_shown_where_it_is_asked_for(progress: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(Small(), IMAGES, LABELS, "l2", 0.1, steps=1, evidence="off", name="mine", progress=progress)
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert ("24 of 24 images: mine l2 0.1 pgd" in told.err) == progress
+
+
 def test_the_model_is_left_as_it_was() -> None:
     model = Small().train()
     model.readout.bias.requires_grad_(False)

@@ -13,9 +13,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from robustbench_bcos.bench import request as requests
+from robustbench_bcos.bench.display import in_lines, watch
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.records import COLUMNS
-from robustbench_bcos.cli.progress import in_lines, watch
+from robustbench_bcos.cli.output import errors
 from tests.bench.by_hand import timing
 from tests.bench.tiny_zoo import NAMES, tiny_request
 from tests.cli.command_line import call, refusal, succeed
@@ -186,7 +187,7 @@ def test_flags_override_a_suite(tiny: list[str]) -> None:
 def test_the_live_display_passes_every_step_on(show: bool, tiny_zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (cell,) = tiny_request(tiny_zoo, model=("tiny-bcos",), limit=1).cells
     steps = [Progress(cell=cell, images=3), Progress(cell=cell, images=2)]
-    assert list(watch(iter(steps), 5, show=show)) == steps
+    assert list(watch(iter(steps), 5, errors if show else None)) == steps
     told = capsys.readouterr()
     assert told.out == ""
     assert bool(told.err) == show
@@ -196,7 +197,7 @@ def test_what_goes_to_a_file_is_told_in_lines(tiny_zoo: Path, capsys: pytest.Cap
     (cell,) = tiny_request(tiny_zoo, model=("tiny-bcos",), limit=1).cells
     steps = [Progress(cell=cell, images=1, rows=(timing(cell, "attack"),)) for _ in range(40)]
     times = iter([0.0, *(float(second) for second in range(1, 41))])
-    assert list(in_lines(iter(steps), 40, lambda: next(times))) == steps
+    assert list(in_lines(iter(steps), 40, errors, lambda: next(times))) == steps
     what = "tiny-bcos l2 0.5 pgd"
     assert capsys.readouterr().err.splitlines() == [
         f"1 of 40 images, 0:00:39 left: {what}",
@@ -218,7 +219,7 @@ def test_what_an_attack_is_at_is_told_and_what_was_found_done_says_nothing_of_it
         Progress(cell=cell, images=20, rows=(timing(cell, "attack"),)),
     ]
     times = iter([0.0, 0.0, 10.0, 20.0, 30.0])
-    assert list(in_lines(iter(steps), 40, lambda: next(times))) == steps
+    assert list(in_lines(iter(steps), 40, errors, lambda: next(times))) == steps
     what = "tiny-bcos l2 0.5 pgd"
     assert capsys.readouterr().err.splitlines() == [
         f"20 of 40 images: {what}",

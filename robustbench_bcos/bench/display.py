@@ -3,37 +3,35 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Display
 
-from robustbench_bcos.cli.output import errors
-
-if TYPE_CHECKING:
-    from robustbench_bcos.bench.progress import Progress
-
+from robustbench_bcos.bench.progress import Progress
 
 EVERY = 10
 """Seconds between two lines."""
 
 
-def watch(steps: Iterable["Progress"], total: int, *, show: bool) -> Iterator["Progress"]:
+def watch(steps: Iterable[Progress], total: int, console: Console | None) -> Iterator[Progress]:
     """Pass progress through, showing it on the way.
 
     Args:
         steps: what the runner tells.
         total: images of all cells of all models.
-        show: whether it was not asked to be quiet.
+        console: where it is shown; nothing is shown without one.
     """
-    if not show:
+    if console is None:
         return iter(steps)
-    return _displayed(steps, total) if errors.is_terminal else in_lines(steps, total)
+    # Notebooks are no terminals, and draw what is live as one does.
+    live = console.is_terminal or console.is_jupyter
+    return _displayed(steps, total, console) if live else in_lines(steps, total, console)
 
 
 def in_lines(
-    steps: Iterable["Progress"], total: int, clock: Callable[[], float] = time.monotonic
-) -> Iterator["Progress"]:
+    steps: Iterable[Progress], total: int, console: Console, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Progress]:
     """Pass progress through and print a line at its beginning, one every ten seconds, and one at its end."""
     began = clock()
     tally, told = _Tally(), float("-inf")
@@ -46,7 +44,7 @@ def in_lines(
                 seconds = (now - began) / (tally.reached - tally.found) * (total - tally.reached)
                 left = f", {timedelta(seconds=round(seconds))} left"
             line = f"{done} of {total} images{left}: {_subject(step)}"
-            errors.print(line, markup=False, highlight=False, soft_wrap=True)
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         yield step
 
 
@@ -61,7 +59,7 @@ class _Tally:
         self._begun: set[str] = set()
         self._under_way: dict[str, float] = {}
 
-    def add(self, step: "Progress") -> None:
+    def add(self, step: Progress) -> None:
         """Count a piece of work."""
         self.done += step.images
         if not step.rows and not step.stage:
@@ -78,19 +76,19 @@ class _Tally:
         return self.done + sum(self._under_way.values())
 
 
-def _subject(step: "Progress") -> str:
+def _subject(step: Progress) -> str:
     cell = f"{step.cell.model} {step.cell.threat} {step.cell.attack.name}"
     return f"{cell} ({step.stage})" if step.stage else cell
 
 
-def _displayed(steps: Iterable["Progress"], total: int) -> Iterator["Progress"]:
+def _displayed(steps: Iterable[Progress], total: int, console: Console) -> Iterator[Progress]:
     display = Display(
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
-        console=errors,
+        console=console,
         transient=True,
     )
     with display:
