@@ -34,6 +34,10 @@ class Verdicts:
     """How near the image is to success, by the criterion."""
     logits: Logits
 
+    def select(self, positions: Tensor) -> "Verdicts":
+        """Those of some of the images."""
+        return Verdicts(**{field.name: getattr(self, field.name)[positions] for field in fields(self)})
+
     def replace(self, positions: Tensor, others: "Verdicts") -> None:
         """Take over what was said of some images later."""
         for field in fields(self):

@@ -14,6 +14,9 @@ from robustbench_bcos.core.types import Flags, Images, Labels
 LEVELS = 255
 """Steps from black to white."""
 
+SAME_LEVEL = 1e-6
+"""Distance from a level that is no more than how float32 holds it."""
+
 ROUNDS = 8
 """Roundings that are tried for an image, the nearest one included."""
 
@@ -32,6 +35,19 @@ class Rounded:
 def nearest_level(images: Images) -> Images:
     """Each pixel value as the nearest of 256 levels, to the bit as a reader of pictures computes it."""
     return (images * LEVELS).round() / LEVELS
+
+
+def towards(images: Images, adversarials: Images) -> Images:
+    """Adversarial examples in 256 levels, no pixel value farther from the image than it was: within every threat.
+
+    Where no level lies between the two, which is so only for images that are not in 256 levels, the image's value.
+    """
+    # A value that is a level already has been rounded when it was stored, and may lie on either side of it.
+    nearest, levels = nearest_level(adversarials), adversarials * LEVELS
+    between = torch.where(adversarials > images, levels.floor(), levels.ceil()) / LEVELS
+    same = (nearest - adversarials).abs() < SAME_LEVEL
+    low, high = torch.minimum(images, adversarials), torch.maximum(images, adversarials)
+    return torch.where(same, nearest, between).clamp(low, high)
 
 
 def round_successes(target: AttackTarget, adversarials: Images, *, subject: str, batch_size: int) -> Rounded:

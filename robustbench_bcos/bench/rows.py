@@ -146,6 +146,8 @@ class VerdictRow(Row, table="verdicts", key=("cell", "image")):
     it is not finite."""
     eight_bit: bool | None = None
     """Whether the attack still succeeds when pixels are rounded to k/255; empty where it does not succeed."""
+    rounded: bool = False
+    """Whether the attack succeeds only where its last image is rounded to k/255, towards the image it began with."""
     inherited: bool = False
     """Whether the adversarial example is that of a smaller epsilon or of fewer steps, and nothing was attacked here."""
 

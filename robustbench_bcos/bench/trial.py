@@ -1,4 +1,8 @@
-"""An attack and its judgement: what attacks propose on the fast copy of a model is judged on the model itself."""
+"""An attack and its judgement: what attacks propose on the fast copy of a model is judged on the model itself.
+
+What stays robust is judged a second time as a picture holds it, in 256 levels: a model may know that no picture is
+what attacks show it.
+"""
 
 from dataclasses import dataclass
 
@@ -8,9 +12,10 @@ from torch import Tensor
 from robustbench_bcos.attacks.attack import AbstractAttack, AttackResult, Trace
 from robustbench_bcos.attacks.halts import Frames, Steps, finished, split, within
 from robustbench_bcos.bench.judge import Verdicts, judge
+from robustbench_bcos.bench.rounding import towards
 from robustbench_bcos.bench.target import AttackTarget
 from robustbench_bcos.core.prediction import in_parts
-from robustbench_bcos.core.types import Images
+from robustbench_bcos.core.types import Flags, Images
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -20,6 +25,8 @@ class Judged:
     adversarials: Images
     trace: Trace
     verdicts: Verdicts
+    rounded: Flags
+    """Successes in 256 levels alone."""
 
 
 def attack_and_judge(
@@ -74,7 +81,16 @@ def search_and_judge(
         found.adversarials[disputed] = again.adversarials
         found.trace.include(again.trace, disputed)
         verdicts.replace(disputed, again.verdicts)
-    return Judged(adversarials=found.adversarials, trace=found.trace, verdicts=verdicts)
+    standing = (~verdicts.success).nonzero().squeeze(1)
+    rounded = torch.zeros_like(verdicts.success)
+    if len(standing):
+        levels = towards(target.images[standing], found.adversarials[standing])
+        second = judge(target.select(standing), levels, subject=f"{subject}, in 256 levels", batch_size=size)
+        fallen = second.success.nonzero().squeeze(1)
+        found.adversarials[standing[fallen]] = levels[fallen]
+        verdicts.replace(standing[fallen], second.select(fallen))
+        rounded[standing[fallen]] = True
+    return Judged(adversarials=found.adversarials, trace=found.trace, verdicts=verdicts, rounded=rounded)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from robustbench_bcos.attacks import NORMS
 from robustbench_bcos.attacks.criterion import make_criterion
 from robustbench_bcos.attacks.threat import Threat
-from robustbench_bcos.bench.rounding import nearest_level, round_successes
+from robustbench_bcos.bench.rounding import nearest_level, round_successes, towards
 from robustbench_bcos.bench.target import AttackTarget
 from robustbench_bcos.core.prediction import NO_CLASS
 from robustbench_bcos.core.rng import PerImageRng
@@ -107,3 +107,21 @@ def test_the_judge_and_not_the_fast_copy_decides(monkeypatch: pytest.MonkeyPatch
     stubborn = Plane(target.classifier.normal, target.classifier.offset + 1e3)  # type: ignore[arg-type, operator]
     monkeypatch.setattr(target.classifier, "forward", stubborn.forward)
     assert not round_successes(target, adversarials, subject="cell", batch_size=64).success.any()
+
+
+@every_norm
+@pytest.mark.parametrize("levels", [True, False], ids=["pictures", "any images"])
+def test_towards_the_image_no_example_leaves_a_ball_and_pictures_become_pictures(norm: str, levels: bool) -> None:
+    images = drawn(40, levels=levels)
+    threat = Threat.of(norm, EPSILONS[norm])
+    sources = [torch.Generator().manual_seed(place) for place in range(40)]
+    adversarials = (images + threat.sample(SHAPE, sources)).clamp(0, 1)
+    rounded = towards(images, adversarials)
+    assert bool((threat.size(rounded - images) <= threat.size(adversarials - images)).all())
+    assert bool(((rounded - images).abs() <= (adversarials - images).abs()).all())
+    assert not torch.equal(rounded, images)
+    if levels:
+        assert torch.allclose(rounded, nearest_level(rounded), atol=1e-7)
+    # A pixel value that is a level stays, on whichever side of it float32 has put it.
+    again = nearest_level(adversarials)
+    assert torch.allclose(towards(images, again), again, atol=1e-6)

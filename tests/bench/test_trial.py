@@ -40,15 +40,21 @@ class Side(nn.Module):
 
 
 def tried(
-    model: nn.Module, fast_copy: nn.Module, epsilon: float = 0.2, *, criterion: str = "misclassified", **settings: Any
+    model: nn.Module,
+    fast_copy: nn.Module,
+    epsilon: float = 0.2,
+    *,
+    criterion: str = "misclassified",
+    images: Tensor = IMAGES,
+    **settings: Any,
 ) -> Judged:
     judged = make_criterion(criterion)
     target = AttackTarget(
         classifier=model,
         attack_model=fast_copy,
-        images=IMAGES,
+        images=images,
         labels=LABELS,
-        goals=judged.goals(model, IMAGES, LABELS),
+        goals=judged.goals(model, images, LABELS),
         threat=Threat.of("linf", epsilon),
         criterion=judged,
         rng=PerImageRng.of(0, INDICES),
@@ -79,9 +85,9 @@ def test_only_what_is_disputed_is_searched_again() -> None:
     model = Side(0.65)
     result = tried(model, Doubtful(0.65), epsilon=0.12)
     assert result.verdicts.predictions.tolist() == [0, 0, 0, 0]
-    # Judged together, then never more than the one image.
-    assert model.seen[0] == 4
-    assert set(model.seen[1:]) <= {1}
+    # Judged together, then never more than the one image, and in the end together in 256 levels.
+    assert (model.seen[0], model.seen[-1]) == (4, 4)
+    assert set(model.seen[1:-1]) <= {1}
 
 
 def test_where_both_agree_the_model_is_asked_once() -> None:
@@ -95,8 +101,29 @@ def test_where_both_agree_the_model_is_asked_once() -> None:
 def test_a_model_without_a_fast_copy_is_not_asked_again() -> None:
     model = Side(0.95)
     tried(model, model)
-    # Four steps and a last look, and the judge.
-    assert model.seen == [4] * 6
+    # Four steps and a last look, and the judge, who looks at what stands in 256 levels, too.
+    assert model.seen == [4] * 7
+
+
+class Mending(Side):
+    """Right about whatever no picture holds."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        levels = images * 255
+        off = ((levels - levels.round()).abs() > 1e-3).flatten(1).any(dim=1)
+        logits = super().forward(images)
+        return torch.where(off[:, None], logits - torch.tensor([0.0, 1.0]), logits)
+
+
+def test_what_stands_is_judged_in_256_levels_too() -> None:
+    mending = Mending(0.6)
+    result = tried(mending, mending, epsilon=0.1499, images=IMAGES * 254 / 255)
+    assert result.rounded.tolist() == [True] * 4
+    assert result.verdicts.success.tolist() == [True] * 4
+    assert result.verdicts.predictions.tolist() == [1] * 4
+    assert torch.equal(result.verdicts.logits, mending(result.adversarials))
+    assert (result.verdicts.sizes <= 0.1499).all()
+    assert not tried(Side(0.6), Side(0.6), epsilon=0.1499).rounded.any()
 
 
 def test_a_second_search_draws_what_the_image_would_have_drawn() -> None:

@@ -137,6 +137,7 @@ class _Stage:
             "backward_passes": trace.backward_passes.tolist(),
             "nearness": [significant(value, NEARNESS_DIGITS) for value in verdicts.nearness.tolist()],
             "eight_bit": self._in_eight_bits(target, judged),
+            "rounded": judged.rounded.tolist(),
         }
         return {
             index: VerdictRow(

@@ -66,3 +66,11 @@ def test_measured_gradients_cost_nothing_where_the_models_own_are_right() -> Non
     assert found["net"] == []
     assert found["blurred"]
     assert all(row.passes == PASSES for row in found["blurred"])
+
+
+def test_what_a_model_mends_off_the_grid_counts_as_broken() -> None:
+    pictures = (IMAGES * 255).round() / 255
+    (planted,) = (planted for planted in PANEL if planted.name == "mended off the grid of pictures")
+    mended, honest = evaluated(planted.build, pictures), evaluated(zoo, pictures)
+    assert mended["worst_correct"] <= honest["robust_correct"] < mended["clean_correct"]
+    assert {"off_the_grid", "behind_rounding"}.isdisjoint(reasons(honest))
