@@ -24,6 +24,8 @@ class AbstractCriterion(ABC):
     name: ClassVar[str]
     goals_are_labels: ClassVar[bool] = True
     """Whether success is any departure from the goals, which are the labels."""
+    misclassifies: ClassVar[bool] = False
+    """Whether, of an image about which the model is right, success means that another class is predicted."""
 
     @classmethod
     def parse(cls, argument: str) -> "AbstractCriterion":

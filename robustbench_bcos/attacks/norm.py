@@ -5,6 +5,7 @@ Epsilons are in units of the pixel range [0, 1].
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from math import inf
 from typing import TYPE_CHECKING, ClassVar
 
 from robustbench_bcos.core.deferred import Deferred
@@ -24,6 +25,8 @@ class AbstractNorm(ABC):
     """Whether papers write its epsilons in levels of 255, so that a plain 8 probably means 8/255."""
     leaderboard: ClassVar[str] = ""
     """RobustBench's name for its threats; empty where it has none of this norm."""
+    largest_change: ClassVar[float] = inf
+    """Largest change of one value by a perturbation of size 1; infinite where nobody has said, which proves nothing."""
     sparse: ClassVar[bool] = False
     """Whether steepest ascent moves few pixels, so that an attack has to find out how many to move at once."""
 
@@ -78,6 +81,10 @@ class AbstractNorm(ABC):
     @abstractmethod
     def diameter(self, shape: Sequence[int]) -> float:
         """Distance between opposite corners of the pixel box: no larger epsilon allows anything more."""
+
+    def longest(self, shape: Sequence[int]) -> float:
+        """Largest Euclidean norm of a perturbation of size 1; infinite where nobody has said, which proves nothing."""
+        return inf
 
     def __repr__(self) -> str:
         return self.name

@@ -99,6 +99,8 @@ class ModelRow(Row, table="models", key=("name",)):
     """How the copy of the network that attacks use was made fast."""
     assumed: str = ""
     """What neither its weights nor the request say of it: ``b=2 norm=batch-uncentred encoding=add_inverse``."""
+    uncertified: str = ""
+    """With ``--distances``: why nothing can be proved of it; empty where something can."""
     draws: int = 1
     """Draws that each answer averages, of a model that is random by design."""
 
@@ -235,6 +237,9 @@ class DistanceRow(Row, table="distances", key=("model", "norm", "image")):
     """An epsilon within which no attack succeeded; 0 where the image was misclassified without one."""
     high: float | None
     """Size of the smallest perturbation that was found to succeed; empty where none was."""
+    certified: float | None = None
+    """Proved: no smaller perturbation changes the prediction; see [certificates.md](certificates.md). 0 where nothing
+    was proved; empty where the image was misclassified without one, or the network cannot be bounded."""
     passes: int
     """Forward and backward passes spent on the image."""
 

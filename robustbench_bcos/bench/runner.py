@@ -5,6 +5,7 @@ from functools import partial
 
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.certified import why_uncertified
 from robustbench_bcos.bench.evidence.check import AbstractCellCheck, checks_of, is_finished
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.request import Request
@@ -106,5 +107,8 @@ def _row(request: Request, model: Model) -> ModelRow:
         encoding=encoding_of(model.classifier),
         attack_backend=model.attack_backend,
         assumed=model.assumed,
+        uncertified=why_uncertified(model.classifier, request.subset.batch(0, 1).images.to(request.device))
+        if request.config.distances
+        else "",
         draws=draws_of(model.classifier),
     )

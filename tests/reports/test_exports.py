@@ -193,8 +193,8 @@ def test_who_falls_to_whom_is_exact(tmp_path: Path) -> None:
 def test_distances_are_written_image_by_image_and_summed_up_in_curves(tmp_path: Path) -> None:
     export(examined(tmp_path))
     assert (tmp_path / "distances.csv").read_text(encoding="utf-8") == (
-        "model,norm,image,low,high,passes\n"
-        "net,linf,7,0.0,0.0,0\nnet,linf,9,0.0123457,0.015625,287\nnet,linf,12,1.0,,492\n"
+        "model,norm,image,low,high,certified,passes\n"
+        "net,linf,7,0.0,0.0,,0\nnet,linf,9,0.0123457,0.015625,,287\nnet,linf,12,1.0,,,492\n"
     )
     (curve,) = rows(tmp_path / "curves.csv")
     assert tuple(curve) == CURVE_COLUMNS

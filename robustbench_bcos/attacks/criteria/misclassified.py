@@ -18,6 +18,8 @@ from robustbench_bcos.core.types import Flags, Goals, PerImage
 class Misclassified(AbstractCriterion):
     """Any class but the label; an output that is not finite is no class at all."""
 
+    misclassifies = True
+
     def success(self, outputs: Tensor, goals: Goals) -> Flags:
         """Another class than the label is predicted."""
         return predicted_classes(outputs) != goals

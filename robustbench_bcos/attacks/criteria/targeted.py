@@ -29,6 +29,7 @@ class Targeted(AbstractCriterion):
     """
 
     goals_are_labels = False
+    misclassifies = True
 
     target: int | None = None
 

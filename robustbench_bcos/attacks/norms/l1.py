@@ -26,6 +26,7 @@ class L1(AbstractNorm):
     """The absolute changes of all pixel values add up to at most epsilon."""
 
     sparse = True
+    largest_change = 1.0
 
     def size(self, perturbation: Images) -> PerImage:
         """Sum of the absolute changes."""
@@ -85,6 +86,10 @@ class L1(AbstractNorm):
         """Exponential draws of either sign over their sum, at radius epsilon * u^(1/d): uniform in volume."""
         draws = [_draw(math.prod(shape), generator) for generator in generators]
         return (epsilon * torch.stack(draws)).view(-1, *shape).float()
+
+    def longest(self, shape: Sequence[int]) -> float:
+        """That of one value."""
+        return 1.0
 
     def diameter(self, shape: Sequence[int]) -> float:
         """Number of values."""

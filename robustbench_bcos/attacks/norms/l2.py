@@ -21,6 +21,7 @@ class L2(AbstractNorm):
     """The root of the summed squares of all changes is at most epsilon."""
 
     leaderboard = "L2"
+    largest_change = 1.0
 
     def size(self, perturbation: Images) -> PerImage:
         """Euclidean norm of the flattened perturbation."""
@@ -47,6 +48,10 @@ class L2(AbstractNorm):
         directions = [torch.randn(*shape, generator=generator) for generator in generators]
         radii = torch.cat([torch.rand(1, generator=generator) for generator in generators])
         return self.steepest_ascent(torch.stack(directions)) * broadcast(epsilon * radii ** (1 / math.prod(shape)))
+
+    def longest(self, shape: Sequence[int]) -> float:
+        """The same."""
+        return 1.0
 
     def diameter(self, shape: Sequence[int]) -> float:
         """Root of the number of values."""

@@ -1,5 +1,6 @@
 """The largest change of a pixel."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, final
 
@@ -21,6 +22,7 @@ class Linf(AbstractNorm):
 
     in_levels = True
     leaderboard = "Linf"
+    largest_change = 1.0
 
     def size(self, perturbation: Images) -> PerImage:
         """Largest change of a pixel."""
@@ -41,6 +43,10 @@ class Linf(AbstractNorm):
         """Each pixel uniform in [-epsilon, epsilon]."""
         draws = [torch.rand(*shape, generator=generator) for generator in generators]
         return (2 * torch.stack(draws) - 1) * epsilon
+
+    def longest(self, shape: Sequence[int]) -> float:
+        """That of a corner of the ball."""
+        return math.sqrt(math.prod(shape))
 
     def diameter(self, shape: Sequence[int]) -> float:
         """The pixel range."""

@@ -19,7 +19,7 @@ from robustbench_bcos.bench.evidence.found import Found
 from robustbench_bcos.bench.evidence.indicators import Path
 from robustbench_bcos.bench.evidence.selection import Part, Selection
 from robustbench_bcos.bench.request import Request
-from robustbench_bcos.bench.rows import CleanRow, ResultRow, VerdictRow
+from robustbench_bcos.bench.rows import CleanRow, DistanceRow, ResultRow, VerdictRow
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.target import AttackTarget, make_target
 from robustbench_bcos.bench.trial import attack_and_judge
@@ -53,6 +53,8 @@ class VerdictsContext:
     """Images that the same attack broke within a smaller epsilon."""
     broken_by_other_attacks: frozenset[int]
     """Images that another attack broke within this epsilon, or a smaller one."""
+    distances: Sequence[DistanceRow] = ()
+    """Distances of the model in the cell's norm, as far as they have been measured."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -19,7 +19,7 @@ from robustbench_bcos.bench.evidence.check import (
 from robustbench_bcos.bench.evidence.contexts import VerdictsContext
 from robustbench_bcos.bench.evidence.selection import Selection
 from robustbench_bcos.bench.identity import RunIdentity
-from robustbench_bcos.bench.rows import ResultRow
+from robustbench_bcos.bench.rows import DistanceRow, ResultRow
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.statistics import clopper_pearson
 
@@ -169,6 +169,7 @@ class Judgement:
             robust=self._images(cell).robust,
             broken_by_same_attack=frozenset(image for other in alike for image in self._images(other).broken),
             broken_by_other_attacks=frozenset(image for other in others for image in self._images(other).broken),
+            distances=self.store.select(DistanceRow, model=cell.model, norm=cell.threat.norm),
         )
         outcomes = []
         for check in checks_of(self.identity.evidence, AbstractVerdictsCheck):

@@ -16,6 +16,7 @@ from robustbench_bcos.attacks.searches.pgd import PGD
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.certified import Proofs
 from robustbench_bcos.bench.failures import failures_named
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.request import Request
@@ -50,6 +51,7 @@ def measure_distances(
     request: Request, model: Model, cells: Sequence[Cell], known: Store, size: BatchSize
 ) -> Iterator[Progress]:
     """Find the distances that are not known yet, for every norm, batch by batch."""
+    proofs = Proofs()
     for norm in dict.fromkeys(cell.threat.norm for cell in cells):
         of_norm = [cell for cell in cells if cell.threat.norm == norm]
         cell = max(of_norm, key=lambda cell: cell.attack.effort)
@@ -70,7 +72,7 @@ def measure_distances(
                 right = tuple(image for image in indices if image in correct)
                 if right:
                     batch = EvalSubset(request.subset.dataset, right).batch(0, len(right))
-                    rows += _bisect(request, model, cell, batch, [brackets[image] for image in right])
+                    rows += _bisect(request, model, cell, batch, [brackets[image] for image in right], proofs)
                 timing = TimingRow(cell=cell.key, work="distances", images=0, seconds=time.perf_counter() - began)
                 yield Progress(cell=cell, images=len(indices), rows=(*rows, timing))
 
@@ -95,7 +97,9 @@ def _brackets(known: Store, cells: Sequence[Cell]) -> dict[int, Bracket]:
     return found
 
 
-def _bisect(request: Request, model: Model, cell: Cell, batch: Batch, brackets: Sequence[Bracket]) -> list[DistanceRow]:
+def _bisect(
+    request: Request, model: Model, cell: Cell, batch: Batch, brackets: Sequence[Bracket], proofs: Proofs
+) -> list[DistanceRow]:
     images, labels, indices = batch.on(request.device)
     target = make_target(model, cell, images, labels, seed=request.config.seed, indices=indices).slow
     norm = cell.threat.norm
@@ -127,7 +131,8 @@ def _bisect(request: Request, model: Model, cell: Cell, batch: Batch, brackets: 
         robust[active[~broken]] = True
         # Where another attack failed within an epsilon, though a smaller perturbation succeeds, the search starts anew.
         low = torch.where(robust, torch.minimum(low, high), torch.where(low > high, 0, low))
-    columns = zip(batch.indices, low.tolist(), high.tolist(), passes.tolist(), strict=True)
+    proved = proofs.radii(target)
+    columns = zip(batch.indices, low.tolist(), high.tolist(), proved, passes.tolist(), strict=True)
     return [
         DistanceRow(
             model=model.name,
@@ -135,9 +140,10 @@ def _bisect(request: Request, model: Model, cell: Cell, batch: Batch, brackets: 
             image=image,
             low=significant(below) or 0.0,
             high=significant(above),
+            certified=proof,
             passes=spent,
         )
-        for image, below, above, spent in columns
+        for image, below, above, proof, spent in columns
     ]
 
 

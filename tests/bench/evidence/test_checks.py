@@ -59,7 +59,11 @@ def test_a_check_that_only_full_evidence_has_says_so(name: str) -> None:
 
 
 def test_without_evidence_there_are_checks_that_cost_nothing_alone() -> None:
-    assert [check.name for check in checks_of("off", AbstractVerdictsCheck)] == ["class_order", "guessing"]
+    assert [check.name for check in checks_of("off", AbstractVerdictsCheck)] == [
+        "certified",
+        "class_order",
+        "guessing",
+    ]
     assert checks_of("off", AbstractCheck) == checks_of("off", AbstractVerdictsCheck)
 
 

@@ -13,17 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustbench_bcos.attacks import NORMS
 from robustbench_bcos.attacks.attack import AbstractAttack
-from robustbench_bcos.bench.records import CURVE_COLUMNS, make_curves, make_distances
+from robustbench_bcos.bench.records import CURVE_COLUMNS, make_curves, make_distances, make_records
 from robustbench_bcos.bench.request import Request
-from robustbench_bcos.bench.rows import DistanceRow, Row
+from robustbench_bcos.bench.rows import DistanceRow, ModelRow, Row
 from robustbench_bcos.bench.stages import distances as measuring
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.target import AttackTarget
 from robustbench_bcos.bench.trial import Judged, attack_and_judge
+from robustbench_bcos.certificates import Certifier
 from tests.bench.by_hand import distance_row
 from tests.bench.own_request import SHAPE, TwoSides, distance_to_the_plane, own_request
 from tests.bench.tiny_zoo import carry_out, tiny_request
@@ -242,6 +243,63 @@ def test_every_norm_and_model_has_distances_of_its_own() -> None:
     assert list(table.columns) == list(DistanceRow.columns())
     pairs = list(dict.fromkeys(zip(table["model"], table["norm"], strict=True)))
     assert pairs == [(name, norm) for name in networks for norm in NORMS]
+
+
+# Proofs
+
+
+def linear(seed: int) -> tuple[nn.Module, Tensor, Tensor]:
+    """A linear network, of which distances can be proved, and images about which it is right but for the last."""
+    network, images, labels = problem(seed)
+    layer = nn.Linear(math.prod(SHAPE), 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.stack([-network.normal, network.normal]))
+        layer.bias.copy_(torch.tensor([-network.offset, network.offset]))
+    return nn.Sequential(nn.Flatten(), layer), images, labels
+
+
+def proved(module: nn.Module, images: Tensor, labels: Tensor, **flags: Any) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """Distances, results, and why nothing was certified."""
+    asked: dict[str, Any] = {"norm": ("l2",), "eps": ("0.1",), "steps": (20,), "distances": True, "loss": ("margin",)}
+    request = own_request({"plane": module}, images, labels, 2, **(asked | flags))
+    with Store() as store:
+        carry_out(request, store)
+        (model,) = store.select(ModelRow)
+        return make_distances(store, request.identity), make_records(store, request.identity), model.uncertified
+
+
+@pytest.mark.parametrize("criterion", [{}, {"criterion": "targeted", "target": "1"}], ids=["any", "targeted"])
+def test_what_is_certified_is_no_more_than_what_is_found(criterion: dict[str, Any]) -> None:
+    module, images, labels = linear(5)
+    distances, records, uncertified = proved(module, images, labels, **criterion)
+    *right, wrong = distances.to_dict("records")
+    assert math.isnan(wrong["certified"])
+    assert len(right) == COUNT - 1
+    for row, distance in zip(right, exact(5, "l2"), strict=True):
+        # The plane ends at the pixel box, which the proof does not see.
+        assert 0.5 * distance < row["certified"] <= distance
+    assert uncertified == ""
+    assert "certified" not in records["reasons"].iloc[0]
+
+
+def test_what_contradicts_a_proof_is_counted_and_makes_the_row_suspect(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, images, labels = linear(5)
+    monkeypatch.setattr(
+        Certifier, "radii", lambda self, images, labels, norm: torch.full((len(images),), 50.0).double()
+    )
+    for evidence in ("off", "quick"):
+        _, records, _ = proved(module, images, labels, evidence=evidence)
+        assert records["trust"].tolist() == ["suspect"]
+        assert "certified" in records["reasons"].iloc[0].split("; ")
+
+
+def test_a_network_that_cannot_be_bounded_has_a_sentence_and_no_number() -> None:
+    module, images, labels = linear(5)
+    module = nn.Sequential(module, nn.GELU())
+    distances, _, uncertified = proved(module, images, labels)
+    assert distances["certified"].isna().all()
+    assert distances["high"].notna().all()
+    assert uncertified == "1: GELU has no bound, so that nothing is certified"
 
 
 # Batches, interruptions
