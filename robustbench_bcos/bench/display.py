@@ -83,7 +83,7 @@ def _subject(step: Progress) -> str:
 
 def _displayed(steps: Iterable[Progress], total: int, console: Console) -> Iterator[Progress]:
     display = Display(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),

@@ -112,7 +112,7 @@ class _Watch:
 
 @contextmanager
 def _watched(name: str) -> Iterator[_Watch]:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
     rest = (TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, *rest, console=errors, disable=not errors.is_terminal, transient=True) as display:
         watch = _Watch(name, display)

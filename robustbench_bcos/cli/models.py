@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import tomli_w
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import results
@@ -47,7 +48,8 @@ def _print_zoo(flags: Flags) -> None:
         card = entry.card
         what = (card.family, card.architecture) if wide else ()
         state = "here" if entry.is_here else "to fetch"
-        table.add_row(card.name, *what, str(card.training), card.dataset, _clean(card), state)
+        cells = (card.name, *what, str(card.training), card.dataset, _clean(card), state)
+        table.add_row(*map(Text, cells))
     results.print(table)
     if not all(entry.is_here for entry in entries):
         results.print("`fetch NAME` gets weights; * as published.", markup=False)

@@ -56,6 +56,10 @@ def _is_table(annotation: Any) -> TypeGuard[type[BaseModel]]:  # noqa: ANN401 (w
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
+DOTS = 1000
+"""In a line of TOML, at most: a key such as ``a.b.c`` is a table in a table."""
+
+
 def read_table(kind: type[T], file: Path | Traversable) -> T:
     """Read one TOML file.
 
@@ -63,8 +67,14 @@ def read_table(kind: type[T], file: Path | Traversable) -> T:
         RequestError: the file cannot be read, is not TOML, or does not fit.
     """
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        text = file.read_text(encoding="utf-8")
+        # The parser takes the square of it.
+        if max((line.count(".") for line in text.splitlines()), default=0) > DOTS:
+            raise RecursionError
+        values = tomllib.loads(text)
+    except RecursionError:
+        raise RequestError(f"{file} is not a readable TOML file (it is nested too deeply)") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RequestError(f"{file} is not a readable TOML file ({error})") from None
     return parse_table(kind, values, str(file))
 

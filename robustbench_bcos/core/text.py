@@ -1,5 +1,6 @@
 """Text from files and other people's programs, made harmless where it is shown."""
 
+import re
 import unicodedata
 
 ACTIVE = ("Cc", "Cf", "Cs", "Zl", "Zp")
@@ -17,6 +18,12 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(_escaped(character) if _is_active(character) else character for character in text)
+
+
+def in_markdown(text: str) -> str:
+    """Markdown that shows the text: on one line, in one cell of a table, without tags, links and pictures."""
+    escaped = re.sub(r"[\\`*|\[\]]", r"\\\g<0>", " ".join(printable(text).splitlines()))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def _is_active(character: str) -> bool:

@@ -1,12 +1,11 @@
 """A comparison as text for papers, pages and programs."""
 
-import re
 from collections.abc import Callable, Sequence
 
 import pandas as pd
 
 from robustbench_bcos.core.registry import Registry
-from robustbench_bcos.core.text import printable
+from robustbench_bcos.core.text import in_markdown, printable
 from robustbench_bcos.reports.comparison import Comparison
 from robustbench_bcos.reports.marks import marked
 from robustbench_bcos.reports.spreadsheet import csv_of
@@ -48,8 +47,8 @@ def as_csv(comparison: Comparison) -> str:
 @FORMATS.registered("markdown")
 def as_markdown(comparison: Comparison) -> str:
     """A pipe table over its legend and notes."""
-    shown = readable(comparison.table).map(_plain)
-    notes = [f"- {_plain(note)}" for note in _notes(comparison)]
+    shown = readable(comparison.table).map(in_markdown).rename(columns=in_markdown)
+    notes = [f"- {in_markdown(note)}" for note in _notes(comparison)]
     return "\n".join([shown.to_markdown(index=False, disable_numparse=True), "", *notes]) + "\n"
 
 
@@ -57,7 +56,11 @@ def as_markdown(comparison: Comparison) -> str:
 def as_latex(comparison: Comparison) -> str:
     """A tabular with booktabs' rules, whose last rows are its legend; notes are comments above it."""
     shown = readable(comparison.table)
-    styled = shown.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
+    styled = (
+        shown.style.hide(axis="index")
+        .format(_in_latex, escape="latex")
+        .format_index(_in_latex, escape="latex", axis="columns")
+    )
     comments = [f"% {' '.join(note.splitlines())}" for note in _notes(comparison, legend=False)]
     told = [rf"\multicolumn{{{shown.shape[1]}}}{{l}}{{\footnotesize {line}}} \\" for line in comparison.legend]
     end = r"\end{tabular}"
@@ -72,6 +75,11 @@ def as_html(comparison: Comparison) -> str:
     notes = pd.Series(_notes(comparison), dtype=str)
     listed = "".join(f"<li>{note}</li>" for note in notes.str.replace("&", "&amp;").str.replace("<", "&lt;"))
     return f"{table}\n<ul>{listed}</ul>\n"
+
+
+def _in_latex(text: str) -> str:
+    r"""A cell, already escaped: what begins with ``[`` or ``*`` would be an argument of the ``\\`` before it."""
+    return f"{{}}{text}" if text.startswith(("[", "*")) else text
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
@@ -131,9 +139,3 @@ def _interval(low: float | None, high: float | None, sign: str, plain: bool) -> 
     if low is None or high is None or pd.isna(low) or pd.isna(high):
         return ""
     return f"{_number(low, sign, plain)} to {_number(high, sign, plain)}"
-
-
-def _plain(text: str) -> str:
-    """Markdown that shows the text: on one line, in one cell, without tags."""
-    escaped = re.sub(r"[\\`*|]", r"\\\g<0>", " ".join(text.splitlines()))
-    return escaped.replace("&", "&amp;").replace("<", "&lt;")

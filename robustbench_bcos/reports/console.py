@@ -24,7 +24,7 @@ def accuracy_table(run: RunFolder) -> Table:
     winners = best_models(records)
     for column in ("clean", *lines.columns):
         # Folded where the terminal is narrow: Rich would cut digits off.
-        table.add_column(column, justify="right", overflow="fold")
+        table.add_column(Text(column), justify="right", overflow="fold")
     for model, first in records.groupby("model", sort=False).first().iterrows():
         clean = Text(percent(first["clean_accuracy"]), style=_style(first["clean_accuracy"], records["clean_accuracy"]))
         cells = [_stack(clean, interval_text(first["clean_correct"], first["images"]))]

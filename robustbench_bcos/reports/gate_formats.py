@@ -6,6 +6,7 @@ import re
 from dataclasses import asdict
 from xml.etree import ElementTree
 
+from robustbench_bcos.core.text import in_markdown, printable
 from robustbench_bcos.reports.gate import GateReport, Moved
 from robustbench_bcos.reports.marks import legend, mark, marked
 
@@ -70,9 +71,9 @@ def as_json(report: GateReport) -> str:
 def as_markdown(report: GateReport) -> str:
     """A table of what moved, for GitHub's step summary."""
     lines = [
-        f"### {report.summary}",
+        f"### {in_markdown(report.summary)}",
         "",
-        *map(_cell, report.notes),
+        *map(in_markdown, report.notes),
         "",
         "| | row | before | now | change | p |",
         "|---|---|---|---|---|---|",
@@ -87,7 +88,7 @@ def as_markdown(report: GateReport) -> str:
             difference(row),
             p,
         ]
-        lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+        lines.append("| " + " | ".join(map(in_markdown, cells)) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -108,12 +109,8 @@ def _told(row: Moved) -> str:
     return " ".join(filter(None, parts))
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.splitlines()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-
-
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return printable(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

@@ -100,3 +100,24 @@ def test_a_file_that_is_not_there_or_is_a_folder_is_refused(tmp_path: Path) -> N
 def test_values_that_come_from_elsewhere_are_blamed_on_their_origin() -> None:
     with pytest.raises(RequestError, match=r"^the command line: gears: .*, got -1$"):
         parse_table(Bicycle, {"frame": "a", "gears": -1, "front": {"spokes": 2}}, "the command line")
+
+
+@pytest.mark.parametrize(
+    "nested",
+    [
+        "gears = " + 5000 * "[" + 5000 * "]",
+        "gears = " + 5000 * "{a = " + "1" + 5000 * "}",
+        "gears." + 50_000 * "a." + "a = 1",
+        '"fr=ame".' + 50_000 * '"=".' + "a = 1",
+        "[gears." + 50_000 * "a." + "a]",
+    ],
+    ids=lambda text: text[:16],
+)
+def test_what_is_nested_without_an_end_is_refused_at_once(tmp_path: Path, nested: str) -> None:
+    assert "is not a readable TOML file (it is nested too deeply)" in refusal(tmp_path, nested)
+
+
+def test_a_name_may_have_many_dots(tmp_path: Path) -> None:
+    file = tmp_path / "bicycle.toml"
+    file.write_text(WHOLE.replace("steel", 900 * "."), encoding="utf-8")
+    assert read_table(Bicycle, file).frame == 900 * "."

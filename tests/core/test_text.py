@@ -3,7 +3,7 @@
 import pytest
 
 from robustbench_bcos.core.errors import Broken, Interrupted, RequestError
-from robustbench_bcos.core.text import printable
+from robustbench_bcos.core.text import in_markdown, printable
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,17 @@ from robustbench_bcos.core.text import printable
 def test_what_a_terminal_acts_upon_is_escaped_and_words_are_not(text: str, shown: str) -> None:
     assert printable(text) == shown
     assert [str(error(text)) for error in (RequestError, Broken, Interrupted)] == [shown] * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("net_b2 (l2)", "net_b2 (l2)"),
+        ("![](https://a.example/p)", r"!\[\](https://a.example/p)"),
+        ("[here](https://a.example)", r"\[here\](https://a.example)"),
+        ("a|b\nc <b> & `x` \\", r"a\|b c &lt;b> &amp; \`x\` \\"),
+        ("\x1b[2J", r"\\x1b\[2J"),
+    ],
+)
+def test_markdown_shows_the_text(text: str, shown: str) -> None:
+    assert in_markdown(text) == shown

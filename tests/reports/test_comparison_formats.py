@@ -103,6 +103,7 @@ def latex_text(source: str) -> str:
     pattern = "|".join(map(re.escape, sorted(UNESCAPED, key=len, reverse=True)))
     # A space that ends a command may have been stripped at the end of a cell.
     source = re.sub(r"(\\text[a-z]+)$", r"\1 ", source)
+    source = source.removeprefix("{}")
     assert not set(re.sub(pattern, "", source)) & set("\\&%$#_{}~^")
     return re.sub(pattern, lambda found: UNESCAPED[found[0]], source)
 
@@ -299,3 +300,10 @@ def test_a_long_name_is_not_cut() -> None:
     name = "folder/" + "deep/" * 60 + "net"
     for style in FORMATS:
         assert name in FORMATS[style](in_threads(name, "b"))
+
+
+@pytest.mark.parametrize("name", ["[3cm] net", "*net"])
+def test_no_name_is_an_argument_of_the_row_before_it_in_latex(name: str) -> None:
+    text = FORMATS["latex"](in_threads("first", name))
+    assert f"{{}}{name} &" in text
+    assert not re.search(r"(?:\\\\|rule)\s*[\[*]", text)

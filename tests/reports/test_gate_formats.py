@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from robustbench_bcos.core.text import printable
 from robustbench_bcos.reports.gate import GateReport, Moved
 from robustbench_bcos.reports.gate_formats import (
     after,
@@ -231,7 +232,7 @@ def test_an_annotation_is_one_line_whatever_the_name() -> None:
         assert not set(line) & set("\r\n")
         found = re.fullmatch(r"::error title=([^:,]*)::(.*)", line)
         assert found is not None
-        assert unescaped(found[1]) == f"{row.status}: {HOSTILE}"
+        assert unescaped(found[1]) == printable(f"{row.status}: {HOSTILE}")
 
 
 @pytest.mark.parametrize("write", [as_junit, as_json, as_markdown, annotations])
