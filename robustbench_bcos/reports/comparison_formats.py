@@ -77,8 +77,9 @@ def as_html(comparison: Comparison) -> str:
     return f"{table}\n<ul>{listed}</ul>\n"
 
 
-def _in_latex(text: str) -> str:
+def _in_latex(cell: object) -> str:
     r"""A cell, already escaped: what begins with ``[`` or ``*`` would be an argument of the ``\\`` before it."""
+    text = str(cell)
     return f"{{}}{text}" if text.startswith(("[", "*")) else text
 
 
