@@ -83,7 +83,7 @@ def check_answers(model: Model, images: EvalSubset, *, device: str) -> None:
 def probabilities(tried: Tried) -> str:
     """Rows in [0, 1] that sum to 1, or one number in [0, 1] for each image: losses for logits saturate on them."""
     with torch.no_grad():
-        rows = tried.classifier(tried.images(answers.ALONE))
+        rows = tried.classifier(tried.images(answers.FEW))
     if answers.are_probabilities(rows):
         return "gives probabilities, and attacks need logits: return what its softmax or sigmoid is given"
     return ""
@@ -91,7 +91,7 @@ def probabilities(tried: Tried) -> str:
 
 def not_the_same_twice(tried: Tried) -> str:
     """Answers to the same images, asked again."""
-    against = answers.determinism(tried.classifier, tried.images(answers.ALONE)).against
+    against = answers.determinism(tried.classifier, tried.images(answers.FEW)).against
     if not bool(against.any()):
         return ""
     said = f"answers {_share(against)} differently when it is asked again"
@@ -102,7 +102,7 @@ def not_the_same_twice(tried: Tried) -> str:
 
 def dependent_on_the_batch(tried: Tried) -> str:
     """Answers to images on their own, beside those to the same images among others."""
-    against = answers.batch_independence(tried.classifier, tried.images(2 * answers.ALONE)).against
+    against = answers.batch_independence(tried.classifier, tried.images(answers.FEW)).against
     if not bool(against.any()):
         return ""
     answered = f"answers {_share(against)} differently alone than among others"

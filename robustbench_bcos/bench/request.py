@@ -17,7 +17,7 @@ from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import EACH, Precision, RunConfig
 from robustbench_bcos.bench.evidence.alternatives import LABELLED
-from robustbench_bcos.bench.evidence.answers import ALONE, is_random
+from robustbench_bcos.bench.evidence.answers import FEW, is_random
 from robustbench_bcos.bench.failures import failures_named
 from robustbench_bcos.bench.fast_copy import make_fast_copy
 from robustbench_bcos.bench.folder import Session
@@ -231,7 +231,7 @@ def check_request(
 def _prepared(config: RunConfig, subset: EvalSubset, device: str, model: Model) -> Model:
     """The model on the run's device, with the fast copy that attacks query."""
     model = adapt_model(model, subset.batch(0, 2).images, device)
-    if config.eot > 1 and is_random(model.classifier, subset.batch(0, ALONE).images.to(device)):
+    if config.eot > 1 and is_random(model.classifier, subset.batch(0, FEW).images.to(device)):
         model = average_draws(model, draws=config.eot, seed=config.seed)
     # Threads share the generators that an averaged model draws from.
     alone = torch.device(device).type != "cpu" or draws_of(model.classifier) > 1

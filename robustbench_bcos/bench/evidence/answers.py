@@ -19,8 +19,8 @@ ASKED = 16
 REPETITIONS = 4
 """How often it is asked again."""
 
-ALONE = 4
-"""Images it is asked about one by one."""
+FEW = 4
+"""Images that it is asked about before a run, where it is asked at once."""
 
 SAME = 1e-4
 """Relative distance of logits that counts as float noise (AutoAttack's threshold for randomised models)."""
@@ -92,11 +92,15 @@ def predictions_changed(classifier: nn.Module, images: Images, predictions: Labe
 
 
 def batch_independence(classifier: nn.Module, images: Images) -> Found:
-    """Distance of answers to images on their own from those to the same images among others."""
-    among = _logits(classifier, images)[:ALONE]
-    single = torch.cat([_logits(classifier, images[place : place + 1]) for place in range(len(among))])
-    distances = _distance(single, among)
-    return Found(against=distances > SAME_IN_ANY_BATCH, values=distances, passes=2)
+    """Distance of answers to images on their own from those to the same images among others, at any place.
+
+    All of them together, and twice as many: dependence may begin with a size, or with a place.
+    """
+    single = torch.cat([_logits(classifier, images[place : place + 1]) for place in range(len(images))])
+    once, twice = _logits(classifier, images), _logits(classifier, torch.cat([images.flip(0), images]))
+    flipped, again = twice.tensor_split(2)
+    distances = torch.stack([_distance(single, among) for among in (once, flipped.flip(0), again)]).amax(dim=0)
+    return Found(against=distances > SAME_IN_ANY_BATCH, values=distances, passes=4)
 
 
 def gradient_mode_invariance(classifier: nn.Module, images: Images) -> Found:

@@ -177,7 +177,6 @@ def test_one_image_undermines_where_one_suffices(name: str, store: Store) -> Non
 @pytest.mark.parametrize(
     ("changed", "name"),
     [
-        ({"degenerate_gradient": True}, "degenerate_gradients"),
         ({"prediction": -1}, "not_finite"),
         ({"nearness": None}, "not_finite"),
     ],
@@ -195,6 +194,19 @@ def test_the_space_of_the_encoding_undermines_every_number(store: Store) -> None
     trust = judged(store, [encoded], encoded)
     assert reasons(trust) == ["space"]
     assert outcome(trust, "space").against == IMAGES
+
+
+@pytest.mark.parametrize(("degenerate", "suspect"), [(1, False), (3, False), (IMAGES // 4, True), (IMAGES, True)])
+def test_gradients_that_are_0_undermine_where_they_are_more_than_a_few(
+    degenerate: int, suspect: bool, store: Store
+) -> None:
+    store.add(model_row(), *map(clean_row, range(IMAGES)))
+    for image in range(IMAGES):
+        store.add(verdict_row(CELL, image, nearness=-1.0, degenerate_gradient=image < degenerate))
+    examine(store)
+    trust = judged(store)
+    assert reasons(trust) == ["degenerate_gradients"] * suspect
+    assert counts(trust, "degenerate_gradients")[1:] == (IMAGES, degenerate)
 
 
 def test_pixels_that_need_more_than_eight_bits_are_only_reported(store: Store) -> None:

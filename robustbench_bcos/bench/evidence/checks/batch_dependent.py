@@ -17,5 +17,5 @@ class BatchDependent(AbstractModelCheck):
     rule = "any"
 
     def examine(self, model: ModelContext) -> Found:
-        """Images alone, compared with the same images in a batch."""
+        """Images alone, compared with the same images at other places of two batches."""
         return answers.batch_independence(model.classifier, model.images)

@@ -10,10 +10,13 @@ from robustbench_bcos.bench.evidence.contexts import VerdictsContext
 @final
 @CHECKS.registered("degenerate_gradients")
 class DegenerateGradients(AbstractVerdictsCheck):
-    """Where a gradient is 0 everywhere, or not finite, a step goes nowhere."""
+    """Where a gradient is 0 everywhere, or not finite, a step goes nowhere.
+
+    A single one may have underflowed, as in half precision; a model that hides its gradients hides many.
+    """
 
     asks = "with a gradient that is 0 everywhere, NaN or infinite on the attack's way"
-    rule = "any"
+    rule = "share"
 
     def count(self, verdicts: VerdictsContext) -> tuple[int, int]:
         """Images with at least one such step."""
