@@ -116,7 +116,7 @@ def softmax(logits: Tensor) -> Tensor:
         ),
         (lambda: Before(own_noise), "answers 4 of 4 images differently when it is asked again: average over its d"),
         (lambda: Before(always_dropping), "images differently when it is asked again"),
-        (Sharing, "answers 3 of 4 images differently alone than among others, and no batch norm of it does that (a so"),
+        (Sharing, "answers 4 of 4 images differently alone than among others, and no batch norm of it does that (a so"),
         (lambda: Norms(track_running_stats=False), "alone than among others (its batch norm norm has no running stat"),
         (Stubborn, "alone than among others (its batch norm norm has no running statistics or is in training mode): n"),
     ],
