@@ -3,16 +3,24 @@
 import torch
 
 from robustbench_bcos.core.errors import RequestError, reason_of
+from robustbench_bcos.core.registry import unknown
+
+EXAMPLES = ("auto", "cpu", "cuda", "cuda:1")
 
 
 def choose_device(asked: str) -> str:
     """The device to compute on; ``auto`` is the first GPU, or the CPU where there is none.
 
     Raises:
-        RequestError: this machine has no such device.
+        RequestError: there is no such device, or none on this machine.
     """
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.device(asked)
+    except RuntimeError:
+        # torch's own list has twenty kinds, most of which nobody has.
+        raise unknown("device", asked, EXAMPLES) from None
     try:
         # Read back, because a device that holds no values (meta) can be allocated on.
         torch.zeros(1, device=asked).item()

@@ -48,7 +48,7 @@ def test_every_criterion_is_among_the_cases() -> None:
         ("targeted", "target '' is not a class"),
         ("targeted:-1", "target '-1' is not a class"),
         ("targeted:³", "target '³' is not a class"),
-        ("targeted:cat", "target 'cat' is not a class: give the index of one, or least_likely"),
+        ("targeted:cat", "target 'cat' is not a class: give the number of one, or least_likely"),
         ("misclassified:3", "'misclassified' takes no argument, got '3'"),
         ("target:3", "did you mean 'targeted'"),
     ],

@@ -307,7 +307,7 @@ def test_a_target_may_be_named_by_its_class(tiny_zoo: Path) -> None:
     ("flags", "said"),
     [
         ({"target": "10"}, "target 10 is not a class of this model: choose from 0 to 9"),
-        ({"target": "cat"}, "target 'cat' is not a class: give the index of one, or least_likely (targeted:3, say)"),
+        ({"target": "cat"}, "target 'cat' is not a class: give the number of one, or least_likely"),
         (
             {"target": "3", "attack": ("apgd_targeted",)},
             "targeted APGD chooses its own targets and cannot pursue targeted:3",

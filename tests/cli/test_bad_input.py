@@ -99,7 +99,7 @@ def test_the_command_is_fine_before_anything_is_added_to_it(tiny_zoo: Path) -> N
         (["--limit", "365"], "limit 365 must be between 1 and the 364 images of digits"),
         (["--seed", "-1"], "seed: input should be greater than or equal to 0, got -1"),
         (["--batch-size", "0"], "batch_size: input should be greater than or equal to 1, got 0"),
-        (["--device", "abacus"], "device abacus is not available here"),
+        (["--device", "abacus"], "unknown device 'abacus': choose from auto, cpu, cuda, cuda:1"),
         (["--device", "cuda:99"], "device cuda:99 is not available here"),
         (["--device", "meta"], "device meta is not available here"),
         (["--zoo", "nowhere"], "--zoo nowhere is not a folder: give the folder that holds card files"),

@@ -12,7 +12,13 @@ def test_the_device_is_chosen_and_tried() -> None:
     assert choose_device("cpu") == "cpu"
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta", "xla", "hpu", "cpu cpu", ""])
+@pytest.mark.parametrize("device", ["gpu", "cpu cpu", ""])
+def test_what_is_no_device_is_refused_with_those_that_people_have(device: str) -> None:
+    with pytest.raises(RequestError, match=rf"^unknown device '{device}': .*auto, cpu, cuda, cuda:1"):
+        choose_device(device)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "meta", "xla", "hpu"])
 def test_a_device_that_is_not_to_be_had_is_named_in_a_sentence(device: str) -> None:
     with pytest.raises(
         RequestError, match=rf"^device {device} is not available here \(.*\): use cpu, or leave"

@@ -43,9 +43,7 @@ class Targeted(AbstractCriterion):
         if argument.replace("-", "_") == LEAST_LIKELY:
             return cls()
         if not (argument.isascii() and argument.isdigit()):
-            raise RequestError(
-                f"target {argument!r} is not a class: give the index of one, or {LEAST_LIKELY} (targeted:3, say)"
-            )
+            raise RequestError(f"target {argument!r} is not a class: give the number of one, or {LEAST_LIKELY}")
         return cls(int(argument))
 
     def check(self, classes: int) -> None:
