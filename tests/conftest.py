@@ -1,7 +1,4 @@
-"""Shapes in signatures are checked whenever tests run: the hook must be in place before the package is imported.
-
-And what tests of several packages need.
-"""
+"""Shapes in signatures are checked while tests run, and what tests of several packages need."""
 
 import signal
 import sys
@@ -14,7 +11,17 @@ from jaxtyping import install_import_hook
 
 # Small tensors: one thread is as fast as many, and several workers do not fight over the cores.
 torch.set_num_threads(1)
-install_import_hook("robustbench_bcos", "beartype.beartype")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Checking every call doubles the time of tests that attack thousands of times."""
+    parser.addoption("--no-shape-checks", action="store_true", help="do not check the shapes of arguments and results")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The hook must be in place before the package is imported."""
+    if not config.getoption("--no-shape-checks"):
+        install_import_hook("robustbench_bcos", "beartype.beartype")
 
 
 @pytest.fixture
