@@ -253,7 +253,7 @@ def damaged_weights(kind: str, zoo: Path, folder: Path) -> Path:
         save_file(tensors, file)
     else:
         file = folder / "mine.pt"
-        content = {"weights": tensors} if kind == "elsewhere" else Program(folder / "marker")
+        content = {"elsewhere": tensors} if kind == "elsewhere" else Program(folder / "marker")
         if kind == "plain pickle":
             file.write_bytes(pickle.dumps(content))
         else:
@@ -272,7 +272,7 @@ def damaged_weights(kind: str, zoo: Path, folder: Path) -> Path:
         ("nan", "tensor 'fc.bias' holds NaN or infinite values: get another checkpoint"),
         ("missing tensor", "missing layer2.0.conv1.weight (32, 16, 3, 3): none of the "),
         ("truncated torch", "mine.pt are not a whole torch checkpoint"),
-        ("elsewhere", "mine.pt hold a dictionary of weights and no state dict (names to tensors): save model.state"),
+        ("elsewhere", "mine.pt hold a dictionary of elsewhere and no state dict (names to tensors): save model.state"),
         ("pickle", "programs in a checkpoint are not run: where they were made, torch.save(model.state_dict(),"),
         ("plain pickle", "programs in a checkpoint are not run: where they were made, torch.save(model.state_dict(),"),
     ],

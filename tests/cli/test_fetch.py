@@ -15,6 +15,7 @@ from robustbench_bcos.cli import fetch as verb
 from robustbench_bcos.core import download as transport
 from robustbench_bcos.data.datasets.cifar10 import Cifar10
 from tests.cli.command_line import call, refusal, succeed
+from tests.data.imagenet_tree import write_classes
 from tests.loopback import Site, served
 
 
@@ -102,18 +103,21 @@ def test_a_dry_run_says_what_from_where_how_much_and_where_to(site: Site, cache:
 
 
 def test_a_run_without_models_takes_those_that_are_here(site: Site) -> None:
-    card("net-a", site, file="w.pth")
-    text = Path("theirs/net-a.toml").read_text().replace('dataset = "digits"', 'dataset = "cifar10"')
-    Path("theirs/net-a.toml").write_text(text)
-    said = refusal("run", "--zoo", "theirs", "--eps", 0.5, "--dataset", "cifar10", "--data-dir", "nothing")
-    assert said == (
-        "the weights of no model for --dataset cifar10 are here: `fetch NAME` gets those of madry-resnet50-l2-0.25, "
-        "madry-resnet50-l2-0.5, madry-resnet50-l2-1.0 and 5 more, or name others with --model"
+    write_classes(Path("mine"), ["cat", "dog"], images=2)
+    for name in ("net-a", "net-c", "net-d", "net-e"):
+        card(name, site)
+        file = Path(f"theirs/{name}.toml")
+        file.write_text(file.read_text().replace('dataset = "digits"', 'dataset = "folder:mine"'))
+    run = ["run", "--zoo", "theirs", "--eps", 0.5, "--no-figures", "--dataset"]
+    # Data that are not here are told before weights that are not.
+    assert refusal(*run, "cifar10", "--data-dir", "nothing").startswith("dataset cifar10 is not in data_dir")
+    assert refusal(*run, "folder:mine") == (
+        "the weights of no model for --dataset folder:mine are here: `fetch NAME` gets those of net-a, net-c, net-d "
+        "and 1 more, or name others with --model"
     )
     succeed("fetch", "net-a", "--zoo", "theirs")
-    assert "dataset cifar10 is not in data_dir" in refusal(
-        "run", "--zoo", "theirs", "--eps", 0.5, "--dataset", "cifar10", "--data-dir", "nothing"
-    )
+    # It is taken, and judged by its own answers.
+    assert refusal(*run, "folder:mine", "--resize", 8, "--crop", 8).startswith("model 'net-a' gives outputs of shape")
     # Of digits, net-b is not here and is left out.
     card("net-b", site)
     out = succeed("run", "--zoo", "theirs", "--limit", 4, "--steps", 1, "--dry-run", "--no-figures")

@@ -70,5 +70,5 @@ def test_what_is_not_in_the_zoo_is_helped(tiny_zoo: Path) -> None:
 def test_every_suite_is_listed_with_what_it_is_for() -> None:
     out = succeed("suites")
     assert all(name in out for name in SUITES.names())
-    assert "8/255, 16/255" in out
+    assert "linf:8/255, linf:16/255" in out
     assert "20, 100" in out

@@ -117,7 +117,7 @@ def test_the_first_screen_needs_no_options(here: Path) -> None:
     assert {(row["norm"], row["eps"], row["dataset"], row["images"]) for row in written} == {
         ("l2", "0.5", "digits", "10")
     }
-    assert "Robust accuracy in % on 10 images of digits" in out
+    assert "Robust accuracy in % under pgd on 10 images of digits" in " ".join(out.split())
     assert "Trust: " in out
     assert (
         f"Written to runs/{folder.name}: results.csv, timings.csv, images.csv, evidence.csv, transfer.csv, table_l2.csv"
@@ -479,8 +479,11 @@ def test_a_checkpoint_is_measured_like_the_zoos_model(tiny_zoo: Path, here: Path
     given = ["--weights", "mine.pt", "--architecture", "bcos_resnet8", "--argument", "temperature=1e-4"]
     succeed("run", *given, *shared, "mine")
     (carded,), (bare,) = rows(Path("zoo/results.csv")), rows(Path("mine/results.csv"))
-    assert {key for key in COLUMNS if carded[key] != bare[key]} == {"model", "training", "weights_sha256"}
+    assert {key for key in COLUMNS if carded[key] != bare[key]} == {"model", "training", "weights_sha256", "assumed"}
     assert bare["model"] == "mine"
+    # A card states everything.
+    assert carded["assumed"] == ""
+    assert bare["assumed"] == "strides=bcos_resnet8 b=2 norm=batch-uncentred encoding=add_inverse"
     assert int(bare["clean_correct"]) > 0
 
 

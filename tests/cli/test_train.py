@@ -69,7 +69,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_model_for_each_seed_and_fold_is_named_after_it(trained: Trained) -> None:
     names = {*SEEDS, *FOLDS}
-    suffixes = (".safetensors", ".toml", ".log.csv")
+    suffixes = (".safetensors", ".toml", ".log.csv", ".lock")
     assert {file.name for file in trained.folder.iterdir()} == {name + suffix for name in names for suffix in suffixes}
     for name in names:
         assert f"{name}: " in trained.out
@@ -155,7 +155,7 @@ def test_an_interruption_says_how_to_continue(here: Path, monkeypatch: pytest.Mo
     assert "repeat the same command to continue" in outcome.err
     assert succeed(*SHORT, "--folds", 2, "--out", "mine").startswith("digits-natural-fold0: trained already")
     assert names == ["digits-natural-fold0", "digits-natural-fold1", "digits-natural-fold1"]
-    assert {file.suffix for file in (here / "mine").iterdir()} == {".toml", ".safetensors", ".csv"}
+    assert {file.suffix for file in (here / "mine").iterdir()} == {".toml", ".safetensors", ".csv", ".lock"}
 
 
 def test_without_a_recipe_the_recipes_are_listed() -> None:

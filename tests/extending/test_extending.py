@@ -38,7 +38,7 @@ MODEL = ("--model", "digits-natural")
         ("loss", (*MODEL, "--loss", "mean_gap"), "loss", "mean_gap", ""),
         ("criterion", (*MODEL, "--criterion", "not_in_top2"), "criterion", "not_in_top2", ""),
         ("attack", (*MODEL, "--attack", "random_walk", "--option", "draws=30"), "options", "draws=30", "other_losses"),
-        ("dataset", (*MODEL, "--dataset", "dim_digits:0.9"), "dataset", "dim_digits:0.9", ""),
+        ("dataset", (*MODEL, "--dataset", "dim_digits:0.9", "--eps", "0.5"), "dataset", "dim_digits:0.9", ""),
         ("method", (*MODEL, "--explanation", "saliency", "--explained", "4"), "explanation", "saliency", ""),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -368,7 +368,7 @@ class TestCheckpoints:
             ("fc.linear.weight", (10,), "first and last layers have shapes"),
             ("fc.linear.weight", (1, 64, 1, 1), "fewer than two classes"),
             ("fc.linear.weight", (0, 64, 1, 1), "fewer than two classes"),
-            ("conv1.linear.weight", (16, 1, 3, 3), "--encoding none gives 3 channels and the weights .* take 1"),
+            ("conv1.linear.weight", (16, 4, 3, 3), "--encoding none gives 3 channels and the weights .* take 4:"),
             ("conv1.linear.weight", (8, 6, 3, 3), "'conv1.linear.weight' has shape"),
         ],
     )
