@@ -13,7 +13,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.data.class_order import read_class_order
 from robustbench_bcos.data.opening import image_shape, locate_dataset
-from robustbench_bcos.model_zoo import LIBRARIES
+from robustbench_bcos.model_zoo import LIBRARIES, ONNX
 from robustbench_bcos.model_zoo.cards import Card, Zoo
 from robustbench_bcos.model_zoo.digests import check_readable
 
@@ -106,7 +106,7 @@ def _shape(config: RunConfig, cards: Sequence[Card]) -> tuple[int, int, int]:
 def _check_module(model: str, name: str) -> None:
     """Whether Python would find the outermost package of ``module:callable``."""
     outermost = name.partition(".")[0]
-    if not outermost.isidentifier() or outermost in (*LIBRARIES, *sys.modules):
+    if not outermost.isidentifier() or outermost in (*LIBRARIES, ONNX, *sys.modules):
         return
     if find_spec(outermost) is None and PathFinder.find_spec(outermost, [str(Path.cwd())]) is None:
         raise RequestError(

@@ -4,4 +4,7 @@ Everything between a pixel and a logit lives inside the model. Importing this pa
 """
 
 LIBRARIES = ("torchvision", "timm", "robustbench")
-"""Before the colon of a model's name; anything else there is a module."""
+"""Before the colon of a model's name; anything else there is a module, or :data:`ONNX`."""
+
+ONNX = "onnx"
+"""Before the colon of a model's name: a file follows."""

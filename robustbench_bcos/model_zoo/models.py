@@ -7,13 +7,14 @@ from typing import Any
 from torch import nn
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.model_zoo import LIBRARIES
+from robustbench_bcos.model_zoo import LIBRARIES, ONNX
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.checkpoints.load import architecture_needed
 from robustbench_bcos.model_zoo.sources.checkpoint import CheckpointModel
 from robustbench_bcos.model_zoo.sources.imported import ImportedModel
 from robustbench_bcos.model_zoo.sources.library import AbstractLibrary, LibraryCheckpoint, LibraryModel
 from robustbench_bcos.model_zoo.sources.model import LoadedModel, Model, ModelSource, own_model, state_digest
+from robustbench_bcos.model_zoo.sources.onnx import OnnxModel
 from robustbench_bcos.model_zoo.sources.robustbench import RobustBenchModel
 from robustbench_bcos.model_zoo.sources.zoo import ZooModel
 
@@ -39,7 +40,7 @@ __all__ = [
 def find_models(pattern: str, zoo: Zoo, encoding: str | None = None) -> list[ModelSource]:
     """Sources for one ``--model``: a name, a glob over the zoo, or ``PREFIX:NAME``.
 
-    The prefix is ``torchvision``, ``timm``, ``robustbench``, or any other module.
+    The prefix is ``torchvision``, ``timm``, ``robustbench``, ``onnx`` (a file follows), or any other module.
 
     Args:
         pattern: as on the command line.
@@ -52,6 +53,8 @@ def find_models(pattern: str, zoo: Zoo, encoding: str | None = None) -> list[Mod
     prefix, colon, name = pattern.partition(":")
     if prefix == "robustbench" and colon:
         return [RobustBenchModel(name, encoding)]
+    if prefix == ONNX and colon:
+        return [OnnxModel(Path(name), encoding)]
     if prefix in LIBRARIES and colon:
         return [LibraryModel(_library(prefix), name, encoding)]
     if colon:

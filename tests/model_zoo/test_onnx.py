@@ -1,0 +1,85 @@
+"""ONNX files as models: they answer as what they were exported from, and nothing is run or followed."""
+
+import warnings
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from onnx import external_data_helper
+from torch import nn
+
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.model_zoo.cards import Zoo
+from robustbench_bcos.model_zoo.models import find_models, load_model
+
+
+class Tiny(nn.Sequential):
+    """With a batch norm, whose statistics a network in training mode would move."""
+
+    def __init__(self) -> None:
+        convolution = nn.Conv2d(3, 4, 3, padding=1)
+        super().__init__(convolution, nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 5, 7))
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return Tiny().eval()
+
+
+@pytest.fixture
+def file(tmp_path: Path, network: nn.Module) -> Path:
+    written = tmp_path / "tiny.onnx"
+    shown = (torch.rand(2, 3, 6, 5),)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            network,
+            shown,
+            str(written),
+            dynamo=False,
+            opset_version=17,
+            input_names=["x"],
+            dynamic_axes={"x": {0: "n"}},
+        )
+    return written
+
+
+def test_it_answers_as_the_network_it_was_exported_from(file: Path, network: nn.Module) -> None:
+    images = torch.rand(5, 3, 6, 5, generator=torch.Generator().manual_seed(1))
+    loaded = load_model(f"onnx:{file}")
+    for _ in range(2):
+        torch.testing.assert_close(loaded(images), network(images).detach())
+    encoded = load_model(f"onnx:{file}", encoding="normalize:0.5,0.5,0.5/0.5,0.5,0.5")
+    torch.testing.assert_close(encoded(images), network((images - 0.5) / 0.5).detach())
+    (source,) = find_models(f"onnx:{file}", Zoo())
+    model = source.load()
+    assert (model.name, model.architecture, len(model.weights_sha256)) == ("onnx:tiny.onnx", "tiny", 64)
+    assert not any(parameter.requires_grad for parameter in model.classifier.parameters())
+
+
+def test_weights_outside_its_folder_are_not_read(file: Path, tmp_path: Path) -> None:
+    graph = onnx.load(str(file))
+    external_data_helper.convert_model_to_external_data(graph, location="weights.bin", size_threshold=0)
+    (tmp_path / "split").mkdir()
+    onnx.save(graph, str(tmp_path / "split/tiny.onnx"))
+    load_model(f"onnx:{tmp_path}/split/tiny.onnx")
+    graph = onnx.load(str(tmp_path / "split/tiny.onnx"), load_external_data=False)
+    for tensor in graph.graph.initializer:
+        for entry in tensor.external_data:
+            entry.value = "../split/weights.bin" if entry.key == "location" else entry.value
+    (tmp_path / "split/tiny.onnx").write_bytes(graph.SerializeToString())
+    with pytest.raises(RequestError, match=r"names weights outside its folder \(\.\./split/weights\.bin\): put all"):
+        load_model(f"onnx:{tmp_path}/split/tiny.onnx")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(None, "is no file: check the path"), (b"PK", "cannot be read"), (b"", "cannot")]
+)
+def test_what_is_no_network_is_refused_in_a_sentence(tmp_path: Path, content: bytes | None, said: str) -> None:
+    if content is not None:
+        (tmp_path / "x.onnx").write_bytes(content)
+    with pytest.raises(RequestError, match=said) as caught:
+        load_model(f"onnx:{tmp_path}/x.onnx")
+    assert "\n" not in str(caught.value)
