@@ -6,7 +6,7 @@ import torch
 
 from robustbench_bcos.bench.config import Space
 from robustbench_bcos.core.adapted import adapted, as_logits
-from robustbench_bcos.core.errors import RequestError, reason_of
+from robustbench_bcos.core.errors import RequestError, named_reason_of, reason_of
 from robustbench_bcos.core.types import Images
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.explanations.explanation import explain
@@ -110,7 +110,7 @@ def try_model(model: Model, images: Images, device: str, remedy: str = FIT) -> t
         raise RequestError(
             f"model {model.name!r} fails on images of shape {tuple(images.shape[1:])} ({_first_sentence(error)}): "
             f"{_other_channels(model, tried) or remedy}"
-        ) from None
+        ) from error
     if not torch.equal(tried, untouched):
         raise RequestError(f"model {model.name!r} changes the images it is given: it must work on a copy of them")
     _try_gradients(model, untouched)
@@ -125,7 +125,7 @@ def _try_gradients(model: Model, images: Images) -> None:
     except Exception as error:
         raise RequestError(
             f"model {model.name!r} fails where gradients are asked for ({_first_sentence(error)}): detach what has none"
-        ) from None
+        ) from error
 
 
 def _other_channels(model: Model, images: Images) -> str:
@@ -141,4 +141,6 @@ def _other_channels(model: Model, images: Images) -> str:
 
 
 def _first_sentence(error: Exception) -> str:
-    return reason_of(error).partition(". ")[0]
+    # The messages of most other errors say nothing without their type.
+    reason = reason_of if isinstance(error, RuntimeError | ValueError | AssertionError) else named_reason_of
+    return reason(error).partition(". ")[0]

@@ -49,6 +49,7 @@ def check(function: Callable[[Tensor], Any], **changes: Any) -> None:
 def test_a_model_that_fits_is_accepted() -> None:
     check(good)
     check(good, image_size=(6, 5), classes=4)
+    check(lambda images: (good(images), 1))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,11 @@ def test_a_model_that_fits_is_accepted() -> None:
         (raising(RuntimeError("mat1 and mat2 cannot be multiplied. More follows")), r"\(mat1 .* multiplied\): choose"),
         (raising(ValueError()), r"fails on images of shape \(3, 6, 5\) \(ValueError\)"),
         (raising(AssertionError("expected 32 pixels\nsecond line")), r"\(expected 32 pixels\): choose models that fit"),
-        (lambda images: (good(images), 1), "returns tuple: it must return a tensor of floating-point logits"),
+        (lambda images: (images, 1), "returns tuple: it must return a tensor of floating-point logits"),
+        (
+            lambda images: (good(images), good(images)),
+            "returns tuple .* each of which may be logits: return the logits",
+        ),
         (lambda images: None, "returns NoneType: it must return a tensor"),
         (lambda images: good(images).long(), "returns torch.int64: it must return a tensor of floating-point"),
         (lambda images: images.flatten(1)[:, :5], r"outputs of shape \(2, 5\) for 2 images, and memory has 4 classes"),
@@ -81,8 +86,10 @@ def test_a_model_for_images_of_another_size_is_refused_before_it_is_run() -> Non
 
 
 def test_a_bug_in_ones_own_model_keeps_its_traceback() -> None:
-    with pytest.raises(KeyError, match="mine"):
-        check(raising(KeyError("mine")))
+    bug = KeyError("mine")
+    with pytest.raises(RequestError, match=r"fails on images of shape .* \(KeyError: 'mine'\): ") as caught:
+        check(raising(bug))
+    assert caught.value.__cause__ is bug
 
 
 def test_the_encoded_space_needs_an_encoding(tiny_zoo: Path) -> None:

@@ -142,14 +142,15 @@ def test_noise_of_more_than_half_the_pixel_range_stays_in_the_pixel_box(norm: st
 
 
 class Linear(nn.Module):
-    """Logits whose contributions are known: image times weight."""
+    """Logits whose contributions are known, image times weight; they are no numbers for a white first pixel."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = draw(7, *SHAPE, seed=3) - 0.5
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.einsum("nchw,kchw->nk", images, self.weight)
+        sound = images[:, :, 0, 0].amin(dim=1, keepdim=True) < 1
+        return torch.einsum("nchw,kchw->nk", images, self.weight) * torch.where(sound, 1.0, torch.nan)
 
 
 def both_classes(images: Tensor) -> Explanation:
@@ -189,7 +190,7 @@ def test_a_method_without_weights_has_none() -> None:
 
 def test_logits_that_are_no_numbers_have_no_class_and_no_measure() -> None:
     images = draw(6, *SHAPE)
-    images[2] = torch.nan
+    images[2, :, 0, 0] = 1
     clean, broken = both_classes(draw(6, *SHAPE)), both_classes(images)
     assert predicted_classes(broken.logits)[2] == -1
     assert predicted_classes(clean.logits)[2] >= 0
@@ -368,7 +369,7 @@ def test_of_an_encoded_image_the_colours_are_shown() -> None:
 
 def test_without_a_class_a_view_says_so() -> None:
     images = draw(6, *SHAPE)
-    images[2] = torch.nan
+    images[2, :, 0, 0] = 1
     shown = make_views(images, both_classes(images).of_target(1), "ce")
     assert [view.prediction == -1 for view in shown] == [False, False, True, False, False, False]
     assert np.isnan(shown[2].confidence)
