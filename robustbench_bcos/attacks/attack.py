@@ -340,7 +340,7 @@ def require_labels(criterion: AbstractCriterion, what: str) -> None:
 
 def _with_classes(classifier: Classifier, *classes: Labels | None) -> Classifier:
     """The classifier, which is refused where it has not all of these classes."""
-    largest = max(int(some.max()) for some in classes if some is not None and len(some))
+    largest = max((int(some.max()) for some in classes if some is not None and len(some)), default=-1)
 
     def asked(images: Images) -> Logits:
         logits = classifier(images)

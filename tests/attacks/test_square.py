@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from robustbench_bcos.attacks import NORMS
 from robustbench_bcos.attacks.losses.margin import margin
 from robustbench_bcos.attacks.searches.square import CHUNK, Square
+from robustbench_bcos.core.arrays import LIKE_CHANNELS
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.rng import PerImageRng, generator
 from tests.attacks.conftest import TanhNet, Witness, draw_twin
@@ -93,7 +94,7 @@ def test_the_first_success_or_the_query_of_highest_margin_is_returned(
 
 @every_norm
 @given(
-    shape=st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)),
+    shape=st.tuples(st.sampled_from(LIKE_CHANNELS), st.integers(1, 9), st.integers(1, 9)),
     epsilon=st.sampled_from([0.0, 1 / 255, 0.03, 0.5, 2.0]),
     seed=st.integers(0, 999),
     dtype=st.sampled_from([torch.float32, torch.float64]),

@@ -127,7 +127,7 @@ def test_an_attack_of_ones_own_is_not_taken_for_the_model(monkeypatch: pytest.Mo
         raise KeyError("eps")
 
     request = request_of(Fragile())
-    monkeypatch.setattr(PGD, "__call__", fail)
+    monkeypatch.setattr(PGD, "_walk", fail)
     assert failure(request, Store()).startswith("a plug-in failed at one of the images ")
 
 
