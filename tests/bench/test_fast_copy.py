@@ -111,7 +111,7 @@ def test_tf32_is_on_while_it_is_wanted_and_as_it_was_afterwards() -> None:
     ("flag", "value", "sentence"),
     [
         ("precision", "fp16", "unknown precision 'fp16': .*choose from bf16, fp32, tf32"),
-        ("memory_format", "channels-last", "unknown memory_format 'channels-last': did you mean 'channels_last'"),
+        ("memory_format", "channels-lost", "unknown memory_format 'channels-lost': did you mean 'channels_last'"),
     ],
 )
 def test_what_there_is_not_is_refused(flag: str, value: str, sentence: str) -> None:

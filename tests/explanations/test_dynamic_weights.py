@@ -187,4 +187,4 @@ def test_temperature_divides_the_weights(temperature: float) -> None:
     targets = torch.tensor([4, 1, 6])
     plain = explain(make_network(), encoded(), targets)
     divided = explain(make_network(temperature=temperature), encoded(), targets)
-    torch.testing.assert_close(divided.weights, plain.weights / temperature, rtol=1e-12, atol=0)
+    torch.testing.assert_close(divided.weights, plain.weights / temperature, rtol=1e-12, atol=1e-20)

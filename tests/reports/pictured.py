@@ -141,6 +141,7 @@ def images_of(cell: str, model: str, outcomes: str, *, labels: Sequence[int] = (
             forward_passes=1,
             backward_passes=1,
             inherited=False,
+            trust="sound",
         )
         rows.append(asdict(record))
     return rows

@@ -44,6 +44,7 @@ OTHER: dict[str, Any] = {
     "queries": 7,
     "targets": 3,
     "options": "width=2",
+    "draws": 8,
 }
 """For each column that may differ, another value than that of ``record``."""
 APART = ("dataset", "subset", "images", "space", "select", "criterion")

@@ -13,6 +13,7 @@ from robustbench_bcos.bench.records import make_evidence, make_records
 from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.store import Store
+from robustbench_bcos.core.errors import Broken
 from tests.bench.evidence.planted import IMAGES, LABELS, zoo
 from tests.bench.own_request import own_request
 from tests.bench.tiny_zoo import carry_out
@@ -168,7 +169,7 @@ def test_a_search_whose_attacks_do_not_serve_the_criterion_is_not_done(asked: As
 
 
 def test_a_bug_of_a_check_is_not_hidden(asked: Asked, store: Store) -> None:
-    with pytest.raises(RuntimeError, match="a bug of the check"):
+    with pytest.raises(Broken, match=r"a plug-in failed .*a bug of the check, .*own_check\.py, line \d+"):
         carry_out(asked(BROKEN), store)
 
 
