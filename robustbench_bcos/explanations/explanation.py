@@ -108,7 +108,10 @@ def _explain(
 
 def method_for(model: nn.Module, method: str = "auto") -> str:
     """The method that ``auto`` is for this model, or the one that was named."""
-    return max(METHODS, key=lambda name: METHODS[name].preference(model)) if method == "auto" else method
+    network = model.network if isinstance(model, ImageClassifier) else model
+    # A method knows the networks that it is made for, and not what they are wrapped in.
+    made_for = network.model if isinstance(network, Adapted) and isinstance(network.model, nn.Module) else network
+    return max(METHODS, key=lambda name: METHODS[name].preference(made_for)) if method == "auto" else method
 
 
 def _encode(model: nn.Module, images: Images) -> tuple[Encoded, nn.Module]:
