@@ -24,8 +24,8 @@ def main() -> None:
     """Run the command line; its exit status says how it ended.
 
     0 done, 1 a model or a plug-in failed on the way, 2 the request cannot be carried out as asked or its results cannot
-    be printed, 130 interrupted, by Ctrl-C or by SIGTERM, with which schedulers end what has had its time, 141 whoever
-    read standard output has gone.
+    be printed, 130 interrupted, by Ctrl-C or by SIGTERM, with which schedulers end what has had its time, 141 the
+    reader of standard output has gone.
     """
     _listen(_interrupt)
     # Registered first, called last: Python takes its own handlers back before it has ended.

@@ -305,7 +305,7 @@ class Search:
             if monotonic() - self._halted >= halts.SECONDS:
                 yield self._halt(state, number, remaining, [turn, entered, *sorted(ends)])
                 self._halted = monotonic()
-            # For each turn alone, because whoever carries out the search goes on in between.
+            # For each turn alone, because the caller of the search goes on in between.
             with torch.set_grad_enabled(self.attack.uses_gradients):
                 finished = state.steps == self.attack.moves
                 releases = turn in ends or turn % self._released_every == 0

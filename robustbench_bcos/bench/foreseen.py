@@ -22,7 +22,7 @@ LARGE = 100_000
 
 
 def check_foreseeable(config: RunConfig, *, attacked: bool = True) -> None:
-    """Refuse datasets, models, weights and radii that are not to be had, as whoever needs them would later.
+    """Refuse datasets, models, weights and radii that are not to be had, as the code that needs them would later.
 
     Args:
         config: what is asked for.

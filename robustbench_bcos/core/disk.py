@@ -98,7 +98,7 @@ def emptied(folder: Path, *, keep: Collection[str] = ()) -> Path:
 
 
 def no_link(file: Path) -> Path:
-    """Refuse to write through a link, which whoever made a folder may have planted to reach a file outside of it.
+    """Refuse to write through a link, which may have been planted in a folder to reach a file outside of it.
 
     Raises:
         RequestError: it is one.

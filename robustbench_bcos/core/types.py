@@ -16,7 +16,7 @@ else:
             return torch is not None and isinstance(value, torch.Tensor)
 
     class Tensor(metaclass=_OfTorch):
-        """A tensor of torch, which whoever makes one has imported: this need not."""
+        """A tensor of torch, which the caller that makes one has imported: this need not."""
 
 
 Images = Float[Tensor, "image channel height width"]
