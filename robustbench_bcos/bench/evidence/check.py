@@ -109,13 +109,6 @@ class AbstractSearchCheck(AbstractCellCheck):
             full: whether all images are examined, whatever that costs.
         """
 
-    def deeper(self, attack: AbstractAttack) -> Sequence[AbstractAttack]:
-        """Longer attacks, for the images that :meth:`attacks` came nearest to breaking; by default none.
-
-        Where there are some, ``--evidence quick`` screens every robust image with :meth:`attacks`, whatever that costs.
-        """
-        return ()
-
     def threat(self, threat: Threat, images: Images) -> Threat:
         """Where they search; by default within the cell's own threat."""
         return threat
@@ -135,7 +128,7 @@ class AbstractSearchCheck(AbstractCellCheck):
 
     def passes(self, attack: AbstractAttack) -> int:
         """Those of all further attacks."""
-        return sum(further.passes for further in (*self.attacks(attack, full=True), *self.deeper(attack)))
+        return sum(further.passes for further in self.attacks(attack, full=True))
 
 
 C = TypeVar("C", bound=AbstractCheck)

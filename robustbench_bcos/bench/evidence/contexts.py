@@ -17,7 +17,7 @@ from robustbench_bcos.bench.evidence.alternatives import Alternatives, Asked, Co
 from robustbench_bcos.bench.evidence.check import AbstractCheck, AbstractSearchCheck, NotApplicable
 from robustbench_bcos.bench.evidence.found import Found
 from robustbench_bcos.bench.evidence.indicators import Path
-from robustbench_bcos.bench.evidence.selection import Part, Selection, nearest_first
+from robustbench_bcos.bench.evidence.selection import Part, Selection
 from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.rows import CleanRow, DistanceRow, ResultRow, VerdictRow
 from robustbench_bcos.bench.store import Store
@@ -154,33 +154,15 @@ class CellContext:
     def search(self, check: AbstractSearchCheck) -> Iterator[ResultRow]:
         """Search for the nearest images, part by part for as long as some are broken, and for a sample of the others.
 
-        A check with deeper attacks first screens all; what is nearest then is what its first attacks nearly broke.
-
         Raises:
             NotApplicable: none of the check's attacks serves the cell's norm and criterion.
         """
-        attacks = self._applicable(check.attacks(self.attack, full=self.full))
-        deeper = self._applicable(deep) if (deep := check.deeper(self.attack)) else []
+        attacks = self._applicable(check)
         if not self.robust:
             return
-        if not deeper:
-            affordable = int(self._budget(check.budget) / sum(attack.passes for attack in attacks))
-            most = len(self.robust) if self.full else max(1, affordable)
-            yield from self._selected(check, attacks, Selection.of(self.robust, len(self.request.subset), most))
-            return
-        screened = {row.image: row for row in self._examined(check, attacks, dict.fromkeys(self.robust, "screened"))}
-        left = nearest_first(row for row in screened.values() if not row.broken)
-        selection = Selection.of(left, len(self.request.subset), len(left))
-        for row in self._selected(check, deeper, selection if self.full else selection.briefly_begun):
-            before = screened[row.image]
-            # The order in which images were taken is part of the result.
-            screened[row.image] = replace(row, value=before.value, passes=before.passes + row.passes)
-        yield from screened.values()
-
-    def _selected(
-        self, check: AbstractSearchCheck, attacks: Sequence[AbstractAttack], selection: Selection
-    ) -> Iterator[ResultRow]:
-        """Search for the images of a selection, and for those that are called."""
+        passes = sum(attack.passes for attack in attacks)
+        most = len(self.robust) if self.full else max(1, int(self._budget(check.budget) / passes))
+        selection = Selection.of(self.robust, len(self.request.subset), most)
         examined: dict[int, Part] = {}
         nearest: dict[int, bool] = {}
         chosen = selection.first
@@ -192,14 +174,14 @@ class CellContext:
             goes_on = check.rule == "search" and any(nearest[image] for image in selection.last(nearest))
             chosen = selection.following(examined) if goes_on else {}
         if check.rule == "search":
-            called = sorted(self._broken_without_gradients().intersection(selection.robust) - examined.keys())
+            called = sorted(self._broken_without_gradients() - examined.keys())
             yield from self._examined(check, attacks, dict.fromkeys(called, "called"))
 
-    def _applicable(self, attacks: Sequence[AbstractAttack]) -> list[AbstractAttack]:
-        """Attacks without those that do not serve the cell."""
+    def _applicable(self, check: AbstractSearchCheck) -> list[AbstractAttack]:
+        """The check's attacks, without those that do not serve the cell."""
         criterion = make_criterion(self.cell.criterion)
         served, reason = [], ""
-        for attack in attacks:
+        for attack in check.attacks(self.attack, full=self.full):
             try:
                 attack.check(self.cell.threat.geometry, criterion)
             except RequestError as error:
@@ -239,7 +221,6 @@ class CellContext:
         target = target.within(check.threat(target.threat, target.images))
         broken = torch.zeros(len(indices), dtype=torch.bool, device=target.images.device)
         passes = torch.zeros(len(indices), dtype=torch.long, device=target.images.device)
-        nearness = torch.full((len(indices),), -torch.inf, dtype=torch.float64, device=target.images.device)
         for number, attack in enumerate(attacks):
             robust = (~broken).nonzero().squeeze(1)
             if len(robust) == 0:
@@ -248,13 +229,6 @@ class CellContext:
             chosen = replace(chosen, rng=chosen.rng.fold_in(number))
             judged = attack_and_judge(attack, chosen, subject=f"{self.cell.key}, {check.name}")
             broken[robust] = judged.verdicts.success
-            nearness[robust] = nearness[robust].maximum(judged.verdicts.nearness.double())
             passes[robust] += judged.trace.forward_passes + judged.trace.backward_passes
         within = check.threat(self.cell.threat, target.images) == self.cell.threat
-        return Found(
-            against=check.against(broken),
-            # By this the images are ordered that a deeper search begins with.
-            values=nearness if check.deeper(self.attack) else None,
-            passes=passes,
-            broken=broken if within else None,
-        )
+        return Found(against=check.against(broken), passes=passes, broken=broken if within else None)

@@ -15,7 +15,7 @@ from robustbench_bcos.attacks.searches.pgd import PGD
 from robustbench_bcos.attacks.searches.square import Square
 from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import AbstractSearchCheck, checks_of
-from robustbench_bcos.bench.evidence.checks.other_losses import SCREEN
+from robustbench_bcos.bench.evidence.checks.other_losses import TARGETS
 
 every_search = pytest.mark.parametrize("check", checks_of("quick", AbstractSearchCheck), ids=lambda check: check.name)
 
@@ -38,8 +38,7 @@ def attacks(name: str, attack: AbstractAttack, *, full: bool = False) -> list[An
 def stubborn(images: Tensor) -> Tensor:
     """Right about everything, with a gradient: nothing leaves before its time."""
     faint = 1e-3 * images.flatten(1).sum(dim=1, keepdim=True)
-    shares = torch.linspace(-1, 0.5, 10)
-    return torch.cat([5 + faint, shares * faint], dim=1)
+    return torch.cat([5 + faint, *(share * faint for share in (-1.0, -0.5, 0.2, 0.3, -0.1, 0.4))], dim=1)
 
 
 @every_search
@@ -61,8 +60,7 @@ def test_a_search_costs_a_robust_image_what_it_announces(check: AbstractSearchCh
 @every_search
 def test_full_evidence_announces_what_its_searches_cost(check: AbstractSearchCheck) -> None:
     attack = PGD(steps=7)
-    searches = [*check.attacks(attack, full=True), *check.deeper(attack)]
-    assert check.passes(attack) == sum(search.passes for search in searches) > 0
+    assert check.passes(attack) == sum(search.passes for search in check.attacks(attack, full=True)) > 0
 
 
 @pytest.mark.parametrize(
@@ -84,17 +82,23 @@ def test_an_attack_is_repeated_with_four_times_what_it_has(attack: AbstractAttac
     assert attacks("more_steps", attack) == [longer]
 
 
-@pytest.mark.parametrize("attack", [PGD(steps=50), PGD(steps=1, loss="margin"), TargetedAPGD(steps=50), Noise()])
-def test_every_attack_is_followed_by_targeted_searches_first_short_and_then_deep(attack: AbstractAttack) -> None:
-    check: Any = CHECKS["other_losses"]
-    assert check.attacks(attack, full=False) == check.attacks(attack, full=True) == SCREEN
-    for short, deep in zip(SCREEN, check.deeper(attack), strict=True):
-        assert type(short) is type(deep)
-        assert short.passes < deep.passes
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [("ce", "margin"), ("bce", "margin"), ("dlr", "margin"), ("margin", "ce")],
+)
+def test_another_loss_is_another_loss_and_wrong_classes_are_aimed_at(own: str, other: str) -> None:
+    expected = [APGD(steps=50, loss=other), TargetedAPGD(steps=10, targets=TARGETS)]
+    assert attacks("other_losses", PGD(steps=50, loss=own)) == expected
+
+
+def test_what_aims_at_wrong_classes_already_is_repeated_without() -> None:
+    assert attacks("other_losses", TargetedAPGD(steps=50)) == [APGD(steps=50, loss="margin"), APGD(steps=50)]
 
 
 def test_few_steps_are_not_refuted_with_few_steps() -> None:
-    assert attacks("unbounded_attack", PGD(steps=2, step_size="0.001", select="last")) == [PGD(steps=20)]
+    few = PGD(steps=2, step_size="0.001", select="last")
+    assert [search.steps for search in attacks("other_losses", few)] == [20, 4]
+    assert attacks("unbounded_attack", few) == [PGD(steps=20)]
 
 
 @pytest.mark.parametrize(("steps", "queries"), [(1, 100), (50, 100), (80, 160), (5000, 1000)])

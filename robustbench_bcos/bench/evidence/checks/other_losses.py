@@ -9,21 +9,18 @@ from robustbench_bcos.attacks.searches.apgd_targeted import TargetedAPGD
 from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import AbstractSearchCheck
 
-SCREEN = (TargetedAPGD(steps=20, targets=3, candidates=9), APGD(steps=10, loss="margin"))
-"""Given to every robust image. Three targets, chosen by their linear distance, find what nine do that are chosen by
-their logits. The other one serves criteria that name a class, too."""
+FEWEST_STEPS = 20
+"""Too few steps do not refute too few steps."""
 
-DEEP = (TargetedAPGD(steps=50, targets=3, candidates=30), APGD(steps=50))
-"""Given to the nearest images for as long as some of the last ones break, and to a sample of the others."""
+TARGETS = 5
+"""Target classes of the targeted search. It finds what untargeted searches miss; steps are divided among the targets,
+so that the cost is the same."""
 
 
 @final
 @CHECKS.registered("other_losses")
 class OtherLosses(AbstractSearchCheck):
-    """Auto-PGD aimed at the nearest wrong classes, first briefly for every image, then at length for the nearest.
-
-    Targeted searches find what untargeted ones miss, whose loss raises all wrong classes alike.
-    """
+    """Auto-PGD with the margin, and aimed at the likeliest wrong classes; or with cross-entropy instead of its own."""
 
     asks = "broken by Auto-PGD with another loss"
     rule = "search"
@@ -31,12 +28,12 @@ class OtherLosses(AbstractSearchCheck):
     gross = True
 
     def attacks(self, attack: AbstractAttack, *, full: bool) -> Sequence[AbstractAttack]:
-        """Short searches, whatever the attack was."""
-        return SCREEN
-
-    def deeper(self, attack: AbstractAttack) -> Sequence[AbstractAttack]:
-        """More targets and steps, and the untargeted losses."""
-        return DEEP
+        """As many steps as the attack."""
+        steps = max(attack.effort, FEWEST_STEPS)
+        own = getattr(attack, "loss", "")
+        targeted = TargetedAPGD(steps=-(-steps // TARGETS), targets=TARGETS)
+        second = APGD(steps=steps) if isinstance(attack, TargetedAPGD) else targeted
+        return [APGD(steps=steps, loss="ce" if own == "margin" else "margin"), second]
 
     def along_gradients(self, attack: AbstractAttack) -> bool:
         """Always."""
