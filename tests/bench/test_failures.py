@@ -15,7 +15,7 @@ from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.errors import Broken
 from tests.bench.own_request import own_request
 
-COUNT, FATAL = 12, 5
+COUNT, FATAL = 12, 3
 
 Fault = Callable[["Fragile", Tensor], bool]
 
@@ -133,7 +133,7 @@ def test_an_attack_of_ones_own_is_not_taken_for_the_model(monkeypatch: pytest.Mo
 
 def test_a_mistake_of_this_package_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     request = request_of(Fragile())
-    # Raises a TypeError inside of this package, below which no foreign code is.
+    # Raises an error inside of this package, below which no foreign code is.
     monkeypatch.setattr(stage, "NEARNESS_DIGITS", None)
-    with pytest.raises(TypeError):
+    with pytest.raises((TypeError, ValueError)):
         list(execute(request, Store()))

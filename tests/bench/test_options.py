@@ -19,7 +19,7 @@ def test_generated_files_are_up_to_date(file: Path) -> None:
 
 def test_the_signature_has_every_option_with_its_default() -> None:
     shown = inspect.signature(evaluate).parameters
-    own = ["model", "images", "labels", "norm", "eps", "attack", "name", "return_adversarials"]
+    own = ["model", "images", "labels", "norm", "eps", "attack", "name", "return_adversarials", "progress"]
     assert list(shown) == [*own, *EvaluateOptions.__annotations__]
     assert {"norm", "eps", "attack"} == set(EXPLICIT)
     for name in EvaluateOptions.__annotations__:

@@ -55,7 +55,7 @@ def test_cells_that_are_not_complete_are_left_out_and_counted(
         interrupted.setattr(runner, "execute", stop)
         outcome = call(*command)
     assert (outcome.code, outcome.out) == (130, "")
-    assert outcome.err.endswith("\ninterrupted after 24 of 56 images; repeat the same command to continue in mine\n")
+    assert outcome.err.endswith("\ninterrupted after 24 of 64 images; repeat the same command to continue in mine\n")
     out = succeed("report", "mine")
     assert out.startswith("1 of 4 cells are not complete and are left out.\n")
     assert Path("mine/results.csv").read_text(encoding="utf-8").count("\n") == 1 + 3
