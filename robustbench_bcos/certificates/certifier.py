@@ -1,6 +1,7 @@
 """A network traced into layers of which bounds are known, and the radii that follow from them."""
 
 import operator
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -162,14 +163,27 @@ class _Tracer(fx.Tracer):
     inside = ""
     """Path of the module that is being traced."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        # torch replaces the call of all modules while it traces; those that other threads ask are none of its business.
+        self.thread = threading.get_ident()
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Modules with a bound, and torch's own."""
         return type(m) in RULES or super().is_leaf_module(m, module_qualified_name)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:  # noqa: ANN401
+        """What other threads look up is not traced, either."""
+        if threading.get_ident() != self.thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:  # noqa: ANN401
         """Remember where tracing fails."""
+        if threading.get_ident() != self.thread:
+            return forward(*args, **kwargs)
         outer, self.inside = self.inside, self.path_of_module(m)
         result = super().call_module(m, forward, args, kwargs)
         self.inside = outer
