@@ -41,12 +41,25 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     from robustbench_bcos.bench.evidence import CHECKS
     from robustbench_bcos.core.registry import Registry
     from robustbench_bcos.data import DATASETS
+    from robustbench_bcos.dynamics import SOLVERS
     from robustbench_bcos.explanations import METHODS
     from robustbench_bcos.model_zoo.architectures import ARCHITECTURES
     from robustbench_bcos.model_zoo.exporting import FORMATS
 
     registry: Registry[Any]
-    for registry in (ATTACKS, CRITERIA, LOSSES, NORMS, MOVES, CHECKS, DATASETS, METHODS, ARCHITECTURES, FORMATS):
+    for registry in (
+        ATTACKS,
+        CRITERIA,
+        LOSSES,
+        NORMS,
+        MOVES,
+        CHECKS,
+        DATASETS,
+        METHODS,
+        ARCHITECTURES,
+        FORMATS,
+        SOLVERS,
+    ):
         # All of them, because what is imported once does not register itself again.
         monkeypatch.setattr(registry, "_entries", {name: registry[name] for name in registry})
     before = set(sys.modules)

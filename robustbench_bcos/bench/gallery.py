@@ -17,6 +17,7 @@ from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images, Labels
 from robustbench_bcos.explanations.colours import render
+from robustbench_bcos.explanations.completeness import what_is_missing
 from robustbench_bcos.explanations.explanation import Explanation, explain, method_for
 from robustbench_bcos.model_zoo.models import Model
 
@@ -32,6 +33,8 @@ class ExplainedGallery(NamedTuple):
     arrays: Arrays
     """``images``, ``logits``, ``targets``, ``contributions``, ``pictures`` (RGBA), ``weights`` where the method has
     them; with the prefix ``attacked_`` those of the adversarial examples."""
+    finding: str = ""
+    """What is missing from contributions that should sum to their logits; empty where nothing is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,7 @@ class Gallery:
         """
         parts = [self._explain_batch(slice(start, start + BATCH)) for start in range(0, len(self.images), BATCH)]
         arrays = {name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays}
-        return ExplainedGallery([picture for part in parts for picture in part.pictures], arrays)
+        return ExplainedGallery([picture for part in parts for picture in part.pictures], arrays, parts[0].finding)
 
     def _explain_batch(self, part: slice) -> ExplainedGallery:
         images, indices = self.images[part], self.indices[part]
@@ -86,7 +89,12 @@ class Gallery:
         known: list[int | None] = [None] * len(images) if labels is None else labels.tolist()
         columns = zip(indices, known, make_views(images, clean, self.model.loss), attacked, strict=True)
         pictures = [Picture(image=index, label=label, clean=one, attacked=two) for index, label, one, two in columns]
-        return ExplainedGallery(pictures, arrays)
+        return ExplainedGallery(pictures, arrays, self._finding(clean))
+
+    def _finding(self, explanation: Explanation) -> str:
+        classifier = self.model.classifier
+        dynamic = method_for(classifier, self.method) == "dynamic_weights"
+        return what_is_missing(classifier, explanation) if dynamic else ""
 
     def _explain(self, images: Images, rng: PerImageRng) -> Explanation:
         classifier = self.model.classifier

@@ -10,7 +10,7 @@ import typer
 from robustbench_bcos.bench.config import EXPLANATIONS, IMAGES, RunConfig, make_config
 from robustbench_bcos.bench.run_files import check_free
 from robustbench_bcos.cli.options import Flags, takes
-from robustbench_bcos.cli.output import results
+from robustbench_bcos.cli.output import errors, results
 from robustbench_bcos.core.disk import emptied, slug
 from robustbench_bcos.core.errors import RequestError
 
@@ -230,6 +230,8 @@ def _show(
         label = "" if picture.label is None else class_names[picture.label]
         table.add_row(*(Text(part) for part in (name, label, *answers)))
     results.print(table)
+    if explained.finding:
+        errors.print(explained.finding, style="yellow", markup=False, highlight=False, soft_wrap=True)
     results.print(f"Written to {out}: {len(written)} files, maps.npz with all arrays", soft_wrap=True, markup=False)
 
 

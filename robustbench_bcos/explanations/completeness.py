@@ -1,10 +1,19 @@
-"""Layers because of which contributions do not sum to the logit: they add a constant, which belongs to no pixel."""
+"""Whether contributions sum to the logit, and what keeps them from it.
+
+That is layers that add a constant, which belongs to no pixel; and gradients that pass through what an explanation must
+hold constant, such as the step sizes of a solver of differential equations.
+"""
 
 from torch import nn
 
+from robustbench_bcos.explanations.explanation import Explanation
 from robustbench_bcos.model_zoo.bcos.layers import LogitLayer
 from robustbench_bcos.model_zoo.bcos.norms import BatchNormUncentred2d
 from robustbench_bcos.model_zoo.bcos.tokens import PositionCode
+
+NOTICED = 1e-3
+"""Share of the logits that may be missing from their contributions: rounding leaves less, a differentiated choice of
+step sizes more."""
 
 
 def additive_constants(network: nn.Module) -> list[str]:
@@ -25,3 +34,37 @@ def _adds_constant(module: nn.Module) -> bool:
     if not isinstance(module, nn.modules.batchnorm._BatchNorm) or isinstance(module, BatchNormUncentred2d):
         return False
     return module.running_mean is not None and bool(module.running_mean.any())
+
+
+def missing_share(network: nn.Module, explanation: Explanation) -> float:
+    """What contributions leave of the explained logits without their bias, relative to these, over all images."""
+    bias = sum(_logit_bias(module) for module in network.modules())
+    logits = explanation.logits.double().gather(1, explanation.targets[:, None]).squeeze(1) - bias
+    left = logits - explanation.contributions.double().flatten(1).sum(dim=1)
+    return float(left.abs().sum() / logits.abs().sum())
+
+
+def what_is_missing(network: nn.Module, explanation: Explanation) -> str:
+    """A sentence about dynamic weights whose contributions do not sum to their logits; empty where they do."""
+    share = missing_share(network, explanation)
+    if not share > NOTICED:
+        return ""
+    constants = additive_constants(network)
+    if constants:
+        more = f" and {len(constants) - 1} more layers" if len(constants) > 1 else ""
+        why = f"{constants[0]}{more} add constants, which belong to no pixel"
+    else:
+        why = (
+            "a gradient passes through what an explanation holds constant, such as the step sizes of an ODE solver: "
+            "give torchode's AutoDiffAdjoint backprop_through_step_size_control=False and torchdiffeq's odeint a "
+            "first_step, or use a solver of robustbench_bcos.dynamics"
+        )
+    return f"{share:.1%} of the logits is in no contribution: {why}"
+
+
+def _logit_bias(module: nn.Module) -> float:
+    """Of our last step and of the official one."""
+    if isinstance(module, LogitLayer):
+        return module.bias or 0.0
+    official = getattr(module, "logit_bias", None)
+    return official if isinstance(official, float) else 0.0
