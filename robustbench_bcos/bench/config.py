@@ -441,6 +441,9 @@ class RunConfig(Grid):
         return EXPLAINED if self.figures else 0
 
 
+C = TypeVar("C", bound=RunConfig)
+
+
 class Suite(Grid):
     """A named grid, and the models it is for where they are to be trained; what it leaves out has its default."""
 
@@ -455,19 +458,29 @@ SUITES = PackagedTables("suite", Suite, "robustbench_bcos.bench", "suites")
 
 
 def make_config(flags: Mapping[str, Any], suite: str | None = None) -> RunConfig:
+    """:func:`configured` for a run."""
+    return configured(RunConfig, flags, suite)
+
+
+def configured(kind: type[C], flags: Mapping[str, Any], suite: str | None = None) -> C:
     """Defaults, overridden by the suite, overridden by the flags that were given, checked.
 
     Plug-ins are loaded first, so that whatever they register can be named.
+
+    Args:
+        kind: of configuration.
+        flags: what was given.
+        suite: by name.
 
     Raises:
         RequestError: a value that cannot be carried out, whatever the data.
     """
     given = {key: value for key, value in flags.items() if not _is_left_out(value)}
     digests = load_plugins(map(Path, _several(given.get("plugin", ()))))
-    values = _with_names_as_known(given if suite is None else _with_suite(SUITES.load(suite), given))
+    values = _with_names_as_known(kind, given if suite is None else _with_suite(SUITES.load(suite), given))
     if "target" in values:
         values.setdefault("criterion", TARGETED)
-    config = parse_table(RunConfig, {**values, "plugin_digests": digests}, "the request")
+    config = parse_table(kind, {**values, "plugin_digests": digests}, "the request")
     _check_options_belong_together(config)
     return config
 
@@ -544,10 +557,10 @@ def _with_suite(suite: Suite, given: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, **given}
 
 
-def _with_names_as_known(values: dict[str, Any]) -> dict[str, Any]:
+def _with_names_as_known(kind: type[RunConfig], values: dict[str, Any]) -> dict[str, Any]:
     """The values with names as they are registered; what is unknown is refused with what was probably meant."""
     found = dict(values)
-    for name, parameter in parameters(RunConfig).items():
+    for name, parameter in parameters(kind).items():
         if parameter.several and len(_several(values.get(name, "given"))) == 0:
             raise RequestError(f"{name} is empty: give it a value, or leave it out for its default")
         known = parameter.names

@@ -3,18 +3,21 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Display
 
-from robustbench_bcos.bench.progress import Progress
+from robustbench_bcos.bench.progress import Step
+
+S = TypeVar("S", bound=Step)
 
 EVERY = 10
 """Seconds between two lines."""
 
 
-def watch(steps: Iterable[Progress], total: int, console: Console | None) -> Iterator[Progress]:
+def watch(steps: Iterable[S], total: int, console: Console | None) -> Iterator[S]:
     """Pass progress through, showing it on the way.
 
     Args:
@@ -30,8 +33,8 @@ def watch(steps: Iterable[Progress], total: int, console: Console | None) -> Ite
 
 
 def in_lines(
-    steps: Iterable[Progress], total: int, console: Console, clock: Callable[[], float] = time.monotonic
-) -> Iterator[Progress]:
+    steps: Iterable[S], total: int, console: Console, clock: Callable[[], float] = time.monotonic
+) -> Iterator[S]:
     """Pass progress through and print a line at its beginning, one every ten seconds, and one at its end."""
     began = clock()
     tally, told = _Tally(), float("-inf")
@@ -59,16 +62,16 @@ class _Tally:
         self._begun: set[str] = set()
         self._under_way: dict[str, float] = {}
 
-    def add(self, step: Progress) -> None:
+    def add(self, step: Step) -> None:
         """Count a piece of work."""
         self.done += step.images
         if not step.rows and not step.stage:
             self.found += step.images
-        if step.stage and step.cell.key not in self._begun:
-            self._begun.add(step.cell.key)
+        if step.stage and step.key not in self._begun:
+            self._begun.add(step.key)
             self.found += step.under_way
         # By model, because several are worked on at the same time.
-        self._under_way[step.cell.model] = step.under_way
+        self._under_way[step.model] = step.under_way
 
     @property
     def reached(self) -> float:
@@ -76,12 +79,11 @@ class _Tally:
         return self.done + sum(self._under_way.values())
 
 
-def _subject(step: Progress) -> str:
-    cell = f"{step.cell.model} {step.cell.threat} {step.cell.attack.name}"
-    return f"{cell} ({step.stage})" if step.stage else cell
+def _subject(step: Step) -> str:
+    return f"{step.subject} ({step.stage})" if step.stage else step.subject
 
 
-def _displayed(steps: Iterable[Progress], total: int, console: Console) -> Iterator[Progress]:
+def _displayed(steps: Iterable[S], total: int, console: Console) -> Iterator[S]:
     display = Display(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),

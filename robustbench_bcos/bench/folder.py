@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
@@ -16,6 +16,14 @@ from robustbench_bcos.core.disk import disk_explained, emptied, held, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.tables import read_json
 from robustbench_bcos.core.version import VERSION
+
+
+@runtime_checkable
+class Identity(Protocol):
+    """All that decides the numbers of a run."""
+
+    def to_json(self) -> dict[str, Any]:
+        """In lists and dictionaries alone."""
 
 
 class Session(TypedDict):
@@ -41,7 +49,7 @@ class Description:
 
 
 @contextmanager
-def open_run(folder: Path, identity: RunIdentity, session: Session, *, overwrite: bool = False) -> Iterator[Path]:
+def open_run(folder: Path, identity: Identity, session: Session, *, overwrite: bool = False) -> Iterator[Path]:
     """Hold a run folder for this process alone; make it, or check that it is this run's.
 
     Args:

@@ -198,7 +198,7 @@ def check_request(
         cell.attack.check(cell.threat.geometry, make_criterion(cell.criterion))
         make_criterion(cell.criterion).check(len(subset.class_names))
     explained = explained_subset(config, subset)
-    models = ModelCache(lambda model: _prepared(config, subset, device, model))
+    models = ModelCache(lambda model: prepared(config, subset, device, model))
     weights, losses, random = {}, {}, False
     for source in sources:
         model = models.get(source)
@@ -228,7 +228,7 @@ def check_request(
     )
 
 
-def _prepared(config: RunConfig, subset: EvalSubset, device: str, model: Model) -> Model:
+def prepared(config: RunConfig, subset: EvalSubset, device: str, model: Model) -> Model:
     """The model on the run's device, with the fast copy that attacks query."""
     model = adapt_model(model, subset.batch(0, 2).images, device)
     if config.eot > 1 and is_random(model.classifier, subset.batch(0, FEW).images.to(device)):

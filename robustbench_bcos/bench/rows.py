@@ -340,9 +340,9 @@ class DigestRow(Row, table="digests", key=("of", "subject", "part")):
     """BLAKE2b of the rows."""
 
 
-def tables() -> list[type[Row]]:
-    """All tables of a store."""
-    return Row.__subclasses__()
+def tables() -> tuple[type[Row], ...]:
+    """All tables of a run's store."""
+    return tuple(row for row in Row.__subclasses__() if row.__module__ == __name__)
 
 
 def _content(hint: Any) -> type:  # noqa: ANN401 (an annotation)

@@ -9,7 +9,7 @@ or a program that changes what a row says does not change a result unnoticed.
 import marshal
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -79,12 +79,20 @@ class CellSums:
 class Store:
     """The database of a run, or one in memory.
 
+    Args:
+        file: where it is; in memory without one.
+        reading: whether nothing is written.
+        kinds: its tables, those of a run by default.
+
     Raises:
         RequestError: the file is damaged, the disk is full, or another version of this package wrote it.
     """
 
-    def __init__(self, file: Path | None = None, *, reading: bool = False) -> None:
+    def __init__(
+        self, file: Path | None = None, *, reading: bool = False, kinds: Sequence[type[Row]] | None = None
+    ) -> None:
         self.file = file
+        self._tables: tuple[type[Row], ...] = tables() if kinds is None else (*kinds, DigestRow)
         self._lock = RLock()
         with self._explained():
             if file is not None and not reading:
@@ -97,7 +105,7 @@ class Store:
                 raise RequestError(f"{self.file} {_of_another_version(layout)}")
             if not reading:
                 # The version first: if the process dies between statements, the next session makes the missing tables.
-                statements = [f"PRAGMA user_version = {LAYOUT}", *map(_creation, tables())]
+                statements = [f"PRAGMA user_version = {LAYOUT}", *map(_creation, self._tables)]
                 self._database.executescript(";\n".join(statements))
 
     def _opened_for_reading(self) -> sqlite3.Connection:
@@ -141,7 +149,7 @@ class Store:
             RequestError: something was changed, lost or damaged.
         """
         known = {(row.of, row.subject, row.part): row.digest for row in self.select(DigestRow)}
-        for table in tables():
+        for table in self._tables:
             if table is DigestRow:
                 continue
             block_first = f"{_part(table)}, {_quoted(table.blocks_of)}, {_listed(table)}"

@@ -19,6 +19,7 @@ VERBS = (
         "run",
         "report",
         "explain",
+        "localise",
         "check",
         "compare",
         "train",

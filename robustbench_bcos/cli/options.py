@@ -20,16 +20,18 @@ PARAMETERS = parameters(RunConfig)
 
 
 def takes(
-    *names: str, single: tuple[str, ...] = (), **changes: Mapping[str, Any]
+    *names: str, single: tuple[str, ...] = (), table: type[RunConfig] = RunConfig, **changes: Mapping[str, Any]
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorator that gives a verb options of the configuration; its first argument is those that were given.
 
     Args:
         names: of fields; without any, all that are options.
         single: those of which this verb takes one value, where a run takes several.
+        table: whose fields they are.
         changes: what is different about an option in this verb: ``dataset={"help": "..."}``.
     """
-    taken = [PARAMETERS[name] for name in names or PARAMETERS]
+    every_option = parameters(table)
+    taken = [every_option[name] for name in names or every_option]
     taken = [replace(one, option=replace(one.option, **changes.get(one.name, {}))) for one in taken]
 
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:

@@ -123,15 +123,25 @@ def paired_bootstrap(
     """
     if len(first) != len(second) or not first:
         raise ValueError(f"expected as many values in both, got {len(first)} and {len(second)}")
-    differences = np.subtract(second, first)
-    if (differences == differences[0]).all():
-        return Interval(float(differences[0]), float(differences[0]))
+    return bootstrap(np.subtract(second, first).tolist(), seed=seed, confidence=confidence, draws=draws)
+
+
+def bootstrap(values: Sequence[float], *, seed: int, confidence: float = 0.95, draws: int = 9999) -> Interval:
+    """Percentile interval of the mean, values drawn with replacement (Efron, 1979).
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if not values:
+        raise ValueError("expected at least one value")
+    if len(set(values)) == 1:
+        return Interval(values[0], values[0])
     # A draw's mean depends on how often it holds each value alone: neither memory nor time grow with the images,
     # where drawing them one by one takes half a second for each row of 10,000.
-    values, counts = np.unique(differences, return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(len(differences), counts / len(differences), size=draws)
+    different, counts = np.unique(values, return_counts=True)
+    drawn = np.random.default_rng(seed).multinomial(len(values), counts / len(values), size=draws)
     tail = (1 - confidence) / 2
-    low, high = np.quantile(drawn @ values / len(differences), [tail, 1 - tail])
+    low, high = np.quantile(drawn @ different / len(values), [tail, 1 - tail])
     return Interval(float(low), float(high))
 
 

@@ -1,0 +1,118 @@
+"""``localise``: do explanations point at the right place, clean and attacked?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from robustbench_bcos.bench.config import RUN, configured
+from robustbench_bcos.bench.run_files import DATABASE, check_place
+from robustbench_bcos.cli.options import Flags, takes
+from robustbench_bcos.cli.output import errors, results
+from robustbench_bcos.core.disk import disk_explained
+from robustbench_bcos.core.errors import Broken, Interrupted
+from robustbench_bcos.localisation.config import LocaliseConfig
+
+if TYPE_CHECKING:
+    from robustbench_bcos.bench.store import Store
+    from robustbench_bcos.localisation.setting import Play
+
+EXAMPLES = (
+    "localise",
+    "localise --cells 9 --model digits-bcos-b2,digits-natural --method auto,integrated_gradients",
+    "localise --dataset cifar10 --data-dir DIR --model NAME --norm l2 --eps 0.5",
+    "localise --protocol bcos-v2 --condition clean",
+)
+
+
+@takes(
+    *("game", "protocol", "cells", "grids", "own_grids", "min_confidence", "smooth", "condition", "budget"),
+    *("norm", "eps", "threat", "attack", "steps", "step_size", "loss", "restarts", "queries", "option"),
+    *("model", "weights", "architecture", "encoding", "argument", "ema", "zoo", "skip_model_checks"),
+    *("dataset", "data_dir", "download", "limit", "resize", "crop", "interpolation", "image_list", "channels"),
+    *("classes", "method", "figures", "figure_format", "batch_size", "device", "threads", "seed", "plugin"),
+    table=LocaliseConfig,
+    single=("attack", "steps", "loss", "restarts"),
+    figures={"help": "No figures."},
+    figure_format={"help": "Files of each figure: {names}."},
+    limit={"help": "Make pictures of so many images, balanced over classes."},
+)
+def localise(
+    flags: Flags,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; an unfinished one is continued.", rich_help_panel=RUN)
+    ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Remove the run that is in the folder, and begin anew.", rich_help_panel=RUN),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print the path of the CSV alone.", rich_help_panel=RUN)
+    ] = False,
+) -> None:
+    """Score whether explanations point at the right place: in clean pictures, under attack, and under noise.
+
+    By default grids of images of distinct classes, the same for all models. The same command continues what was
+    interrupted.
+    """
+    config = configured(LocaliseConfig, flags)
+    if out is not None:
+        with disk_explained(out):
+            check_place(out)
+    # Not above: --help needs neither cards nor datasets.
+    from robustbench_bcos.bench.foreseen import check_foreseeable
+
+    check_foreseeable(config, attacked=config.attacked)
+    try:
+        # This imports torch; a mistake that can be told without it has been told.
+        import torch
+
+        from robustbench_bcos.localisation.setting import prepare
+
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        game = prepare(config)
+        _carry_out(game, out or Path("runs") / game.folder_name, overwrite=overwrite, quiet=quiet)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; repeat the same command to continue") from None
+
+
+def _carry_out(game: "Play", folder: Path, *, overwrite: bool, quiet: bool) -> None:
+    from robustbench_bcos.bench.display import watch
+    from robustbench_bcos.bench.folder import open_run
+    from robustbench_bcos.bench.store import Store
+    from robustbench_bcos.localisation.playing import play
+    from robustbench_bcos.localisation.rows import ScoreRow
+
+    with open_run(folder, game, game.describe(), overwrite=overwrite):
+        for note in () if quiet else game.notes:
+            errors.print(note, markup=False, highlight=False, soft_wrap=True)
+        try:
+            with Store(folder / DATABASE, kinds=[ScoreRow]) as store:
+                store.verify()
+                for _ in watch(play(game, store), game.work, None if quiet else errors):
+                    pass
+                _report(game, store, folder, quiet=quiet)
+        except Broken as failure:
+            raise Broken(f"{failure}, then repeat the same command, which goes on in {folder}") from failure
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted; repeat the same command to continue in {folder}") from None
+
+
+def _report(game: "Play", store: "Store", folder: Path, *, quiet: bool) -> None:
+    from robustbench_bcos.localisation.rows import ScoreRow
+    from robustbench_bcos.localisation.summary import summarise_scores
+    from robustbench_bcos.reports.localisation import localisation_table, reading_notes, write_localisation
+
+    scores = store.select(ScoreRow)
+    rows = summarise_scores(game, scores)
+    config = game.setting.config
+    files = write_localisation(rows, scores, folder, figures=config.figures, formats=config.figure_format)
+    if quiet:
+        typer.echo(files[0])
+        return
+    results.print(localisation_table(rows))
+    for note in reading_notes(rows):
+        results.print(note, markup=False)
+    names = [str(file.relative_to(folder)) for file in files]
+    results.print(f"Written to {folder}: {', '.join(names)}", soft_wrap=True, markup=False)

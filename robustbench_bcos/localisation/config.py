@@ -1,0 +1,116 @@
+"""What ``localise`` is asked to do: the options of a run that it shares, and its own. Read without torch."""
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import AfterValidator, Field
+
+from robustbench_bcos.bench.config import EXPLANATIONS, Listed, Positive, RunConfig, Several
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.options import Option
+from robustbench_bcos.explanations import METHODS
+from robustbench_bcos.localisation import GAMES, PROTOCOLS
+
+Budget = Literal["picture", "grid"]
+Condition = Literal["clean", "attack", "noise"]
+
+GAME = "The game"
+
+
+def _odd(smooth: int | None) -> int | None:
+    if smooth is not None and smooth % 2 == 0:
+        raise RequestError(f"smooth {smooth} must be odd, so that a window has a middle: give {smooth - 1}, say")
+    return smooth
+
+
+def _cells(cells: int) -> int:
+    if cells not in (4, 9):
+        raise RequestError(f"cells {cells} must be 4 or 9: a grid is 2x2 or 3x3 images")
+    return cells
+
+
+class LocaliseConfig(RunConfig):
+    """A game, the models and methods that play it, and the attack on its pictures."""
+
+    game: Annotated[
+        str, Option(help="Which pictures, and what is measured on them: {names}.", panel=GAME, names=lambda: GAMES)
+    ] = "grid"
+    protocol: Annotated[
+        str,
+        Option(
+            help="How a map of a grid becomes a score: {names}.",
+            panel=GAME,
+            names=lambda: PROTOCOLS,
+        ),
+    ] = "ours"
+    cells: Annotated[int, Option(help="Images in a grid, 4 or 9.", panel=GAME), AfterValidator(_cells)] = 4
+    grids: Annotated[
+        Positive, Option(help="Grids, or other pictures of the game, at most.", panel=GAME, in_memory=False)
+    ] = 250
+    own_grids: Annotated[
+        bool,
+        Option(
+            help="Each model has grids of its own, of the images that it classifies correctly; models cannot be "
+            "compared pair by pair then.",
+            panel=GAME,
+        ),
+    ] = False
+    min_confidence: Annotated[
+        float,
+        Field(ge=0, le=1),
+        Option(help="Confidence that a model must have in the class of an image of a grid.", panel=GAME),
+    ] = 0.5
+    smooth: Annotated[
+        Positive | None,
+        Option(
+            help="Side of the smoothing window, in pixels; 1 for none.",
+            panel=GAME,
+            default="as the protocol says: 15/224 of a cell's side",
+        ),
+        AfterValidator(_odd),
+    ] = None
+    budget: Annotated[
+        Budget,
+        Option(
+            help="What epsilon is for: picture, each image of a grid is attacked by itself; grid, the whole grid is.",
+            panel=GAME,
+        ),
+    ] = "picture"
+    condition: Annotated[
+        Several[Condition],
+        Option(
+            help="Pictures as they are, attacked, and with noise of the same size: {names}.",
+            panel=GAME,
+            default="all of them where there is a radius, and clean where there is none",
+        ),
+    ] = ()
+    method: Annotated[
+        Listed[str],
+        Option(
+            help="Explanation methods: {names}; auto is dynamic_weights for B-cos networks and input_x_gradient for "
+            "others.",
+            panel=EXPLANATIONS,
+            names=lambda: ("auto", *METHODS),
+        ),
+    ] = ("auto",)
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """What was asked for, or all; clean pictures alone where no radius goes without saying."""
+        if self.condition:
+            return tuple(dict.fromkeys(self.condition))
+        return get_args(Condition) if self._has_radius else ("clean",)
+
+    @property
+    def attacked(self) -> bool:
+        """Whether anything is attacked; the size of noise is that of an attack."""
+        return self.conditions != ("clean",)
+
+    @property
+    def _has_radius(self) -> bool:
+        try:
+            return bool(self.threats)
+        except RequestError:
+            # What was asked for by name is missed; what was not need not be there.
+            if self.norm:
+                raise
+            return False

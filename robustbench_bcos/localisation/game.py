@@ -1,0 +1,72 @@
+"""What every game says: which scenes are dealt, and how a map scores on one."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from robustbench_bcos.localisation.scene import PerTarget, Scene, Scenes
+
+if TYPE_CHECKING:
+    from robustbench_bcos.localisation.config import LocaliseConfig
+    from robustbench_bcos.localisation.setting import Setting
+
+PerTargetFlags = Bool[Tensor, "*target"]
+TargetMaps = Float[Tensor, "target height width"]
+
+
+class Scores(NamedTuple):
+    """How the maps of one scene score."""
+
+    values: Mapping[str, PerTarget]
+    """By measure; NaN where it is not defined."""
+    empty: PerTargetFlags
+    """Maps without any positive contribution where it counts: they point nowhere."""
+
+
+class AbstractGame(ABC):
+    """A kind of picture whose evidence has a known place; a new one is registered in ``GAMES``.
+
+    Attributes:
+        measures: names of what is measured, the most important first.
+        unit: what one scene is called, in a sentence.
+    """
+
+    name: ClassVar[str]
+    measures: ClassVar[tuple[str, ...]]
+    unit: ClassVar[str] = "scene"
+
+    def __init__(self, config: "LocaliseConfig") -> None:
+        self.config = config
+
+    @abstractmethod
+    def scenes(self, setting: "Setting", model: str) -> Scenes:
+        """The scenes that a model is shown: the same for all, unless the user wants each to have its own.
+
+        Raises:
+            RequestError: there are too few images for one.
+        """
+
+    @abstractmethod
+    def scores(self, maps: TargetMaps, scene: Scene) -> Scores:
+        """The scores of a map for each target of a scene; the maps are finite."""
+
+    def floors(self, scene: Scene) -> Mapping[str, PerTarget]:
+        """What a map without information scores, by measure: by default the share of the area that a region has."""
+        area = (scene.regions & scene.valid).flatten(1).sum(dim=1) / scene.valid.sum()
+        return dict.fromkeys(self.measures, area)
+
+    def ceilings(self, scene: Scene) -> Mapping[str, PerTarget]:
+        """What an oracle scores under the same smoothing: a map that is 1 in its own region and 0 elsewhere."""
+        return self.scores(scene.regions.float(), scene).values
+
+    @property
+    def protocol_name(self) -> str:
+        """The definition of the score, where there are several."""
+        return ""
+
+    def kernel(self, scene: Scene) -> int | None:
+        """Side of the window that the game smooths maps with; ``None`` where it does not."""
+        return None

@@ -1,0 +1,183 @@
+"""Playing a game: pictures clean, attacked and with noise, explained by every method, and scored."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from robustbench_bcos.bench.batch_size import BatchSize
+from robustbench_bcos.bench.failures import failures_named
+from robustbench_bcos.bench.rows import Row
+from robustbench_bcos.bench.store import Store
+from robustbench_bcos.core.prediction import in_parts, predicted_classes
+from robustbench_bcos.core.rng import PerImageRng
+from robustbench_bcos.core.rounding import significant
+from robustbench_bcos.explanations.explanation import explain
+from robustbench_bcos.localisation.attacked import perturb
+from robustbench_bcos.localisation.game import Scores
+from robustbench_bcos.localisation.rows import ScoreRow
+from robustbench_bcos.localisation.scene import Box, Scene
+from robustbench_bcos.localisation.setting import Play
+from robustbench_bcos.model_zoo.models import Model
+
+CLEAN = "clean"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Played:
+    """Pictures of a model that are done."""
+
+    model: str
+    images: int
+    rows: tuple[Row, ...] = ()
+    under_way: float = 0.0
+    stage: str = ""
+
+    @property
+    def key(self) -> str:
+        """The model is the piece of work."""
+        return self.model
+
+    @property
+    def subject(self) -> str:
+        """The model's name."""
+        return self.model
+
+
+class Variant(NamedTuple):
+    """The pictures of some scenes in one condition."""
+
+    condition: str
+    threat: str
+    pictures: Sequence[Tensor]
+    sizes: Sequence[Sequence[float]]
+    """Of the perturbation of each unit of each scene."""
+
+
+def play(game: Play, store: Store) -> Iterator[Played]:
+    """Score what is not scored yet, model by model and batch by batch; each batch is written as a whole."""
+    for name in game.setting.names:
+        scenes = game.scenes[name]
+        done = {row.scene for row in store.select(ScoreRow, model=name)}
+        if len(done) == scenes.count:
+            yield Played(model=name, images=scenes.count)
+            continue
+        model = game.setting.model(name)
+        player = _Player(game, model)
+        example = scenes.make(0).picture[None].to(game.setting.device)
+        size = BatchSize.of(model.attack_model, example, game.setting.config.batch_size)
+        for attempt in size.over(scenes.count):
+            numbers = range(attempt.start, attempt.stop)
+            with attempt, failures_named(model, game.setting.subset.dataset, (), f"on pictures of {game.game.name}"):
+                rows: tuple[Row, ...] = ()
+                if not done.issuperset(numbers):
+                    rows = tuple(player.score([scenes.make(number) for number in numbers], size.images))
+                    store.add(*rows)
+                yield Played(model=name, images=len(numbers), rows=rows)
+
+
+class _Player:
+    """One model."""
+
+    def __init__(self, play: Play, model: Model) -> None:
+        self.game, self.setting, self.model = play.game, play.setting, model
+        self.methods, self.cells = play.methods[model.name], play.cells[model.name]
+        self.conditions = play.setting.config.conditions
+
+    def score(self, scenes: Sequence[Scene], batch_size: int) -> Iterator[ScoreRow]:
+        """Rows of all conditions, methods, targets and measures."""
+        limits = [(self.game.floors(scene), self.game.ceilings(scene)) for scene in scenes]
+        for variant in self._variants(scenes, batch_size):
+            kept = self._kept(scenes, variant.pictures, batch_size)
+            for method in self.methods:
+                maps = self._maps(scenes, variant.pictures, method)
+                for place, scene in enumerate(scenes):
+                    finite = maps[place].isfinite().flatten(1).all(dim=1)
+                    scores = self.game.scores(maps[place].nan_to_num(0, 0, 0), scene)
+                    sizes = variant.sizes[place]
+                    for target in range(len(scene.targets)):
+                        for measure in self.game.measures:
+                            floor, ceiling = (limit[measure][target].item() for limit in limits[place])
+                            yield ScoreRow(
+                                model=self.model.name,
+                                method=method,
+                                threat=variant.threat,
+                                condition=variant.condition,
+                                scene=scene.number,
+                                target=target,
+                                image=scene.images[target],
+                                label=scene.targets[target],
+                                measure=measure,
+                                score=significant(scores.values[measure][target].item()) if finite[target] else None,
+                                floor=significant(floor),
+                                ceiling=significant(ceiling),
+                                outcome=_outcome(scores, target, finite=bool(finite[target])),
+                                kept=kept[place][target],
+                                size=significant(_size_at(scene, sizes, target)) or 0.0,
+                            )
+
+    def _variants(self, scenes: Sequence[Scene], batch_size: int) -> Iterator[Variant]:
+        if CLEAN in self.conditions:
+            yield Variant(
+                CLEAN, "", [scene.picture for scene in scenes], [[0.0] * len(scene.units) for scene in scenes]
+            )
+        for cell in self.cells:
+            # A unit is no larger than a picture, and as many units fit into memory as pictures.
+            found = perturb(
+                self.model,
+                cell,
+                scenes,
+                seed=self.setting.config.seed,
+                device=self.setting.device,
+                batch_size=batch_size * len(scenes[0].units),
+            )
+            for condition, pictures in (("attack", found.attack), ("noise", found.noise)):
+                if condition in self.conditions:
+                    yield Variant(condition, str(cell.threat), pictures, found.sizes)
+
+    def _kept(self, scenes: Sequence[Scene], pictures: Sequence[Tensor], batch_size: int) -> list[list[bool]]:
+        """Whether the model predicts each target where it is shown its view alone."""
+        asked = {(place, view) for place, scene in enumerate(scenes) for view in scene.views}
+        predicted: dict[tuple[int, Box], int] = {}
+        for _, alike in groupby(sorted(asked, key=_shape), key=_shape):
+            some = list(alike)
+            shown = torch.stack([view.cut(pictures[place]) for place, view in some]).to(self.setting.device)
+            with torch.no_grad():
+                classes = predicted_classes(in_parts(self.model.classifier, batch_size)(shown))
+            predicted |= zip(some, classes.tolist(), strict=True)
+        return [
+            [predicted[place, view] == target for view, target in zip(scene.views, scene.targets, strict=True)]
+            for place, scene in enumerate(scenes)
+        ]
+
+    def _maps(self, scenes: Sequence[Scene], pictures: Sequence[Tensor], method: str) -> list[Tensor]:
+        """A map for each target of each scene."""
+        rng = PerImageRng.of(self.setting.config.seed, [scene.number for scene in scenes]).fold_in("picture")
+        most = max(len(scene.targets) for scene in scenes)
+        # Pictures with fewer targets are asked about their first ones again.
+        targets = torch.tensor(
+            [[*scene.targets, *[scene.targets[0]] * (most - len(scene.targets))] for scene in scenes]
+        )
+        shown = torch.stack([picture.to(self.setting.device) for picture in pictures])
+        explanation = explain(self.model.classifier, shown, targets, method, rng=rng)
+        maps = explanation.contributions.detach().cpu()
+        return [maps[place, : len(scene.targets)] for place, scene in enumerate(scenes)]
+
+
+def _shape(shown: tuple[int, Box]) -> tuple[int, int]:
+    _, view = shown
+    return view.height, view.width
+
+
+def _size_at(scene: Scene, sizes: Sequence[float], target: int) -> float:
+    """Size of the perturbation of the unit that a target is in."""
+    return next(size for unit, size in zip(scene.units, sizes, strict=True) if target in unit.positions)
+
+
+def _outcome(scores: Scores, target: int, *, finite: bool) -> str:
+    if not finite:
+        return "not_finite"
+    return "empty" if scores.empty[target] else "scored"

@@ -1,0 +1,1 @@
+"""Protocols of the grid pointing game, one a module."""

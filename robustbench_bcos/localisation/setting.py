@@ -1,0 +1,220 @@
+"""What a game is played with, checked in full before the first attack: images, models, methods, threats."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustbench_bcos.bench.cells import Cell, make_cells
+from robustbench_bcos.bench.failures import failures_named
+from robustbench_bcos.bench.folder import Session
+from robustbench_bcos.bench.foreseen import check_radius
+from robustbench_bcos.bench.images import open_images
+from robustbench_bcos.bench.models import ModelCache
+from robustbench_bcos.bench.preconditions import check_model, try_model
+from robustbench_bcos.bench.provenance import command, commit, describe_device, versions
+from robustbench_bcos.bench.request import check_precision, find_sources, portable_name, prepared
+from robustbench_bcos.core.devices import choose_device
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.core.quantities import Quantity
+from robustbench_bcos.core.types import Logits, PerImage
+from robustbench_bcos.core.version import VERSION
+from robustbench_bcos.data.subset import EvalSubset
+from robustbench_bcos.explanations.explanation import explain, method_for
+from robustbench_bcos.localisation import GAMES
+from robustbench_bcos.localisation.config import LocaliseConfig
+from robustbench_bcos.localisation.game import AbstractGame
+from robustbench_bcos.localisation.scene import Scenes
+from robustbench_bcos.model_zoo.models import Model, ModelSource
+
+ASKED_TOGETHER = 256
+"""Images of the evaluation subset that a model classifies at a time."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Setting:
+    """Images and models, and what the models say of the images."""
+
+    config: LocaliseConfig
+    subset: EvalSubset
+    sources: tuple[ModelSource, ...]
+    models: ModelCache
+    device: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the models."""
+        return tuple(source.name for source in self.sources)
+
+    def model(self, name: str) -> Model:
+        """A model of that name, ready to be asked."""
+        return self.models.get(next(source for source in self.sources if source.name == name))
+
+    def confidences(self, name: str) -> PerImage:
+        """A model's confidence in the label of each image of the subset; 0 where it predicts another class."""
+        return _confidences(self, name)
+
+
+@cache
+def _confidences(setting: Setting, name: str) -> PerImage:
+    model, found = setting.model(name), []
+    for batch in setting.subset.batches(ASKED_TOGETHER):
+        images, labels, indices = batch.on(setting.device)
+        with failures_named(model, setting.subset.dataset, indices, "on clean images"), torch.no_grad():
+            logits = model.classifier(images)
+        own = probabilities(logits, model.loss).gather(1, labels[:, None])[:, 0]
+        found.append(own.masked_fill(predicted_classes(logits) != labels, 0).cpu())
+    return torch.cat(found)
+
+
+def probabilities(logits: Logits, loss: str) -> Logits:
+    """What a model's logits say, by the loss that it was trained with: each class by itself, or one of all."""
+    return logits.sigmoid() if loss == "bce" else logits.softmax(dim=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Play:
+    """A game that has been checked, and who plays it."""
+
+    setting: Setting
+    game: AbstractGame
+    scenes: Mapping[str, Scenes]
+    """By model."""
+    methods: Mapping[str, tuple[str, ...]]
+    """By model."""
+    cells: Mapping[str, tuple[Cell, ...]]
+    """Attacks by model; none where pictures stay clean."""
+    notes: tuple[str, ...]
+    """What a reader of a number must know, a sentence each."""
+
+    @property
+    def work(self) -> int:
+        """Pictures of all models."""
+        return sum(scenes.count for scenes in self.scenes.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """All that decides the numbers: batch size and number of threads do not."""
+        config, setting = self.setting.config, self.setting
+        left_out = {"batch_size", "threads", "jobs", "data_dir", "zoo", "log", "plugin", "figures", "figure_format"}
+        asked = config.model_dump(mode="json", exclude=left_out)
+        return {
+            "localisation": asked | {"dataset": portable_name(config.dataset)},
+            "weights": {name: setting.model(name).weights_sha256 for name in setting.names},
+            "subset": setting.subset.digest,
+            "device": torch.device(setting.device).type,
+            "version": VERSION,
+            "torch": versions()["torch"],
+        }
+
+    def describe(self) -> Session:
+        """What else a reader may want to know of this session."""
+        subset = self.setting.subset
+        return {
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": command(),
+            "configuration": self.setting.config.model_dump(mode="json"),
+            "class_names": subset.class_names,
+            "images": [*subset.notes, *self.notes],
+            "versions": versions(),
+            "device": describe_device(self.setting.device),
+            "commit": commit(),
+        }
+
+    @property
+    def folder_name(self) -> str:
+        """A name that only this configuration has."""
+        digest = hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+        return f"localise-{self.setting.config.dataset.partition(':')[0]}-{self.game.name}-{digest[:8]}"
+
+
+def prepare(config: LocaliseConfig) -> Play:
+    """Check a configuration against the data, the models and the machine.
+
+    Raises:
+        RequestError: it cannot be carried out as asked.
+    """
+    sources = find_sources(config)
+    subset = EvalSubset.of(open_images(config, sources), config.limit)
+    return check_play(config, subset, sources)
+
+
+def check_play(config: LocaliseConfig, subset: EvalSubset, sources: Sequence[ModelSource]) -> Play:
+    """Check models and images that are at hand.
+
+    Raises:
+        RequestError: they cannot be used as asked.
+    """
+    device = choose_device(config.device)
+    check_precision(config.precision, device)
+    models = ModelCache(lambda model: prepared(config, subset, device, model))
+    setting = Setting(config=config, subset=subset, sources=tuple(sources), models=models, device=device)
+    for name in setting.names:
+        check_model(setting.model(name), subset, device=device, space="image")
+    game = GAMES[config.game](config)
+    scenes = {name: game.scenes(setting, name) for name in setting.names}
+    methods, notes = _methods(setting, game, scenes)
+    cells = {name: tuple(make_cells(config, [name])) if config.attacked else () for name in setting.names}
+    for cell in (cell for some in cells.values() for cell in some):
+        example = scenes[cell.model].make(0)
+        unit = example.units[0].box
+        eps = Quantity(cell.threat.text, cell.threat.radius)
+        check_radius(cell.threat.norm, eps, (example.picture.shape[0], unit.height, unit.width))
+    said = [note for name in setting.names for note in scenes[name].notes]
+    if not config.attacked and not config.condition:
+        notes.append(
+            f"Pictures are clean: no radius goes without saying for {config.dataset}; give eps to attack them, too."
+        )
+    return Play(
+        setting=setting,
+        game=game,
+        scenes=scenes,
+        methods=methods,
+        cells=cells,
+        notes=tuple(dict.fromkeys(said + notes)),
+    )
+
+
+def _methods(
+    setting: Setting, game: AbstractGame, scenes: Mapping[str, Scenes]
+) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """The methods that serve each model, tried on a scene; and why others do not."""
+    found: dict[str, tuple[str, ...]] = {}
+    notes: list[str] = []
+    for name in setting.names:
+        model, scene = setting.model(name), scenes[name].make(0)
+        picture = scene.picture[None].to(setting.device)
+        _check_size(model, picture)
+        serving, refusals = [], []
+        for asked in setting.config.method:
+            method = method_for(model.classifier, asked)
+            try:
+                explain(model.classifier, picture, scene.targets[0], method)
+                serving.append(method)
+            except RequestError as error:
+                refusals.append(str(error))
+        if not serving:
+            raise RequestError(f"method {setting.config.method[0]} cannot serve model {name!r}: {refusals[0]}")
+        notes += [f"{name}: {reason}." for reason in refusals]
+        found[name] = tuple(dict.fromkeys(serving))
+    return found, notes
+
+
+def _check_size(model: Model, picture: Tensor) -> None:
+    """Whether a model takes pictures as large as the game's, which grow with the number of cells.
+
+    Raises:
+        RequestError: it does not.
+    """
+    height, width = picture.shape[2:]
+    remedy = (
+        f"a scene of the game has {height}x{width} pixels, which models of one size, such as vision transformers, "
+        "do not take; choose models that pool over positions"
+    )
+    try_model(model, picture, str(picture.device), remedy)
