@@ -87,11 +87,11 @@ def _explain(
     rng: PerImageRng | None,
 ) -> Explanation:
     asked = differentiable(model) if isinstance(model, ImageClassifier) else Adapted(model)
-    encoded, network = _encode(asked, images)
+    encoded, network = encode(asked, images)
     name = method_for(asked, method)
     # Of no images all methods say the same, but captum's fail on them.
     chosen = METHODS[name if len(encoded) else "input_x_gradient"]
-    wanted = None if targets is None else _check_targets(network, encoded, targets)
+    wanted = None if targets is None else check_targets(network, encoded, targets)
     several = wanted is not None and wanted.dim() == 2
     columns = wanted if wanted is None or several else wanted[:, None]
     try:
@@ -114,14 +114,14 @@ def method_for(model: nn.Module, method: str = "auto") -> str:
     return max(METHODS, key=lambda name: METHODS[name].preference(made_for)) if method == "auto" else method
 
 
-def _encode(model: nn.Module, images: Images) -> tuple[Encoded, nn.Module]:
+def encode(model: nn.Module, images: Images) -> tuple[Encoded, nn.Module]:
     """What the network behind the encoding takes, and the network."""
     if isinstance(model, ImageClassifier):
         return model.encoding(like_parameters(model, images)), model.network
     return images, model
 
 
-def _check_targets(
+def check_targets(
     network: nn.Module, encoded: Images, targets: Tensor | int | Sequence[int] | Sequence[Sequence[int]]
 ) -> Tensor:
     """Class numbers of shape (image,) or (image, target)."""
