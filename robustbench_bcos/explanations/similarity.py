@@ -46,12 +46,18 @@ def spearman(first: Maps, second: Maps) -> PerImage:
 
 @MEASURES.registered("topk")
 def topk(first: Maps, second: Maps) -> PerImage:
-    """Share of the 10 % largest contributions that the maps have in common, in [0, 1] (Ghorbani et al., 2019)."""
+    """Share of the 10 % largest contributions that the maps have in common, in [0, 1] (Ghorbani et al., 2019).
+
+    Of contributions that are equal, as the zeros of a sparse map are, none comes first for the place it has: all of
+    them are among the largest, or none is, and the maps' larger set is what the common ones are a share of. NaN where
+    a map is constant.
+    """
     first, second = _flat(first), _flat(second)
     count = max(1, round(TOP_SHARE * first.shape[1]))
-    defined = first.isfinite().all(dim=1) & second.isfinite().all(dim=1)
-    common = (_top(first, count) & _top(second, count)).sum(dim=1).double()
-    return torch.where(defined, common / count, torch.nan)
+    tops = [_top(flat, count).masked_fill(~flat.isfinite().all(dim=1, keepdim=True), False) for flat in (first, second)]
+    common = (tops[0] & tops[1]).sum(dim=1).double()
+    sizes = torch.stack([top.sum(dim=1) for top in tops]).double()
+    return torch.where(sizes.amin(dim=0) > 0, common / sizes.amax(dim=0), torch.nan)
 
 
 @MEASURES.registered("ssim")
@@ -115,9 +121,11 @@ def _ranks(maps: Maps) -> Tensor:
 
 
 def _top(flat: Tensor, count: int) -> Tensor:
-    """Whether a pixel is among the largest, the earlier one of two that are equal."""
-    order = flat.argsort(dim=1, descending=True, stable=True)[:, :count]
-    return torch.zeros_like(flat, dtype=torch.bool).scatter(1, order, True)
+    """Whether a pixel is among the largest: of those equal to the last all or none, whichever is nearer to ``count``."""
+    last = flat.sort(dim=1, descending=True).values[:, count - 1 : count]
+    above, among = flat > last, flat >= last
+    fewer, more = above.sum(dim=1, keepdim=True), among.sum(dim=1, keepdim=True)
+    return torch.where((fewer > 0) & (count - fewer < more - count), above, among & (more < flat.shape[1]))
 
 
 def _scaled(maps: Maps) -> Tensor:

@@ -25,8 +25,8 @@ RANGES = {
     "mass": (0, 2),
     "centre": (0, math.hypot(HEIGHT - 1, WIDTH - 1)),
 }
-NEEDS_MASS = {"cosine", "pearson", "spearman", "mass", "centre"}
-NEEDS_CONTRAST = {"pearson", "spearman"}
+NEEDS_MASS = {"cosine", "pearson", "spearman", "topk", "mass", "centre"}
+NEEDS_CONTRAST = {"pearson", "spearman", "topk"}
 
 # float64; variances are differences of means of squares, which leaves 1e-16 relative to the squares.
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
@@ -177,6 +177,17 @@ def test_top_tenth_counts_the_pixels_in_common() -> None:
     first[0, 0, :3] = torch.tensor([3.0, 2.0, 1.0])
     second[0, 0, 1:4] = torch.tensor([1.0, 2.0, 3.0])
     assert MEASURES["topk"](first, second).item() == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("row", [0, 3])
+def test_top_of_a_sparse_map_is_what_it_says_wherever_that_lies(row: int) -> None:
+    # Filled up with zeros by their place, two maps that share nothing had half of their top in common.
+    first, second = torch.zeros(1, 8, 8), torch.zeros(1, 8, 8)
+    first[0, row, 1:3], second[0, row + 1, 1:3] = 1.0, 1.0
+    assert MEASURES["topk"](first, second).item() == 0
+    assert MEASURES["topk"](first, first).item() == 1
+    second[0, row, 1] = 2.0
+    assert MEASURES["topk"](first, second).item() == pytest.approx(1 / 3)
 
 
 def test_top_is_of_contributions_and_not_of_magnitudes() -> None:

@@ -44,19 +44,21 @@ def correlation(oracle: Callable[..., Any], first: Map, second: Map) -> float:
 
 def topk(first: Map, second: Map) -> float:
     count = max(1, round(first.size / 10))
-    return len(largest(first, count) & largest(second, count)) / count
+    tops = largest(first, count), largest(second, count)
+    return len(tops[0] & tops[1]) / max(map(len, tops)) if all(tops) else math.nan
 
 
 def largest(values: Map, count: int) -> set[int]:
-    """Positions of the largest values, the earlier of two equal ones first."""
+    """Positions of the largest values, whole groups of equal ones: as many groups as come nearest to ``count``."""
     chosen: set[int] = set()
-    while len(chosen) < count:
-        best = -1
-        for position, value in enumerate(values.ravel()):
-            if position not in chosen and (best < 0 or value > values.ravel()[best]):
-                best = position
-        chosen.add(best)
-    return chosen
+    for value in sorted(set(values.ravel().tolist()), reverse=True):
+        equal = {position for position, other in enumerate(values.ravel()) if other == value}
+        if chosen and len(chosen) + len(equal) - count > count - len(chosen):
+            break
+        chosen |= equal
+        if len(chosen) >= count:
+            break
+    return chosen if len(chosen) < values.size else set()
 
 
 def ssim(first: Map, second: Map) -> float:
