@@ -121,7 +121,7 @@ def _ranks(maps: Maps) -> Tensor:
 
 
 def _top(flat: Tensor, count: int) -> Tensor:
-    """Whether a pixel is among the largest: of those equal to the last all or none, whichever is nearer to ``count``."""
+    """Whether a pixel is among the largest; those equal to the last all are or none, as comes nearer to ``count``."""
     last = flat.sort(dim=1, descending=True).values[:, count - 1 : count]
     above, among = flat > last, flat >= last
     fewer, more = above.sum(dim=1, keepdim=True), among.sum(dim=1, keepdim=True)
