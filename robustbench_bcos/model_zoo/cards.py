@@ -164,6 +164,8 @@ class Card(ModelSpec):
     clean_accuracy: CleanAccuracy | None = None
     published: Published | None = None
     paper: Paper | None = None
+    exponents: dict[str, Annotated[float, Field(ge=1)]] = Field(default_factory=dict)
+    """B of each layer that learned it, where ``arguments`` has ``learn_b``; the weights hold it, too."""
     class_names: tuple[str, ...] | None = None
     """Names of the classes in the order of the outputs: class folders are numbered by them."""
     reference: str = ""

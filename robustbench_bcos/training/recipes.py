@@ -17,6 +17,17 @@ class Augmentation(Table):
     """Pad by so many black pixels on each side and cut the original size out at random."""
 
 
+class LearnedB(Table):
+    """How exponents follow the training, where ``arguments`` has ``learn_b``. They have no weight decay."""
+
+    objective: Literal["descent", "minimax", "alignment"] = "minimax"
+    """What B minimises beside the loss: nothing, which drives it to 1, since |y| falls as B grows; ``weight`` times
+    the largest B; or minus ``weight`` times the alignment, the mean |cos| of what the layers put out."""
+    weight: float = Field(default=0.1, ge=0)
+    learning_rate: float = Field(default=0.02, gt=0)
+    """The peak of the cycle, of exponents."""
+
+
 class Recipe(ModelSpec):
     """A model and how it is trained: Adam or SGD with Nesterov momentum under a one-cycle learning rate."""
 
@@ -28,6 +39,7 @@ class Recipe(ModelSpec):
     learning_rate: float = Field(gt=0)
     """The peak of the cycle."""
     weight_decay: float = Field(default=0.0, ge=0)
+    learned_b: LearnedB = LearnedB()
     augmentation: Augmentation = Augmentation()
     attack_steps: int = Field(default=7, gt=0)
     """PGD steps of adversarial training, from a random start; unused in natural training."""

@@ -1,11 +1,11 @@
 """The training loop: a recipe and a slice in, a classifier out."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from robustbench_bcos.model_zoo.checkpoints.read import read_content
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, build_classifier, freeze
 from robustbench_bcos.model_zoo.mixed_precision import Bfloat16
 from robustbench_bcos.training.augmentation import augment
+from robustbench_bcos.training.exponents import Exponents, exponents_of
 from robustbench_bcos.training.recipes import Recipe
 
 WARM_UP = 0.25
@@ -37,6 +38,9 @@ class Epoch:
     accuracy: float
     """Of the training images as they were presented: augmented and, in adversarial training, attacked."""
     seconds: float
+    smallest_b: float | None = None
+    """Of exponents that are learned, after the epoch."""
+    largest_b: float | None = None
 
 
 def train(
@@ -97,11 +101,12 @@ class _Training:
         # Compiling and rounding change how the network is run, not what its state is called.
         self.forward = _forward(recipe, classifier, compiled)
         self.loss = LOSSES[recipe.loss]
-        self.optimiser = _optimiser(recipe, classifier.parameters())
+        self.optimiser = _optimiser(recipe, _parameters(classifier))
+        self.exponents = Exponents(classifier, recipe.learned_b)
         self.batches = -(-len(images) // recipe.batch_size)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimiser,
-            max_lr=recipe.learning_rate,
+            max_lr=[group["lr"] for group in self.optimiser.param_groups],
             # torch divides by the length of the rise, which is 0 in a cycle of four steps.
             total_steps=max(5, recipe.epochs * self.batches),
             pct_start=WARM_UP,
@@ -118,7 +123,8 @@ class _Training:
             logits, loss = self._step(batch, labels[chosen])
             total_loss += float(loss) * len(chosen)
             correct += int((logits.argmax(dim=1) == labels[chosen]).sum())
-        return Epoch(number + 1, total_loss / len(pixels), correct / len(pixels), time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return Epoch(number + 1, total_loss / len(pixels), correct / len(pixels), seconds, *self.exponents.range())
 
     def _shuffled(self, images: int, random: torch.Generator) -> Iterator[Tensor]:
         yield from torch.randperm(images, generator=random).tensor_split(self.batches)
@@ -138,9 +144,10 @@ class _Training:
     def _step(self, images: Images, labels: Labels) -> tuple[Tensor, Tensor]:
         self.classifier.train().requires_grad_()
         self.optimiser.zero_grad(set_to_none=True)
-        logits = self.forward(images)
+        with self.exponents.watched():
+            logits = self.forward(images)
         loss = self.loss(logits, labels).mean()
-        loss.backward()
+        (loss + self.exponents.penalty()).backward()
         self.optimiser.step()
         self.schedule.step()
         return logits.detach(), loss.detach()
@@ -198,9 +205,10 @@ class _Training:
 
     def _after_a_step(self) -> dict[str, Tensor]:
         """What the optimiser keeps of each parameter, as far as names and shapes go."""
-        parameters = [torch.zeros_like(parameter).requires_grad_() for parameter in self.classifier.parameters()]
-        for parameter in parameters:
-            parameter.grad = torch.zeros_like(parameter)
+        parameters = _parameters(self.classifier)._replace(
+            weights=[_with_gradient(parameter) for parameter in _parameters(self.classifier).weights],
+            exponents=[_with_gradient(parameter) for parameter in _parameters(self.classifier).exponents],
+        )
         optimiser = _optimiser(self.recipe, parameters)
         optimiser.step()
         return _flat(optimiser)
@@ -246,13 +254,29 @@ def _forward(recipe: Recipe, classifier: ImageClassifier, compiled: bool) -> Cal
     return torch.compile(forward) if compiled else forward
 
 
-def _optimiser(recipe: Recipe, parameters: Iterable[nn.Parameter | Tensor]) -> torch.optim.Optimizer:
+class _Parameters(NamedTuple):
+    """What an optimiser moves."""
+
+    weights: list[Tensor]
+    exponents: list[Tensor]
+
+
+def _parameters(network: nn.Module) -> _Parameters:
+    exponents = {id(parameter) for parameter in exponents_of(network)}
+    weights: list[Tensor] = [parameter for parameter in network.parameters() if id(parameter) not in exponents]
+    return _Parameters(weights, list(exponents_of(network)))
+
+
+def _with_gradient(parameter: Tensor) -> Tensor:
+    copy = torch.zeros_like(parameter).requires_grad_()
+    copy.grad = torch.zeros_like(parameter)
+    return copy
+
+
+def _optimiser(recipe: Recipe, parameters: _Parameters) -> torch.optim.Optimizer:
+    groups = [{"params": parameters.weights, "lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}]
+    if parameters.exponents:
+        groups.append({"params": parameters.exponents, "lr": recipe.learned_b.learning_rate, "weight_decay": 0.0})
     if recipe.optimiser == "adam":
-        return torch.optim.Adam(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    return torch.optim.SGD(
-        parameters,
-        lr=recipe.learning_rate,
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=recipe.weight_decay,
-    )
+        return torch.optim.Adam(groups)
+    return torch.optim.SGD(groups, momentum=0.9, nesterov=True)

@@ -16,6 +16,7 @@ from robustbench_bcos.data.class_order import ClassOrder
 from robustbench_bcos.data.grey import WithChannels
 from robustbench_bcos.data.opening import is_dataset, open_dataset, takes_class_order
 from robustbench_bcos.data.subset import EvalSubset
+from robustbench_bcos.model_zoo.bcos.layers import learned_exponents
 from robustbench_bcos.model_zoo.cards import Card, CleanAccuracy, ModelSpec, WeightsSpec
 from robustbench_bcos.model_zoo.checkpoints.write import write_weights
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, build_classifier
@@ -87,6 +88,7 @@ def _make(
         recipe=recipe.name,
         weights=WeightsSpec(file=file, sha256=write_weights(classifier.network, folder / file, half=recipe.half)),
         clean_accuracy=clean_accuracy(classifier, test, device),
+        exponents={name: round(b, 4) for name, b in learned_exponents(classifier.network).items()},
         licence=LICENCE,
     )
 

@@ -9,13 +9,14 @@ from torch import nn
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import Registry, unknown
 from robustbench_bcos.model_zoo.architectures.layers import LayerFactory, bcos_layers, conventional_layers
+from robustbench_bcos.model_zoo.bcos.layers import learn_exponents
 from robustbench_bcos.model_zoo.bcos.norms import Affine
 from robustbench_bcos.model_zoo.cards import Family
 
 BCOS_PREFIX = "bcos_"
 
 CONVENTIONAL_ARGUMENTS = ("norm", "norm_affine")
-BCOS_ARGUMENTS = ("b", "max_out", "norm", "norm_affine", "logit_bias", "temperature")
+BCOS_ARGUMENTS = ("b", "learn_b", "max_out", "norm", "norm_affine", "logit_bias", "temperature")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +97,11 @@ def register_architecture(
         make = conventional_layers(**{**(conventional or {}), **arguments})
         return backbone(make, in_channels=in_channels, classes=classes)
 
-    def build_bcos(*, in_channels: int, classes: int, **arguments: Any) -> nn.Module:  # noqa: ANN401
+    def build_bcos(*, in_channels: int, classes: int, learn_b: str = "no", **arguments: Any) -> nn.Module:  # noqa: ANN401
         make = bcos_layers(classes=classes, **{**(bcos or {}), **arguments})
-        return backbone(make, in_channels=in_channels, classes=classes)
+        network = backbone(make, in_channels=in_channels, classes=classes)
+        learn_exponents(network, learn_b)
+        return network
 
     def register(family: Family, build: Callable[..., nn.Module], arguments: Collection[str]) -> None:
         is_bcos = family == "bcos"

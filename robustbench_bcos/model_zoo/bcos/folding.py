@@ -36,6 +36,9 @@ def fold(model: M, *, linear: bool = False) -> M:
             not attack such a copy.
     """
     folded = freeze(copy.deepcopy(model))
+    for module in folded.modules():
+        if isinstance(module, AbstractBcosLayer):
+            module.b = module.b  # What was learned is a constant from here on.
     blocks = [module for module in folded.modules() if isinstance(module, NormedBlock)]
     for layer, norm in [pair for block in blocks for pair in block.normed()]:
         if _absorbs(layer, norm):

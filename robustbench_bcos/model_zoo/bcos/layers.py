@@ -19,6 +19,7 @@ from robustbench_bcos.core.division import divide
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.bcos.closed_form import COSINE_EPSILON, PATCH_EPSILON, ConvGeometry, respond
 from robustbench_bcos.model_zoo.bcos.explanation_mode import DynamicLayer, official_layers
+from robustbench_bcos.model_zoo.bcos.exponents import Exponent, make_exponents
 
 LINEAR_EPSILON = 1e-12
 
@@ -66,8 +67,13 @@ class UnitLinear(nn.Linear):
 
 
 class AbstractBcosLayer(DynamicLayer, ABC):
-    """Base of the convolution and the linear layer: MaxOut, then the scale |cos|^(B-1)."""
+    """Base of the convolution and the linear layer: MaxOut, then the scale |cos|^(B-1).
 
+    Attributes:
+        exponent: of a layer that learns its B; to set ``b`` freezes it.
+    """
+
+    exponent: Exponent | None
     linear: UnitConv2d | UnitLinear
     channel_axis: ClassVar[int]
 
@@ -77,8 +83,18 @@ class AbstractBcosLayer(DynamicLayer, ABC):
             raise RequestError(f"b must be at least 1, got {b}: choose 1 for a linear layer, 2 as published")
         if max_out < 1:
             raise RequestError(f"max_out must be at least 1, got {max_out}: choose 1 for no MaxOut")
-        self.b = b
+        self._b = b
+        self.exponent = None
         self.max_out = max_out
+
+    @property
+    def b(self) -> float:
+        """The exponent."""
+        return self._b if self.exponent is None else self.exponent().item()
+
+    @b.setter
+    def b(self, value: float) -> None:
+        self._b, self.exponent = value, None
 
     @abstractmethod
     def norms(self, features: Tensor) -> Tensor:
@@ -86,23 +102,30 @@ class AbstractBcosLayer(DynamicLayer, ABC):
 
     def forward(self, features: Tensor) -> Tensor:
         """Respond to each input by its alignment with the filters."""
-        responses: Tensor = self.linear(features)
-        if self.max_out > 1:
-            axis = self.channel_axis % responses.dim()
-            responses = responses.unflatten(axis, (-1, self.max_out)).max(dim=axis + 1).values
-        if self.b == 1:
+        responses = self.largest(self.linear(features))
+        b = self._b if self.exponent is None else self.exponent()
+        # No short cuts for an exponent that is learned: its gradient would be lost.
+        if self.exponent is None and b == 1:
             return responses
         if self.explaining:
             with torch.no_grad():
-                scale = self._scale(responses, features)
+                scale = self._scale(responses, features, b)
         else:
-            scale = self._scale(responses, features)
+            scale = self._scale(responses, features, b)
         return scale * responses
 
-    def _scale(self, responses: Tensor, features: Tensor) -> Tensor:
+    def largest(self, responses: Tensor) -> Tensor:
+        """Of each output's filters, the largest response."""
+        if self.max_out == 1:
+            return responses
+        axis = self.channel_axis % responses.dim()
+        winners: Tensor = responses.unflatten(axis, (-1, self.max_out)).max(dim=axis + 1).values
+        return winners
+
+    def _scale(self, responses: Tensor, features: Tensor, b: float | Tensor) -> Tensor:
         # One reciprocal per position is cheaper than a division per output, in the backward pass twice.
         cosine = (responses * self.norms(features).reciprocal()).abs()
-        return cosine if self.b == 2 else (cosine + COSINE_EPSILON) ** (self.b - 1)
+        return cosine if self.exponent is None and b == 2 else (cosine + COSINE_EPSILON) ** (b - 1)
 
 
 class BcosConv2d(AbstractBcosLayer):
@@ -224,6 +247,28 @@ def is_bcos(network: nn.Module) -> bool:
     """Whether a network is built of B-cos layers, ours or the official ones, so that its dynamic weights explain it."""
     ours = any(isinstance(module, AbstractBcosLayer) for module in network.modules())
     return ours or bool(official_layers(network))
+
+
+def learn_exponents(network: nn.Module, how: str) -> None:
+    """Let B-cos layers learn their B, from where it is.
+
+    Args:
+        network: changed in place.
+        how: ``no``, ``layer`` for one B a layer, ``shared`` for one B.
+
+    Raises:
+        RequestError: it is none of these, or B is 1.
+    """
+    layers = [module for module in network.modules() if isinstance(module, AbstractBcosLayer)]
+    exponents = make_exponents(how, layers[0].b, len(layers)) if layers else []
+    for layer, exponent in zip(layers, exponents, strict=False):
+        layer.exponent = exponent
+
+
+def learned_exponents(network: nn.Module) -> dict[str, float]:
+    """B of each layer that learns it, by the layer's name."""
+    named = network.named_modules()
+    return {name: module.b for name, module in named if isinstance(module, AbstractBcosLayer) and module.exponent}
 
 
 def b_of(network: nn.Module) -> float | None:

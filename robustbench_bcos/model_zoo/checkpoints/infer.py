@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.architectures.registry import ARCHITECTURES, Architecture
+from robustbench_bcos.model_zoo.bcos.exponents import ENDING
 from robustbench_bcos.model_zoo.checkpoints.assign import MisfitError
 from robustbench_bcos.model_zoo.checkpoints.layouts import Tensors
 
@@ -32,6 +33,8 @@ def infer_arguments(architecture: str, tensors: Tensors, given: dict[str, Any]) 
         raise MisfitError(f"the weights' last layer has {last.shape[0]} filters, which is fewer than two classes")
     if "max_out" in taken:
         inferred["max_out"] = max_out
+    if "learn_b" in taken and any(name.endswith(ENDING) for name in tensors):
+        inferred["learn_b"] = "layer"
     if "norm" in taken and layers.norm is not None:
         inferred |= _norm(f"{layers.norm}.", tensors, known, given)
     return {**inferred, **given}

@@ -104,7 +104,8 @@ def _assumed(
     known = ARCHITECTURES[architecture]
     assumed = {"strides": architecture}
     b = b_of(classifier)
-    if "b" in known.arguments and "b" not in stated and b is not None:
+    learned = inferred.get("learn_b", "no") != "no"
+    if "b" in known.arguments and "b" not in stated and b is not None and not learned:
         assumed["b"] = f"{b:g}"
     # Centred and uncentred norms of B-cos networks have the same tensors.
     if known.family == "bcos" and "norm" not in stated and inferred.get("norm", "none") != "none":

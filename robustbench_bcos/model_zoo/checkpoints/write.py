@@ -33,7 +33,8 @@ def serialised(network: nn.Module, *, half: bool = False, facts: Mapping[str, st
         half: round to half precision.
         facts: for the file's header.
     """
-    state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+    # Copies, because an exponent that layers share is one tensor under several names, which safetensors does not take.
+    state = {name: tensor.cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     if half:
         state = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     return bytes(save(state, None if facts is None else dict(facts)))
