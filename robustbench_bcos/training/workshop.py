@@ -205,7 +205,8 @@ class _Log:
         self.then = then
 
     def __call__(self, epoch: Epoch) -> None:
-        rows = pd.DataFrame([epoch])
+        # Most trainings learn no exponents.
+        rows = pd.DataFrame([epoch]).dropna(axis=1, how="all")
         if epoch.number > 1 and self.file.exists():
             # Kept as text, which no reading and writing can change.
             before = pd.read_csv(self.file, dtype=str)
