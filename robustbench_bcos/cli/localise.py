@@ -100,18 +100,19 @@ def _carry_out(game: "Play", folder: Path, *, overwrite: bool, quiet: bool) -> N
 
 
 def _report(game: "Play", store: "Store", folder: Path, *, quiet: bool) -> None:
+    from robustbench_bcos.localisation.comparisons import compare_scores
     from robustbench_bcos.localisation.rows import ScoreRow
     from robustbench_bcos.localisation.summary import summarise_scores
     from robustbench_bcos.reports.localisation import localisation_table, reading_notes, write_localisation
 
     scores = store.select(ScoreRow)
-    rows = summarise_scores(game, scores)
+    rows, differences = summarise_scores(game, scores), compare_scores(game, scores)
     config = game.setting.config
-    files = write_localisation(rows, scores, folder, figures=config.figures, formats=config.figure_format)
+    files = write_localisation(rows, scores, differences, folder, figures=config.figures, formats=config.figure_format)
     if quiet:
         typer.echo(files[0])
         return
-    results.print(localisation_table(rows))
+    results.print(localisation_table(rows, differences))
     for note in reading_notes(rows):
         results.print(note, markup=False)
     names = [str(file.relative_to(folder)) for file in files]

@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+DRAWN = 500
+"""Draws at a time, of values or of signs: all of them may not fit into memory."""
+
 
 class Interval(NamedTuple):
     """Bounds of a fraction, or of a mean."""
@@ -136,13 +139,40 @@ def bootstrap(values: Sequence[float], *, seed: int, confidence: float = 0.95, d
         raise ValueError("expected at least one value")
     if len(set(values)) == 1:
         return Interval(values[0], values[0])
-    # A draw's mean depends on how often it holds each value alone: neither memory nor time grow with the images,
-    # where drawing them one by one takes half a second for each row of 10,000.
-    different, counts = np.unique(values, return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(len(values), counts / len(values), size=draws)
     tail = (1 - confidence) / 2
-    low, high = np.quantile(drawn @ different / len(values), [tail, 1 - tail])
+    low, high = np.quantile(_drawn_means(values, np.random.default_rng(seed), draws), [tail, 1 - tail])
     return Interval(float(low), float(high))
+
+
+def _drawn_means(values: Sequence[float], generator: np.random.Generator, draws: int) -> np.ndarray:
+    different, counts = np.unique(values, return_counts=True)
+    if len(different) < len(values) / 2:
+        # A draw's mean depends on how often it holds each value alone: neither memory nor time grow with the images,
+        # where drawing them one by one takes half a second for each row of 10,000.
+        shares = generator.multinomial(len(values), counts / len(values), size=draws)
+        return shares @ different / len(values)
+    parts = [min(DRAWN, draws - start) for start in range(0, draws, DRAWN)]
+    array = np.asarray(values)
+    return np.concatenate(
+        [array[generator.integers(len(array), size=(part, len(array)))].mean(axis=1) for part in parts]
+    )
+
+
+def sign_flip(differences: Sequence[float], *, seed: int, draws: int = 9999) -> float:
+    """Two-sided p that the mean of paired differences is 0: their signs are drawn at random (Fisher, 1935).
+
+    Raises:
+        ValueError: there are no differences.
+    """
+    if not differences:
+        raise ValueError("expected at least one difference")
+    values = np.abs(differences)
+    observed = abs(float(np.sum(differences)))
+    generator, extreme = np.random.default_rng(seed), 0
+    for start in range(0, draws, DRAWN):
+        signs = 2 * generator.integers(2, size=(min(DRAWN, draws - start), len(values)), dtype=np.int8) - 1
+        extreme += int((np.abs(signs @ values) >= observed * (1 - 1e-12)).sum())
+    return (1 + extreme) / (1 + draws)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -1,7 +1,7 @@
 """What every game says: which scenes are dealt, and how a map scores on one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from jaxtyping import Bool, Float
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 PerTargetFlags = Bool[Tensor, "*target"]
 TargetMaps = Float[Tensor, "target height width"]
+
+
+Explainer = Callable[[Tensor, Tensor], Tensor]
+"""From pictures and targets to maps."""
 
 
 class Scores(NamedTuple):
@@ -61,6 +65,21 @@ class AbstractGame(ABC):
     def ceilings(self, scene: Scene) -> Mapping[str, PerTarget]:
         """What an oracle scores under the same smoothing: a map that is 1 in its own region and 0 elsewhere."""
         return self.scores(scene.regions.float(), scene).values
+
+    def shown(self, scene: Scene) -> Tensor:
+        """What a model is shown of a scene at once."""
+        return scene.picture
+
+    def maps(self, explainer: Explainer, pictures: Tensor, targets: Tensor, scene: Scene) -> Tensor:
+        """A map for each target of each picture, (picture, target, height, width).
+
+        Args:
+            explainer: gives the maps of pictures and targets.
+            pictures: of several scenes.
+            targets: classes to explain, (picture, target).
+            scene: the first of them.
+        """
+        return explainer(pictures, targets)
 
     @property
     def protocol_name(self) -> str:

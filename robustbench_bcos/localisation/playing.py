@@ -67,7 +67,7 @@ def play(game: Play, store: Store) -> Iterator[Played]:
             continue
         model = game.setting.model(name)
         player = _Player(game, model)
-        example = scenes.make(0).picture[None].to(game.setting.device)
+        example = game.game.shown(scenes.make(0))[None].to(game.setting.device)
         size = BatchSize.of(model.attack_model, example, game.setting.config.batch_size)
         for attempt in size.over(scenes.count):
             numbers = range(attempt.start, attempt.stop)
@@ -162,8 +162,11 @@ class _Player:
             [[*scene.targets, *[scene.targets[0]] * (most - len(scene.targets))] for scene in scenes]
         )
         shown = torch.stack([picture.to(self.setting.device) for picture in pictures])
-        explanation = explain(self.model.classifier, shown, targets, method, rng=rng)
-        maps = explanation.contributions.detach().cpu()
+
+        def explainer(images: Tensor, classes: Tensor) -> Tensor:
+            return explain(self.model.classifier, images, classes, method, rng=rng).contributions.detach()
+
+        maps = self.game.maps(explainer, shown, targets, scenes[0]).cpu()
         return [maps[place, : len(scene.targets)] for place, scene in enumerate(scenes)]
 
 

@@ -1,7 +1,7 @@
 """How a map becomes a score in the grid pointing game. Definitions differ from paper to paper: one file for each."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -9,8 +9,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from robustbench_bcos.localisation.game import Scores, TargetMaps
+from robustbench_bcos.core.rng import generator
+from robustbench_bcos.localisation.game import Explainer, Scores, TargetMaps
 from robustbench_bcos.localisation.scene import Box, PerTarget
+
+Candidates = Mapping[int, Sequence[tuple[int, float]]]
+"""Places of images and confidences in their label, by class."""
+
+Grids = list[tuple[int, ...]]
+"""Places of the images of each grid."""
 
 SHARE = "share"
 """The one measure of the game: the part of a map's positive contributions that is in the cell of its class."""
@@ -21,14 +28,34 @@ class AbstractProtocol(ABC):
 
     Attributes:
         column_major: whether the second image of a grid lies below the first, and not to the right of it.
+        whole: whether models are shown whole grids, which those of one size do not take.
     """
 
     name: ClassVar[str]
     column_major: ClassVar[bool] = False
+    whole: ClassVar[bool] = True
 
     @abstractmethod
     def kernel(self, cell: int) -> int:
         """Side of the smoothing window for cells of this side, in pixels; 1 does not smooth."""
+
+    def shown(self, picture: Tensor, cells: Sequence[Box]) -> Tensor:
+        """What a model is shown of a picture at once: all of it, which models of one size do not take."""
+        return picture
+
+    def maps(self, explainer: Explainer, pictures: Tensor, targets: Tensor, cells: Sequence[Box]) -> Tensor:
+        """A map for each target of each picture, all from one prediction."""
+        return explainer(pictures, targets)
+
+    def deal(self, candidates: Candidates, cells: int, seed: int) -> Grids:
+        """Grids of a model's own, of the images it is sure about; shared ones are dealt alike under all protocols.
+
+        Args:
+            candidates: places and confidences of the images that may be used, by class.
+            cells: of a grid.
+            seed: of what is drawn.
+        """
+        return deal(candidates, cells, seed)
 
     @abstractmethod
     def scores(self, maps: TargetMaps, cells: Sequence[Box], kernel: int) -> Scores:
@@ -61,3 +88,26 @@ def own_shares(amounts: Float[Tensor, "target cell"], *, least: float = 0.0) -> 
     totals = amounts.sum(dim=1)
     empty = ~(totals > least)
     return amounts.diagonal().div(totals).masked_fill(empty, torch.nan), empty
+
+
+def deal(candidates: Candidates, cells: int, seed: int) -> Grids:
+    """As many grids of distinct classes as there are images for, each image in one grid at most.
+
+    Classes with most images left come first, those with as many in random order, so that no class runs out early. How
+    sure a model is of an image changes nothing.
+    """
+    left = {
+        label: _shuffled([place for place, _ in images], seed, "images", label)
+        for label, images in sorted(candidates.items())
+    }
+    grids: Grids = []
+    while len(able := [label for label, places in left.items() if places]) >= cells:
+        drawn = _shuffled(able, seed, "classes", len(grids))
+        chosen = sorted(drawn, key=lambda label: len(left[label]), reverse=True)[:cells]
+        grids.append(tuple(left[label].pop() for label in _shuffled(chosen, seed, "cells", len(grids))))
+    return grids
+
+
+def _shuffled(values: list[int], *key: int | str) -> list[int]:
+    order = torch.randperm(len(values), generator=generator(*key)).tolist()
+    return [values[place] for place in order]

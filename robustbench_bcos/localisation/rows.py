@@ -120,3 +120,34 @@ class LocalisationRow:
     """Seed of everything drawn."""
     version: str
     """Version of this package."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComparisonRow:
+    """A paired difference. Its fields are the columns of ``comparisons.csv``, in their order."""
+
+    between: str
+    """``conditions`` of one model and method, ``methods`` of one model, or ``models`` by one method (or each by its
+    own, ``auto``)."""
+    measure: str
+    """What is measured."""
+    first: str
+    """Model, method and condition that are subtracted."""
+    second: str
+    """Those from which they are."""
+    norm: str
+    """Name of the norm; empty for clean pictures."""
+    eps: str
+    """Epsilon as it was written; empty for clean pictures."""
+    difference: float
+    """Mean over pictures of the second's mean score less the first's."""
+    ci_low: float
+    """Lower bound of its 95 % interval: pictures are drawn with replacement, with both scores."""
+    ci_high: float
+    """Upper bound of the same."""
+    pictures: int
+    """Pictures on which both have a score."""
+    p: float
+    """Two-sided, that the difference is 0: signs of the pictures' differences are drawn at random, 9,999 times."""
+    p_holm: float
+    """The same, corrected by Holm over all rows of the file between the same kind of things."""

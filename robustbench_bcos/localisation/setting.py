@@ -69,7 +69,8 @@ def _confidences(setting: Setting, name: str) -> PerImage:
         images, labels, indices = batch.on(setting.device)
         with failures_named(model, setting.subset.dataset, indices, "on clean images"), torch.no_grad():
             logits = model.classifier(images)
-        own = probabilities(logits, model.loss).gather(1, labels[:, None])[:, 0]
+        # In float64, where a confidence below 1 does not round to 1.
+        own = probabilities(logits.double(), model.loss).gather(1, labels[:, None])[:, 0]
         found.append(own.masked_fill(predicted_classes(logits) != labels, 0).cpu())
     return torch.cat(found)
 
@@ -189,7 +190,7 @@ def _methods(
     notes: list[str] = []
     for name in setting.names:
         model, scene = setting.model(name), scenes[name].make(0)
-        picture = scene.picture[None].to(setting.device)
+        picture = game.shown(scene)[None].to(setting.device)
         _check_size(model, picture)
         serving, refusals = [], []
         for asked in setting.config.method:

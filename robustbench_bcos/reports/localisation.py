@@ -1,9 +1,9 @@
 """Localisation scores: the table at the end of ``localise``, its files and its figures."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -14,36 +14,36 @@ from rich.table import Table
 from rich.text import Text
 
 from robustbench_bcos.core.disk import made_below, slug, write_text
-from robustbench_bcos.localisation.rows import LocalisationRow, ScoreRow
+from robustbench_bcos.localisation.rows import ComparisonRow, LocalisationRow, ScoreRow
 from robustbench_bcos.reports.spreadsheet import csv_of
 from robustbench_bcos.reports.style import COLOURS, legend_above, styled, write_figure
 
-SUMMARY, CELLS = "localisation.csv", "cells.csv"
+SUMMARY, CELLS, COMPARISONS = "localisation.csv", "cells.csv", "comparisons.csv"
 
-WORDS = {"clean": "clean", "attack": "attacked", "noise": "noise of the same size"}
+WORDS = {"clean": "clean", "attack": "attacked", "noise": "noise"}
 """Conditions in few words."""
 
 PAIRS = 8
 """Models and methods in a line of a figure."""
 
-R = TypeVar("R", LocalisationRow, ScoreRow)
-
 
 def write_localisation(
     rows: Sequence[LocalisationRow],
     scores: Sequence[ScoreRow],
+    differences: Sequence[ComparisonRow],
     folder: Path,
     *,
     figures: bool,
     formats: Sequence[str] = ("png",),
 ) -> list[Path]:
-    """Write ``localisation.csv``, ``cells.csv`` and the figures; each is replaced as a whole.
+    """Write ``localisation.csv``, ``cells.csv``, ``comparisons.csv`` and the figures; each is replaced as a whole.
 
     Raises:
         RequestError: the disk is full, or the folder is not writable.
     """
-    table, cells = _table(rows), _table(scores)
-    written = [write_text(folder / SUMMARY, csv_of(table)), write_text(folder / CELLS, csv_of(cells))]
+    table, cells = _table(LocalisationRow, rows), _table(ScoreRow, scores)
+    tables = {SUMMARY: table, CELLS: cells, COMPARISONS: _table(ComparisonRow, differences)}
+    written = [write_text(folder / name, csv_of(content)) for name, content in tables.items()]
     if not figures:
         return written
     home = made_below(folder, "figures")
@@ -53,45 +53,63 @@ def write_localisation(
     return written
 
 
-def localisation_table(rows: Sequence[LocalisationRow]) -> Table:
-    """Models and methods as rows; a column for each condition, floor and ceiling beside them; intervals below."""
+def localisation_table(rows: Sequence[LocalisationRow], differences: Sequence[ComparisonRow]) -> Table:
+    """Models and methods as rows; conditions, paired differences between them, floor and ceiling as columns."""
     first = rows[0]
-    counted = f"{first.pictures} pictures" if first.game != "grid" else f"{first.pictures} grids"
-    title = f"Localisation in %: {first.measure} of {counted} of {first.dataset}"
+    title = f"Localisation in %: {first.measure} on {first.pictures} {first.game} pictures of {first.dataset}"
     shown = Table(title=Text(title), title_justify="left", pad_edge=False)
     for head in ("model", "method"):
         shown.add_column(head, overflow="fold")
-    conditions = _conditions(rows)
-    for head in (*conditions.values(), "floor", "ceiling"):
+    conditions = dict.fromkeys((row.condition, row.norm, row.eps) for row in rows)
+    threats = [(norm, eps) for condition, norm, eps in conditions if condition == "attack"]
+    pairs = [(before, norm, eps) for norm, eps in threats for before in ("clean", "noise")]
+    by_names = {(row.measure, row.first, row.second, row.norm, row.eps): row for row in differences}
+    heads = [_head(*condition) for condition in conditions]
+    for before, norm, eps in pairs:
+        heads.append(f"{WORDS['attack']} - {before}" + (f" {norm} {eps}" if len(threats) > 1 else ""))
+    for head in (*heads, "floor", "ceiling"):
         shown.add_column(Text(head), justify="right", overflow="fold")
-    for measure in dict.fromkeys(row.measure for row in rows):
-        for model, method in dict.fromkeys((row.model, row.method) for row in rows):
-            same = {
-                (row.condition, row.norm, row.eps): row
-                for row in rows
-                if (row.model, row.method, row.measure) == (model, method, measure)
-            }
-            if same:
-                any_row = next(iter(same.values()))
-                cells = [_stacked(same[condition]) if condition in same else Text() for condition in conditions]
-                name = method if measure == first.measure else f"{method} ({measure})"
-                shown.add_row(Text(model), Text(name), *cells, _percent(any_row.floor), _percent(any_row.ceiling))
+    for (measure, model, method), same in _grouped(rows).items():
+        name = method if measure == first.measure else f"{method} ({measure})"
+        cells = [_stacked(same[condition]) if condition in same else Text() for condition in conditions]
+        for before, norm, eps in pairs:
+            row = by_names.get((measure, f"{model} {method} {before}", f"{model} {method} attack", norm, eps))
+            cells.append(Text() if row is None else _difference(row))
+        limits = next(iter(same.values()))
+        shown.add_row(Text(model), Text(name), *cells, _percent(limits.floor), _percent(limits.ceiling))
     return shown
+
+
+def _grouped(
+    rows: Sequence[LocalisationRow],
+) -> dict[tuple[str, str, str], dict[tuple[str, str, str], LocalisationRow]]:
+    """Rows by measure, model and method, and then by condition."""
+    found: dict[tuple[str, str, str], dict[tuple[str, str, str], LocalisationRow]] = {}
+    for row in rows:
+        found.setdefault((row.measure, row.model, row.method), {})[row.condition, row.norm, row.eps] = row
+    return found
 
 
 def reading_notes(rows: Sequence[LocalisationRow]) -> list[str]:
     """What must be known to read the table, a sentence or two each."""
-    notes = ["Below each number its 95 % interval, pictures drawn with replacement."]
+    notes = ["Below each number its 95 % interval, of differences in pairs: pictures drawn with replacement."]
     if any(row.condition != "clean" for row in rows):
+        budgets = " and ".join(dict.fromkeys(row.budget for row in rows if row.budget))
         notes.append(
-            "Behind kept / lost: the regions that are still classified as their class, and those that are not."
+            f"Epsilon is for each {budgets}, noise has the same size, and the class that is explained stays the clean "
+            "one. Below: regions still classified as their class / no longer."
         )
-        budgets = dict.fromkeys(row.budget for row in rows if row.budget)
-        notes.append(f"Epsilon is for each {' and '.join(budgets)}; the class that is explained stays the clean one.")
+        told = [
+            f"{row.model} {row.method} {_percent(row.mean_kept)} / {_percent(row.mean_lost)}"
+            for row in rows
+            if row.condition == "attack" and row.kept and row.lost and row.measure == rows[0].measure
+        ]
+        if told:
+            notes.append(f"Under attack, mean of those still classified / of those no longer: {', '.join(told)}.")
     for kind in ("empty", "not_finite"):
         counts = {f"{row.model} {row.method} {row.condition}": getattr(row, kind) for row in rows}
-        if told := ", ".join(f"{name} {count}" for name, count in counts.items() if count):
-            notes.append(f"Maps that are {kind.replace('_', ' ')}: {told}.")
+        if found := ", ".join(f"{name} {count}" for name, count in counts.items() if count):
+            notes.append(f"Maps that are {kind.replace('_', ' ')}: {found}.")
     return notes
 
 
@@ -112,7 +130,7 @@ def score_violins(rows: pd.DataFrame, cells: pd.DataFrame) -> Figure:
             _draw_line(axes, line, conditions, rows, cells)
         figure.supylabel(str(rows["measure"].iloc[0]), fontsize=8)
         labels: dict[str, Any] = {
-            " ".join([WORDS[condition], norm, eps]).strip(): Patch(color=COLOURS[place % len(COLOURS)], alpha=0.6)
+            _head(condition, norm, eps): Patch(color=COLOURS[place % len(COLOURS)], alpha=0.6)
             for place, (condition, norm, eps) in enumerate(conditions)
         }
         labels["no information"] = Line2D([], [], color="black", linestyle="--", linewidth=0.8)
@@ -166,9 +184,13 @@ def _violin(axes: Axes, values: Any, place: float, width: float, colour: str) ->
     )
 
 
-def _conditions(rows: Sequence[LocalisationRow]) -> dict[tuple[str, str, str], str]:
-    found = dict.fromkeys((row.condition, row.norm, row.eps) for row in rows)
-    return {key: " ".join([WORDS[key[0]], key[1], key[2]]).strip() for key in found}
+def _head(condition: str, norm: str, eps: str) -> str:
+    return " ".join([WORDS[condition], norm, eps]).strip()
+
+
+def _difference(row: ComparisonRow) -> Text:
+    interval = f"\n{100 * row.ci_low:+.1f} … {100 * row.ci_high:+.1f}"
+    return Text.assemble(f"{100 * row.difference:+.1f}", (interval, "dim"))
 
 
 def _stacked(row: LocalisationRow) -> Text:
@@ -183,6 +205,5 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}"
 
 
-def _table(rows: Iterable[R]) -> pd.DataFrame:
-    every = list(rows)
-    return pd.DataFrame([asdict(row) for row in every], columns=[column.name for column in fields(every[0])])
+def _table(kind: type, rows: Sequence[LocalisationRow] | Sequence[ScoreRow] | Sequence[ComparisonRow]) -> pd.DataFrame:
+    return pd.DataFrame([asdict(row) for row in rows], columns=[column.name for column in fields(kind)])

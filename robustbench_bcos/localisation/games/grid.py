@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from typing import final
 
 import torch
+from torch import Tensor
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.rng import generator
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.localisation import GAMES, PROTOCOLS
 from robustbench_bcos.localisation.config import LocaliseConfig
-from robustbench_bcos.localisation.game import AbstractGame, Scores, TargetMaps
-from robustbench_bcos.localisation.protocol import SHARE
+from robustbench_bcos.localisation.game import AbstractGame, Explainer, Scores, TargetMaps
+from robustbench_bcos.localisation.protocol import SHARE, Candidates, deal
 from robustbench_bcos.localisation.scene import Box, PerTarget, Scene, Scenes, Unit
+from robustbench_bcos.localisation.scoring import cells_of
 from robustbench_bcos.localisation.setting import Setting
 
 
@@ -30,6 +31,11 @@ class GridPointing(AbstractGame):
         super().__init__(config)
         self.protocol = PROTOCOLS[config.protocol]
         self.side = math.isqrt(config.cells)
+        if not self.protocol.whole and config.budget == "grid":
+            raise RequestError(
+                f"budget grid perturbs whole grids, which protocol {self.protocol.name} shows to no model: leave out "
+                "budget"
+            )
 
     def scenes(self, setting: Setting, model: str) -> Scenes:
         """Grids of images that all models classify correctly and confidently; an image is in one grid at most."""
@@ -37,7 +43,9 @@ class GridPointing(AbstractGame):
         models = (model,) if config.own_grids else setting.names
         sure = {name: setting.confidences(name) > config.min_confidence for name in models}
         right = torch.stack(list(sure.values())).all(dim=0)
-        dealt = deal(subset_classes(subset.indices, subset.dataset.labels, right), config.cells, config.seed)
+        candidates = _candidates(subset, right, setting.confidences(models[0]))
+        dealer = self.protocol.deal if config.own_grids else deal
+        dealt = dealer(candidates, config.cells, config.seed)
         counts = ", ".join(f"{name} {int(flags.sum())}" for name, flags in sure.items())
         whose = f"model {model}" if config.own_grids else "all models" if len(models) > 1 else f"model {models[0]}"
         found = (
@@ -67,6 +75,14 @@ class GridPointing(AbstractGame):
         """One over the number of cells."""
         return {SHARE: torch.full((len(scene.targets),), 1 / len(scene.targets))}
 
+    def shown(self, scene: Scene) -> Tensor:
+        """As the protocol says."""
+        return self.protocol.shown(scene.picture, scene.views)
+
+    def maps(self, explainer: Explainer, pictures: Tensor, targets: Tensor, scene: Scene) -> Tensor:
+        """As the protocol says."""
+        return self.protocol.maps(explainer, pictures, targets, scene.views)
+
     @property
     def protocol_name(self) -> str:
         """The protocol's."""
@@ -80,7 +96,7 @@ class GridPointing(AbstractGame):
         chosen = tuple(setting.subset.indices[place] for place in places)
         images, labels, indices = EvalSubset(setting.subset.dataset, chosen).batch(0, len(chosen))
         _, channels, height, width = images.shape
-        cells = self.boxes(height, width)
+        cells = cells_of(self.protocol, self.side, height, width)
         picture = images.new_empty(channels, self.side * height, self.side * width)
         regions = torch.zeros(len(cells), *picture.shape[1:], dtype=torch.bool)
         for cell, image, region in zip(cells, images, regions, strict=True):
@@ -99,42 +115,12 @@ class GridPointing(AbstractGame):
             units=by_image if self.config.budget == "picture" else (whole,),
         )
 
-    def boxes(self, height: int, width: int) -> tuple[Box, ...]:
-        """Where each cell is, in the order of the images."""
-        places = [(row, column) for row in range(self.side) for column in range(self.side)]
-        if self.protocol.column_major:
-            places = [(row, column) for column, row in places]
-        return tuple(Box(row * height, column * width, height, width) for row, column in places)
 
-
-def subset_classes(indices: tuple[int, ...], labels: list[int], right: torch.Tensor) -> dict[int, list[int]]:
-    """Places in the subset of the images that may be used, by class."""
-    found: dict[int, list[int]] = defaultdict(list)
-    for place, (index, usable) in enumerate(zip(indices, right.tolist(), strict=True)):
+def _candidates(subset: EvalSubset, right: Tensor, confidences: Tensor) -> Candidates:
+    """The images that may be used."""
+    found: dict[int, list[tuple[int, float]]] = defaultdict(list)
+    columns = zip(subset.indices, right.tolist(), confidences.tolist(), strict=True)
+    for place, (index, usable, confidence) in enumerate(columns):
         if usable:
-            found[labels[index]].append(place)
+            found[subset.dataset.labels[index]].append((place, confidence))
     return found
-
-
-def deal(by_class: Mapping[int, list[int]], cells: int, seed: int) -> list[tuple[int, ...]]:
-    """As many grids of distinct classes as there are images for, each image in one grid at most.
-
-    Classes with most images left come first, those with as many in random order, so that no class runs out early.
-
-    Args:
-        by_class: places of images, by class.
-        cells: of a grid.
-        seed: of the order of images and cells.
-    """
-    left = {label: _shuffled(places, seed, "images", label) for label, places in sorted(by_class.items())}
-    grids: list[tuple[int, ...]] = []
-    while len(able := [label for label, places in left.items() if places]) >= cells:
-        drawn = _shuffled(able, seed, "classes", len(grids))
-        chosen = sorted(drawn, key=lambda label: len(left[label]), reverse=True)[:cells]
-        grids.append(tuple(left[label].pop() for label in _shuffled(chosen, seed, "cells", len(grids))))
-    return grids
-
-
-def _shuffled(values: list[int], *key: int | str) -> list[int]:
-    order = torch.randperm(len(values), generator=generator(*key)).tolist()
-    return [values[place] for place in order]
