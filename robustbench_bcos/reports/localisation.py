@@ -56,7 +56,7 @@ def write_localisation(
 def localisation_table(rows: Sequence[LocalisationRow], differences: Sequence[ComparisonRow]) -> Table:
     """Models and methods as rows; conditions, paired differences between them, floor and ceiling as columns."""
     first = rows[0]
-    title = f"Localisation in %: {first.measure} on {first.pictures} {first.game} pictures of {first.dataset}"
+    title = f"Localisation in %: {first.measure}, {first.pictures} pictures of game {first.game} from {first.dataset}"
     shown = Table(title=Text(title), title_justify="left", pad_edge=False)
     for head in ("model", "method"):
         shown.add_column(head, overflow="fold")

@@ -19,7 +19,7 @@ def test_every_model_is_scored_clean_attacked_and_under_noise_on_the_same_grids(
     zoo: tuple[object, ...], tmp_path: Path
 ) -> None:
     out = succeed("localise", *zoo, "--out", "run")
-    assert "Localisation in %: share of 6 grids of digits" in out
+    assert "Localisation in %: share, 6 pictures of game grid from digits" in out
     rows = pd.read_csv(tmp_path / "run/localisation.csv")
     assert list(rows["condition"]) == ["clean", "attack", "noise"] * 2
     assert set(rows["pictures"]) == {6}
