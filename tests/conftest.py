@@ -36,7 +36,7 @@ def interruptible() -> Iterator[None]:
 def registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test or its plug-ins register is forgotten after it; plug-ins are read anew."""
     # Imported here: after the hook.
-    from robustbench_bcos.attacks import ATTACKS, CRITERIA, LOSSES, NORMS
+    from robustbench_bcos.attacks import ATTACKS, CRITERIA, GOALS, LOSSES, NORMS
     from robustbench_bcos.attacks.searches.square import MOVES
     from robustbench_bcos.bench.evidence import CHECKS
     from robustbench_bcos.core.registry import Registry
@@ -50,6 +50,7 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for registry in (
         ATTACKS,
         CRITERIA,
+        GOALS,
         LOSSES,
         NORMS,
         MOVES,

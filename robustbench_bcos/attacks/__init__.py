@@ -1,6 +1,6 @@
-"""How an adversary searches: norms, criteria, losses and attacks. Attacks know a callable, never a model.
+"""How an adversary searches: norms, criteria, goals, losses and attacks. Attacks know a callable, never a model.
 
-The registries know names without importing torch. A norm, criterion, loss or attack is one module of its package.
+The registries know names without importing torch. A norm, criterion, goal, loss or attack is one module of its package.
 """
 
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from robustbench_bcos.core.registry import Registry, as_known, unknown
 if TYPE_CHECKING:
     from robustbench_bcos.attacks.attack import AbstractAttack
     from robustbench_bcos.attacks.criterion import AbstractCriterion
+    from robustbench_bcos.attacks.goal import AbstractGoal
     from robustbench_bcos.attacks.loss import Loss
     from robustbench_bcos.attacks.norm import AbstractNorm
 
@@ -19,16 +20,35 @@ UNTARGETED = "misclassified"
 TARGETED = "targeted"
 """The criterion that needs a target."""
 
+PREDICTION = "prediction"
+"""What every attack moves where nothing else is asked for."""
+
+OF_MAPS = "explanation"
+"""Before the name of a goal for maps and a colon, where goals are written."""
+
 NORMS: "Registry[AbstractNorm]" = Registry(
     "norm", package=f"{__name__}.norms", group="robustbench_bcos.norms", instances=True
 )
 CRITERIA: "Registry[type[AbstractCriterion]]" = Registry(
     "criterion", package=f"{__name__}.criteria", group="robustbench_bcos.criteria"
 )
+GOALS: "Registry[AbstractGoal]" = Registry(
+    "goal", package=f"{__name__}.goals", group="robustbench_bcos.goals", instances=True
+)
 LOSSES: "Registry[Loss]" = Registry("loss", package=f"{__name__}.losses", group="robustbench_bcos.losses")
 ATTACKS: "Registry[type[AbstractAttack]]" = Registry(
     "attack", package=f"{__name__}.searches", group="robustbench_bcos.attacks"
 )
+
+
+def goal_text(name: str) -> str:
+    """How a goal for maps is written: ``explanation:away``."""
+    return f"{OF_MAPS}:{name}"
+
+
+def goal_names() -> tuple[str, ...]:
+    """Everything that an attack may move, as it is written."""
+    return (PREDICTION, *map(goal_text, GOALS))
 
 
 def norm_name(written: str | int | float) -> str:

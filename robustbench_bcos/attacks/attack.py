@@ -124,6 +124,8 @@ class AbstractAttack(ABC):
     """Whether it follows one path of iterates that indicators of attack failure can be read from."""
     leaderboard: ClassVar[str] = ""
     """Field of RobustBench's files for the accuracy under it; empty where they have none."""
+    moves_maps: ClassVar[bool] = False
+    """Whether it ascends whatever order of outputs a criterion has, so that it can move explanations, too."""
     refills: ClassVar[bool] = False
     """Whether images that are done make room for others; any other attack is given one batch after the other."""
 
@@ -257,6 +259,11 @@ class AbstractAttack(ABC):
 
     def in_full(self) -> "AbstractAttack":
         """The attack carried on to its end, whatever it meets on the way: what is shown and explained."""
+        return self
+
+    @property
+    def at_random(self) -> "AbstractAttack":
+        """The attack begun at random images: the clean one is of no use where it is the farthest from the goal."""
         return self
 
     @property

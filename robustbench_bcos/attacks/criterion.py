@@ -15,7 +15,7 @@ from robustbench_bcos.attacks.loss import Loss, resolve_loss
 from robustbench_bcos.core.arrays import Array, read_labels
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.core.types import Classifier, Flags, Goals, Images, Labels, PerImage
+from robustbench_bcos.core.types import Classifier, Flags, Goals, Images, Labels, Logits, PerImage
 
 
 class AbstractCriterion(ABC):
@@ -56,6 +56,10 @@ class AbstractCriterion(ABC):
     @abstractmethod
     def nearness(self, outputs: Tensor, goals: Goals) -> PerImage:
         """How near an output is to success: positive only where it is one, larger is nearer."""
+
+    def logits(self, outputs: Tensor) -> Logits:
+        """The logits in an output; by default all of it."""
+        return outputs
 
     def correct(self, outputs: Tensor, labels: Labels) -> Flags:
         """Whether the model is right about clean images; by default where it predicts the label."""

@@ -72,12 +72,13 @@ def judge(target: AttackTarget, adversarials: Images, *, subject: str, batch_siz
                 f"(size {float(sizes[worst]):.9g}; {int(where.sum())} of {len(indices)} images)"
             )
     with torch.no_grad():
-        logits = in_parts(target.classifier, batch_size or max(1, len(adversarials)))(adversarials)
+        outputs = in_parts(target.classifier, batch_size or max(1, len(adversarials)))(adversarials)
+    logits = target.criterion.logits(outputs)
     return Verdicts(
-        success=target.criterion.success(logits, target.goals),
+        success=target.criterion.success(outputs, target.goals),
         predictions=predicted_classes(logits),
         sizes=sizes,
-        nearness=target.criterion.nearness(logits, target.goals),
+        nearness=target.criterion.nearness(outputs, target.goals),
         logits=logits,
     )
 

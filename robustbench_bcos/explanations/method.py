@@ -8,6 +8,7 @@ from torch import nn
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images, Logits
 from robustbench_bcos.explanations.explanation import Explanation, Targets
+from robustbench_bcos.explanations.second_derivatives import Attached
 
 
 class AbstractMethod(ABC):
@@ -17,6 +18,12 @@ class AbstractMethod(ABC):
 
     differentiates: ClassVar[bool] = True
     """Whether it takes gradients of the network."""
+
+    attachable: ClassVar[bool] = False
+    """Whether its maps can be differentiated, so that they can be attacked."""
+
+    points: ClassVar[int] = 1
+    """Images that the network is shown for each map, where that is differentiated."""
 
     def preference(self, network: nn.Module) -> int:
         """How much ``auto`` prefers this method for a network: 0 never, 1 for want of a better one, 2 made for it."""
@@ -44,6 +51,21 @@ class AbstractMethod(ABC):
         """
         self.check(network)
         return self._attribute(network, encoded, targets, rng)
+
+    def attached(self, network: nn.Module, encoded: Images) -> Attached:
+        """Logits, and the map of the class predicted, as functions of the image: their gradients are those of maps.
+
+        Whatever the method holds constant is a part of the function here. The values are those of a call, up to
+        rounding.
+
+        Args:
+            network: frozen.
+            encoded: requires a gradient, and may be in the graph of an image.
+
+        Raises:
+            NotImplementedError: the method has no derivative, and is not ``attachable``.
+        """
+        raise NotImplementedError(self.name)
 
     @abstractmethod
     def _attribute(self, network: nn.Module, encoded: Images, targets: Targets | None, rng: PerImageRng) -> Explanation:

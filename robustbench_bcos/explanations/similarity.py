@@ -11,12 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustbench_bcos.core import maps as of_maps
 from robustbench_bcos.core.division import divide
 from robustbench_bcos.core.registry import Registry
 from robustbench_bcos.core.types import Maps, PerImage
-
-TOP_SHARE = 0.1
-"""Pixels that count as the top: 10 %, as the 100 of 1,024 in Ghorbani et al. (2019)."""
 
 SSIM_WINDOW = 7
 SSIM_RANGE = 2.0
@@ -29,19 +27,19 @@ MEASURES: Registry[Callable[[Maps, Maps], PerImage]] = Registry(
 @MEASURES.registered("cosine")
 def cosine(first: Maps, second: Maps) -> PerImage:
     """Cosine of the angle between the maps, in [-1, 1]; 1 is equal up to scale."""
-    return _cosine(_flat(first), _flat(second))
+    return of_maps.cosine(_flat(first), _flat(second))
 
 
 @MEASURES.registered("pearson")
 def pearson(first: Maps, second: Maps) -> PerImage:
     """Linear correlation over pixels, in [-1, 1]."""
-    return _cosine(_centred(_flat(first)), _centred(_flat(second)))
+    return of_maps.cosine(_centred(_flat(first)), _centred(_flat(second)))
 
 
 @MEASURES.registered("spearman")
 def spearman(first: Maps, second: Maps) -> PerImage:
     """Correlation of the ranks of pixels, ties sharing theirs, in [-1, 1]."""
-    return _cosine(_centred(_ranks(first)), _centred(_ranks(second)))
+    return of_maps.cosine(_centred(_ranks(first)), _centred(_ranks(second)))
 
 
 @MEASURES.registered("topk")
@@ -52,9 +50,7 @@ def topk(first: Maps, second: Maps) -> PerImage:
     them are among the largest, or none is, and the maps' larger set is what the common ones are a share of. NaN where
     a map is constant.
     """
-    first, second = _flat(first), _flat(second)
-    count = max(1, round(TOP_SHARE * first.shape[1]))
-    tops = [_top(flat, count).masked_fill(~flat.isfinite().all(dim=1, keepdim=True), False) for flat in (first, second)]
+    tops = [of_maps.top(maps.detach()) for maps in (first, second)]
     common = (tops[0] & tops[1]).sum(dim=1).double()
     sizes = torch.stack([top.sum(dim=1) for top in tops]).double()
     return torch.where(sizes.amin(dim=0) > 0, common / sizes.amax(dim=0), torch.nan)
@@ -85,24 +81,19 @@ def ssim(first: Maps, second: Maps) -> PerImage:
 @MEASURES.registered("mass")
 def mass(first: Maps, second: Maps) -> PerImage:
     """L1 distance between the magnitudes of the maps, each normalised to sum 1, in [0, 2]; 0 is equal up to scale."""
-    return (_shares(first) - _shares(second)).abs().sum(dim=(1, 2))
+    return (of_maps.shares(first.detach()) - of_maps.shares(second.detach())).abs().sum(dim=(1, 2))
 
 
 @MEASURES.registered("centre")
 def centre(first: Maps, second: Maps) -> PerImage:
     """Distance in pixels between the centres of mass of the magnitudes (Ghorbani et al., 2019, without rounding)."""
-    distance: Tensor = torch.linalg.vector_norm(_mass_centre(first) - _mass_centre(second), dim=1)
+    centres = of_maps.mass_centre(first.detach()), of_maps.mass_centre(second.detach())
+    distance: Tensor = torch.linalg.vector_norm(centres[0] - centres[1], dim=1)
     return distance
 
 
-def _cosine(first: Tensor, second: Tensor) -> Tensor:
-    norms = torch.linalg.vector_norm(first, dim=1) * torch.linalg.vector_norm(second, dim=1)
-    similarity: Tensor = (first * second).sum(dim=1) / norms
-    return similarity
-
-
 def _flat(maps: Tensor) -> Tensor:
-    return maps.detach().double().flatten(1)
+    return of_maps.flat(maps.detach())
 
 
 def _centred(flat: Tensor) -> Tensor:
@@ -120,27 +111,7 @@ def _ranks(maps: Maps) -> Tensor:
     return torch.from_numpy(np.asarray(rankdata(flat, axis=1, nan_policy="propagate"))).to(maps.device)
 
 
-def _top(flat: Tensor, count: int) -> Tensor:
-    """Whether a pixel is among the largest; those equal to the last all are or none, as comes nearer to ``count``."""
-    last = flat.sort(dim=1, descending=True).values[:, count - 1 : count]
-    above, among = flat > last, flat >= last
-    fewer, more = above.sum(dim=1, keepdim=True), among.sum(dim=1, keepdim=True)
-    return torch.where((fewer > 0) & (count - fewer < more - count), above, among & (more < flat.shape[1]))
-
-
 def _scaled(maps: Maps) -> Tensor:
     maps = maps.detach().double()
     largest = maps.abs().amax(dim=(1, 2), keepdim=True)
     return divide(maps, largest)
-
-
-def _shares(maps: Maps) -> Tensor:
-    magnitudes = maps.detach().double().abs()
-    return magnitudes / magnitudes.sum(dim=(1, 2), keepdim=True)
-
-
-def _mass_centre(maps: Maps) -> Tensor:
-    shares = _shares(maps)
-    height, width = shares.shape[1:]
-    rows, columns = (torch.arange(n, dtype=shares.dtype, device=shares.device) for n in (height, width))
-    return torch.stack([shares.sum(dim=2) @ rows, shares.sum(dim=1) @ columns], dim=1)

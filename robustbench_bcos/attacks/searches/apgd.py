@@ -140,6 +140,7 @@ class APGD(AutoPGD):
     """
 
     has_path = True
+    moves_maps = True
 
     loss: Loss | str = "ce"
 

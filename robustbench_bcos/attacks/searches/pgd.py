@@ -34,6 +34,7 @@ class PGD(GradientAttack):
     """
 
     has_path = True
+    moves_maps = True
 
     steps: int = 20
     loss: Loss | str = "ce"
@@ -70,6 +71,11 @@ class PGD(GradientAttack):
         if self.step_size is None:
             return RELATIVE_STEP * threat.epsilon / self.steps
         return Quantity.of(self.step_size).value
+
+    @property
+    def at_random(self) -> "PGD":
+        """The attack with a random start."""
+        return replace(self, start="random")
 
     @property
     def at_any_step_size(self) -> "PGD":

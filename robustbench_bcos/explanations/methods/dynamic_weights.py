@@ -11,7 +11,8 @@ from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.explanations.explanation import Explanation, Targets
 from robustbench_bcos.explanations.method import AbstractMethod
 from robustbench_bcos.explanations.methods.input_x_gradient import InputXGradient
-from robustbench_bcos.model_zoo.bcos.explanation_mode import explanation_mode
+from robustbench_bcos.explanations.second_derivatives import Attached, gradient_times_input
+from robustbench_bcos.model_zoo.bcos.explanation_mode import Gates, explanation_mode
 from robustbench_bcos.model_zoo.bcos.layers import is_bcos
 
 
@@ -24,6 +25,8 @@ class DynamicWeights(AbstractMethod):
     :func:`~robustbench_bcos.explanations.completeness.additive_constants`.
     """
 
+    attachable = True
+
     def preference(self, network: nn.Module) -> int:
         """For B-cos networks, ours and the official ones."""
         return 2 if is_bcos(network) else 0
@@ -34,6 +37,14 @@ class DynamicWeights(AbstractMethod):
             raise RequestError(
                 "dynamic_weights explains B-cos networks and this one is conventional: choose input_x_gradient, say"
             )
+
+    def attached(self, network: nn.Module, encoded: Images) -> Attached:
+        """With scales that are held for the weights, and vary with the image from then on."""
+        gates = Gates()
+        with explanation_mode(network, gates):
+            found = gradient_times_input(network, encoded)
+        gates.release()
+        return found
 
     def _attribute(self, network: nn.Module, encoded: Images, targets: Targets | None, rng: PerImageRng) -> Explanation:
         with explanation_mode(network):

@@ -4,6 +4,7 @@ import math
 from typing import final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
@@ -13,6 +14,7 @@ from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.explanations.explanation import Explanation, Targets
 from robustbench_bcos.explanations.method import AbstractMethod
 from robustbench_bcos.explanations.methods._post_hoc import logits_and_targets
+from robustbench_bcos.explanations.second_derivatives import Attached, largest_of
 from robustbench_bcos.model_zoo.bcos.layers import UnitConv2d
 
 
@@ -23,6 +25,24 @@ class GradCAM(AbstractMethod):
 
     Enlarged to the image bilinearly. It needs feature maps of more than one position.
     """
+
+    attachable = True
+
+    def attached(self, network: nn.Module, encoded: Images) -> Attached:
+        """The same steps, written out."""
+        features: list[Tensor] = []
+        hook = last_feature_maps(network, encoded).register_forward_hook(lambda *call: features.append(call[2]))
+        try:
+            logits = network(encoded)
+        finally:
+            hook.remove()
+        maps = features[-1]
+        (gradients,) = torch.autograd.grad(
+            largest_of(logits).sum(), maps, create_graph=torch.is_grad_enabled(), materialize_grads=True
+        )
+        coarse = (gradients.mean(dim=(2, 3), keepdim=True) * maps).sum(dim=1, keepdim=True).clamp(min=0)
+        fine = F.interpolate(coarse, tuple(encoded.shape[2:]), mode="bilinear")
+        return Attached(logits, fine.squeeze(1))
 
     def _attribute(self, network: nn.Module, encoded: Images, targets: Targets | None, rng: PerImageRng) -> Explanation:
         from captum import attr

@@ -10,6 +10,7 @@ from robustbench_bcos.core.types import Images
 from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.explanations.explanation import Explanation, Targets
 from robustbench_bcos.explanations.method import AbstractMethod, largest
+from robustbench_bcos.explanations.second_derivatives import Attached, gradient_times_input
 
 
 @final
@@ -20,9 +21,15 @@ class InputXGradient(AbstractMethod):
     It is to a conventional network what dynamic weights are to a B-cos network: the linear map applied near this image.
     """
 
+    attachable = True
+
     def preference(self, network: nn.Module) -> int:
         """For networks that have no method of their own."""
         return 1
+
+    def attached(self, network: nn.Module, encoded: Images) -> Attached:
+        """As it is."""
+        return gradient_times_input(network, encoded)
 
     def _attribute(self, network: nn.Module, encoded: Images, targets: Targets | None, rng: PerImageRng) -> Explanation:
         leaf = encoded.detach().clone().requires_grad_()

@@ -107,11 +107,11 @@ class AbstractBcosLayer(DynamicLayer, ABC):
         # No short cuts for an exponent that is learned: its gradient would be lost.
         if self.exponent is None and b == 1:
             return responses
-        if self.explaining:
+        if self.detaching:
             with torch.no_grad():
                 scale = self._scale(responses, features, b)
         else:
-            scale = self._scale(responses, features, b)
+            scale = self.as_constant(self._scale(responses, features, b))
         return scale * responses
 
     def largest(self, responses: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Goals for maps at a prediction that is kept, one a module."""
