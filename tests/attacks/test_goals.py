@@ -50,6 +50,13 @@ def test_nothing_is_left_at_the_end_of_the_way(goal: str, there: Any) -> None:
     assert GOALS[goal].left(clean, clean).tolist() != pytest.approx([0.0] * 3) or goal == "target"
 
 
+@pytest.mark.parametrize("goal", GOALS)
+def test_a_map_of_zeros_leaves_nothing_to_be_said(goal: str) -> None:
+    maps, nothing = normal(2, *SHAPE), torch.zeros(2, *SHAPE)
+    assert GOALS[goal].left(maps, nothing).isnan().all()
+    assert GOALS[goal].left(nothing, maps).isnan().all()
+
+
 def test_a_map_of_another_class_is_farther_than_any_of_the_same() -> None:
     criterion = MapCriterion(goal="away", shape=SHAPE)
     clean = normal(4, *SHAPE)

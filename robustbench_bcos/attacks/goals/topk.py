@@ -2,6 +2,8 @@
 
 from typing import final
 
+import torch
+
 from robustbench_bcos.attacks import GOALS
 from robustbench_bcos.attacks.goal import AbstractGoal
 from robustbench_bcos.core.maps import flat, top
@@ -17,6 +19,7 @@ class TopK(AbstractGoal):
     """
 
     def left(self, maps: Maps, references: Maps) -> PerImage:
-        """Share of the positive contributions that these pixels have."""
-        positive = flat(maps).clamp(min=0)
-        return (positive * top(references)).sum(dim=1) / positive.sum(dim=1)
+        """Share of the positive contributions that these pixels have; NaN where there are no such pixels."""
+        positive, pixels = flat(maps).clamp(min=0), top(references)
+        share = (positive * pixels).sum(dim=1) / positive.sum(dim=1)
+        return torch.where(pixels.any(dim=1), share, torch.nan)
