@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,7 +13,7 @@ from typing_extensions import TypedDict
 
 from robustbench_bcos.bench.identity import RunIdentity
 from robustbench_bcos.bench.run_files import CONFIGURATION, DATABASE, LOCK, RESULTS, check_place, check_run
-from robustbench_bcos.core.disk import disk_explained, emptied, held, write_text
+from robustbench_bcos.core.disk import disk_explained, emptied, held, sweep, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.tables import read_json
 from robustbench_bcos.core.version import VERSION
@@ -64,10 +65,7 @@ def open_run(folder: Path, identity: Identity, session: Session, *, overwrite: b
     """
     with disk_explained(folder):
         check_place(folder)
-    with held(folder / LOCK, busy=f"run {folder} is in use by another process: wait for it, or choose another --out"):
-        # A process that was killed while it wrote this file has left a part of it.
-        for litter in folder.glob(f"{CONFIGURATION}.*.partial"):
-            litter.unlink()
+    with alone(folder):
         known = _read(folder) if (folder / CONFIGURATION).exists() else None
         if known is not None and not overwrite and _written_by(known) != VERSION:
             # Before it is found that it asks for something else, in words of that version.
@@ -81,8 +79,22 @@ def open_run(folder: Path, identity: Identity, session: Session, *, overwrite: b
         if known is not None:
             _refuse_other_identity(folder, known["identity"], asked)
         sessions = [*(known["sessions"] if known else []), session]
-        write_text(folder / CONFIGURATION, json.dumps({"identity": asked, "sessions": sessions}, indent=2) + "\n")
+        content: dict[str, Any] = {"identity": asked, "sessions": sessions}
+        content["digest"] = _digest(content)
+        write_text(folder / CONFIGURATION, json.dumps(content, indent=2) + "\n")
         yield folder
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep others from writing to a run folder; what they left when they were killed is removed.
+
+    Raises:
+        RequestError: another process writes to it, or it is not writable.
+    """
+    with held(folder / LOCK, busy=f"run {folder} is in use by another process: wait for it, or choose another --out"):
+        sweep(folder)
+        yield
 
 
 def read_description(folder: Path) -> Description:
@@ -108,9 +120,25 @@ def _read(folder: Path) -> dict[str, Any]:
             raise ValueError("identity or sessions are something else")
         if not content["sessions"]:
             raise ValueError("it names no session")
+        if _written_by(content) == VERSION and content.get("digest") != _digest(content):
+            raise ValueError("it is not as it was written")
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise RequestError(f"{file} is damaged ({error}): restore it, or choose another --out") from None
     return content
+
+
+def is_of_this_version(folder: Path) -> bool:
+    """Whether this version wrote a run, so that it can be read.
+
+    Raises:
+        RequestError: there is none, or it is damaged.
+    """
+    return _written_by(_read(folder)) == VERSION
+
+
+def _digest(content: dict[str, Any]) -> str:
+    written = json.dumps([content["identity"], content["sessions"]], sort_keys=True)
+    return blake2b(written.encode(), digest_size=16).hexdigest()
 
 
 def _written_by(content: dict[str, Any]) -> str:

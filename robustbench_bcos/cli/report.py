@@ -1,12 +1,13 @@
 """``report``: print the table of a run, and write its files again."""
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.config import RunConfig, make_config
 from robustbench_bcos.bench.run_files import RESULTS, check_run, is_run
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import print_report, results
@@ -65,39 +66,47 @@ def report(
     check_run(folder)
     if style is None and out is None and not os.access(folder, os.W_OK):
         raise RequestError(f"{folder} cannot be written: say with --out where the report goes")
-    # This imports pandas and torch; a mistake that can be told without them has been told.
-    from robustbench_bcos.reports.report import write_report
-    from robustbench_bcos.reports.run_folder import read_run
-
     if style is not None:
         _print_table(folder, style)
         return
+    # This imports pandas and torch; a mistake that can be told without them has been told.
+    from robustbench_bcos.bench.folder import alone
+
+    inside = out is None or (out.exists() and out.samefile(folder))
+    # A run that ends meanwhile would find its files replaced by those of what it was before.
+    with alone(folder) if inside else nullcontext():
+        _report(folder, config, out or folder, robustbench)
+
+
+def _report(folder: Path, config: RunConfig, out: Path, robustbench: Path | None) -> None:
+    from robustbench_bcos.reports.report import write_report
+    from robustbench_bcos.reports.run_folder import read_run
+
     run = read_run(folder)
     if run.missing:
         results.print(f"{run.missing} of {len(run.identity.cells)} cells are not complete and are left out.")
     if robustbench is not None:
         _write_robustbench(run, robustbench, config.zoo)
     if len(run.records):
-        out = _place(run, out or folder)
+        _place(run, out)
         files = write_report(
             run, figures=config.figures, images=config.images, formats=config.figure_format, folder=out
         )
         print_report(run, files, out)
 
 
-def _place(run: "RunFolder", folder: Path) -> Path:
-    """A folder that may be filled with a report: of other files nothing is replaced, and nothing stands among them."""
+def _place(run: "RunFolder", folder: Path) -> None:
+    """Make a folder for a report, unless it holds others' files: none is replaced, and no report stands among them."""
     from robustbench_bcos.core.disk import made
     from robustbench_bcos.reports.spreadsheet import csv_of
 
     made(folder)
     if folder.samefile(run.folder):
-        return folder
+        return
     there = folder / RESULTS
     others = sorted(entry.name for entry in folder.iterdir())
     if others and not (there.is_file() and there.read_bytes() == csv_of(run.records).encode() and not is_run(folder)):
         raise RequestError(f"--out {folder} holds other files ({others[0]}): choose a new folder")
-    return folder
 
 
 def _print_table(folder: Path, style: str) -> None:

@@ -54,6 +54,17 @@ def write_with(file: Path, write: Callable[[IO[bytes]], object]) -> Path:
     return file
 
 
+def sweep(folder: Path, name: str = "*") -> None:
+    """Remove what processes that were killed have left of files of a name, which nobody else may be writing.
+
+    Args:
+        folder: with the folders in it.
+        name: of the files, or a pattern.
+    """
+    for litter in folder.rglob(f"{name}.{'[0-9a-f]' * 16}.partial"):
+        litter.unlink(missing_ok=True)
+
+
 def made(folder: Path) -> Path:
     """Make a folder, with those above it, or find that it may be written to; gives it back.
 

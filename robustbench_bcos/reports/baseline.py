@@ -6,10 +6,8 @@ from typing import Any
 
 from robustbench_bcos.core.disk import made, write_text
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.reports.results import SURVIVORS, Results
+from robustbench_bcos.reports.results import SURVIVORS, Results, certificate_of, digest_of
 from robustbench_bcos.reports.spreadsheet import csv_of
-
-CERTIFICATE = ".birth.json"
 
 
 def write_baseline(results: Results, file: Path) -> list[Path]:
@@ -24,11 +22,13 @@ def write_baseline(results: Results, file: Path) -> list[Path]:
         raise RequestError(f"--baseline {file} is a folder: give the name of a CSV file")
     records = results.records.assign(**{SURVIVORS: [results.survivors[row] for row in range(len(results.records))]})
     made(file.parent)
-    write_text(file, csv_of(records))
+    text = csv_of(records)
+    write_text(file, text)
     run = results.run
     known = ("started", "command", "commit", "device", "versions")
     birth: dict[str, Any] = {key: value for key, value in run.session.items() if key in known}
     birth |= {key: getattr(run.identity, key) for key in ("dataset", "images", "subset", "weights", "seed")}
-    certificate = file.with_name(file.name + CERTIFICATE)
+    birth["sha256"] = digest_of(text)
+    certificate = certificate_of(file)
     write_text(certificate, json.dumps(birth, indent=2) + "\n")
     return [file, certificate]

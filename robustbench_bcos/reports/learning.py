@@ -9,13 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
-from robustbench_bcos.core.errors import RequestError, reason_of
+from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.reports.style import Line, legend_beside, lines, styled
 from robustbench_bcos.reports.trainings import REPEATED
-
-ENDING = ".log.csv"
-COLUMNS = ("number", "loss", "accuracy")
+from robustbench_bcos.training.logs import COLUMNS, ENDING, read_log
 
 
 def read_logs(folder: Path, patterns: Sequence[str] = ()) -> pd.DataFrame:
@@ -35,7 +33,10 @@ def read_logs(folder: Path, patterns: Sequence[str] = ()) -> pd.DataFrame:
         if not any(fnmatchcase(name, pattern) for name in files):
             raise unknown("training", pattern, files)
     chosen = [name for name in files if not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)]
-    logs = [_read(files[name]).assign(model=name, recipe=REPEATED.sub("", name)) for name in chosen]
+    logs = [
+        read_log(files[name])[list(COLUMNS)].astype(float).assign(model=name, recipe=REPEATED.sub("", name))
+        for name in chosen
+    ]
     return pd.concat(logs, ignore_index=True)
 
 
@@ -68,15 +69,6 @@ def learning_curves(logs: pd.DataFrame) -> Figure:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         legend_beside(figure, loss)
         return figure
-
-
-def _read(file: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(file, usecols=list(COLUMNS), dtype=float)
-    except (OSError, ValueError) as error:
-        raise RequestError(
-            f"{file} is no log of a training ({reason_of(error)}): remove it, or train its model again"
-        ) from None
 
 
 def _curve(axes: Axes, rows: pd.DataFrame, column: str, line: Line, label: str) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,14 @@ import pandas as pd
 
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence.trust import LEVELS, UNFINISHED, Judgement
+from robustbench_bcos.bench.folder import is_of_this_version
 from robustbench_bcos.bench.records import COLUMNS, KEY, TEXTS
-from robustbench_bcos.bench.run_files import DATABASE, check_results
+from robustbench_bcos.bench.run_files import DATABASE, RESULTS, check_results, is_run
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.errors import RequestError, reason_of
+from robustbench_bcos.core.tables import read_json
 from robustbench_bcos.reports.run_folder import RunFolder, read_run
-from robustbench_bcos.reports.spreadsheet import as_written
+from robustbench_bcos.reports.spreadsheet import as_written, csv_of
 
 CORRECT = ("clean_correct", "robust_correct", "worst_correct")
 
@@ -64,6 +67,8 @@ def read_results(path: Path) -> Results:
     check_results(path)
     found = _from_run(path) if path.is_dir() else _from_csv(path)
     _check(found)
+    if not path.is_dir():
+        _check_unchanged(path)
     return found
 
 
@@ -106,6 +111,43 @@ def _bits(store: Store, judgement: Judgement, cell: Cell) -> str:
     clean = store.clean(cell.model)
     rows = store.verdicts(cell)
     return "".join(str(int(clean[row.image].correct and not row.success and row.image not in broken)) for row in rows)
+
+
+def certificate_of(baseline: Path) -> Path:
+    """The file beside a baseline that says how it came about."""
+    return baseline.with_name(f"{baseline.name}.birth.json")
+
+
+def digest_of(text: str) -> str:
+    """SHA-256 of a baseline, whatever ends its lines."""
+    return sha256(text.encode()).hexdigest()
+
+
+def _check_unchanged(file: Path) -> None:
+    """Hold a CSV against the store beside it, or against the digest of a baseline; of a CSV alone nothing is known.
+
+    Raises:
+        RequestError: it is not as it was written.
+    """
+    run, certificate = file.parent, certificate_of(file)
+    if file.name == RESULTS and is_run(run) and is_of_this_version(run):
+        if _text(file) != csv_of(read_run(run).records):
+            raise RequestError(f"{file} is not what its run measured: `report {run}` writes it again")
+    elif certificate.is_file():
+        try:
+            digest = read_json(certificate).get("sha256")
+        except (OSError, ValueError, AttributeError):
+            raise RequestError(f"{certificate} is damaged: restore it, or remove it if {file} is right") from None
+        # Baselines of older versions have none.
+        if digest is not None and digest != digest_of(_text(file)):
+            raise RequestError(
+                f"{file} is not as `check --update` wrote it: restore it, update it again, or remove {certificate} if "
+                "the change is meant"
+            )
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8", errors="replace")
 
 
 def _from_csv(file: Path) -> Results:

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import pandas as pd
 import tomli_w
 import torch
 
 from robustbench_bcos.core.devices import choose_device
-from robustbench_bcos.core.disk import held, made, write_text
+from robustbench_bcos.core.disk import held, made, sweep, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.tables import read_table
@@ -20,6 +19,7 @@ from robustbench_bcos.model_zoo.bcos.layers import learned_exponents
 from robustbench_bcos.model_zoo.cards import Card, CleanAccuracy, ModelSpec, WeightsSpec
 from robustbench_bcos.model_zoo.checkpoints.write import write_weights
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, build_classifier
+from robustbench_bcos.training.logs import ENDING, Log, read_log
 from robustbench_bcos.training.recipes import Recipe
 from robustbench_bcos.training.trainer import Epoch, check_fit, train
 
@@ -62,6 +62,8 @@ def make_model(
     made(folder)
     busy = f"{recipe.name} is being trained in {folder} by another process: wait for it, or choose another --out"
     with held(folder / f"{recipe.name}.lock", busy=busy):
+        for ending in (".ckpt", ".safetensors", ".toml", ENDING):
+            sweep(folder, f"{recipe.name}{ending}")
         card = _make(recipe, folder, images, test, choose_device(device), compiled, on_epoch)
         card = card.model_copy(update={"class_names": images.class_names}) if takes_class_order(dataset) else card
         content = card.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
@@ -79,8 +81,8 @@ def _make(
     compiled: bool,
     on_epoch: Callable[[Epoch], None],
 ) -> Card:
-    log = _Log(folder / f"{recipe.name}.log.csv", on_epoch)
     checkpoint = folder / f"{recipe.name}.ckpt"
+    log = Log(folder / f"{recipe.name}{ENDING}", on_epoch, goes_on=checkpoint.exists())
     classifier = train(recipe, images, device=device, compiled=compiled, checkpoint=checkpoint, on_epoch=log)
     file = f"{recipe.name}.safetensors"
     return Card(
@@ -156,12 +158,12 @@ def is_made(recipe: Recipe, folder: Path) -> bool:
     Raises:
         RequestError: one of its name is, and is of another recipe, or was trained for longer or shorter.
     """
-    file, log = folder / f"{recipe.name}.toml", folder / f"{recipe.name}.log.csv"
+    file, log = folder / f"{recipe.name}.toml", folder / f"{recipe.name}{ENDING}"
     if not file.is_file():
         return False
     card = read_table(Card, file)
     same = all(getattr(card, key) == getattr(recipe, key) for key in ModelSpec.model_fields)
-    if not same or (log.is_file() and len(pd.read_csv(log)) != recipe.epochs):
+    if not same or (log.is_file() and len(read_log(log)) != recipe.epochs):
         raise RequestError(
             f"{file} was made by another recipe, or in other than {recipe.epochs} epochs: remove it to train it again, "
             "or choose another folder"
@@ -195,21 +197,3 @@ def clean_accuracy(classifier: ImageClassifier, images: EvalSubset, device: str)
             predictions = predicted_classes(classifier(batch.images.to(device))).cpu()
             correct += int((predictions == batch.labels).sum())
     return CleanAccuracy(correct=correct, total=len(images))
-
-
-class _Log:
-    """Adds every epoch to a CSV; one that is trained again after an interruption replaces its first attempt."""
-
-    def __init__(self, file: Path, then: Callable[[Epoch], None]) -> None:
-        self.file = file
-        self.then = then
-
-    def __call__(self, epoch: Epoch) -> None:
-        # Most trainings learn no exponents.
-        rows = pd.DataFrame([epoch]).dropna(axis=1, how="all")
-        if epoch.number > 1 and self.file.exists():
-            # Kept as text, which no reading and writing can change.
-            before = pd.read_csv(self.file, dtype=str)
-            rows = pd.concat([before[before["number"].astype(int) < epoch.number], rows])
-        write_text(self.file, rows.to_csv(index=False))
-        self.then(epoch)

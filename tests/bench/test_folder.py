@@ -141,7 +141,7 @@ def test_a_place_that_cannot_be_a_folder_is_refused(tmp_path: Path, place: str, 
     assert content(tmp_path) == {"file": b"precious"}
 
 
-@pytest.mark.parametrize("left", [[], [LOCK], [LOCK, CONFIGURATION + ".0f.partial"]])
+@pytest.mark.parametrize("left", [[], [LOCK], [LOCK, CONFIGURATION + ".0123456789abcdef.partial"]])
 def test_a_run_killed_before_it_had_a_configuration_is_begun_again(tmp_path: Path, left: list[str]) -> None:
     for name in left:
         (tmp_path / name).write_text('{"identity": {"cel' if "partial" in name else "", encoding="utf-8")
@@ -157,6 +157,38 @@ def test_a_damaged_configuration_is_named_and_left_alone(tmp_path: Path, text: s
     (tmp_path / CONFIGURATION).write_text(text, encoding="utf-8")
     assert "run.json is damaged" in refusal(tmp_path)
     assert (tmp_path / CONFIGURATION).read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize(
+    ("written", "changed"),
+    [('"started": "', '"started": "2'), ('"images": ', '"images": 1'), ('"digest": "', '"digest": "0')],
+)
+def test_a_configuration_that_was_changed_is_refused_and_left_alone(written: str, changed: str, tmp_path: Path) -> None:
+    with open_run(tmp_path, IDENTITY, SESSION | {"versions": {"robustbench_bcos": VERSION}}):
+        pass
+    file = tmp_path / CONFIGURATION
+    text = file.read_text(encoding="utf-8")
+    # Other bytes for the same content are none.
+    file.write_text(json.dumps(json.loads(text)), encoding="utf-8")
+    assert read_description(tmp_path).identity == IDENTITY
+    file.write_text(text.replace(written, changed, 1), encoding="utf-8")
+    said = f"{file} is damaged (it is not as it was written): restore it, or choose another --out"
+    assert refusal(tmp_path) == said
+    with pytest.raises(RequestError) as caught:
+        read_description(tmp_path)
+    assert str(caught.value) == said
+    assert file.read_text(encoding="utf-8") == text.replace(written, changed, 1)
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    with open_run(tmp_path, IDENTITY, SESSION):
+        pass
+    (tmp_path / "figures").mkdir()
+    kept = tmp_path / "my.partial"
+    for file in (kept, tmp_path / f"results.csv.{'0f' * 8}.partial", tmp_path / f"figures/a.png.{'f0' * 8}.partial"):
+        file.touch()
+    with open_run(tmp_path, IDENTITY, SESSION):
+        assert list(tmp_path.rglob("*.partial")) == [kept]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +215,7 @@ def test_a_session_that_is_none_is_refused_in_a_sentence(damage: dict[str, Any],
             "0.9.1",
             "was written by robustbench_bcos 0.9.1, and this is {VERSION}, or is damaged: read it with 0.9.1, or ",
         ),
-        (VERSION, "is damaged: restore it, or choose another --out"),
+        (VERSION, "is damaged (it is not as it was written): restore it, or choose another --out"),
         (None, "read it with 0.2.0, or repeat the run in another folder"),
     ],
 )

@@ -98,6 +98,19 @@ def test_a_run_knows_its_images_and_its_csv_does_not(finished: Path) -> None:
         assert [row[column] for row in by_images] == [row[column] for row in by_counts]
 
 
+def test_a_table_of_a_run_is_what_the_run_measured(finished: Path, here: Path) -> None:
+    folder = shutil.copytree(finished, here / "changed")
+    table = folder / "results.csv"
+    table.write_text(table.read_text(encoding="utf-8").replace("tiny-natural", "tiny-natutal"), encoding="utf-8")
+    remedy = f"{table} is not what its run measured: `report {folder}` writes it again"
+    assert refusal("compare", table) == remedy
+    # Without its run, it is a table like any other.
+    shutil.copy(table, here / "alone.csv")
+    succeed("compare", here / "alone.csv")
+    succeed("report", folder, "--no-figures")
+    succeed("compare", table)
+
+
 def test_what_the_models_of_a_run_differ_in_is_listed(finished: Path) -> None:
     out = succeed("compare", finished)
     notes = [line.split(" differs ")[0] for line in out.splitlines() if " differs " in line]

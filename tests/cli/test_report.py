@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from robustbench_bcos.bench import runner
+from robustbench_bcos.bench.folder import alone
 from tests.bench.tiny_zoo import NAMES
 from tests.cli.command_line import call, refusal, succeed
 
@@ -159,6 +160,18 @@ def test_an_archived_run_is_read(archived: dict[str, bytes], here: Path) -> None
     assert succeed("check", "mine", "--baseline", "baseline.csv", "--update")
     assert succeed("check", "mine", "--baseline", "baseline.csv")
     assert contents(here / "mine") == archived
+
+
+def test_a_run_that_is_at_work_writes_its_report_itself(command: list[str], here: Path) -> None:
+    succeed(*command, "--limit", 2, "--evidence", "off")
+    Path("mine/results.csv").unlink()
+    with alone(Path("mine")):
+        for where in ([], ["--out", "mine"]):
+            said = refusal("report", "mine", "--no-figures", *where)
+            assert said.startswith("run mine is in use by another process: wait for it, or")
+        assert not Path("mine/results.csv").exists()
+        succeed("report", "mine", "--out", "copy", "--no-figures")
+        succeed("report", "mine", "--format", "csv")
 
 
 def test_a_report_does_not_stand_among_other_files(command: list[str], here: Path) -> None:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.reports.baseline import CERTIFICATE, write_baseline
+from robustbench_bcos.reports.baseline import write_baseline
 from robustbench_bcos.reports.gate import check
 from robustbench_bcos.reports.results import SURVIVORS, Results, keys_of, read_results
 from tests.bench.by_hand import identity_of
@@ -72,8 +73,27 @@ def test_a_run_holds_its_own_baseline_at_no_tolerance(results: Results, tmp_path
 def test_the_birth_certificate_says_how_it_came_about(results: Results, tmp_path: Path) -> None:
     files = write_baseline(results, tmp_path / "digits.csv")
     assert files == [tmp_path / "digits.csv", tmp_path / "digits.csv.birth.json"]
-    assert files[1].name == files[0].name + CERTIFICATE
-    assert json.loads(files[1].read_text(encoding="utf-8")) == BORN | OF_IMAGES
+    assert files[1].name == files[0].name + ".birth.json"
+    birth = json.loads(files[1].read_text(encoding="utf-8"))
+    assert birth.pop("sha256") == sha256(files[0].read_bytes()).hexdigest()
+    assert birth == BORN | OF_IMAGES
+
+
+def test_a_baseline_that_was_changed_is_refused_unless_that_is_meant(results: Results, tmp_path: Path) -> None:
+    file, birth = write_baseline(results, tmp_path / "digits.csv")
+    text = file.read_text(encoding="utf-8")
+    # What git makes of it on another system is no change.
+    file.write_bytes(text.replace("\n", "\r\n").encode())
+    read_results(file)
+    assert ",140," in text
+    file.write_text(text.replace(",140,", ",140.0,", 1), encoding="utf-8")
+    with pytest.raises(RequestError, match=r"is not as `check --update` wrote it: restore it, update it again, or rem"):
+        read_results(file)
+    birth.write_text("[", encoding="utf-8")
+    with pytest.raises(RequestError, match=r"birth\.json is damaged: restore it, or remove it if \S+ is right$"):
+        read_results(file)
+    birth.unlink()
+    read_results(file)
 
 
 def test_a_baseline_is_replaced_and_nothing_else_is_left(results: Results, tmp_path: Path) -> None:

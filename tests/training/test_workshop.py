@@ -132,6 +132,31 @@ def test_an_interrupted_training_is_continued_by_the_same_call(tmp_path: Path, d
     assert log(halted)[columns].equals(log(whole)[columns])
 
 
+@pytest.mark.parametrize(
+    "text", ["", "epoch,loss\n1,2\n", "number,loss,accuracy\n1.5,1,1\n", "number,loss,accuracy\nx,1,1\n"]
+)
+def test_a_damaged_log_is_refused_before_an_epoch_is_trained(tmp_path: Path, dataset: str, text: str) -> None:
+    def interrupt(epoch: Epoch) -> None:
+        if epoch.number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_model(RECIPE, tmp_path, dataset=dataset, on_epoch=interrupt)
+    file, trained = tmp_path / "my-v1.5.log.csv", list[Epoch]()
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(RequestError, match=r"my-v1\.5\.log\.csv is no log of a training \(.*\): remove it, or train"):
+        make_model(RECIPE, tmp_path, dataset=dataset, on_epoch=trained.append)
+    assert trained == []
+    file.unlink()
+    litter = [tmp_path / f"my-v1.5.{name}.{'0f' * 8}.partial" for name in ("ckpt", "log.csv")]
+    others = tmp_path / f"my-v1.5.1.ckpt.{'0f' * 8}.partial"
+    for left in (*litter, others):
+        left.touch()
+    make_model(RECIPE, tmp_path, dataset=dataset)
+    assert log(tmp_path)["number"].tolist() == ["2", "3"]
+    assert names(tmp_path) - {"images"} == FILES | {others.name}
+
+
 def test_a_model_is_trained_by_one_process_at_a_time(tmp_path: Path, dataset: str) -> None:
     def again(epoch: Epoch) -> None:
         with pytest.raises(RequestError, match=r"my-v1.5 is being trained in \S+ by another process: wait for it, or"):
