@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "test"]
 
+BACKGROUND, VOID = -1, -2
+"""What a mask says of pixels that belong to no class, and of those that do not count: borders, what nobody labelled."""
+
 
 class AbstractDataset(ABC):
     """Images with labels and class names; only what must be is kept in memory.
@@ -27,11 +30,14 @@ class AbstractDataset(ABC):
         name: as in the request, ``folder:DIR`` included.
         labels: class of each image, in the dataset's own order.
         class_names: one name per class.
+        has_masks: whether :meth:`mask` says which pixels belong to which class. The label of an image is then the class
+            that has most of its pixels.
         preprocessing: how images were brought to the size they have.
         notes: what a reader of a number must know of the images, a sentence each: what was chosen, left out, converted.
     """
 
     any_size: ClassVar[bool] = False
+    has_masks: ClassVar[bool] = False
     channels: int = 3
 
     name: str
@@ -47,6 +53,18 @@ class AbstractDataset(ABC):
         Raises:
             RequestError: the image cannot be read; the message says which file it is.
         """
+
+    def mask(self, index: int) -> "torch.Tensor":
+        """The class of each pixel of an image as it is read, int16 of shape (height, width).
+
+        Numbers are positions in ``class_names``, or ``BACKGROUND`` or ``VOID``.
+
+        Raises:
+            RequestError: the dataset has no masks, or this one cannot be read.
+        """
+        raise RequestError(
+            f"dataset {self.name} has no masks, which say where in an image its class is: choose one that has"
+        )
 
     def __len__(self) -> int:
         return len(self.labels)

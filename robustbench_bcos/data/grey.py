@@ -29,6 +29,15 @@ class WithChannels(AbstractDataset):
         return self._dataset.any_size
 
     @property
+    def has_masks(self) -> bool:  # type: ignore[override] # what the dataset says
+        """Whether images have masks."""
+        return self._dataset.has_masks
+
+    def mask(self, index: int) -> "Tensor":
+        """The dataset's."""
+        return self._dataset.mask(index)
+
+    @property
     def notes(self) -> tuple[str, ...]:  # type: ignore[override] # it grows as images are read
         """What the dataset says, and how many of the images that were read had colours."""
         coloured = (f"Images made grey: {len(self._coloured)}.",) if self._coloured else ()

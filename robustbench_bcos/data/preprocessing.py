@@ -31,15 +31,30 @@ class Preprocessing(Framing):
         """
         from torchvision.transforms.v2 import functional as transforms
 
-        pixels: torch.Tensor = transforms.pil_to_tensor(self._framed(picture, name))
+        pixels: torch.Tensor = transforms.pil_to_tensor(self._framed(picture, name, self.interpolation))
         return pixels.float() / 255
 
-    def _framed(self, picture: Image.Image, name: str) -> Image.Image:
+    def classes(self, mask: Image.Image, name: str) -> "torch.Tensor":
+        """Numbers of classes, framed as their picture is; each is that of the nearest pixel, since classes do not mix.
+
+        Args:
+            mask: of the size of the picture, 8 bits.
+            name: what a refusal calls it.
+
+        Raises:
+            RequestError: it is smaller than the crop.
+        """
+        from torchvision.transforms.v2 import functional as transforms
+
+        classes: torch.Tensor = transforms.pil_to_tensor(self._framed(mask, name, "nearest"))
+        return classes[0]
+
+    def _framed(self, picture: Image.Image, name: str, mode: str) -> Image.Image:
         from torchvision.transforms.v2 import InterpolationMode
         from torchvision.transforms.v2 import functional as transforms
 
         if self.resize is not None:
-            interpolation = InterpolationMode(self.interpolation)
+            interpolation = InterpolationMode(mode)
             picture = transforms.resize(picture, [self.resize], interpolation=interpolation, antialias=True)
         if self.crop is None:
             return picture

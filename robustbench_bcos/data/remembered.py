@@ -37,6 +37,15 @@ class Remembered(AbstractDataset):
         return self._dataset.any_size
 
     @property
+    def has_masks(self) -> bool:  # type: ignore[override] # what the dataset says
+        """Whether images have masks."""
+        return self._dataset.has_masks
+
+    def mask(self, index: int) -> "torch.Tensor":
+        """The dataset's."""
+        return self._dataset.mask(index)
+
+    @property
     def notes(self) -> tuple[str, ...]:  # type: ignore[override] # what the dataset says by now
         """What the dataset says of its images."""
         return self._dataset.notes

@@ -68,9 +68,9 @@ def test_listing_datasets_and_what_they_say_of_themselves_imports_no_library() -
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("digit", "unknown dataset 'digit': did you mean 'digits'? choose from cifar10, digits, folder:DIR, idx:PATH"),
+        ("digit", "unknown dataset 'digit': did you mean 'digits'? choose from cifar10, digit_pairs[:SEED], digits, "),
         ("mnist", "unknown dataset 'mnist': choose from "),
-        ("voc", "unknown dataset 'voc': choose from "),
+        ("coco", "unknown dataset 'coco': choose from "),
         ("memory", "unknown dataset 'memory': choose from "),
         ("folder", "dataset 'folder' lacks its argument: write folder:DIR"),
         ("folder:", "dataset 'folder:' lacks its argument: write folder:DIR"),

@@ -6,10 +6,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
 from robustbench_bcos.data import DATASETS
-from robustbench_bcos.data.dataset import AbstractNamedDataset, DatasetRequest, Split
+from robustbench_bcos.data.dataset import BACKGROUND, VOID, AbstractNamedDataset, DatasetRequest, Split
 
 if TYPE_CHECKING:
     import torch
+
+INKED = 0.5
+"""Share of a pixel that must be ink for it to belong to the digit; with less ink it is void, without any background."""
 
 TEST_EVERY = 5
 """Within each class, images 0, 5, 10, ... are for testing: stratified, and the same for everyone without a seed."""
@@ -26,6 +29,7 @@ class Digits(AbstractNamedDataset):
     radii = MappingProxyType({"l2": "0.5", "linf": "0.1"})
     radii_by_default = True
     image_shape = (3, 8, 8)
+    has_masks = True
     how_to_get = "digits come with scikit-learn and need not be fetched: run without --dataset"
 
     def __init__(self, split: Split) -> None:
@@ -50,6 +54,20 @@ class Digits(AbstractNamedDataset):
     def read(self, index: int) -> "torch.Tensor":
         """One scan, its grey value in all three channels."""
         return self._images[index].expand(3, -1, -1).clone()
+
+    def mask(self, index: int) -> "torch.Tensor":
+        """The ink is the digit."""
+        return ink_mask(self._images[index], self.labels[index])
+
+
+def ink_mask(ink: "torch.Tensor", digit: int) -> "torch.Tensor":
+    """The class of each pixel of a scan, by how much of it is ink: from 0 to 1, (height, width)."""
+    import torch
+
+    mask = torch.full(ink.shape, VOID, dtype=torch.int16)
+    mask[ink >= INKED] = digit
+    mask[ink == 0] = BACKGROUND
+    return mask
 
 
 def _scans() -> tuple[Any, Any]:
