@@ -27,6 +27,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.types import Flags, Images
 from robustbench_bcos.data.opening import takes_class_order
 from robustbench_bcos.data.subset import EvalSubset
+from robustbench_bcos.model_zoo.architectures.odenet import flows_of
 from robustbench_bcos.model_zoo.draws import draws_of
 from robustbench_bcos.model_zoo.models import Model
 
@@ -101,7 +102,13 @@ def not_the_same_twice(tried: Tried) -> str:
 
 
 def dependent_on_the_batch(tried: Tried) -> str:
-    """Answers to images on their own, beside those to the same images among others."""
+    """Answers to images on their own, beside those to the same images among others; a solver may say it itself."""
+    mixing = [flow.solver for flow in flows_of(tried.classifier) if flow.solver.mixes_images]
+    if mixing:
+        return (
+            f"is solved by {mixing[0].name}, which chooses one step for all images of a batch, so that an answer "
+            "depends on its neighbours: give solver rk4 or torchode, or per_image = true, among its arguments"
+        )
     against = answers.batch_independence(tried.classifier, tried.images(answers.FEW)).against
     if not bool(against.any()):
         return ""

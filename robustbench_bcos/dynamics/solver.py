@@ -35,8 +35,11 @@ class AbstractSolver(ABC):
     name: ClassVar[str]
     adaptive: ClassVar[bool]
     """Whether it chooses its steps by what it estimates its error to be."""
-    mixes_images: ClassVar[bool] = False
-    """Whether the solution of one image depends on the others it is solved with."""
+
+    @property
+    def mixes_images(self) -> bool:
+        """Whether the solution of one image depends on the others it is solved with."""
+        return False
 
     @abstractmethod
     def advance(self, field: Field, states: Tensor, start: float, end: float) -> Tensor:

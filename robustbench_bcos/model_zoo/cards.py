@@ -160,6 +160,8 @@ class Card(ModelSpec):
     """A trained model of the zoo."""
 
     recipe: str | None = None
+    by_default: bool = True
+    """Whether a run of its dataset attacks it where no model is named."""
     weights: WeightsSpec
     clean_accuracy: CleanAccuracy | None = None
     published: Published | None = None
@@ -267,12 +269,13 @@ class Zoo:
         return [name for name in sorted(self.entries) if fnmatchcase(name, pattern)]
 
     def at_hand(self, dataset: str) -> list[str]:
-        """Names of a dataset's models whose weights need not be fetched, in order.
+        """Names of a dataset's models whose weights need not be fetched, in order, without those that must be named.
 
         Raises:
             RequestError: there are none.
         """
-        entries = [self.entries[name] for name in sorted(self.entries) if self.entries[name].card.dataset == dataset]
+        cards = [self.entries[name].card for name in sorted(self.entries)]
+        entries = [self.entries[card.name] for card in cards if card.dataset == dataset and card.by_default]
         if not entries:
             raise RequestError(f"the zoo has no models for --dataset {dataset}: name some with --model")
         here = [entry.card.name for entry in entries if entry.is_here]

@@ -17,6 +17,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.subset import EvalSubset
+from robustbench_bcos.model_zoo.architectures import build_architecture
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import CONSTANTS, AddInverse, Normalize
@@ -52,6 +53,18 @@ def test_outputs_in_another_order_are_refused_with_a_remedy_that_the_dataset_tak
     assert "counts the classes in another order than digits: " in said
     assert "put the model's outputs in the order of the classes" in said
     assert "--classes" not in said
+
+
+def test_a_solver_that_mixes_images_is_refused_by_its_own_word() -> None:
+    pytest.importorskip("torchdiffeq")
+    # At so small a tolerance neighbours matter too little to be seen.
+    options = {"solver": "torchdiffeq", "rtol": 1e-7, "atol": 1e-7}
+    network = build_architecture("odenet", in_channels=3, classes=10, arguments=options)
+    said = objection(network)
+    assert "is solved by torchdiffeq, which chooses one step for all images of a batch" in said
+    assert "give solver rk4 or torchode, or per_image = true" in said
+    alone = build_architecture("odenet", in_channels=3, classes=10, arguments={**options, "per_image": True})
+    assert "one step for all images" not in objection(alone)
 
 
 # Honest models

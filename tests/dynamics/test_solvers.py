@@ -185,13 +185,14 @@ def test_layers_that_add_constants_are_named_in_its_place() -> None:
 
 @pytest.mark.parametrize("name", [*FIXED, "torchode"])
 def test_an_image_is_solved_as_it_is_alone(name: str) -> None:
-    assert not SOLVERS[name].mixes_images
+    assert not make(name).mixes_images
     alone = batch_independence(solved_by(make(name)), images(16))
     assert float(alone.values.max()) < 1e-10  # rounding, where steps are chosen by it
 
 
 def test_torchdiffeq_mixes_images_unless_it_is_asked_for_one_at_a_time() -> None:
-    assert SOLVERS["torchdiffeq"].mixes_images
+    assert make("torchdiffeq").mixes_images
+    assert not make("torchdiffeq", per_image=True).mixes_images
     loose = {"rtol": 1e-1, "atol": 1e-1}
     mixed = batch_independence(solved_by(make("torchdiffeq", **loose)), images(16))
     alone = batch_independence(solved_by(make("torchdiffeq", per_image=True, **loose)), images(16))

@@ -24,9 +24,13 @@ class Torchdiffeq(AdaptiveSolver):
     """
 
     methods = ("dopri5", "bosh3", "dopri8", "adaptive_heun", "fehlberg2")
-    mixes_images = True
 
     per_image: bool = False
+
+    @property
+    def mixes_images(self) -> bool:
+        """Where images are solved together."""
+        return not self.per_image
 
     def advance(self, field: Field, states: Tensor, start: float, end: float) -> Tensor:
         """From time to time; all is NaN where the library gives up."""

@@ -32,6 +32,7 @@ arguments of its own is registered with ``ARCHITECTURES.register(NAME, Architect
 
 from robustbench_bcos.model_zoo.architectures import convnext as convnext
 from robustbench_bcos.model_zoo.architectures import densenet as densenet
+from robustbench_bcos.model_zoo.architectures import odenet as odenet
 from robustbench_bcos.model_zoo.architectures import resnet as resnet
 from robustbench_bcos.model_zoo.architectures import vgg as vgg
 from robustbench_bcos.model_zoo.architectures import vit as vit
