@@ -149,9 +149,9 @@ def evaluate(
         raise RequestError("threat is missing: give norm and eps, or a threat such as linf:8/255")
     with in_evaluation_mode(model):
         data = read_pairs(images, labels, channels=config.channels or 3)
-        loaded = _load(model, name)
-        config = config.model_copy(update={"device": _device(config, loaded)})
-        subset = EvalSubset.of(InMemory(*data, classes=_classes(loaded, data[0], config.device)))
+        loaded = load_one(model, name)
+        config = config.model_copy(update={"device": device_of(config, loaded)})
+        subset = EvalSubset.of(InMemory(*data, classes=classes_of(loaded, data[0], config.device)))
         own = [one for one in attacks if isinstance(one, AbstractAttack)]
         both = [*(make_attacks(config) if named else ()), *own]
         request = check_request(config, subset, [LoadedModel(loaded)], both)
@@ -203,8 +203,8 @@ def benchmark(
     asked = {"dataset": dataset, "threat": threat, "attack": attack, "limit": limit, "data_dir": data_dir}
     config = make_config(DEFAULTS | {"figures": False, "download": download} | asked | options)
     with in_evaluation_mode(model):
-        loaded = _load(model, name)
-        config = config.model_copy(update={"device": _device(config, loaded)})
+        loaded = load_one(model, name)
+        config = config.model_copy(update={"device": device_of(config, loaded)})
         # How a zoo model frames its images is said by its source.
         framed = find_models(model, Zoo()) if isinstance(model, str) else [LoadedModel(loaded)]
         subset = EvalSubset.of(open_images(config, framed), config.limit)
@@ -220,7 +220,12 @@ def _carry_out(request: Request, store: Store, *, progress: bool) -> None:
         pass
 
 
-def _load(model: AnyModel | str, name: str | None) -> Model:
+def load_one(model: AnyModel | str, name: str | None) -> Model:
+    """A model of the zoo, or somebody's own, of which a copy is asked where one can be made.
+
+    Raises:
+        RequestError: no such model, or several.
+    """
     if isinstance(model, str):
         found = find_models(model, Zoo())
         if len(found) > 1:
@@ -239,7 +244,7 @@ def _own(model: AnyModel) -> nn.Module:
         return Adapted(model)
 
 
-def _device(config: RunConfig, model: Model) -> str:
+def device_of(config: RunConfig, model: Model) -> str:
     """The device of a run; a model that is not ours stays where it is unless it is asked elsewhere."""
     like = next(model.classifier.parameters(), None)
     if config.device == "auto" and isinstance(model.classifier, Adapted) and like is not None:
@@ -247,7 +252,8 @@ def _device(config: RunConfig, model: Model) -> str:
     return choose_device(config.device)
 
 
-def _classes(model: Model, images: Images, device: str) -> int:
+def classes_of(model: Model, images: Images, device: str) -> int:
+    """Number of logits, asked for on the first images where nothing says it."""
     if model.classes is not None:
         return model.classes
     shown = images[:2].float()

@@ -45,7 +45,7 @@ def make_fast_copy(
     """
     classifier = model.classifier
     network, parts = classifier, ["unfolded"]
-    if _pure(classifier):
+    if is_pure(classifier):
         network, parts = fold(classifier).network, ["folded"]
         if memory_format != "contiguous":
             network = network.to(memory_format=torch.channels_last)
@@ -57,14 +57,14 @@ def make_fast_copy(
         # Batches shrink as images fall: one program has to serve all sizes.
         network = cast(nn.Module, torch.compile(network, dynamic=True))
         parts.append("compiled")
-    if _pure(classifier):
+    if is_pure(classifier):
         # Around the network and not its encoding: attacks in the encoded space query the network.
         shared = ThreadedReplicas(network, replicas, compiled=compiled) if replicas > 1 else network
         network = ImageClassifier(classifier.encoding, shared)
     return replace(model, fast_copy=network, attack_backend=" ".join(parts))
 
 
-def _pure(classifier: nn.Module) -> TypeGuard[ImageClassifier]:
+def is_pure(classifier: nn.Module) -> TypeGuard[ImageClassifier]:
     """Whether it is an encoding and a network of which a copy answers as they do."""
     return isinstance(classifier, ImageClassifier) and all(
         type(module).__module__.startswith(HOMES) and not module._forward_hooks and not module._forward_pre_hooks

@@ -11,7 +11,7 @@ from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import errors, results
 from robustbench_bcos.core.disk import disk_explained
 from robustbench_bcos.core.errors import Broken, Interrupted
-from robustbench_bcos.localisation.config import LocaliseConfig
+from robustbench_bcos.localisation.config import OPTIONS, SINGLE, LocaliseConfig
 
 if TYPE_CHECKING:
     from robustbench_bcos.bench.store import Store
@@ -26,13 +26,9 @@ EXAMPLES = (
 
 
 @takes(
-    *("game", "protocol", "cells", "grids", "own_grids", "min_confidence", "smooth", "condition", "budget"),
-    *("norm", "eps", "threat", "attack", "steps", "step_size", "loss", "restarts", "queries", "option"),
-    *("model", "weights", "architecture", "encoding", "argument", "ema", "zoo", "skip_model_checks"),
-    *("dataset", "data_dir", "download", "limit", "resize", "crop", "interpolation", "image_list", "channels"),
-    *("classes", "method", "figures", "figure_format", "batch_size", "device", "threads", "seed", "plugin"),
+    *OPTIONS,
     table=LocaliseConfig,
-    single=("attack", "steps", "loss", "restarts"),
+    single=SINGLE,
     figures={"help": "No figures."},
     figure_format={"help": "Files of each figure: {names}."},
     limit={"help": "Make pictures of so many images, balanced over classes."},

@@ -25,6 +25,10 @@ class AbstractMethod(ABC):
     points: ClassVar[int] = 1
     """Images that the network is shown for each map, where that is differentiated."""
 
+    of_modules: ClassVar[bool] = True
+    """Whether its maps depend on which modules a network is made of, and not on what it computes alone. Of other
+    methods a folded copy, which is faster, has the same maps up to rounding."""
+
     def preference(self, network: nn.Module) -> int:
         """How much ``auto`` prefers this method for a network: 0 never, 1 for want of a better one, 2 made for it."""
         return 0

@@ -15,6 +15,18 @@ Condition = Literal["clean", "attack", "noise"]
 
 GAME = "The game"
 
+OPTIONS = (
+    *("game", "protocol", "cells", "grids", "own_grids", "min_confidence", "smooth", "condition", "budget"),
+    *("norm", "eps", "threat", "attack", "steps", "step_size", "loss", "restarts", "queries", "option"),
+    *("model", "weights", "architecture", "encoding", "argument", "ema", "zoo"),
+    *("dataset", "data_dir", "download", "limit", "resize", "crop", "interpolation", "image_list", "channels"),
+    *("classes", "method", "figures", "figure_format", "batch_size", "device", "threads", "seed", "plugin"),
+)
+"""Fields that are options of the verb; those of a run that it does not take have their defaults."""
+
+SINGLE = ("attack", "steps", "loss", "restarts")
+"""Of which one value is taken, where a run takes several."""
+
 
 def _odd(smooth: int | None) -> int | None:
     if smooth is not None and smooth % 2 == 0:
@@ -43,9 +55,7 @@ class LocaliseConfig(RunConfig):
         ),
     ] = "ours"
     cells: Annotated[int, Option(help="Images in a grid, 4 or 9.", panel=GAME), AfterValidator(_cells)] = 4
-    grids: Annotated[
-        Positive, Option(help="Grids, or other pictures of the game, at most.", panel=GAME, in_memory=False)
-    ] = 250
+    grids: Annotated[Positive, Option(help="Grids, or other pictures of the game, at most.", panel=GAME)] = 250
     own_grids: Annotated[
         bool,
         Option(

@@ -170,7 +170,7 @@ def check_play(config: LocaliseConfig, subset: EvalSubset, sources: Sequence[Mod
     said = [note for name in setting.names for note in scenes[name].notes]
     if not config.attacked and not config.condition:
         notes.append(
-            f"Pictures are clean: no radius goes without saying for {config.dataset}; give eps to attack them, too."
+            "Pictures are clean: no radius goes without saying for these images; give eps to attack them, too."
         )
     return Play(
         setting=setting,

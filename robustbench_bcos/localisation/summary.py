@@ -1,25 +1,21 @@
 """What is written of the scores of a game: one row per model, method, condition and measure."""
 
 from collections.abc import Sequence
+from dataclasses import asdict, fields
 from itertools import groupby
 
 import numpy as np
+import pandas as pd
 
-from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.rounding import rounded, significant
 from robustbench_bcos.core.statistics import bootstrap
 from robustbench_bcos.core.version import VERSION
-from robustbench_bcos.localisation.rows import LocalisationRow, ScoreRow
+from robustbench_bcos.localisation.rows import ComparisonRow, LocalisationRow, ScoreRow
 from robustbench_bcos.localisation.setting import Play
 from robustbench_bcos.model_zoo.bcos.layers import b_of
 
 DIGITS = 4
 """Significant digits of means."""
-
-
-def scores_of(store: Store) -> list[ScoreRow]:
-    """All scores, in the order of models, methods, threats and conditions."""
-    return store.select(ScoreRow)
 
 
 def summarise_scores(play: Play, rows: Sequence[ScoreRow]) -> list[LocalisationRow]:
@@ -92,6 +88,11 @@ def _row(play: Play, rows: Sequence[ScoreRow]) -> LocalisationRow:
         seed=config.seed,
         version=VERSION,
     )
+
+
+def as_table(kind: type, rows: Sequence[LocalisationRow | ScoreRow | ComparisonRow]) -> pd.DataFrame:
+    """Rows of a kind as a table, whose columns are their fields."""
+    return pd.DataFrame([asdict(row) for row in rows], columns=[column.name for column in fields(kind)])
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -1,7 +1,6 @@
 """Localisation scores: the table at the end of ``localise``, its files and its figures."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from rich.text import Text
 
 from robustbench_bcos.core.disk import made_below, slug, write_text
 from robustbench_bcos.localisation.rows import ComparisonRow, LocalisationRow, ScoreRow
+from robustbench_bcos.localisation.summary import as_table
 from robustbench_bcos.reports.spreadsheet import csv_of
 from robustbench_bcos.reports.style import COLOURS, legend_above, styled, write_figure
 
@@ -41,8 +41,8 @@ def write_localisation(
     Raises:
         RequestError: the disk is full, or the folder is not writable.
     """
-    table, cells = _table(LocalisationRow, rows), _table(ScoreRow, scores)
-    tables = {SUMMARY: table, CELLS: cells, COMPARISONS: _table(ComparisonRow, differences)}
+    table, cells = as_table(LocalisationRow, rows), as_table(ScoreRow, scores)
+    tables = {SUMMARY: table, CELLS: cells, COMPARISONS: as_table(ComparisonRow, differences)}
     written = [write_text(folder / name, csv_of(content)) for name, content in tables.items()]
     if not figures:
         return written
@@ -203,7 +203,3 @@ def _stacked(row: LocalisationRow) -> Text:
 
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}"
-
-
-def _table(kind: type, rows: Sequence[LocalisationRow] | Sequence[ScoreRow] | Sequence[ComparisonRow]) -> pd.DataFrame:
-    return pd.DataFrame([asdict(row) for row in rows], columns=[column.name for column in fields(kind)])

@@ -26,6 +26,7 @@ class DynamicWeights(AbstractMethod):
     """
 
     attachable = True
+    of_modules = False
 
     def preference(self, network: nn.Module) -> int:
         """For B-cos networks, ours and the official ones."""

@@ -22,6 +22,7 @@ class InputXGradient(AbstractMethod):
     """
 
     attachable = True
+    of_modules = False
 
     def preference(self, network: nn.Module) -> int:
         """For networks that have no method of their own."""

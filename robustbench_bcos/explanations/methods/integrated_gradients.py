@@ -23,6 +23,7 @@ POINTS = 32
 class IntegratedGradients(AbstractMethod):
     """Mean gradient on the straight path from 0, times the encoded image (Sundararajan et al., 2017)."""
 
+    of_modules = False
     attachable = True
     points = POINTS
 

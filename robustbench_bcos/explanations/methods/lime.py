@@ -30,6 +30,7 @@ class Lime(AbstractMethod):
     """
 
     differentiates = False
+    of_modules = False
 
     def _attribute(self, network: nn.Module, encoded: Images, targets: Targets | None, rng: PerImageRng) -> Explanation:
         logits, chosen = logits_and_targets(network, encoded, targets)
