@@ -19,6 +19,7 @@ from robustbench_bcos.core.errors import RequestError as RequestError
 from robustbench_bcos.explanations.explanation import explain as explain
 from robustbench_bcos.explanations.verification import verify_explanation as verify_explanation
 from robustbench_bcos.localisation.evaluation import localise as localise
+from robustbench_bcos.localisation.mask_scoring import score_masks as score_masks
 from robustbench_bcos.localisation.scoring import score_grids as score_grids
 from robustbench_bcos.model_zoo.bcos.folding import fold as fold
 from robustbench_bcos.model_zoo.classifier import freeze as freeze

@@ -31,14 +31,24 @@ CLASSES = {
 """Whose classes a model has, by their number."""
 
 
-def check_model(model: Model, images: EvalSubset, *, device: str, space: Space) -> None:
+def check_model(
+    model: Model, images: EvalSubset, *, device: str, space: Space, sized: bool = True, classes: bool = True
+) -> None:
     """Try a model on two images of the subset.
+
+    Args:
+        model: of which logits and gradients are asked.
+        images: the subset.
+        device: where it is asked.
+        space: that is attacked.
+        sized: whether images must have the size that it was made for.
+        classes: whether its outputs must be the classes of the dataset.
 
     Raises:
         RequestError: it was made for other images, does not give one logit per class, or gives NaN.
     """
     size = (images.image_shape[1], images.image_shape[2])
-    if model.image_size is not None and model.image_size != size:
+    if sized and model.image_size is not None and model.image_size != size:
         height, width = model.image_size
         remedy = "choose models or data that fit"
         if images.dataset.any_size:
@@ -58,11 +68,11 @@ def check_model(model: Model, images: EvalSubset, *, device: str, space: Space) 
     if images.dataset.any_size:
         remedy = f"{FIT}, or another size of images with --resize and --crop"
     logits = try_model(model, images.batch(0, 2).images, device, remedy)
-    tried, classes = min(2, len(images)), len(images.class_names)
-    if logits.shape != (tried, classes):
+    tried, count = min(2, len(images)), len(images.class_names)
+    if classes and logits.shape != (tried, count):
         raise RequestError(
             f"model {model.name!r} gives outputs of shape {tuple(logits.shape)} for {tried} images, and "
-            f"{images.dataset.name} has {classes} classes: it must give one logit per image and class"
+            f"{images.dataset.name} has {count} classes: it must give one logit per image and class"
             f"{_hint(logits.shape[1])}"
         )
     if not logits.isfinite().all():

@@ -21,6 +21,8 @@ EXAMPLES = (
     "localise",
     "localise --cells 9 --model digits-bcos-b2,digits-natural --method auto,integrated_gradients",
     "localise --dataset cifar10 --data-dir DIR --model NAME --norm l2 --eps 0.5",
+    "localise --game masks --dataset digit_pairs",
+    "localise --game masks --dataset voc --data-dir DIR --mask-classes FILE --model torchvision:resnet50",
     "localise --protocol bcos-v2 --condition clean",
 )
 

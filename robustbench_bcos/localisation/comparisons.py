@@ -41,7 +41,7 @@ def compare_scores(play: Play, rows: Sequence[ScoreRow]) -> list[ComparisonRow]:
     found: list[ComparisonRow] = []
     for between, pairs in (
         ("conditions", _conditions(scores)),
-        ("methods", _methods(scores)),
+        ("methods", _methods(play, scores)),
         ("models", () if play.setting.config.own_grids else _models(play, scores)),
     ):
         compared = [
@@ -73,8 +73,11 @@ def _conditions(scores: Scores) -> Pairs:
                     yield first, contender
 
 
-def _methods(scores: Scores) -> Pairs:
+def _methods(play: Play, scores: Scores) -> Pairs:
+    controls = set(play.game.controls)
     for first, second in combinations(scores, 2):
+        if controls.issuperset((first.method, second.method)):
+            continue
         if first.method != second.method and first._replace(method=second.method) == second:
             yield first, second
 
@@ -82,6 +85,9 @@ def _methods(scores: Scores) -> Pairs:
 def _models(play: Play, scores: Scores) -> Pairs:
     own = {name: method_for(play.setting.model(name).classifier) for name in play.setting.names}
     for first, second in combinations(scores, 2):
+        if first.method in play.game.controls:
+            # They are the same for all models.
+            continue
         alike = first._replace(model=second.model, method=second.method) == second
         same_method = first.method == second.method
         each_its_own = first.method == own[first.model] and second.method == own[second.model]

@@ -1,5 +1,6 @@
 """What ``localise`` is asked to do: the options of a run that it shares, and its own. Read without torch."""
 
+from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field
@@ -77,6 +78,16 @@ class LocaliseConfig(RunConfig):
             default="as the protocol says: 15/224 of a cell's side",
         ),
         AfterValidator(_odd),
+    ] = None
+    mask_classes: Annotated[
+        Path | None,
+        Option(
+            help="JSON file that says which output of the models each class of the masks is: "
+            '{"cat": 281, "dog": [151, 207], "person": null}; of several, that of the largest logit, and null for '
+            "objects to leave out.",
+            panel=GAME,
+            default="masks and models have the same classes",
+        ),
     ] = None
     budget: Annotated[
         Budget,

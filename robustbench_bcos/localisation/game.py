@@ -1,7 +1,7 @@
 """What every game says: which scenes are dealt, and how a map scores on one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from jaxtyping import Bool, Float
@@ -36,11 +36,19 @@ class AbstractGame(ABC):
     Attributes:
         measures: names of what is measured, the most important first.
         unit: what one scene is called, in a sentence.
+        options: names of options that this game alone reads; others refuse them.
+        sized: whether images of the dataset must have the size that models were made for.
+        controls: names of what :meth:`control` gives.
+        fits: whether scores depend on maps of other pictures, which :meth:`fitted` is shown first.
     """
 
     name: ClassVar[str]
     measures: ClassVar[tuple[str, ...]]
     unit: ClassVar[str] = "scene"
+    options: ClassVar[tuple[str, ...]] = ()
+    sized: ClassVar[bool] = True
+    controls: ClassVar[tuple[str, ...]] = ()
+    fits: ClassVar[bool] = False
 
     def __init__(self, config: "LocaliseConfig") -> None:
         self.config = config
@@ -65,6 +73,18 @@ class AbstractGame(ABC):
     def ceilings(self, scene: Scene) -> Mapping[str, PerTarget]:
         """What an oracle scores under the same smoothing: a map that is 1 in its own region and 0 elsewhere."""
         return self.scores(scene.regions.float(), scene).values
+
+    def control(self, name: str, scene: Scene) -> TargetMaps:
+        """Maps that know nothing of the picture, which are scored beside those of methods."""
+        raise NotImplementedError
+
+    def fitted(self, explained: Iterable[tuple[Scene, TargetMaps]]) -> "AbstractGame":
+        """The game with what it takes from clean maps of one model and method.
+
+        Args:
+            explained: clean scenes, the first of the model's, and their maps; finite.
+        """
+        return self
 
     def shown(self, scene: Scene) -> Tensor:
         """What a model is shown of a scene at once."""

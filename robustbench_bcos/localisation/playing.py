@@ -20,7 +20,7 @@ from robustbench_bcos.core.rounding import significant
 from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.explanations.explanation import explain
 from robustbench_bcos.localisation.attacked import perturb
-from robustbench_bcos.localisation.game import Scores
+from robustbench_bcos.localisation.game import AbstractGame, Scores, TargetMaps
 from robustbench_bcos.localisation.rows import ScoreRow
 from robustbench_bcos.localisation.scene import Box, Scene
 from robustbench_bcos.localisation.setting import Play
@@ -30,6 +30,9 @@ from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.models import Model
 
 CLEAN = "clean"
+
+FITTED = 200
+"""Clean pictures from which a game takes what it needs to know before it scores, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,20 +92,21 @@ class _Player:
     """One model."""
 
     def __init__(self, play: Play, model: Model) -> None:
-        self.game, self.setting, self.model = play.game, play.setting, model
+        self.play, self.game, self.setting, self.model = play, play.game, play.setting, model
         self.methods, self.cells = play.methods[model.name], play.cells[model.name]
         self.conditions = play.setting.config.conditions
+        self._fitted: dict[str, AbstractGame] = {}
 
     def score(self, scenes: Sequence[Scene], batch_size: int) -> Iterator[ScoreRow]:
         """Rows of all conditions, methods, targets and measures."""
         limits = [(self.game.floors(scene), self.game.ceilings(scene)) for scene in scenes]
         for variant in self._variants(scenes, batch_size):
             kept = self._kept(scenes, variant.pictures, batch_size)
-            for method in self.methods:
-                maps = self._maps(scenes, variant.pictures, method)
+            for method, maps in self._explained(scenes, variant):
+                game = self._fitted_to(method, batch_size)
                 for place, scene in enumerate(scenes):
                     finite = maps[place].isfinite().flatten(1).all(dim=1)
-                    scores = self.game.scores(maps[place].nan_to_num(0, 0, 0), scene)
+                    scores = game.scores(maps[place].nan_to_num(0, 0, 0), scene)
                     sizes = variant.sizes[place]
                     for target in range(len(scene.targets)):
                         for measure in self.game.measures:
@@ -124,6 +128,32 @@ class _Player:
                                 kept=kept[place][target],
                                 size=significant(_size_at(scene, sizes, target)) or 0.0,
                             )
+
+    def _explained(self, scenes: Sequence[Scene], variant: Variant) -> Iterator[tuple[str, Sequence[TargetMaps]]]:
+        """Maps of each method and, beside those of clean pictures, of each control."""
+        for method in self.methods:
+            yield method, self._maps(scenes, variant.pictures, method)
+        for name in self.game.controls if variant.condition == CLEAN else ():
+            yield name, [self.game.control(name, scene) for scene in scenes]
+
+    def _fitted_to(self, method: str, batch_size: int) -> AbstractGame:
+        """The game, with what it takes from the clean maps of a method or control."""
+        if not self.game.fits:
+            return self.game
+        if method not in self._fitted:
+            self._fitted[method] = self.game.fitted(self._clean(method, batch_size))
+        return self._fitted[method]
+
+    def _clean(self, method: str, batch_size: int) -> Iterator[tuple[Scene, TargetMaps]]:
+        """Clean scenes with finite maps."""
+        found = self.play.scenes[self.model.name]
+        for start in range(0, min(FITTED, found.count), batch_size):
+            scenes = [found.make(number) for number in range(start, min(start + batch_size, FITTED, found.count))]
+            if method in self.methods:
+                maps = self._maps(scenes, [scene.picture for scene in scenes], method)
+            else:
+                maps = [self.game.control(method, scene) for scene in scenes]
+            yield from ((scene, some) for scene, some in zip(scenes, maps, strict=True) if some.isfinite().all())
 
     def _variants(self, scenes: Sequence[Scene], batch_size: int) -> Iterator[Variant]:
         if CLEAN in self.conditions:

@@ -57,9 +57,20 @@ class Setting:
         """A model of that name, ready to be asked."""
         return self.models.get(next(source for source in self.sources if source.name == name))
 
+    def outputs(self, name: str) -> int:
+        """How many logits a model gives."""
+        return _outputs(self, name)
+
     def confidences(self, name: str) -> PerImage:
         """A model's confidence in the label of each image of the subset; 0 where it predicts another class."""
         return _confidences(self, name)
+
+
+@cache
+def _outputs(setting: Setting, name: str) -> int:
+    with torch.no_grad():
+        logits: Tensor = setting.model(name).classifier(setting.subset.batch(0, 1).images.to(setting.device))
+    return logits.shape[1]
 
 
 @cache
@@ -152,12 +163,15 @@ def check_play(config: LocaliseConfig, subset: EvalSubset, sources: Sequence[Mod
     Raises:
         RequestError: they cannot be used as asked.
     """
+    _check_options(config)
     device = choose_device(config.device)
     check_precision(config.precision, device)
     models = ModelCache(lambda model: prepared(config, subset, device, model))
     setting = Setting(config=config, subset=subset, sources=tuple(sources), models=models, device=device)
     for name in setting.names:
-        check_model(setting.model(name), subset, device=device, space="image")
+        kind = GAMES[config.game]
+        same = config.mask_classes is None
+        check_model(setting.model(name), subset, device=device, space="image", sized=kind.sized, classes=same)
     game = GAMES[config.game](config)
     scenes = {name: game.scenes(setting, name) for name in setting.names}
     methods, notes = _methods(setting, game, scenes)
@@ -180,6 +194,21 @@ def check_play(config: LocaliseConfig, subset: EvalSubset, sources: Sequence[Mod
         cells=cells,
         notes=tuple(dict.fromkeys(said + notes)),
     )
+
+
+def _check_options(config: LocaliseConfig) -> None:
+    """Whether all options that were given are read by this game.
+
+    Raises:
+        RequestError: one belongs to another game.
+    """
+    for name in GAMES:
+        for option in GAMES[name].options if name != config.game else ():
+            if (
+                option in config.model_fields_set
+                and getattr(config, option) != type(config).model_fields[option].default
+            ):
+                raise RequestError(f"{option} is an option of game {name}, and the game is {config.game}: leave it out")
 
 
 def _methods(

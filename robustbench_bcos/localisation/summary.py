@@ -27,8 +27,17 @@ def summarise_scores(play: Play, rows: Sequence[ScoreRow]) -> list[LocalisationR
     found = {parts: list(same) for parts, same in groupby(sorted(rows, key=key), key=key)}
     order = list(play.setting.names)
     conditions: list[str] = list(play.setting.config.conditions)
+    measures, controls = list(play.game.measures), play.game.controls
     ordered = sorted(
-        found, key=lambda parts: (order.index(parts[0]), parts[1], parts[4], parts[2], conditions.index(parts[3]))
+        found,
+        key=lambda parts: (
+            order.index(parts[0]),
+            parts[1] in controls,
+            parts[1],
+            measures.index(parts[4]),
+            parts[2],
+            conditions.index(parts[3]),
+        ),
     )
     return [_row(play, found[parts]) for parts in ordered]
 
