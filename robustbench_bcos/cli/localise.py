@@ -101,7 +101,12 @@ def _report(game: "Play", store: "Store", folder: Path, *, quiet: bool) -> None:
     from robustbench_bcos.localisation.comparisons import compare_scores
     from robustbench_bcos.localisation.rows import ScoreRow
     from robustbench_bcos.localisation.summary import summarise_scores
-    from robustbench_bcos.reports.localisation import localisation_table, reading_notes, write_localisation
+    from robustbench_bcos.reports.localisation import (
+        localisation_table,
+        measures_table,
+        reading_notes,
+        write_localisation,
+    )
 
     scores = store.select(ScoreRow)
     rows, differences = summarise_scores(game, scores), compare_scores(game, scores)
@@ -111,6 +116,8 @@ def _report(game: "Play", store: "Store", folder: Path, *, quiet: bool) -> None:
         typer.echo(files[0])
         return
     results.print(localisation_table(rows, differences))
+    if (others := measures_table(rows)) is not None:
+        results.print(others)
     for note in reading_notes(rows):
         results.print(note, markup=False)
     names = [str(file.relative_to(folder)) for file in files]

@@ -31,7 +31,8 @@ class ScoreRow(
     label: int
     """The class that is explained: the image's label, whatever the attack made of it."""
     measure: str
-    """What is measured: ``share``, of the map's positive contributions those in its own cell."""
+    """What is measured: ``share``, of the map's positive contributions those in its own cell; of masks, see their
+    game."""
     score: float | None
     """Its value, to 6 significant digits; empty where it is not defined."""
     floor: float | None
@@ -60,6 +61,8 @@ class LocalisationRow:
     """What the model's card says of its training."""
     method: str
     """Name of the explanation method; what ``auto`` turned out to be."""
+    control: bool
+    """Whether it is no method but a map that knows nothing of the picture, which is the same for all models."""
     game: str
     """Name of the game."""
     protocol: str

@@ -66,6 +66,7 @@ def _row(play: Play, rows: Sequence[ScoreRow]) -> LocalisationRow:
         b=b_of(model.classifier),
         training=model.training,
         method=first.method,
+        control=first.method in play.game.controls,
         game=play.game.name,
         protocol=play.game.protocol_name,
         measure=first.measure,

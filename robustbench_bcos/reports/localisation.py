@@ -70,13 +70,51 @@ def localisation_table(rows: Sequence[LocalisationRow], differences: Sequence[Co
     for head in (*heads, "floor", "ceiling"):
         shown.add_column(Text(head), justify="right", overflow="fold")
     for (measure, model, method), same in _grouped(rows).items():
-        name = method if measure == first.measure else f"{method} ({measure})"
+        limits = next(iter(same.values()))
+        # Controls are the same for all models.
+        if measure != first.measure or (limits.control and model != first.model):
+            continue
         cells = [_stacked(same[condition]) if condition in same else Text() for condition in conditions]
         for before, norm, eps in pairs:
             row = by_names.get((measure, f"{model} {method} {before}", f"{model} {method} attack", norm, eps))
             cells.append(Text() if row is None else _difference(row))
-        limits = next(iter(same.values()))
-        shown.add_row(Text(model), Text(name), *cells, _percent(limits.floor), _percent(limits.ceiling))
+        shown.add_row(
+            Text("any model" if limits.control else model),
+            Text(method),
+            *cells,
+            _percent(limits.floor),
+            _percent(limits.ceiling),
+        )
+    return shown
+
+
+def measures_table(rows: Sequence[LocalisationRow]) -> Table | None:
+    """The other measures as columns, means alone, of one condition after the other; ``None`` where there are none."""
+    first = rows[0]
+    measures = list(dict.fromkeys(row.measure for row in rows if row.measure != first.measure))
+    if not measures:
+        return None
+    conditions = dict.fromkeys((row.condition, row.norm, row.eps) for row in rows)
+    heads = " / ".join(_head(*condition) for condition in conditions)
+    shown = Table(title=Text(f"Other measures in %: {heads}"), title_justify="left", pad_edge=False)
+    for head in ("model", "method"):
+        shown.add_column(head, overflow="fold")
+    for measure in measures:
+        shown.add_column(Text(measure), justify="right", overflow="fold")
+    grouped = _grouped(rows)
+    for model, method, control in dict.fromkeys((row.model, row.method, row.control) for row in rows):
+        if control and model != first.model:
+            continue
+        means = [[row.mean for row in grouped[measure, model, method].values()] for measure in measures]
+        shown.add_row(
+            Text("any model" if control else model), Text(method), *(" / ".join(map(_percent, some)) for some in means)
+        )
+    floors, ceilings = (
+        [_percent(next(getattr(row, limit) for row in rows if row.measure == measure)) for measure in measures]
+        for limit in ("floor", "ceiling")
+    )
+    shown.add_row("", "floor", *floors)
+    shown.add_row("", "ceiling", *ceilings)
     return shown
 
 
@@ -160,7 +198,9 @@ def _draw_line(
     axes.set_xticks(range(len(pairs)), [f"{model}\n{method}" for model, method in pairs], rotation=20, ha="right")
     axes.tick_params(axis="x", labelsize=7)
     axes.grid(axis="x", visible=False)
-    axes.set_ylim(-0.02, 1.02)
+    # Ratios have no bound that all of them share.
+    highest = max(1.0, float(cells["score"].max(skipna=True))) if rows["ceiling"].max() > 1 else 1.0
+    axes.set_ylim(-0.02 * highest, 1.02 * highest)
     axes.set_xlim(-0.6, len(pairs) - 0.4)
 
 
