@@ -18,6 +18,7 @@ GAME = "The game"
 
 OPTIONS = (
     *("game", "protocol", "cells", "grids", "own_grids", "min_confidence", "smooth", "condition", "budget"),
+    "mask_classes",
     *("norm", "eps", "threat", "attack", "steps", "step_size", "loss", "restarts", "queries", "option"),
     *("model", "weights", "architecture", "encoding", "argument", "ema", "zoo"),
     *("dataset", "data_dir", "download", "limit", "resize", "crop", "interpolation", "image_list", "channels"),

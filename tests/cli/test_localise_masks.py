@@ -91,8 +91,12 @@ def test_a_mapping_that_does_not_fit_is_refused(
 
 
 def test_what_has_no_masks_or_is_of_another_game_is_refused(zoo: tuple[object, ...], tmp_path: Path) -> None:
-    (tmp_path / "images/class").mkdir(parents=True)
-    Image.new("RGB", (8, 8)).save(tmp_path / "images/class/one.png")
+    for name in range(10):
+        (tmp_path / f"images/{name}").mkdir(parents=True)
+        Image.new("RGB", (8, 8), (20 * name, 0, 0)).save(tmp_path / f"images/{name}/one.png")
+    said = refusal("localise", *zoo, "--dataset", "folder:images")
+    assert "game masks needs a dataset with masks" in said
+    assert said.rstrip().endswith("choose from digit_pairs, digits, voc")
     assert "cells is an option of game grid, and the game is masks" in refusal("localise", *zoo, "--cells", 9)
     grid = ("localise", "--zoo", zoo[1], "--model", "tiny-natural", "--mask-classes", "x.json")
     assert "mask_classes is an option of game masks, and the game is grid" in refusal(*grid)
