@@ -3,6 +3,7 @@
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,6 +31,31 @@ def interruptible() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def second_search() -> Iterator[dict[str, Any]]:
+    """The second search of every number takes few steps; what it really does, by name, for tests of its strength."""
+    # Imported here: after the hook.
+    from robustbench_bcos.attacks.searches.apgd import APGD
+    from robustbench_bcos.attacks.searches.apgd_targeted import TargetedAPGD
+    from robustbench_bcos.bench.evidence.checks import other_losses
+
+    really = {"SCREEN": other_losses.SCREEN, "DEEP": other_losses.DEEP}
+    with pytest.MonkeyPatch.context() as shorter:
+        aimed = TargetedAPGD(steps=5, targets=1, candidates=2, brief=True)
+        shorter.setattr(other_losses, "SCREEN", (aimed, APGD(steps=2, loss="margin")))
+        shorter.setattr(other_losses, "DEEP", ((replace(aimed, targets=2), APGD(steps=5)), (APGD(steps=6),)))
+        yield really
+
+
+@pytest.fixture
+def whole_second_search(second_search: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As users have it."""
+    from robustbench_bcos.bench.evidence.checks import other_losses
+
+    for name, searches in second_search.items():
+        monkeypatch.setattr(other_losses, name, searches)
 
 
 @pytest.fixture

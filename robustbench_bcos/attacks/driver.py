@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from time import monotonic
-from typing import Any, ClassVar, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -92,6 +92,8 @@ class State(Rows):
     """Whether the proposal is a success."""
     best: PerImage
     """Largest loss so far, in float64."""
+    dismissed: Flags
+    """Whether the attack has given it up."""
     memory: Rows
     """What the attack itself remembers of each image."""
 
@@ -135,10 +137,13 @@ class IterativeAttack(LongAttack):
     """
 
     refills = True
-    keeps_best: ClassVar[bool] = False
-    """Whether the best iterate is returned where none succeeds, and not the last."""
 
     restarts: int = 1
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the best iterate is returned where none succeeds, and not the last."""
+        return False
 
     @property
     def begins(self) -> Start:
@@ -162,6 +167,10 @@ class IterativeAttack(LongAttack):
     @abstractmethod
     def step(self, problem: Problem, state: State, found: Evaluation) -> Images:
         """The next iterates, given what the classifier says of the present ones."""
+
+    def dismisses(self, state: State, found: Evaluation) -> Flags:
+        """Which images are given up before they have taken all steps; by default none."""
+        return torch.zeros_like(state.succeeded)
 
     def remember(self, problem: Problem, images: Images, sources: Sequence[torch.Generator]) -> Rows:
         """What the attack remembers of images whose search begins.
@@ -364,6 +373,7 @@ class Search:
             proposals=starts,
             succeeded=torch.zeros_like(positions, dtype=torch.bool),
             best=torch.full_like(positions, -torch.inf, dtype=torch.float64),
+            dismissed=torch.zeros_like(positions, dtype=torch.bool),
             memory=self.attack.remember(self.problem, images, sources),
         )
 
@@ -378,14 +388,16 @@ class Search:
         return Evaluation(self, state, outputs, leaf)
 
     def _done(self, state: State) -> Flags:
-        return state.succeeded if self.attack.selects == "first_success" else torch.zeros_like(state.succeeded)
+        return state.dismissed | state.succeeded if self.attack.selects == "first_success" else state.dismissed
 
     def _select(self, state: State, found: Evaluation, finished: Flags) -> Flags:
         """Take over the iterates that are to be returned; say which images are to leave."""
         done = self._done(state)
+        given_up = self.attack.dismisses(state, found) & ~done & ~found.success
+        finished = finished | given_up
         if self._tracks_best:
-            better = found.losses > state.best
-            state.best = torch.where(better & ~done, found.losses, state.best)
+            better = (found.losses > state.best) & ~done
+            state.best = torch.where(better, found.losses, state.best)
         if self.attack.selects == "best_loss":
             chosen = better
         elif self.attack.selects == "last":
@@ -394,7 +406,8 @@ class Search:
             chosen = ((better if self.attack.keeps_best else finished) | found.success) & ~done
         state.proposals = torch.where(chosen[:, None, None, None], state.iterates, state.proposals)
         state.succeeded = torch.where(chosen, found.success, state.succeeded)
-        return finished | state.succeeded if self.attack.selects == "first_success" else finished
+        state.dismissed |= given_up
+        return finished | self._done(state)
 
     def _step(self, state: State, found: Evaluation, leaving: Flags) -> None:
         if self.attack.uses_gradients:

@@ -36,14 +36,14 @@ def logit_gradient(loss: Loss, logits: Logits, labels: Goals) -> Logits:
     return torch.where(faint[:, None], (exact / torch.where(largest > 0, largest, 1)).to(slope.dtype), slope)
 
 
-def image_gradient(logits: Logits, images: Images, slope: Logits) -> Images:
-    """Pull a slope back through the network that made ``logits`` from ``images``.
+def image_gradient(logits: Logits, images: Images, slope: Logits, *, keep: bool = False) -> Images:
+    """Pull a slope back through the network that made ``logits`` from ``images``; ``keep`` where another one follows.
 
     Zero where the network gives no gradient at all: the caller records that as a gradient of 0.
     """
     if not logits.requires_grad:
         return torch.zeros_like(images)
-    (gradient,) = torch.autograd.grad(logits, images, slope, materialize_grads=True)
+    (gradient,) = torch.autograd.grad(logits, images, slope, materialize_grads=True, retain_graph=keep)
     return gradient
 
 

@@ -198,7 +198,7 @@ class ResultRow(Row, table="results", key=("subject", "check", "image")):
     image: int
     """Index in the dataset."""
     part: str
-    """Why the image was examined: ``nearest``, ``sample`` or ``called``; see [evidence.md](evidence.md)."""
+    """Why it was examined: ``screened``, ``nearest``, ``sample`` or ``called``; see [evidence.md](evidence.md)."""
     broken: bool
     """Whether the check found an adversarial example within the cell's threat."""
     against: bool

@@ -123,9 +123,9 @@ def shortened(name: str, **options: Any) -> AbstractAttack:
 def _variants() -> Iterator[tuple[str, AbstractAttack]]:
     for name in ATTACKS:
         yield name, shortened(name)
-        for option, value in (("select", "last"), ("select", "best_loss"), ("start", "random")):
+        for option, value in (("select", "last"), ("select", "best_loss"), ("start", "random"), ("brief", True)):
             if option in shortened(name).options:
-                yield f"{name}, {value}", shortened(name, **{option: value})
+                yield f"{name}, {option}" if value is True else f"{name}, {value}", shortened(name, **{option: value})
 
 
 VARIANTS = dict(_variants())

@@ -197,6 +197,68 @@ def test_what_is_misclassified_already_costs_the_one_look(net: TanhNet, images: 
     assert result.trace.backward_passes[-1] == 0
 
 
+# Brief searches
+
+
+def given_up_at(losses: list[float]) -> int | None:
+    """Of a search of 10 steps, the number of the first even one at which the pace does not lead to 0."""
+    for step in range(4, min(10, len(losses) - 1), 2):
+        before, now = max(losses[: step - 1]), max(losses[: step + 1])
+        if now + (now - before) / 2 * (10 - step) < 0:
+            return step
+    return None
+
+
+@pytest.mark.parametrize("norm", [*RADII, "l1"])
+def test_a_brief_search_gives_up_what_cannot_get_there_and_returns_its_best(
+    norm: str, net: TanhNet, images: Tensor, labels: Tensor
+) -> None:
+    epsilon = {"l2": 0.25, "linf": 0.04, "l1": 1.5}[norm]
+    brief, long = TargetedAPGD(steps=10, targets=1, brief=True), TargetedAPGD(steps=10, targets=1)
+    found = brief(net, images[:30], labels[:30], norm, epsilon)
+    targets = ranked_wrong(net, images, labels)[:, :1]
+    ends = set()
+    for place in range(30):
+        one = slice(place, place + 1)
+        witness = Witness(net)
+        whole = long(witness, images[one], labels[one], norm, epsilon, rng=PerImageRng.of(0, [place]))
+        shown = torch.cat(witness.seen[1:])
+        losses = targeted_dlr(net(shown).detach(), labels[one].expand(len(shown)), targets[place].expand(len(shown)))
+        end = given_up_at(losses.tolist())
+        ends.add(end)
+        last = len(shown) - 1 if end is None else end
+        expected = (
+            shown[-1:] if end is None and broken(net, whole, labels[one]) else shown[losses[: last + 1].argmax()][None]
+        )
+        assert (found.trace.forward_passes[place], found.trace.backward_passes[place]) == (2 + last, last)
+        torch.testing.assert_close(found.adversarials[one], expected, rtol=0, atol=1e-9)
+    assert len(ends) > 2
+
+
+def test_candidates_are_tried_in_the_order_of_their_linear_distance(
+    net: TanhNet, images: Tensor, labels: Tensor
+) -> None:
+    for norm, dual in (("l2", 2), ("linf", 1)):
+        witness = Witness(net)
+        TargetedAPGD(steps=1, targets=2, candidates=4)(witness, images[:8], labels[:8], norm, 1e-6)
+        nearest = []
+        for image, label, likeliest in zip(images, labels, ranked_wrong(net, images, labels), strict=False):
+            jacobian = torch.func.jacrev(lambda one: net(one[None])[0])(image).detach()
+            logits = net(image[None])[0].detach()
+            distances = [
+                (logits[label] - logits[wrong]) / (jacobian[wrong] - jacobian[label]).flatten().norm(dual)
+                for wrong in likeliest[:4]
+            ]
+            nearest.append(likeliest[torch.stack(distances).argsort()[:2]])
+        for rank, chosen in enumerate(torch.stack(nearest[:8]).T):
+            alone, rng = Witness(net), LaterRestarts(0, tuple(range(8)), (rank,))
+            loss = partial(targeted_dlr, targets=chosen)
+            APGD(steps=1, loss=loss)(alone, images[:8], labels[:8], norm, 1e-6, rng=rng)
+            # The clean images twice, for logits and for distances; then two iterates for each target.
+            for shown, expected in zip(witness.seen[2 + 2 * rank :], alone.seen, strict=False):
+                torch.testing.assert_close(shown, expected, rtol=0, atol=1e-15)
+
+
 @every_norm
 def test_verdicts_are_those_of_torchattacks(
     norm: str, net: TanhNet, images: Tensor, labels: Tensor, monkeypatch: pytest.MonkeyPatch

@@ -157,6 +157,8 @@ class Memory(Rows):
     best_gradients: Images
     best_losses: PerImage
     step_sizes: PerImage
+    reached: PerImage
+    """The best loss when a brief search last looked back."""
 
     def update(self, iterates: Images, losses: PerImage, gradients: Images) -> None:
         """Take over what was found at the present iterates."""
@@ -189,6 +191,7 @@ class DenseMemory(Memory):
             best=images,
             best_gradients=torch.zeros_like(images),
             best_losses=nothing,
+            reached=nothing,
             step_sizes=torch.full_like(images[:, 0, 0, 0], INITIAL_STEP * epsilon),
             previous=images,
             losses=nothing,
@@ -238,10 +241,12 @@ class SparseMemory(Memory):
     def blank(cls, images: Images, epsilon: float) -> "SparseMemory":
         """Before the first step."""
         values = torch.full((len(images),), images[0].numel(), device=images.device)
+        nothing = torch.full_like(values, -torch.inf, dtype=torch.float64)
         return cls(
             best=images,
             best_gradients=torch.zeros_like(images),
-            best_losses=torch.full_like(values, -torch.inf, dtype=torch.float64),
+            best_losses=nothing,
+            reached=nothing,
             step_sizes=torch.full_like(images[:, 0, 0, 0], epsilon),
             moved=(INITIAL_SHARE * values).ceil().long(),
             changed=values,

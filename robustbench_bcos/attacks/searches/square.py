@@ -53,7 +53,6 @@ class Square(IterativeAttack):
     """
 
     uses_gradients = False
-    keeps_best = True
 
     queries: int = 5000
     p_init: float = 0.8
@@ -66,6 +65,11 @@ class Square(IterativeAttack):
     def check(self, norm: AbstractNorm, criterion: AbstractCriterion) -> None:
         """Refuse a norm that Square has no moves for."""
         require_known(norm, list(MOVES), "Square")
+
+    @property
+    def keeps_best(self) -> bool:
+        """The last window may have been one of those that were not kept."""
+        return True
 
     @property
     def moves(self) -> int:

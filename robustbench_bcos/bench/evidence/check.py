@@ -6,6 +6,7 @@ on a cell's images. A check is a subclass of the scope's class.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, final
 
 from robustbench_bcos.attacks.attack import AbstractAttack
@@ -109,6 +110,14 @@ class AbstractSearchCheck(AbstractCellCheck):
             full: whether all images are examined, whatever that costs.
         """
 
+    def deeper(self, attack: AbstractAttack) -> Sequence[Sequence[AbstractAttack]]:
+        """Longer attacks, level by level, for the images that the ones before came nearest to breaking.
+
+        By default there are none. Where there are some, ``--evidence quick`` screens every robust image with the first
+        of :meth:`attacks`, whatever that costs.
+        """
+        return ()
+
     def threat(self, threat: Threat, images: Images) -> Threat:
         """Where they search; by default within the cell's own threat."""
         return threat
@@ -128,7 +137,8 @@ class AbstractSearchCheck(AbstractCellCheck):
 
     def passes(self, attack: AbstractAttack) -> int:
         """Those of all further attacks."""
-        return sum(further.passes for further in self.attacks(attack, full=True))
+        further = chain(self.attacks(attack, full=True), *self.deeper(attack))
+        return sum(search.passes for search in further)
 
 
 C = TypeVar("C", bound=AbstractCheck)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ from robustbench_bcos.bench.evidence.alternatives import Alternatives, Asked, Co
 from robustbench_bcos.bench.evidence.check import AbstractCheck, AbstractSearchCheck, NotApplicable
 from robustbench_bcos.bench.evidence.found import Found
 from robustbench_bcos.bench.evidence.indicators import Path
-from robustbench_bcos.bench.evidence.selection import Part, Selection
+from robustbench_bcos.bench.evidence.selection import Part, Selection, nearest_first
 from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.rows import CleanRow, DistanceRow, ResultRow, VerdictRow
 from robustbench_bcos.bench.store import Store
@@ -31,6 +32,9 @@ from robustbench_bcos.model_zoo.models import Model
 
 FIRST = 32
 """Images of which paths are read and read-outs are fitted."""
+
+CONVERGED = 0.003
+"""Share of the images, or one of them: where a level of a search breaks no more, the next is not needed."""
 
 FEWEST_STEPS = 20
 """Steps that an attack is taken to have had at least: with the budget of fewer, checks would be too weak to find
@@ -154,15 +158,38 @@ class CellContext:
     def search(self, check: AbstractSearchCheck) -> Iterator[ResultRow]:
         """Search for the nearest images, part by part for as long as some are broken, and for a sample of the others.
 
+        A check with deeper attacks first screens all, with the first of its attacks that serves the cell. What is
+        nearest then is what that nearly broke; and a level of deeper attacks that still breaks images is followed by
+        the next.
+
         Raises:
             NotApplicable: none of the check's attacks serves the cell's norm and criterion.
         """
-        attacks = self._applicable(check)
+        attacks = self._applicable(check.attacks(self.attack, full=self.full))
+        images = len(self.request.subset)
         if not self.robust:
             return
-        passes = sum(attack.passes for attack in attacks)
-        most = len(self.robust) if self.full else max(1, int(self._budget(check.budget) / passes))
-        selection = Selection.of(self.robust, len(self.request.subset), most)
+        if not check.deeper(self.attack):
+            affordable = int(self._budget(check.budget) / sum(attack.passes for attack in attacks))
+            most = len(self.robust) if self.full else max(1, affordable)
+            yield from self._selected(check, attacks, Selection.of(self.robust, images, most))
+            return
+        brief = self._examined(check, attacks[:1], dict.fromkeys(self.robust, "screened"))
+        known = {row.image: row for row in brief}
+        for level in check.deeper(self.attack):
+            left = nearest_first(row for row in known.values() if not row.broken)
+            selection = Selection.of(left, images, len(left))
+            found = self._selected(check, self._applicable(level), selection if self.full else selection.briefly_begun)
+            rows = [_after(known[row.image], row) for row in found]
+            known |= {row.image: row for row in rows}
+            if sum(row.broken for row in rows) <= max(1, CONVERGED * images):
+                break
+        yield from known.values()
+
+    def _selected(
+        self, check: AbstractSearchCheck, attacks: Sequence[AbstractAttack], selection: Selection
+    ) -> Iterator[ResultRow]:
+        """Search for the images of a selection, and for those that are called."""
         examined: dict[int, Part] = {}
         nearest: dict[int, bool] = {}
         chosen = selection.first
@@ -174,14 +201,14 @@ class CellContext:
             goes_on = check.rule == "search" and any(nearest[image] for image in selection.last(nearest))
             chosen = selection.following(examined) if goes_on else {}
         if check.rule == "search":
-            called = sorted(self._broken_without_gradients() - examined.keys())
+            called = sorted(self._broken_without_gradients().intersection(selection.robust) - examined.keys())
             yield from self._examined(check, attacks, dict.fromkeys(called, "called"))
 
-    def _applicable(self, check: AbstractSearchCheck) -> list[AbstractAttack]:
-        """The check's attacks, without those that do not serve the cell."""
+    def _applicable(self, attacks: Sequence[AbstractAttack]) -> list[AbstractAttack]:
+        """Attacks without those that do not serve the cell."""
         criterion = make_criterion(self.cell.criterion)
         served, reason = [], ""
-        for attack in check.attacks(self.attack, full=self.full):
+        for attack in attacks:
             try:
                 attack.check(self.cell.threat.geometry, criterion)
             except RequestError as error:
@@ -221,14 +248,29 @@ class CellContext:
         target = target.within(check.threat(target.threat, target.images))
         broken = torch.zeros(len(indices), dtype=torch.bool, device=target.images.device)
         passes = torch.zeros(len(indices), dtype=torch.long, device=target.images.device)
-        for number, attack in enumerate(attacks):
+        nearness = torch.full((len(indices),), -torch.inf, dtype=torch.float64, device=target.images.device)
+        draws = [*chain(check.attacks(self.attack, full=self.full), *check.deeper(self.attack))]
+        for attack in attacks:
             robust = (~broken).nonzero().squeeze(1)
             if len(robust) == 0:
                 break
             chosen = target.select(robust)
-            chosen = replace(chosen, rng=chosen.rng.fold_in(number))
+            chosen = replace(chosen, rng=chosen.rng.fold_in(draws.index(attack)))
             judged = attack_and_judge(attack, chosen, subject=f"{self.cell.key}, {check.name}")
             broken[robust] = judged.verdicts.success
+            nearness[robust] = nearness[robust].maximum(judged.verdicts.nearness.double())
             passes[robust] += judged.trace.forward_passes + judged.trace.backward_passes
         within = check.threat(self.cell.threat, target.images) == self.cell.threat
-        return Found(against=check.against(broken), passes=passes, broken=broken if within else None)
+        return Found(
+            against=check.against(broken),
+            # By this the images are ordered that a deeper search begins with.
+            values=nearness if check.deeper(self.attack) else None,
+            passes=passes,
+            broken=broken if within else None,
+        )
+
+
+def _after(before: ResultRow, row: ResultRow) -> ResultRow:
+    """What a further level says of an image. The order in which images were taken remains part of the result."""
+    part = "nearest" if before.part == "nearest" else row.part
+    return replace(row, part=part, value=before.value, passes=before.passes + row.passes)

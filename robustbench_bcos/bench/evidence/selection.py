@@ -6,13 +6,17 @@ examined too, because a model that hides its gradients has no nearest images: it
 not examined.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import inf
 from typing import Literal
 
-Part = Literal["nearest", "sample", "called"]
-"""Why an image is examined: as one of those nearest to success; as one of all others; or because an attack without
-gradients broke it, which leaves the question whether the gradients are wrong or the attack was too weak."""
+from robustbench_bcos.bench.rows import ResultRow
+
+Part = Literal["screened", "nearest", "sample", "called"]
+"""Why an image is examined, and how: by a short search that all are given; by the whole one, as one of those nearest to
+success or as one of all others; or because an attack without gradients broke it, which leaves the question whether the
+gradients are wrong or the attack was too weak."""
 
 FEWEST = 16
 """Images of the sample, and of the nearest, the last of which must not have been broken."""
@@ -30,11 +34,19 @@ class Selection:
     """Of the nearest images, so many are looked back at: where one of them was broken, the search goes on."""
     most: int
     """Images that may be examined at all, those called not counted."""
+    begin: int
+    """Images that the search begins with."""
 
     @classmethod
     def of(cls, robust: Sequence[int], images: int, most: int) -> "Selection":
         """For a number of images evaluated: the tail is a hundredth of them, or ``FEWEST``."""
-        return cls(robust, max(FEWEST, -(-images // 100)), min(most, len(robust)))
+        most = min(most, len(robust))
+        return cls(robust, max(FEWEST, -(-images // 100)), most, most)
+
+    @property
+    def briefly_begun(self) -> "Selection":
+        """The same, begun with a tail of the nearest and a sample; it goes on as far as images are broken."""
+        return replace(self, begin=min(self.most, self.tail + FEWEST))
 
     @property
     def first(self) -> dict[int, Part]:
@@ -42,11 +54,11 @@ class Selection:
 
         Where little may be examined, half of it is the nearest.
         """
-        if self.most == len(self.robust):
+        if self.begin == len(self.robust):
             return self._as("nearest", self.robust)
-        nearest = self.robust[: min(AT_ONCE * self.tail, max(-(-self.most // 2), self.most - FEWEST))]
+        nearest = self.robust[: min(AT_ONCE * self.tail, max(-(-self.begin // 2), self.begin - FEWEST))]
         others = self.robust[len(nearest) :]
-        count = min(FEWEST, self.most - len(nearest))
+        count = min(FEWEST, self.begin - len(nearest))
         spread = [others[(2 * place + 1) * len(others) // (2 * count)] for place in range(count)]
         return self._as("nearest", nearest) | self._as("sample", spread)
 
@@ -66,3 +78,10 @@ class Selection:
     @staticmethod
     def _as(part: Part, images: Sequence[int]) -> dict[int, Part]:
         return dict.fromkeys(images, part)
+
+
+def nearest_first(rows: Iterable[ResultRow]) -> list[int]:
+    """Images in the order of what a search measured of them, the nearest to success first."""
+    return [row.image for row in sorted(rows, key=lambda row: (-inf if row.value is None else row.value, -row.image))][
+        ::-1
+    ]

@@ -17,7 +17,7 @@ from robustbench_bcos.bench.evidence.check import (
     is_finished,
 )
 from robustbench_bcos.bench.evidence.contexts import VerdictsContext
-from robustbench_bcos.bench.evidence.selection import Selection
+from robustbench_bcos.bench.evidence.selection import Selection, nearest_first
 from robustbench_bcos.bench.identity import RunIdentity
 from robustbench_bcos.bench.rows import DistanceRow, ResultRow
 from robustbench_bcos.bench.store import Store
@@ -33,7 +33,7 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 UNFINISHED = "evidence not finished"
 """The reason of rows whose checks are yet to be carried out."""
 
-GROSS = 10.0
+GROSS = 20.0
 """Percentage points that a second search may take from a number before the first one counts as no attack on this
 model at all."""
 
@@ -246,15 +246,21 @@ class Judgement:
     def _more_would_break(self, cell: Cell, rows: Sequence[ResultRow]) -> bool:
         """Whether images that were not examined would cost the number more than ``POINTS``."""
         images = self.identity.images
-        robust = self.store.robust(cell)
-        unexamined = len(robust) - len(rows)
+        searched = [row for row in rows if row.part != "screened"]
+        screened = len(rows) > len(searched)
+        if screened:
+            left = {row.image for row in rows if row.part != "screened" or not row.broken}
+            robust = [image for image in nearest_first(rows) if image in left]
+        else:
+            robust = self.store.robust(cell)
+        unexamined = len(robust) - len(searched)
         if unexamined <= 0:
             return False
-        sample = [row.broken for row in rows if row.part == "sample"]
+        sample = [row.broken for row in searched if row.part == "sample"]
         elsewhere = _at_least(sum(sample), len(sample)) * unexamined
         # The nearest are examined until none of the last ones breaks. Where many still do, there was too little to
         # spend, and at the same rate as many images again would be lost.
-        nearest = {row.image: row.broken for row in rows if row.part == "nearest"}
+        nearest = {row.image: row.broken for row in searched if row.part == "nearest"}
         last = Selection.of(robust, images, len(robust)).last(nearest)
         following = _at_least(sum(nearest[image] for image in last), len(last)) * len(nearest)
         # Half a point of few images is less than one of them, and less than one image is nothing to be accused of.

@@ -1,6 +1,7 @@
 """How checks are carried out: once, the same whatever the batches and interruptions, at no more than a known cost."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from robustbench_bcos.bench.evidence.check import (
     AbstractSearchCheck,
     checks_of,
 )
+from robustbench_bcos.bench.evidence.checks import other_losses
+from robustbench_bcos.bench.evidence.selection import FEWEST
 from robustbench_bcos.bench.models import ModelCache
 from robustbench_bcos.bench.records import make_records
 from robustbench_bcos.bench.request import Request
@@ -83,7 +86,7 @@ def test_only_images_that_are_robust_are_attacked_again(tiny_zoo: Path, store: S
 def test_no_image_is_examined_twice_by_a_check(expected: dict[str, Any]) -> None:
     keys = [(subject, check, image) for subject, check, image, *_ in expected["results"]]
     assert len(keys) == len(set(keys))
-    assert {part for _, _, _, part, *_ in expected["results"]} <= {"nearest", "sample", "called"}
+    assert {part for _, _, _, part, *_ in expected["results"]} <= {"screened", "nearest", "sample", "called"}
 
 
 def test_full_evidence_examines_every_image_that_are_robust(tiny_zoo: Path, store: Store) -> None:
@@ -174,15 +177,32 @@ def test_progress_tells_of_as_much_work_as_was_announced(tiny_zoo: Path, store: 
 def test_quick_evidence_costs_no_more_than_the_attack_or_than_twenty_steps(
     flags: dict[str, Any], tiny_zoo: Path, store: Store
 ) -> None:
-    """But for the images that are called, and the one image that a check always has."""
+    """But for the second search, for images that are called, and for the one image that a check always has."""
     request = request_of(tiny_zoo, **{"model": NAMES[:1], "limit": 60, **flags})
     carry_out(request, store)
     (cell,) = request.cells
     sums = store.sums(cell)
-    called = [row for row in store.results(cell.key) if row.part == "called"]
-    spent = sum(row.passes for row in store.results(cell.key)) - sum(row.passes for row in called)
-    longest = max(row.passes for row in store.results(cell.key))
+    limited = [row for row in store.results(cell.key) if row.check != "other_losses" and row.part != "called"]
+    spent, longest = sum(row.passes for row in limited), max(row.passes for row in limited)
     assert 0 < spent <= max(sums.forward_passes + sums.backward_passes, 41 * sums.robust_correct) + 5 * longest
+
+
+def test_the_second_search_examines_every_robust_image_and_some_at_length(tiny_zoo: Path, store: Store) -> None:
+    request = request_of(tiny_zoo, model=NAMES[:1], limit=120)
+    carry_out(request, store)
+    (cell,) = request.cells
+    rows = {row.image: row for row in store.results(cell.key) if row.check == "other_losses"}
+    assert rows.keys() == set(store.robust(cell))
+    by_part = {part: [row for row in rows.values() if row.part == part] for part in ("screened", "nearest", "sample")}
+    assert len(by_part["sample"]) == FEWEST
+    assert len(by_part["nearest"]) >= FEWEST
+    assert by_part["screened"]
+    # The nearest are those that the brief search came nearest to breaking.
+    reached = min(row.value for row in by_part["nearest"] if row.value is not None)
+    assert all(row.broken or (row.value is not None and row.value <= reached) for row in by_part["screened"])
+    short, deep = other_losses.SCREEN[0].passes, sum(attack.passes for attack in chain(*other_losses.DEEP))
+    assert all(row.passes <= short for row in by_part["screened"])
+    assert all(row.broken or short < row.passes <= short + deep for row in by_part["nearest"])
 
 
 def test_an_attack_that_costs_nothing_is_examined_all_the_same(tiny_zoo: Path, store: Store) -> None:

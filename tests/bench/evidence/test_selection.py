@@ -88,7 +88,7 @@ def test_the_tail_is_a_hundredth_of_the_images_and_sixteen_at_least() -> None:
 
 
 def test_the_last_of_the_nearest_are_those_examined_last() -> None:
-    selection = Selection([7, 3, 9, 1, 5], 2, 5)
+    selection = Selection([7, 3, 9, 1, 5], 2, 5, 5)
     assert selection.last({3: True, 9: False, 7: True}) == [3, 9]
     assert selection.last([7]) == [7]
     assert selection.last([]) == []
@@ -97,3 +97,14 @@ def test_the_last_of_the_nearest_are_those_examined_last() -> None:
 def test_where_little_may_be_examined_half_of_it_is_the_nearest() -> None:
     parts = list(Selection.of(range(100, 200), 364, 9).first.values())
     assert (parts.count("nearest"), parts.count("sample")) == (5, 4)
+
+
+def test_a_search_begun_briefly_may_go_on_to_the_end() -> None:
+    selection = Selection.of(range(500), 1000, 500).briefly_begun
+    parts = list(selection.first.values())
+    assert (parts.count("nearest"), parts.count("sample")) == (16, 16)
+    examined = dict(selection.first)
+    while chosen := selection.following(examined):
+        examined |= chosen
+    assert len(examined) == 500
+    assert len(Selection.of(range(20), 1000, 20).briefly_begun.first) == 20

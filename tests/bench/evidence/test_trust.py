@@ -298,8 +298,8 @@ def test_few_images_that_a_longer_search_breaks_are_counted_as_broken_and_forgot
     assert (trust.trust == "suspect") == (status == "undermined")
 
 
-@pytest.mark.parametrize(("count", "status"), [(40, "repaired"), (41, "undermined")])
-def test_other_losses_may_take_ten_points_before_the_attack_is_none(count: int, status: str, store: Store) -> None:
+@pytest.mark.parametrize(("count", "status"), [(80, "repaired"), (81, "undermined")])
+def test_other_losses_may_take_twenty_points_before_the_attack_is_none(count: int, status: str, store: Store) -> None:
     attack(store)
     examine(store, {"other_losses": broken(range(count)) | held(range(count, IMAGES))})
     trust = judged(store)

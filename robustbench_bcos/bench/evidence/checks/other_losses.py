@@ -9,18 +9,25 @@ from robustbench_bcos.attacks.searches.apgd_targeted import TargetedAPGD
 from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import AbstractSearchCheck
 
-FEWEST_STEPS = 20
-"""Too few steps do not refute too few steps."""
+SCREEN = (TargetedAPGD(steps=20, targets=3, candidates=9, brief=True), APGD(steps=10, loss="margin"))
+"""Every robust image is given the first of these that serves the criterion: the other one where that names a class.
+Three targets, chosen by their linear distance, find what nine do that are chosen by their logits."""
 
-TARGETS = 5
-"""Target classes of the targeted search. It finds what untargeted searches miss; steps are divided among the targets,
-so that the cost is the same."""
+DEEP = (
+    (TargetedAPGD(steps=50, targets=3, candidates=30, brief=True), APGD(steps=50)),
+    (TargetedAPGD(steps=100, targets=9, brief=True), APGD(steps=100, restarts=2)),
+)
+"""Levels, each given to the nearest images for as long as some of the last ones break, and to a sample of the others;
+the second one, with the targets and steps of AutoAttack, only where the first still broke some."""
 
 
 @final
 @CHECKS.registered("other_losses")
 class OtherLosses(AbstractSearchCheck):
-    """Auto-PGD with the margin, and aimed at the likeliest wrong classes; or with cross-entropy instead of its own."""
+    """Auto-PGD aimed at the nearest wrong classes, first briefly for every image, then at length for the nearest.
+
+    Targeted searches find what untargeted ones miss, whose loss raises all wrong classes alike.
+    """
 
     asks = "broken by Auto-PGD with another loss"
     rule = "search"
@@ -28,12 +35,12 @@ class OtherLosses(AbstractSearchCheck):
     gross = True
 
     def attacks(self, attack: AbstractAttack, *, full: bool) -> Sequence[AbstractAttack]:
-        """As many steps as the attack."""
-        steps = max(attack.effort, FEWEST_STEPS)
-        own = getattr(attack, "loss", "")
-        targeted = TargetedAPGD(steps=-(-steps // TARGETS), targets=TARGETS)
-        second = APGD(steps=steps) if isinstance(attack, TargetedAPGD) else targeted
-        return [APGD(steps=steps, loss="ce" if own == "margin" else "margin"), second]
+        """Short searches, whatever the attack was."""
+        return SCREEN
+
+    def deeper(self, attack: AbstractAttack) -> Sequence[Sequence[AbstractAttack]]:
+        """More targets and steps, and the untargeted loss."""
+        return DEEP
 
     def along_gradients(self, attack: AbstractAttack) -> bool:
         """Always."""
