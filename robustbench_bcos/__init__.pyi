@@ -22,6 +22,7 @@ from robustbench_bcos.localisation.evaluation import localise as localise
 from robustbench_bcos.localisation.mask_scoring import score_masks as score_masks
 from robustbench_bcos.localisation.scoring import score_grids as score_grids
 from robustbench_bcos.model_zoo.bcos.folding import fold as fold
+from robustbench_bcos.model_zoo.bcosify.bcosify import bcosify as bcosify
 from robustbench_bcos.model_zoo.classifier import freeze as freeze
 from robustbench_bcos.model_zoo.models import list_models as list_models
 from robustbench_bcos.model_zoo.models import load_model as load_model

@@ -233,7 +233,7 @@ class RunConfig(Grid):
     model: Annotated[
         Several[str],
         Option(
-            help="Zoo name, glob, torchvision:resnet50, timm:NAME, robustbench:ID, or module:callable.",
+            help="Zoo name, glob, folder of cards, torchvision:NAME, timm:NAME, robustbench:ID, or module:callable.",
             panel=MODELS,
             default="the dataset's whole zoo",
             in_memory=False,

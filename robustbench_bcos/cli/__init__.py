@@ -22,6 +22,7 @@ VERBS = (
         "localise",
         "check",
         "compare",
+        "bcosify",
         "train",
         "curves",
         "fetch",

@@ -11,6 +11,7 @@ from robustbench_bcos.bench.images import open_images, preprocessing_for
 from robustbench_bcos.bench.preconditions import check_model, try_model
 from robustbench_bcos.bench.request import find_sources
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.data import DATASETS
 from robustbench_bcos.data.datasets.imagenet import imagenet_class_names
 from robustbench_bcos.data.grey import with_channels
 from robustbench_bcos.data.image_files import Frames, is_moving, read_frames, read_images
@@ -64,6 +65,24 @@ def from_dataset(config: RunConfig, source: ModelSource, model: Model, asked: tu
     batch = chosen.batch(0, len(asked))
     heads = [f"image {index}" for index in asked]
     return Chosen(batch.images, [f"image-{i}" for i in asked], asked, list(opened.class_names), heads, batch.labels)
+
+
+def subset_of(config: RunConfig, source: ModelSource, model: Model, verb: str, *, given: bool) -> EvalSubset:
+    """Images of a dataset, or of the model's own where none is given, which must suit the model.
+
+    Raises:
+        RequestError: there are none, or they do not fit.
+    """
+    name = config.dataset if given else source.dataset
+    if name is None or (not given and name not in DATASETS):
+        raise RequestError(
+            f"{verb} compares on real images, and model {source.name!r} does not say of which dataset: give image "
+            "files, or --dataset NAME"
+        )
+    config = config.model_copy(update={"dataset": name})
+    subset = EvalSubset.of(open_images(config, [source]), config.limit)
+    check_model(model, subset, device="cpu", space="image")
+    return subset
 
 
 def from_files(

@@ -2,20 +2,15 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from robustbench_bcos.bench.config import IMAGES, RunConfig, make_config
+from robustbench_bcos.bench.config import IMAGES, make_config
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import results
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.exporting import FORMATS
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from robustbench_bcos.model_zoo.models import Model, ModelSource
 
 COMPARED = 8
 """Images that the exported network is compared on, where nothing else is asked for."""
@@ -57,7 +52,7 @@ def export(
     config = make_config(flags | ({"weights": Path(model)} if from_file else {"model": (model,)}))
     FORMATS[form].check()
     # This imports torch; a mistake that can be told without it has been told.
-    from robustbench_bcos.cli.chosen import from_files, only_source
+    from robustbench_bcos.cli.chosen import from_files, only_source, subset_of
     from robustbench_bcos.model_zoo.exporting.export import export
 
     source = only_source(config, "export")
@@ -65,7 +60,8 @@ def export(
     if files:
         images, of = from_files(config, source, loaded, files, attacked=False).images, "files"
     else:
-        images, of = _of_dataset(flags, config, source, loaded)
+        subset = subset_of(config, source, loaded, "export", given="dataset" in flags)
+        images, of = subset.batch(0, config.limit or COMPARED).images, subset.dataset.name
     file = out or Path(re.sub(r"[^A-Za-z0-9._-]+", "-", source.name) + FORMATS[form].suffix)
     found = export(loaded, form, file, images)
     *sizes, largest = map(str, found.batch_sizes)
@@ -83,22 +79,3 @@ def export(
         markup=False,
         soft_wrap=True,
     )
-
-
-def _of_dataset(flags: Flags, config: RunConfig, source: "ModelSource", model: "Model") -> tuple["Tensor", str]:
-    """Images of a dataset, which must suit the model, and the dataset's name."""
-    from robustbench_bcos.bench.images import open_images
-    from robustbench_bcos.bench.preconditions import check_model
-    from robustbench_bcos.data import DATASETS
-    from robustbench_bcos.data.subset import EvalSubset
-
-    name = config.dataset if "dataset" in flags else source.dataset
-    if name is None or ("dataset" not in flags and name not in DATASETS):
-        raise RequestError(
-            f"export compares on real images, and model {source.name!r} does not say of which dataset: give image "
-            "files, or --dataset NAME"
-        )
-    config = config.model_copy(update={"dataset": name})
-    subset = EvalSubset.of(open_images(config, [source]), config.limit)
-    check_model(model, subset, device="cpu", space="image")
-    return subset.batch(0, config.limit or COMPARED).images, subset.dataset.name

@@ -24,6 +24,7 @@ from robustbench_bcos.model_zoo.digests import sha256_of
 
 Family = Literal["bcos", "conventional"]
 TrainingLoss = Literal["bce", "bce_off_label", "ce"]
+Pools = Literal["kept", "averaged"]
 WeightsFormat = Literal["safetensors", "state_dict", "lightning", "madry", "robustbench"]
 
 
@@ -75,6 +76,26 @@ class TrainingSpec(Table):
         return self.kind if self.norm is None else f"adversarial {self.norm} {self.eps}"
 
 
+class BcosifiedSpec(Table):
+    """How a conventional architecture became a B-cos one: what else is needed to build it."""
+
+    weights: Literal["raw"] = "raw"
+    """Filters keep the norm they were trained with; weights of layers that normalise theirs do not fit."""
+    source: str = ""
+    """The model that it was made from."""
+    b: float = Field(default=2.0, ge=1)
+    biases: bool = False
+    """Whether biases were kept."""
+    max_pools: Pools = "kept"
+    """Whether pools of maxima became pools of means."""
+    logit_bias: float = 0.0
+    """Added to all logits."""
+    channels: int = Field(default=3, ge=1)
+    """That the source's network takes."""
+    image_layers: tuple[str, ...] = ()
+    """Its layers that take the image; each takes the image's complement, too."""
+
+
 class ModelSpec(Table):
     """What is needed to build a model and to attack it with its own loss."""
 
@@ -93,6 +114,8 @@ class ModelSpec(Table):
     encoding: EncodingSpec
     loss: TrainingLoss
     training: TrainingSpec = TrainingSpec()
+    bcosified: BcosifiedSpec | None = None
+    """If the network was made from a conventional one of this architecture."""
 
     @property
     def framing(self) -> Framing | None:
@@ -252,11 +275,13 @@ class Zoo:
         return self.entries[name]
 
     def matching(self, pattern: str) -> list[Entry]:
-        """Entries whose name equals the pattern or matches it as a glob, in order of name.
+        """Entries whose name equals the pattern or matches it as a glob, or those in a folder, in order of name.
 
         Raises:
             RequestError: none does.
         """
+        if pattern not in self.entries and Path(pattern).is_dir():
+            return _in_folder(Path(pattern))
         if not any(character in pattern for character in "*?["):
             return [self[pattern]]
         found = [self.entries[name] for name in self.names(pattern)]
@@ -287,6 +312,13 @@ class Zoo:
                 "or name others with --model"
             )
         return here
+
+
+def _in_folder(folder: Path) -> list[Entry]:
+    found = _collect([folder])
+    if not found:
+        raise RequestError(f"model {folder} is a folder without cards (*.toml): give one that has them, or a name")
+    return [found[name] for name in sorted(found)]
 
 
 def _collect(folders: Iterable[Path]) -> dict[str, Entry]:

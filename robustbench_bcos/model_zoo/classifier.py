@@ -42,6 +42,11 @@ def build_classifier(spec: ModelSpec) -> ImageClassifier:
     encoding = ENCODINGS[spec.encoding.kind](**spec.encoding.constants)
     # torch's layers draw initial values that will be replaced: leave the caller's random state unchanged.
     with torch.random.fork_rng(devices=[]):
+        if spec.bcosified is not None:
+            # Imported on use: it is built of sources, which make classifiers.
+            from robustbench_bcos.model_zoo.bcosify.build import build_bcosified
+
+            return ImageClassifier(encoding, build_bcosified(spec))
         network = build_architecture(
             spec.architecture, in_channels=encoding.channels, classes=spec.classes, arguments=spec.arguments
         )

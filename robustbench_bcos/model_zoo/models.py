@@ -12,7 +12,7 @@ from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.checkpoints.load import architecture_needed
 from robustbench_bcos.model_zoo.sources.checkpoint import CheckpointModel
 from robustbench_bcos.model_zoo.sources.imported import ImportedModel
-from robustbench_bcos.model_zoo.sources.library import AbstractLibrary, LibraryCheckpoint, LibraryModel
+from robustbench_bcos.model_zoo.sources.library import LibraryCheckpoint, LibraryModel, library_of
 from robustbench_bcos.model_zoo.sources.model import LoadedModel, Model, ModelSource, own_model, state_digest
 from robustbench_bcos.model_zoo.sources.onnx import OnnxModel
 from robustbench_bcos.model_zoo.sources.robustbench import RobustBenchModel
@@ -56,7 +56,7 @@ def find_models(pattern: str, zoo: Zoo, encoding: str | None = None) -> list[Mod
     if prefix == ONNX and colon:
         return [OnnxModel(Path(name), encoding)]
     if prefix in LIBRARIES and colon:
-        return [LibraryModel(_library(prefix), name, encoding)]
+        return [LibraryModel(library_of(prefix), name, encoding)]
     if colon:
         return [ImportedModel(pattern, encoding)]
     found = [ZooModel(entry) for entry in zoo.matching(pattern)]
@@ -84,23 +84,8 @@ def find_weights(
         raise architecture_needed(file, ema=ema)
     prefix, colon, name = architecture.partition(":")
     if prefix in LIBRARIES and prefix != "robustbench" and colon:
-        return LibraryCheckpoint(_library(prefix), file, name, encoding, arguments, ema)
+        return LibraryCheckpoint(library_of(prefix), file, name, encoding, arguments, ema)
     return CheckpointModel(file, architecture, encoding, arguments, ema)
-
-
-def _library(prefix: str) -> AbstractLibrary:
-    # Imported on use: each takes seconds, and timm is optional.
-    if prefix == "torchvision":
-        from robustbench_bcos.model_zoo.sources.torchvision import Torchvision
-
-        return Torchvision()
-    try:
-        from robustbench_bcos.model_zoo.sources.timm import Timm
-    except ModuleNotFoundError as error:
-        if error.name != "timm":
-            raise
-        raise RequestError("timm, which models of timm:NAME come from, is not installed: pip install timm") from None
-    return Timm()
 
 
 def list_models(pattern: str = "*", *, zoo: Path | None = None) -> list[str]:

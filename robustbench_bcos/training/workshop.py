@@ -5,6 +5,7 @@ from pathlib import Path
 
 import tomli_w
 import torch
+from torch import nn
 
 from robustbench_bcos.core.devices import choose_device
 from robustbench_bcos.core.disk import held, made, sweep, write_text
@@ -18,7 +19,7 @@ from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.bcos.layers import learned_exponents
 from robustbench_bcos.model_zoo.cards import Card, CleanAccuracy, ModelSpec, WeightsSpec
 from robustbench_bcos.model_zoo.checkpoints.write import write_weights
-from robustbench_bcos.model_zoo.classifier import ImageClassifier, build_classifier
+from robustbench_bcos.model_zoo.classifier import build_classifier
 from robustbench_bcos.training.logs import ENDING, Log, read_log
 from robustbench_bcos.training.recipes import Recipe
 from robustbench_bcos.training.trainer import Epoch, check_fit, train
@@ -189,7 +190,7 @@ def without_fold(images: EvalSubset, fold: int, folds: int) -> EvalSubset:
     return EvalSubset(images.dataset, tuple(kept))
 
 
-def clean_accuracy(classifier: ImageClassifier, images: EvalSubset, device: str) -> CleanAccuracy:
+def clean_accuracy(classifier: nn.Module, images: EvalSubset, device: str) -> CleanAccuracy:
     """Count what a classifier gets right."""
     correct = 0
     with torch.no_grad():

@@ -75,14 +75,22 @@ class DynamicLayer(nn.Module):
     @property
     def detaching(self) -> bool:
         """Whether scales are cut from the graph for good, so that nothing of them has to be remembered."""
-        return self.explaining and _gates.get() is None
+        return self.explaining and detaching()
 
     def as_constant(self, scale: Tensor) -> Tensor:
         """The scale, cut from the graph in explanation mode, or held by the gates that it was entered with."""
-        gates = _gates.get()
-        if not self.explaining:
-            return scale
-        return scale.detach() if gates is None else gates.hold(scale)
+        return held(scale) if self.explaining else scale
+
+
+def held(scale: Tensor) -> Tensor:
+    """A scale as it is in the explanation mode of the current thread or task: see :meth:`DynamicLayer.as_constant`."""
+    gates = _gates.get()
+    return scale.detach() if gates is None else gates.hold(scale)
+
+
+def detaching() -> bool:
+    """Whether that cuts scales from the graph for good."""
+    return _gates.get() is None
 
 
 OFFICIAL_SWITCH = "set_explanation_mode"

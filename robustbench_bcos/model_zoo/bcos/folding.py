@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from robustbench_bcos.model_zoo.architectures.layers import NormedBlock
 from robustbench_bcos.model_zoo.bcos.closed_form import geometry_of
 from robustbench_bcos.model_zoo.bcos.explanation_mode import DynamicLayer
-from robustbench_bcos.model_zoo.bcos.layers import AbstractBcosLayer, BcosConv2d, unit_rows
+from robustbench_bcos.model_zoo.bcos.layers import AbstractBcosLayer, BcosConv2d, UnitConv2d, UnitLinear, unit_rows
 from robustbench_bcos.model_zoo.bcos.norms import BatchNormUncentred2d
 from robustbench_bcos.model_zoo.classifier import freeze
 
@@ -46,7 +46,7 @@ def fold(model: M, *, linear: bool = False) -> M:
     for module in list(folded.modules()):
         if isinstance(module, AbstractBcosLayer):
             _normalise(module)
-        if isinstance(module, BcosConv2d):
+        if isinstance(module, BcosConv2d) and module.linear.bias is None:
             module.closed_form = geometry_of(module.linear, b=module.b, max_out=module.max_out)
         if isinstance(module, DynamicLayer):
             module.linearised = linear
@@ -70,6 +70,8 @@ def _scales(layer: BcosConv2d, norm: BatchNormUncentred2d) -> bool:
     """Whether the norm can be merged: no epsilon on the cosine (B is 1 or 2), no negative scale before a maximum."""
     if layer.b not in (1, 2) or norm._parameters["bias"] is not None or norm.running_var is None:
         return False
+    if layer.linear.bias is not None:
+        return False
     return layer.max_out == 1 or norm.weight is None or bool((norm.weight >= 0).all())
 
 
@@ -91,6 +93,7 @@ def _drop(norm: nn.Module, network: nn.Module) -> None:
 
 
 def _normalise(layer: AbstractBcosLayer) -> None:
-    if not layer.linear.normalised:
+    # Raw filters keep their norm.
+    if isinstance(layer.linear, UnitConv2d | UnitLinear) and not layer.linear.normalised:
         layer.linear.weight = nn.Parameter(unit_rows(layer.linear.weight), requires_grad=False)
         layer.linear.normalised = True

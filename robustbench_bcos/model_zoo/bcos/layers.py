@@ -9,6 +9,7 @@ norm, 1e-12 added to a linear layer's norm, 1e-6 on the cosine when B is neither
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
@@ -66,26 +67,21 @@ class UnitLinear(nn.Linear):
         return F.linear(input, self.weight if self.normalised else unit_rows(self.weight))
 
 
-class AbstractBcosLayer(DynamicLayer, ABC):
-    """Base of the convolution and the linear layer: MaxOut, then the scale |cos|^(B-1).
+class BcosModule(DynamicLayer):
+    """Whatever applies the B-cos transform.
 
     Attributes:
-        exponent: of a layer that learns its B; to set ``b`` freezes it.
+        exponent: of a module that learns its B; to set ``b`` freezes it.
     """
 
     exponent: Exponent | None
-    linear: UnitConv2d | UnitLinear
-    channel_axis: ClassVar[int]
 
-    def __init__(self, b: float, max_out: int) -> None:
+    def __init__(self, b: float) -> None:
         super().__init__()
         if not b >= 1:
             raise RequestError(f"b must be at least 1, got {b}: choose 1 for a linear layer, 2 as published")
-        if max_out < 1:
-            raise RequestError(f"max_out must be at least 1, got {max_out}: choose 1 for no MaxOut")
         self._b = b
         self.exponent = None
-        self.max_out = max_out
 
     @property
     def b(self) -> float:
@@ -96,23 +92,49 @@ class AbstractBcosLayer(DynamicLayer, ABC):
     def b(self, value: float) -> None:
         self._b, self.exponent = value, None
 
-    @abstractmethod
-    def norms(self, features: Tensor) -> Tensor:
-        """Norm of the input under each output, broadcastable to the output."""
+    def scaled(self, responses: Tensor, norms: Callable[[], Tensor]) -> Tensor:
+        """Responses times |cos|^(B-1), a constant in explanation mode.
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Respond to each input by its alignment with the filters."""
-        responses = self.largest(self.linear(features))
+        Args:
+            responses: of the linear map.
+            norms: gives those of the inputs, broadcastable to the responses; not asked where B is 1.
+        """
         b = self._b if self.exponent is None else self.exponent()
         # No short cuts for an exponent that is learned: its gradient would be lost.
         if self.exponent is None and b == 1:
             return responses
         if self.detaching:
             with torch.no_grad():
-                scale = self._scale(responses, features, b)
+                scale = self._scale(responses, norms(), b)
         else:
-            scale = self.as_constant(self._scale(responses, features, b))
+            scale = self.as_constant(self._scale(responses, norms(), b))
         return scale * responses
+
+    def _scale(self, responses: Tensor, norms: Tensor, b: float | Tensor) -> Tensor:
+        # One reciprocal per position is cheaper than a division per output, in the backward pass twice.
+        cosine = (responses * norms.reciprocal()).abs()
+        return cosine if self.exponent is None and b == 2 else (cosine + COSINE_EPSILON) ** (b - 1)
+
+
+class AbstractBcosLayer(BcosModule, ABC):
+    """Base of the convolution and the linear layer: MaxOut, then the scale |cos|^(B-1)."""
+
+    linear: UnitConv2d | UnitLinear
+    channel_axis: ClassVar[int]
+
+    def __init__(self, b: float, max_out: int) -> None:
+        super().__init__(b)
+        if max_out < 1:
+            raise RequestError(f"max_out must be at least 1, got {max_out}: choose 1 for no MaxOut")
+        self.max_out = max_out
+
+    @abstractmethod
+    def norms(self, features: Tensor) -> Tensor:
+        """Norm of the input under each output, broadcastable to the output."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Respond to each input by its alignment with the filters."""
+        return self.scaled(self.largest(self.linear(features)), lambda: self.norms(features))
 
     def largest(self, responses: Tensor) -> Tensor:
         """Of each output's filters, the largest response."""
@@ -121,11 +143,6 @@ class AbstractBcosLayer(DynamicLayer, ABC):
         axis = self.channel_axis % responses.dim()
         winners: Tensor = responses.unflatten(axis, (-1, self.max_out)).max(dim=axis + 1).values
         return winners
-
-    def _scale(self, responses: Tensor, features: Tensor, b: float | Tensor) -> Tensor:
-        # One reciprocal per position is cheaper than a division per output, in the backward pass twice.
-        cosine = (responses * self.norms(features).reciprocal()).abs()
-        return cosine if self.exponent is None and b == 2 else (cosine + COSINE_EPSILON) ** (b - 1)
 
 
 class BcosConv2d(AbstractBcosLayer):
@@ -245,7 +262,7 @@ class BcosLinear(AbstractBcosLayer):
 
 def is_bcos(network: nn.Module) -> bool:
     """Whether a network is built of B-cos layers, ours or the official ones, so that its dynamic weights explain it."""
-    ours = any(isinstance(module, AbstractBcosLayer) for module in network.modules())
+    ours = any(isinstance(module, BcosModule) for module in network.modules())
     return ours or bool(official_layers(network))
 
 
@@ -259,7 +276,7 @@ def learn_exponents(network: nn.Module, how: str) -> None:
     Raises:
         RequestError: it is none of these, or B is 1.
     """
-    layers = [module for module in network.modules() if isinstance(module, AbstractBcosLayer)]
+    layers = [module for module in network.modules() if isinstance(module, BcosModule)]
     exponents = make_exponents(how, layers[0].b, len(layers)) if layers else []
     for layer, exponent in zip(layers, exponents, strict=False):
         layer.exponent = exponent
@@ -268,12 +285,12 @@ def learn_exponents(network: nn.Module, how: str) -> None:
 def learned_exponents(network: nn.Module) -> dict[str, float]:
     """B of each layer that learns it, by the layer's name."""
     named = network.named_modules()
-    return {name: module.b for name, module in named if isinstance(module, AbstractBcosLayer) and module.exponent}
+    return {name: module.b for name, module in named if isinstance(module, BcosModule) and module.exponent}
 
 
 def b_of(network: nn.Module) -> float | None:
     """The exponent that all B-cos layers share; ``None`` if there are none, or they differ."""
-    found = {float(module.b) for module in network.modules() if isinstance(module, AbstractBcosLayer)}
+    found = {float(module.b) for module in network.modules() if isinstance(module, BcosModule)}
     return found.pop() if len(found) == 1 else None
 
 
@@ -287,7 +304,7 @@ class WithB(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """What the network says with this exponent."""
-        layers = [module for module in self.network.modules() if isinstance(module, AbstractBcosLayer)]
+        layers = [module for module in self.network.modules() if isinstance(module, BcosModule)]
         before = [layer.b for layer in layers]
         try:
             for layer in layers:

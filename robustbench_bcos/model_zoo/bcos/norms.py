@@ -61,6 +61,17 @@ class BatchNormUncentred2d(nn.BatchNorm2d, DynamicLayer):
         self.running_var.lerp_(variance.to(self.running_var.dtype), share)
 
 
+class BatchNormUncentred1d(BatchNormUncentred2d):
+    """The same on (image, channel) or (image, channel, position)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise each channel."""
+        return super().forward(input.reshape(*input.shape[:2], -1, 1)).reshape(input.shape)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any number of positions."""
+
+
 class AllNormUncentred2d(BatchNormUncentred2d):
     """Uncentred batch norm with one statistic, and one weight, for all elements."""
 

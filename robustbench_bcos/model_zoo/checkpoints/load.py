@@ -15,6 +15,7 @@ from robustbench_bcos.model_zoo.bcos.layers import WithB, b_of
 from robustbench_bcos.model_zoo.cards import EncodingSpec
 from robustbench_bcos.model_zoo.checkpoints.assign import MisfitError, assign_weights
 from robustbench_bcos.model_zoo.checkpoints.infer import infer_arguments
+from robustbench_bcos.model_zoo.checkpoints.kind import check_kind
 from robustbench_bcos.model_zoo.checkpoints.layouts import Checkpoint, decimals, normalizing, read_checkpoint
 from robustbench_bcos.model_zoo.checkpoints.match import suggest_architecture
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
@@ -69,6 +70,7 @@ def load_checkpoint(
             network = build_architecture(
                 architecture, in_channels=in_channels, classes=classes, arguments=inferred | others
             )
+            check_kind(network, file)
             assign_weights(network, checkpoint.tensors, file)
             return freeze(ImageClassifier(ENCODINGS[chosen.kind](**chosen.constants), network))
 

@@ -7,6 +7,8 @@ from safetensors.torch import save
 from torch import nn
 
 from robustbench_bcos.core.disk import write_bytes
+from robustbench_bcos.model_zoo.bcos.raw import RAW, weights_of
+from robustbench_bcos.model_zoo.checkpoints.kind import KIND
 from robustbench_bcos.model_zoo.digests import sha256_of
 
 
@@ -22,7 +24,9 @@ def write_weights(network: nn.Module, file: Path, *, half: bool = False) -> str:
         RequestError: the disk is full, or the folder is not writable.
     """
     # Written here and not by safetensors, whose files no one else may read.
-    return sha256_of(write_bytes(file, serialised(network, half=half)))
+    kind = weights_of(network)
+    facts = {KIND: kind} if kind == RAW else None
+    return sha256_of(write_bytes(file, serialised(network, half=half, facts=facts)))
 
 
 def serialised(network: nn.Module, *, half: bool = False, facts: Mapping[str, str] | None = None) -> bytes:

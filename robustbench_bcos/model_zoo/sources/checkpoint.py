@@ -38,6 +38,7 @@ class CheckpointModel(ModelSource):
             name=self.name,
             family=architecture.family,
             architecture=self.architecture,
+            arguments=loaded.arguments,
             loss=architecture.loss,
             weights_sha256=sha256_of(self.file),
             classifier=loaded.classifier,

@@ -167,18 +167,18 @@ class LibraryCheckpoint(ModelSource):
             spec = InputSpec(**checkpoint.encoding.constants, framing=spec.framing)
         tensors = {_modern(name): tensor for name, tensor in checkpoint.tensors.items()}
         architecture = f"{self.library.prefix}:{self.requested}"
+        arguments = self.library.arguments_of(self.requested, tensors) | dict(self.arguments or {})
         with torch.random.fork_rng(devices=[]):
-            network = self._build(architecture, tensors)
+            network = self._build(architecture, arguments)
         assign_weights(network, _as_saved_by(network, tensors), self.file)
         trained = Trained(network, sha256_of(self.file))
         model = _model(self.name, architecture, trained, UNKNOWN, _encoded(network, spec, self.encoding))
         assumed = {"strides": architecture}
         if self.encoding is None and checkpoint.encoding is None:
             assumed["encoding"] = f"normalize of {self.library.prefix}'s own weights"
-        return replace(model, assumed=as_text(assumed))
+        return replace(model, assumed=as_text(assumed), arguments=arguments)
 
-    def _build(self, architecture: str, tensors: Mapping[str, Tensor]) -> nn.Module:
-        arguments = self.library.arguments_of(self.requested, tensors) | dict(self.arguments or {})
+    def _build(self, architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
         try:
             return self.library.build(self.requested, arguments)
         except (TypeError, RuntimeError) as error:
@@ -206,6 +206,26 @@ def not_listed(library: str, name: str, known: Iterable[str]) -> RequestError:
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return RequestError(f"{library} has no classifier {name!r}: {hint}{library}.list_models() has them all")
+
+
+def library_of(prefix: str) -> AbstractLibrary:
+    """The library that names with this prefix belong to.
+
+    Raises:
+        RequestError: it is not installed.
+    """
+    # Imported on use: each takes seconds, and timm is optional.
+    if prefix == "torchvision":
+        from robustbench_bcos.model_zoo.sources.torchvision import Torchvision
+
+        return Torchvision()
+    try:
+        from robustbench_bcos.model_zoo.sources.timm import Timm
+    except ModuleNotFoundError as error:
+        if error.name != "timm":
+            raise
+        raise RequestError("timm, which models of timm:NAME come from, is not installed: pip install timm") from None
+    return Timm()
 
 
 def _model(name: str, architecture: str, trained: Trained, training: str, classifier: nn.Module) -> Model:

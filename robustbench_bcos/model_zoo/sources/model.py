@@ -4,7 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -23,6 +23,8 @@ class Model:
     name: str
     family: str = UNKNOWN
     architecture: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Of the architecture, as a card has them."""
     training: str = UNKNOWN
     loss: Literal["bce", "ce"] = "ce"
     """The loss that ``--loss auto`` stands for."""

@@ -6,6 +6,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.framing import Framing
 from robustbench_bcos.model_zoo.cards import Entry
 from robustbench_bcos.model_zoo.checkpoints.assign import assign_weights
+from robustbench_bcos.model_zoo.checkpoints.kind import check_kind
 from robustbench_bcos.model_zoo.checkpoints.layouts import agree, read_checkpoint
 from robustbench_bcos.model_zoo.classifier import build_classifier, freeze
 from robustbench_bcos.model_zoo.sources.model import Model, ModelSource
@@ -49,11 +50,13 @@ class ZooModel(ModelSource):
                 f"card {card.name!r} states encoding {card.encoding.kind} {card.encoding.constants or ''} and weights "
                 f"{file} have normalize {checkpoint.encoding.constants}: write the latter on the card"
             )
+        check_kind(classifier.network, file)
         assign_weights(classifier.network, checkpoint.tensors, file)
         return Model(
             name=card.name,
             family=card.family,
             architecture=card.architecture,
+            arguments=card.arguments,
             training=str(card.training),
             loss="ce" if card.loss == "ce" else "bce",
             weights_sha256=digest,

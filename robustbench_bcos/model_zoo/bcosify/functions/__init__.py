@@ -1,0 +1,1 @@
+"""Rules for kinds of functions, one module each."""

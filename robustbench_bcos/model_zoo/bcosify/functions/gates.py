@@ -1,0 +1,37 @@
+"""Functions that are their input times a gate."""
+
+from collections.abc import Mapping
+from typing import Any, final
+
+import torch
+
+from robustbench_bcos.model_zoo.bcosify import RULES
+from robustbench_bcos.model_zoo.bcosify.rule import AbstractRule, Function, constant, constants, depends
+
+
+@final
+@RULES.registered("gates")
+class Gates(AbstractRule):
+    """f(x) = g(x) x with a gate g that is a constant in explanation mode, for every f with f(0) = 0.
+
+    ReLU needs no rule, because its gate is its derivative already. The scale of a norm without mean is a gate, too.
+    """
+
+    functions = (
+        *("gelu", "silu", "hardswish", "mish", "elu", "celu", "selu", "tanh", "softsign", "tanhshrink"),
+        *("relu6", "hardtanh", "clamp", "clip", "hardshrink", "softshrink"),
+        *("rms_norm", "normalize", "local_response_norm"),
+    )
+
+    def __call__(self, function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        """The input times its gate."""
+        features, *rest = args if args else (kwargs["input"],)
+        if not depends(features):
+            return function(*args, **kwargs)
+        settings = {key: value for key, value in kwargs.items() if key not in ("input", "inplace")}
+        with constants():
+            # Where x is 0, the gate is the slope there, which the least x that can be divided by shows.
+            least = torch.finfo(features.dtype).tiny ** 0.5
+            safe = torch.where(features.abs() < least, torch.full_like(features, least), features)
+            gate = function(safe.clone(), *rest, **settings) / safe
+        return features * constant(gate)

@@ -1,0 +1,1 @@
+"""Converters of kinds of layers, one module each."""
