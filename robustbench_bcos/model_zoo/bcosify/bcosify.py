@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.core.adapted import as_logits, copied, name_of
+from robustbench_bcos.core.adapted import AnyModel, as_logits, copied, name_of
 from robustbench_bcos.core.errors import RequestError, named_reason_of
-from robustbench_bcos.core.types import Images
 from robustbench_bcos.model_zoo.bcos.layers import BcosModule, LogitLayer
 from robustbench_bcos.model_zoo.bcosify.build import published_logit_bias
 from robustbench_bcos.model_zoo.bcosify.convert import (
@@ -70,9 +69,9 @@ class BcosifiedClassifier(ImageClassifier):
 
 
 def bcosify(
-    model: nn.Module,
+    model: AnyModel,
     *,
-    images: Images,
+    images: Tensor,
     b: float = 2.0,
     encoding: str | AbstractEncoding | None = None,
     biases: bool = False,
@@ -145,7 +144,7 @@ def bcosify(
     return freeze(BcosifiedClassifier(encoded, bcos, conversion))
 
 
-def _prepared(model: nn.Module, encoding: str | AbstractEncoding | None) -> tuple[nn.Module, AbstractEncoding]:
+def _prepared(model: AnyModel, encoding: str | AbstractEncoding | None) -> tuple[nn.Module, AbstractEncoding]:
     if not isinstance(model, nn.Module):
         raise RequestError(f"model must be a torch.nn.Module, got {type(model).__name__}: give the network itself")
     if isinstance(model, ImageClassifier):
@@ -233,7 +232,7 @@ def _changes(
     changes = []
     for row in rows:
         inner = [path for path in left if path == row.path or path.startswith(f"{row.path}.")]
-        residual = sum(left.pop(path) for path in inner)
+        residual = sum((left.pop(path) for path in inner), 0.0)
         change = LayerChange(
             path=row.path, source=row.kind, became=row.became, dropped=dropped[row.path], residual=residual
         )

@@ -48,7 +48,7 @@ def _norms(features: Tensor, convolution: nn.Conv2d) -> Tensor:
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-@pytest.mark.parametrize("b", [1, 1.5, 2])
+@pytest.mark.parametrize("b", [1.0, 1.5, 2.0])
 def test_the_response_is_scaled_by_its_share_of_the_patch(geometry: dict[str, object], b: float) -> None:
     convolution, features = _convolution(**geometry), _features()
     responses = convolution(features)
@@ -60,20 +60,20 @@ def test_the_response_is_scaled_by_its_share_of_the_patch(geometry: dict[str, ob
 
 
 def test_with_unit_filters_it_is_the_official_layer() -> None:
-    official = OfficialConv2d(4, 8, 3, 2, 1, groups=2, b=2).double()
+    official = OfficialConv2d(4, 8, 3, 2, 1, groups=2, b=2.0).double()
     unit = F.normalize(official.linear.weight.detach().flatten(1), dim=1).view_as(official.linear.weight)
     convolution = _convolution(kernel_size=3, stride=2, padding=1, groups=2)
     convolution.weight.data = unit
-    torch.testing.assert_close(RawBcosConv2d(convolution, b=2)(_features()), official(_features()))
-    row = OfficialLinear(6, 5, b=2).double()
+    torch.testing.assert_close(RawBcosConv2d(convolution, b=2.0)(_features()), official(_features()))
+    row = OfficialLinear(6, 5, b=2.0).double()
     linear = nn.Linear(6, 5, bias=False).double()
     linear.weight.data = F.normalize(row.linear.weight.detach(), dim=1)
-    torch.testing.assert_close(RawBcosLinear(linear, b=2)(_features(3, 6)), row(_features(3, 6)))
+    torch.testing.assert_close(RawBcosLinear(linear, b=2.0)(_features(3, 6)), row(_features(3, 6)))
 
 
 def test_the_kind_of_weights_is_known() -> None:
-    raw = RawBcosLinear(nn.Linear(2, 2), b=2)
-    assert weights_of(raw) == weights_of(RawBcosWithin(nn.Linear(2, 2), b=2)) == "raw"
+    raw = RawBcosLinear(nn.Linear(2, 2), b=2.0)
+    assert weights_of(raw) == weights_of(RawBcosWithin(nn.Linear(2, 2), b=2.0)) == "raw"
     assert weights_of(BcosLinear(2, 2)) == "unit"
     assert weights_of(nn.Sequential(raw, BcosConv2d(2, 2))) == "raw+unit"
     assert weights_of(nn.Linear(2, 2)) == ""
@@ -89,7 +89,7 @@ class _Normed(nn.Sequential):
         return [(self[0], self[1])]
 
 
-@pytest.mark.parametrize("b", [1, 1.5, 2])
+@pytest.mark.parametrize("b", [1.0, 1.5, 2.0])
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_folded_copy_keeps_raw_filters(b: float, bias: bool) -> None:
     norm = BatchNormUncentred2d(8).double()

@@ -29,7 +29,7 @@ def test_nothing_changes_before_b_does(name: str) -> None:
     kind, images = KINDS[name], images_of(KINDS[name])
     source = make(kind).train()
     state = copy.deepcopy(source.state_dict())
-    made = bcosify(source, images=images, encoding=encoding_of(kind), b=1, biases=True)
+    made = bcosify(source, images=images, encoding=encoding_of(kind), b=1.0, biases=True)
     assert source.training
     assert all(torch.equal(tensor, state[key]) for key, tensor in source.state_dict().items())
     # The source in double precision is nothing that the conversion made.
@@ -88,7 +88,7 @@ def test_what_changes_is_told_layer_by_layer() -> None:
 
 def test_the_image_and_its_complement_give_what_the_normalised_image_gave() -> None:
     source = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.Flatten(), nn.Linear(4 * 25, CLASSES))
-    made = bcosify(source, images=torch.rand(2, 3, 5, 5), encoding=ENCODING, b=1)
+    made = bcosify(source, images=torch.rand(2, 3, 5, 5), encoding=ENCODING, b=1.0)
     weight = source[0].weight
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.5, 0.4, 0.3), (0.2, 0.3, 0.25)))
     expected = torch.cat([weight * (1 - mean) / std, -weight * mean / std], dim=1)
@@ -250,7 +250,7 @@ def test_bad_arguments_are_refused(settings: dict[str, Any], message: str) -> No
 def test_a_classifier_has_its_encoding() -> None:
     classifier = ImageClassifier(NoEncoding(), Wrong())
     images = torch.rand(2, 3, 8, 8)
-    made = bcosify(classifier, images=images, b=1, biases=True)
+    made = bcosify(classifier, images=images, b=1.0, biases=True)
     torch.testing.assert_close(made(images), classifier(images))
     with pytest.raises(RequestError, match="leave it out"):
         bcosify(classifier, images=images, encoding="none")
