@@ -112,6 +112,8 @@ def _report(game: "Play", store: "Store", folder: Path, *, quiet: bool) -> None:
     rows, differences = summarise_scores(game, scores), compare_scores(game, scores)
     config = game.setting.config
     files = write_localisation(rows, scores, differences, folder, figures=config.figures, formats=config.figure_format)
+    if config.figures:
+        files += _pictures(game, folder)
     if quiet:
         typer.echo(files[0])
         return
@@ -122,3 +124,20 @@ def _report(game: "Play", store: "Store", folder: Path, *, quiet: bool) -> None:
         results.print(note, markup=False)
     names = [str(file.relative_to(folder)) for file in files]
     results.print(f"Written to {folder}: {', '.join(names)}", soft_wrap=True, markup=False)
+
+
+def _pictures(game: "Play", folder: Path) -> list[Path]:
+    """Maps over a few pictures of each model."""
+    from robustbench_bcos.core.disk import made_below, slug
+    from robustbench_bcos.localisation.examples import examples
+    from robustbench_bcos.reports.located import located_panel
+    from robustbench_bcos.reports.style import write_figure
+
+    written: list[Path] = []
+    for name in game.setting.names:
+        title = f"{name}: maps over pictures of game {game.game.name}, {game.game.measures[0]} above each"
+        names = () if game.setting.config.mask_classes else game.setting.subset.class_names
+        figure = located_panel(list(examples(game, name)), names, title)
+        home = made_below(folder, "figures")
+        written += write_figure(figure, home, f"maps_{slug(name)}", game.setting.config.figure_format)
+    return written

@@ -75,7 +75,7 @@ def play(game: Play, store: Store) -> Iterator[Played]:
             yield Played(model=name, images=scenes.count)
             continue
         model = game.setting.model(name)
-        player = _Player(game, model)
+        player = Player(game, model)
         example = game.game.shown(scenes.make(0))[None].to(game.setting.device)
         size = BatchSize.of(model.attack_model, example, game.setting.config.batch_size)
         for attempt in size.over(scenes.count):
@@ -88,8 +88,8 @@ def play(game: Play, store: Store) -> Iterator[Played]:
                 yield Played(model=name, images=len(numbers), rows=rows)
 
 
-class _Player:
-    """One model."""
+class Player:
+    """One model, with its methods."""
 
     def __init__(self, play: Play, model: Model) -> None:
         self.play, self.game, self.setting, self.model = play, play.game, play.setting, model
@@ -100,10 +100,10 @@ class _Player:
     def score(self, scenes: Sequence[Scene], batch_size: int) -> Iterator[ScoreRow]:
         """Rows of all conditions, methods, targets and measures."""
         limits = [(self.game.floors(scene), self.game.ceilings(scene)) for scene in scenes]
-        for variant in self._variants(scenes, batch_size):
+        for variant in self.variants(scenes, batch_size):
             kept = self._kept(scenes, variant.pictures, batch_size)
             for method, maps in self._explained(scenes, variant):
-                game = self._fitted_to(method, batch_size)
+                game = self.fitted_to(method, batch_size)
                 for place, scene in enumerate(scenes):
                     finite = maps[place].isfinite().flatten(1).all(dim=1)
                     scores = game.scores(maps[place].nan_to_num(0, 0, 0), scene)
@@ -132,11 +132,11 @@ class _Player:
     def _explained(self, scenes: Sequence[Scene], variant: Variant) -> Iterator[tuple[str, Sequence[TargetMaps]]]:
         """Maps of each method and, beside those of clean pictures, of each control."""
         for method in self.methods:
-            yield method, self._maps(scenes, variant.pictures, method)
+            yield method, self.maps(scenes, variant.pictures, method)
         for name in self.game.controls if variant.condition == CLEAN else ():
             yield name, [self.game.control(name, scene) for scene in scenes]
 
-    def _fitted_to(self, method: str, batch_size: int) -> AbstractGame:
+    def fitted_to(self, method: str, batch_size: int) -> AbstractGame:
         """The game, with what it takes from the clean maps of a method or control."""
         if not self.game.fits:
             return self.game
@@ -150,12 +150,13 @@ class _Player:
         for start in range(0, min(FITTED, found.count), batch_size):
             scenes = [found.make(number) for number in range(start, min(start + batch_size, FITTED, found.count))]
             if method in self.methods:
-                maps = self._maps(scenes, [scene.picture for scene in scenes], method)
+                maps = self.maps(scenes, [scene.picture for scene in scenes], method)
             else:
                 maps = [self.game.control(method, scene) for scene in scenes]
             yield from ((scene, some) for scene, some in zip(scenes, maps, strict=True) if some.isfinite().all())
 
-    def _variants(self, scenes: Sequence[Scene], batch_size: int) -> Iterator[Variant]:
+    def variants(self, scenes: Sequence[Scene], batch_size: int) -> Iterator[Variant]:
+        """The pictures in every condition."""
         if CLEAN in self.conditions:
             yield Variant(
                 CLEAN, "", [scene.picture for scene in scenes], [[0.0] * len(scene.units) for scene in scenes]
@@ -193,7 +194,7 @@ class _Player:
     def _folded(self) -> nn.Module:
         return explained_copy(self.model)
 
-    def _maps(self, scenes: Sequence[Scene], pictures: Sequence[Tensor], method: str) -> list[Tensor]:
+    def maps(self, scenes: Sequence[Scene], pictures: Sequence[Tensor], method: str) -> list[Tensor]:
         """A map for each target of each scene."""
         rng = PerImageRng.of(self.setting.config.seed, [scene.number for scene in scenes]).fold_in("picture")
         asked = self.model.classifier if METHODS[method].of_modules else self._folded

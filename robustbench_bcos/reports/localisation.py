@@ -158,6 +158,8 @@ def score_violins(rows: pd.DataFrame, cells: pd.DataFrame) -> Figure:
         rows: of ``localisation.csv``, of one measure.
         cells: the scores behind them.
     """
+    # Controls are the same for all models.
+    rows = rows[~rows["control"] | (rows["model"] == rows["model"].iloc[0])]
     pairs = list(rows[["model", "method"]].drop_duplicates().itertuples(index=False, name=None))
     conditions = list(rows[["condition", "norm", "eps"]].drop_duplicates().itertuples(index=False, name=None))
     lines = [pairs[start : start + PAIRS] for start in range(0, len(pairs), PAIRS)]

@@ -20,11 +20,11 @@ def zoo(tiny_zoo: Path) -> tuple[object, ...]:
 
 
 def test_pairs_are_scored_by_all_measures_beside_controls(zoo: tuple[object, ...], tmp_path: Path) -> None:
-    told = succeed(
-        "localise", *zoo, "--dataset", "digit_pairs", "--threat", "l2:0.5", "--steps", 2, "--no-figures", "--out", "run"
-    )
+    told = succeed("localise", *zoo, "--dataset", "digit_pairs", "--threat", "l2:0.5", "--steps", 2, "--out", "run")
     assert "Localisation in %: energy, 8 pictures of game masks from digit_pairs" in told
     assert told.count("random map") == 2
+    drawn = {file.name for file in (tmp_path / "run/figures").iterdir()}
+    assert drawn >= {"maps_tiny-bcos.png", "maps_tiny-natural.png", "localisation_energy-ratio.png"}
     rows = pd.read_csv(tmp_path / "run/localisation.csv")
     assert set(rows["measure"]) == {"energy", "energy_ratio", "average_precision", "iou"}
     assert set(rows.loc[rows["control"], "method"]) == {"random map", "centre"}
