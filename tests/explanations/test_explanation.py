@@ -25,9 +25,13 @@ CLASSES = 10
 HEIGHT, WIDTH = 5, 8
 
 MODELS = {name: load_model(name) for name in ("digits-natural", "digits-bcos-b2")}
-REFUSED = {("dynamic_weights", "digits-natural"), ("deeplift", "digits-bcos-b2")}
+REFUSED = {
+    ("dynamic_weights", "digits-natural"),
+    ("deeplift", "digits-bcos-b2"),
+    ("guided_backprop", "digits-bcos-b2"),
+}
 SERVED = [(method, name) for method in METHODS for name in MODELS if (method, name) not in REFUSED]
-WITHOUT_WEIGHTS = {"gradcam", "lime"}
+WITHOUT_WEIGHTS = {"gradcam", "gradient", "guided_backprop", "lime", "occlusion", "rise"}
 
 TARGETS = torch.tensor([[4, 1], [0, 9], [6, 6]])
 

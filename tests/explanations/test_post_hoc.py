@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from captum.attr import InputXGradient
+from captum.attr import Occlusion as CaptumOcclusion
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
@@ -15,11 +16,15 @@ from robustbench_bcos.core.rng import PerImageRng, generator
 from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.explanations.methods.gradcam import last_feature_maps
 from robustbench_bcos.explanations.methods.lime import GRID, KERNEL_WIDTH, RIDGE, SAMPLES
+from robustbench_bcos.explanations.methods.rise import draw_masks
 from robustbench_bcos.model_zoo.architectures import build_architecture, initialise
 from tests.reference import attributions as twins
 
 deeplift, gradcam, input_x_gradient, integrated_gradients, lime = (
     METHODS[name] for name in ("deeplift", "gradcam", "input_x_gradient", "integrated_gradients", "lime")
+)
+gradient, guided_backprop, occlusion, rise = (
+    METHODS[name] for name in ("gradient", "guided_backprop", "occlusion", "rise")
 )
 
 CLASSES = 4
@@ -326,3 +331,75 @@ def linear_model(height: int, width: int) -> nn.Sequential:
         tensor.copy_(normal(*tensor.shape, seed=seed))
     frozen(network)
     return network
+
+
+def test_gradient_is_the_sum_of_the_gradient_over_channels() -> None:
+    images = make_images()
+    found = gradient(as_module(SMOOTH, nn.Tanh), images, TARGETS, SOURCE)
+    for i, t in np.ndindex(2, 2):
+        expected = SMOOTH.gradient(images[i].numpy(), int(TARGETS[i, t])).sum(axis=0)
+        np.testing.assert_allclose(found.contributions[i, t].numpy(), expected, rtol=1e-9, atol=1e-11)
+
+
+class TestGuidedBackprop:
+    def test_passes_back_what_is_positive_through_active_units(self) -> None:
+        images = make_images()
+        found = guided_backprop(as_module(KINKED, nn.ReLU), images, TARGETS, SOURCE)
+        for i, t in np.ndindex(2, 2):
+            row = KINKED.matrices[-1][int(TARGETS[i, t])]
+            for matrix, before in zip(KINKED.matrices[-2::-1], KINKED.before(images[i].numpy())[-2::-1], strict=True):
+                row = (np.maximum(row, 0) * (before > 0)) @ matrix
+            expected = row.reshape(3, HEIGHT, WIDTH).sum(axis=0)
+            np.testing.assert_allclose(found.contributions[i, t].numpy(), expected, rtol=1e-9, atol=1e-11)
+
+    def test_leaves_no_hooks_and_refuses_networks_without_relus(self) -> None:
+        network = as_module(KINKED, nn.ReLU)
+        guided_backprop(network, make_images(), TARGETS, SOURCE)
+        assert hooks(network) == 0
+        with pytest.raises(RequestError, match="has no such modules: choose gradient"):
+            guided_backprop(as_module(SMOOTH, nn.Tanh), make_images(), TARGETS, SOURCE)
+
+
+class TestOcclusion:
+    @pytest.mark.parametrize(("height", "width"), [(5, 6), (14, 21)])
+    def test_is_the_one_of_captum(self, height: int, width: int) -> None:
+        network, images = linear_model(height, width), make_images(2, height, width)
+        found = occlusion(network, images, TARGETS, SOURCE)
+        tall, wide = max(1, round(height / 7)), max(1, round(width / 7))
+        for position in range(2):
+            expected = CaptumOcclusion(network).attribute(
+                images,
+                (3, tall, wide),
+                strides=(3, max(1, tall // 2), max(1, wide // 2)),
+                target=TARGETS[:, position],
+                perturbations_per_eval=16,
+            )
+            # captum sums in float32.
+            torch.testing.assert_close(
+                found.contributions[:, position].float(), expected[:, 0].float(), rtol=1e-5, atol=1e-6
+            )
+
+    def test_windows_cover_an_image_to_its_last_pixel(self) -> None:
+        network, images = linear_model(30, 31), make_images(1, 30, 31)
+        assert (occlusion(network, images, TARGETS[:1], SOURCE).contributions != 0).all()
+
+
+class TestRise:
+    def test_is_the_mean_of_masks_by_the_probability_of_what_they_leave(self) -> None:
+        network, images = linear_model(9, 10), make_images(2, 9, 10)
+        found = rise(network, images, TARGETS, SOURCE)
+        for i, t in np.ndindex(2, 2):
+            source = generator(0, SOURCE.indices[i], 0)
+            masks = torch.cat([draw_masks(50, 9, 10, source) for _ in range(10)]).double()
+            probabilities = network(images[i] * masks[:, None]).softmax(dim=1)[:, TARGETS[i, t]]
+            expected = sum(p * mask for p, mask in zip(probabilities, masks, strict=True)) / (500 * 0.1)
+            torch.testing.assert_close(found.contributions[i, t], expected, **CLOSE)
+
+    @pytest.mark.parametrize(("height", "width"), [(3, 5), (16, 16), (33, 40)])
+    def test_masks_keep_a_tenth_of_every_position(self, height: int, width: int) -> None:
+        masks = draw_masks(2000, height, width, generator(0, "masks"))
+        assert masks.shape == (2000, height, width)
+        assert masks.min() >= 0
+        assert masks.max() <= 1
+        # 2,000 draws of one in ten deviate by less than 0.007, four times of which is this.
+        torch.testing.assert_close(masks.mean(dim=0), torch.full((height, width), 0.1), rtol=0, atol=0.03)

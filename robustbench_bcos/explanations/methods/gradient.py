@@ -1,0 +1,30 @@
+"""The gradient itself."""
+
+from typing import final
+
+from torch import nn
+
+from robustbench_bcos.core.rng import PerImageRng
+from robustbench_bcos.core.types import Images
+from robustbench_bcos.explanations import METHODS
+from robustbench_bcos.explanations.explanation import Explanation, Targets
+from robustbench_bcos.explanations.method import AbstractMethod
+from robustbench_bcos.explanations.methods.input_x_gradient import InputXGradient
+
+
+@final
+@METHODS.registered("gradient")
+class Gradient(AbstractMethod):
+    """Gradient of the logit, its signed sum over channels (Simonyan et al., 2014, take the largest magnitude instead).
+
+    Behind ``add_inverse`` a channel and its complement are summed as they are: brighter and darker cancel.
+    """
+
+    of_modules = False
+
+    def _attribute(self, network: nn.Module, encoded: Images, targets: Targets | None, rng: PerImageRng) -> Explanation:
+        found = InputXGradient()(network, encoded, targets, rng)
+        assert found.weights is not None
+        return Explanation(
+            weights=None, contributions=found.weights.sum(dim=2), logits=found.logits, targets=found.targets
+        )
