@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 from robustbench_bcos.bench.config import RunConfig
 from robustbench_bcos.core.options import Parameter, parameters
 from robustbench_bcos.core.quantities import Quantity
+from robustbench_bcos.localisation.config import LocaliseConfig
 
 ROOT = Path(__file__).parents[1]
 EXPLICIT = ("norm", "eps", "attack")
@@ -74,13 +75,24 @@ def page() -> str:
                 python = f"`{parameter.name}`" if parameter.option.in_memory else ""
                 text = parameter.help(lambda name: f"`{every[name].flag}`" if name in every else f"`{name}`")
                 lines += [f"| `{parameter.flag}` | {_taken(parameter)} | {python} | {text} |"]
+    game = {name: one for name, one in parameters(LocaliseConfig).items() if name not in every}
+    lines += ["", "## `localise` alone", "", "| flag | takes | `rb.localise` | what it does |", "|---|---|---|---|"]
+    for parameter in game.values():
+        text = parameter.help(lambda name: f"`{name}`")
+        lines += [f"| `{parameter.flag}` | {_taken(parameter)} | `{parameter.name}` | {text} |"]
     return "\n".join(lines) + "\n"
 
 
 def _taken(parameter: Parameter) -> str:
     """What is written behind the flag."""
     kind: Any = parameter.type
-    names = {bool: "nothing", int: "a whole number", Quantity: "a number or fraction", Path: "a path"}
+    names = {
+        bool: "nothing",
+        int: "a whole number",
+        float: "a number",
+        Quantity: "a number or fraction",
+        Path: "a path",
+    }
     one = "KEY=VALUE" if parameter.mapping else names.get(kind, "a name" if parameter.names else "text")
     return f"{one}, or several" if parameter.several or parameter.mapping else one
 

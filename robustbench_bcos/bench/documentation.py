@@ -3,7 +3,7 @@
 import ast
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
@@ -15,28 +15,41 @@ from robustbench_bcos.core.disk import write_text
 from robustbench_bcos.explanations.similarity import MEASURES
 
 
-def update_page(page: Path) -> None:
+def update_page(page: Path, generated: Mapping[str, str] | None = None) -> None:
     """Write the tables of a page such as ``docs/results.md`` anew.
+
+    Args:
+        page: what is written.
+        generated: tables by name; by default those of a run.
 
     Raises:
         RequestError: the page cannot be written.
     """
-    write_text(page, with_tables(page.read_text(encoding="utf-8")))
+    write_text(page, with_tables(page.read_text(encoding="utf-8"), generated))
 
 
-def with_tables(text: str) -> str:
+def with_tables(text: str, generated: Mapping[str, str] | None = None) -> str:
     """The text of a page with what stands between ``<!-- generated: NAME -->`` and ``<!-- end -->`` written anew."""
-    generated = {
-        "columns": _columns_of_results(),
-        "images": _table((f"`{column}`", text) for column, text in descriptions(ImageRecord).items()),
-        "tables": _tables_of_the_store(),
-    }
+    tables_of = _of_a_run() if generated is None else generated
     return re.sub(
         r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)",
-        lambda found: f"{found[1]}{generated[found[2]]}\n{found[3]}",
+        lambda found: f"{found[1]}{tables_of[found[2]]}\n{found[3]}",
         text,
         flags=re.DOTALL,
     )
+
+
+def _of_a_run() -> dict[str, str]:
+    return {
+        "columns": _columns_of_results(),
+        "images": columns_of(ImageRecord),
+        "tables": _tables_of_the_store(),
+    }
+
+
+def columns_of(declared: type) -> str:
+    """The table of a class whose fields are columns of a file."""
+    return _table((f"`{column}`", text) for column, text in descriptions(declared).items())
 
 
 def descriptions(declared: type) -> dict[str, str]:
