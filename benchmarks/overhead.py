@@ -46,8 +46,9 @@ class Bare:
         self.cell: Cell = request.cells[0]
         self.batches: list[tuple[Tensor, Tensor]] = []
         for batch in request.subset.batches(BATCH):
-            right = predicted_classes(self.model.classifier(batch.images)) == batch.labels
-            self.batches.append((batch.images, batch.images[right]))
+            images, labels, _ = batch.on(request.device)
+            right = predicted_classes(self.model.classifier(images)) == labels
+            self.batches.append((images, images[right]))
 
     def __call__(self) -> float:
         total = 0.0

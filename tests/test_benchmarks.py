@@ -1,7 +1,9 @@
 """The benchmarks run, and what they say follows from what they measured."""
 
 import argparse
+import importlib
 import json
+import math
 import runpy
 import sys
 import time
@@ -151,6 +153,47 @@ def test_fast_ways_agree_with_the_slow_one(said: Callable[..., dict[str, Any]]) 
     ways = [claim["claim"].rpartition(": ")[2] for claim in found["claims"]]
     assert ways == ["as run does", "contiguous", "7 at a time", "64 at a time", "backwards", "two replicas", "bfloat16"]
     assert [claim["held"] for claim in found["claims"]] == [True] * 6 + [None]
+
+
+def test_what_a_gpu_is_asked_runs_on_a_cpu_and_is_written_down(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["on_device", "--tiny", "--out", str(tmp_path)])
+    runpy.run_path(str(FOLDER / "on_device.py"), run_name="__main__")
+    found = json.loads((tmp_path / "speed-gpu.json").read_text())
+    assert found["skipped"] == []
+    work = {claim["claim"]: claim["value"] for claim in found["claims"]}
+    assert work["verdicts of the digits zoo"] == 0
+    assert {name.partition(",")[0] for name in work} >= {"resnet20", "bcos_resnet20", "explanations"}
+    page = (tmp_path / "speed-gpu.md").read_text()
+    assert all(name in page for name in work)
+
+
+def test_a_part_that_fails_leaves_the_others_and_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    parts = importlib.import_module("device_parts")
+
+    def fails(_: object) -> Iterator[object]:
+        yield parts.Claim("half", "", 1.0, None)
+        raise RuntimeError("out of memory")
+
+    def works(_: object) -> Iterator[object]:
+        yield parts.Claim("whole", "", 2.0, None)
+
+    monkeypatch.setattr(parts, "PARTS", (fails, works))
+    parts.carry_out(parts.Card("cpu", parts.TINY), tmp_path, until=math.inf)
+    found = json.loads((tmp_path / "speed-gpu.json").read_text())
+    assert [claim["claim"] for claim in found["claims"]] == ["half", "whole"]
+    assert found["skipped"] == ["fails: RuntimeError: out of memory"]
+    parts.carry_out(parts.Card("cpu", parts.TINY), tmp_path, until=-math.inf)
+    assert "Not measured: works: no time was left" in (tmp_path / "speed-gpu.md").read_text()
+
+
+def test_a_bare_machine_is_told_what_it_lacks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = runpy.run_path(str(FOLDER / "on_device.py"))
+    monkeypatch.setitem(script["main"].__globals__, "find_spec", lambda name: None if name == "sklearn" else name)
+    monkeypatch.setattr(sys, "argv", ["on_device", "--list-wheels"])
+    script["main"]()
+    assert capsys.readouterr().out == "scikit-learn>=1.4\n"
 
 
 def test_the_published_attack_is_the_common_loss_in_encoded_space() -> None:
