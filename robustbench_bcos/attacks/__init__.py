@@ -24,7 +24,10 @@ PREDICTION = "prediction"
 """What every attack moves where nothing else is asked for."""
 
 OF_MAPS = "explanation"
-"""Before the name of a goal for maps and a colon, where goals are written."""
+"""Before the name of a goal for maps and a colon, where goals are written; alone it is the farthest map."""
+
+FARTHEST = "away"
+"""The goal that is the farthest map."""
 
 NORMS: "Registry[AbstractNorm]" = Registry(
     "norm", package=f"{__name__}.norms", group="robustbench_bcos.norms", instances=True
@@ -46,9 +49,14 @@ def goal_text(name: str) -> str:
     return f"{OF_MAPS}:{name}"
 
 
+def map_goal(written: str) -> str:
+    """The name of a goal for maps, from how it is written."""
+    return FARTHEST if written == OF_MAPS else written.removeprefix(f"{OF_MAPS}:")
+
+
 def goal_names() -> tuple[str, ...]:
     """Everything that an attack may move, as it is written."""
-    return (PREDICTION, *map(goal_text, GOALS))
+    return (PREDICTION, OF_MAPS, *map(goal_text, GOALS))
 
 
 def norm_name(written: str | int | float) -> str:

@@ -78,6 +78,8 @@ class Problem:
     rng: PerImageRng
     batch_size: int
     """Images that the classifier is shown at a time, at most."""
+    starts: Images | None = None
+    """Where the first restart begins, within the threat; ``None`` where the attack itself says."""
 
     def select(self, positions: Tensor) -> "Problem":
         """The same for some of the images: they draw what they would have drawn among all."""
@@ -85,6 +87,7 @@ class Problem:
             self,
             images=self.images[positions],
             goals=self.goals[positions],
+            starts=None if self.starts is None else self.starts[positions],
             threat=self.threat.select(positions),
             rng=self.rng.select(positions.tolist()),
         )
@@ -262,9 +265,13 @@ class AbstractAttack(ABC):
         return self
 
     @property
-    def at_random(self) -> "AbstractAttack":
-        """The attack begun at random images: the clean one is of no use where it is the farthest from the goal."""
-        return self
+    def for_maps(self) -> "AbstractAttack":
+        """The attack in full, begun where the problem says and once more at random, for each of its restarts.
+
+        A clean image is no start: no map is as near to its own as itself, so that its gradient is 0. From a random one
+        many searches for the farthest map end at a near one; those from an adversarial example seldom do.
+        """
+        return self.in_full()
 
     @property
     def at_any_step_size(self) -> "AbstractAttack":

@@ -240,6 +240,11 @@ class GradientAttack(IterativeAttack):
         same = isinstance(other, type(self)) and replace(other, steps=self.steps) == self
         return same and other.effort <= self.steps
 
+    @property
+    def for_maps(self) -> "GradientAttack":
+        """With a restart more."""
+        return replace(self.in_full(), restarts=self.restarts + 1)
+
     def in_full(self) -> "GradientAttack":
         """All steps, and of all iterates the one of largest loss."""
         return replace(self, select="best_loss")
@@ -294,7 +299,7 @@ class Search:
             if len(remaining) == 0:
                 return
             sources = self.problem.rng(number)
-            random = number > offset or self.attack.begins == "random"
+            random = number > offset or (self.attack.begins == "random" and self.problem.starts is None)
             yield from self._restart(number, remaining, [sources[image] for image in remaining.tolist()], random=random)
 
     def _restart(
@@ -363,7 +368,8 @@ class Search:
 
     def _enter(self, positions: Tensor, sources: Sequence[torch.Generator], *, random: bool) -> State:
         images = self.problem.images[positions]
-        starts = self.attack.random_start(self.problem, images, sources) if random else images
+        begun = images if self.problem.starts is None else self.problem.starts[positions]
+        starts = self.attack.random_start(self.problem, images, sources) if random else begun
         return State(
             position=positions,
             images=images,

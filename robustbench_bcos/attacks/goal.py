@@ -12,7 +12,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from robustbench_bcos.attacks import GOALS, goal_text
+from robustbench_bcos.attacks import FARTHEST, GOALS, goal_text
 from robustbench_bcos.attacks.criterion import AbstractCriterion
 from robustbench_bcos.attacks.loss import Loss
 from robustbench_bcos.attacks.losses.margin import margin
@@ -27,6 +27,8 @@ class AbstractGoal(ABC):
     """A place that a map is to be moved to; it has no state."""
 
     name: ClassVar[str]
+    elsewhere: ClassVar[str] = FARTHEST
+    """Another goal, that a map is sent to where this one was not reached."""
     of_another: ClassVar[bool] = False
     """Whether it refers to the map of another image, and not to that of the clean one."""
 

@@ -14,7 +14,18 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
-from robustbench_bcos.attacks import ATTACKS, CRITERIA, LOSSES, NORMS, TARGETED, UNTARGETED, norm_name
+from robustbench_bcos.attacks import (
+    ATTACKS,
+    CRITERIA,
+    LOSSES,
+    NORMS,
+    PREDICTION,
+    TARGETED,
+    UNTARGETED,
+    goal_names,
+    map_goal,
+    norm_name,
+)
 from robustbench_bcos.bench.trackers import TRACKERS
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.framing import Interpolation
@@ -342,6 +353,35 @@ class RunConfig(Grid):
             names=lambda: ("auto", *METHODS),
         ),
     ] = "auto"
+    goal: Annotated[
+        Listed[str],
+        Option(
+            help="What attacks move: {names}. Those of explanations come on top, and leave the prediction as it is; "
+            "explanation alone is explanation:away.",
+            panel=EXPLANATIONS,
+            names=goal_names,
+            in_memory=False,
+        ),
+    ] = (PREDICTION,)
+    method: Annotated[
+        Several[str],
+        Option(
+            help="Whose maps a `goal` of explanations is about: {names}.",
+            panel=EXPLANATIONS,
+            default="that of `explanation`",
+            names=lambda: ("auto", *METHODS),
+            in_memory=False,
+        ),
+    ] = ()
+    confidence_band: Annotated[
+        Annotated[float, Field(gt=0, lt=1)] | None,
+        Option(
+            help="By how much the confidence may change under such a `goal`.",
+            panel=EXPLANATIONS,
+            default="any, as long as the class is the same",
+            in_memory=False,
+        ),
+    ] = None
     images: Annotated[
         Several[Index],
         Option(
@@ -440,6 +480,21 @@ class RunConfig(Grid):
             return self.explained
         return EXPLAINED if self.figures else 0
 
+    @property
+    def map_goals(self) -> tuple[str, ...]:
+        """Names of the goals that are about explanations."""
+        return tuple(dict.fromkeys(map_goal(goal) for goal in self.goal if goal != PREDICTION))
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Methods of explanation that such goals are about, as they were asked for."""
+        return self.method or (self.explanation,)
+
+    @property
+    def fooled(self) -> int:
+        """Images whose explanations are attacked, the first ones."""
+        return (self.explained or EXPLAINED) if self.map_goals else 0
+
 
 C = TypeVar("C", bound=RunConfig)
 
@@ -482,6 +537,7 @@ def configured(kind: type[C], flags: Mapping[str, Any], suite: str | None = None
         values.setdefault("criterion", TARGETED)
     config = parse_table(kind, {**values, "plugin_digests": digests}, "the request")
     _check_options_belong_together(config)
+    _check_goals(config)
     return config
 
 
@@ -571,6 +627,16 @@ def _with_names_as_known(kind: type[RunConfig], values: dict[str, Any]) -> dict[
                     raise unknown(name, value, known)
             found[name] = spelled if parameter.several else spelled[0]
     return found
+
+
+def _check_goals(config: RunConfig) -> None:
+    for name in ("method", "confidence_band"):
+        if name in config.model_fields_set and not config.map_goals:
+            raise RequestError(
+                f"{name} says how explanations are attacked: give a goal such as {goal_names()[1]}, or leave it out"
+            )
+    if config.map_goals and config.space == "encoded":
+        raise RequestError("explanations of images are attacked, and space encoded has none: leave out space, or goal")
 
 
 def _check_options_belong_together(config: RunConfig) -> None:

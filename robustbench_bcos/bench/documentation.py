@@ -8,6 +8,7 @@ from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 
+from robustbench_bcos.bench.fooled import FOOLED_BY, FooledRecord
 from robustbench_bcos.bench.records import ImageRecord, Record
 from robustbench_bcos.bench.rows import SPREAD, tables
 from robustbench_bcos.bench.similarity import COMPARISONS, EXPLAINED_CLASSES
@@ -43,6 +44,7 @@ def _of_a_run() -> dict[str, str]:
     return {
         "columns": _columns_of_results(),
         "images": columns_of(ImageRecord),
+        "fooled": _columns_of_fooled(),
         "tables": _tables_of_the_store(),
     }
 
@@ -70,6 +72,12 @@ def _columns_of_results() -> str:
         f"{_listed(MEASURES)}; CLASS is {_listed(EXPLAINED_CLASSES)}; COMPARISON is {_listed(COMPARISONS)}."
     )
     return _table([*((f"`{column}`", text) for column, text in descriptions(Record).items()), (name, meaning)])
+
+
+def _columns_of_fooled() -> str:
+    spread = f"{_listed(MEASURES)}, each with `_COMPARISON`, which is {_listed(FOOLED_BY)}"
+    columns = descriptions(FooledRecord).items()
+    return _table((spread if column == "values" else f"`{column}`", text) for column, text in columns)
 
 
 def _tables_of_the_store() -> str:

@@ -5,7 +5,7 @@ picture whose class is another one, either time, is no candidate. Where rounding
 perturbation is tried at three quarters of its length, at a half and at a quarter.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -97,15 +97,18 @@ class Fooling:
             rng=rng.fold_in(STREAM),
         )
 
-    def fool(self, attack: AbstractAttack, target: AttackTarget, *, subject: str) -> Fooled:
+    def fool(
+        self, attack: AbstractAttack, target: AttackTarget, *, subject: str, starts: Images | None = None
+    ) -> Fooled:
         """Search for another map, and keep what keeps the prediction.
 
         Args:
-            attack: its best iterate counts; it begins at random, because a map has no nearer neighbour than itself.
+            attack: whose best iterate counts.
             target: of :meth:`target`.
             subject: named in an error.
+            starts: where it begins before it begins at random, such as adversarial examples; within the threat.
         """
-        found = attack.in_full().at_random.solve(target.problem(self.batch_size))
+        found = attack.for_maps.solve(replace(target.problem(self.batch_size), starts=starts))
         pictures, kept = target.images.clone(), torch.zeros_like(target.labels, dtype=torch.bool)
         left = judge(target, target.images, subject=subject, batch_size=self.batch_size).nearness.neg()
         for length in LENGTHS:

@@ -28,6 +28,19 @@ class ExplainedImages:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttackedMaps:
+    """Whose explanations are attacked while the prediction stays, and towards what."""
+
+    goals: tuple[str, ...]
+    methods: tuple[str, ...]
+    """As they were asked for."""
+    band: float | None
+    """By how much the confidence may change."""
+    images: tuple[int, ...]
+    """Indices of the images."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunIdentity:
     """All that decides a run's numbers: batch size and number of threads do not. Another identity is another run."""
 
@@ -65,13 +78,19 @@ class RunIdentity:
     """Draws that answers of random models average."""
     reading: Mapping[str, Any] | None = None
     """What was stated of a weights file: one file may be several models."""
+    maps: AttackedMaps | None = None
+    """Attacks on explanations; ``None`` where only predictions are attacked."""
 
     def to_json(self) -> dict[str, Any]:
         """As ``run.json`` keeps it, in lists and dictionaries alone."""
         values = {declared.name: getattr(self, declared.name) for declared in fields(self)}
         explained = self.explained and {key: _plain(value) for key, value in asdict(self.explained).items()}
-        values |= {"cells": [cell.as_dict() for cell in self.cells], "explained": explained}
-        return {key: _plain(value) for key, value in values.items() if key != "reading" or value is not None}
+        maps = self.maps and {key: _plain(value) for key, value in asdict(self.maps).items()}
+        values |= {"cells": [cell.as_dict() for cell in self.cells], "explained": explained, "maps": maps}
+        # What few runs have is left out of all others.
+        return {
+            key: _plain(value) for key, value in values.items() if key not in ("reading", "maps") or value is not None
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "RunIdentity":

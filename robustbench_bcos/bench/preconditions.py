@@ -1,5 +1,6 @@
 """What is refused before the first attack: each model is tried on a few images, before hours are spent on it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -9,7 +10,8 @@ from robustbench_bcos.core.adapted import adapted, as_logits
 from robustbench_bcos.core.errors import RequestError, named_reason_of, reason_of
 from robustbench_bcos.core.types import Images
 from robustbench_bcos.data.subset import EvalSubset
-from robustbench_bcos.explanations.explanation import explain
+from robustbench_bcos.explanations.attachment import Explained
+from robustbench_bcos.explanations.explanation import explain, method_for
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.models import Model
 
@@ -100,6 +102,22 @@ def check_explanation(model: Model, explained: EvalSubset, method: str, device: 
         explain(model.classifier.to(device), explained.batch(0, TRIED).images.to(device), method=method)
     except RequestError as error:
         raise RequestError(f"--explanation cannot serve model {model.name!r}: {error}") from None
+
+
+def check_attackable(model: Model, images: EvalSubset, methods: Sequence[str], device: str) -> None:
+    """Try to differentiate the maps of an image.
+
+    Raises:
+        RequestError: a method cannot serve the model, or has no derivative.
+    """
+    classifier = model.classifier.to(device)
+    for method in methods:
+        try:
+            explained = Explained(classifier, method_for(classifier, method))
+            with torch.enable_grad():
+                explained(images.batch(0, 1).images.to(device).requires_grad_())
+        except RequestError as error:
+            raise RequestError(f"goal cannot be pursued for model {model.name!r}: {error}") from None
 
 
 def try_model(model: Model, images: Images, device: str, remedy: str = FIT) -> torch.Tensor:

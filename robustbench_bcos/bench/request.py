@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from robustbench_bcos.attacks import ATTACKS
 from robustbench_bcos.attacks.attack import AbstractAttack
 from robustbench_bcos.attacks.criterion import make_criterion
 from robustbench_bcos.bench.adversarials import KEPT
@@ -22,11 +23,11 @@ from robustbench_bcos.bench.failures import failures_named
 from robustbench_bcos.bench.fast_copy import make_fast_copy
 from robustbench_bcos.bench.folder import Session
 from robustbench_bcos.bench.foreseen import check_radius
-from robustbench_bcos.bench.identity import ExplainedImages, RunIdentity
+from robustbench_bcos.bench.identity import AttackedMaps, ExplainedImages, RunIdentity
 from robustbench_bcos.bench.images import open_images
 from robustbench_bcos.bench.model_preconditions import check_answers
 from robustbench_bcos.bench.models import ModelCache
-from robustbench_bcos.bench.preconditions import adapt_model, check_explanation, check_model
+from robustbench_bcos.bench.preconditions import adapt_model, check_attackable, check_explanation, check_model
 from robustbench_bcos.bench.provenance import command, commit, describe_device, versions
 from robustbench_bcos.core.devices import choose_device
 from robustbench_bcos.core.errors import RequestError
@@ -58,6 +59,8 @@ class Request:
     device: str
     explained: EvalSubset | None = None
     """Images whose explanations are compared: those asked to be pictured, then the first of the subset."""
+    fooled: EvalSubset | None = None
+    """Images whose explanations are attacked."""
 
     def cells_of(self, source: ModelSource) -> list[Cell]:
         """All that is measured on one model."""
@@ -67,6 +70,10 @@ class Request:
         """How many images to work on together."""
         example = self.subset.batch(0, 1).images.to(self.device)
         return BatchSize.of(model.attack_model, example, self.config.batch_size)
+
+    def moving_cells(self, cells: Sequence[Cell]) -> list[Cell]:
+        """Those whose attack moves explanations, too, where any are to be moved."""
+        return [cell for cell in cells if self.fooled is not None and cell.attack.moves_maps]
 
     @property
     def threads(self) -> int:
@@ -130,6 +137,14 @@ class Request:
             torch=versions()["torch"],
             plugins=config.plugin_digests,
             reading=stated if any(stated.values()) else None,
+            maps=None
+            if self.fooled is None
+            else AttackedMaps(
+                goals=config.map_goals,
+                methods=config.methods,
+                band=config.confidence_band,
+                images=self.fooled.indices,
+            ),
         )
 
     def describe(self) -> Session:
@@ -198,6 +213,10 @@ def check_request(
         cell.attack.check(cell.threat.geometry, make_criterion(cell.criterion))
         make_criterion(cell.criterion).check(len(subset.class_names))
     explained = explained_subset(config, subset)
+    fooled = EvalSubset(subset.dataset, subset.indices[: config.fooled]) if config.map_goals else None
+    if fooled is not None and not any(cell.attack.moves_maps for cell in cells):
+        able = ", ".join(name for name in ATTACKS if ATTACKS[name].moves_maps)
+        raise RequestError(f"goal {config.goal[-1]} needs an attack that can follow it: choose from {able}")
     models = ModelCache(lambda model: prepared(config, subset, device, model))
     weights, losses, random = {}, {}, False
     for source in sources:
@@ -208,6 +227,8 @@ def check_request(
                 check_answers(model, subset, device=device)
             if explained is not None:
                 check_explanation(model, explained, config.explanation, device)
+            if fooled is not None:
+                check_attackable(model, fooled, config.methods, device)
         random |= draws_of(model.classifier) > 1
         weights[source.name] = model.weights_sha256
         losses[source.name] = model.loss
@@ -225,6 +246,7 @@ def check_request(
         cells=tuple(_different(cells, losses)),
         device=device,
         explained=explained,
+        fooled=fooled,
     )
 
 

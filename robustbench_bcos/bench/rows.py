@@ -263,6 +263,41 @@ class SimilarityRow(Row, table="similarities", key=("cell", "image", "comparison
 
 
 @dataclass(frozen=True, kw_only=True)
+class FooledRow(Row, table="fooled", key=("cell", "method", "goal", "image", "comparison")):
+    """How similar the map of a class is to that of the clean image, for an image whose explanation was attacked."""
+
+    cell: str
+    """Key of the cell whose threat and attack it is."""
+    method: str
+    """Method of explanation."""
+    goal: str
+    """Where the attack moved the map; see [fooled-maps.md](fooled-maps.md)."""
+    image: int
+    """Index in the dataset."""
+    comparison: str
+    """``explanation``: the attack on the explanation; ``prediction``: the cell's own attack; ``noise`` of the same
+    size; ``other``: another image of the class. As evidence, ``longer``: four times the steps; ``elsewhere``: another
+    goal."""
+    attacked: bool
+    """Whether the model is right about the image; of others no explanation is attacked."""
+    kept: bool
+    """Whether the prediction is that of the clean image, for attacks on explanations in 256 levels, too. An attack on
+    the explanation that finds no such picture leaves the image as it is."""
+    size: float
+    """Norm of the perturbation, to 6 significant digits."""
+    left: float | None
+    """What is left of the way to the goal, from 0 to 1; empty for controls."""
+    degenerate_gradient: bool
+    """Whether some gradient of the search was 0 everywhere, NaN or infinite."""
+    passes: int
+    """Forward and backward passes that the search spent; those of a map count once."""
+    derivatives: str
+    """Second derivatives that it followed: ``own``, those of ``softplus`` in place of rectifiers, or ``none``."""
+    values: Mapping[str, float | None] = field(metadata={SPREAD: tuple(MEASURES)})
+    """The measure of that name; empty where it is not defined."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PictureRow(Row, table="pictures", key=("cell", "image")):
     """An image to be looked at: clean, attacked, and the explanations of both."""
 
@@ -319,7 +354,7 @@ class TimingRow(Row, table="timings", blocks_of="cell"):
     cell: str
     """Key of the cell."""
     work: str
-    """``attack``, ``explanation``, ``evidence`` or ``distances``."""
+    """``attack``, ``explanation``, ``evidence``, ``distances`` or ``fooling``."""
     images: int
     """Images in the batch; 0 where several cells share it."""
     seconds: float

@@ -16,6 +16,7 @@ from robustbench_bcos.bench.stages.clean import predict_clean
 from robustbench_bcos.bench.stages.distances import measure_distances
 from robustbench_bcos.bench.stages.evidence import gather_evidence
 from robustbench_bcos.bench.stages.explain import explain_cells
+from robustbench_bcos.bench.stages.fool import fool_maps
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.threads import in_threads
 from robustbench_bcos.explanations.explanation import method_for
@@ -35,6 +36,8 @@ def execute(request: Request, store: Store) -> Iterator[Progress]:
         stages.append((gather_evidence, _examined))
     if request.config.distances:
         stages.append((measure_distances, _measured))
+    if request.fooled is not None:
+        stages.append((fool_maps, _fooled))
     jobs = Schedule(request=request).jobs
     for stage, finished in stages:
         tasks = [partial(_of_model, request, store, source, stage, finished) for source in request.sources]
@@ -90,6 +93,13 @@ def _measured(request: Request, store: Store, cells: Sequence[Cell]) -> list[Pro
     images, of_norm = len(request.subset), {cell.threat.norm: cell for cell in cells}
     done = all(len(store.select(DistanceRow, model=cells[0].model, norm=norm)) == images for norm in of_norm)
     return [Progress(cell=cell, images=images) for cell in of_norm.values()] if done else []
+
+
+def _fooled(request: Request, store: Store, cells: Sequence[Cell]) -> list[Progress]:
+    """What is done of a model of which all explanations have been attacked."""
+    images, moving = len(request.fooled or ()), request.moving_cells(cells)
+    done = all(len(store.fooled(cell)) == images for cell in moving)
+    return [Progress(cell=cell, images=images) for cell in moving] if done else []
 
 
 def _row(request: Request, model: Model) -> ModelRow:

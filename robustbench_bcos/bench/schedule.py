@@ -34,7 +34,8 @@ class Schedule:
         norms = {cell.threat.norm for cell in request.cells}
         distances = len(request.sources) * len(norms) * images if request.config.distances else 0
         checks = len(checks_of(request.config.evidence, AbstractCellCheck)) * request.work_of_a_check
-        return len(request.cells) * (images + explained + checks) + distances
+        fooled = len(request.moving_cells(request.cells)) * len(request.fooled or ())
+        return len(request.cells) * (images + explained + checks) + distances + fooled
 
     @property
     def passes(self) -> int:
@@ -45,6 +46,8 @@ class Schedule:
             cell.attack.passes * (len(request.subset) + (0 if explains_its_own(cell.attack) else explained))
             for cell in request.cells
         )
+        moved = len(request.fooled or ()) * len(request.config.methods) * len(request.config.map_goals)
+        attacks += moved * sum(cell.attack.for_maps.passes for cell in request.moving_cells(request.cells))
         # Clean and other images once for each model, attacked and noisy ones for each cell.
         maps = 2 * len(request.sources) + 2 * len(request.cells)
         return attacks + self._evidence_passes + maps * PASSES_PER_EXPLANATION * explained

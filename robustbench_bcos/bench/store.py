@@ -24,6 +24,7 @@ from robustbench_bcos.bench.rows import (
     CleanRow,
     DigestRow,
     EvidenceRow,
+    FooledRow,
     ModelRow,
     PictureRow,
     R,
@@ -218,6 +219,10 @@ class Store:
     def explained(self, cell: Cell) -> set[int]:
         """Images of a cell whose maps have been compared."""
         return self._images(SimilarityRow, cell)
+
+    def fooled(self, cell: Cell) -> set[int]:
+        """Images of a cell whose explanations have been attacked."""
+        return self._images(FooledRow, cell)
 
     def robust(self, cell: Cell) -> list[int]:
         """Images that an attack did not break, the nearest to being broken first."""

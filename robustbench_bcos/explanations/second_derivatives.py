@@ -82,8 +82,8 @@ def twice_differentiable() -> Iterator[None]:
         yield
 
 
-def gradient_times_input(network: nn.Module, encoded: Images) -> Attached:
-    """Gradient of the largest logit times the encoded image, both in the graph of ``encoded`` where gradients are on.
+def gradient_of_largest(network: nn.Module, encoded: Images) -> tuple[Logits, Images]:
+    """Logits, and the gradient of the largest, in the graph of ``encoded`` where gradients are on.
 
     Args:
         network: frozen.
@@ -93,6 +93,12 @@ def gradient_times_input(network: nn.Module, encoded: Images) -> Attached:
     (weights,) = torch.autograd.grad(
         largest_of(logits).sum(), encoded, create_graph=torch.is_grad_enabled(), materialize_grads=True
     )
+    return logits, weights
+
+
+def gradient_times_input(network: nn.Module, encoded: Images) -> Attached:
+    """That gradient times the encoded image."""
+    logits, weights = gradient_of_largest(network, encoded)
     return Attached(logits, (weights * encoded).sum(dim=1))
 
 

@@ -11,6 +11,7 @@ from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence.transfer import make_transfers
 from robustbench_bcos.bench.evidence.trust import Judgement
 from robustbench_bcos.bench.folder import Session, read_description
+from robustbench_bcos.bench.fooled import make_fooled, make_fooled_images
 from robustbench_bcos.bench.identity import RunIdentity
 from robustbench_bcos.bench.records import (
     complete_cells,
@@ -76,6 +77,10 @@ class RunFolder:
     """Per model, norm and image, bounds of the smallest epsilon within which an attack succeeds."""
     session: Session
     """What ``run.json`` says of the session that finished, or of the last one."""
+    fooled: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """Per cell, method and goal, what attacks did to explanations."""
+    fooled_images: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """The same per image and comparison."""
     images: pd.DataFrame = field(default_factory=pd.DataFrame)
     """Per cell and image, what the attack did to it."""
 
@@ -116,6 +121,7 @@ def read_run(folder: Path) -> RunFolder:
         transfers = make_transfers(store, identity)
         distances = make_distances(store, identity)
         images = make_images(store, identity, judgement)
+        fooled, fooled_images = make_fooled(store, identity), make_fooled_images(store, identity)
     return RunFolder(
         folder=folder,
         identity=identity,
@@ -129,12 +135,14 @@ def read_run(folder: Path) -> RunFolder:
         distances=distances,
         session=description.sessions[-1],
         images=images,
+        fooled=fooled,
+        fooled_images=fooled_images,
     )
 
 
 def _timing(store: Store, cell: Cell) -> dict[str, Any]:
     spent = {
         f"{work}_seconds": round(store.seconds(cell, work), 3)
-        for work in ("attack", "explanation", "evidence", "distances")
+        for work in ("attack", "explanation", "evidence", "distances", "fooling")
     }
     return {"cell": cell.key, **spent}

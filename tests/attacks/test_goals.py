@@ -1,6 +1,7 @@
 """Goals for maps, and searches for them where the nearest map is known in closed form."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -102,7 +103,7 @@ def problem(epsilon: float, goal: str = "away", batch_size: int = COUNT, first: 
 @pytest.mark.parametrize("name", MOVING)
 def test_the_largest_angle_within_a_ball_is_found(name: str) -> None:
     asked = problem(0.2)
-    found = ATTACKS[name](steps=60).in_full().at_random.solve(asked).adversarials
+    found = ATTACKS[name](steps=60).for_maps.solve(asked).adversarials
     sine = 0.2 / (asked.images - 0.5).flatten(1).norm(dim=1)
     left = -asked.criterion.nearness(of_the_image(found), asked.goals)
     assert torch.allclose(left, (1 + (1 - sine.double() ** 2).sqrt()) / 2, atol=2e-4)
@@ -112,7 +113,7 @@ def test_the_largest_angle_within_a_ball_is_found(name: str) -> None:
 def test_the_best_that_keeps_the_prediction_is_returned(name: str) -> None:
     """Where the way to the goal leads out of the class, through the first pixel."""
     asked = problem(0.6, first=0.05)
-    found = ATTACKS[name](steps=60).in_full().at_random.solve(asked).adversarials
+    found = ATTACKS[name](steps=60).for_maps.solve(asked).adversarials
     nearness = asked.criterion.nearness(of_the_image(found), asked.goals)
     assert keeps(nearness).all()
     assert (found[:, 0, 0, 0] < 0.55).any()
@@ -124,11 +125,21 @@ def test_the_best_that_keeps_the_prediction_is_returned(name: str) -> None:
 @pytest.mark.parametrize("name", MOVING)
 @pytest.mark.parametrize("goal", GOALS)
 def test_batches_change_nothing_and_restarts_only_help(name: str, goal: str) -> None:
-    attack = ATTACKS[name](steps=5, restarts=2).in_full().at_random
+    attack = ATTACKS[name](steps=5, restarts=2).for_maps
     alone, together = (attack.solve(problem(0.3, goal, size)) for size in (2, COUNT))
     assert torch.equal(alone.adversarials, together.adversarials)
-    assert (together.trace.forward_passes == 12).all()
+    assert (together.trace.forward_passes == 18).all()
     asked = problem(0.3, goal)
-    once = ATTACKS[name](steps=5).in_full().at_random.solve(asked)
+    once = ATTACKS[name](steps=5).for_maps.solve(asked)
     twice, single = (asked.criterion.nearness(of_the_image(one.adversarials), asked.goals) for one in (together, once))
     assert (twice >= single).all()
+
+
+@pytest.mark.parametrize("name", MOVING)
+def test_the_first_restart_begins_where_the_problem_says(name: str) -> None:
+    """At the end of the way, where no search has anything to add."""
+    asked = problem(30.0)
+    asked = replace(asked, criterion=MapCriterion(goal="target", shape=SHAPE), starts=asked.images)
+    found = ATTACKS[name](steps=1).for_maps.solve(asked)
+    assert torch.equal(found.adversarials, asked.images)
+    assert (found.trace.forward_passes == 2).all()

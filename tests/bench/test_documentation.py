@@ -6,20 +6,24 @@ from pathlib import Path
 import pytest
 
 from robustbench_bcos.bench.documentation import descriptions, update_page, with_tables
+from robustbench_bcos.bench.fooled import FooledRecord
 from robustbench_bcos.bench.records import ImageRecord, Record
 from robustbench_bcos.bench.rows import tables
 
-PAGE = Path(__file__).parents[2] / "docs" / "results.md"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_page_is_what_the_declarations_give() -> None:
-    """Where it is not: ``update_page(PAGE)``."""
-    text = PAGE.read_text(encoding="utf-8")
-    assert text.count("<!-- generated: ") == text.count("<!-- end -->") == 3
+@pytest.mark.parametrize(("page", "generated"), [("results.md", 3), ("fooled-maps.md", 1)])
+def test_a_page_is_what_the_declarations_give(page: str, generated: int) -> None:
+    """Where it is not: ``update_page(DOCS / page)``."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    assert text.count("<!-- generated: ") == text.count("<!-- end -->") == generated
     assert with_tables(text) == text
 
 
-@pytest.mark.parametrize("declared", [Record, ImageRecord, *tables()], ids=lambda declared: declared.__name__)
+@pytest.mark.parametrize(
+    "declared", [Record, ImageRecord, FooledRecord, *tables()], ids=lambda declared: declared.__name__
+)
 def test_every_column_is_described(declared: type) -> None:
     found = descriptions(declared)
     assert list(found) == [field.name for field in fields(declared)]

@@ -99,5 +99,9 @@ def test_passes_are_those_of_attacks_evidence_and_maps(tiny_zoo: Path) -> None:
     assert passes() == 20 * search
     # Each explained image is attacked in full, and explained clean, attacked, with noise, and next to another one.
     assert passes(explained=5) == (20 + 5) * search + 5 * 4 * 4
+    # The attack on a map begins at the adversarial example, too.
+    assert (
+        passes(goal=("explanation:away", "explanation:topk"), explained=5) == passes(explained=5) + 2 * 5 * 2 * search
+    )
     assert passes(evidence="quick") == 2 * 20 * search
     assert passes(evidence="full") > 4 * 20 * search

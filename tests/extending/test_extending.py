@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 import robustbench_bcos as rb
 from robustbench_bcos.core.plugins import load_plugins
 from robustbench_bcos.model_zoo.architectures.registry import build_architecture
+from tests.bench.stages.test_fool import asked, found
 from tests.cli.command_line import succeed
 
 HERE = Path(__file__).parent
@@ -62,6 +63,13 @@ def test_a_check_of_ones_own_is_carried_out_and_judged(tmp_path: Path) -> None:
     assert own["examined"].item() > 0
     assert own["sentence"].item().endswith("broken by a hundred draws of noise and by no search along gradients")
     assert rows["trust"].item() == "sound"
+
+
+def test_a_goal_of_ones_own_moves_maps() -> None:
+    load_plugins([HERE / "own_goal.py"])
+    rows = [row for row in found(asked(goal=("explanation:left_half",))) if row.attacked]
+    assert {row.goal for row in rows} == {"left_half"}
+    assert all(row.left is not None and row.left < 0.5 for row in rows if row.comparison == "explanation")
 
 
 @pytest.mark.parametrize("name", ["two_layers", "bcos_two_layers"])

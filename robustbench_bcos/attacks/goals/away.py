@@ -13,6 +13,8 @@ from robustbench_bcos.core.types import Maps, PerImage
 class Away(AbstractGoal):
     """As far from the clean map as the angle between two maps can be: its negative is at the end of the way."""
 
+    elsewhere = "topk"
+
     def left(self, maps: Maps, references: Maps) -> PerImage:
         """(1 + cosine) / 2."""
         return (1 + cosine(flat(maps), flat(references))) / 2

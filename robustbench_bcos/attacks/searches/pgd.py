@@ -73,9 +73,9 @@ class PGD(GradientAttack):
         return Quantity.of(self.step_size).value
 
     @property
-    def at_random(self) -> "PGD":
-        """The attack with a random start."""
-        return replace(self, start="random")
+    def for_maps(self) -> "PGD":
+        """With a restart more, and random starts."""
+        return replace(self, select="best_loss", start="random", restarts=self.restarts + 1)
 
     @property
     def at_any_step_size(self) -> "PGD":

@@ -10,6 +10,7 @@ from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.explanations.explanation import Explanation, Targets
 from robustbench_bcos.explanations.method import AbstractMethod
 from robustbench_bcos.explanations.methods.input_x_gradient import InputXGradient
+from robustbench_bcos.explanations.second_derivatives import Attached, gradient_of_largest
 
 
 @final
@@ -21,6 +22,12 @@ class Gradient(AbstractMethod):
     """
 
     of_modules = False
+    attachable = True
+
+    def attached(self, network: nn.Module, encoded: Images) -> Attached:
+        """As it is."""
+        logits, weights = gradient_of_largest(network, encoded)
+        return Attached(logits, weights.sum(dim=1))
 
     def _attribute(self, network: nn.Module, encoded: Images, targets: Targets | None, rng: PerImageRng) -> Explanation:
         found = InputXGradient()(network, encoded, targets, rng)

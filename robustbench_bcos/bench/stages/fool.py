@@ -1,0 +1,274 @@
+"""Attacks on explanations: another map for the same prediction, beside what an attack on the prediction does."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from robustbench_bcos.attacks import GOALS
+from robustbench_bcos.attacks.attack import AbstractAttack
+from robustbench_bcos.bench.batch_size import BatchSize
+from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.failures import failures_named
+from robustbench_bcos.bench.fooled import withstands
+from robustbench_bcos.bench.fooling import Fooled, Fooling
+from robustbench_bcos.bench.judge import measured_sizes
+from robustbench_bcos.bench.progress import Progress
+from robustbench_bcos.bench.request import Request
+from robustbench_bcos.bench.rows import FooledRow, TimingRow
+from robustbench_bcos.bench.similarity import noise_of_size
+from robustbench_bcos.bench.stages.explain import others_of_class
+from robustbench_bcos.bench.store import Store
+from robustbench_bcos.bench.target import make_target
+from robustbench_bcos.bench.trial import attack_and_judge
+from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.core.rng import PerImageRng
+from robustbench_bcos.core.rounding import significant
+from robustbench_bcos.core.types import Images, Labels
+from robustbench_bcos.data.subset import EvalSubset
+from robustbench_bcos.explanations import METHODS
+from robustbench_bcos.explanations.explanation import explain, method_for
+from robustbench_bcos.explanations.second_derivatives import Softened, has_rectifiers, is_curved
+from robustbench_bcos.explanations.similarity import MEASURES
+from robustbench_bcos.model_zoo.models import Model
+
+GRAPHS = 4
+"""Times the memory of a backward pass that a second derivative takes, about."""
+
+EXAMINED = 10
+"""Maps that withstood which quick evidence searches again, for each batch, method and goal."""
+
+
+def fool_maps(
+    request: Request, model: Model, cells: Sequence[Cell], known: Store, size: BatchSize
+) -> Iterator[Progress]:
+    """Attack the explanations that have not been attacked yet, under every threat, by every method, to every goal."""
+    assert request.fooled is not None
+    pairs = (request.fooled, others_of_class(request.fooled), others_of_another_class(request.fooled))
+    methods = dict.fromkeys(method_for(model.classifier, method) for method in request.config.methods)
+    points = max(METHODS[method].points for method in methods)
+    size = BatchSize(max(1, size.images // (GRAPHS * points)))
+    correct = {image for image, row in known.clean(model.name).items() if row.correct}
+    followed = _derivatives(model, request.fooled.batch(0, 1).images.to(request.device), request.config.seed)
+    for cell in request.moving_cells(cells):
+        done = known.fooled(cell)
+        for attempt in size.over(len(request.fooled)):
+            indices = request.fooled.indices[attempt.start : attempt.stop]
+            with attempt as part, failures_named(model, request.fooled.dataset, indices, cell.work):
+                began = time.perf_counter()
+                rows: list[FooledRow] = []
+                if not done.issuperset(indices):
+                    right = [place for place in range(part.start, part.stop) if pairs[0].indices[place] in correct]
+                    chosen = [EvalSubset(one.dataset, tuple(one.indices[place] for place in right)) for one in pairs]
+                    for method in methods:
+                        rows += _not_attacked(cell, method, request, set(indices) - correct, followed)
+                        if right:
+                            batch = _Batch.of(request, model, cell, method, followed, chosen, size.images)
+                            rows += batch.rows()
+                timing = TimingRow(cell=cell.key, work="fooling", images=0, seconds=time.perf_counter() - began)
+                yield Progress(cell=cell, images=len(indices), rows=(*rows, timing) if rows else ())
+
+
+def others_of_another_class(images: EvalSubset) -> EvalSubset:
+    """For each image the next one of another class, the first after the last; an only class has itself."""
+    labels = [images.dataset.labels[index] for index in images.indices]
+    count = len(labels)
+    following = []
+    for place in range(count):
+        ahead = [(place + step) % count for step in range(1, count)]
+        following.append(next((other for other in ahead if labels[other] != labels[place]), place))
+    return EvalSubset(images.dataset, tuple(images.indices[place] for place in following))
+
+
+def _derivatives(model: Model, image: Images, seed: int) -> str:
+    """Which second derivatives of a model an attack can follow."""
+    softened = has_rectifiers(model.classifier, image)
+    with Softened() if softened else nullcontext():
+        curved = bool(is_curved(model.classifier, image, PerImageRng.of(seed, [0])).all())
+    return ("softplus" if softened else "own") if curved else "none"
+
+
+def _not_attacked(cell: Cell, method: str, request: Request, images: set[int], derivatives: str) -> list[FooledRow]:
+    nothing: dict[str, float | None] = dict.fromkeys(MEASURES)
+    return [
+        FooledRow(
+            cell=cell.key,
+            method=method,
+            goal=goal,
+            image=image,
+            comparison="explanation",
+            attacked=False,
+            kept=False,
+            size=0.0,
+            left=None,
+            degenerate_gradient=False,
+            passes=0,
+            derivatives=derivatives,
+            values=nothing,
+        )
+        for goal in request.config.map_goals
+        for image in sorted(images)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Batch:
+    """Images of a cell that the model is right about, whose maps by one method are attacked."""
+
+    request: Request
+    model: Model
+    cell: Cell
+    fooling: Fooling
+    derivatives: str
+    images: Images
+    classes: Labels
+    same: Images
+    """Another image of the class of each."""
+    others: tuple[int, ...]
+    """Its index; that of the image itself where there is no other."""
+    different: Images
+    """An image of another class."""
+    rng: PerImageRng
+
+    @classmethod
+    def of(
+        cls,
+        request: Request,
+        model: Model,
+        cell: Cell,
+        method: str,
+        derivatives: str,
+        chosen: Sequence[EvalSubset],
+        batch_size: int,
+    ) -> "_Batch":
+        """From the images, those of the same class and those of another."""
+        (images, labels, indices), same, different = (one.batch(0, len(one)).on(request.device) for one in chosen)
+        fooling = Fooling(
+            model=model,
+            method=method,
+            softened=has_rectifiers(model.classifier, images[:1]),
+            band=request.config.confidence_band,
+            batch_size=batch_size,
+        )
+        return cls(
+            request=request,
+            model=model,
+            cell=cell,
+            fooling=fooling,
+            derivatives=derivatives,
+            images=images,
+            classes=labels,
+            same=same[0],
+            others=tuple(same[2]),
+            different=different[0],
+            rng=PerImageRng.of(request.config.seed, indices),
+        )
+
+    def rows(self) -> Iterator[FooledRow]:
+        """Of every goal: the attack, its controls, and what evidence finds."""
+        clean = self._maps(self.images)
+        attacked = self._attacked()
+        for goal in self.request.config.map_goals:
+            everything = torch.arange(len(self.images), device=self.images.device)
+            found = self._fool(self.cell.attack, goal, everything, attacked)
+            sizes = measured_sizes(self.cell.threat, self.images, found.pictures)
+            controls = {
+                "prediction": attacked,
+                "noise": noise_of_size(self.images, sizes, self.cell.threat, self.rng),
+                "other": self.same,
+            }
+            ours = list(self._compared(goal, "explanation", clean, found.pictures, found))
+            others = {name: list(self._compared(goal, name, clean, images)) for name, images in controls.items()}
+            yield from chain(ours, *others.values())
+            limits = [row.values for row in others["other"]]
+            stood = [place for place, row in enumerate(ours) if withstands(row, limits[place])]
+            yield from self._evidence(goal, clean, stood, attacked)
+
+    def _evidence(self, goal: str, clean: Tensor, stood: Sequence[int], attacked: Images) -> Iterator[FooledRow]:
+        """Searches for maps that withstood: longer ones, and to another goal."""
+        kind = self.request.config.evidence
+        examined = stood[: EXAMINED if kind == "quick" else len(stood)] if kind != "off" else []
+        if not examined:
+            return
+        positions = torch.tensor(examined, device=self.images.device)
+        searches = (
+            ("longer", self.cell.attack.stronger(), goal),
+            ("elsewhere", self.cell.attack, GOALS[goal].elsewhere),
+        )
+        for comparison, attack, where in searches:
+            found = self._fool(attack, where, positions, attacked)
+            yield from self._compared(goal, comparison, clean[positions], found.pictures, found, positions)
+
+    def _fool(self, attack: AbstractAttack, goal: str, positions: Tensor, starts: Images) -> Fooled:
+        target = self.fooling.target(
+            goal,
+            self.cell.threat,
+            self.images[positions],
+            self.classes[positions],
+            self.different[positions],
+            self.rng.select(positions.tolist()),
+        )
+        search = attack.with_loss(self.model.loss)
+        return self.fooling.fool(search, target, subject=self.cell.key, starts=starts[positions])
+
+    def _attacked(self) -> Images:
+        """The cell's own attack in full: what it does to explanations."""
+        target = make_target(
+            self.model,
+            self.cell,
+            self.images,
+            self.classes,
+            seed=self.request.config.seed,
+            indices=self.rng.indices,
+        )
+        attack = self.cell.attack.with_loss(self.model.loss).in_full()
+        return attack_and_judge(attack, target, subject=self.cell.key, batch_size=self.fooling.batch_size).adversarials
+
+    def _maps(self, images: Images) -> Tensor:
+        """Maps of the classes that are predicted for the clean images."""
+        return explain(self.model.classifier, images, self.classes, self.fooling.method).contributions
+
+    @torch.no_grad()
+    def _predicted(self, images: Images) -> Labels:
+        return predicted_classes(self.model.classifier(images))
+
+    def _compared(
+        self,
+        goal: str,
+        comparison: str,
+        clean: Tensor,
+        images: Images,
+        found: Fooled | None = None,
+        positions: Tensor | None = None,
+    ) -> Iterator[FooledRow]:
+        """A row for each image, or for those at some positions."""
+        places = torch.arange(len(self.images), device=images.device) if positions is None else positions
+        classes = self.classes[places]
+        maps = explain(self.model.classifier, images, classes, self.fooling.method).contributions
+        values = {name: MEASURES[name](clean, maps).tolist() for name in MEASURES}
+        kept = (self._predicted(images) == classes) if found is None else found.kept
+        sizes = measured_sizes(self.cell.threat, self.images[places], images).tolist()
+        indices = [self.rng.indices[place] for place in places.tolist()]
+        alone = {index for index, other in zip(self.rng.indices, self.others, strict=True) if index == other}
+        for position, index in enumerate(indices):
+            undefined = comparison == "other" and index in alone
+            trace = None if found is None else found.trace
+            yield FooledRow(
+                cell=self.cell.key,
+                method=self.fooling.method,
+                goal=goal,
+                image=index,
+                comparison=comparison,
+                attacked=True,
+                kept=bool(kept[position]),
+                size=significant(sizes[position]) or 0.0,
+                left=None if found is None else significant(float(found.left[position])),
+                degenerate_gradient=trace is not None and bool(trace.degenerate_gradient[position]),
+                passes=0 if trace is None else int((trace.forward_passes + trace.backward_passes)[position]),
+                derivatives=self.derivatives,
+                values={name: None if undefined else significant(column[position]) for name, column in values.items()},
+            )

@@ -1,0 +1,196 @@
+"""Explanations attacked in a run: rows, controls and evidence, whatever the batches and interruptions."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustbench_bcos.bench.fooled import (
+    EVIDENCE,
+    FOOLED_BY,
+    FOOLED_COLUMNS,
+    is_fooled,
+    make_fooled,
+    make_fooled_images,
+    moved_by,
+    withstands,
+)
+from robustbench_bcos.bench.request import Request
+from robustbench_bcos.bench.rows import FooledRow
+from robustbench_bcos.bench.runner import execute
+from robustbench_bcos.bench.store import Store
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.explanations.similarity import MEASURES
+from tests.bench.own_request import own_request
+from tests.bench.test_fooling import Aligned
+from tests.bench.tiny_zoo import carry_out
+
+COUNT = 7
+IMAGES = torch.rand((COUNT, 1, 4, 4), generator=torch.Generator().manual_seed(3)) * 0.4 + 0.3
+LABELS = torch.tensor([0, 0, 0, 0, 0, 0, 1])
+
+
+class Rectified(nn.Module):
+    """A map that is constant between kinks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(16, 12), nn.Linear(12, 2, bias=False)
+        source = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for tensor in (self.first.weight, self.first.bias):
+                tensor.copy_(torch.randn(tensor.shape, generator=source))
+            self.last.weight.copy_(torch.stack([torch.ones(12), -torch.ones(12)]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.last(torch.relu(self.first(images.flatten(1))))
+        return logits
+
+
+def asked(network: nn.Module | None = None, **flags: Any) -> Request:
+    usual: dict[str, Any] = {"norm": ("l2",), "eps": ("0.4",), "steps": (4,), "goal": ("explanation:away",)}
+    return own_request({"net": network or Aligned()}, IMAGES, LABELS, 2, **{**usual, **flags})
+
+
+def found(request: Request) -> list[FooledRow]:
+    with Store() as store:
+        carry_out(request, store)
+        return store.select(FooledRow)
+
+
+def by_comparison(rows: Sequence[FooledRow], comparison: str) -> dict[int, FooledRow]:
+    return {row.image: row for row in rows if row.comparison == comparison}
+
+
+def test_every_image_that_the_model_is_right_about_has_an_attack_and_its_controls() -> None:
+    rows = found(asked())
+    for comparison in FOOLED_BY:
+        compared = by_comparison([row for row in rows if row.attacked], comparison)
+        assert sorted(compared) == [0, 1, 2, 3, 4, 5]
+    assert [row.image for row in rows if not row.attacked] == [6]
+    ours, noise = by_comparison(rows, "explanation"), by_comparison(rows, "noise")
+    for image in range(6):
+        assert ours[image].kept
+        assert 0.3 < ours[image].size <= 0.4
+        assert noise[image].size == pytest.approx(ours[image].size, rel=1e-4)
+        assert ours[image].values["cosine"] < noise[image].values["cosine"] + 1e-3
+        # The map is the image, so that the farthest is known.
+        sine = 0.4 / float(IMAGES[image].norm())
+        assert ours[image].values["cosine"] == pytest.approx((1 - sine**2) ** 0.5, abs=5e-3)
+
+
+def test_batches_and_interruptions_change_nothing() -> None:
+    whole = found(asked(evidence="quick"))
+    assert found(asked(evidence="quick", batch_size=8)) == whole
+    with Store() as store:
+        request = asked(evidence="quick", batch_size=8)
+        for progress in execute(request, store):
+            if any(isinstance(row, FooledRow) for row in progress.rows):
+                break
+        assert 0 < len(store.fooled(request.cells[0])) < COUNT
+        assert make_fooled(store, request.identity).empty
+        carry_out(request, store)
+        assert store.select(FooledRow) == whole
+        assert [progress.rows for progress in execute(request, store)] == [()] * len(list(execute(request, store)))
+
+
+@pytest.mark.parametrize(("evidence", "trust"), [("off", {"unchecked"}), ("quick", {"sound", "suspect"})])
+def test_what_withstood_is_searched_again_as_evidence(evidence: str, trust: set[str]) -> None:
+    request = asked(evidence=evidence, eps=("0.05",))
+    with Store() as store:
+        carry_out(request, store)
+        (record,) = make_fooled(store, request.identity).to_dict("records")
+        rows = store.select(FooledRow)
+    assert record["trust"] in trust
+    again = {row.comparison for row in rows} & set(EVIDENCE)
+    assert again == (set() if evidence == "off" else set(EVIDENCE))
+    assert record["withstood"] > 0
+    assert record["examined"] == (0 if evidence == "off" else round(6 * record["withstood"]))
+
+
+def test_columns_are_those_declared_and_agree_with_the_images() -> None:
+    request = asked(goal=("explanation:away", "explanation:centre"), method=("dynamic_weights", "input_x_gradient"))
+    with Store() as store:
+        carry_out(request, store)
+        table, images = make_fooled(store, request.identity), make_fooled_images(store, request.identity)
+    assert tuple(table.columns) == FOOLED_COLUMNS
+    assert list(images.columns) == list(FooledRow.columns())
+    pairs = [(row["method"], row["goal"]) for row in table.to_dict("records")]
+    assert sorted(pairs) == [
+        (method, f"explanation:{goal}")
+        for method in ("dynamic_weights", "input_x_gradient")
+        for goal in ("away", "centre")
+    ]
+    first = table.iloc[0]
+    shown = images[(images["method"] == first["method"]) & (images["comparison"] == "explanation") & images["attacked"]]
+    shown = shown[shown["goal"] == "away"]
+    assert first["spearman_explanation"] == pytest.approx(shown["spearman"].mean(), rel=1e-3)
+    assert first["images"] == len(shown) == 6
+
+
+def values(**of: float) -> dict[str, float | None]:
+    return dict.fromkeys(MEASURES) | of
+
+
+def test_a_map_has_moved_where_every_measure_says_so() -> None:
+    limit = values(spearman=0.5, cosine=0.5, topk=0.5, mass=0.4, centre=1.0)
+    cheated = values(spearman=0.9, cosine=0.1, topk=0.9, mass=0.1, centre=0.1)
+    moved = values(spearman=0.5, cosine=0.1, topk=0.2, mass=0.4, centre=1.5)
+    still = values(spearman=0.8, cosine=0.8, topk=0.8, mass=0.1, centre=0.5)
+    row = {"cell": "", "method": "", "goal": "", "image": 0, "comparison": "", "attacked": True, "size": 0.0}
+    row |= {"left": None, "degenerate_gradient": False, "passes": 0, "derivatives": "own"}
+    outcomes = [
+        (is_fooled(one, limit), withstands(one, limit))
+        for one in (FooledRow(**row, kept=True, values=maps) for maps in (cheated, moved, still))
+    ]
+    assert outcomes == [(False, False), (True, False), (False, True)]
+    assert withstands(FooledRow(**row, kept=False, values=moved), limit)
+    assert moved_by(values(), limit) == []
+
+
+@pytest.mark.parametrize(("network", "derivatives"), [(Aligned, "own"), (Rectified, "softplus")])
+def test_the_second_derivatives_that_are_followed_are_named(network: type[nn.Module], derivatives: str) -> None:
+    rows = found(asked(network(), method=("input_x_gradient",), skip_model_checks=True))
+    assert {row.derivatives for row in rows} == {derivatives}
+
+
+def test_a_model_without_second_derivatives_is_suspect() -> None:
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    with torch.no_grad():
+        linear[1].weight.copy_(torch.stack([torch.ones(16), -torch.ones(16)]))
+        linear[1].bias.zero_()
+    request = asked(linear, method=("input_x_gradient",), evidence="quick")
+    with Store() as store:
+        carry_out(request, store)
+        (record,) = make_fooled(store, request.identity).to_dict("records")
+    assert record["derivatives"] == "none"
+    assert record["trust"] == "suspect"
+    assert "second derivatives of the model are 0" in record["reasons"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (
+            {"method": ("lime",)},
+            r"goal cannot be pursued for model 'net': maps of lime have no derivative.*choose from",
+        ),
+        ({"attack": ("square",)}, r"goal explanation:away needs an attack that can follow it: choose from apgd, pgd"),
+        ({"goal": ("prediction",), "method": ("gradcam",)}, r"method says how explanations are attacked: give a goal"),
+        ({"goal": ("explanation:far",)}, r"unknown goal 'explanation:far'.*explanation:away"),
+        ({"confidence_band": 1.5}, r"confidence_band"),
+    ],
+)
+def test_what_cannot_be_pursued_is_refused_with_the_remedy(flags: dict[str, Any], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        asked(**flags)
+
+
+def test_a_confidence_band_bounds_how_far_a_map_is_moved() -> None:
+    free, narrow = (
+        by_comparison(found(asked(eps=("1",), **band)), "explanation") for band in ({}, {"confidence_band": 1e-4})
+    )
+    assert all(narrow[image].values["cosine"] >= free[image].values["cosine"] for image in range(6))
+    assert any(narrow[image].values["cosine"] > free[image].values["cosine"] + 0.01 for image in range(6))
