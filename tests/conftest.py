@@ -67,7 +67,7 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     from robustbench_bcos.bench.evidence import CHECKS
     from robustbench_bcos.core.registry import Registry
     from robustbench_bcos.data import DATASETS
-    from robustbench_bcos.dynamics import SOLVERS
+    from robustbench_bcos.dynamics import SOLVERS, SYSTEMS
     from robustbench_bcos.explanations import METHODS
     from robustbench_bcos.model_zoo.architectures import ARCHITECTURES
     from robustbench_bcos.model_zoo.exporting import FORMATS
@@ -86,6 +86,7 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ARCHITECTURES,
         FORMATS,
         SOLVERS,
+        SYSTEMS,
     ):
         # All of them, because what is imported once does not register itself again.
         monkeypatch.setattr(registry, "_entries", {name: registry[name] for name in registry})

@@ -9,7 +9,11 @@ from robustbench_bcos.core.registry import Registry
 
 if TYPE_CHECKING:
     from robustbench_bcos.dynamics.solver import AbstractSolver
+    from robustbench_bcos.dynamics.system import AbstractSystem
 
 SOLVERS: "Registry[type[AbstractSolver]]" = Registry(
     "solver", package=f"{__name__}.solvers", group="robustbench_bcos.solvers"
+)
+SYSTEMS: "Registry[AbstractSystem]" = Registry(
+    "system", package=f"{__name__}.systems", group="robustbench_bcos.systems", instances=True
 )

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.dynamics import SOLVERS
+from robustbench_bcos.dynamics.times import check_times
 
 Field = Callable[[Tensor], Tensor]
 """States (image, ...) to their derivatives by time, of the same shape."""
@@ -205,19 +206,6 @@ def make_solver(name: str, options: Mapping[str, Any]) -> AbstractSolver:
         if option not in taken:
             raise RequestError(f"solver {name} takes no {option}: it takes {', '.join(taken)}")
     return solver(**options)
-
-
-def check_times(times: Sequence[float]) -> None:
-    """Refuse fewer than two times, and times that do not increase.
-
-    Raises:
-        RequestError: naming the first that does not.
-    """
-    if len(times) < 2:
-        raise RequestError(f"times must be at least a start and an end, got {len(times)}: give two or more")
-    for before, after in pairwise(times):
-        if not (math.isfinite(before) and math.isfinite(after) and after > before):
-            raise RequestError(f"times must increase, got {after:g} after {before:g}: sort them, each once")
 
 
 def _shape(states: Tensor) -> str:
