@@ -79,7 +79,7 @@ class TrainingSpec(Table):
 class BcosifiedSpec(Table):
     """How a conventional architecture became a B-cos one: what else is needed to build it."""
 
-    weights: Literal["raw"] = "raw"
+    weights: Literal["raw"]
     """Filters keep the norm they were trained with; weights of layers that normalise theirs do not fit."""
     source: str = ""
     """The model that it was made from."""

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from robustbench_bcos.core.tables import PackagedTables, Table
 from robustbench_bcos.model_zoo.cards import ModelSpec
@@ -28,16 +28,34 @@ class LearnedB(Table):
     """The peak of the cycle, of exponents."""
 
 
-class Recipe(ModelSpec):
-    """A model and how it is trained: Adam or SGD with Nesterov momentum under a one-cycle learning rate."""
+class ScheduledB(Table):
+    """A B that grows in a straight line to that of the network."""
 
-    loss: Literal["bce", "ce"]
-    """What training minimises; a card may name further losses, of models that were trained elsewhere."""
+    start: float = Field(default=1.0, ge=1)
+    epochs: float = Field(gt=0)
+    """After so many it is there."""
+
+
+class Recipe(ModelSpec):
+    """A model and how it is trained: Adam, AdamW, or SGD with Nesterov momentum."""
+
+    start: str | None = None
+    """The model whose weights training starts from, as ``run --model`` has it; with the table ``bcosified``, it is
+    converted first. By default weights are random."""
+    loss: Literal["bce", "bce_off_label", "ce"]
+    """What training minimises."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Part of each target that is spread over all classes."""
     epochs: int = Field(gt=0)
     batch_size: int = Field(default=128, gt=1)
-    optimiser: Literal["adam", "sgd"]
+    optimiser: Literal["adam", "adamw", "sgd"]
     learning_rate: float = Field(gt=0)
-    """The peak of the cycle."""
+    """The peak of the cycle, or the rate of the first epoch."""
+    schedule: Literal["one-cycle", "cosine"] = "one-cycle"
+    """Of the learning rate: up and down in one cycle, or down from the first epoch on."""
+    clip_by_weights: float | None = Field(default=None, gt=0)
+    """Largest ratio of a gradient's norm to that of the filter it moves (AGC); by default nothing is clipped."""
+    scheduled_b: ScheduledB | None = None
     weight_decay: float = Field(default=0.0, ge=0)
     learned_b: LearnedB = LearnedB()
     augmentation: Augmentation = Augmentation()
@@ -48,6 +66,14 @@ class Recipe(ModelSpec):
     half: bool = False
     """Whether the weights are kept in half precision: rounded when training is over, before accuracy is measured."""
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _a_schedule_needs_layers(self) -> "Recipe":
+        if self.scheduled_b is not None and self.family != "bcos":
+            raise ValueError("scheduled_b belongs to B-cos networks: leave it out")
+        if self.bcosified is not None and self.start is None:
+            raise ValueError("bcosified needs start, the model that is converted")
+        return self
 
 
 RECIPES = PackagedTables("recipe", Recipe, "robustbench_bcos.training", "recipes")

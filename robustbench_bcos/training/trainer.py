@@ -17,16 +17,17 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.rng import PerImageRng, generator
 from robustbench_bcos.core.types import Images, Labels
 from robustbench_bcos.data.subset import EvalSubset
-from robustbench_bcos.model_zoo.architectures import initialise
+from robustbench_bcos.model_zoo.bcos.layers import b_of
 from robustbench_bcos.model_zoo.checkpoints.read import read_content
-from robustbench_bcos.model_zoo.classifier import ImageClassifier, build_classifier, freeze
+from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.mixed_precision import Bfloat16
 from robustbench_bcos.training.augmentation import augment
+from robustbench_bcos.training.clipping import clip_by_weights
 from robustbench_bcos.training.exponents import Exponents, exponents_of
+from robustbench_bcos.training.objectives import objective_of
 from robustbench_bcos.training.recipes import Recipe
-
-WARM_UP = 0.25
-"""Part of the cycle during which the learning rate rises."""
+from robustbench_bcos.training.schedules import schedule_of, set_b
+from robustbench_bcos.training.start import begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,7 @@ def train(
         RequestError: the recipe does not fit the images, or the checkpoint does not fit the recipe.
     """
     check_fit(recipe, images)
-    classifier = build_classifier(recipe)
-    initialise(classifier, generator(recipe.seed))
+    classifier = begin(recipe, images)
     classifier.to(device)
     run = _Training(recipe, classifier, images, compiled)
     first = run.resume(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
@@ -79,6 +79,7 @@ def train(
         on_epoch(run.epoch(number, pixels, labels))
         if checkpoint is not None:
             run.save(checkpoint, number + 1)
+    run.finish()
     return freeze(_rounded(classifier) if recipe.half else classifier)
 
 
@@ -100,24 +101,22 @@ class _Training:
         self.classifier = classifier
         # Compiling and rounding change how the network is run, not what its state is called.
         self.forward = _forward(recipe, classifier, compiled)
-        self.loss = LOSSES[recipe.loss]
+        self.objective = objective_of(recipe)
+        # Of attacks: their bce does not round to 0 either, and off-label targets are nobody's goal.
+        self.loss = LOSSES["ce" if recipe.loss == "ce" else "bce"]
         self.optimiser = _optimiser(recipe, _parameters(classifier))
         self.exponents = Exponents(classifier, recipe.learned_b)
         self.batches = -(-len(images) // recipe.batch_size)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser,
-            max_lr=[group["lr"] for group in self.optimiser.param_groups],
-            # torch divides by the length of the rise, which is 0 in a cycle of four steps.
-            total_steps=max(5, recipe.epochs * self.batches),
-            pct_start=WARM_UP,
-            cycle_momentum=False,
-        )
+        self.schedule = schedule_of(recipe, self.optimiser, self.batches)
+        self.b = b_of(classifier)
 
     def epoch(self, number: int, pixels: Images, labels: Labels) -> Epoch:
         started = time.perf_counter()
         random = generator(self.recipe.seed, number)
         total_loss = correct = 0.0
-        for chosen in self._shuffled(len(pixels), random):
+        for batch_number, chosen in enumerate(self._shuffled(len(pixels), random)):
+            if self.b is not None:
+                set_b(self.classifier, self.recipe.scheduled_b, number + batch_number / self.batches, self.b)
             batch = augment(pixels[chosen], self.recipe.augmentation, random)
             batch = self._attacked(batch, labels[chosen], PerImageRng.of(self._noise_seed(number), chosen))
             logits, loss = self._step(batch, labels[chosen])
@@ -146,11 +145,18 @@ class _Training:
         self.optimiser.zero_grad(set_to_none=True)
         with self.exponents.watched():
             logits = self.forward(images)
-        loss = self.loss(logits, labels).mean()
+        loss = self.objective(logits, labels).mean()
         (loss + self.exponents.penalty()).backward()
+        if self.recipe.clip_by_weights is not None:
+            clip_by_weights(self.classifier.parameters(), self.recipe.clip_by_weights)
         self.optimiser.step()
         self.schedule.step()
         return logits.detach(), loss.detach()
+
+    def finish(self) -> None:
+        """B as the recipe's network has it, however short the training was."""
+        if self.b is not None:
+            set_b(self.classifier, self.recipe.scheduled_b, float("inf"), self.b)
 
     def save(self, checkpoint: Path, epochs: int) -> None:
         """Write all that cannot be derived from the recipe: the schedule and the optimiser's settings can."""
@@ -279,4 +285,6 @@ def _optimiser(recipe: Recipe, parameters: _Parameters) -> torch.optim.Optimizer
         groups.append({"params": parameters.exponents, "lr": recipe.learned_b.learning_rate, "weight_decay": 0.0})
     if recipe.optimiser == "adam":
         return torch.optim.Adam(groups)
+    if recipe.optimiser == "adamw":
+        return torch.optim.AdamW(groups)
     return torch.optim.SGD(groups, momentum=0.9, nesterov=True)

@@ -39,13 +39,14 @@ def test_the_recipes_of_the_documented_zoo_are_there() -> None:
 def test_a_packaged_recipe_is_read_and_its_model_built(name: str) -> None:
     recipe = RECIPES.load(name)
     assert recipe.name == name
-    assert recipe.family == ("bcos" if recipe.architecture.startswith("bcos_") else "conventional")
+    bcos = recipe.architecture.startswith("bcos_") or recipe.bcosified is not None
+    assert recipe.family == ("bcos" if bcos else "conventional")
     classifier = build_classifier(recipe)
     classifier.eval()
     assert classifier(torch.zeros(1, 3, *recipe.image_size)).shape == (1, recipe.classes)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if "-adv-" in name])
+@pytest.mark.parametrize("name", [name for name in NAMES if "-adv-" in name and "-bcosified-" not in name])
 def test_an_adversarial_recipe_names_a_ball_that_is_known(name: str) -> None:
     training = RECIPES.load(name).training
     assert training.kind == "adversarial"
@@ -83,8 +84,10 @@ def test_a_recipe_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         ("epochs = 2", "epochs = 2\nseed = -1", "seed: input should be greater than or equal to 0, got -1"),
         ("epochs = 2", "epochs = 2\nattack_steps = 0", "attack_steps: input should be greater than 0, got 0"),
         ("1e-3", "0", "learning_rate: input should be greater than 0, got 0"),
-        ('"ce"', '"bce_off_label"', "loss: input should be 'bce' or 'ce', got 'bce_off_label'"),
-        ('"adam"', '"adamw"', "optimiser: input should be 'adam' or 'sgd', got 'adamw'"),
+        ('"ce"', '"mse"', "loss: input should be 'bce', 'bce_off_label' or 'ce', got 'mse'"),
+        ('"adam"', '"lion"', "optimiser: input should be 'adam', 'adamw' or 'sgd', got 'lion'"),
+        ("epochs = 2", "epochs = 2\nlabel_smoothing = 1.0", "label_smoothing: input should be less than 1, got 1.0"),
+        ("epochs = 2", "epochs = 2\nclip_by_weights = 0", "clip_by_weights: input should be greater than 0, got 0"),
         ("[encoding]", "[augmentation]\ncrop = -1\n[encoding]", "augmentation.crop: input should be greater"),
         (
             "[encoding]",

@@ -120,6 +120,7 @@ def bcosify(
     encoded = AddInverse()
     proof = prove(original, ImageClassifier(encoded, bcos), given)
     spec = BcosifiedSpec(
+        weights="raw",
         source=name or name_of(source),
         b=b,
         biases=biases,

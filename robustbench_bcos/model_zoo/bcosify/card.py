@@ -92,7 +92,6 @@ def write_bcosified(
     }
     card = parse_table(Card, values, "the card")
     content = card.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-    content["bcosified"]["weights"] = card.bcosified.weights if card.bcosified is not None else ""
     write_text(folder / f"{facts.name}.toml", tomli_w.dumps(content))
     if built_here(card.architecture):
         again = ZooModel(Zoo([folder])[facts.name]).load().classifier.to(images.device)

@@ -1,0 +1,35 @@
+"""What training minimises, per image."""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustbench_bcos.core.types import Labels, Logits, PerImage
+from robustbench_bcos.training.recipes import Recipe
+
+Objective = Callable[[Logits, Labels], PerImage]
+
+
+def objective_of(recipe: Recipe) -> Objective:
+    """The loss of a recipe, with its smoothing of labels.
+
+    ``ce`` is cross-entropy; ``bce`` the mean of binary ones over classes; ``bce_off_label`` has 1 / classes as the
+    target of other classes, at which a sigmoid whose logit bias is -ln(classes - 1) begins (Böhle et al., 2024).
+    """
+
+    def objective(logits: Logits, labels: Labels) -> PerImage:
+        targets = _targets(recipe, logits, labels)
+        if recipe.loss == "ce":
+            return -(targets * logits.log_softmax(dim=1)).sum(dim=1)
+        # softplus does not round to 0 where a sigmoid rounds to 1.
+        return (F.softplus(logits) - targets * logits).mean(dim=1)
+
+    return objective
+
+
+def _targets(recipe: Recipe, logits: Logits, labels: Labels) -> Tensor:
+    classes = logits.shape[1]
+    targets = F.one_hot(labels, classes).to(logits)
+    targets = targets * (1 - recipe.label_smoothing) + recipe.label_smoothing / classes
+    return targets.clamp_min(1 / classes) if recipe.loss == "bce_off_label" else targets
