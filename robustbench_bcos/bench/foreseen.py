@@ -9,6 +9,7 @@ from pathlib import Path
 from robustbench_bcos.attacks import NORMS
 from robustbench_bcos.bench.config import RunConfig
 from robustbench_bcos.bench.trackers import TRACKERS
+from robustbench_bcos.core.devices import check_device
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.data.class_order import read_class_order
@@ -16,6 +17,7 @@ from robustbench_bcos.data.opening import image_shape, locate_dataset
 from robustbench_bcos.model_zoo import LIBRARIES, ONNX
 from robustbench_bcos.model_zoo.cards import Card, Zoo
 from robustbench_bcos.model_zoo.digests import check_readable
+from robustbench_bcos.model_zoo.encoding_spec import EncodingSpec
 
 LARGE = 100_000
 """Pixels of a side that no image exceeds: an epsilon that is too large for those is too large for any."""
@@ -51,8 +53,11 @@ def check_models(config: RunConfig) -> list[Card]:
     """The cards of the models that have one; of others it is only seen whether there is a module or file.
 
     Raises:
-        RequestError: there is none, or its weights are not here.
+        RequestError: there is none, or its weights are not here; or the device or the encoding is none.
     """
+    check_device(config.device)
+    if config.encoding is not None:
+        EncodingSpec.parse(config.encoding)
     zoo, patterns = Zoo(config.zoo), config.model
     if config.weights is not None:
         check_readable(config.weights)

@@ -76,3 +76,14 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
             raise RequestError(f"--out {folder} holds other files ({entry.name}): choose a new folder")
     if entries and not overwrite:
         raise RequestError(f"--out {folder} holds explanations already: choose another folder, or --overwrite them")
+
+
+def remove_explanations(folder: Path) -> None:
+    """Remove what `explain` has written, and the folders that are empty then; anything else stays."""
+    entries = sorted(folder.rglob("*"), reverse=True)
+    for entry in entries:
+        if entry.is_dir() and not entry.is_symlink():
+            if not any(entry.iterdir()):
+                entry.rmdir()
+        elif any(map(entry.match, EXPLANATIONS)):
+            entry.unlink()

@@ -7,6 +7,7 @@ import typer
 
 from robustbench_bcos.cli.listed import LIST, split
 from robustbench_bcos.cli.output import results
+from robustbench_bcos.core.trainings import find_logs
 
 EXAMPLES = (
     "curves mine",
@@ -22,10 +23,13 @@ def curves(
     figure: Annotated[Path, typer.Option(help="Where to, as this name with .png and .pdf.")] = Path("curves"),
 ) -> None:
     """Draw loss and accuracy by epoch, a line for each recipe with its spread over seeds or folds."""
+    patterns = split("--model", model)
+    find_logs(folder, patterns)
+    # This imports Matplotlib; a mistake that can be told without it has been told.
     from robustbench_bcos.reports.learning import learning_curves, read_logs
     from robustbench_bcos.reports.style import write_figure
 
-    logs = read_logs(folder, split("--model", model))
+    logs = read_logs(folder, patterns)
     files = write_figure(learning_curves(logs), figure.parent, figure.name.removesuffix(".png").removesuffix(".pdf"))
     count, recipes = logs["model"].nunique(), logs["recipe"].nunique()
     results.print(f"{count} trainings of {recipes} recipes: {', '.join(map(str, files))}", markup=False, soft_wrap=True)

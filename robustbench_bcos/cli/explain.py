@@ -1,6 +1,7 @@
 """``explain``: show why a model decides what it decides, with or without an attack."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustbench_bcos.bench.config import EXPLANATIONS, IMAGES, RunConfig, make_config
-from robustbench_bcos.bench.run_files import check_free
+from robustbench_bcos.bench.run_files import check_free, remove_explanations
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import errors, results
 from robustbench_bcos.core.disk import emptied, slug
@@ -85,12 +86,22 @@ def explain(
     explanations = [_Explanation.of(config, source, files or [], target, attacked) for source in find_sources(config)]
     if overwrite and out.is_dir():
         emptied(out)
+    if len(explanations) > 1 and any(one.chosen.frames is not None for one in explanations):
+        raise RequestError("a moving picture is explained for one model: choose one with --model")
+    try:
+        _show_all(explanations, out)
+    except BaseException:
+        # A part of them would be in the way of the same command, and look like all of them.
+        with suppress(OSError):
+            remove_explanations(out)
+        raise
+
+
+def _show_all(explanations: "Sequence[_Explanation]", out: Path) -> None:
     if len(explanations) == 1:
         explanations[0].show(out)
-        return
-    if any(one.chosen.frames is not None for one in explanations):
-        raise RequestError("a moving picture is explained for one model: choose one with --model")
-    _show_side_by_side(explanations, out)
+    else:
+        _show_side_by_side(explanations, out)
 
 
 @dataclass(frozen=True, kw_only=True)

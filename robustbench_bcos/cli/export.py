@@ -51,6 +51,9 @@ def export(
     from_file = "architecture" in flags or Path(model).is_file()
     config = make_config(flags | ({"weights": Path(model)} if from_file else {"model": (model,)}))
     FORMATS[form].check()
+    from robustbench_bcos.bench.foreseen import check_models
+
+    check_models(config)
     # This imports torch; a mistake that can be told without it has been told.
     from robustbench_bcos.cli.chosen import from_files, only_source, subset_of
     from robustbench_bcos.model_zoo.exporting.export import export

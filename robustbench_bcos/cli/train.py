@@ -14,8 +14,11 @@ from robustbench_bcos.bench.config import SUITES, make_config
 from robustbench_bcos.cli.listed import LIST, split
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import errors, results
+from robustbench_bcos.core.devices import check_device
 from robustbench_bcos.core.errors import Interrupted, RequestError
 from robustbench_bcos.core.trainings import name_of
+from robustbench_bcos.data.class_order import read_class_order
+from robustbench_bcos.data.opening import is_dataset, locate_dataset
 
 if TYPE_CHECKING:
     from robustbench_bcos.model_zoo.cards import Card
@@ -91,11 +94,14 @@ def train(
         trainings = _of_recipe(recipe, overrides, None if seeds is None else parse_seeds(seeds), folds)
     else:
         trainings = _of_suite(suite, overrides, split("--model", model))
+    check_device(config.device)
+    order = None if config.classes is None else read_class_order(config.classes)
+    for name in {dataset or training.recipe.dataset for training in trainings}:
+        if is_dataset(name):
+            locate_dataset(name, "train", data_dir=config.data_dir, class_order=order)
     # This imports torch; a mistake that can be told without it has been told.
-    from robustbench_bcos.data.class_order import read_class_order
     from robustbench_bcos.training.workshop import check_request, dataset_of, make_model
 
-    order = None if config.classes is None else read_class_order(config.classes)
     make = partial(
         make_model,
         folder=out,

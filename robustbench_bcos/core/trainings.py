@@ -1,10 +1,22 @@
-"""What a suite may have trained before it attacks: one recipe, variations of it, and seeds."""
+"""What a suite may have trained before it attacks: one recipe, variations of it, and seeds; and what is called how."""
 
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator
 
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.tables import Table
+
+ENDING = ".log.csv"
+"""Of the log of a training."""
+
+REPEATED = re.compile(r"-(?:seed|fold)\d+$")
+"""How a model that was trained with one of several seeds, or without one of several folds, is called."""
 
 
 class Trainings(Table):
@@ -34,3 +46,26 @@ class Trainings(Table):
 def name_of(recipe: str, seed: int) -> str:
     """What the model is called that a recipe gives with one of several seeds."""
     return f"{recipe}-seed{seed}"
+
+
+def find_logs(folder: Path, patterns: Sequence[str] = ()) -> dict[str, Path]:
+    """The logs in a folder, by the name of the model.
+
+    Args:
+        folder: what ``train`` wrote to.
+        patterns: names of models, or globs; by default all.
+
+    Raises:
+        RequestError: there is none, or none of that name.
+    """
+    files = {file.name.removesuffix(ENDING): file for file in sorted(folder.glob(f"*{ENDING}"))}
+    if not files:
+        raise RequestError(f"{folder} has no logs of trainings (*{ENDING}): give the folder that `train` wrote to")
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in files):
+            raise unknown("training", pattern, files)
+    return {
+        name: file
+        for name, file in files.items()
+        if not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
+    }

@@ -21,37 +21,12 @@ from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.tables import Table, read_table
 from robustbench_bcos.model_zoo.cache import check_digest, weights_folder
 from robustbench_bcos.model_zoo.digests import sha256_of
+from robustbench_bcos.model_zoo.encoding_spec import EncodingSpec as EncodingSpec
 
 Family = Literal["bcos", "conventional"]
 TrainingLoss = Literal["bce", "bce_off_label", "ce"]
 Pools = Literal["kept", "averaged"]
 WeightsFormat = Literal["safetensors", "state_dict", "lightning", "madry", "robustbench"]
-
-
-class EncodingSpec(Table):
-    """The encoding's name and, for ``normalize``, its constants in units of the pixel range."""
-
-    kind: Literal["none", "add_inverse", "normalize"]
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
-
-    @model_validator(mode="after")
-    def _constants_belong_to_normalize(self) -> "EncodingSpec":
-        given = self.mean is not None and self.std is not None
-        if given != (self.kind == "normalize") or (self.mean is None) != (self.std is None):
-            raise ValueError("mean and std belong to kind 'normalize', and to it alone")
-        return self
-
-    @property
-    def constants(self) -> dict[str, tuple[float, float, float]]:
-        """Arguments of the encoding's class."""
-        return {} if self.mean is None or self.std is None else {"mean": self.mean, "std": self.std}
-
-    @property
-    def text(self) -> str:
-        """As on the command line."""
-        constants = "/".join(",".join(map(str, values)) for values in self.constants.values())
-        return f"{self.kind}:{constants}" if constants else self.kind
 
 
 THREAT = r"^[a-z][a-z0-9_]* [0-9.]+(/[0-9]+)?$"

@@ -1,6 +1,5 @@
 """Encodings: the first step of a model, and part of it, so that attacks work on RGB images in [0, 1]."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, final
@@ -9,25 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import Registry
 from robustbench_bcos.core.types import Images
+from robustbench_bcos.model_zoo.encoding_spec import EncodingSpec, check_constants
 
 Encoded = Float[Tensor, "image encoded_channel height width"]
 
 ENCODINGS: Registry[type["AbstractEncoding"]] = Registry("encoding")
-
-Constants = tuple[tuple[float, ...], tuple[float, ...]]
-"""A mean and a standard deviation for each channel, in units of the pixel range."""
-
-CONSTANTS: dict[str, Constants] = {
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    # To [-1, 1], and to [0, 255].
-    "symmetric": ((0.5,) * 3, (0.5,) * 3),
-    "bytes": ((0.0,) * 3, (1 / 255,) * 3),
-}
-"""Constants by name: of two datasets, and of two other pixel ranges."""
 
 
 class AbstractEncoding(nn.Module, ABC):
@@ -83,11 +70,7 @@ class Normalize(AbstractEncoding):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        finite = all(math.isfinite(value) for value in (*mean, *std))
-        if len(mean) != 3 or len(std) != 3 or not finite or min(std) <= 0:
-            raise RequestError(
-                f"encoding 'normalize' needs three means and three positive deviations, got {mean} and {std}"
-            )
+        check_constants(mean, std)
         self._same = len({*mean}) == len({*std}) == 1
         # Not persistent: the constants are on the card, not in the checkpoint.
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
@@ -107,34 +90,10 @@ class Normalize(AbstractEncoding):
 
 
 def parse_encoding(text: str) -> AbstractEncoding:
-    """``none``, ``add_inverse``, ``normalize:NAME`` of ``CONSTANTS``, or ``normalize:MEAN/DEVIATION``.
-
-    Both may be one number for all channels or three with commas between them.
+    """The encoding that :meth:`EncodingSpec.parse` reads.
 
     Raises:
-        RequestError: it is none of these.
+        RequestError: it is none.
     """
-    kind, _, constants = text.partition(":")
-    if kind == "normalize":
-        return Normalize(*_parse_constants(constants))
-    if constants:
-        raise RequestError(f"--encoding {text}: {kind} takes no constants, and normalize does: leave them out")
-    return ENCODINGS[kind]()
-
-
-def _parse_constants(text: str) -> Constants:
-    if text in CONSTANTS:
-        return CONSTANTS[text]
-    mean, _, deviation = text.partition("/")
-    try:
-        return _three(mean), _three(deviation)
-    except ValueError:
-        raise RequestError(
-            f"--encoding normalize:{text} gives no mean and deviation: write normalize:0.485,0.456,0.406/"
-            f"0.229,0.224,0.225, or one of {', '.join(f'normalize:{name}' for name in CONSTANTS)}"
-        ) from None
-
-
-def _three(text: str) -> tuple[float, ...]:
-    values = tuple(float(value) for value in text.split(","))
-    return values * 3 if len(values) == 1 else values
+    spec = EncodingSpec.parse(text)
+    return ENCODINGS[spec.kind](**spec.constants)

@@ -1,7 +1,6 @@
 """How training went: loss and accuracy by epoch, from the logs that ``train`` leaves beside its models."""
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pandas as pd
@@ -9,11 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
-from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.registry import unknown
+from robustbench_bcos.core.trainings import REPEATED, find_logs
 from robustbench_bcos.reports.style import Line, legend_beside, lines, styled
-from robustbench_bcos.reports.trainings import REPEATED
-from robustbench_bcos.training.logs import COLUMNS, ENDING, read_log
+from robustbench_bcos.training.logs import COLUMNS, read_log
 
 
 def read_logs(folder: Path, patterns: Sequence[str] = ()) -> pd.DataFrame:
@@ -26,16 +23,9 @@ def read_logs(folder: Path, patterns: Sequence[str] = ()) -> pd.DataFrame:
     Raises:
         RequestError: there is no log, none of that name, or one that is not a log.
     """
-    files = {file.name.removesuffix(ENDING): file for file in sorted(folder.glob(f"*{ENDING}"))}
-    if not files:
-        raise RequestError(f"{folder} has no logs of trainings (*{ENDING}): give the folder that `train` wrote to")
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in files):
-            raise unknown("training", pattern, files)
-    chosen = [name for name in files if not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)]
     logs = [
-        read_log(files[name])[list(COLUMNS)].astype(float).assign(model=name, recipe=REPEATED.sub("", name))
-        for name in chosen
+        read_log(file)[list(COLUMNS)].astype(float).assign(model=name, recipe=REPEATED.sub("", name))
+        for name, file in find_logs(folder, patterns).items()
     ]
     return pd.concat(logs, ignore_index=True)
 

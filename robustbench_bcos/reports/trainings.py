@@ -1,7 +1,6 @@
 """Recipes that were trained several times: means, their spread over trainings, and tests of differences."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from robustbench_bcos.bench.evidence.trust import least_trusted
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.statistics import summarise, welch, welch_interval
+from robustbench_bcos.core.trainings import REPEATED
 from robustbench_bcos.reports.comparison import (
     INCOMPARABLE,
     NAMED,
@@ -23,9 +23,6 @@ from robustbench_bcos.reports.comparison import (
 )
 from robustbench_bcos.reports.marks import legend
 from robustbench_bcos.reports.results import Results
-
-REPEATED = re.compile(r"-(?:seed|fold)\d+$")
-"""How a model that was trained with one of several seeds, or without one of several folds, is called."""
 
 CLEAN = "clean_accuracy"
 ROBUST = "robust_accuracy_worst"

@@ -13,7 +13,6 @@ from robustbench_bcos.core.errors import RequestError, reason_of
 if TYPE_CHECKING:
     from robustbench_bcos.training.trainer import Epoch
 
-ENDING = ".log.csv"
 COLUMNS = ("number", "loss", "accuracy")
 """What every log has."""
 

@@ -12,6 +12,7 @@ from robustbench_bcos.core.disk import held, made, sweep, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.tables import read_table
+from robustbench_bcos.core.trainings import ENDING
 from robustbench_bcos.data.class_order import ClassOrder
 from robustbench_bcos.data.grey import WithChannels
 from robustbench_bcos.data.opening import is_dataset, open_dataset, takes_class_order
@@ -20,7 +21,7 @@ from robustbench_bcos.model_zoo.bcos.layers import learned_exponents
 from robustbench_bcos.model_zoo.cards import Card, CleanAccuracy, ModelSpec, WeightsSpec
 from robustbench_bcos.model_zoo.checkpoints.write import write_weights
 from robustbench_bcos.model_zoo.classifier import build_classifier
-from robustbench_bcos.training.logs import ENDING, Log, read_log
+from robustbench_bcos.training.logs import Log, read_log
 from robustbench_bcos.training.recipes import Recipe
 from robustbench_bcos.training.trainer import Epoch, check_fit, train
 

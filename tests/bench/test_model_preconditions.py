@@ -20,7 +20,8 @@ from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.architectures import build_architecture
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
-from robustbench_bcos.model_zoo.encodings import CONSTANTS, AddInverse, Normalize
+from robustbench_bcos.model_zoo.encoding_spec import CONSTANTS
+from robustbench_bcos.model_zoo.encodings import AddInverse, Normalize
 from robustbench_bcos.model_zoo.models import CheckpointModel, ZooModel, own_model
 from tests.bench.evidence.one_check import outcome
 from tests.bench.evidence.planted import After, Before, Own, Sharing, always_dropping, own_noise, zoo

@@ -1,5 +1,7 @@
 """``explain``, from the command to the files; and ``report --images``, which shows what a run has explained."""
 
+import errno
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -151,6 +153,27 @@ def test_old_pictures_are_not_mixed_with_new_ones(files: list[Path], here: Path)
         said = refusal("explain", files[0], "--model", NATURAL, *added)
         assert said == "--out explanations holds other files (thesis.tex): choose a new folder"
     assert (here / "explanations/thesis.tex").read_text(encoding="utf-8") == "chapter one"
+
+
+@pytest.mark.parametrize("models", [NATURAL, f"{BCOS},{NATURAL}"])
+def test_what_a_full_disk_left_is_not_in_the_way(
+    models: str, files: list[Path], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+
+    def full(source: Path, target: Path) -> None:
+        if Path(target).name == "maps.npz":
+            Path("explanations/notes.txt").write_text("mine", encoding="utf-8")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    with monkeypatch.context() as small:
+        small.setattr(os, "replace", full)
+        assert "is full: free some space, then repeat the command" in refusal("explain", files[0], "--model", models)
+    (left,) = [file for file in (here / "explanations").rglob("*") if file.is_file()]
+    assert left.name == "notes.txt"
+    left.unlink()
+    succeed("explain", files[0], "--model", models)
 
 
 def test_pictures_are_rgba_of_the_images_size(files: list[Path]) -> None:

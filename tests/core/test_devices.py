@@ -12,7 +12,7 @@ def test_the_device_is_chosen_and_tried() -> None:
     assert choose_device("cpu") == "cpu"
 
 
-@pytest.mark.parametrize("device", ["gpu", "cpu cpu", ""])
+@pytest.mark.parametrize("device", ["gpu", "cpu cpu", "", "cuda:x", "cuda:", "cuda:1:2"])
 def test_what_is_no_device_is_refused_with_those_that_people_have(device: str) -> None:
     with pytest.raises(RequestError, match=rf"^unknown device '{device}': .*auto, cpu, cuda, cuda:1"):
         choose_device(device)

@@ -12,8 +12,8 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.architectures import build_architecture, initialise
 from robustbench_bcos.model_zoo.cards import EncodingSpec, ModelSpec
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, build_classifier, freeze
+from robustbench_bcos.model_zoo.encoding_spec import CONSTANTS
 from robustbench_bcos.model_zoo.encodings import (
-    CONSTANTS,
     ENCODINGS,
     AbstractEncoding,
     AddInverse,
