@@ -328,6 +328,33 @@ class PictureRow(Row, table="pictures", key=("cell", "image")):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FooledPictureRow(Row, table="fooled_pictures", key=("cell", "method", "goal", "image")):
+    """An image to be looked at whose explanation was attacked, if a picture with the same prediction was found."""
+
+    cell: str
+    """Key of the cell."""
+    method: str
+    """Method of explanation."""
+    goal: str
+    """Where the attack moved the map."""
+    image: int
+    """Index in the dataset."""
+    label: int | None
+    """Its class; empty where it is not known."""
+    views: bytes
+    """As of ``pictures``: clean, and with the explanation attacked."""
+
+    @cached_property
+    def picture(self) -> Picture:
+        """The picture.
+
+        Raises:
+            ValueError: its bytes are damaged.
+        """
+        return Picture.from_bytes(self.image, self.label, self.views)
+
+
+@dataclass(frozen=True, kw_only=True)
 class UnfinishedRow(Row, table="unfinished", key=("cell", "work", "piece")):
     """A piece of what a long attack needs to go on where it stopped; without bytes once it is done."""
 

@@ -16,7 +16,7 @@ from hashlib import blake2b
 from itertools import groupby
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import Any, TypeVar
 
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.rows import (
@@ -24,6 +24,7 @@ from robustbench_bcos.bench.rows import (
     CleanRow,
     DigestRow,
     EvidenceRow,
+    FooledPictureRow,
     FooledRow,
     ModelRow,
     PictureRow,
@@ -58,6 +59,8 @@ NAMES_ANOTHER = bytes.fromhex("d9d505f920a163d7")
 """End of a journal that names a journal of several databases (https://www.sqlite.org/fileformat2.html)."""
 
 SQL_TYPES: dict[type, str] = {str: "TEXT", int: "INTEGER", bool: "INTEGER", float: "REAL", bytes: "BLOB"}
+
+P = TypeVar("P", PictureRow, FooledPictureRow)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -256,13 +259,15 @@ class Store:
         Raises:
             RequestError: one is damaged.
         """
-        rows = self.select(PictureRow, cell=cell.key)
-        try:
-            for row in rows:
-                _ = row.picture
-        except ValueError as error:
-            raise self._damaged(error) from None
-        return rows
+        return self._whole(self.select(PictureRow, cell=cell.key))
+
+    def fooled_pictures(self, cell: Cell) -> list[FooledPictureRow]:
+        """Images of a cell to be looked at whose explanations were attacked, by method, goal and image.
+
+        Raises:
+            RequestError: one is damaged.
+        """
+        return self._whole(self.select(FooledPictureRow, cell=cell.key))
 
     def pictured(self, cell: Cell) -> dict[int, bool]:
         """Images of a cell with a picture about which the model is right, and whether the attack breaks them."""
@@ -277,6 +282,15 @@ class Store:
     def seconds(self, cell: Cell, work: str) -> float:
         """Time spent on a kind of work for a cell, all sessions together."""
         return sum((row.seconds for row in self.select(TimingRow, cell=cell.key, work=work)), 0.0)
+
+    def _whole(self, rows: list[P]) -> list[P]:
+        """Pictures that can be read."""
+        try:
+            for row in rows:
+                _ = row.picture
+        except ValueError as error:
+            raise self._damaged(error) from None
+        return rows
 
     def _insert(self, table: type[Row], rows: Iterable[Row]) -> None:
         self._database.executemany(_insertion(table), (row.to_columns() for row in rows))

@@ -24,7 +24,19 @@ COMPARED = {
     "noise": Line(COLOURS[0], "s", "--"),
     "other": Line(COLOURS[6], "", ":"),
 }
-WORDS = {"attack": "attacked", "noise": "random noise of the same size", "other": "another image of the class"}
+MOVED = {
+    "explanation": COMPARED["attack"],
+    "prediction": Line(COLOURS[2], "^", "-."),
+    "noise": COMPARED["noise"],
+    "other": COMPARED["other"],
+}
+WORDS = {
+    "attack": "attacked",
+    "explanation": "explanation attacked",
+    "prediction": "prediction attacked",
+    "noise": "random noise of the same size",
+    "other": "another image of the class",
+}
 
 PANEL_WIDTH, PANEL_HEIGHT = 2.1, 1.9
 ACROSS = 4
@@ -132,6 +144,40 @@ def similarity_over_epsilon(records: pd.DataFrame, similarities: pd.DataFrame) -
         tell_marks(figure, records["trust"])
         labelled = {str(line.get_label()): line for axes in grid for line in axes.lines}
         legend_above(figure, labelled)
+        return figure
+
+
+def fooled_over_epsilon(fooled: pd.DataFrame, images: pd.DataFrame) -> Figure:
+    """Mean cosine with the clean map over epsilon where explanations are attacked, a panel for each model and method.
+
+    Beside it the attack on the prediction, noise of the same size, and another image of the class. Bands are 95 % t
+    intervals of the mean over images.
+
+    Args:
+        fooled: rows of ``fooled.csv`` of one norm, goal and way of attacking.
+        images: rows of ``fooled_images.csv`` of that goal.
+    """
+    pairs = list(dict.fromkeys(zip(fooled["model"], fooled["method"], strict=True)))
+    values = {key: same.dropna() for key, same in images.groupby(["method", "comparison", "cell"])[MEASURE]}
+    with styled():
+        figure, grid = _grid(len(pairs))
+        for axes, (model, method) in zip(grid, pairs, strict=True):
+            rows = fooled[(fooled["model"] == model) & (fooled["method"] == method)].sort_values("epsilon")
+            axes.set_title(f"{fill(str(model), NAME_WIDTH)}\n{method}", fontsize=7)
+            for comparison, line in MOVED.items():
+                known = [
+                    (float(epsilon), values[method, comparison, cell])
+                    for epsilon, cell in zip(rows["epsilon"], rows["cell"], strict=True)
+                    if len(values.get((method, comparison, cell), ())) > 1
+                ]
+                _similarity_line(axes, known, comparison, line)
+            means = zip(rows["epsilon"], rows[f"{MEASURE}_explanation"].astype(float), rows["trust"], strict=True)
+            mark_points(axes, means, MOVED["explanation"].color)
+        _limit(grid)
+        figure.supxlabel(f"{fooled['norm'].iloc[0]} epsilon (units of the pixel range)", fontsize=8)
+        figure.supylabel("mean cosine of maps", fontsize=8)
+        tell_marks(figure, fooled["trust"])
+        legend_above(figure, {str(line.get_label()): line for axes in grid for line in axes.lines})
         return figure
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from robustbench_bcos.attacks import map_goal
 from robustbench_bcos.bench.pictures import Picture
 from robustbench_bcos.bench.records import make_curves
 from robustbench_bcos.bench.rows import PictureRow
@@ -18,6 +19,7 @@ from robustbench_bcos.reports.curves import (
     accuracy_over_distance,
     accuracy_over_epsilon,
     accuracy_over_steps,
+    fooled_over_epsilon,
     over_b,
     similarity_over_epsilon,
     transfer_matrix,
@@ -83,6 +85,7 @@ def draw(run: RunFolder, images: Sequence[int] = ()) -> Iterator[ReportFigure]:
         yield from _transfer_matrices(run)
         yield from _noise_panels(run, images)
         yield from _attack_panels(run, images)
+    yield from _fooled(run)
 
 
 def _write(found: ReportFigure, folder: Path, formats: Sequence[str]) -> ReportFigure:
@@ -262,6 +265,47 @@ def _attack_panels(run: RunFolder, images: Sequence[int]) -> Iterator[ReportFigu
             title=f"Images under {attack}",
             on_page=row["cell"] in at_most_steps,
         )
+
+
+def _fooled(run: RunFolder) -> Iterator[ReportFigure]:
+    """What attacks on explanations did: curves over epsilon, and panels of pictures whose prediction is the same."""
+    if not len(run.fooled):
+        return
+    ways = ["goal", "attack", "norm", "steps"]
+    for (goal, attack, norm, steps), rows in run.fooled.groupby(ways, sort=False):
+        images = run.fooled_images.loc[run.fooled_images["goal"] == map_goal(str(goal))]
+        means = "; ".join(
+            marked("{model}, {method}, at {eps}: {cosine_explanation:g}".format_map(row), row["trust"])
+            for row in rows.to_dict("records")
+        )
+        yield ReportFigure(
+            name=f"fooled_{slug(f'{goal} {attack} {norm} {steps} steps')}",
+            figure=fooled_over_epsilon(rows, images),
+            caption=(
+                f"How far maps move while the prediction stays, {goal}, {attack} {norm}, {steps} steps: cosine with "
+                "the clean map. Beside it the same for the attack on the prediction, noise of the same size, and "
+                f"another image of the class.{_marks(rows['trust'])}"
+            ),
+            description=means,
+        )
+    strongest_of = run.fooled.groupby(["model", "method", "goal"], sort=False)["epsilon"].idxmax()
+    for place, row in enumerate(run.fooled.to_dict("records"), start=1):
+        goal, way = map_goal(row["goal"]), f"{row['goal']} {row['attack']} {row['norm']} {row['eps']}"
+        rows_of_cell = run.fooled_pictures.get(row["cell"], ())
+        pictures = [one.picture for one in rows_of_cell if (one.method, one.goal) == (row["method"], goal)]
+        if pictures:
+            yield ReportFigure(
+                name=f"fooled_panel_{place:03d}_{slug(row['model'])}_{slug(way)}",
+                figure=attack_panel(pictures, run.class_names, f"{row['model']} · {way} · {row['method']}"),
+                caption=(
+                    f"{row['model']} under {way}: the same prediction, another map ({row['method']}). Each attacked "
+                    "image is the picture in 256 levels that the judge asked about."
+                ),
+                description=_fates(pictures),
+                model=row["model"],
+                title=f"Explanations under {way}, {row['method']}",
+                on_page=place - 1 in set(strongest_of),
+            )
 
 
 def _bars(rows: pd.DataFrame) -> str:

@@ -18,6 +18,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from robustbench_bcos.attacks import map_goal
 from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import PAGE as PAGE_OF_CHECKS
 from robustbench_bcos.bench.evidence.check import AbstractCheck
@@ -32,6 +33,17 @@ from robustbench_bcos.reports.tables import attacks_of, column_names, strongest,
 PAGE = "report.html"
 
 SCRIPTS = ("sort.js", "browse.js", "fold.js")
+
+MEASURE = "spearman"
+"""The measure of fooled maps that the page shows; the others are in ``fooled.csv``."""
+
+MOVED_SAID = {
+    "explanation": "explanation attacked",
+    "prediction": "prediction attacked",
+    "noise": "noise",
+    "other": "other image",
+}
+"""Comparisons in few words."""
 
 GRAVITY = ("undermined", "repaired", "not done", "reported", "held")
 """Outcomes of a check, the gravest first."""
@@ -100,6 +112,7 @@ def render(run: RunFolder, figures: Sequence[ReportFigure]) -> str:
         evidence=evidence(run) if len(run.evidence) else None,
         checks=[_check(CHECKS[name]) for name in CHECKS],
         similarities=similarities(run.records) if len(run.similarities) else None,
+        fooled=fooled(run.fooled) if len(run.fooled) else None,
         figures=[_embedded(figure) for figure in shown if figure.model is None],
         browsable=browsable(run),
         models=[_model(run, model, shown) for model in run.records["model"].unique()],
@@ -195,6 +208,33 @@ def similarities(records: pd.DataFrame) -> Content:
     return Content(
         "Mean similarity of contribution maps for the true class (1 is equal), and the share of explained images whose "
         "prediction the attack changed",
+        columns,
+        rows,
+    )
+
+
+def fooled(records: pd.DataFrame) -> Content:
+    """What attacks on explanations did at the largest epsilon: shares, and a measure beside its controls."""
+    columns = ["model", "maps", "goal", "threat", "images", "prediction kept", "fooled", "withstood"]
+    columns += [f"{MEASURE}: {said}" for said in MOVED_SAID.values()]
+    rows = []
+    for record in records.to_dict("records"):
+        threat = f"{record['attack']} {record['norm']} {record['eps']}"
+        cells = [
+            TableCell(text=record["method"], value=record["method"]),
+            TableCell(text=map_goal(record["goal"]), value=map_goal(record["goal"])),
+            # Sorted as text: eps as it is written would put 16/255 before 8/255.
+            TableCell(text=threat, value=f"{record['norm']} {record['epsilon']:014.9f} {record['attack']}"),
+            TableCell(text=str(record["images"]), value=str(record["images"])),
+            _number(record["kept"]),
+            _number(record["fooled"]),
+            _number(record["withstood_worst"], record["trust"]),
+            *(_number(record[f"{MEASURE}_{comparison}"]) for comparison in MOVED_SAID),
+        ]
+        rows.append(Row(record["model"], cells, alarming=record["trust"] == "suspect"))
+    return Content(
+        "Shares of images whose explanation was attacked, and mean similarity of maps for the class that is kept "
+        "(1 is equal)",
         columns,
         rows,
     )

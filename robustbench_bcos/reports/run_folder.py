@@ -1,9 +1,9 @@
 """A run as a reader finds it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -21,7 +21,7 @@ from robustbench_bcos.bench.records import (
     make_records,
     make_similarities,
 )
-from robustbench_bcos.bench.rows import PictureRow
+from robustbench_bcos.bench.rows import FooledPictureRow, PictureRow
 from robustbench_bcos.bench.run_files import DATABASE
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.errors import RequestError
@@ -31,19 +31,23 @@ SMALL = 500_000
 into memory together."""
 
 
-class StoredPictures(Mapping[str, Sequence[PictureRow]]):
+P = TypeVar("P", PictureRow, FooledPictureRow)
+
+
+class StoredPictures(Mapping[str, Sequence[P]]):
     """Pictures by cell, read when they are asked for: those of a whole run may not fit into memory."""
 
-    def __init__(self, database: Path, cells: Mapping[str, Cell]) -> None:
+    def __init__(self, database: Path, cells: Sequence[Cell], read: Callable[[Store, Cell], Sequence[P]]) -> None:
         self._database = database
-        self._cells = cells
-        self._kept: dict[str, Sequence[PictureRow]] = {}
+        self._cells = {cell.key: cell for cell in cells}
+        self._read: Callable[[Store, Cell], Sequence[P]] = read
+        self._kept: dict[str, Sequence[P]] = {}
 
-    def __getitem__(self, cell: str) -> Sequence[PictureRow]:
+    def __getitem__(self, cell: str) -> Sequence[P]:
         if cell in self._kept:
             return self._kept[cell]
         with Store(self._database, reading=True) as store:
-            rows = store.pictures(self._cells[cell])
+            rows: Sequence[P] = self._read(store, self._cells[cell])
         if sum(len(row.views) for row in rows) <= SMALL:
             self._kept[cell] = rows
         return rows
@@ -81,6 +85,8 @@ class RunFolder:
     """Per cell, method and goal, what attacks did to explanations."""
     fooled_images: pd.DataFrame = field(default_factory=pd.DataFrame)
     """The same per image and comparison."""
+    fooled_pictures: Mapping[str, Sequence[FooledPictureRow]] = field(default_factory=dict)
+    """Images to be looked at whose explanations were attacked, by cell."""
     images: pd.DataFrame = field(default_factory=pd.DataFrame)
     """Per cell and image, what the attack did to it."""
 
@@ -129,7 +135,7 @@ def read_run(folder: Path) -> RunFolder:
         timings=timings,
         similarities=similarities,
         cells=complete,
-        pictures=StoredPictures(folder / DATABASE, {cell.key: cell for cell in identity.cells}),
+        pictures=StoredPictures(folder / DATABASE, identity.cells, Store.pictures),
         evidence=evidence,
         transfers=transfers,
         distances=distances,
@@ -137,6 +143,7 @@ def read_run(folder: Path) -> RunFolder:
         images=images,
         fooled=fooled,
         fooled_images=fooled_images,
+        fooled_pictures=StoredPictures(folder / DATABASE, identity.cells, Store.fooled_pictures),
     )
 
 

@@ -17,10 +17,11 @@ from robustbench_bcos.bench.failures import failures_named
 from robustbench_bcos.bench.fooled import withstands
 from robustbench_bcos.bench.fooling import Fooled, Fooling
 from robustbench_bcos.bench.judge import measured_sizes
+from robustbench_bcos.bench.pictures import Picture
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.request import Request
-from robustbench_bcos.bench.rows import FooledRow, TimingRow
-from robustbench_bcos.bench.similarity import noise_of_size
+from robustbench_bcos.bench.rows import FooledPictureRow, FooledRow, TimingRow
+from robustbench_bcos.bench.similarity import make_views, noise_of_size
 from robustbench_bcos.bench.stages.explain import others_of_class
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.target import make_target
@@ -38,6 +39,9 @@ from robustbench_bcos.model_zoo.models import Model
 
 GRAPHS = 4
 """Times the memory of a backward pass that a second derivative takes, about."""
+
+PICTURED = 6
+"""Images of a run that are pictured for each cell, method and goal, the first ones."""
 
 EXAMINED = 10
 """Maps that withstood which quick evidence searches again, for each batch, method and goal."""
@@ -60,7 +64,7 @@ def fool_maps(
             indices = request.fooled.indices[attempt.start : attempt.stop]
             with attempt as part, failures_named(model, request.fooled.dataset, indices, cell.work):
                 began = time.perf_counter()
-                rows: list[FooledRow] = []
+                rows: list[FooledRow | FooledPictureRow] = []
                 if not done.issuperset(indices):
                     right = [place for place in range(part.start, part.stop) if pairs[0].indices[place] in correct]
                     chosen = [EvalSubset(one.dataset, tuple(one.indices[place] for place in right)) for one in pairs]
@@ -168,8 +172,8 @@ class _Batch:
             rng=PerImageRng.of(request.config.seed, indices),
         )
 
-    def rows(self) -> Iterator[FooledRow]:
-        """Of every goal: the attack, its controls, and what evidence finds."""
+    def rows(self) -> Iterator[FooledRow | FooledPictureRow]:
+        """Of every goal: the attack, its controls, pictures, and what evidence finds."""
         clean = self._maps(self.images)
         attacked = self._attacked()
         for goal in self.request.config.map_goals:
@@ -184,9 +188,30 @@ class _Batch:
             ours = list(self._compared(goal, "explanation", clean, found.pictures, found))
             others = {name: list(self._compared(goal, name, clean, images)) for name, images in controls.items()}
             yield from chain(ours, *others.values())
+            yield from self._pictures(goal, found)
             limits = [row.values for row in others["other"]]
             stood = [place for place, row in enumerate(ours) if withstands(row, limits[place])]
             yield from self._evidence(goal, clean, stood, attacked)
+
+    def _pictures(self, goal: str, found: Fooled) -> Iterator[FooledPictureRow]:
+        """Of the first images of the run, where there is a candidate."""
+        assert self.request.fooled is not None
+        first = set(self.request.fooled.indices[:PICTURED])
+        shown = [place for place, index in enumerate(self.rng.indices) if index in first and found.kept[place]]
+        if not shown:
+            return
+        places = torch.tensor(shown, device=self.images.device)
+        classes, classifier, method = self.classes[places], self.model.classifier, self.fooling.method
+        clean, attacked = (
+            make_views(images[places], explain(classifier, images[places], classes, method), self.model.loss)
+            for images in (self.images, found.pictures)
+        )
+        for place, before, after in zip(shown, clean, attacked, strict=True):
+            index, label = self.rng.indices[place], int(self.classes[place])
+            picture = Picture(image=index, label=label, clean=before, attacked=after)
+            yield FooledPictureRow(
+                cell=self.cell.key, method=method, goal=goal, image=index, label=label, views=picture.to_bytes()
+            )
 
     def _evidence(self, goal: str, clean: Tensor, stood: Sequence[int], attacked: Images) -> Iterator[FooledRow]:
         """Searches for maps that withstood: longer ones, and to another goal."""
