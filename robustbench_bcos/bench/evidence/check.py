@@ -56,6 +56,10 @@ class AbstractCheck(ABC):
     """Part of the attack's passes that it may spend in ``--evidence quick``; all together never spend more than the
     attack, and the last one has what the others leave."""
 
+    tolerated: ClassVar[float] = 0.05
+    """Share of the images that may speak against the number where ``share`` is the rule; by default what an attack may
+    miss of planted adversarial examples (Zimmermann et al., 2022)."""
+
     @property
     def link(self) -> str:
         """Where it is explained."""
@@ -100,6 +104,9 @@ class AbstractCellCheck(AbstractCheck):
 
 class AbstractSearchCheck(AbstractCellCheck):
     """Further attacks on images that are still robust, one after the other on those that remain so."""
+
+    fewest: ClassVar[int] = 1
+    """Images that ``--evidence quick`` examines, whatever that costs."""
 
     @abstractmethod
     def attacks(self, attack: AbstractAttack, *, full: bool) -> Sequence[AbstractAttack]:

@@ -171,7 +171,7 @@ class CellContext:
             return
         if not check.deeper(self.attack):
             affordable = int(self._budget(check.budget) / sum(attack.passes for attack in attacks))
-            most = len(self.robust) if self.full else max(1, affordable)
+            most = len(self.robust) if self.full else max(check.fewest, affordable)
             yield from self._selected(check, attacks, Selection.of(self.robust, images, most))
             return
         brief = self._examined(check, attacks[:1], dict.fromkeys(self.robust, "screened"))

@@ -37,9 +37,6 @@ GROSS = 20.0
 """Percentage points that a second search may take from a number before the first one counts as no attack on this
 model at all."""
 
-MISSED = 0.05
-"""Share of planted adversarial examples that an attack may miss (Zimmermann et al., 2022)."""
-
 ONE_SIDED = 0.9
 """Confidence of an interval whose lower bound is a one-sided bound at 95 %."""
 
@@ -240,7 +237,7 @@ class Judgement:
         if broken == 0:
             return "held"
         images = self.identity.images
-        beyond = broken / images > GROSS / 100 if check.gross else _at_least(broken, images) > POINTS / 100
+        beyond = broken > max(GROSS / 100 * images, 1) if check.gross else _at_least(broken, images) > POINTS / 100
         return "undermined" if beyond else "repaired"
 
     def _more_would_break(self, cell: Cell, rows: Sequence[ResultRow]) -> bool:
@@ -291,7 +288,7 @@ def _status(check: AbstractCheck, examined: int, against: int) -> Status:
     if check.rule == "report":
         return "reported"
     if check.rule == "share":
-        return "undermined" if _at_least(against, examined) > MISSED else "held"
+        return "undermined" if _at_least(against, examined) > check.tolerated else "held"
     return "undermined" if against else "held"
 
 

@@ -101,7 +101,8 @@ def test_every_attack_is_followed_by_targeted_searches_first_short_and_then_deep
 
 
 def test_few_steps_are_not_refuted_with_few_steps() -> None:
-    assert attacks("unbounded_attack", PGD(steps=2, step_size="0.001", select="last")) == [PGD(steps=20)]
+    own, margin = attacks("unbounded_attack", PGD(steps=2, step_size="0.001", select="last"))
+    assert (own, margin) == (PGD(steps=20), PGD(steps=20, loss="margin"))
 
 
 @pytest.mark.parametrize(("steps", "queries"), [(1, 100), (50, 100), (80, 160), (5000, 1000)])

@@ -307,6 +307,23 @@ def test_other_losses_may_take_twenty_points_before_the_attack_is_none(count: in
     assert trust.worst_correct == IMAGES - count
 
 
+def test_one_image_is_nothing_to_be_accused_of(store: Store) -> None:
+    attack(store, images=1)
+    examine(store, {"other_losses": broken([0])})
+    assert outcome(judged(store, images=1), "other_losses").status == "repaired"
+
+
+@pytest.mark.parametrize(
+    ("stay", "asked", "status"), [(11, 16, "held"), (12, 16, "undermined"), (4, 4, "held"), (5, 5, "undermined")]
+)
+def test_images_that_stay_where_everything_is_allowed_speak_if_they_are_most(
+    stay: int, asked: int, status: str, store: Store
+) -> None:
+    attack(store)
+    examine(store, {"unbounded_attack": against(range(stay)) | held(range(stay, asked))})
+    assert outcome(judged(store), "unbounded_attack").status == status
+
+
 @pytest.mark.parametrize("name", ["more_steps", "other_losses"])
 def test_a_broken_sample_stands_for_images_that_were_not_examined(name: str, store: Store) -> None:
     attack(store)
