@@ -24,6 +24,7 @@ VERBS = (
         "compare",
         "bcosify",
         "train",
+        "dynamics",
         "curves",
         "fetch",
         "convert",

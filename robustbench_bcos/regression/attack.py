@@ -1,0 +1,198 @@
+"""Attacks on what a forecaster is told: the initial state, the parameters, or both, within a threat."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustbench_bcos.attacks.attack import Problem
+from robustbench_bcos.attacks.criterion import AbstractCriterion
+from robustbench_bcos.attacks.loss import Loss
+from robustbench_bcos.attacks.searches.pgd import PGD
+from robustbench_bcos.attacks.threat import Threat
+from robustbench_bcos.bench.judge import allowed_sizes, measured_sizes
+from robustbench_bcos.core.rng import PerImageRng
+from robustbench_bcos.core.types import Flags, Goals, PerImage
+from robustbench_bcos.dynamics import SYSTEMS
+from robustbench_bcos.regression.data import Trajectories
+from robustbench_bcos.regression.training import Trained
+
+
+@final
+@dataclass(frozen=True)
+class ErrorAbove(AbstractCriterion):
+    """The root mean square error of a prediction is above a tolerance; goals are the true states.
+
+    Attributes:
+        tolerance: in units of the scaled outputs.
+    """
+
+    tolerance: float
+    name = "error_above"
+    goals_are_labels = False
+
+    def success(self, outputs: Tensor, goals: Goals) -> Flags:
+        """Not within the tolerance; an output that is not finite is no prediction."""
+        return ~(errors(outputs, goals) <= self.tolerance)
+
+    def nearness(self, outputs: Tensor, goals: Goals) -> PerImage:
+        """Error beyond the tolerance, in float64."""
+        return errors(outputs.double(), goals.double()) - self.tolerance
+
+    def correct(self, outputs: Tensor, labels: Tensor) -> Flags:
+        """Within the tolerance."""
+        return ~self.success(outputs, labels)
+
+    def objective(self, loss: Loss | str) -> Loss:
+        """The mean square error, whatever loss is named."""
+        return lambda outputs, goals: (outputs - goals).square().mean(dim=1)
+
+    def __str__(self) -> str:
+        return f"error above {self.tolerance:g}"
+
+
+def errors(outputs: Tensor, truth: Tensor) -> Tensor:
+    """Root mean square error of each trajectory, over times and states."""
+    return (outputs - truth).square().mean(dim=1).sqrt()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Attacked:
+    """What an attack did to the inputs of each trajectory, and what followed."""
+
+    inputs: Tensor
+    """Attacked initial states and parameters, scaled."""
+    outputs: Tensor
+    eligible: Flags
+    """Right without an attack, so that it was attacked."""
+    robust: Flags
+    """Right without and with the attack."""
+
+
+def attack(
+    trained: Trained, data: Trajectories, *, threat: Threat, targets: str, tolerance: float, steps: int
+) -> Attacked:
+    """PGD on the error, from the clean inputs; judged afresh.
+
+    An input is an image of one row. Perturbed inputs stay within [0, 1], which is the range of the training data.
+
+    Args:
+        trained: what is attacked.
+        data: trajectories to be predicted.
+        threat: in units of the range of each input.
+        targets: ``initial``, ``parameters`` or ``both``.
+        tolerance: of the criterion.
+        steps: of PGD.
+
+    Raises:
+        RequestError: no such norm.
+    """
+    model, criterion = trained.model, ErrorAbove(tolerance)
+    clean, truth = trained.inputs(data), trained.truth(data)
+    free = free_inputs(model.states, clean.shape[1], targets)
+
+    def classifier(images: Tensor) -> Tensor:
+        flat = images.flatten(1)
+        # Without a gradient an input is not moved.
+        outputs: Tensor = model(torch.where(free, flat, flat.detach()))
+        return outputs
+
+    with torch.no_grad():
+        eligible = criterion.correct(model(clean), truth)
+    positions = eligible.nonzero().squeeze(1)
+    inputs = clean.clone()
+    if len(positions):
+        # Inputs outside the range are brought to its border for the search: the pixel box is [0, 1].
+        start = clean[positions].clamp(0, 1)[:, None, None, :]
+        problem = Problem(
+            classifier=classifier,
+            images=start,
+            goals=truth[positions],
+            threat=threat,
+            criterion=criterion,
+            rng=PerImageRng.of(0, positions),
+            batch_size=len(positions),
+        )
+        moved = PGD(steps=steps).solve(problem).adversarials
+        if not bool((measured_sizes(threat, start, moved) <= allowed_sizes(threat, moved)).all()):
+            raise AssertionError(f"an attack left {threat}")
+        inputs[positions] = torch.where(free, clean[positions] + (moved - start).flatten(1), clean[positions])
+    with torch.no_grad():
+        outputs = model(inputs)
+    return Attacked(
+        inputs=inputs, outputs=outputs, eligible=eligible, robust=eligible & criterion.correct(outputs, truth)
+    )
+
+
+def free_inputs(states: int, inputs: int, targets: str) -> Tensor:
+    """Which inputs an attack may move."""
+    is_state = torch.arange(inputs) < states
+    return {"initial": is_state, "parameters": ~is_state, "both": torch.ones_like(is_state)}[targets]
+
+
+def true_response(trained: Trained, data: Trajectories, inputs: Tensor) -> Tensor:
+    """How far the system itself moves when its inputs are perturbed so: the error that a perfect model would make.
+
+    Gives the root mean square distance of each trajectory, scaled.
+    """
+    system = SYSTEMS[data.system]
+    count = trained.model.states
+    initial = trained.states.original(inputs[:, :count].double().numpy())
+    parameters = trained.parameters.original(inputs[:, count:].double().numpy())
+    times = data.times.tolist()
+    pairs = zip(initial.tolist(), parameters.tolist(), strict=True)
+    found = np.stack([system.solve(one, times, values)[1:] for one, values in pairs])
+    distance = trained.states.scaled(found) - trained.states.scaled(data.states[:, 1:])
+    return torch.from_numpy(np.sqrt(np.square(distance).mean(axis=(1, 2))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """How good predictions are, over all trajectories."""
+
+    mse: float
+    """In units of each state's range in the training data."""
+    relative_error: float
+    """Norm of the error over that of the truth, the mean over trajectories, scaled."""
+    r2: float
+    """1 less the error's share of the variance of each state, the mean over states."""
+    valid_time: float
+    """Until the error first exceeds 0.4 of the states' spread, the mean over trajectories; in Lyapunov times where the
+    system has them."""
+
+
+VALID = 0.4
+"""Error at which a prediction ends to be one, in units of the spread of the states, as is usual for Lorenz."""
+
+
+def scores(outputs: Tensor, truth: Tensor, data: Trajectories) -> Scores:
+    """Compare predictions with true states, both scaled and (trajectory, time * state)."""
+    shape = (len(data), len(data.times) - 1, data.states.shape[2])
+    found, true = outputs.double().view(shape), truth.double().view(shape)
+    error = found - true
+    variance = (true - true.mean(dim=(0, 1))).square().mean(dim=(0, 1))
+    relative = error.flatten(1).norm(dim=1) / true.flatten(1).norm(dim=1)
+    ratio = error.square().sum(dim=2).sqrt() / variance.sum().sqrt()
+    return Scores(
+        mse=error.square().mean().item(),
+        relative_error=relative.mean().item(),
+        r2=(1 - error.square().mean(dim=(0, 1)) / variance).mean().item(),
+        valid_time=float(np.mean([_valid_time(row, data) for row in ratio.tolist()])),
+    )
+
+
+def _valid_time(ratios: Sequence[float], data: Trajectories) -> float:
+    reached = data.times[0]
+    for ratio, time in zip(ratios, data.times[1:], strict=True):
+        if not ratio <= VALID:
+            break
+        reached = time
+    return float(reached - data.times[0]) * (SYSTEMS[data.system].lyapunov or 1.0)
+
+
+def outside(trained: Trained, outputs: Tensor) -> Tensor:
+    """How many predicted states of each trajectory lie outside the range of the training data: extrapolations."""
+    return ((outputs < 0) | (outputs > 1) | ~outputs.isfinite()).sum(dim=1)
