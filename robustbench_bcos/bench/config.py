@@ -297,7 +297,7 @@ class RunConfig(Grid):
         ),
     ] = "digits"
     data_dir: Annotated[
-        Path | None, Option(help="Folder that holds cifar10 or imagenet.", panel=IMAGES, in_memory=False)
+        Path | None, Option(help="Folder that holds cifar10, imagenet or voc.", panel=IMAGES, in_memory=False)
     ] = None
     download: Annotated[bool, Option(help="Fetch cifar10 if it is not there.", panel=IMAGES, in_memory=False)] = False
     limit: Limit = None

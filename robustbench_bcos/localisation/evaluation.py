@@ -5,7 +5,9 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import pandas as pd
+import torch
 from rich.console import Console
+from torch import Tensor
 
 from robustbench_bcos.bench.config import configured
 from robustbench_bcos.bench.display import watch
@@ -48,6 +50,7 @@ def localise(
     images: Array,
     labels: Array | None = None,
     *,
+    masks: Array | None = None,
     name: str | None = None,
     progress: bool = False,
     **options: Any,  # noqa: ANN401 (as of the command line)
@@ -59,6 +62,8 @@ def localise(
             to have. Models are left as they were.
         images: RGB of shape (image, 3, height, width), as of ``evaluate``; or a DataLoader or dataset with labels.
         labels: one class per image.
+        masks: with them the game is ``masks``: (image, height, width), at any resolution, the class of each pixel, -1
+            where none of the model's classes is and -2 for what does not count. Labels are not needed then.
         name: of a single model, for the rows.
         progress: whether to show on standard error how far it is.
         options: those of ``localise`` on the command line that are not about other models and images, under the same
@@ -73,14 +78,18 @@ def localise(
     models = _named(model, name)
     if options.get("norm") and not options.get("eps"):
         raise RequestError("eps is missing: give the radius of the norm, 0.5 or 8/255, say, or leave norm out")
-    config = configured(LocaliseConfig, {"dataset": "memory", "figures": False} | options)
+    game_of_masks = {} if masks is None else {"game": "masks"}
+    config = configured(LocaliseConfig, {"dataset": "memory", "figures": False} | game_of_masks | options)
+    truth = None if masks is None else _read_masks(masks, len(images))
+    if truth is not None and labels is None:
+        labels = [_most_common(mask) for mask in truth]
     data = read_pairs(images, labels, channels=config.channels or 3)
     with ExitStack() as modes:
         for one in models.values():
             modes.enter_context(in_evaluation_mode(one))
         loaded = [load_one(one, called) for called, one in models.items()]
         config = config.model_copy(update={"device": device_of(config, loaded[0])})
-        subset = EvalSubset.of(InMemory(*data, classes=classes_of(loaded[0], data[0], config.device)))
+        subset = EvalSubset.of(InMemory(*data, classes=classes_of(loaded[0], data[0], config.device), masks=truth))
         game = check_play(config, subset, [LoadedModel(one) for one in loaded])
         with Store(kinds=[ScoreRow]) as store:
             for _ in watch(play(game, store), game.work, Console(stderr=True) if progress else None):
@@ -92,6 +101,22 @@ def localise(
         comparisons=as_table(ComparisonRow, compare_scores(game, scores)),
         notes=game.notes,
     )
+
+
+def _read_masks(masks: Array, count: int) -> Tensor:
+    found = torch.as_tensor(masks)
+    if found.dim() != 3 or len(found) != count or found.is_floating_point() or found.dtype == torch.bool:
+        raise RequestError(
+            f"masks must be whole numbers of shape (image, height, width), one for each of {count} images, got "
+            f"{found.dtype} of shape {tuple(found.shape)}: give the class of each pixel"
+        )
+    return found.long()
+
+
+def _most_common(mask: Tensor) -> int:
+    """The class that most pixels of a mask have; 0 where none has any."""
+    shown = mask[mask >= 0]
+    return int(shown.mode().values) if len(shown) else 0
 
 
 def _named(

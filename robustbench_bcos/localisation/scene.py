@@ -76,5 +76,7 @@ class Scenes:
     count: int
     make: Callable[[int], Scene]
     """From the number of a scene; all pictures have one size."""
+    digest: str = ""
+    """Of what decides scores beside the images of the subset and the configuration, such as masks."""
     notes: tuple[str, ...] = ()
     """What a reader of a number must know of them, a sentence each."""

@@ -120,6 +120,7 @@ class Play:
             "localisation": asked | {"dataset": portable_name(config.dataset)},
             "weights": {name: setting.model(name).weights_sha256 for name in setting.names},
             "subset": setting.subset.digest,
+            "scenes": {name: scenes.digest for name, scenes in self.scenes.items()},
             "device": torch.device(setting.device).type,
             "version": VERSION,
             "torch": versions()["torch"],

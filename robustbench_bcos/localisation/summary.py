@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from itertools import groupby
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -42,12 +43,19 @@ def summarise_scores(play: Play, rows: Sequence[ScoreRow]) -> list[LocalisationR
     return [_row(play, found[parts]) for parts in ordered]
 
 
-def by_picture(rows: Sequence[ScoreRow]) -> dict[int, float]:
-    """Mean score of each picture that has one: its regions share a picture, and are no independent observations."""
+def by_picture(rows: Sequence[ScoreRow], column: Literal["score", "floor", "ceiling"] = "score") -> dict[int, float]:
+    """Mean score of each picture that has one: its regions share a picture, and are no independent observations.
+
+    Args:
+        rows: of one model, method, condition and measure.
+        column: the score, or what it is compared with.
+    """
     scores: dict[int, list[float]] = {}
     for row in rows:
-        if row.score is not None:
-            scores.setdefault(row.scene, []).append(row.score)
+        value = getattr(row, column)
+        # Limits are those of the regions that have a score.
+        if value is not None and row.score is not None:
+            scores.setdefault(row.scene, []).append(value)
     return {scene: float(np.mean(values)) for scene, values in sorted(scores.items())}
 
 
@@ -80,8 +88,8 @@ def _row(play: Play, rows: Sequence[ScoreRow]) -> LocalisationRow:
         median=_number(quartiles[1]),
         quartile_low=_number(quartiles[0]),
         quartile_high=_number(quartiles[2]),
-        floor=_mean([row.floor for row in rows if row.floor is not None]),
-        ceiling=_mean([row.ceiling for row in rows if row.ceiling is not None]),
+        floor=_mean(list(by_picture(rows, "floor").values())),
+        ceiling=_mean(list(by_picture(rows, "ceiling").values())),
         pictures=len({row.scene for row in rows}),
         regions=len(rows),
         empty=sum(row.outcome == "empty" for row in rows),

@@ -19,6 +19,9 @@ ACROSS = 6
 TILE = 1.15
 """Inches of a tile's height, without the text above it."""
 
+STRONG = 0.995
+"""Quantile of a map's sizes from which on colours are opaque, as in pictures of weights."""
+
 DIMMED = 0.35
 """Of the picture's grey, where it lies behind a map."""
 
@@ -28,8 +31,8 @@ Flags = npt.NDArray[np.bool_]
 def located_panel(examples: Sequence[Example], names: Sequence[str], title: str) -> Figure:
     """Pictures in the first row, their maps below, a row for each method and condition.
 
-    A map's colour is its sign and its strength its size, both relative to its own largest value; the picture lies
-    behind it in grey. The line encloses the object, or the cell; void is hatched.
+    A map's colour is its sign and its strength its size, relative to the map's own; the picture lies behind it in
+    grey. The line encloses the object, or the cell; void is hatched.
 
     Args:
         examples: targets, one a column.
@@ -62,7 +65,9 @@ def over_grey(values: Pixels, picture: Pixels) -> Pixels:
     """A signed map as colours, as opaque as it is large, over a dimmed picture of the same or another size."""
     grey = _to(picture.mean(axis=2), values.shape)[..., None]
     finite = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    relative = finite / (np.abs(finite).max() or 1.0)
+    size = np.abs(finite)
+    # A few pixels may be so large that the others would not be seen.
+    relative = np.clip(finite / (np.quantile(size, STRONG) or size.max() or 1.0), -1, 1)
     opacity = np.abs(relative)[..., None]
     behind = 0.5 + DIMMED * (grey - 0.5)
     return np.asarray(opacity * signed_colours(relative) + (1 - opacity) * behind, dtype=np.float32)

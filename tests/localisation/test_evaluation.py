@@ -1,11 +1,13 @@
 """Games from Python, with models and images in memory."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import robustbench_bcos as rb
 from robustbench_bcos.core.errors import RequestError
+from tests.reference import mask_scores
 
 CLASSES, SIDE = 4, 6
 
@@ -148,3 +150,65 @@ def test_what_cannot_be_done_is_said_in_a_sentence(options: dict[str, object], w
     with pytest.raises(RequestError) as refused:
         rb.localise(Colours(), images, labels, **{"min_confidence": 0} | options)
     assert words in str(refused.value)
+
+
+def scenes(count: int = 4) -> tuple[Tensor, Tensor]:
+    """Red beside blue with void between them, and masks that say so; the last shows nothing."""
+    images = torch.full((count, 3, SIDE, 2 * SIDE), 0.2)
+    images[:, 0, :, :5], images[:, 2, :, 6:10] = 0.9, 0.7
+    images += 0.1 * torch.rand(images.shape, generator=torch.Generator().manual_seed(1))
+    masks = torch.full((count, SIDE, 2 * SIDE), -1)
+    masks[:, :, :5], masks[:, :, 5], masks[:, :, 6:10] = 0, -2, 2
+    masks[-1] = -2
+    return images, masks
+
+
+def test_masks_score_the_linear_map_and_thresholds_come_from_other_pictures() -> None:
+    images, masks = scenes()
+    found = rb.localise(Colours(), images, masks=masks.numpy())
+    assert any("Left out: 1 images" in note for note in found.notes)
+    cells = found.cells[found.cells["method"] == "input_x_gradient"]
+    assert set(cells["scene"]) == {0, 1, 2}
+    assert set(cells["label"]) == {0, 2}
+    filters = Colours().filters.detach()
+    columns = zip(cells["image"].tolist(), cells["label"].tolist(), cells["measure"], cells["score"], strict=True)
+    for image, label, measure, score in columns:
+        one = torch.einsum("chw,c->hw", images[image], filters[label]).double().numpy()
+        region, valid = (masks[image] == label).numpy(), (masks[image] != -2).numpy()
+        energy = mask_scores.energy(one, region, valid)
+        expected = {
+            "energy": energy,
+            "energy_ratio": energy / mask_scores.area(region, valid),
+            "average_precision": mask_scores.average_precision(one, region, valid),
+        }
+        if measure == "iou":
+            curve = [mask_scores.iou(one, region, valid, step / 20) for step in range(1, 20)]
+            assert any(score == pytest.approx(value, rel=1e-5) for value in curve)
+        else:
+            assert score == pytest.approx(expected[measure], rel=1e-4)
+
+
+def test_maps_that_are_not_finite_are_counted_and_the_others_scored() -> None:
+    class Broken(Colours):
+        def forward(self, images: Tensor) -> Tensor:
+            # At 0.95, the gradient of what is 0 is NaN.
+            return super().forward(images) + 0 * (images[:, :1, :1, :1] - 0.95).abs().sqrt().sum(dim=(2, 3))
+
+    images, masks = scenes()
+    images[0, 0, 0, 0] = 0.95
+    found = rb.localise(Broken(), images, masks=masks)
+    rows = found.rows[(found.rows["method"] == "input_x_gradient") & (found.rows["measure"] == "energy")]
+    assert rows["not_finite"].item() > 0
+    assert np.isfinite(rows["mean"].item())
+
+
+def test_masks_that_do_not_fit_are_refused() -> None:
+    images, masks = scenes()
+    with pytest.raises(RequestError, match="one for each of 4 images"):
+        rb.localise(Colours(), images, masks=masks[:2])
+    with pytest.raises(RequestError, match="classes from 0 to 3"):
+        rb.localise(Colours(), images, masks=masks.clamp(min=0) + 9, labels=torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(RequestError, match="whole numbers"):
+        rb.localise(Colours(), images, masks=masks * 1.0)
+    with pytest.raises(RequestError, match="none of the 4 masks"):
+        rb.localise(Colours(), images, masks=masks * 0 - 2)

@@ -1,6 +1,8 @@
 """Maps against masks: where in a picture its objects are, said pixel by pixel."""
 
 import copy
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from typing import final
 
@@ -70,14 +72,17 @@ class MaskPointing(AbstractGame):
             )
         outputs = outputs_of(setting, model)
         found: list[tuple[int, tuple[int, ...]]] = []
+        digest = hashlib.sha256(json.dumps(sorted(outputs.items())).encode())
         looked = without = 0
         for index in subset.indices:
             if len(found) == self.config.grids:
                 break
             looked += 1
-            shown = [label for label in _labels(setting, index) if outputs[label]]
+            mask = subset.dataset.mask(index)
+            shown = [label for label in mask.unique().tolist() if label not in (BACKGROUND, VOID) and outputs[label]]
             if shown:
                 found.append((index, tuple(shown)))
+                digest.update(mask.numpy().astype("<i2").tobytes())
             else:
                 without += 1
         if not found:
@@ -95,7 +100,7 @@ class MaskPointing(AbstractGame):
             notes.append(f"Model {model} was made for {by(made_for)} pixels, and is shown {by(size)}.")
         if without:
             notes.append(f"Left out: {without} images whose masks show no object that models have a class for.")
-        return Scenes(count=len(found), make=make, notes=tuple(notes))
+        return Scenes(count=len(found), make=make, digest=digest.hexdigest(), notes=tuple(notes))
 
     def scores(self, maps: TargetMaps, scene: Scene) -> Scores:
         """All measures at the resolution of the mask."""
@@ -141,11 +146,6 @@ class MaskPointing(AbstractGame):
         game = copy.copy(self)
         game.thresholds = (odd, even)
         return game
-
-
-def _labels(setting: Setting, index: int) -> list[int]:
-    """The classes that a mask shows."""
-    return [label for label in setting.subset.dataset.mask(index).unique().tolist() if label not in (BACKGROUND, VOID)]
 
 
 def _scene(setting: Setting, model: str, outputs: Outputs, number: int, index: int, labels: tuple[int, ...]) -> Scene:
