@@ -5,7 +5,7 @@ that of another image of the class is. No single measure is enough, since each c
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from statistics import fmean
 
@@ -129,7 +129,7 @@ FOOLED_COLUMNS = tuple(
 def make_fooled(store: Store, identity: RunIdentity) -> pd.DataFrame:
     """A row for each cell, method and goal whose maps have all been attacked, in the order of the plan."""
     rows = []
-    for record in _records(store, identity):
+    for record in (record for cell in identity.cells for record in fooled_of(store, cell, identity)):
         columns = asdict(record)
         values = columns.pop("values")
         rows.append(columns | values)
@@ -144,17 +144,14 @@ def make_fooled_images(store: Store, identity: RunIdentity) -> pd.DataFrame:
     return table.astype(dict.fromkeys(flags, int))
 
 
-def _records(store: Store, identity: RunIdentity) -> Iterator[FooledRecord]:
-    if identity.maps is None:
-        return
-    for cell in identity.cells:
-        rows: dict[tuple[str, str], list[FooledRow]] = {}
-        if store.fooled(cell) < set(identity.maps.images):
-            continue
-        for row in store.select(FooledRow, cell=cell.key):
-            rows.setdefault((row.method, row.goal), []).append(row)
-        for (method, goal), found in rows.items():
-            yield _record(cell, method, goal, found, identity)
+def fooled_of(store: Store, cell: Cell, identity: RunIdentity) -> list[FooledRecord]:
+    """What attacks did to the explanations of a cell, by method and goal; nothing until all have been attacked."""
+    if identity.maps is None or store.fooled(cell) < set(identity.maps.images):
+        return []
+    rows: dict[tuple[str, str], list[FooledRow]] = {}
+    for row in store.select(FooledRow, cell=cell.key):
+        rows.setdefault((row.method, row.goal), []).append(row)
+    return [_record(cell, method, goal, found, identity) for (method, goal), found in rows.items()]
 
 
 def _record(cell: Cell, method: str, goal: str, rows: Sequence[FooledRow], identity: RunIdentity) -> FooledRecord:

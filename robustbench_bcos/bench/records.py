@@ -10,6 +10,7 @@ import pandas as pd
 
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence.trust import Judgement, Outcome, Trust, least_trusted
+from robustbench_bcos.bench.fooled import fooled_of
 from robustbench_bcos.bench.identity import RunIdentity
 from robustbench_bcos.bench.rows import DistanceRow, SimilarityRow
 from robustbench_bcos.bench.similarity import COMPARISONS, EXPLAINED_CLASSES
@@ -163,6 +164,13 @@ class Record:
     draws: int = field(metadata=_key(absent=1))
     """Draws that each answer of a random model averages (``--eot``), the same for the attack and its judge; 1 for a
     model that is not averaged. Passes count answers, each of which takes so many passes through the network."""
+    attacked_maps: str
+    """With ``--goal``: methods and goals of attacks on explanations; see [fooled-maps.md](fooled-maps.md)."""
+    explanation_fooled_most: float | None
+    """Largest share of images whose explanation one of these fooled: ``fooled`` of ``fooled.csv``."""
+    explanation_withstood_least: float | None
+    """Smallest share of images whose explanation withstood one of these and its evidence: ``withstood_worst`` of
+    ``fooled.csv``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -418,6 +426,7 @@ def _record(store: Store, cell: Cell, identity: RunIdentity, trust: Trust) -> di
     model = store.model(cell.model)
     sums = store.sums(cell)
     similarity_means = _similarity_means(store, cell, identity)
+    maps = fooled_of(store, cell, identity)
     interval = wilson(sums.robust_correct, sums.images)
     robust = sums.robust_correct / sums.images
     record = Record(
@@ -467,6 +476,11 @@ def _record(store: Store, cell: Cell, identity: RunIdentity, trust: Trust) -> di
         inherited=sums.inherited,
         criterion=cell.criterion,
         draws=model.draws,
+        attacked_maps=", ".join(f"{one.method} {one.goal}" for one in maps),
+        explanation_fooled_most=max((one.fooled for one in maps if one.fooled is not None), default=None),
+        explanation_withstood_least=min(
+            (one.withstood_worst for one in maps if one.withstood_worst is not None), default=None
+        ),
     )
     return asdict(record) | similarity_means
 

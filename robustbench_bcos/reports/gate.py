@@ -26,8 +26,11 @@ ACCURACIES = {
 }
 """Columns that are counts of images, and the column of the count."""
 
-DISTANCES = ("mass", "centre", "changed")
+DISTANCES = ("mass", "centre", "changed", "fooled")
 """What is better the smaller it is, of explanations."""
+
+MOVED = ("explanation_fooled_most", "explanation_withstood_least")
+"""Columns of attacks on explanations."""
 
 POINT = 0.01
 """A point is a hundredth: of the images, or of a measure."""
@@ -152,6 +155,8 @@ def check(
         _check_same_evidence(sides)
     if not set(columns) <= set(ACCURACIES):
         _check_same_explanations(sides)
+    if not set(MOVED).isdisjoint(columns):
+        _check_same_goals(sides)
     rows: list[Moved] = []
     for column in columns:
         tested = alpha is not None and column in ACCURACIES
@@ -220,7 +225,8 @@ def _check_columns(columns: Sequence[str], results: Results, baseline: Results) 
             raise unknown("column to gate", column, [*ACCURACIES, *map(str, measures)])
         for one in (results, baseline):
             if one.records[column].isna().all():
-                raise RequestError(f"{one.source} has no values of {column}: repeat its run without --no-figures")
+                remedy = "with --goal explanation" if column in MOVED else "without --no-figures"
+                raise RequestError(f"{one.source} has no values of {column}: repeat its run {remedy}")
 
 
 def _check_same_images(sides: _Sides) -> None:
@@ -257,6 +263,16 @@ def _check_same_explanations(sides: _Sides) -> None:
             raise RequestError(
                 f"{sides.names} were explained by other methods (explanation {here} and {there}, {_name(now)}): repeat "
                 "the run with the baseline's --explanation"
+            )
+
+
+def _check_same_goals(sides: _Sides) -> None:
+    for before, now in sides.both:
+        here, there = now["attacked_maps"], before["attacked_maps"]
+        if here != there:
+            raise RequestError(
+                f"{sides.names} had other explanations attacked ({here} and {there}, {_name(now)}): repeat the run "
+                "with the baseline's --goal and --method"
             )
 
 

@@ -76,6 +76,9 @@ def record(model: str, robust: int, *, clean: int = 190, **changes: Any) -> dict
         "options": "",
         "assumed": "",
         "draws": 1,
+        "attacked_maps": "",
+        "explanation_fooled_most": None,
+        "explanation_withstood_least": None,
         **dict.fromkeys(SIMILARITY_COLUMNS),
     }
     assert tuple(row) == COLUMNS

@@ -509,3 +509,30 @@ def test_a_row_of_one_side_alone_keeps_its_mark(alone: str) -> None:
     (row,) = (row for row in check(*(sides if alone == "extra" else sides[::-1])).rows if row.model == "b")
     assert row.status == alone
     assert (row.trust_before, row.trust_after) == (("", "suspect") if alone == "extra" else ("suspect", ""))
+
+
+# Attacks on explanations
+
+
+def fooled(most: float, least: float, by: str = "dynamic_weights explanation:away") -> dict[str, Any]:
+    moved = {"explanation_fooled_most": most, "explanation_withstood_least": least}
+    return record("a", 10) | moved | {"attacked_maps": by}
+
+
+@pytest.mark.parametrize(("column", "worse"), [("explanation_fooled_most", 0.3), ("explanation_withstood_least", 0.1)])
+def test_explanations_that_are_easier_to_fool_close_the_gate(column: str, worse: float) -> None:
+    before, now = fooled(0.2, 0.2), fooled(0.2, 0.2) | {column: worse}
+    assert status(check(results_of(now), results_of(before), columns=[column])) == "regressed"
+    assert status(check(results_of(before), results_of(now), columns=[column])) == "improved"
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (fooled(0.2, 0.2, "gradcam explanation:topk"), "had other explanations attacked .*--goal and --method"),
+        (record("a", 10), "has no values of explanation_fooled_most: repeat its run with --goal explanation"),
+    ],
+)
+def test_other_attacks_on_explanations_are_not_compared(other: dict[str, Any], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        check(results_of(other), results_of(fooled(0.2, 0.2)), columns=["explanation_fooled_most"])
