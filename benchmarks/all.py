@@ -29,6 +29,7 @@ QUICK = {
     "growth": ["--quick"],
     "footprint": ["--quick"],
     "explaining": ["--images", "8", "--batch", "4", "--no-compile"],
+    "localising": ["--quick"],
     "ensemble": ["--images", "1"],
     "memory": ["--images", "2", "--steps", "1"],
     "folding": ["--quick"],
@@ -44,7 +45,7 @@ ON_PICTURES = {
 }
 """What each script that can be is asked of photographs: networks of the zoo, and once where a turn takes minutes."""
 
-WITH_THREADS = ("attacks", "suites", "overhead", "growth", "explaining", "folding", "agreement")
+WITH_THREADS = ("attacks", "suites", "overhead", "growth", "explaining", "localising", "folding", "agreement")
 
 
 def arguments_of(script: str, *, quick: bool, threads: int, pictures: Path | None = None) -> list[str]:

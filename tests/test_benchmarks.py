@@ -196,6 +196,15 @@ def test_a_bare_machine_is_told_what_it_lacks(
     assert capsys.readouterr().out == "scikit-learn>=1.4\n"
 
 
+def test_grids_are_scored_alike_by_the_official_package_one_class_at_a_time(
+    said: Callable[..., dict[str, Any]],
+) -> None:
+    pytest.importorskip("bcos")
+    found = said("localising", "--quick", "--threads", "1")
+    assert [claim["peer"] for claim in found["claims"]] == ["bcos, one class at a time, 1 thread"]
+    assert found["claims"][0]["note"].startswith("scores differ by ")
+
+
 def test_the_published_attack_is_the_common_loss_in_encoded_space() -> None:
     pytest.importorskip("robustness")
     script = runpy.run_path(str(FOLDER / "reproduction.py"))
