@@ -196,7 +196,7 @@ def test_a_bare_machine_is_told_what_it_lacks(
     assert capsys.readouterr().out == "scikit-learn>=1.4\n"
 
 
-def test_grids_are_scored_alike_by_the_official_package_one_class_at_a_time(
+def test_grids_are_scored_as_by_the_official_package_class_by_class(
     said: Callable[..., dict[str, Any]],
 ) -> None:
     pytest.importorskip("bcos")

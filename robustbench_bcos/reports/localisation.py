@@ -1,5 +1,6 @@
 """Localisation scores: the table at the end of ``localise``, its files and its figures."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,7 @@ def reading_notes(rows: Sequence[LocalisationRow]) -> list[str]:
             "one. Below: regions still classified as their class / no longer."
         )
         told = [
-            f"{row.model} {row.method} {_percent(row.mean_kept)} / {_percent(row.mean_lost)}"
+            f"{row.model} {row.method} {row.norm} {row.eps} {_percent(row.mean_kept)} / {_percent(row.mean_lost)}"
             for row in rows
             if row.condition == "attack" and row.kept and row.lost and row.measure == rows[0].measure
         ]
@@ -162,12 +163,15 @@ def score_violins(rows: pd.DataFrame, cells: pd.DataFrame) -> Figure:
     rows = rows[~rows["control"] | (rows["model"] == rows["model"].iloc[0])]
     pairs = list(rows[["model", "method"]].drop_duplicates().itertuples(index=False, name=None))
     conditions = list(rows[["condition", "norm", "eps"]].drop_duplicates().itertuples(index=False, name=None))
-    lines = [pairs[start : start + PAIRS] for start in range(0, len(pairs), PAIRS)]
+    # As many in each line, as far as that goes.
+    per_line = math.ceil(len(pairs) / math.ceil(len(pairs) / PAIRS))
+    lines = [pairs[start : start + per_line] for start in range(0, len(pairs), per_line)]
     with styled():
-        width = 1.2 + min(len(pairs), PAIRS) * (0.5 + 0.3 * len(conditions))
+        width = 1.2 + per_line * (0.5 + 0.3 * len(conditions))
         figure = Figure(figsize=(max(3.5, width), 3.2 * len(lines)), layout="constrained")
         for axes, line in zip(figure.subplots(len(lines), squeeze=False).flat, lines, strict=True):
             _draw_line(axes, line, conditions, rows, cells)
+            axes.set_xlim(-0.6, per_line - 0.4)
         figure.supylabel(str(rows["measure"].iloc[0]), fontsize=8)
         labels: dict[str, Any] = {
             _head(condition, norm, eps): Patch(color=COLOURS[place % len(COLOURS)], alpha=0.6)
@@ -203,7 +207,6 @@ def _draw_line(
     # Ratios have no bound that all of them share.
     highest = max(1.0, float(cells["score"].max(skipna=True))) if rows["ceiling"].max() > 1 else 1.0
     axes.set_ylim(-0.02 * highest, 1.02 * highest)
-    axes.set_xlim(-0.6, len(pairs) - 0.4)
 
 
 def _violin(axes: Axes, values: Any, place: float, width: float, colour: str) -> None:  # noqa: ANN401 (an array)

@@ -15,6 +15,15 @@ from robustbench_bcos.core.types import Images, Logits
 from robustbench_bcos.explanations.explanation import Explanation, Targets
 from robustbench_bcos.explanations.method import largest
 
+TOGETHER = 64
+"""Images of up to 224x224 pixels that a network is shown at a time, by methods that show it many variants of one."""
+
+
+def shown_together(encoded: Images) -> int:
+    """How many variants of an image are shown at a time: of large images fewer, so that memory stays bounded."""
+    height, width = encoded.shape[2:]
+    return max(1, min(TOGETHER, TOGETHER * 224 * 224 // (height * width)))
+
 
 def logits_and_targets(network: nn.Module, encoded: Images, targets: Targets | None) -> tuple[Logits, Targets]:
     """The network's logits, and the targets that were given or else the largest."""

@@ -11,7 +11,7 @@ from robustbench_bcos.core.types import Images
 from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.explanations.explanation import Explanation, Targets
 from robustbench_bcos.explanations.method import AbstractMethod
-from robustbench_bcos.explanations.methods._post_hoc import weights_times_input
+from robustbench_bcos.explanations.methods._post_hoc import shown_together, weights_times_input
 from robustbench_bcos.explanations.second_derivatives import Attached
 
 POINTS = 32
@@ -47,7 +47,10 @@ class IntegratedGradients(AbstractMethod):
 
         def mean_gradient(target: Tensor) -> Tensor:
             mean: Tensor = gradients.attribute(
-                encoded.detach().clone(), target=target, n_steps=POINTS, internal_batch_size=max(len(encoded), 64)
+                encoded.detach().clone(),
+                target=target,
+                n_steps=POINTS,
+                internal_batch_size=max(len(encoded), shown_together(encoded)),
             )
             return mean
 

@@ -10,7 +10,7 @@ from robustbench_bcos.core.types import Images
 from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.explanations.explanation import Explanation, Targets
 from robustbench_bcos.explanations.method import AbstractMethod
-from robustbench_bcos.explanations.methods._post_hoc import logits_and_targets
+from robustbench_bcos.explanations.methods._post_hoc import logits_and_targets, shown_together
 
 GRID = 8
 """Squares on a side of the grid that is switched off and on; an image of fewer pixels is switched pixel by pixel."""
@@ -79,6 +79,6 @@ def _coefficients(network: nn.Module, image: Images, target: int, grid: Tensor, 
     )
     with torch.random.fork_rng(devices=[]):
         coefficients: Tensor = regression.attribute(
-            image.detach(), target=target, n_samples=SAMPLES, perturbations_per_eval=64
+            image.detach(), target=target, n_samples=SAMPLES, perturbations_per_eval=shown_together(image)
         )
     return coefficients[0]

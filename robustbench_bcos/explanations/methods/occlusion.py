@@ -11,13 +11,10 @@ from robustbench_bcos.core.types import Images
 from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.explanations.explanation import Explanation, Targets
 from robustbench_bcos.explanations.method import AbstractMethod
-from robustbench_bcos.explanations.methods._post_hoc import logits_and_targets
+from robustbench_bcos.explanations.methods._post_hoc import logits_and_targets, shown_together
 
 WINDOW = 1 / 7
 """Side of the window as a share of the image's: 32 pixels of 224."""
-
-TOGETHER = 64
-"""Images with a window each that the network is shown at a time."""
 
 
 @final
@@ -34,12 +31,13 @@ class Occlusion(AbstractMethod):
     def _attribute(self, network: nn.Module, encoded: Images, targets: Targets | None, rng: PerImageRng) -> Explanation:
         logits, chosen = logits_and_targets(network, encoded, targets)
         height, width = encoded.shape[2:]
+        together = shown_together(encoded)
         windows = torch.stack(list(_windows(height, width))).to(encoded.device)
         counts = windows.sum(dim=0).clamp(min=1)
         maps = encoded.new_empty(*chosen.shape, height, width)
         for image, (pixels, own) in enumerate(zip(encoded.detach(), logits, strict=True)):
             with torch.no_grad():
-                occluded = torch.cat([network(pixels * ~part[:, None]) for part in windows.split(TOGETHER)])
+                occluded = torch.cat([network(pixels * ~part[:, None]) for part in windows.split(together)])
             falls = (own - occluded)[:, chosen[image]]
             maps[image] = torch.einsum("wt,whx->thx", falls, windows.to(falls)) / counts
         return Explanation(weights=None, contributions=maps, logits=logits, targets=chosen)

@@ -12,7 +12,7 @@ from robustbench_bcos.core.types import Images
 from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.explanations.explanation import Explanation, Targets
 from robustbench_bcos.explanations.method import AbstractMethod
-from robustbench_bcos.explanations.methods._post_hoc import logits_and_targets
+from robustbench_bcos.explanations.methods._post_hoc import logits_and_targets, shown_together
 
 MASKS = 500
 GRID = 8
@@ -20,8 +20,8 @@ PRESENT = 0.1
 """Masks, cells of a side of each, and the share of cells that are kept: the settings of the official B-cos code.
 Petsiuk et al. use 4,000 or 8,000 masks of 7 cells, half of which are kept."""
 
-TOGETHER = 50
-"""Masked images that the network is shown at a time."""
+DRAWN = 50
+"""Masks that are drawn at a time, whatever the network is shown together: draws depend on the image alone."""
 
 
 @final
@@ -38,13 +38,14 @@ class Rise(AbstractMethod):
     def _attribute(self, network: nn.Module, encoded: Images, targets: Targets | None, rng: PerImageRng) -> Explanation:
         logits, chosen = logits_and_targets(network, encoded, targets)
         height, width = encoded.shape[2:]
+        together = shown_together(encoded)
         maps = encoded.new_zeros(*chosen.shape, height, width)
         for image, source in enumerate(rng(0)):
-            for start in range(0, MASKS, TOGETHER):
-                masks = draw_masks(min(TOGETHER, MASKS - start), height, width, source).to(encoded)
-                with torch.no_grad():
-                    found = network(encoded[image] * masks[:, None]).softmax(dim=1)[:, chosen[image]]
-                maps[image] += torch.einsum("mt,mhw->thw", found, masks)
+            for start in range(0, MASKS, DRAWN):
+                for masks in draw_masks(min(DRAWN, MASKS - start), height, width, source).to(encoded).split(together):
+                    with torch.no_grad():
+                        found = network(encoded[image] * masks[:, None]).softmax(dim=1)[:, chosen[image]]
+                    maps[image] += torch.einsum("mt,mhw->thw", found, masks)
         return Explanation(weights=None, contributions=maps / (MASKS * PRESENT), logits=logits, targets=chosen)
 
 
