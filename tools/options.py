@@ -75,7 +75,11 @@ def page() -> str:
                 python = f"`{parameter.name}`" if parameter.option.in_memory else ""
                 text = parameter.help(lambda name: f"`{every[name].flag}`" if name in every else f"`{name}`")
                 lines += [f"| `{parameter.flag}` | {_taken(parameter)} | {python} | {text} |"]
-    game = {name: one for name, one in parameters(LocaliseConfig).items() if name not in every}
+    game = {
+        name: one
+        for name, one in parameters(LocaliseConfig).items()
+        if name not in every or one.option != every[name].option
+    }
     lines += ["", "## `localise` alone", "", "| flag | takes | `rb.localise` | what it does |", "|---|---|---|---|"]
     for parameter in game.values():
         text = parameter.help(lambda name: f"`{name}`")

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
@@ -214,7 +214,13 @@ class Grid(Table):
 
 
 class RunConfig(Grid):
-    """A grid, the models it is for, the images, and where it runs."""
+    """A grid, the models it is for, the images, and where it runs.
+
+    Attributes:
+        of_goals: options that say how explanations are attacked, and have no meaning without a goal.
+    """
+
+    of_goals: ClassVar[tuple[str, ...]] = ("method", "confidence_band")
 
     evidence: Annotated[
         Evidence,
@@ -632,7 +638,7 @@ def _with_names_as_known(kind: type[RunConfig], values: dict[str, Any]) -> dict[
 
 
 def _check_goals(config: RunConfig) -> None:
-    for name in ("method", "confidence_band"):
+    for name in config.of_goals:
         if name in config.model_fields_set and not config.map_goals:
             raise RequestError(
                 f"{name} says how explanations are attacked: give a goal such as {goal_names()[1]}, or leave it out"

@@ -45,6 +45,8 @@ def _cells(cells: int) -> int:
 class LocaliseConfig(RunConfig):
     """A game, the models and methods that play it, and the attack on its pictures."""
 
+    of_goals = ("confidence_band",)
+
     game: Annotated[
         str, Option(help="Which pictures, and what is measured on them: {names}.", panel=GAME, names=lambda: GAMES)
     ] = "grid"
