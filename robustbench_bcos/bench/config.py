@@ -26,6 +26,7 @@ from robustbench_bcos.attacks import (
     map_goal,
     norm_name,
 )
+from robustbench_bcos.bench.executors import EXECUTORS
 from robustbench_bcos.bench.trackers import TRACKERS
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.framing import Interpolation
@@ -432,12 +433,34 @@ class RunConfig(Grid):
     jobs: Annotated[
         Positive | None,
         Option(
-            help="Models attacked at the same time.",
+            help="Models attacked at the same time; with another `executor`, jobs at the same time.",
             panel=RUN,
-            default="one a core where `threads` is one, or else one",
+            default="one a core where `threads` is one, or else one; as many as slurm allows",
             in_memory=False,
         ),
     ] = None
+    executor: Annotated[
+        str,
+        Option(
+            help="Where the work is done: {names}. local is this process; see docs/cluster.md.",
+            panel=RUN,
+            names=lambda: EXECUTORS,
+            in_memory=False,
+        ),
+    ] = "local"
+    job_minutes: Annotated[
+        float,
+        Option(help="What a job of another `executor` takes at most, about.", panel=RUN, in_memory=False),
+        Field(gt=0, allow_inf_nan=False),
+    ] = 10.0
+    slurm: Annotated[
+        Several[str],
+        Option(
+            help="KEY=VALUE of sbatch for `executor` slurm: partition=gpu,gres=gpu:1,time=60.",
+            panel=RUN,
+            in_memory=False,
+        ),
+    ] = ()
     compile: Annotated[bool, Option(help="Attack compiled networks; slow to start.", panel=RUN)] = False
     memory_format: Annotated[
         MemoryFormat,

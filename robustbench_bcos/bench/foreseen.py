@@ -8,6 +8,7 @@ from pathlib import Path
 
 from robustbench_bcos.attacks import NORMS
 from robustbench_bcos.bench.config import RunConfig
+from robustbench_bcos.bench.executors import EXECUTORS
 from robustbench_bcos.bench.trackers import TRACKERS
 from robustbench_bcos.core.devices import check_device
 from robustbench_bcos.core.errors import RequestError
@@ -41,6 +42,7 @@ def check_foreseeable(config: RunConfig, *, attacked: bool = True) -> None:
         image_list=config.image_list,
         class_order=None if config.classes is None else read_class_order(config.classes),
     )
+    EXECUTORS[config.executor].check(config)
     for tracker in config.log:
         TRACKERS[tracker].check()
     cards = check_models(config)

@@ -1,5 +1,6 @@
 """Where a number comes from: versions, device, commit."""
 
+import hashlib
 import platform
 import subprocess
 import sys
@@ -26,6 +27,16 @@ def commit() -> str | None:
         return None
     head, changes = _git(here, "rev-parse", "HEAD"), _git(here, "status", "--porcelain")
     return None if head is None else head + ("+dirty" if changes else "")
+
+
+def code_digest() -> str:
+    """SHA-256 of all Python files of this package, with their names."""
+    package, digest = Path(__file__).parents[1], hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        digest.update(
+            f"{file.relative_to(package).as_posix()} {hashlib.sha256(file.read_bytes()).hexdigest()}".encode()
+        )
+    return digest.hexdigest()
 
 
 def describe_device(device: str) -> str:

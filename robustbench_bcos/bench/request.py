@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ from robustbench_bcos.core.devices import choose_device
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.core.version import VERSION
+from robustbench_bcos.data.checked import Checked
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.draws import average_draws, draws_of
@@ -61,6 +63,13 @@ class Request:
     """Images whose explanations are compared: those asked to be pictured, then the first of the subset."""
     fooled: EvalSubset | None = None
     """Images whose explanations are attacked."""
+    block: EvalSubset | None = None
+    """Of the subset, what one job attacks."""
+
+    @property
+    def worked_on(self) -> EvalSubset:
+        """The images that are attacked here."""
+        return self.subset if self.block is None else self.block
 
     def cells_of(self, source: ModelSource) -> list[Cell]:
         """All that is measured on one model."""
@@ -161,12 +170,16 @@ class Request:
         }
 
     @property
+    def digest(self) -> str:
+        """Eight characters that only this configuration has."""
+        identity = json.dumps(self.identity.to_json(), sort_keys=True)
+        return hashlib.sha256(identity.encode()).hexdigest()[:8]
+
+    @property
     def folder_name(self) -> str:
         """A name that only this configuration has."""
-        identity = json.dumps(self.identity.to_json(), sort_keys=True)
-        digest = hashlib.sha256(identity.encode()).hexdigest()
         norms = "-".join(dict.fromkeys(cell.threat.norm for cell in self.cells))
-        return f"{self.config.dataset.partition(':')[0]}-{norms}-{digest[:8]}"
+        return f"{self.config.dataset.partition(':')[0]}-{norms}-{self.digest}"
 
 
 def explains_its_own(attack: AbstractAttack) -> bool:
@@ -213,7 +226,7 @@ def check_request(
         cell.attack.check(cell.threat.geometry, make_criterion(cell.criterion))
         make_criterion(cell.criterion).check(len(subset.class_names))
     explained = explained_subset(config, subset)
-    fooled = EvalSubset(subset.dataset, subset.indices[: config.fooled]) if config.map_goals else None
+    fooled = fooled_subset(config, subset)
     if fooled is not None and not any(cell.attack.moves_maps for cell in cells):
         able = ", ".join(name for name in ATTACKS if ATTACKS[name].moves_maps)
         raise RequestError(f"goal {config.goal[-1]} needs an attack that can follow it: choose from {able}")
@@ -247,6 +260,58 @@ def check_request(
         device=device,
         explained=explained,
         fooled=fooled,
+    )
+
+
+def replan(config: RunConfig, identity: RunIdentity, digests: Mapping[int, str]) -> Request:
+    """A request that another process has checked in full, once more here: by a job, for some of its work.
+
+    Models are compared with the identity when they are loaded, images with their digests when they are read.
+
+    Args:
+        config: what is asked for.
+        identity: what the process that checked it made of it.
+        digests: of the images.
+
+    Raises:
+        RequestError: something is not as it was there.
+    """
+    sources = find_sources(config)
+    subset = EvalSubset.of(Checked(open_images(config, sources), digests), config.limit)
+    device = choose_device(config.device)
+    found = {
+        "version": VERSION,
+        "torch": versions()["torch"],
+        "device": torch.device(device).type,
+        "plugins": config.plugin_digests,
+        "images": len(subset),
+        "preprocessing": str(subset.dataset.preprocessing),
+        "classes": len(subset.class_names),
+    }
+    for key, here in found.items():
+        if (there := getattr(identity, key)) != here:
+            raise RequestError(
+                f"{key} is {here} on {socket.gethostname()} and {there} where the run was submitted: make the two alike"
+            )
+
+    def compared(model: Model) -> Model:
+        if model.weights_sha256 != identity.weights[model.name]:
+            raise RequestError(
+                f"the weights of model {model.name!r} on {socket.gethostname()} are others than where the run was "
+                f"submitted (SHA-256 {model.weights_sha256[:12]} and {identity.weights[model.name][:12]}): copy them"
+            )
+        return prepared(config, subset, device, model)
+
+    return Request(
+        config=config,
+        subset=subset,
+        sources=sources,
+        models=ModelCache(compared),
+        weights=identity.weights,
+        cells=identity.cells,
+        device=device,
+        explained=explained_subset(config, subset),
+        fooled=fooled_subset(config, subset),
     )
 
 
@@ -317,6 +382,11 @@ def explained_subset(config: RunConfig, images: EvalSubset) -> EvalSubset | None
     # A dict, because it keeps the order and drops what is named twice.
     indices = tuple(dict.fromkeys((*config.images, *images.indices[: config.explanations])))
     return EvalSubset(images.dataset, indices) if indices else None
+
+
+def fooled_subset(config: RunConfig, images: EvalSubset) -> EvalSubset | None:
+    """The images whose explanations are attacked, or ``None`` where none are."""
+    return EvalSubset(images.dataset, images.indices[: config.fooled]) if config.map_goals else None
 
 
 def portable_name(dataset: str) -> str:

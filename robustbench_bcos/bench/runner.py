@@ -1,6 +1,6 @@
 """Carries out a request, stage by stage, and writes what the stages yield. Models do not meet in a stage."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from robustbench_bcos.bench.batch_size import BatchSize
@@ -26,6 +26,27 @@ from robustbench_bcos.model_zoo.draws import draws_of
 from robustbench_bcos.model_zoo.models import Model, ModelSource
 
 Stage = Callable[[Request, Model, list[Cell], Store, BatchSize], Iterator[Progress]]
+
+
+def attack_cells(
+    request: Request, model: Model, cells: Sequence[Cell], known: Store, size: BatchSize
+) -> Iterator[Progress]:
+    """Clean predictions and attacks."""
+    yield Progress(cell=cells[0], images=0, rows=(_row(request, model),))
+    yield from predict_clean(request, model, cells, known, size)
+    # Smaller radii and fewer steps first: what they find needs no further attack.
+    for cell in sorted(cells, key=lambda cell: cell.effort):
+        yield from attack_cell(request, model, cell, known, size)
+
+
+STAGES: Mapping[str, Stage] = {
+    "attack": attack_cells,
+    "explain": explain_cells,
+    "evidence": gather_evidence,
+    "distances": measure_distances,
+    "fool": fool_maps,
+}
+"""What can be done of a model elsewhere: attacks first; the others need what they have found, and not one another."""
 
 
 def execute(request: Request, store: Store) -> Iterator[Progress]:
@@ -65,11 +86,7 @@ def _of_model(
 
 def _attack(request: Request, model: Model, cells: list[Cell], known: Store, size: BatchSize) -> Iterator[Progress]:
     """Clean predictions, attacks and explanations."""
-    yield Progress(cell=cells[0], images=0, rows=(_row(request, model),))
-    yield from predict_clean(request, model, cells, known, size)
-    # Smaller radii and fewer steps first: what they find needs no further attack.
-    for cell in sorted(cells, key=lambda cell: cell.effort):
-        yield from attack_cell(request, model, cell, known, size)
+    yield from attack_cells(request, model, cells, known, size)
     yield from explain_cells(request, model, cells, known, size)
 
 

@@ -9,14 +9,14 @@ or a program that changes what a row says does not change a result unnoticed.
 import marshal
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import groupby
 from pathlib import Path
 from threading import RLock
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.rows import (
@@ -63,6 +63,14 @@ SQL_TYPES: dict[type, str] = {str: "TEXT", int: "INTEGER", bool: "INTEGER", floa
 P = TypeVar("P", PictureRow, FooledPictureRow)
 
 
+class _Block(NamedTuple):
+    """Rows of a table that share a digest."""
+
+    table: type[Row]
+    subject: str
+    part: int
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CellSums:
     """Counts and sums over the images of a cell."""
@@ -87,13 +95,19 @@ class Store:
         file: where it is; in memory without one.
         reading: whether nothing is written.
         kinds: its tables, those of a run by default.
+        beside: another store whose rows are known, too, and which is only read.
 
     Raises:
         RequestError: the file is damaged, the disk is full, or another version of this package wrote it.
     """
 
     def __init__(
-        self, file: Path | None = None, *, reading: bool = False, kinds: Sequence[type[Row]] | None = None
+        self,
+        file: Path | None = None,
+        *,
+        reading: bool = False,
+        kinds: Sequence[type[Row]] | None = None,
+        beside: Path | None = None,
     ) -> None:
         self.file = file
         self._tables: tuple[type[Row], ...] = tables() if kinds is None else (*kinds, DigestRow)
@@ -111,11 +125,16 @@ class Store:
                 # The version first: if the process dies between statements, the next session makes the missing tables.
                 statements = [f"PRAGMA user_version = {LAYOUT}", *map(_creation, self._tables)]
                 self._database.executescript(";\n".join(statements))
+            if beside is not None:
+                # A job's own store is nothing without its process, and need not wait for a disk.
+                self._database.execute("PRAGMA synchronous = OFF")
+                self._database.execute("ATTACH DATABASE ? AS beside", (_read_only(beside),))
+                self._database.executescript(";\n".join(map(_union, self._tables)))
 
     def _opened_for_reading(self) -> sqlite3.Connection:
         """Without writing anything, or locking: as another user, from an archive."""
         assert self.file is not None
-        address = f"{self.file.absolute().as_uri()}?mode=ro"
+        address = _read_only(self.file)
         database = self._connect(address)
         try:
             database.execute("PRAGMA user_version")
@@ -152,19 +171,79 @@ class Store:
         Raises:
             RequestError: something was changed, lost or damaged.
         """
+        for _ in self._blocks():
+            pass
+
+    def merge(self, *files: Path) -> list[Path]:
+        """Take over the rows of other stores, in one transaction; gives those that are damaged, and not taken over.
+
+        A row whose key is known already takes the place of the one that was there.
+        """
+        damaged: list[Path] = []
+        touched: dict[_Block, str] = {}
+        with self._transaction():
+            for file in files:
+                self._database.execute("SAVEPOINT one_file")
+                before = dict(touched)
+                try:
+                    with Store(file, reading=True) as other, closing(other._blocks()) as blocks:
+                        for block, rows, digest in blocks:
+                            self._database.executemany(_insertion(block.table), rows)
+                            touched[block] = "" if block in touched or self._has(block) else digest
+                except RequestError:
+                    self._database.execute("ROLLBACK TO one_file")
+                    damaged.append(file)
+                    touched = before
+                self._database.execute("RELEASE one_file")
+            self._insert(
+                DigestRow,
+                (
+                    DigestRow(of=block.table.table, subject=block.subject, part=block.part, digest=digest)
+                    if digest
+                    else self._digest(*block)
+                    for block, digest in touched.items()
+                ),
+            )
+        return damaged
+
+    def copy_to(self, file: Path) -> None:
+        """Write what has been committed to another file, where nothing may be yet.
+
+        Raises:
+            RequestError: a transaction is under way, or the disk is full.
+        """
+        assert self.file is not None
+        with self._explained(), closing(self._connect(self.file)) as source, closing(self._connect(file)) as copy:
+            source.backup(copy)
+
+    def _blocks(self) -> Generator[tuple["_Block", list[tuple[Any, ...]], str], None, None]:
+        """All rows, block by block, each with its digest.
+
+        Raises:
+            RequestError: a block is not as it was written, or missing; or the file's structure is damaged.
+        """
         known = {(row.of, row.subject, row.part): row.digest for row in self.select(DigestRow)}
         for table in self._tables:
             if table is DigestRow:
                 continue
             block_first = f"{_part(table)}, {_quoted(table.blocks_of)}, {_listed(table)}"
-            rows = self._select(f"SELECT {block_first} FROM {table.table} ORDER BY {_order(table)}")
-            for (part, subject), block in groupby(rows, key=lambda values: values[:2]):
-                if known.pop((table.table, subject, part), None) != _hashed([values[2:] for values in block]):
-                    raise self._damaged(f"{table.table} of {subject!r} are not as they were written")
+            query = f"SELECT {block_first} FROM main.{table.table} ORDER BY {_order(table)}"
+            with closing(self._rows(query)) as found:
+                for (part, subject), block in groupby(found, key=lambda values: values[:2]):
+                    rows = [values[2:] for values in block]
+                    digest = _hashed(rows)
+                    if known.pop((table.table, subject, part), None) != digest:
+                        raise self._damaged(f"{table.table} of {subject!r} are not as they were written")
+                    yield _Block(table, subject, part), rows, digest
         for missing, subject, _ in known:
             raise self._damaged(f"{missing} of {subject!r} are missing")
-        if (found := self._select("PRAGMA quick_check(1)")[0][0]) != "ok":
-            raise self._damaged(found)
+        if (structure := self._select("PRAGMA quick_check(1)")[0][0]) != "ok":
+            raise self._damaged(structure)
+
+    def _has(self, block: "_Block") -> bool:
+        table, subject, part = block
+        query = "SELECT 1 FROM main.digests WHERE of = ? AND subject = ? AND part = ?"
+        return self._database.execute(query, (table.table, subject, part)).fetchone() is not None
 
     def select(self, row: type[R], **where: object) -> list[R]:
         """Rows of a table, in the order of its key.
@@ -293,7 +372,9 @@ class Store:
         return rows
 
     def _insert(self, table: type[Row], rows: Iterable[Row]) -> None:
-        self._database.executemany(_insertion(table), (row.to_columns() for row in rows))
+        columns = table.columns()
+        filled = (row.to_columns() for row in rows)
+        self._database.executemany(_insertion(table), ([values[name] for name in columns] for values in filled))
 
     def _images(self, row: type[Row], cell: Cell) -> set[int]:
         found = self._select(f"SELECT DISTINCT image FROM {row.table} WHERE cell = ?", cell.key)
@@ -310,6 +391,11 @@ class Store:
         with self._lock, self._explained():
             return self._database.execute(query, values).fetchall()
 
+    def _rows(self, query: str) -> Generator[tuple[Any, ...], None, None]:
+        """As :meth:`_select`, one after another: a table may be larger than memory."""
+        with self._lock, self._explained():
+            yield from self._database.execute(query)
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._lock, self._explained():
@@ -325,7 +411,7 @@ class Store:
 
     def _digest(self, table: type[Row], subject: str, part: int) -> DigestRow:
         query = (
-            f"SELECT {_listed(table)} FROM {table.table} WHERE {_quoted(table.blocks_of)} = ? "
+            f"SELECT {_listed(table)} FROM main.{table.table} WHERE {_quoted(table.blocks_of)} = ? "
             f"AND {_part(table)} = ? ORDER BY {_order(table)}"
         )
         # The limits of a block's images once more, because SQLite finds them by the index alone.
@@ -397,10 +483,22 @@ def _creation(row: type[Row]) -> str:
 
 
 def _insertion(row: type[Row]) -> str:
-    """The statement that writes a row, by the names of its columns."""
-    columns = row.columns()
-    marks = ", ".join(f":{name}" for name in columns)
-    return f"INSERT OR REPLACE INTO {row.table} ({', '.join(map(_quoted, columns))}) VALUES ({marks})"
+    """The statement that writes a row, given its columns in their order."""
+    marks = ", ".join("?" for _ in row.columns())
+    return f"INSERT OR REPLACE INTO main.{row.table} ({_listed(row)}) VALUES ({marks})"
+
+
+def _union(row: type[Row]) -> str:
+    """The statement that makes a table's name stand for its rows here and for those beside, which these replace."""
+    here, beside = f"SELECT {_listed(row)} FROM main.{row.table}", f"SELECT {_listed(row)} FROM beside.{row.table} AS b"
+    if row.key:
+        same = " AND ".join(f"m.{_quoted(column)} = b.{_quoted(column)}" for column in row.key)
+        beside += f" WHERE NOT EXISTS (SELECT 1 FROM main.{row.table} AS m WHERE {same})"
+    return f"CREATE TEMP VIEW {row.table} AS {here} UNION ALL {beside}"
+
+
+def _read_only(file: Path) -> str:
+    return f"{file.absolute().as_uri()}?mode=ro"
 
 
 def _block(row: Row) -> tuple[str, int]:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustbench_bcos.bench.config import ATTACK, RUN, RunConfig, check_trained, make_config
-from robustbench_bcos.bench.run_files import DATABASE, RESULTS, check_place
+from robustbench_bcos.bench.run_files import DATABASE, RESULTS, check_place, check_run
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import errors, print_report, results
 from robustbench_bcos.core.disk import disk_explained, made_below
-from robustbench_bcos.core.errors import Broken, Interrupted, named_reason_of
+from robustbench_bcos.core.errors import Broken, Interrupted, RequestError, named_reason_of
 
 if TYPE_CHECKING:
     from robustbench_bcos.bench.request import Request
@@ -25,6 +25,8 @@ EXAMPLES = (
     "run --model my_package.nets:make --dataset folder:DIR --norm linf --eps 4/255",
     "run --weights FILE --architecture resnet56 --dataset cifar10 --data-dir DIR --norm linf --eps 8/255",
     "run --suite smoke --dry-run",
+    "run --suite tables --executor slurm --slurm partition=gpu,gres=gpu:1 --out RUN",
+    "run --status RUN",
 )
 
 
@@ -49,11 +51,23 @@ def run(
         bool, typer.Option("--quiet", help="Print the path of the CSV alone.", rich_help_panel=RUN)
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.", rich_help_panel=RUN)] = False,
+    status: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Print what of a run is done, submitted and missing.", rich_help_panel=RUN),
+    ] = None,
+    cancel: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="End the jobs of a run.", rich_help_panel=RUN)
+    ] = None,
 ) -> None:
     """Attack models and report which images stay robust.
 
     The same command continues a run that was interrupted.
     """
+    if status is not None or cancel is not None:
+        if flags.keys() - {"plugin"} or suite or out or (status and cancel):
+            raise RequestError("--status and --cancel are about a run that there is: leave out everything else")
+        _tell_of_jobs(flags, status, cancel)
+        return
     config = make_config(flags, suite)
     if suite is not None:
         check_trained(config, suite)
@@ -91,6 +105,31 @@ def _plan(config: RunConfig) -> "Request":
     return request
 
 
+def _tell_of_jobs(flags: Flags, status: Path | None, cancel: Path | None) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    make_config(flags)
+    check_run(status or cancel or Path())
+    from robustbench_bcos.bench import status as jobs
+
+    if cancel is not None:
+        results.print(jobs.cancel(cancel), markup=False, soft_wrap=True)
+        return
+    assert status is not None
+    found = jobs.status_of(status)
+    table = Table("cell", "images done", "missing")
+    for key, (done, missing) in found.cells.items():
+        table.add_row(Text(key), str(done), str(missing))
+    results.print(table)
+    if found.units:
+        table = Table("unit", "job", "state")
+        for unit in found.units:
+            table.add_row(*map(Text, unit))
+        results.print(table)
+    results.print(found.sentence, markup=False, soft_wrap=True)
+
+
 def _print_assumed(config: RunConfig) -> None:
     if not (config.threat or config.eps):
         assumed = ", ".join(f"{norm} {eps}" for norm, eps in config.threats)
@@ -109,8 +148,8 @@ def _lacking(request: "Request") -> list[str]:
 
 def _carry_out(request: "Request", folder: Path, *, overwrite: bool, show: bool) -> "tuple[RunFolder, list[Path]]":
     from robustbench_bcos.bench.display import watch
+    from robustbench_bcos.bench.executors import EXECUTORS
     from robustbench_bcos.bench.folder import open_run
-    from robustbench_bcos.bench.runner import execute
     from robustbench_bcos.bench.schedule import Schedule
     from robustbench_bcos.bench.store import Store
 
@@ -122,7 +161,8 @@ def _carry_out(request: "Request", folder: Path, *, overwrite: bool, show: bool)
         try:
             with Store(folder / DATABASE) as store:
                 store.verify()
-                for progress in watch(execute(request, store), work, errors if show else None):
+                steps = EXECUTORS[request.config.executor].execute(request, store, folder)
+                for progress in watch(steps, work, errors if show else None):
                     done += progress.images
                     stage = f" and in {progress.stage}" if progress.stage else ""
                 saved = _save_adversarials(request, store, folder) if request.config.save_adversarials else []

@@ -5,13 +5,13 @@ import signal
 import traceback
 from collections.abc import Callable, Generator, Mapping
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 import torch
 
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.processes import context_with
 from robustbench_bcos.model_zoo.cards import Card
 from robustbench_bcos.training.trainer import Epoch
 
@@ -65,7 +65,7 @@ def _outcome(name: str, task: Task, watch: Watch) -> Outcome:
 
 
 def _side_by_side(tasks: Mapping[str, Task], jobs: int) -> Generator[Outcome, None, None]:
-    context = _context()
+    context = context_with(*MODULES)
     waiting = list(tasks.items())[::-1]
     running: dict[Connection, tuple[str, BaseProcess]] = {}
     try:
@@ -87,15 +87,6 @@ def _side_by_side(tasks: Mapping[str, Task], jobs: int) -> Generator[Outcome, No
             process.terminate()
         for process in left:
             process.join()
-
-
-def _context() -> ForkServerContext | SpawnContext:
-    """Forking off a process that has imported torch, and done nothing with it, saves each training seconds."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(MODULES)
-    return context
 
 
 def _work(name: str, task: Task, channel: Connection) -> None:

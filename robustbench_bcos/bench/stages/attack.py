@@ -41,13 +41,13 @@ def attack_cell(request: Request, model: Model, cell: Cell, known: Store, size: 
     done = known.done(cell)
     correct = {image: row.correct for image, row in known.clean(model.name).items()}
     stage = _Stage(request=request, model=model, cell=cell, known=inherited_verdicts(request, cell, known), size=size)
-    for attempt in size.over(len(request.subset), BATCHES if cell.attack.refills else 1):
-        indices = request.subset.indices[attempt.start : attempt.stop]
+    for attempt in size.over(len(request.worked_on), BATCHES if cell.attack.refills else 1):
+        indices = request.worked_on.indices[attempt.start : attempt.stop]
         with attempt as part, failures_named(model, request.subset.dataset, indices, cell.work):
             rows: tuple[Row, ...] = ()
             if not done.issuperset(indices):
                 unfinished = Unfinished(known, cell, "attack", batch_size=size.images)
-                batch = request.subset.batch(part.start, part.stop)
+                batch = request.worked_on.batch(part.start, part.stop)
                 found = yield from stage.attack(batch, [correct[index] for index in indices], unfinished)
                 rows = (*found, *unfinished.done(), unfinished.timing(len(indices)))
             yield Progress(cell=cell, images=len(indices), rows=rows)

@@ -1,6 +1,6 @@
 """Predictions without an attack."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -17,17 +17,17 @@ from robustbench_bcos.model_zoo.models import Model
 
 
 def predict_clean(
-    request: Request, model: Model, cells: list[Cell], known: Store, size: BatchSize
+    request: Request, model: Model, cells: Sequence[Cell], known: Store, size: BatchSize
 ) -> Iterator[Progress]:
     """Classify every image that is not yet known."""
     done = known.clean(model.name)
     criterion = make_criterion(cells[0].criterion)
-    for attempt in size.over(len(request.subset)):
-        indices = request.subset.indices[attempt.start : attempt.stop]
+    for attempt in size.over(len(request.worked_on)):
+        indices = request.worked_on.indices[attempt.start : attempt.stop]
         with attempt as part, torch.no_grad(), failures_named(model, request.subset.dataset, indices, cells[0].work):
             if done.keys() >= set(indices):
                 continue
-            batch = request.subset.batch(part.start, part.stop)
+            batch = request.worked_on.batch(part.start, part.stop)
             images, labels, _ = batch.on(request.device)
             outputs = model.classifier(images)
             columns = zip(

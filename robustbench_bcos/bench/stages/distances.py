@@ -56,8 +56,8 @@ def measure_distances(
         of_norm = [cell for cell in cells if cell.threat.norm == norm]
         cell = max(of_norm, key=lambda cell: cell.attack.effort)
         measured = {row.image for row in known.select(DistanceRow, model=model.name, norm=norm)}
-        missing = [image for image in request.subset.indices if image not in measured]
-        yield Progress(cell=cell, images=len(request.subset) - len(missing))
+        missing = [image for image in request.worked_on.indices if image not in measured]
+        yield Progress(cell=cell, images=len(request.worked_on) - len(missing))
         brackets = _brackets(known, of_norm) if missing else {}
         correct = {image for image, row in known.clean(model.name).items() if row.correct}
         for attempt in size.over(len(missing)):

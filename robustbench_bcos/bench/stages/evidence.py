@@ -26,10 +26,11 @@ Examine = Callable[[], tuple[Iterable[Row], str]]
 def gather_evidence(
     request: Request, model: Model, cells: Sequence[Cell], known: Store, size: BatchSize
 ) -> Iterator[Progress]:
-    """Carry out the checks that are not known yet: those of the model once, those of cells for each."""
+    """Carry out the checks that are not known yet: those of the model with its first cell, those of cells for each."""
     done = known.evidence(model.name)
+    first = next(cell for cell in request.cells if cell.model == model.name)
     for model_check in checks_of(request.config.evidence, AbstractModelCheck):
-        if model_check.name not in done:
+        if first in cells and model_check.name not in done:
             examine: Examine = partial(_examine_model, request, model, known, model_check)
             with failures_named(model, request.subset.dataset, request.subset.indices[:ASKED], cells[0].work):
                 rows = _carried_out(examine, model.name, model_check.name, cells)

@@ -1,0 +1,134 @@
+"""Who carries out a run: this process, others on this machine, or the jobs of a cluster. No number depends on it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, final
+
+from robustbench_bcos.bench.config import RunConfig
+from robustbench_bcos.core.errors import RequestError
+
+if TYPE_CHECKING:
+    from robustbench_bcos.bench.job_folder import JobFolder
+    from robustbench_bcos.bench.progress import Progress
+    from robustbench_bcos.bench.request import Request
+    from robustbench_bcos.bench.store import Store
+    from robustbench_bcos.bench.units import Unit
+
+
+class AbstractExecutor(ABC):
+    """Carries out requests."""
+
+    name: ClassVar[str]
+
+    @classmethod
+    def check(cls, config: RunConfig) -> None:
+        """See that it can be used with these options, before torch is imported.
+
+        Raises:
+            RequestError: it cannot.
+        """
+        if config.slurm:
+            raise RequestError(f"slurm says what jobs of slurm get, and the executor is {cls.name}: leave out either")
+
+    @classmethod
+    @abstractmethod
+    def execute(cls, request: "Request", store: "Store", folder: Path) -> "Iterator[Progress]":
+        """Do what is not yet in the store, and report every piece of work, those found done included.
+
+        Args:
+            request: what to do.
+            store: of the run, which nobody else writes.
+            folder: of the run.
+        """
+
+
+class Handle(ABC):
+    """A unit that has been submitted."""
+
+    name: str = ""
+    """By which a later process finds it again; empty where none can."""
+
+    @abstractmethod
+    def alive(self) -> bool:
+        """Whether it waits or works. What it has done is told by its files alone."""
+
+    @property
+    def state(self) -> str:
+        """In words, for a person."""
+        return "waits or works" if self.alive() else "has ended"
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """End it."""
+
+
+class AbstractJobs(AbstractExecutor):
+    """Carries out units of a request elsewhere.
+
+    Args:
+        request: what to do.
+        jobs: where jobs are told, and tell.
+        order: digest of what they are told.
+    """
+
+    outlives: ClassVar[bool] = False
+    """Whether jobs go on after this process."""
+    patience: ClassVar[float] = 0.0
+    """Seconds after a job's end in which its files may still come to be seen here."""
+    pause: ClassVar[float] = 0.05
+    """Seconds between two looks at what has been done."""
+    workers: int | None = None
+    """Jobs at the same time, where this process sees to it."""
+
+    def __init__(self, request: "Request", jobs: "JobFolder", order: str) -> None:
+        self.request = request
+        self.jobs = jobs
+        self.order = order
+
+    @classmethod
+    @final
+    def execute(cls, request: "Request", store: "Store", folder: Path) -> "Iterator[Progress]":
+        """By a submitter, which alone writes the store."""
+        from robustbench_bcos.bench.submitter import Submitter
+
+        return Submitter(cls, request, store, folder).carry_out()
+
+    @classmethod
+    def workers_for(cls, request: "Request") -> int | None:
+        """Jobs at the same time."""
+        return None
+
+    @classmethod
+    def check_folder(cls, folder: Path) -> None:
+        """See that jobs can see the folder of the run.
+
+        Raises:
+            RequestError: they cannot.
+        """
+
+    @abstractmethod
+    def submit(self, units: "Sequence[Unit]") -> list[Handle]:
+        """Submit units; where there are ``workers``, never more than are free."""
+
+    @classmethod
+    def find(cls, name: str) -> Handle | None:
+        """A job that an earlier process has submitted."""
+        return None
+
+    def close(self) -> None:
+        """End what must not outlive this process."""
+
+
+def check_submitit(executor: str) -> None:
+    """See that submitit is there; it is not imported.
+
+    Raises:
+        RequestError: it is not installed.
+    """
+    if find_spec("submitit") is None:
+        raise RequestError(
+            f"executor {executor} needs submitit, which is not installed: pip install submitit (the extra cluster of "
+            "this package)"
+        )

@@ -1,0 +1,217 @@
+"""The folder in which a run and its jobs meet: what jobs are told, and what they have found.
+
+A job's rows are a store of its own, which takes its name at once and whole. Names are unique to an attempt, so two
+attempts of one unit do no harm. Nothing here is executed.
+"""
+
+import json
+import secrets
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from robustbench_bcos.bench.run_files import DATABASE
+from robustbench_bcos.bench.store import Store
+from robustbench_bcos.bench.units import Planned, Unit
+from robustbench_bcos.core.disk import disk_explained, made_below, write_text, write_with
+from robustbench_bcos.core.errors import Broken, RequestError
+from robustbench_bcos.core.tables import read_json
+
+FOLDER = "jobs"
+ORDER, SUBMITTED, CANCELLED, LOGS = "order.json", "submitted.json", "cancelled", "logs"
+
+WHOLE, PART, FAILED = ".whole", ".part", ".failed"
+"""Endings: all rows of a unit, those that an attempt had when it was stopped, and why it cannot be carried out."""
+
+TRIES = 3
+"""To show a file."""
+
+LATE = 60.0
+"""Seconds after which a shared file system shows a file at the latest."""
+
+
+class JobFolder:
+    """``jobs`` in a run's folder."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self.path = run / FOLDER
+
+    @property
+    def database(self) -> Path:
+        """The store of the run, which jobs only read."""
+        return self.run / DATABASE
+
+    # What the submitter does.
+
+    def open(self) -> None:
+        """Make it, or find it."""
+        made_below(self.run, FOLDER)
+        for litter in (self.path / CANCELLED, *self.path.glob(f"*{FAILED}")):
+            litter.unlink(missing_ok=True)
+
+    def order(self, content: Mapping[str, Any]) -> str:
+        """Write what jobs are told; gives its digest, which a job must find."""
+        text = json.dumps(content, indent=1) + "\n"
+        if not (self.path / ORDER).exists() or (self.path / ORDER).read_text(encoding="utf-8") != text:
+            write_text(self.path / ORDER, text)
+        return _digest(text.encode())
+
+    def earlier_order(self) -> dict[str, Any]:
+        """What jobs of an earlier session were told; empty where there was none."""
+        try:
+            told: dict[str, Any] = read_json(self.path / ORDER)
+            return dict(told)
+        except (OSError, ValueError, TypeError):
+            return {}
+
+    def log_folder(self) -> Path:
+        """A new one, for one submission."""
+        stamp = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+        return made_below(self.path, LOGS, stamp)
+
+    def record(self, executor: str, jobs: Mapping[str, str], planned: Iterable[Planned]) -> None:
+        """Write down what has been submitted, for whoever asks and for the next session.
+
+        Args:
+            executor: which.
+            jobs: its name for the job of each unit that it has one for.
+            planned: all units of this stage.
+        """
+        units = {one.unit.name: {"is": str(one.unit), "job": jobs.get(one.unit.name, "")} for one in planned}
+        write_text(self.path / SUBMITTED, json.dumps({"executor": executor, "units": units}, indent=1) + "\n")
+
+    def submitted(self) -> tuple[str, dict[str, dict[str, str]]]:
+        """The executor, and of each unit what it ``is`` and its ``job``; nothing where nothing was submitted."""
+        try:
+            content = read_json(self.path / SUBMITTED)
+            units = {
+                str(name): {"is": str(one["is"]), "job": str(one["job"])} for name, one in content["units"].items()
+            }
+            return str(content["executor"]), units
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return "", {}
+
+    def found(self) -> dict[str, set[str]]:
+        """Endings of the files that there are, by unit; a listing also makes a shared file system look again."""
+        found: dict[str, set[str]] = {}
+        for file in self._files():
+            found.setdefault(_unit_of(file), set()).add(file.suffix)
+        return found
+
+    def collect(self, store: Store, run: str) -> int:
+        """Merge what jobs have found into the run's store and remove it; gives the number of damaged files.
+
+        Whole files of a unit are alternatives; where none is sound, its parts are better than nothing. Files of
+        another run are removed.
+        """
+        damaged, files = 0, sorted(self._files())
+        mine = [file for file in files if file.name.startswith(f"{run}-")]
+        wholes: dict[str, list[Path]] = {}
+        for file in mine:
+            if file.suffix == WHOLE:
+                wholes.setdefault(_unit_of(file), []).append(file)
+        while choice := {unit: candidates.pop(0) for unit, candidates in wholes.items() if candidates}:
+            bad = store.merge(*choice.values())
+            damaged += len(bad)
+            # A unit that has been merged needs no other answer.
+            wholes = {unit: wholes[unit] for unit, file in choice.items() if file in bad}
+        sound = {_unit_of(file) for file in mine if file.suffix == WHOLE} - wholes.keys()
+        store.merge(*(file for file in mine if file.suffix == PART and _unit_of(file) not in sound))
+        with disk_explained(self.path):
+            for file in files:
+                file.unlink(missing_ok=True)
+        return damaged
+
+    def failure(self, unit: Unit) -> Exception:
+        """Why a unit cannot be carried out, as its job said it."""
+        (file, *_) = sorted(self.path.glob(f"{unit.name}.*{FAILED}"))
+        try:
+            said: dict[str, str] = read_json(file)
+            kind = RequestError if said["kind"] == RequestError.__name__ else Broken
+            return kind(said["sentence"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            return Broken(f"a job failed and {file} does not say why ({error}): look at the logs in {self.path / LOGS}")
+
+    def clear(self) -> None:
+        """Remove all but logs, once the run has everything."""
+        with disk_explained(self.path):
+            for entry in self.path.iterdir():
+                if entry.name != LOGS:
+                    entry.unlink(missing_ok=True)
+
+    def cancel(self) -> None:
+        """Tell a submitter that is at work to stop."""
+        write_text(self.path / CANCELLED, "")
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody has done so."""
+        return (self.path / CANCELLED).exists()
+
+    def _files(self) -> Iterator[Path]:
+        return (file for file in self.path.iterdir() if file.suffix in (WHOLE, PART, FAILED))
+
+    # What a job does.
+
+    def read_order(self, digest: str, patience: float = LATE) -> dict[str, Any]:
+        """What the submitter has told, once it is seen here.
+
+        Raises:
+            RequestError: it is not seen, or is something else.
+        """
+        until = time.monotonic() + patience
+        while True:
+            content = self._read_order()
+            if _digest(content) == digest:
+                told: dict[str, Any] = json.loads(content)
+                return told
+            if time.monotonic() > until:
+                raise RequestError(
+                    f"a job does not see {self.path / ORDER} as it was written: give --out a folder that all machines "
+                    "share"
+                )
+            time.sleep(0.5)
+
+    def _read_order(self) -> bytes:
+        try:
+            return (self.path / ORDER).read_bytes()
+        except OSError:
+            return b""
+
+    def parts(self, unit: Unit) -> list[Path]:
+        """What stopped attempts of a unit have left."""
+        return sorted(self.path.glob(f"{unit.name}.*{PART}"))
+
+    def publish(self, rows: Path, unit: Unit, attempt: str, ending: str) -> None:
+        """Show a copy of a store at once and whole."""
+        file = self.path / f"{unit.name}.{attempt}{ending}"
+        for left in reversed(range(TRIES)):
+            try:
+                with rows.open("rb") as source:
+                    write_with(file, partial(shutil.copyfileobj, source))
+                break
+            except RequestError:
+                # A submitter that begins removes what it takes for the half of a file that nobody writes any more.
+                if not left:
+                    raise
+        if ending == WHOLE:
+            (self.path / f"{unit.name}.{attempt}{PART}").unlink(missing_ok=True)
+
+    def fail(self, unit: Unit, attempt: str, error: Exception, details: str = "") -> None:
+        """Say why a unit cannot be carried out."""
+        said = {"kind": type(error).__name__, "sentence": str(error), "details": details}
+        write_text(self.path / f"{unit.name}.{attempt}{FAILED}", json.dumps(said, indent=1) + "\n")
+
+
+def _unit_of(file: Path) -> str:
+    """Its name, in which slugs have dots, too."""
+    return file.name.rsplit(".", maxsplit=2)[0]
+
+
+def _digest(content: bytes) -> str:
+    return sha256(content).hexdigest()
