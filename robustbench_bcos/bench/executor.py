@@ -109,8 +109,16 @@ class AbstractJobs(AbstractExecutor):
         """
 
     @abstractmethod
-    def submit(self, units: "Sequence[Unit]") -> list[Handle]:
-        """Submit units; where there are ``workers``, never more than are free."""
+    def submit(self, units: "Sequence[Unit]", *, others: bool = False) -> list[Handle]:
+        """Submit units; where there are ``workers``, never more than are free.
+
+        Args:
+            units: the first of them are submitted first.
+            others: whether jobs wait or work already.
+
+        Returns:
+            Of the units that were taken, in their order: all, but where a cluster has reached a limit of its own.
+        """
 
     @classmethod
     def find(cls, name: str) -> Handle | None:

@@ -106,7 +106,7 @@ class Job:
     def _request(self) -> Request:
         order = self.jobs.read_order(self._digest)
         here = socket.gethostname()
-        for what, found in {"code": code_digest(), "commit": commit()}.items():
+        for what, found in {"code": code_digest(), "commit": commit(clean=True)}.items():
             # A machine without git knows no commit.
             if found is not None and order[what] is not None and found != order[what]:
                 raise RequestError(

@@ -20,12 +20,16 @@ def versions() -> dict[str, str]:
     return {**own, **{package: version(package) for package in PACKAGES}}
 
 
-def commit() -> str | None:
-    """Commit of the checkout this package runs from, with ``+dirty`` where files differ; ``None`` if there is none."""
+def commit(*, clean: bool = False) -> str | None:
+    """Commit of the checkout this package runs from, with ``+dirty`` where files differ; ``None`` if there is none.
+
+    Args:
+        clean: whether it does not matter if files differ: a run in a checkout is one that does.
+    """
     here = Path(__file__).parent
     if _git(here, "ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None
-    head, changes = _git(here, "rev-parse", "HEAD"), _git(here, "status", "--porcelain")
+    head, changes = _git(here, "rev-parse", "HEAD"), None if clean else _git(here, "status", "--porcelain")
     return None if head is None else head + ("+dirty" if changes else "")
 
 

@@ -65,27 +65,34 @@ class Submitter:
         """Do what is not yet in the store."""
         self.jobs.open()
         self.jobs.collect(self.store, self.request.digest)
-        known, earlier = self._order()
-        plan = Plan(
+        # Nothing needs to be measured for this.
+        plan = self._plan({source.name: Costs(batch_size=1, pass_seconds=0.0) for source in self.request.sources})
+        missing = sum(planned.images for wave in plan.waves() for planned in plan.missing(wave, self.store))
+        yield Progress(cell=self.request.cells[0], images=Schedule(request=self.request).work - missing)
+        if missing:
+            yield from self._missing()
+        self.jobs.clear()
+
+    def _missing(self) -> Iterator[Progress]:
+        order, earlier = self._order()
+        plan = self._plan({name: Costs(**costs) for name, costs in order["costs"].items()})
+        engine = self.kind(self.request, self.jobs, self.jobs.order(order))
+        try:
+            for wave in plan.waves():
+                yield from self._wave(engine, plan, wave, earlier)
+        finally:
+            engine.close()
+        for handle in earlier.values():
+            handle.cancel()
+
+    def _plan(self, costs: Mapping[str, Costs]) -> Plan:
+        return Plan(
             request=self.request,
-            costs={name: Costs(**costs) for name, costs in known["costs"].items()},
+            costs=costs,
             run=self.request.digest,
             seconds=60 * self.request.config.job_minutes,
             workers=self.kind.workers_for(self.request),
         )
-        missing = [planned for wave in plan.waves() for planned in plan.missing(wave, self.store)]
-        found = Schedule(request=self.request).work - sum(planned.images for planned in missing)
-        yield Progress(cell=self.request.cells[0], images=found)
-        if missing:
-            engine = self.kind(self.request, self.jobs, self.jobs.order(known))
-            try:
-                for wave in plan.waves():
-                    yield from self._wave(engine, plan, wave, earlier)
-            finally:
-                engine.close()
-            for handle in earlier.values():
-                handle.cancel()
-        self.jobs.clear()
 
     def _wave(
         self, engine: AbstractJobs, plan: Plan, stages: tuple[str, ...], earlier: dict[str, Handle]
@@ -111,17 +118,19 @@ class Submitter:
                 running[planned.unit.name] = _Running(planned, handle)
         waiting = deque(planned for planned in missing if planned.unit.name not in running)
         tries: Counter[str] = Counter()
+        self._submit(engine, waiting, running)
         try:
             while waiting or running:
                 if self.jobs.cancelled:
                     raise Interrupted(
                         f"cancelled; repeat the same command to continue in {self.jobs.run}, where nothing is lost"
                     )
-                self._submit(engine, waiting, running)
                 ended = list(self._ended(engine, running))
                 for answered in ended:
                     yield from self._ending(answered, running, waiting, tries)
-                if not ended:
+                if ended:
+                    self._submit(engine, waiting, running)
+                else:
                     sleep(engine.pause)
         except (RequestError, Broken, Interrupted):
             for one in running.values():
@@ -129,12 +138,13 @@ class Submitter:
             raise
 
     def _submit(self, engine: AbstractJobs, waiting: deque[Planned], running: dict[str, _Running]) -> None:
-        """As many as there is room for."""
+        """As many as there is room for; the others have their turn when something has ended."""
         room = len(waiting) if engine.workers is None else engine.workers - len(running)
-        some = [waiting.popleft() for _ in range(min(room, len(waiting)))]
+        some = list(waiting)[:room]
         if not some:
             return
-        for planned, handle in zip(some, engine.submit([one.unit for one in some]), strict=True):
+        for handle in engine.submit([one.unit for one in some], others=bool(running)):
+            planned = waiting.popleft()
             running[planned.unit.name] = _Running(planned, handle)
         names = {name: one.handle.name for name, one in running.items()}
         self.jobs.record(self.kind.name, names, [one.planned for one in running.values()])
@@ -195,7 +205,7 @@ class Submitter:
             "identity": request.identity.to_json(),
             "configuration": request.config.model_dump(mode="json"),
             "code": code_digest(),
-            "commit": commit(),
+            "commit": commit(clean=True),
             "directory": str(Path.cwd()),
             "images": {str(index): digest for index, digest in digests.items()},
         }

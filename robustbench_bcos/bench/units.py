@@ -243,7 +243,7 @@ class Plan:
         if self.workers is not None:
             seconds = min(seconds, sum(passes.values()) * of_pass / BLOCKS_A_WORKER)
         together: list[list[Cell]] = []
-        taken = seconds
+        taken = float("inf")
         for cell, count in passes.items():
             taken += of_pass * count
             if taken > seconds:

@@ -93,7 +93,7 @@ class SubmititJobs(AbstractJobs):
     def handle(self, job: Any) -> Handle:  # noqa: ANN401
         """Of a job of submitit."""
 
-    def submit(self, units: "Sequence[Unit]") -> list[Handle]:
+    def submit(self, units: "Sequence[Unit]", *, others: bool = False) -> list[Handle]:
         """In arrays."""
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
@@ -104,6 +104,8 @@ class SubmititJobs(AbstractJobs):
                 with engine.batch():
                     submitted = [engine.submit(self._work(unit)) for unit in units[first : first + self.most_at_once]]
             except (FailedJobError, FailedSubmissionError) as error:
+                if "limit" in str(error).lower() and (handles or others):
+                    break
                 for handle in handles:
                     handle.cancel()
                 raise RequestError(f"{self.name} refuses the jobs ({_reason(error)}): correct --slurm") from None

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
@@ -43,9 +42,12 @@ class Processes(AbstractJobs):
         """What is asked for; or one a GPU, or one for as many cores as each may use."""
         from robustbench_bcos.bench.schedule import cores
 
-        return request.config.jobs or len(_gpus(request)) or max(1, cores() // (request.config.threads or 1))
+        alone = len(_gpus(request)) or 1
+        return (
+            request.config.jobs or (cores() // (request.config.threads or 1) if request.device == "cpu" else alone) or 1
+        )
 
-    def submit(self, units: "Sequence[Unit]") -> list[Handle]:
+    def submit(self, units: "Sequence[Unit]", *, others: bool = False) -> list[Handle]:
         """Give each unit to a worker that has none, or to a new one."""
         return [self._free().take(unit) for unit in units]
 
@@ -73,7 +75,7 @@ class Processes(AbstractJobs):
         gpus = _gpus(self.request)
         taken = Counter(worker.gpu for worker in self._team)
         gpu = min(gpus, key=lambda one: taken[one], default="")
-        worker = _Worker(self.jobs.run, self.order, self.request.config.threads or 1, gpu, self._logs)
+        worker = _Worker(self.jobs.run.absolute(), self.order, self.request.config.threads or 1, gpu, self._logs)
         self._team.append(worker)
         return worker
 
@@ -138,8 +140,8 @@ def _work(channel: Connection, run: Path, order: str, threads: int, gpu: str, lo
     # The process that started this one decides what an interruption means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with (logs / f"worker-{os.getpid()}.txt").open("ab") as log:
-        os.dup2(log.fileno(), sys.stdout.fileno())
-        os.dup2(log.fileno(), sys.stderr.fileno())
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     from robustbench_bcos.bench.job import Job, Stopped

@@ -1,6 +1,7 @@
 """submitit's executor for one machine: a process for each unit, as on a cluster."""
 
 import os
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, final
 
 from robustbench_bcos.bench.executor import Handle
@@ -9,6 +10,9 @@ from robustbench_bcos.bench.executors._submitit import SubmititJobs
 
 if TYPE_CHECKING:
     from robustbench_bcos.bench.request import Request
+
+GRACE = 20.0
+"""Seconds in which a process that is ended does end."""
 
 MINUTES = 60 * 24 * 7
 """No limit that a job meets."""
@@ -48,6 +52,9 @@ class Submitit(SubmititJobs):
         """End the processes."""
         for handle in self._started:
             handle.cancel()
+        until = monotonic() + GRACE
+        while any(handle.alive() for handle in self._started) and monotonic() < until:
+            sleep(self.pause)
 
     def __init__(self, *arguments: Any) -> None:  # noqa: ANN401
         super().__init__(*arguments)

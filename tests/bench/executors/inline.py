@@ -41,7 +41,7 @@ class Inline(AbstractJobs):
     def workers_for(cls, request: Request) -> int | None:
         return cls.jobs_at_once
 
-    def submit(self, units: Sequence[Unit]) -> list[Handle]:
+    def submit(self, units: Sequence[Unit], *, others: bool = False) -> list[Handle]:
         for unit in self.order_of(units):
             number = self.seen.count(unit)
             self.seen.append(unit)

@@ -16,6 +16,7 @@ from robustbench_bcos.bench.job import Job, Stopped
 from robustbench_bcos.bench.job_folder import JobFolder
 from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.runner import execute
+from robustbench_bcos.bench.stages import distances
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.submitter import ATTEMPTS, Submitter
 from robustbench_bcos.bench.units import Costs, Unit
@@ -25,7 +26,7 @@ from tests.bench.own_request import TwoSides, own_request
 from tests.bench.tiny_zoo import tiny_request
 
 ASKED: dict[str, Any] = {"eps": "0.5", "steps": (1, 2), "limit": 10, "batch_size": 1, "start": "random"}
-EVERYTHING: dict[str, Any] = {"evidence": "quick", "explained": 2, "distances": True}
+EVERYTHING: dict[str, Any] = {"evidence": "quick", "explained": 2, "distances": True, "limit": 3, "steps": (1,)}
 
 
 @pytest.fixture(autouse=True)
@@ -130,18 +131,23 @@ def test_number_and_order_of_jobs_change_nothing(
     assert measured(asked, tmp_path / "run", kind) == whole
 
 
-def test_evidence_explanations_and_distances_by_jobs_are_the_same(tiny_zoo: Path, tmp_path: Path) -> None:
+def test_evidence_explanations_and_distances_by_jobs_are_the_same(
+    tiny_zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A look at each of them, and no search to the end.
+    for name, fewer in {"FEWEST_STEPS": 2, "HALVINGS": 1, "DOUBLINGS": 2}.items():
+        monkeypatch.setattr(distances, name, fewer)
     request = tiny_request(tiny_zoo, **ASKED | EVERYTHING)
-    kind = inline(order_of=lambda units: list(reversed(units)), fault=twice)
+    kind = inline(order_of=lambda units: list(reversed(units)))
     assert measured(request, tmp_path / "run", kind) == by_one_process(request)
     stages = {unit.stage: [other for other in kind.seen if other.stage == unit.stage] for unit in kind.seen}
     assert {stage: len(units) for stage, units in stages.items()} == {
-        "attack": 6,
-        "explain": 4,
-        "evidence": 4,
-        "distances": 20,
+        "attack": 2,
+        "explain": 2,
+        "evidence": 2,
+        "distances": 6,
     }
-    assert kind.seen[:6] == stages["attack"], "what the other stages need"
+    assert kind.seen[:2] == stages["attack"], "what the other stages need"
 
 
 def test_a_run_that_one_process_has_begun_is_finished_by_jobs_and_the_other_way_round(
