@@ -26,7 +26,14 @@ from tests.bench.own_request import TwoSides, own_request
 from tests.bench.tiny_zoo import tiny_request
 
 ASKED: dict[str, Any] = {"eps": "0.5", "steps": (1, 2), "limit": 10, "batch_size": 1, "start": "random"}
-EVERYTHING: dict[str, Any] = {"evidence": "quick", "explained": 2, "distances": True, "limit": 3, "steps": (1,)}
+EVERYTHING: dict[str, Any] = {
+    "evidence": "quick",
+    "explained": 2,
+    "distances": True,
+    "limit": 3,
+    "steps": (1,),
+    "goal": ("explanation:away",),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -146,6 +153,7 @@ def test_evidence_explanations_and_distances_by_jobs_are_the_same(
         "explain": 2,
         "evidence": 2,
         "distances": 6,
+        "fool": 2,
     }
     assert kind.seen[:2] == stages["attack"], "what the other stages need"
 
