@@ -40,7 +40,8 @@ PROMISED = """
     mean_perturbation, forward_passes, backward_passes, weights_sha256, version, b, explanation, explained_images,
     explanation_changed_attack, explanation_changed_noise, explanation_changed_other, encoding, queries, targets,
     evidence, evidence_images, evidence_passes, attack_backend, inherited, criterion, options,
-    assumed, draws
+    assumed, draws,
+attacked_maps, explanation_fooled_most, explanation_withstood_least
 """
 DIFFERENCES = ("cosine", "pearson", "spearman", "topk", "ssim", "mass", "centre")
 MODEL = model_row(training="adversarial l2 0.5", explanation="dynamic_weights")
