@@ -23,33 +23,38 @@ CONSTANTS: dict[str, Constants] = {
 """Constants by name: of two datasets, and of two other pixel ranges."""
 
 
-class EncodingSpec(Table):
-    """The encoding's name and, for ``normalize``, its constants in units of the pixel range."""
+NORMALIZE = "normalize"
+"""How kinds that have constants begin."""
 
-    kind: Literal["none", "add_inverse", "normalize"]
+
+class EncodingSpec(Table):
+    """The encoding's name and, for those that normalise, its constants in units of the pixel range."""
+
+    kind: Literal["none", "add_inverse", "normalize", "normalize_add_inverse"]
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
 
     @model_validator(mode="after")
     def _constants_belong_to_normalize(self) -> "EncodingSpec":
         given = self.mean is not None and self.std is not None
-        if given != (self.kind == "normalize") or (self.mean is None) != (self.std is None):
-            raise ValueError("mean and std belong to kind 'normalize', and to it alone")
+        if given != self.kind.startswith(NORMALIZE) or (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std belong to kind 'normalize' and kinds like it")
         return self
 
     @classmethod
     def parse(cls, text: str) -> "EncodingSpec":
         """``none``, ``add_inverse``, ``normalize:NAME`` of ``CONSTANTS``, or ``normalize:MEAN/DEVIATION``.
 
+        ``normalize_add_inverse`` takes constants as ``normalize`` does.
         Both may be one number for all channels or three with commas between them.
 
         Raises:
             RequestError: it is none of these.
         """
         kind, _, constants = text.partition(":")
-        if kind == "normalize":
+        if kind in (NORMALIZE, "normalize_add_inverse"):
             mean, std = _parse_constants(constants)
-            return cls(kind="normalize", mean=mean, std=std)
+            return cls.model_validate({"kind": kind, "mean": mean, "std": std})
         if constants:
             raise RequestError(f"--encoding {text}: {kind} takes no constants, and normalize does: leave them out")
         try:

@@ -57,7 +57,6 @@ class AddInverse(AbstractEncoding):
         return torch.cat([images, 1 - images], dim=-3)
 
 
-@final
 @ENCODINGS.registered("normalize")
 class Normalize(AbstractEncoding):
     """Subtract a mean and divide by a standard deviation, per channel, both in units of the pixel range."""
@@ -87,6 +86,23 @@ class Normalize(AbstractEncoding):
         if not self._same:
             raise ValueError("normalize has constants for three channels, and the images have one")
         return (images - self.mean[:1]) / self.std[:1]
+
+
+@final
+@ENCODINGS.registered("normalize_add_inverse")
+class NormalizeAddInverse(Normalize):
+    """The six channels [n, -n] of the standardised image n, as published B-cosified networks take it."""
+
+    channels = 6
+
+    def forward(self, images: Images) -> Encoded:
+        """Standardise each channel, and append its negative.
+
+        Raises:
+            ValueError: images are grey and the constants are those of three channels.
+        """
+        standard = super().forward(images)
+        return torch.cat([standard, -standard], dim=-3)
 
 
 def parse_encoding(text: str) -> AbstractEncoding:

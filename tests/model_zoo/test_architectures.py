@@ -12,6 +12,7 @@ from robustbench_bcos.model_zoo.architectures import (
     build_architecture,
     initialise,
 )
+from robustbench_bcos.model_zoo.architectures.bcosified import PREFIX as BCOSIFIED_PREFIX
 
 CLASSES = 7
 
@@ -62,7 +63,10 @@ def test_an_architecture_gives_finite_logits_and_gradients_on_images_of_any_size
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_has_a_twin(name: str) -> None:
-    twin = name.removeprefix(BCOS_PREFIX) if name.startswith(BCOS_PREFIX) else BCOS_PREFIX + name
+    if name.startswith(BCOSIFIED_PREFIX):
+        twin = name.removeprefix(BCOSIFIED_PREFIX)
+    else:
+        twin = name.removeprefix(BCOS_PREFIX) if name.startswith(BCOS_PREFIX) else BCOS_PREFIX + name
     assert twin in ARCHITECTURES
 
 
@@ -70,12 +74,13 @@ def test_every_architecture_has_a_twin(name: str) -> None:
 def test_the_key_layers_of_every_architecture_are_layers_it_has(name: str) -> None:
     registry: Registry[Architecture] = ARCHITECTURES
     layers = registry[name].key_layers
+    bcos = registry[name].family == "bcos"
     with torch.device("meta"):
-        network = built(name)
+        network = build_architecture(name, in_channels=6 if bcos else 3, classes=CLASSES, arguments={})
     first, last = network.get_submodule(layers.first), network.get_submodule(layers.last)
-    inner = "linear.weight" if name.startswith(BCOS_PREFIX) else "weight"
+    inner = "linear.weight" if bcos else "weight"
     assert first.get_parameter(inner).shape[0] == layers.filters
-    assert first.get_parameter(inner).shape[1] == (6 if name.startswith(BCOS_PREFIX) else 3) * layers.patch
+    assert first.get_parameter(inner).shape[1] == (6 if bcos else 3) * layers.patch
     assert last.get_parameter(inner).shape[0] == CLASSES
     if layers.norm is not None:
         assert network.get_submodule(layers.norm).state_dict()

@@ -24,6 +24,7 @@ from robustbench_bcos.model_zoo.encodings import (
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 ARGUMENTS: dict[str, dict[str, Any]] = {"none": {}, "add_inverse": {}, "normalize": {"mean": MEAN, "std": STD}}
+ARGUMENTS["normalize_add_inverse"] = ARGUMENTS["normalize"]
 
 
 def images(dtype: torch.dtype = torch.float64) -> Tensor:
@@ -162,7 +163,7 @@ def test_arguments_of_a_card_reach_its_architecture() -> None:
     ("architecture", "arguments", "sentence"),
     [
         ("bcos_resnet9", {}, "unknown architecture 'bcos_resnet9': did you mean"),
-        ("bcos_resnet8", {"maxout": 2}, "takes no argument 'maxout': it takes b, max_out,"),
+        ("bcos_resnet8", {"maxout": 2}, "takes no argument 'maxout': it takes b, learn_b, max_out,"),
         ("bcos_resnet8", {"b": 0.0}, "b must be at least 1, got 0.0: choose"),
     ],
 )
@@ -214,10 +215,13 @@ def test_a_written_encoding_sends_black_and_white_where_it_says(
 
 
 def test_every_encoding_and_every_name_of_constants_can_be_written() -> None:
-    assert {type(parse_encoding(name)) for name in ENCODINGS if name != "normalize"} == {NoEncoding, AddInverse}
+    without = {type(parse_encoding(name)) for name in ENCODINGS if not name.startswith("normalize")}
+    assert without == {NoEncoding, AddInverse}
     for name, (mean, std) in CONSTANTS.items():
         encoding = parse_encoding(f"normalize:{name}")
         assert torch.equal(encoding(images()), Normalize(mean, std)(images()))
+        both = parse_encoding(f"normalize_add_inverse:{name}")(images())
+        assert torch.equal(both, torch.cat([encoding(images()), -encoding(images())], dim=1))
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ Cards, recipes and ``--weights FILE --architecture NAME`` can then use ``tinynet
 arguments of its own is registered with ``ARCHITECTURES.register(NAME, Architecture(...))``.
 """
 
+from robustbench_bcos.model_zoo.architectures import bcosified as bcosified
 from robustbench_bcos.model_zoo.architectures import convnext as convnext
 from robustbench_bcos.model_zoo.architectures import densenet as densenet
 from robustbench_bcos.model_zoo.architectures import odenet as odenet

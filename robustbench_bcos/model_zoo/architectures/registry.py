@@ -4,14 +4,14 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import Registry, unknown
 from robustbench_bcos.model_zoo.architectures.layers import LayerFactory, bcos_layers, conventional_layers
 from robustbench_bcos.model_zoo.bcos.layers import learn_exponents
 from robustbench_bcos.model_zoo.bcos.norms import Affine
-from robustbench_bcos.model_zoo.cards import Family
+from robustbench_bcos.model_zoo.cards import EncodingSpec, Family
 
 BCOS_PREFIX = "bcos_"
 
@@ -47,6 +47,10 @@ class Architecture:
     """Arguments that a card or a command line may set."""
     key_layers: KeyLayers
     family: Family = "conventional"
+    encoding: EncodingSpec | None = None
+    """That published weights were trained with, if it is not the usual one of the number of channels."""
+    rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
+    """Gives tensors of published files the names they have here."""
 
     @property
     def loss(self) -> Literal["bce", "ce"]:

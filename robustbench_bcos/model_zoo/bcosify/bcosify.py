@@ -25,6 +25,9 @@ from robustbench_bcos.model_zoo.cards import BcosifiedSpec, Pools
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import AbstractEncoding, AddInverse, parse_encoding
 
+SIX = 6
+"""Channels of an encoding that has the complement of each."""
+
 ACCOUNTED = 2
 """Images whose logits are accounted for."""
 
@@ -111,13 +114,14 @@ def bcosify(
     given = images.to(next(iter(network.parameters()), images).device, torch.float32)
     classes = _check_logits(original, given[:2])
     shape = tuple(prepared(given[:1]).shape[1:])
-    places = [] if isinstance(prepared, AddInverse) else find_image_layers(network, shape)
+    has_complement = prepared.channels == SIX
+    places = [] if has_complement else find_image_layers(network, shape)
     layers = dict(network.named_modules())
     for place in places:
         widen(layers[place.path], place, prepared)
     network, rows = convert_layers(network, 1.0)
     bcos = BcosifiedNetwork(network, LogitLayer())
-    encoded = AddInverse()
+    encoded = prepared if has_complement else AddInverse()
     proof = prove(original, ImageClassifier(encoded, bcos), given)
     spec = BcosifiedSpec(
         weights="raw",

@@ -16,6 +16,7 @@ from robustbench_bcos.model_zoo import ONNX
 from robustbench_bcos.model_zoo.bcosify.bcosify import BcosifiedClassifier
 from robustbench_bcos.model_zoo.bcosify.build import built_here
 from robustbench_bcos.model_zoo.cards import Card, CleanAccuracy, Zoo
+from robustbench_bcos.model_zoo.checkpoints.load import encoding_spec
 from robustbench_bcos.model_zoo.checkpoints.write import write_weights
 from robustbench_bcos.model_zoo.sources.model import Model
 from robustbench_bcos.model_zoo.sources.zoo import ZooModel
@@ -81,7 +82,7 @@ def write_bcosified(
         "image_size": facts.image_size,
         "resize": None if framing is None else framing.resize,
         "interpolation": "bilinear" if framing is None else framing.interpolation,
-        "encoding": {"kind": "add_inverse"},
+        "encoding": encoding_spec(classifier.encoding),
         "loss": model.loss,
         "training": {"kind": "unknown"},
         "bcosified": classifier.conversion.spec,

@@ -62,16 +62,18 @@ def load_checkpoint(
         raise unknown("architecture", architecture, ARCHITECTURES)
     checkpoint = read_checkpoint(file, ema=ema)
     try:
-        inferred = infer_arguments(architecture, checkpoint.tensors, dict(arguments))
+        known = ARCHITECTURES[architecture]
+        tensors = known.rename(checkpoint.tensors)
+        inferred = infer_arguments(architecture, tensors, dict(arguments))
         in_channels, classes = inferred.pop("in_channels"), inferred.pop("classes")
-        chosen = _encoding(file, encoding, checkpoint.encoding, in_channels)
+        chosen = _encoding(file, encoding, checkpoint.encoding or known.encoding, in_channels)
 
         def build(**others: Any) -> ImageClassifier:  # noqa: ANN401 (an architecture's own arguments)
             network = build_architecture(
                 architecture, in_channels=in_channels, classes=classes, arguments=inferred | others
             )
             check_kind(network, file)
-            assign_weights(network, checkpoint.tensors, file)
+            assign_weights(network, tensors, file)
             return freeze(ImageClassifier(ENCODINGS[chosen.kind](**chosen.constants), network))
 
         classifier = build()
@@ -146,7 +148,10 @@ def _encoding(file: Path, stated: str | None, found: EncodingSpec | None, in_cha
 
 def encoding_spec(encoding: AbstractEncoding) -> EncodingSpec:
     """An encoding as a card has it."""
-    if isinstance(encoding, Normalize):
+    if type(encoding) is Normalize:
         return normalizing(decimals(encoding.mean), decimals(encoding.std))
     kind = next(name for name in ENCODINGS if ENCODINGS[name] is type(encoding))
-    return EncodingSpec.model_validate({"kind": kind})
+    constants = {}
+    if isinstance(encoding, Normalize):
+        constants = {"mean": decimals(encoding.mean), "std": decimals(encoding.std)}
+    return EncodingSpec.model_validate({"kind": kind, **constants})

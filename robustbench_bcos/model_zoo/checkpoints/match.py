@@ -8,6 +8,7 @@ from torch import Tensor
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.architectures import ARCHITECTURES, build_architecture
+from robustbench_bcos.model_zoo.architectures.bcosified import PREFIX as BCOSIFIED_PREFIX
 from robustbench_bcos.model_zoo.checkpoints.assign import MisfitError
 from robustbench_bcos.model_zoo.checkpoints.infer import infer_arguments
 from robustbench_bcos.model_zoo.checkpoints.layouts import Tensors, common_prefix
@@ -33,8 +34,14 @@ def matching_architectures(tensors: Tensors, among: Iterable[str] = ARCHITECTURE
         tensors: of the checkpoint.
         among: names of architectures to try; by default all, which takes some seconds.
     """
-    found = (_match(name, tensors) for name in among)
-    return [match for match in found if match is not None]
+    found = [match for match in (_match(name, tensors) for name in among) if match is not None]
+    # Raw and normalised filters have the same tensors. Means that B-cos networks never use are 0, unless their norms
+    # were conventional once.
+    known = [tensor for name, tensor in tensors.items() if name.endswith("running_mean") and not tensor.is_meta]
+    means = any(bool(tensor.any()) for tensor in known)
+    others = [match for match in found if match.architecture.startswith(BCOSIFIED_PREFIX) == means]
+    both = any(match.architecture.startswith(BCOSIFIED_PREFIX) for match in found)
+    return others if both and others else found
 
 
 def suggest_architecture(tensors: Tensors, stated: str | None = None) -> str:
@@ -62,6 +69,7 @@ def _written(match: Match) -> str:
 
 def _match(name: str, tensors: Tensors) -> Match | None:
     try:
+        tensors = ARCHITECTURES[name].rename(tensors)
         arguments, still_open = _inferred(name, tensors)
     except MisfitError:
         return None
