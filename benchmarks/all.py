@@ -1,7 +1,7 @@
 """Every benchmark, one after the other, each in a process of its own; what was promised, and what was measured.
 
-    python benchmarks/all.py --out docs/speed.json     # half an hour or so on two cores
-    python benchmarks/all.py --pictures DIR            # CIFAR-10 in folders instead of digits; an hour and a half
+    python benchmarks/all.py --out docs/speed.json     # an hour or so on two cores
+    python benchmarks/all.py --pictures DIR            # CIFAR-10 in folders instead of digits; two hours
     python benchmarks/all.py --quick                   # do they all run? Quote nothing
 
 What scripts say as JSON goes into one file; a table has each claim they make, the peer, what was measured, the target,
@@ -34,6 +34,7 @@ QUICK = {
     "memory": ["--images", "2", "--steps", "1"],
     "folding": ["--quick"],
     "agreement": ["--quick"],
+    "faults": ["--quick"],
 }
 """What makes each script small."""
 

@@ -4,7 +4,10 @@ import argparse
 import importlib
 import json
 import math
+import os
+import random
 import runpy
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -294,10 +297,63 @@ def test_all_of_them_end_in_one_file_and_one_table(
     assert "NO" in row
 
 
+def test_what_is_killed_and_repeated_ends_as_if_nothing_had_happened() -> None:
+    # In a process of its own, which may fork: one that has computed gradients may not.
+    script = [sys.executable, str(FOLDER / "faults.py"), "--quick", "--only", "kills of fetch,kills of train"]
+    environment = os.environ | {"PYTHONPATH": str(FOLDER.parent), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    claims = json.loads(line)["claims"]
+    assert [(claim["claim"], claim["note"]) for claim in claims] == [
+        ("kills of fetch", "2 tried"),
+        ("kills of train", "1 tried"),
+    ]
+    assert all(claim["held"] for claim in claims)
+
+
+def test_faults_are_counted_and_close_the_claim(tmp_path: Path) -> None:
+    script = runpy.run_path(str(FOLDER / "faults.py"))
+    faults, ended = script["Faults"](tmp_path, seed=0), script["Ended"]
+    faults.add("damages of a", "one", ended(0, "", ""), silently_different=True, executed=False)
+    faults.add("damages of b", "two", ended(2, "", "error: no"), another_value=True)
+    for crashed in (ended(1, "", "Traceback (most recent call last)"), ended(-11, "", ""), ended(0, "\x1b]0;", "")):
+        faults.add("damages of b", "three", crashed)
+    assert script["_claim"](faults, "damages", 1000)[2] == 4
+    assert faults.sum_of("damages") == {
+        "tries": 5,
+        "refused": 1,
+        "silently different": 1,
+        "another value": 1,
+        "tracebacks": 3,
+    }
+    assert len(faults.said) == 4
+
+
+def test_every_damage_is_one() -> None:
+    script = runpy.run_path(str(FOLDER / "damages.py"))
+    content = b'name = "a"\nb,word,1\n' * 30
+    made = [script["damaged"](content, number, random.Random(number)) for number in range(900)]
+    assert content not in made
+    assert len(set(made)) > 500
+
+
 def test_every_script_is_part_of_all() -> None:
     script = runpy.run_path(str(FOLDER / "all.py"))
-    # What reproduces published tables needs the data they are of, and what explains them claims nothing.
-    shared = {"all", "pairs", "peers", "subjects", "reproduction", "saturation", "known_answers"}
+    # What reproduces published tables needs the data they are of, and a device; what explains them claims nothing.
+    shared = {
+        "all",
+        "pairs",
+        "forks",
+        "damages",
+        "device_parts",
+        "on_device",
+        "peers",
+        "subjects",
+        "reproduction",
+        "saturation",
+        "known_answers",
+    }
     assert {file.stem for file in FOLDER.glob("*.py")} - shared == set(script["QUICK"])
 
 
