@@ -1,5 +1,6 @@
 """The model and the images that a verb is asked about. Importing this imports torch."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,8 @@ from robustbench_bcos.bench.request import find_sources
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data import DATASETS
 from robustbench_bcos.data.datasets.imagenet import imagenet_class_names
-from robustbench_bcos.data.grey import with_channels
+from robustbench_bcos.data.decoding import notes_of
+from robustbench_bcos.data.grey import MADE_GREY, coloured, with_channels
 from robustbench_bcos.data.image_files import Frames, is_moving, read_frames, read_images
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.models import Model, ModelSource
@@ -31,6 +33,8 @@ class Chosen(NamedTuple):
     labels: Tensor | None = None
     frames: Frames | None = None
     """Where the images are one moving picture."""
+    notes: tuple[str, ...] = ()
+    """What was converted, a sentence each."""
 
 
 def only_source(config: RunConfig, verb: str) -> ModelSource:
@@ -64,7 +68,15 @@ def from_dataset(config: RunConfig, source: ModelSource, model: Model, asked: tu
     check_model(model, chosen, device="cpu", space="image")
     batch = chosen.batch(0, len(asked))
     heads = [f"image {index}" for index in asked]
-    return Chosen(batch.images, [f"image-{i}" for i in asked], asked, list(opened.class_names), heads, batch.labels)
+    return Chosen(
+        batch.images,
+        [f"image-{index}" for index in asked],
+        asked,
+        list(opened.class_names),
+        heads,
+        batch.labels,
+        notes=opened.notes,
+    )
 
 
 def subset_of(config: RunConfig, source: ModelSource, model: Model, verb: str, *, given: bool) -> EvalSubset:
@@ -95,20 +107,25 @@ def from_files(
     """
     preprocessing = preprocessing_for(config, [source])
     moving = [file for file in files if is_moving(file)]
-    frames = None
+    frames, conversions = None, Counter[str]()
     if not moving:
-        images, names = read_images(files, model.image_size, preprocessing), [file.stem for file in files]
+        images = read_images(files, model.image_size, preprocessing, conversions)
+        names = [file.stem for file in files]
     else:
         if len(files) > 1:
             raise RequestError(f"{moving[0]} is a moving picture: explain it alone")
         if attacked:
             raise RequestError(f"{moving[0]} is a moving picture, which is not attacked: leave --eps out")
-        frames = read_frames(moving[0], model.image_size, preprocessing)
-        frames = frames._replace(images=with_channels(frames.images, config.channels or 3))
+        frames = read_frames(moving[0], model.image_size, preprocessing, conversions)
         images, names = frames.images, [f"frame-{number}" for number in range(len(frames.images))]
+    if config.channels == 1:
+        conversions += Counter({MADE_GREY: coloured(images)})
     images = with_channels(images, config.channels or 3)
+    frames = frames and frames._replace(images=images)
     class_names = _class_names(source, classes=try_model(model, images[:2], "cpu").shape[1])
-    return Chosen(images, names, tuple(range(len(images))), class_names, [file.name for file in files], frames=frames)
+    heads = [file.name for file in files]
+    indices = tuple(range(len(images)))
+    return Chosen(images, names, indices, class_names, heads, frames=frames, notes=notes_of(conversions))
 
 
 def _class_names(source: ModelSource, *, classes: int) -> list[str]:

@@ -84,6 +84,8 @@ def explain(
     from robustbench_bcos.bench.request import find_sources
 
     explanations = [_Explanation.of(config, source, files or [], target, attacked) for source in find_sources(config)]
+    for note in dict.fromkeys(note for one in explanations for note in one.chosen.notes):
+        errors.print(note, markup=False, highlight=False, soft_wrap=True)
     if overwrite and out.is_dir():
         emptied(out)
     if len(explanations) > 1 and any(one.chosen.frames is not None for one in explanations):

@@ -5,6 +5,7 @@ A damaged file is named, and nothing in a file is executed.
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -45,6 +46,11 @@ class Decoded(NamedTuple):
     """Each as the end of a sentence that begins with a count of images: ``cut from 16 bits to 8``."""
 
 
+def notes_of(conversions: Counter[str]) -> tuple[str, ...]:
+    """A sentence for each kind of conversion, with the number of images."""
+    return tuple(f"Images {kind}: {count}." for kind, count in sorted(conversions.items()))
+
+
 def check_exists(file: Path) -> None:
     """Refuse a file or folder that is not there.
 
@@ -64,12 +70,21 @@ def opened(file: Path) -> Iterator[Image.Image]:
     """
     try:
         # Where a warning of Pillow's matters, an error follows.
-        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
-            yield image
+        with warnings.catch_warnings(action="ignore"):
+            _check_sums(file)
+            with Image.open(file, formats=FORMATS) as image:
+                yield image
     except RequestError:
         raise
     except Exception as error:  # Pillow raises nearly anything over a damaged file.
         raise RequestError(f"image {file} cannot be decoded ({error}): replace it or take it out") from None
+
+
+def _check_sums(file: Path) -> None:
+    """Those of a PNG's chunks, which Pillow passes over where it decodes: a damaged level would be another level."""
+    with Image.open(file, formats=FORMATS) as image:
+        if image.format == "PNG":
+            image.verify()
 
 
 def is_image(file: Path) -> bool:

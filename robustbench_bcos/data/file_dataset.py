@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.class_folders import find_images, notes_of_left_out
 from robustbench_bcos.data.dataset import AbstractNamedDataset
-from robustbench_bcos.data.decoding import decode_rgb
+from robustbench_bcos.data.decoding import decode_rgb, notes_of
 from robustbench_bcos.data.image_list import choose_listed
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class AbstractFileDataset(AbstractNamedDataset):
     def notes(self) -> tuple[str, ...]:  # type: ignore[override] # it grows as images are read
         """What was chosen and left out, and how the files that were read became 8-bit RGB."""
         counts = Counter(kind for kinds in list(self._conversions.values()) for kind in kinds)
-        return (*self._found, *(f"Images {kind}: {count}." for kind, count in sorted(counts.items())))
+        return (*self._found, *notes_of(counts))
 
     def _list(
         self, folder: Path, labels: Mapping[str, int], image_list: Path | None, asked: Collection[str] = ()

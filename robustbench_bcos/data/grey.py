@@ -1,13 +1,18 @@
 """Images of one channel, for models that take them."""
 
+from collections import Counter
 from typing import TYPE_CHECKING, final
 
 from robustbench_bcos.data.dataset import AbstractDataset
+from robustbench_bcos.data.decoding import notes_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from robustbench_bcos.core.types import Images
+
+
+MADE_GREY = "made grey"
 
 
 @final
@@ -40,17 +45,21 @@ class WithChannels(AbstractDataset):
     @property
     def notes(self) -> tuple[str, ...]:  # type: ignore[override] # it grows as images are read
         """What the dataset says, and how many of the images that were read had colours."""
-        coloured = (f"Images made grey: {len(self._coloured)}.",) if self._coloured else ()
-        return (*self._dataset.notes, *coloured)
+        return (*self._dataset.notes, *notes_of(+Counter({MADE_GREY: len(self._coloured)})))
 
     def read(self, index: int) -> "Tensor":
         """One image, (channels, height, width)."""
         image = self._dataset.read(index)
         if self.channels == 3:
             return image if len(image) == 3 else image.expand(3, -1, -1).clone()
-        if len(image) == 3 and bool((image != image[:1]).any()):
+        if coloured(image[None]):
             self._coloured.add(index)
         return with_channels(image[None], 1)[0]
+
+
+def coloured(images: "Images") -> int:
+    """How many images have colours, which making them grey takes away."""
+    return int((images != images[:, :1]).flatten(1).any(dim=1).sum())
 
 
 def with_channels(images: "Images", channels: int) -> "Images":

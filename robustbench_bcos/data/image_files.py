@@ -1,6 +1,7 @@
 """Pictures of one's own: single files, and moving ones as an animation or a folder of frames."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.types import Images
-from robustbench_bcos.data.decoding import as_rgb, check_exists, count_frames, opened
+from robustbench_bcos.data.decoding import Decoded, as_rgb, check_exists, count_frames, opened
 from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
 
 FRAME_MILLISECONDS = 100
@@ -28,7 +29,10 @@ class Frames(NamedTuple):
 
 
 def read_images(
-    files: Sequence[Path], size: tuple[int, int] | None, preprocessing: Preprocessing = AS_THEY_ARE
+    files: Sequence[Path],
+    size: tuple[int, int] | None,
+    preprocessing: Preprocessing = AS_THEY_ARE,
+    conversions: Counter[str] | None = None,
 ) -> Images:
     """Files as one batch in [0, 1], RGB.
 
@@ -36,13 +40,14 @@ def read_images(
         files: in the order of the batch.
         size: height and width they must have in the end; by default those of the first.
         preprocessing: how they are resized and cropped.
+        conversions: counts how files became 8-bit RGB, where that does not go without saying.
 
     Raises:
         RequestError: a file is missing, damaged, of another size, or does not say what its picture is.
     """
     images = []
     for file in files:
-        image = _read(file, preprocessing)
+        image = _read(file, preprocessing, conversions)
         size = size or (image.shape[1], image.shape[2])
         _check_size(str(file), image, size)
         images.append(image)
@@ -61,35 +66,44 @@ def is_moving(file: Path) -> bool:
         return count_frames(image) > 1
 
 
-def read_frames(file: Path, size: tuple[int, int] | None, preprocessing: Preprocessing = AS_THEY_ARE) -> Frames:
+def read_frames(
+    file: Path,
+    size: tuple[int, int] | None,
+    preprocessing: Preprocessing = AS_THEY_ARE,
+    conversions: Counter[str] | None = None,
+) -> Frames:
     """An animation, or a folder of frames in the order of their names.
 
     Raises:
         RequestError: there are fewer than two frames, or one is damaged or of another size.
     """
     read = _read_folder if file.is_dir() else _read_animation
-    return read(file, size, preprocessing)
+    return read(file, size, preprocessing, conversions)
 
 
-def _read_folder(folder: Path, size: tuple[int, int] | None, preprocessing: Preprocessing) -> Frames:
+def _read_folder(
+    folder: Path, size: tuple[int, int] | None, preprocessing: Preprocessing, conversions: Counter[str] | None
+) -> Frames:
     try:
         files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
     except OSError as error:
         raise RequestError(f"{folder} cannot be listed ({error.strerror}): give a folder that may be read") from None
     if len(files) < 2:
         raise RequestError(f"{folder} holds {len(files)} frames: a moving picture needs at least two image files")
-    images = read_images(files, size, preprocessing)
+    images = read_images(files, size, preprocessing, conversions)
     return Frames(images, (FRAME_MILLISECONDS,) * len(images))
 
 
-def _read_animation(file: Path, size: tuple[int, int] | None, preprocessing: Preprocessing) -> Frames:
+def _read_animation(
+    file: Path, size: tuple[int, int] | None, preprocessing: Preprocessing, conversions: Counter[str] | None
+) -> Frames:
     images, times = [], []
     with _opened(file) as animation:
         if count_frames(animation) < 2:
             raise RequestError(f"{file} holds one frame: a moving picture needs at least two")
         for number, frame in enumerate(ImageSequence.Iterator(animation)):
             name = f"frame {number} of {file}"
-            image = preprocessing.pixels(as_rgb(frame, name).picture, name)
+            image = preprocessing.pixels(_noted(as_rgb(frame, name), conversions), name)
             size = size or (image.shape[1], image.shape[2])
             _check_size(name, image, size)
             images.append(image)
@@ -97,9 +111,15 @@ def _read_animation(file: Path, size: tuple[int, int] | None, preprocessing: Pre
     return Frames(torch.stack(images), tuple(times))
 
 
-def _read(file: Path, preprocessing: Preprocessing) -> Tensor:
+def _read(file: Path, preprocessing: Preprocessing, conversions: Counter[str] | None) -> Tensor:
     with _opened(file) as image:
-        return preprocessing.pixels(as_rgb(image, str(file)).picture, str(file))
+        return preprocessing.pixels(_noted(as_rgb(image, str(file)), conversions), str(file))
+
+
+def _noted(decoded: Decoded, conversions: Counter[str] | None) -> Image.Image:
+    if conversions is not None:
+        conversions.update(decoded.conversions)
+    return decoded.picture
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.explanations.stability import stability
 from robustbench_bcos.reports import gallery
-from tests.cli.command_line import refusal, succeed
+from tests.cli.command_line import call, refusal, succeed
 from tests.cli.own_models import OWN_MODELS
 
 BCOS, NATURAL = "digits-bcos-b2", "digits-natural"
@@ -153,6 +153,19 @@ def test_old_pictures_are_not_mixed_with_new_ones(files: list[Path], here: Path)
         said = refusal("explain", files[0], "--model", NATURAL, *added)
         assert said == "--out explanations holds other files (thesis.tex): choose a new folder"
     assert (here / "explanations/thesis.tex").read_text(encoding="utf-8") == "chapter one"
+
+
+@pytest.mark.parametrize("source", ["files", "dataset"])
+def test_what_was_converted_is_said_as_run_says_it(source: str, here: Path, levels: Any) -> None:
+    files = [here / "pictures" / str(label) / "image.png" for label in range(10)]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        Image.fromarray(levels[1]).save(file)
+    Image.fromarray(levels[0, ..., 0].astype(np.uint16) * 257).save(files[0])
+    asked = files[:2] if source == "files" else ["--dataset", "folder:pictures", "--images", "0,1"]
+    outcome = call("explain", *asked, "--model", f"{BCOS},{NATURAL}")
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.splitlines().count("Images cut from 16 bits to 8: 1.") == 1
 
 
 @pytest.mark.parametrize("models", [NATURAL, f"{BCOS},{NATURAL}"])

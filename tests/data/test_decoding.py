@@ -238,6 +238,17 @@ def test_a_black_picture_of_16_bits_is_black(tmp_path: Path) -> None:
     assert not explained(tmp_path / "one.png").any()
 
 
+def test_a_png_whose_checksums_do_not_fit_is_damaged(tmp_path: Path) -> None:
+    file = tmp_path / "one.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(file)
+    content = file.read_bytes()
+    first = content.index(b"IDAT") + 4
+    for place in range(first, len(content) - 16, 50):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
+        with pytest.raises(RequestError, match=r"one\.png cannot be decoded \(.*checksum"):
+            decode_rgb(file)
+
+
 @pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tiff"])
 def test_an_image_of_a_dataset_is_one_picture(suffix: str, tmp_path: Path) -> None:
     first, *others = (Image.fromarray(noise(seed)) for seed in range(3))
