@@ -19,7 +19,7 @@ from robustbench_bcos.attacks.loss import Loss, loss_name, per_image
 from robustbench_bcos.attacks.norm import AbstractNorm
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.core.adapted import Adapted, AnyModel, in_evaluation_mode
-from robustbench_bcos.core.arrays import Array, read_images, read_labels
+from robustbench_bcos.core.arrays import Array, read_pairs
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import in_parts
 from robustbench_bcos.core.quantities import Quantity
@@ -137,8 +137,8 @@ class AbstractAttack(ABC):
         self,
         classifier: AnyModel,
         images: Array,
-        labels: Array,
-        norm: Threat | str,
+        labels: Array | None = None,
+        norm: Threat | str | None = None,
         epsilon: Epsilon | str | None = None,
         *,
         criterion: AbstractCriterion | str = UNTARGETED,
@@ -152,7 +152,7 @@ class AbstractAttack(ABC):
             classifier: any differentiable callable from images in [0, 1] to logits. A module is asked in evaluation
                 mode; every submodule gets its mode back.
             images: of shape (image, channel, height, width), floating-point in [0, 1] or uint8, a tensor or an array;
-                they are not changed.
+                they are not changed. Or a DataLoader or dataset of images and labels, which is read into memory.
             labels: their classes, one each or as one-hot rows.
             norm: a threat, or the name of its norm.
             epsilon: radius in units of the pixel range; without one where ``norm`` is a threat.
@@ -168,8 +168,13 @@ class AbstractAttack(ABC):
                 not one number per image.
         """
         with in_evaluation_mode(classifier):
-            images = read_images(images, rgb=False)
-            labels = read_labels(labels, len(images)).to(images.device)
+            if norm is None or isinstance(labels, str | Threat):
+                raise RequestError(
+                    "norm is missing, or stands where labels do: give images, labels, norm and epsilon, or norm by its "
+                    "name beside a DataLoader, norm='l2'"
+                )
+            images, labels = read_pairs(images, labels, rgb=False)
+            labels = labels.to(images.device)
             threat = Threat.of(norm, epsilon)
             judged, goals = aim(criterion, targets, len(images))
             self.check(threat.geometry, judged)

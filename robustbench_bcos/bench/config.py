@@ -525,6 +525,9 @@ class RunConfig(Grid):
         return (self.explained or EXPLAINED) if self.map_goals else 0
 
 
+HALF_RANGE = 0.5
+"""The change of a pixel that takes black and white to the same grey."""
+
 C = TypeVar("C", bound=RunConfig)
 
 
@@ -670,9 +673,22 @@ def _check_goals(config: RunConfig) -> None:
         raise RequestError("explanations of images are attacked, and space encoded has none: leave out space, or goal")
 
 
+def _check_shared_radii(config: RunConfig) -> None:
+    """Refuse a radius that was meant for one of several norms, and is no attack at all in another."""
+    if len(config.norm) < 2:
+        return
+    for norm, eps in product(config.norm, config.eps):
+        if NORMS[norm].in_levels and eps.value >= HALF_RANGE:
+            raise RequestError(
+                f"eps {eps} is meant for each of {', '.join(config.norm)}, and within {norm} {eps} every image can be "
+                "turned into the same grey: give each norm its own with threat, such as l2:0.5,linf:8/255"
+            )
+
+
 def _check_options_belong_together(config: RunConfig) -> None:
     if config.threat and (config.norm or config.eps):
         raise RequestError("threat stands in place of norm and eps: leave out either")
+    _check_shared_radii(config)
     described = {"architecture": config.architecture, "argument": config.argument, "ema": config.ema}
     for name, value in described.items():
         if value and config.weights is None:

@@ -16,7 +16,7 @@ Array = Any
 
 
 LIKE_CHANNELS = (1, 3, 4, 6)
-"""Numbers of channels that images have, encoded ones included: any other in their place is probably a height."""
+"""Numbers of channels that images have, encoded ones included: a larger one in their place is probably a height."""
 
 
 def read_images(given: Array, *, rgb: bool = True, channels: int = 3) -> Images:
@@ -57,12 +57,15 @@ def read_images(given: Array, *, rgb: bool = True, channels: int = 3) -> Images:
     return images if images.dtype == torch.float64 else images.float()
 
 
-def read_pairs(given: Array, labels: Array | None = None, *, channels: int = 3) -> tuple[Images, Labels]:
-    """RGB images and their labels, from two arrays, or from a dataset or loader that gives both.
+def read_pairs(
+    given: Array, labels: Array | None = None, *, rgb: bool = True, channels: int = 3
+) -> tuple[Images, Labels]:
+    """Images and their labels, from two arrays, or from a dataset or loader that gives both.
 
     Args:
         given: images, or an iterable or a dataset of (image, label), or of batches of them, which are joined in order.
         labels: with images alone.
+        rgb: as of :func:`read_images`.
         channels: that images must have: 3, or 1.
 
     Raises:
@@ -70,8 +73,15 @@ def read_pairs(given: Array, labels: Array | None = None, *, channels: int = 3) 
     """
     if labels is None:
         given, labels = _joined(given)
-    images = read_images(given, channels=channels)
+    images = read_images(given, rgb=rgb, channels=channels)
     return images, read_labels(labels, len(images))
+
+
+def is_loader(given: Array) -> bool:
+    """Whether it is no array, and gives images with labels: a DataLoader, or a dataset."""
+    return not isinstance(given, Tensor | np.ndarray | str | list | tuple) and (
+        hasattr(given, "__getitem__") or hasattr(given, "__iter__")
+    )
 
 
 def read_labels(given: Array, count: int, *, name: str = "labels") -> Labels:
@@ -153,7 +163,7 @@ def _check_shape(images: Tensor, is_tensor: bool, *, rgb: bool, channels: int) -
     if rgb and images.numel() == 0:
         raise RequestError(f"images must not be empty, got shape {shape}: give at least one")
     remedy = f"give RGB images of shape {SHAPE}"
-    channels_last = len(shape) == 4 and shape[3] in LIKE_CHANNELS and shape[1] not in LIKE_CHANNELS
+    channels_last = len(shape) == 4 and shape[3] in LIKE_CHANNELS and shape[1] > max(LIKE_CHANNELS)
     if channels == 1:
         if len(shape) == 4 and shape[1] == 1:
             return

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from robustbench_bcos.core.adapted import Adapted, AnyModel, differentiable, in_evaluation_mode, like_parameters
-from robustbench_bcos.core.arrays import Array, read_images
+from robustbench_bcos.core.arrays import Array, is_loader, read_images, read_pairs
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images, Logits
@@ -61,7 +61,8 @@ def explain(
         model: a classifier, any callable from images to logits; it is asked in evaluation mode and left as it was. Of
             one with an encoding, the encoded image is explained: for B-cos networks the six channels; of any other
             model, the images themselves.
-        images: of shape (image, channel, height, width), floating-point in [0, 1] or uint8, a tensor or an array.
+        images: of shape (image, channel, height, width), floating-point in [0, 1] or uint8, a tensor or an array. Or a
+            DataLoader or dataset of images and labels, whose images are read into memory.
         targets: the class to explain: one for all images, one for each, or several for each, (image, target); by
             default the class of the largest logit.
         method: the name of one of ``METHODS``; ``auto`` is the one made for the model, dynamic weights for B-cos
@@ -76,7 +77,8 @@ def explain(
     if target is not None:
         raise RequestError(f"explain has no parameter target: give targets={target!r}")
     with in_evaluation_mode(model):
-        return _explain(model, read_images(images, rgb=False), targets, method, rng)
+        given = read_pairs(images, rgb=False)[0] if is_loader(images) else read_images(images, rgb=False)
+        return _explain(model, given, targets, method, rng)
 
 
 def _explain(
@@ -103,6 +105,13 @@ def _explain(
                 f"{name} differentiates the model and this one gives no gradients: choose a method without ({without})"
             ) from None
         raise
+    except ValueError as error:
+        if "nan" not in str(error).lower():
+            raise
+        raise RequestError(
+            f"{name} needs logits that are numbers, of images that are partly switched off, too, and those of this "
+            "model are NaN or infinite: mend the model, leave such images out, or choose another method"
+        ) from None
     return found if several else found.of_target(0)
 
 

@@ -8,11 +8,13 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
 from robustbench_bcos.attacks import LOSSES, NORMS
 from robustbench_bcos.attacks.loss import Loss
 from robustbench_bcos.attacks.losses.ce import ce
 from robustbench_bcos.attacks.searches.pgd import PGD
+from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.quantities import Quantity
@@ -362,3 +364,20 @@ def test_a_random_start_needs_one_epsilon_for_all(
 ) -> None:
     with pytest.raises(ValueError, match="one epsilon for all images, got one for each"):
         PGD(steps=2, **arguments)(net, images, labels, "l2", torch.full((9,), 0.1, dtype=torch.float64))
+
+
+def test_a_loader_has_the_labels_of_its_images(net: TanhNet, images: Tensor, labels: Tensor) -> None:
+    pgd = PGD(steps=2)
+    pairs = TensorDataset(images, labels)
+    wanted = pgd(net, images, labels, "l2", 0.5).adversarials
+    for given in (pairs, DataLoader(pairs, batch_size=2)):
+        assert torch.equal(pgd(net, given, norm="l2", epsilon=0.5).adversarials, wanted)
+
+
+def test_what_is_missing_beside_a_loader_is_one_sentence(net: TanhNet, images: Tensor, labels: Tensor) -> None:
+    pairs = TensorDataset(images, labels)
+    for arguments in ((pairs,), (pairs, "l2", 0.5), (pairs, Threat.of("l2", 0.5))):
+        with pytest.raises(RequestError, match=r"^norm is missing, or stands where labels do: .* norm='l2'$"):
+            PGD(steps=2)(net, *arguments)
+    with pytest.raises(RequestError, match=r"^labels are missing: give one class for each image"):
+        PGD(steps=2)(net, images, norm="l2", epsilon=0.5)

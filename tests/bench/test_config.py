@@ -162,7 +162,7 @@ def test_several_radii_of_one_norm_stay_together(tmp_path: Path) -> None:
 
 
 def test_norms_and_radii_are_combined_and_threats_are_not() -> None:
-    assert len(threats(make_config({"norm": ("l2", "linf"), "eps": ("0.5", "0.1")}))) == 4
+    assert len(threats(make_config({"norm": ("l2", "linf"), "eps": ("0.25", "0.1")}))) == 4
     both = ("l2:0.5", "Linf:8/255", "linf 8/255", Threat.of("l1", "12"))
     assert threats(make_config({"threat": both})) == [("l2", "0.5"), ("linf", "8/255"), ("l1", "12")]
 
@@ -406,3 +406,15 @@ def test_a_value_that_cannot_be_carried_out_is_named(flags: dict[str, Any], said
 )
 def test_options_that_would_say_nothing_alone_are_refused(flags: dict[str, Any], said: str) -> None:
     assert said in refusal(flags)
+
+
+@pytest.mark.parametrize("norms", [("l2", "linf"), ("linf", "l1"), ("l1", "l2", "linf")])
+def test_a_radius_that_is_meant_for_one_norm_is_not_given_to_another_in_silence(norms: tuple[str, ...]) -> None:
+    with pytest.raises(
+        RequestError, match=r"^eps 0\.5 is meant for each of .*: give each norm its own with threat, such"
+    ):
+        make_config({"norm": norms, "eps": ("0.1", "0.5")})
+    make_config({"norm": norms, "eps": ("0.1", "64/255")})
+    # Who says linf 0.5 means it.
+    make_config({"norm": ("linf",), "eps": ("0.5",)})
+    make_config({"threat": ("l2:0.5", "linf:0.5")})

@@ -21,7 +21,7 @@ from tests.bench.stages.test_attack import Band
 from tests.bench.tiny_zoo import carry_out, model_of, tiny_request
 
 ORDERS = {"l2": 2, "linf": np.inf}
-OPTIONS: dict[str, Any] = {"norm": ("l2", "linf"), "eps": ("0.2", "0.5"), "steps": (3,), "limit": 12}
+OPTIONS: dict[str, Any] = {"norm": ("l2", "linf"), "eps": ("0.2", "0.4"), "steps": (3,), "limit": 12}
 
 
 @pytest.fixture(scope="module")

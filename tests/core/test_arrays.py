@@ -159,3 +159,12 @@ def test_other_datasets_are_refused_with_the_remedy(given: Any, said: str) -> No
         read_pairs(given)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("width", [1, 3, 4, 6])
+@pytest.mark.parametrize("channels", [2, 5])
+def test_other_numbers_of_channels_are_no_heights_however_narrow_images_are(channels: int, width: int) -> None:
+    images = torch.rand(2, channels, 8, width)
+    assert torch.equal(read_images(images, rgb=False), images)
+    with pytest.raises(RequestError, match=r"put channels first"):
+        read_images(torch.rand(2, 8, 9, width), rgb=False)

@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from captum.attr import InputXGradient
 from captum.attr import Occlusion as CaptumOcclusion
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.rng import PerImageRng, generator
 from robustbench_bcos.explanations import METHODS
+from robustbench_bcos.explanations.explanation import explain
 from robustbench_bcos.explanations.methods.gradcam import last_feature_maps
 from robustbench_bcos.explanations.methods.lime import GRID, KERNEL_WIDTH, RIDGE, SAMPLES
 from robustbench_bcos.explanations.methods.rise import draw_masks
@@ -403,3 +405,18 @@ class TestRise:
         assert masks.max() <= 1
         # 2,000 draws of one in ten deviate by less than 0.007, four times of which is this.
         torch.testing.assert_close(masks.mean(dim=0), torch.full((height, width), 0.1), rtol=0, atol=0.03)
+
+
+def test_a_loader_is_explained_as_its_images() -> None:
+    network, images = as_module(SMOOTH, nn.Tanh), make_images()
+    loader = DataLoader(TensorDataset(images, torch.zeros(2, dtype=torch.long)), batch_size=1)
+    assert torch.equal(explain(network, loader).contributions, explain(network, images).contributions)
+
+
+def test_logits_that_are_no_numbers_are_told_by_lime_in_a_sentence() -> None:
+    class Broken(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.flatten(1)[:, :CLASSES] / 0
+
+    with pytest.raises(RequestError, match=r"^lime needs logits that are numbers, .*: mend the model, leave such "):
+        explain(Broken(), make_images(), targets=0, method="lime")
