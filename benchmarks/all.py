@@ -33,6 +33,7 @@ QUICK = {
     "ensemble": ["--images", "1"],
     "memory": ["--images", "2", "--steps", "1"],
     "folding": ["--quick"],
+    "fooling": ["--quick"],
     "agreement": ["--quick"],
     "faults": ["--quick"],
 }
@@ -46,7 +47,17 @@ ON_PICTURES = {
 }
 """What each script that can be is asked of photographs: networks of the zoo, and once where a turn takes minutes."""
 
-WITH_THREADS = ("attacks", "suites", "overhead", "growth", "explaining", "localising", "folding", "agreement")
+WITH_THREADS = (
+    "attacks",
+    "suites",
+    "overhead",
+    "growth",
+    "explaining",
+    "localising",
+    "folding",
+    "fooling",
+    "agreement",
+)
 
 
 def arguments_of(script: str, *, quick: bool, threads: int, pictures: Path | None = None) -> list[str]:

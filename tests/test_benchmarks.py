@@ -151,6 +151,12 @@ def test_nothing_falls_where_a_run_is_held_against_its_passes(said: Callable[...
     assert [claim["note"] for claim in found["claims"]] == ["", ""]
 
 
+def test_a_step_on_maps_is_held_against_its_passes(said: Callable[..., dict[str, Any]]) -> None:
+    found = said("fooling", "--quick", "--threads", "1", "--architecture", "bcos_resnet8")
+    (claim,) = found["claims"]
+    assert (claim["target"], claim["claim"]) == (1.1, "bcos_resnet8, away, 2 steps, 2 images of 32x32")
+
+
 def test_fast_ways_agree_with_the_slow_one(said: Callable[..., dict[str, Any]]) -> None:
     found = said("agreement", "--quick", "--threads", "1", "--model", "digits-bcos-b2")
     ways = [claim["claim"].rpartition(": ")[2] for claim in found["claims"]]
