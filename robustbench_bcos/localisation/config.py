@@ -10,6 +10,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.options import Option
 from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.localisation import GAMES, PROTOCOLS
+from robustbench_bcos.localisation.mask_classes import read_mask_classes
 
 Budget = Literal["picture", "grid"]
 Condition = Literal["clean", "attack", "noise"]
@@ -40,6 +41,12 @@ def _cells(cells: int) -> int:
     if cells not in (4, 9):
         raise RequestError(f"cells {cells} must be 4 or 9: a grid is 2x2 or 3x3 images")
     return cells
+
+
+def _readable(file: Path | None) -> Path | None:
+    if file is not None:
+        read_mask_classes(file)
+    return file
 
 
 class LocaliseConfig(RunConfig):
@@ -91,6 +98,7 @@ class LocaliseConfig(RunConfig):
             panel=GAME,
             default="masks and models have the same classes",
         ),
+        AfterValidator(_readable),
     ] = None
     budget: Annotated[
         Budget,

@@ -30,7 +30,7 @@ def outputs_of(setting: "Setting", model: str) -> Outputs:
         return {label: (label,) for label in range(len(names))}
     count = setting.outputs(model)
     found: dict[int, tuple[int, ...]] = {}
-    for name, value in _read(file).items():
+    for name, value in read_mask_classes(file).items():
         if name not in names:
             raise RequestError(f"mask_classes {file}: {unknown('class of masks', name, names)}")
         outputs = () if value is None else tuple(value) if isinstance(value, list) else (value,)
@@ -50,7 +50,12 @@ def outputs_of(setting: "Setting", model: str) -> Outputs:
     return found
 
 
-def _read(file: Path) -> Mapping[str, int | Sequence[int] | None]:
+def read_mask_classes(file: Path) -> Mapping[str, int | Sequence[int] | None]:
+    """What a file says of each class of masks, as it is written.
+
+    Raises:
+        RequestError: it cannot be read, or is of another form.
+    """
     try:
         found = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:

@@ -98,7 +98,8 @@ def test_what_has_no_masks_or_is_of_another_game_is_refused(zoo: tuple[object, .
     assert "game masks needs a dataset with masks" in said
     assert said.rstrip().endswith("choose from digit_pairs, digits, voc")
     assert "cells is an option of game grid, and the game is masks" in refusal("localise", *zoo, "--cells", 9)
-    grid = ("localise", "--zoo", zoo[1], "--model", "tiny-natural", "--mask-classes", "x.json")
+    (tmp_path / "classes.json").write_text('{"0": 0}')
+    grid = ("localise", "--zoo", zoo[1], "--model", "tiny-natural", "--mask-classes", "classes.json")
     assert "mask_classes is an option of game masks, and the game is grid" in refusal(*grid)
     mapped = tmp_path / "broken.json"
     mapped.write_text("{")

@@ -9,6 +9,8 @@ from torch import Tensor
 
 import robustbench_bcos as rb
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.localisation.config import LocaliseConfig
+from robustbench_bcos.localisation.games.masks import MaskPointing
 from robustbench_bcos.localisation.masks import (
     THRESHOLDS,
     areas,
@@ -20,6 +22,7 @@ from robustbench_bcos.localisation.masks import (
     iou_curves,
     random_maps,
 )
+from robustbench_bcos.localisation.scene import Box, Scene, Unit
 from tests.reference import mask_scores as reference
 
 VOID = 255
@@ -132,6 +135,35 @@ def test_controls_know_nothing_of_the_picture() -> None:
     torch.testing.assert_close(bump, bump.flip(0))
     # One standard deviation is a quarter of a side.
     assert centre_maps(1, (400, 400))[0, 100, 200] == pytest.approx(math.exp(-0.5), abs=0.01)
+
+
+def played(number: int, regions: Tensor, valid: Tensor) -> Scene:
+    whole = Box(0, 0, 11, 14)
+    return Scene(
+        number=number,
+        picture=torch.zeros(3, 11, 14),
+        targets=(3, 7),
+        images=(number, number),
+        regions=regions,
+        valid=valid,
+        views=(whole, whole),
+        units=(Unit(whole, (0, 1)),),
+    )
+
+
+def test_the_threshold_of_a_picture_was_fixed_on_pictures_of_the_other_half() -> None:
+    regions, valid = scene(0)
+    # Evidence beside the object must be cut off: in pictures of even number a low threshold does, in others a high one.
+    faint, strong = (torch.where(regions, 1.0, beside).double() for beside in (0.1, 0.8))
+    shown = [(played(number, regions, valid), strong if number % 2 else faint) for number in range(4)]
+    game = MaskPointing(LocaliseConfig(game="masks")).fitted(iter(shown))
+    assert [THRESHOLDS[place] for place in game.thresholds if place is not None] == [0.85, 0.15]
+    even, odd = (game.scores(maps, one).values["iou"] for one, maps in shown[:2])
+    assert even.tolist() == [1, 1]
+    # The low threshold shows everything.
+    torch.testing.assert_close(odd, areas(regions, valid))
+    alone = MaskPointing(LocaliseConfig(game="masks")).fitted(iter(shown[:1]))
+    assert alone.scores(shown[0][1], shown[0][0]).values["iou"].isnan().all()
 
 
 def own(count: int = 6) -> tuple[Tensor, Tensor, Tensor]:
