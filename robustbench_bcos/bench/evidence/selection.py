@@ -21,6 +21,9 @@ gradients are wrong or the attack was too weak."""
 FEWEST = 16
 """Images of the sample, and of the nearest, the last of which must not have been broken."""
 
+AT_LENGTH = 64
+"""Images that a search begun briefly is begun with: where no more are robust, that is all of them."""
+
 AT_ONCE = 4
 """The nearest images that are examined first, in tails."""
 
@@ -45,8 +48,8 @@ class Selection:
 
     @property
     def briefly_begun(self) -> "Selection":
-        """The same, begun with a tail of the nearest and a sample; it goes on as far as images are broken."""
-        return replace(self, begin=min(self.most, self.tail + FEWEST))
+        """The same, begun with some of the nearest and a sample; it goes on as far as images are broken."""
+        return replace(self, begin=min(self.most, max(AT_LENGTH, self.tail + FEWEST)))
 
     @property
     def first(self) -> dict[int, Part]:

@@ -102,9 +102,9 @@ def test_where_little_may_be_examined_half_of_it_is_the_nearest() -> None:
 def test_a_search_begun_briefly_may_go_on_to_the_end() -> None:
     selection = Selection.of(range(500), 1000, 500).briefly_begun
     parts = list(selection.first.values())
-    assert (parts.count("nearest"), parts.count("sample")) == (16, 16)
+    assert (parts.count("nearest"), parts.count("sample")) == (48, 16)
     examined = dict(selection.first)
     while chosen := selection.following(examined):
         examined |= chosen
     assert len(examined) == 500
-    assert len(Selection.of(range(20), 1000, 20).briefly_begun.first) == 20
+    assert len(Selection.of(range(64), 1000, 64).briefly_begun.first) == 64
