@@ -69,6 +69,7 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     from robustbench_bcos.data import DATASETS
     from robustbench_bcos.dynamics import SOLVERS, SYSTEMS
     from robustbench_bcos.explanations import METHODS
+    from robustbench_bcos.localisation import GAMES, PROTOCOLS
     from robustbench_bcos.model_zoo.architectures import ARCHITECTURES
     from robustbench_bcos.model_zoo.exporting import FORMATS
 
@@ -87,6 +88,8 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         FORMATS,
         SOLVERS,
         SYSTEMS,
+        GAMES,
+        PROTOCOLS,
     ):
         # All of them, because what is imported once does not register itself again.
         monkeypatch.setattr(registry, "_entries", {name: registry[name] for name in registry})

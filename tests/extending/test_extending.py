@@ -72,6 +72,18 @@ def test_a_goal_of_ones_own_moves_maps() -> None:
     assert all(row.left is not None and row.left < 0.5 for row in rows if row.comparison == "explanation")
 
 
+def test_a_protocol_of_ones_own_scores_maps_and_grids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = ("--model", "digits-bcos-b2", "--grids", "4", "--condition", "clean", "--no-figures", "--quiet")
+    succeed("localise", "--plugin", HERE / "own_protocol.py", "--protocol", "pointing", *asked, "--out", "run")
+    rows = pd.read_csv("run/localisation.csv")
+    assert rows["protocol"].item() == "pointing"
+    assert set(pd.read_csv("run/cells.csv")["score"]) <= {0.0, 1.0}
+    maps = torch.zeros(1, 4, 4, 4)
+    maps[0, :, 0, 0] = 1
+    assert rb.score_grids(maps, "pointing").tolist() == [[1, 0, 0, 0]]
+
+
 @pytest.mark.parametrize("name", ["two_layers", "bcos_two_layers"])
 def test_an_architecture_of_ones_own_reads_a_weights_file(tmp_path: Path, name: str) -> None:
     load_plugins([HERE / "own_architecture.py"])
