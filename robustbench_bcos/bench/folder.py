@@ -18,6 +18,9 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.tables import read_json
 from robustbench_bcos.core.version import VERSION
 
+LOCALISATION = "localisation"
+"""In the identity of what `localise` has written, whose folders are like those of runs."""
+
 
 @runtime_checkable
 class Identity(Protocol):
@@ -104,6 +107,11 @@ def read_description(folder: Path) -> Description:
         RequestError: there is none, it is damaged, or another version of this package wrote it.
     """
     content = _read(folder)
+    if LOCALISATION in content["identity"]:
+        raise RequestError(
+            f"run {folder} holds scores of `localise`, not robust accuracies: read its CSV files, or repeat the "
+            "command that made it"
+        )
     try:
         sessions = TypeAdapter(tuple[Session, ...]).validate_python(content["sessions"])
         return Description(RunIdentity.from_json(content["identity"]), sessions)

@@ -39,7 +39,8 @@ def as_known(name: str, known: Iterable[str]) -> str:
 
 
 def _plain(name: str) -> str:
-    return "".join(letter for letter in name.lower() if letter.isalnum())
+    # Grad-CAM++ is another method than Grad-CAM.
+    return "".join(letter for letter in name.lower() if letter.isalnum() or letter == "+")
 
 
 def _choice(name: str, names: list[str]) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.failures import failures_named
-from robustbench_bcos.bench.folder import Session
+from robustbench_bcos.bench.folder import LOCALISATION, Session
 from robustbench_bcos.bench.foreseen import check_radius
 from robustbench_bcos.bench.images import open_images
 from robustbench_bcos.bench.models import ModelCache
@@ -117,7 +117,7 @@ class Play:
         left_out = {"batch_size", "threads", "jobs", "data_dir", "zoo", "log", "plugin", "figures", "figure_format"}
         asked = config.model_dump(mode="json", exclude=left_out)
         return {
-            "localisation": asked | {"dataset": portable_name(config.dataset)},
+            LOCALISATION: asked | {"dataset": portable_name(config.dataset)},
             "weights": {name: setting.model(name).weights_sha256 for name in setting.names},
             "subset": setting.subset.digest,
             "scenes": {name: scenes.digest for name, scenes in self.scenes.items()},

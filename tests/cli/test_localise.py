@@ -64,3 +64,27 @@ def test_too_few_images_are_refused_with_their_number_for_each_model(zoo: tuple[
     said = refusal("localise", *zoo, "--limit", 3)
     assert "no grid of 4 distinct classes can be made" in said
     assert "tiny-natural 3" in said or "tiny-natural 2" in said
+
+
+def test_verbs_that_read_runs_say_what_a_folder_of_scores_is(zoo: tuple[object, ...]) -> None:
+    succeed("localise", *zoo, "--condition", "clean", "--no-figures", "--quiet", "--out", "run")
+    for verb in ("report", "compare"):
+        assert "holds scores of `localise`" in refusal(verb, "run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--cells", 5), "cells 5 must be 4 or 9"),
+        (("--smooth", 2), "smooth 2 must be odd"),
+        (("--protocol", "bcos-v3"), "did you mean 'bcos_v2'"),
+        (("--method", "gradcam++"), "did you mean 'gradcam'"),
+        (("--eps", 1000), "larger than the whole pixel range"),
+        (("--protocol", "windowed", "--budget", "grid"), "leave out budget"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_made(
+    zoo: tuple[object, ...], here: Path, arguments: tuple[object, ...], words: str
+) -> None:
+    assert words in refusal("localise", *zoo, *arguments)
+    assert list(here.iterdir()) == []

@@ -134,7 +134,7 @@ def test_models_of_one_size_are_refused_but_under_windows() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"cells": 9}, "no grid of 9 distinct classes can be made: 16 of 16 images"),
+        ({"cells": 9}, "has images of 4: choose cells 4"),
         ({"cells": 5}, "cells 5 must be 4 or 9"),
         ({"smooth": 4}, "smooth 4 must be odd"),
         ({"min_confidence": 1.0}, "give more images, or a lower min_confidence"),

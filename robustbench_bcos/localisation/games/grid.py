@@ -41,6 +41,13 @@ class GridPointing(AbstractGame):
     def scenes(self, setting: Setting, model: str) -> Scenes:
         """Grids of images that all models classify correctly and confidently; an image is in one grid at most."""
         config, subset = self.config, setting.subset
+        classes = len(set(subset.dataset.labels))
+        if classes < config.cells:
+            fewer = "choose cells 4, or other images" if config.cells == 9 and classes >= 4 else "choose other images"
+            raise RequestError(
+                f"a grid of {config.cells} cells needs images of as many classes, and {subset.dataset.name} has images "
+                f"of {classes}: {fewer}"
+            )
         models = (model,) if config.own_grids else setting.names
         sure = {name: setting.confidences(name) > config.min_confidence for name in models}
         right = torch.stack(list(sure.values())).all(dim=0)

@@ -1,0 +1,98 @@
+"""Draws localisation.png and writes localisation.csv: accuracy, localisation and robust accuracy of each network.
+
+python docs/findings/draw_localisation.py RUN ZOO
+
+RUN is the folder of `localise`, ZOO that of the cards of its models, which are called RECIPE-seedN.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+
+from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.data.datasets.digits import Digits
+from robustbench_bcos.data.subset import EvalSubset
+from robustbench_bcos.model_zoo.cards import Zoo
+from robustbench_bcos.model_zoo.models import find_models
+from robustbench_bcos.reports.style import COLOURS, STYLE
+
+HERE = Path(__file__).parent
+CONDITIONS = {"clean": ("o", "-"), "noise": ("D", ":"), "attack": ("s", "--")}
+
+
+def accuracies(models: list[str], zoo: Path) -> dict[str, float]:
+    """On all test images, without an attack."""
+    subset = EvalSubset.of(Digits("test"))
+    images, labels, _ = subset.batch(0, len(subset))
+    found = {}
+    for name in models:
+        classifier = find_models(name, Zoo((zoo,)))[0].load().classifier
+        with torch.no_grad():
+            found[name] = float((predicted_classes(classifier(images)) == labels).float().mean())
+    return found
+
+
+def table(run: Path, zoo: Path) -> pd.DataFrame:
+    """A row for each model: what it was trained as, and its numbers."""
+    rows = pd.read_csv(run / "localisation.csv")
+    wide = rows.pivot(index="model", columns="condition", values="mean").add_prefix("localisation_")
+    attacked = rows[rows["condition"] == "attack"].set_index("model")
+    wide["robust"] = attacked["kept"] / attacked["regions"]
+    wide["empty_attacked"] = attacked["empty"]
+    wide["grids"] = attacked["pictures"]
+    wide["b"] = attacked["b"]
+    wide["accuracy"] = pd.Series(accuracies(list(wide.index), zoo))
+    wide["recipe"] = [re.sub(r"-seed\d+$", "", str(name)) for name in wide.index]
+    return wide.reset_index()
+
+
+def draw(rows: pd.DataFrame) -> None:
+    """Over B on the left, other variations on the right."""
+    with plt.rc_context(STYLE):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", width_ratios=[1, 1.3])
+        sweep = rows[rows["recipe"].str.fullmatch(r"bcos-b[\d.]+")]
+        for condition, (marker, dashes) in CONDITIONS.items():
+            column = f"localisation_{condition}"
+            left.plot(sweep["b"], sweep[column], marker, color=COLOURS[0], alpha=0.4)
+            left.plot(
+                *_means(sweep, column), marker=marker, ls=dashes, color=COLOURS[0], label=f"localisation, {condition}"
+            )
+        for column, colour in (("accuracy", COLOURS[6]), ("robust", COLOURS[5])):
+            left.plot(sweep["b"], sweep[column], ".", color=colour, alpha=0.4)
+            left.plot(*_means(sweep, column), color=colour, label=column)
+        left.axhline(0.25, color="black", ls="--", lw=0.8)
+        left.set(xlabel="B", ylim=(0, 1.02), title="B")
+        others = rows[~rows["recipe"].str.fullmatch(r"bcos-b[\d.]+") | (rows["recipe"] == "bcos-b2")]
+        recipes = sorted(
+            others["recipe"].unique(), key=lambda name: (not name.startswith("bcos"), name != "bcos-b2", name)
+        )
+        for place, recipe in enumerate(recipes):
+            same = others[others["recipe"] == recipe]
+            for shift, (condition, (marker, _)) in enumerate(CONDITIONS.items()):
+                at = [place + 0.15 * (shift - 2)] * len(same)
+                right.plot(at, same[f"localisation_{condition}"], marker, color=COLOURS[0])
+            right.plot([place + 0.15] * len(same), same["accuracy"], "_", color=COLOURS[6], markersize=8)
+            right.plot([place + 0.3] * len(same), same["robust"], "_", color=COLOURS[5], markersize=8)
+        right.axhline(0.25, color="black", ls="--", lw=0.8)
+        right.set_xticks(range(len(recipes)), recipes, rotation=25, ha="right")
+        right.set(ylim=(0, 1.02), title="norms, encoding, adversarial training, conventional networks")
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=7)
+        figure.savefig(HERE.parent / "images" / "localisation.png")
+
+
+def _means(rows: pd.DataFrame, column: str) -> tuple[list[float], list[float]]:
+    means = rows.groupby("b")[column].mean()
+    return list(means.index), list(means)
+
+
+if __name__ == "__main__":
+    found = table(Path(sys.argv[1]), Path(sys.argv[2]))
+    found.round(4).to_csv(HERE / "localisation.csv", index=False)
+    draw(found)
+    by_recipe = found.drop(columns=["model", "b"]).groupby("recipe").mean()
+    by_recipe["models"] = found.groupby("recipe").size()
+    sys.stdout.write(f"{by_recipe.round(3).to_string()}\n")
