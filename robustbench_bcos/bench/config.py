@@ -40,6 +40,7 @@ from robustbench_bcos.core.trainings import Trainings
 from robustbench_bcos.data import DATASETS
 from robustbench_bcos.data.opening import dataset_class
 from robustbench_bcos.explanations import METHODS
+from robustbench_bcos.model_zoo.prompts import PLAIN
 
 DEFAULT_NORM = "l2"
 
@@ -251,7 +252,8 @@ class RunConfig(Grid):
     model: Annotated[
         Several[str],
         Option(
-            help="Zoo name, glob, folder of cards, torchvision:NAME, timm:NAME, robustbench:ID, or module:callable.",
+            help="Zoo name, glob, folder of cards, torchvision:NAME, timm:NAME, robustbench:ID, clip:NAME, or "
+            "module:callable.",
             panel=MODELS,
             default="the dataset's whole zoo",
             in_memory=False,
@@ -290,6 +292,15 @@ class RunConfig(Grid):
         Option(help="Take the moving average of `weights`, where it has one.", panel=MODELS, in_memory=False),
     ] = False
     zoo: Annotated[Several[Path], Option(help="Folder with further cards.", panel=MODELS, in_memory=False)] = ()
+    templates: Annotated[
+        str,
+        Option(
+            help="Texts for clip:NAME that names of classes are put into: plain, openai (the 80 published ones), or a "
+            "file with one a line.",
+            panel=MODELS,
+            in_memory=False,
+        ),
+    ] = PLAIN
     skip_model_checks: Annotated[
         bool, Option(help="Also attack models whose outputs make every number meaningless.", panel=MODELS)
     ] = False

@@ -15,7 +15,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.data.class_order import read_class_order
 from robustbench_bcos.data.opening import image_shape, locate_dataset
-from robustbench_bcos.model_zoo import LIBRARIES, ONNX
+from robustbench_bcos.model_zoo import CLIP, LIBRARIES, ONNX
 from robustbench_bcos.model_zoo.cards import Card, Zoo
 from robustbench_bcos.model_zoo.digests import check_readable
 from robustbench_bcos.model_zoo.encoding_spec import EncodingSpec
@@ -113,7 +113,7 @@ def _shape(config: RunConfig, cards: Sequence[Card]) -> tuple[int, int, int]:
 def _check_module(model: str, name: str) -> None:
     """Whether Python would find the outermost package of ``module:callable``."""
     outermost = name.partition(".")[0]
-    if not outermost.isidentifier() or outermost in (*LIBRARIES, ONNX, *sys.modules):
+    if not outermost.isidentifier() or outermost in (*LIBRARIES, ONNX, CLIP, *sys.modules):
         return
     if find_spec(outermost) is None and PathFinder.find_spec(outermost, [str(Path.cwd())]) is None:
         raise RequestError(

@@ -35,6 +35,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.core.version import VERSION
 from robustbench_bcos.data.checked import Checked
+from robustbench_bcos.data.class_order import read_class_order
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.draws import average_draws, draws_of
@@ -218,6 +219,7 @@ def check_request(
     device = choose_device(config.device)
     check_precision(config.precision, device)
     criteria = _criteria(config, subset.class_names)
+    sources = [source.for_classes(subset.class_names) for source in sources]
     names = [source.name for source in sources]
     cells = make_cells(config, names, attacks, criteria)
     shape = _attacked_shape(config, subset)
@@ -425,8 +427,11 @@ def find_sources(config: RunConfig) -> tuple[ModelSource, ...]:
     for pattern in patterns:
         # A card has its own encoding, and beside a weights file what is stated is the file's.
         stated = config.encoding if ":" in pattern and not of_file else None
-        for source in find_models(pattern, zoo, stated):
+        for source in find_models(pattern, zoo, stated, config.templates):
             if source.name in of_file:
                 raise RequestError(f"--weights and --model are both called {source.name!r}: rename the weights file")
             found[source.name] = source
-    return tuple(found.values())
+    if config.classes is None:
+        return tuple(found.values())
+    names = read_class_order(config.classes).names
+    return tuple(source.for_classes(names) for source in found.values())

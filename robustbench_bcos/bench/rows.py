@@ -103,6 +103,8 @@ class ModelRow(Row, table="models", key=("name",)):
     """With ``--distances``: why nothing can be proved of it; empty where something can."""
     draws: int = 1
     """Draws that each answer averages, of a model that is random by design."""
+    texts: str = ""
+    """Of a model that compares images with texts: how many they are, and a digest of all."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -138,4 +138,5 @@ def _row(request: Request, model: Model) -> ModelRow:
         if request.config.distances
         else "",
         draws=draws_of(model.classifier),
+        texts=model.texts,
     )

@@ -28,6 +28,7 @@ EXAMPLES = (
     "explain --dataset digits --images 3,14,15 --model digits-bcos-b2 --eps 0.5",
     "explain three.png --model digits-bcos-b2,digits-natural",
     "explain cat.jpg --model official-bcos-resnet50 --target tabby --out cat",
+    "explain pets.jpg --model clip:RN50 --text 'a photo of a dog' --text 'a photo of a cat'",
 )
 
 
@@ -54,6 +55,13 @@ def explain(
         str | None,
         typer.Option(
             help="Class to explain, by number or name; by default the one predicted.", rich_help_panel=EXPLANATIONS
+        ),
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A text that a vision-language model (clip:NAME) compares the images with; give several.",
+            rich_help_panel=EXPLANATIONS,
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to, which is empty.")] = Path("explanations"),
@@ -83,7 +91,8 @@ def explain(
     # This imports torch; a mistake that can be told without it has been told.
     from robustbench_bcos.bench.request import find_sources
 
-    explanations = [_Explanation.of(config, source, files or [], target, attacked) for source in find_sources(config)]
+    sources = [source.for_texts(text) if text else source for source in find_sources(config)]
+    explanations = [_Explanation.of(config, source, files or [], target, attacked) for source in sources]
     for note in dict.fromkeys(note for one in explanations for note in one.chosen.notes):
         errors.print(note, markup=False, highlight=False, soft_wrap=True)
     if overwrite and out.is_dir():

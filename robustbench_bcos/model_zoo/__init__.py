@@ -8,3 +8,6 @@ LIBRARIES = ("torchvision", "timm", "robustbench")
 
 ONNX = "onnx"
 """Before the colon of a model's name: a file follows."""
+
+CLIP = "clip"
+"""Before the colon of a model's name: a vision-language model of open_clip follows."""

@@ -1,16 +1,18 @@
 """Finding and loading models: of the zoo, of a weights file, of a library, of your own code."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.model_zoo import LIBRARIES, ONNX
+from robustbench_bcos.model_zoo import CLIP, LIBRARIES, ONNX
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.checkpoints.load import architecture_needed
+from robustbench_bcos.model_zoo.prompts import PLAIN
 from robustbench_bcos.model_zoo.sources.checkpoint import CheckpointModel
+from robustbench_bcos.model_zoo.sources.clip import ClipModel
 from robustbench_bcos.model_zoo.sources.imported import ImportedModel
 from robustbench_bcos.model_zoo.sources.library import LibraryCheckpoint, LibraryModel, library_of
 from robustbench_bcos.model_zoo.sources.model import LoadedModel, Model, ModelSource, own_model, state_digest
@@ -37,15 +39,18 @@ __all__ = [
 ]
 
 
-def find_models(pattern: str, zoo: Zoo, encoding: str | None = None) -> list[ModelSource]:
+def find_models(
+    pattern: str, zoo: Zoo, encoding: str | None = None, templates: str | Sequence[str] = PLAIN
+) -> list[ModelSource]:
     """Sources for one ``--model``: a name, a glob over the zoo, or ``PREFIX:NAME``.
 
-    The prefix is ``torchvision``, ``timm``, ``robustbench``, ``onnx`` (a file follows), or any other module.
+    The prefix is ``torchvision``, ``timm``, ``robustbench``, ``clip``, ``onnx`` (a file follows), or any other module.
 
     Args:
         pattern: as on the command line.
         zoo: the cards.
         encoding: stated for a model that has no card, as on the command line.
+        templates: of texts, where those are a model's classes.
 
     Raises:
         RequestError: there is no such model, or its card has an encoding already.
@@ -55,6 +60,8 @@ def find_models(pattern: str, zoo: Zoo, encoding: str | None = None) -> list[Mod
         return [RobustBenchModel(name, encoding)]
     if prefix == ONNX and colon:
         return [OnnxModel(Path(name), encoding)]
+    if prefix == CLIP and colon:
+        return [ClipModel(name, templates if isinstance(templates, str) else tuple(templates), encoding)]
     if prefix in LIBRARIES and colon:
         return [LibraryModel(library_of(prefix), name, encoding)]
     if colon:
@@ -105,6 +112,8 @@ def load_model(
     encoding: str | None = None,
     zoo: Path | None = None,
     ema: bool = False,
+    classes: Sequence[str] = (),
+    templates: str | Sequence[str] = PLAIN,
     **arguments: Any,  # noqa: ANN401 (an architecture's own arguments)
 ) -> nn.Module:
     """A frozen classifier from images in [0, 1] to logits.
@@ -117,6 +126,8 @@ def load_model(
             ``normalize:0.485,0.456,0.406/0.229,0.224,0.225``.
         zoo: a folder with further cards.
         ema: take the moving average of the weights in a file.
+        classes: what images are compared with by a vision-language model, ``clip:NAME``; its outputs in this order.
+        templates: that these names are put into: ``plain``, ``openai``, a file, or several with one ``{}`` each.
         arguments: of the architecture, if a weights file does not determine them, such as ``b`` and ``norm``.
 
     Raises:
@@ -132,7 +143,7 @@ def load_model(
             f"arguments ({', '.join(arguments)}) go with a weights file and its architecture: model {name_or_path!r} "
             "has its own"
         )
-    found = find_models(str(name_or_path), Zoo([zoo] if zoo else []), encoding)
+    found = find_models(str(name_or_path), Zoo([zoo] if zoo else []), encoding, templates)
     if len(found) > 1:
         raise RequestError(f"{name_or_path!r} names {len(found)} models: load one at a time")
-    return found[0].load().classifier
+    return found[0].for_classes(classes).load().classifier

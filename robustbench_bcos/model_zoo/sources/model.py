@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from robustbench_bcos.core.adapted import Adapted, name_of
+from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.framing import Framing
 from robustbench_bcos.model_zoo.classifier import network_of
 
@@ -42,6 +43,8 @@ class Model:
     """Equal to the classifier up to rounding, and faster; attacks query it. ``None`` if there is no such copy."""
     attack_backend: str = ""
     """How the fast copy was made, in words."""
+    texts: str = ""
+    """Of a vision-language model: how many texts its classes are, and their digest."""
 
     @property
     def attack_model(self) -> nn.Module:
@@ -76,6 +79,20 @@ class ModelSource(ABC):
     def class_names(self) -> tuple[str, ...] | None:
         """Names of the classes in the order of the outputs, if they are stated."""
         return None
+
+    def for_classes(self, names: Sequence[str]) -> "ModelSource":
+        """The model for a dataset's classes: the same, unless its classes are texts that nobody has stated."""
+        return self
+
+    def for_texts(self, texts: Sequence[str]) -> "ModelSource":
+        """The model with texts as its classes.
+
+        Raises:
+            RequestError: it knows no texts.
+        """
+        raise RequestError(
+            f"model {self.name!r} knows no texts: leave them out, or choose a vision-language model, clip:NAME"
+        )
 
     @abstractmethod
     def load(self) -> Model:

@@ -1,0 +1,186 @@
+"""Vision-language models of open_clip, an optional dependency: the image tower, and texts as classes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_bcos.core.errors import RequestError, reason_of
+from robustbench_bcos.core.framing import Framing, Interpolation
+from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
+from robustbench_bcos.model_zoo.encodings import Normalize, parse_encoding
+from robustbench_bcos.model_zoo.prompts import PLAIN, Prompts, read_templates
+from robustbench_bcos.model_zoo.sources.library import RANDOM, SEED, not_listed, weights_only
+from robustbench_bcos.model_zoo.sources.model import Model, ModelSource, own_model
+from robustbench_bcos.model_zoo.zero_shot import ZeroShotNetwork, prototypes_of
+
+BATCH = 256
+"""Texts that are encoded together."""
+
+
+@dataclass(frozen=True)
+class ClipModel(ModelSource):
+    """``clip:NAME``, with ``@`` and a tag of its weights, or ``@none`` for random ones; attacks see fixed texts."""
+
+    requested: str
+    templates: "str | tuple[str, ...]" = PLAIN
+    encoding: str | None = None
+    """In place of what open_clip says."""
+    classes: tuple[str, ...] = ()
+    """What is put into templates; those of the dataset where nothing was stated."""
+
+    @property
+    def name(self) -> str:
+        """As written in the request."""
+        return f"clip:{self.requested}"
+
+    @property
+    def framing(self) -> Framing:
+        """As open_clip prepares pictures: the shorter side resized, and the middle cut out."""
+        settings, size = self._settings, self._size
+        interpolation: Interpolation = "bilinear" if settings.get("interpolation") == "bilinear" else "bicubic"
+        return Framing(resize=min(size), crop=size, interpolation=interpolation)
+
+    def for_classes(self, names: Sequence[str]) -> ModelSource:
+        """The names of a dataset's classes, in templates."""
+        return self if self.classes else replace(self, classes=tuple(names))
+
+    def for_texts(self, texts: Sequence[str]) -> ModelSource:
+        """Texts as they are."""
+        return replace(self, classes=tuple(texts), templates=("{}",))
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """What was stated."""
+        return self.classes or None
+
+    def load(self) -> Model:
+        """Build both towers, encode the texts, and keep the image tower."""
+        if not self.classes:
+            raise RequestError(
+                f"model {self.name!r} compares images with texts, and there are none: give names of classes"
+            )
+        library, (name, tag) = open_clip(), self._checked()
+        prompts = Prompts(self.classes, read_templates(self.templates))
+        tokenizer = library.get_tokenizer(name)
+        for texts in prompts.of_classes:
+            for text in texts:
+                _check_length(tokenizer, text)
+        both = _towers(library, name, tag)
+        with torch.no_grad():
+            features = _encoded(both, tokenizer, prompts)
+        bias = getattr(both, "logit_bias", None)
+        network = ZeroShotNetwork(
+            tower_of(both.visual),
+            prototypes_of(features),
+            scale=float(both.logit_scale.detach().exp()),
+            bias=0.0 if bias is None else float(bias.detach()),
+        )
+        settings = self._settings
+        encoding = Normalize(settings["mean"], settings["std"])
+        chosen = encoding if self.encoding is None else parse_encoding(self.encoding)
+        model = own_model(self.name, freeze(ImageClassifier(chosen, network)))
+        return replace(
+            model,
+            family="conventional",
+            architecture=f"clip:{name}",
+            training="random weights" if tag == RANDOM else f"image-text pairs, {tag}",
+            loss="ce" if bias is None else "bce",
+            image_size=self._size,
+            classes=len(prompts.classes),
+            texts=str(prompts),
+        )
+
+    def _checked(self) -> tuple[str, str]:
+        """Name and tag; without a tag, the first that open_clip has."""
+        library = open_clip()
+        name, _, tag = self.requested.partition("@")
+        known = library.list_models()
+        if name not in known:
+            raise not_listed("open_clip", name, known)
+        tags = library.list_pretrained_tags_by_model(name)
+        if not tag and not tags:
+            raise RequestError(f"open_clip has no weights of {name}: clip:{name}@{RANDOM} has random ones")
+        if tag not in ("", RANDOM, *tags):
+            raise not_listed(f"open_clip's {name}", tag, [*tags, RANDOM])
+        return name, tag or tags[0]
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """Normalisation and interpolation of the weights, or of open_clip's default."""
+        library, (name, tag) = open_clip(), self._checked()
+        stated = {} if tag == RANDOM else library.get_pretrained_cfg(name, tag) or {}
+        default = {"mean": library.OPENAI_DATASET_MEAN, "std": library.OPENAI_DATASET_STD}
+        return {**default, **stated}
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        name, _ = self._checked()
+        size = open_clip().get_model_config(name)["vision_cfg"]["image_size"]
+        height, width = size if isinstance(size, list | tuple) else (size, size)
+        return int(height), int(width)
+
+
+def tower_of(visual: nn.Module) -> nn.Module:
+    """The image tower, whose last product, of transformers, is a layer: what explains and converts sees layers."""
+    projection = getattr(visual, "proj", None)
+    if not isinstance(projection, nn.Parameter):
+        return visual
+    last = nn.Linear(*projection.shape, bias=False)
+    last.weight = nn.Parameter(projection.detach().T.contiguous(), requires_grad=False)
+    visual.proj = None
+    return nn.Sequential(visual, last)
+
+
+def open_clip() -> ModuleType:
+    """The library, imported on use: it takes seconds.
+
+    Raises:
+        RequestError: it is not installed.
+    """
+    try:
+        import open_clip as library
+    except ModuleNotFoundError as error:
+        if error.name != "open_clip":
+            raise
+        raise RequestError(
+            "open_clip, which models of clip:NAME come from, is not installed: pip install open_clip_torch"
+        ) from None
+    found: ModuleType = library
+    return found
+
+
+def _towers(library: ModuleType, name: str, tag: str) -> nn.Module:
+    try:
+        with torch.random.fork_rng(devices=[]), weights_only():
+            torch.manual_seed(SEED)
+            both: nn.Module = library.create_model(name, pretrained=None if tag == RANDOM else tag)
+    except Exception as error:  # Whatever a hub, a connection or a file has to say.
+        raise RequestError(
+            f"the weights {tag} of clip:{name} cannot be had ({reason_of(error)}): fetch them where there is a "
+            f"connection, or take random ones with clip:{name}@{RANDOM}"
+        ) from error
+    # open_clip's come in training mode.
+    return freeze(both)
+
+
+def _encoded(both: Any, tokenizer: Any, prompts: Prompts) -> Tensor:  # noqa: ANN401 (open_clip has no types)
+    texts = [text for of_class in prompts.of_classes for text in of_class]
+    parts = [both.encode_text(tokenizer(texts[start : start + BATCH])) for start in range(0, len(texts), BATCH)]
+    return torch.cat(parts).unflatten(0, (len(prompts.classes), len(prompts.templates)))
+
+
+def _check_length(tokenizer: Any, text: str) -> None:  # noqa: ANN401
+    """A tokenizer cuts a text that is too long without a word, and two texts become one."""
+    if not hasattr(tokenizer, "encode"):
+        return
+    tokens, room = tokenizer.encode(text), tokenizer.context_length - 2
+    if len(tokens) > room:
+        kept = tokenizer.decode(tokens[:room])
+        raise RequestError(
+            f"text {text[:40]!r}... has {len(tokens)} tokens and the text tower takes {room}: it would be cut after "
+            f"{kept[-40:]!r}; shorten it"
+        )
