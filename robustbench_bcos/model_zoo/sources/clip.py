@@ -124,12 +124,14 @@ class ClipModel(ModelSource):
         return int(height), int(width)
 
 
-def tower_of(visual: nn.Module) -> nn.Module:
+def tower_of(visual: Any) -> nn.Module:  # noqa: ANN401
     """The image tower, whose last product, of transformers, is a layer: what explains and converts sees layers."""
     projection = getattr(visual, "proj", None)
     if not isinstance(projection, nn.Parameter):
-        return visual
-    last = nn.Linear(*projection.shape, bias=False)
+        whole: nn.Module = visual
+        return whole
+    width, features = projection.shape
+    last = nn.Linear(width, features, bias=False)
     last.weight = nn.Parameter(projection.detach().T.contiguous(), requires_grad=False)
     visual.proj = None
     return nn.Sequential(visual, last)
@@ -153,11 +155,11 @@ def open_clip() -> ModuleType:
     return found
 
 
-def _towers(library: ModuleType, name: str, tag: str) -> nn.Module:
+def _towers(library: ModuleType, name: str, tag: str) -> Any:  # noqa: ANN401 (open_clip has no types)
     try:
         with torch.random.fork_rng(devices=[]), weights_only():
             torch.manual_seed(SEED)
-            both: nn.Module = library.create_model(name, pretrained=None if tag == RANDOM else tag)
+            both: Any = library.create_model(name, pretrained=None if tag == RANDOM else tag)
     except Exception as error:  # Whatever a hub, a connection or a file has to say.
         raise RequestError(
             f"the weights {tag} of clip:{name} cannot be had ({reason_of(error)}): fetch them where there is a "
@@ -170,7 +172,8 @@ def _towers(library: ModuleType, name: str, tag: str) -> nn.Module:
 def _encoded(both: Any, tokenizer: Any, prompts: Prompts) -> Tensor:  # noqa: ANN401 (open_clip has no types)
     texts = [text for of_class in prompts.of_classes for text in of_class]
     parts = [both.encode_text(tokenizer(texts[start : start + BATCH])) for start in range(0, len(texts), BATCH)]
-    return torch.cat(parts).unflatten(0, (len(prompts.classes), len(prompts.templates)))
+    features: Tensor = torch.cat(parts)
+    return features.unflatten(0, (len(prompts.classes), len(prompts.templates)))
 
 
 def _check_length(tokenizer: Any, text: str) -> None:  # noqa: ANN401
