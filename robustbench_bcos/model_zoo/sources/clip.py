@@ -172,8 +172,8 @@ def _towers(library: ModuleType, name: str, tag: str) -> Any:  # noqa: ANN401 (o
 def _encoded(both: Any, tokenizer: Any, prompts: Prompts) -> Tensor:  # noqa: ANN401 (open_clip has no types)
     texts = [text for of_class in prompts.of_classes for text in of_class]
     parts = [both.encode_text(tokenizer(texts[start : start + BATCH])) for start in range(0, len(texts), BATCH)]
-    features: Tensor = torch.cat(parts)
-    return features.unflatten(0, (len(prompts.classes), len(prompts.templates)))
+    features: Tensor = torch.cat(parts).unflatten(0, (len(prompts.classes), len(prompts.templates)))
+    return features
 
 
 def _check_length(tokenizer: Any, text: str) -> None:  # noqa: ANN401
