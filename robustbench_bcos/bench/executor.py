@@ -33,6 +33,11 @@ class AbstractExecutor(ABC):
             raise RequestError(f"slurm says what jobs of slurm get, and the executor is {cls.name}: leave out either")
 
     @classmethod
+    def device_of_jobs(cls, config: RunConfig) -> str | None:
+        """The device that work is done on, where that is another one than this machine has."""
+        return None
+
+    @classmethod
     @abstractmethod
     def execute(cls, request: "Request", store: "Store", folder: Path) -> "Iterator[Progress]":
         """Do what is not yet in the store, and report every piece of work, those found done included.

@@ -4,19 +4,20 @@ import os
 import secrets
 import socket
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import monotonic
+from time import monotonic, sleep
+from typing import Any
 
 import torch
 
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.config import RunConfig
 from robustbench_bcos.bench.identity import RunIdentity
-from robustbench_bcos.bench.job_folder import PART, WHOLE, JobFolder
+from robustbench_bcos.bench.job_folder import LATE, PART, WHOLE, JobFolder
 from robustbench_bcos.bench.provenance import code_digest, commit
 from robustbench_bcos.bench.request import Request, replan
 from robustbench_bcos.bench.runner import STAGES
@@ -86,6 +87,7 @@ class Job:
             with Store(rows, beside=self.jobs.database) as own:
                 self._show = show
                 try:
+                    _wait_for_attacks(own, unit, request)
                     own.merge(*self.jobs.parts(unit))
                     shown = monotonic()
                     size = BatchSize(unit.batch_size)
@@ -116,8 +118,9 @@ class Job:
         if not Path(order["directory"]).is_dir():
             raise RequestError(f"{here} has no folder {order['directory']}, where the run was submitted: share it")
         os.chdir(order["directory"])
+        # Plug-ins first: names in the configuration may be theirs.
+        _load_plugins(order["configuration"], here)
         configuration = RunConfig.model_validate(order["configuration"])
-        _load_plugins(configuration, here)
         identity = RunIdentity.from_json(order["identity"])
         torch.set_num_threads(configuration.threads or self._threads or torch.get_num_threads())
         digests = {int(index): digest for index, digest in order["images"].items()}
@@ -126,10 +129,28 @@ class Job:
         return request
 
 
-def _load_plugins(config: RunConfig, here: str) -> None:
+def _wait_for_attacks(known: Store, unit: Unit, request: Request) -> None:
+    """See that what the unit needs is there: a shared file system may show it late.
+
+    Raises:
+        RequestError: it is not.
+    """
+    until = monotonic() + LATE
+    cells = request.cells if unit.stage != "attack" else ()
+    while any(len(known.done(cell)) < len(request.subset) for cell in cells if cell.model == unit.model):
+        if monotonic() > until:
+            raise RequestError(
+                f"a job on {socket.gethostname()} does not see what other jobs have found in {known.beside}: give "
+                "--out a folder that all machines share"
+            )
+        sleep(1.0)
+
+
+def _load_plugins(configuration: Mapping[str, Any], here: str) -> None:
     """Those that the run was submitted with, and no others."""
-    for file in config.plugin:
-        expected = config.plugin_digests.get(file.name)
+    files = [Path(file) for file in configuration["plugin"]]
+    for file in files:
+        expected = configuration["plugin_digests"].get(file.name)
         if not file.is_file() or sha256(file.read_bytes()).hexdigest() != expected:
             raise RequestError(f"plugin {file} on {here} is missing or another one than where the run was submitted")
-    load_plugins(config.plugin)
+    load_plugins(files)

@@ -20,6 +20,7 @@ from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.config import EACH, Precision, RunConfig
 from robustbench_bcos.bench.evidence.alternatives import LABELLED
 from robustbench_bcos.bench.evidence.answers import FEW, is_random
+from robustbench_bcos.bench.executors import EXECUTORS
 from robustbench_bcos.bench.failures import failures_named
 from robustbench_bcos.bench.fast_copy import make_fast_copy
 from robustbench_bcos.bench.folder import Session
@@ -60,6 +61,9 @@ class Request:
     """SHA-256 of each model's weights."""
     cells: tuple[Cell, ...]
     device: str
+    """Of this process."""
+    elsewhere: str | None = None
+    """The device of jobs, where it is another one."""
     explained: EvalSubset | None = None
     """Images whose explanations are compared: those asked to be pictured, then the first of the subset."""
     fooled: EvalSubset | None = None
@@ -134,7 +138,7 @@ class Request:
             subset=self.subset.digest,
             preprocessing=str(self.subset.dataset.preprocessing),
             seed=config.seed,
-            device=torch.device(self.device).type,
+            device=torch.device(self.elsewhere or self.device).type,
             explained=None if self.explained is None else explained,
             evidence=config.evidence,
             distances=config.distances,
@@ -216,8 +220,9 @@ def check_request(
     Raises:
         RequestError: it cannot be carried out as asked.
     """
-    device = choose_device(config.device)
-    check_precision(config.precision, device)
+    elsewhere = EXECUTORS[config.executor].device_of_jobs(config)
+    device = "cpu" if elsewhere else choose_device(config.device)
+    check_precision(config.precision, elsewhere or device)
     criteria = _criteria(config, subset.class_names)
     sources = [source.for_classes(subset.class_names) for source in sources]
     names = [source.name for source in sources]
@@ -260,6 +265,7 @@ def check_request(
         weights=weights,
         cells=tuple(_different(cells, losses)),
         device=device,
+        elsewhere=elsewhere,
         explained=explained,
         fooled=fooled,
     )

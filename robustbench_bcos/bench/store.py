@@ -111,6 +111,7 @@ class Store:
     ) -> None:
         self.file = file
         self._tables: tuple[type[Row], ...] = tables() if kinds is None else (*kinds, DigestRow)
+        self.beside = beside
         self._lock = RLock()
         with self._explained():
             if file is not None and not reading:

@@ -191,7 +191,7 @@ class Submitter:
     def _no_progress(self, planned: Planned) -> Broken:
         return Broken(
             f"{ATTEMPTS} jobs have ended without an answer in {planned.unit}: see the logs in "
-            f"{self.jobs.path / LOGS} (they may need more memory or time)"
+            f"{self.jobs.path / LOGS} (they may need more memory or time, or not see this folder)"
         )
 
     def _order(self) -> tuple[dict[str, Any], dict[str, Handle]]:

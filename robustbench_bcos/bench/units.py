@@ -27,6 +27,9 @@ from robustbench_bcos.model_zoo.models import Model, ModelSource
 TIMED = 16
 """Images of the batch whose passes are timed, at most."""
 
+GPU = 50
+"""Times that a GPU is taken to be as fast as the processor that plans for it, until jobs have been measured."""
+
 BLOCKS_A_WORKER = 4
 """Units that each of a known number of workers gets at least, so that none is idle at the end."""
 
@@ -104,7 +107,9 @@ class Costs:
             rows = [row for row in store.select(TimingRow, cell=cell.key, work="attack") if row.images]
             attacked += sum(row.seconds for row in rows)
             passes += cell.attack.passes * sum(row.images for row in rows)
-        return cls(batch_size=size, pass_seconds=attacked / passes if passes else _timed(request, model, size))
+        if passes:
+            return cls(batch_size=size, pass_seconds=attacked / passes)
+        return cls(batch_size=size, pass_seconds=_timed(request, model, size) / (GPU if request.elsewhere else 1))
 
 
 def _timed(request: Request, model: Model, size: int) -> float:

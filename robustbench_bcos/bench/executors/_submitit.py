@@ -6,8 +6,9 @@ submitit starts jobs and passes on a time limit or a pre-emption. What has been 
 import os
 from abc import abstractmethod
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from dataclasses import asdict
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -101,7 +102,8 @@ class SubmititJobs(AbstractJobs):
         for first in range(0, len(units), self.most_at_once):
             engine = self.engine()
             try:
-                with engine.batch():
+                # What the cluster says to it, submitit prints and then raises.
+                with redirect_stderr(StringIO()), engine.batch():
                     submitted = [engine.submit(self._work(unit)) for unit in units[first : first + self.most_at_once]]
             except (FailedJobError, FailedSubmissionError) as error:
                 if "limit" in str(error).lower() and (handles or others):

@@ -60,6 +60,15 @@ class Slurm(SubmititJobs):
         super().check(config.model_copy(update={"slurm": ()}))
 
     @classmethod
+    def device_of_jobs(cls, config: RunConfig) -> str | None:
+        """A GPU, where jobs are given one and this machine, from which they are submitted, has none."""
+        import torch
+
+        asked = any("gpu" in f"{key}={value}" for key, value in slurm_options(config).items())
+        wanted = config.device.startswith("cuda") or (config.device == "auto" and asked)
+        return "cuda" if wanted and not torch.cuda.is_available() else None
+
+    @classmethod
     def check_folder(cls, folder: Path) -> None:
         """Refuse what other machines do not see, unless there are none."""
         place = folder.resolve()

@@ -20,7 +20,7 @@ from robustbench_bcos.bench.executors import slurm as slurms
 from robustbench_bcos.bench.executors.slurm import Slurm, minutes_of, slurm_options
 from robustbench_bcos.bench.status import status_of
 from robustbench_bcos.core.errors import RequestError
-from tests.bench.tiny_zoo import NAMES
+from tests.bench.tiny_zoo import NAMES, tiny_request
 from tests.cli.command_line import call, refusal, succeed
 
 OPTIONS = "--norm l2 --eps 0.5 --steps 1,2 --limit 10 --batch-size 1 --start random --no-figures --evidence off --quiet"
@@ -157,6 +157,20 @@ def test_a_folder_that_other_machines_do_not_see_is_refused(monkeypatch: pytest.
     with pytest.raises(RequestError, match="in a folder that every machine has for itself"):
         Slurm.check_folder(Path("/tmp/runs/mine"))
     Slurm.check_folder(Path("/home/me/runs/mine"))
+
+
+@pytest.mark.parametrize(
+    ("device", "slurm", "expected"),
+    [("auto", ("gres=gpu:1",), "cuda"), ("auto", ("partition=cpu",), None), ("cuda", (), "cuda"), ("cpu", (), None)],
+)
+def test_jobs_may_have_a_gpu_that_the_submitter_lacks(
+    device: str, slurm: tuple[str, ...], expected: str | None, tiny_zoo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    request = tiny_request(tiny_zoo, limit=2, executor="slurm", device=device, slurm=slurm)
+    assert request.elsewhere == expected
+    assert request.device == "cpu"
+    assert request.identity.device == (expected or "cpu")
 
 
 def test_models_in_memory_are_not_for_jobs() -> None:

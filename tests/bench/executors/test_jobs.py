@@ -3,8 +3,10 @@
 import itertools
 import json
 import sqlite3
+import sys
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from robustbench_bcos.attacks import NORMS
+from robustbench_bcos.bench import job as jobs
 from robustbench_bcos.bench.job import Job, Stopped
 from robustbench_bcos.bench.job_folder import JobFolder
 from robustbench_bcos.bench.request import Request
@@ -112,6 +116,13 @@ def damaged_and_sound(job: Job, unit: Unit, number: int) -> None:
     (file,) = files(job, unit)
     file.with_name(f"{unit.name}.00000000.whole").write_bytes(b"")
 
+
+PLUGIN = """
+from robustbench_bcos.attacks import NORMS
+from robustbench_bcos.attacks.norms.l2 import L2
+
+NORMS.registered("mine")(type("Mine", (L2,), {}))
+"""
 
 FAULTS = [do, killed, stopped, twice, truncated, altered, damaged_and_sound]
 
@@ -273,6 +284,21 @@ def test_a_job_that_does_not_see_what_was_written_says_so(asked: Request, tmp_pa
         JobFolder(tmp_path).read_order("0" * 64, patience=0.0)
 
 
+def test_a_job_waits_for_what_others_have_found_and_says_if_it_never_sees_it(
+    tiny_zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "LATE", 0.0)
+    request = tiny_request(tiny_zoo, limit=2, explained=1, model="tiny-natural")
+
+    def too_early(job: Job, unit: Unit, number: int) -> None:
+        early = replace(unit, stage="explain")
+        job.carry_out(early)
+        raise job.jobs.failure(early)
+
+    with pytest.raises(RequestError, match=r"does not see what other jobs have found in .*run\.sqlite"):
+        measured(request, tmp_path / "run", inline(fault=too_early))
+
+
 def test_an_error_in_a_job_is_told_and_its_traceback_kept(asked: Request, tmp_path: Path) -> None:
     def fails(job: Job, unit: Unit, number: int) -> None:
         def check() -> None:
@@ -284,6 +310,22 @@ def test_an_error_in_a_job_is_told_and_its_traceback_kept(asked: Request, tmp_pa
         measured(asked, tmp_path / "run", inline(fault=fails, jobs_at_once=1))
     (file,) = (tmp_path / "run" / "jobs").glob("*.failed")
     assert "in check" in json.loads(file.read_text(encoding="utf-8"))["details"]
+
+
+@pytest.mark.usefixtures("registries")
+def test_names_of_plugins_are_known_to_jobs(tiny_zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(PLUGIN, encoding="utf-8")
+    request = tiny_request(tiny_zoo, limit=2, model="tiny-natural", plugin=("mine.py",), norm="mine", eps="0.5")
+
+    def as_in_a_process_of_its_own(job: Job, unit: Unit, number: int) -> None:
+        for registry in (NORMS._entries, sys.modules):
+            for name in [name for name in registry if name == "mine" or name.startswith("robustbench_bcos_plugin_")]:
+                del registry[name]  # type: ignore[attr-defined]
+        job.carry_out(unit)
+
+    kind = inline(fault=as_in_a_process_of_its_own)
+    assert measured(request, tmp_path / "run", kind) == by_one_process(request)
 
 
 def test_objects_cannot_be_sent_to_jobs(tmp_path: Path) -> None:
