@@ -78,6 +78,8 @@ class RunIdentity:
     """Draws that answers of random models average."""
     reading: Mapping[str, Any] | None = None
     """What was stated of a weights file: one file may be several models."""
+    adversarial: bool | None = None
+    """Whether the images were made to be misclassified; ``None`` where they were not."""
     maps: AttackedMaps | None = None
     """Attacks on explanations; ``None`` where only predictions are attacked."""
 
@@ -88,9 +90,8 @@ class RunIdentity:
         maps = self.maps and {key: _plain(value) for key, value in asdict(self.maps).items()}
         values |= {"cells": [cell.as_dict() for cell in self.cells], "explained": explained, "maps": maps}
         # What few runs have is left out of all others.
-        return {
-            key: _plain(value) for key, value in values.items() if key not in ("reading", "maps") or value is not None
-        }
+        few = {"reading", "adversarial", "maps"}
+        return {key: _plain(value) for key, value in values.items() if key not in few or value is not None}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "RunIdentity":

@@ -151,6 +151,7 @@ class Request:
             torch=versions()["torch"],
             plugins=config.plugin_digests,
             reading=stated if any(stated.values()) else None,
+            adversarial=self.subset.dataset.adversarial or None,
             maps=None
             if self.fooled is None
             else AttackedMaps(

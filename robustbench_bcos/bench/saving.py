@@ -158,7 +158,7 @@ def _write_pictures(request: Request, store: Store, cell: Cell, folder: Path) ->
             home = made_below(folder, PICTURES, names[one.values["labels"]])
             write_bytes(home / f"{one.values['indices']}.png", content.getvalue())
     if (folder / PICTURES).is_dir():
-        Manifest(classes=names).write(folder / PICTURES)
+        Manifest(classes=names, adversarial=True).write(folder / PICTURES)
 
 
 def _class_folders(class_names: Sequence[str]) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ class AbstractDataset(ABC):
     Attributes:
         channels: of its images: 3, or 1 of grey ones that are to be attacked as such.
         any_size: whether images come in all sizes, so that they are resized and cropped to that of the models.
+        adversarial: whether images were made to be misclassified, so that answers to them are no clean accuracy.
         name: as in the request, ``folder:DIR`` included.
         labels: class of each image, in the dataset's own order.
         class_names: one name per class.
@@ -37,6 +38,7 @@ class AbstractDataset(ABC):
     """
 
     any_size: ClassVar[bool] = False
+    adversarial: bool = False
     has_masks: ClassVar[bool] = False
     channels: int = 3
 

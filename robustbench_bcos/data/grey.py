@@ -24,6 +24,7 @@ class WithChannels(AbstractDataset):
         self.labels = dataset.labels
         self.class_names = dataset.class_names
         self.preprocessing = dataset.preprocessing
+        self.adversarial = dataset.adversarial
         self.channels = channels
         self._dataset = dataset
         self._coloured: set[int] = set()

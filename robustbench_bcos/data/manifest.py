@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from robustbench_bcos.core.disk import write_text
 from robustbench_bcos.core.errors import RequestError
@@ -18,10 +19,15 @@ class Manifest:
 
     classes: tuple[str, ...]
     """Names of class folders, by number of the class; a class without images has no folder."""
+    adversarial: bool = False
+    """Whether the images were made to be misclassified: what a model says of them is no clean accuracy."""
 
     def write(self, folder: Path) -> Path:
         """Beside the class folders."""
-        return write_text(folder / MANIFEST, json.dumps({"classes": self.classes}, indent=2) + "\n")
+        return write_text(folder / MANIFEST, json.dumps(self._content(), indent=2) + "\n")
+
+    def _content(self) -> dict[str, Any]:
+        return {"classes": self.classes, **({"adversarial": True} if self.adversarial else {})}
 
     def labels(self, folder: Path, found: Sequence[str]) -> dict[str, int]:
         """Class of each class folder that was found.
@@ -49,14 +55,17 @@ def read_manifest(folder: Path) -> Manifest | None:
     if not file.is_file():
         return None
     try:
-        classes = read_json(file)["classes"]
+        content = read_json(file)
+        classes, adversarial = content["classes"], content.get("adversarial", False)
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
             raise TypeError("classes must be a list of names")
         if len(set(classes)) < len(classes):
             raise ValueError("a class is named twice")
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        if not isinstance(adversarial, bool):
+            raise TypeError("adversarial must be true or false")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RequestError(
             f"{file} does not say which classes the folder has ({error}): write it as "
             '{"classes": ["name of class 0", ...]}, or take it out'
         ) from None
-    return Manifest(classes=tuple(classes))
+    return Manifest(classes=tuple(classes), adversarial=adversarial)

@@ -26,6 +26,7 @@ class Remembered(AbstractDataset):
         self.labels = dataset.labels
         self.class_names = dataset.class_names
         self.preprocessing = dataset.preprocessing
+        self.adversarial = dataset.adversarial
         self.channels = dataset.channels
         self._dataset = dataset
         self._room = room

@@ -6,16 +6,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import Tensor, nn
 
 from robustbench_bcos.bench import request as requests
 from robustbench_bcos.bench import saving
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.evaluation import evaluate
-from robustbench_bcos.bench.request import Request
+from robustbench_bcos.bench.records import make_records
+from robustbench_bcos.bench.request import Request, check_request
 from robustbench_bcos.bench.runner import _attack
 from robustbench_bcos.bench.saving import ARRAYS, PICTURES, adversarials_of, save_adversarials
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.data.manifest import Manifest
+from robustbench_bcos.data.opening import open_dataset
+from robustbench_bcos.data.subset import EvalSubset
+from robustbench_bcos.model_zoo.classifier import freeze
+from robustbench_bcos.model_zoo.models import LoadedModel, own_model
 from tests.bench.own_request import own_request
 from tests.bench.stages.test_attack import Band
 from tests.bench.tiny_zoo import carry_out, model_of, tiny_request
@@ -190,3 +198,31 @@ def test_two_models_whose_names_no_folder_can_hold_do_not_share_one() -> None:
     places = list(saving._places(request.cells).values())
     assert len(set(places)) == 4
     assert places[0] == "a-b/l2-0.1-pgd-steps-1"
+
+
+class TwoClasses(nn.Module):
+    """The brighter half of a picture, as far as that can be told from one pixel in each."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 20 * images[:, 0, 0, [0, -1]]
+
+
+def test_a_model_is_not_accused_of_what_its_own_adversarial_images_do_to_it(tmp_path: Path) -> None:
+    images = torch.rand(24, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    labels = images[:, 0, 0, [0, -1]].argmax(dim=1)
+    for number, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+        # The other way round, as an attack makes it.
+        levels = (255 * image.flip(2)).round().byte().permute(1, 2, 0).numpy()
+        (tmp_path / str(label)).mkdir(exist_ok=True)
+        Image.fromarray(levels).save(tmp_path / str(label) / f"{number}.png")
+    reasons = {}
+    for adversarial in (False, True):
+        Manifest(classes=("0", "1"), adversarial=adversarial).write(tmp_path)
+        subset = EvalSubset.of(open_dataset(f"folder:{tmp_path}", "test"))
+        flags = {"norm": ("l2",), "eps": ("0.01",), "steps": (1,), "device": "cpu", "figures": False}
+        source = LoadedModel(own_model("net", freeze(TwoClasses())))
+        request = check_request(make_config(flags | {"skip_model_checks": not adversarial}), subset, [source])
+        with Store() as store:
+            carry_out(request, store)
+            reasons[adversarial] = make_records(store, request.identity)["reasons"].item()
+    assert reasons == {False: "class_order; guessing; transfer not done", True: "transfer not done"}

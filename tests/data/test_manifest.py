@@ -32,7 +32,17 @@ def test_a_folder_that_is_no_class_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"classes": "cat"}', '{"classes": [1]}', '{"classes": ["a", "a"]}', '{"names": []}', "\xff"]
+    "text",
+    [
+        "",
+        "[]",
+        '{"classes": "cat"}',
+        '{"classes": [1]}',
+        '{"classes": ["a", "a"]}',
+        '{"names": []}',
+        '{"classes": [], "adversarial": 1}',
+        "\xff",
+    ],
 )
 def test_what_cannot_be_understood_is_refused_in_one_sentence(text: str, tmp_path: Path) -> None:
     paint(tmp_path / "a/1.png")

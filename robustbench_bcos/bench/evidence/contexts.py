@@ -57,6 +57,8 @@ class VerdictsContext:
     """Images that the same attack broke within a smaller epsilon."""
     broken_by_other_attacks: frozenset[int]
     """Images that another attack broke within this epsilon, or a smaller one."""
+    adversarial: bool = False
+    """Whether the images were made to be misclassified."""
     distances: Sequence[DistanceRow] = ()
     """Distances of the model in the cell's norm, as far as they have been measured."""
 

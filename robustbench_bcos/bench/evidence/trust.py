@@ -161,6 +161,7 @@ class Judgement:
         context = VerdictsContext(
             cell=cell,
             classes=self.identity.classes,
+            adversarial=bool(self.identity.adversarial),
             clean=list(self.store.clean(cell.model).values()),
             attacked=[row for row in self.store.verdicts(cell) if row.attacked],
             robust=self._images(cell).robust,

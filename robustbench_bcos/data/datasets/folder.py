@@ -46,6 +46,8 @@ class Folder(AbstractFileDataset):
         classes = find_classes(folder, self.name, asked)
         if manifest is not None:
             labels, self.class_names = manifest.labels(folder, classes), manifest.classes
+            self.adversarial = manifest.adversarial
+            self._found += ("Images: adversarial ones that a run has saved.",) if manifest.adversarial else ()
         else:
             if class_order is None:
                 check_order(self.name, classes)

@@ -30,5 +30,8 @@ class ClassOrder(AbstractVerdictsCheck):
 
 
 def _find(verdicts: VerdictsContext) -> Reordered | None:
+    if verdicts.adversarial:
+        # Of two classes, all are taken for the other one.
+        return None
     labels = [row.label for row in verdicts.clean]
     return find_order(labels, [row.prediction for row in verdicts.clean], verdicts.classes)

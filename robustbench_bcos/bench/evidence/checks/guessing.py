@@ -31,7 +31,7 @@ class Guessing(AbstractVerdictsCheck):
         common = max(Counter(row.label for row in verdicts.clean).values(), default=0)
         # One less, because among few images of many labels some label is the commonest.
         guessed = max((common - 1) / max(total, 1), 1 / verdicts.classes)
-        # Of too few images, or of one label alone, even the best model could not do better.
-        decides = guessed**total <= CHANCE
+        # Adversarial images say nothing; of too few, or of one label alone, even the best model could not do better.
+        decides = guessed**total <= CHANCE and not verdicts.adversarial
         guesses = decides and binomial_greater(right, total, guessed) > CHANCE
         return total, total - right if guesses else 0
