@@ -36,6 +36,7 @@ QUICK = {
     "fooling": ["--quick"],
     "agreement": ["--quick"],
     "faults": ["--quick"],
+    "dynamics": ["--images", "2", "--rounds", "1"],
 }
 """What makes each script small."""
 

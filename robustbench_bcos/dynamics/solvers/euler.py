@@ -20,4 +20,4 @@ class Euler(FixedStepSolver):
 
     def step(self, field: Field, states: Tensor, size: float) -> Tensor:
         """Along the field at the beginning."""
-        return states + size * field(states)
+        return states.add(field(states), alpha=size)

@@ -20,4 +20,4 @@ class Midpoint(FixedStepSolver):
 
     def step(self, field: Field, states: Tensor, size: float) -> Tensor:
         """Along the field in the middle."""
-        return states + size * field(states + size / 2 * field(states))
+        return states.add(field(states.add(field(states), alpha=size / 2)), alpha=size)

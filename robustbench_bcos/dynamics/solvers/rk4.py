@@ -21,7 +21,8 @@ class RungeKutta4(FixedStepSolver):
     def step(self, field: Field, states: Tensor, size: float) -> Tensor:
         """Along a mean of the field at the beginning, twice in the middle, and at the end."""
         first = field(states)
-        second = field(states + size / 2 * first)
-        third = field(states + size / 2 * second)
-        fourth = field(states + size * third)
-        return states + size / 6 * (first + 2 * second + 2 * third + fourth)
+        second = field(states.add(first, alpha=size / 2))
+        third = field(states.add(second, alpha=size / 2))
+        fourth = field(states.add(third, alpha=size))
+        outer, inner = first + fourth, second + third
+        return states.add(outer, alpha=size / 6).add(inner, alpha=size / 3)
