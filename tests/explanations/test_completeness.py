@@ -21,7 +21,8 @@ from tests.model_zoo import peers
 
 CLASSES = 7
 AFFINES: list[Affine] = ["full", "no-bias", "none"]
-BCOS_MODELS = sorted(name for name in Zoo().at_hand("digits") if Zoo()[name].card.family == "bcos")
+DIGITS = [entry.card for entry in Zoo().entries.values() if entry.card.dataset == "digits"]
+BCOS_MODELS = sorted(card.name for card in DIGITS if card.family == "bcos")
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
