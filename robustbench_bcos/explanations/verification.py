@@ -131,8 +131,9 @@ def _verify(
     explanation = explain(asked, given, chosen)
     if not _agree(explanation.logits, logits):
         return Verification(verdict="refuted", reason="explanation mode changes the logits", targets=chosen)
-    assert explanation.weights is not None
-    verification = _compare(asked, given, linear, explanation.weights * encode(asked, given)[0], chosen)
+    maps_of_weights = None if explanation.weights is None else explanation.weights * encode(asked, given)[0]
+    made = explanation.contributions if maps_of_weights is None else maps_of_weights
+    verification = _compare(asked, given, linear, made, chosen)
     if verification.verdict != "refuted":
         return verification
     layers = _layers_at_fault(asked, given)
