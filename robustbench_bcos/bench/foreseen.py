@@ -14,7 +14,7 @@ from robustbench_bcos.core.devices import check_device
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.data.class_order import read_class_order
-from robustbench_bcos.data.opening import image_shape, locate_dataset
+from robustbench_bcos.data.opening import image_shape, locate_dataset, models_of
 from robustbench_bcos.model_zoo import CLIP, LIBRARIES, ONNX
 from robustbench_bcos.model_zoo.cards import Card, Zoo
 from robustbench_bcos.model_zoo.digests import check_readable
@@ -64,7 +64,7 @@ def check_models(config: RunConfig) -> list[Card]:
     if config.weights is not None:
         check_readable(config.weights)
     elif not patterns:
-        patterns = tuple(zoo.at_hand(config.dataset))
+        patterns = tuple(zoo.at_hand(models_of(config.dataset)))
     cards = []
     for pattern in patterns:
         module, colon, _ = pattern.partition(":")

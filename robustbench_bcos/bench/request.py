@@ -37,6 +37,7 @@ from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.core.version import VERSION
 from robustbench_bcos.data.checked import Checked
 from robustbench_bcos.data.class_order import read_class_order
+from robustbench_bcos.data.opening import models_of
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.draws import average_draws, draws_of
@@ -429,7 +430,7 @@ def find_sources(config: RunConfig) -> tuple[ModelSource, ...]:
         found[checkpoint.name] = checkpoint
     patterns: Sequence[str] = config.model
     if not patterns and not found:
-        patterns = zoo.at_hand(config.dataset)
+        patterns = zoo.at_hand(models_of(config.dataset))
     of_file = frozenset(found)
     for pattern in patterns:
         # A card has its own encoding, and beside a weights file what is stated is the file's.

@@ -95,6 +95,7 @@ class AbstractNamedDataset(AbstractDataset):
     Attributes:
         radii: epsilon that the field reports for each norm, such as ``8/255``; where it comes from, the class says.
         radii_by_default: whether they also hold where nobody asks for a radius.
+        models_of: the dataset whose models are taken where nobody names some; empty for its own.
         argument: placeholder of what is written after the name and a colon, ``DIR`` in ``folder:DIR``; empty for none.
         argument_optional: whether the name alone will do, too.
         takes_class_order: whether a list of classes says which label each class has.
@@ -106,6 +107,7 @@ class AbstractNamedDataset(AbstractDataset):
 
     radii: ClassVar[Mapping[str, str]] = MappingProxyType({})
     radii_by_default: ClassVar[bool] = False
+    models_of: ClassVar[str] = ""
     argument: ClassVar[str] = ""
     argument_optional: ClassVar[bool] = False
     takes_class_order: ClassVar[bool] = False

@@ -85,6 +85,15 @@ def any_size(dataset: str) -> bool:
     return dataset_class(name).takes_any_size(argument)
 
 
+def models_of(dataset: str) -> str:
+    """The dataset whose models are taken where nobody names some: its own, or the one that it is made of.
+
+    Raises:
+        RequestError: no such dataset.
+    """
+    return dataset_class(dataset.partition(":")[0]).models_of or dataset
+
+
 def takes_class_order(dataset: str) -> bool:
     """Whether a list of classes says which label each class of a dataset has.
 

@@ -70,10 +70,9 @@ def localisation_table(rows: Sequence[LocalisationRow], differences: Sequence[Co
         heads.append(f"{WORDS['attack']} - {before}" + (f" {norm} {eps}" if len(threats) > 1 else ""))
     for head in (*heads, "floor", "ceiling"):
         shown.add_column(Text(head), justify="right", overflow="fold")
-    for (measure, model, method), same in _grouped(rows).items():
+    for (measure, model, method), same in _grouped(_controls_last(rows)).items():
         limits = next(iter(same.values()))
-        # Controls are the same for all models.
-        if measure != first.measure or (limits.control and model != first.model):
+        if measure != first.measure:
             continue
         cells = [_stacked(same[condition]) if condition in same else Text() for condition in conditions]
         for before, norm, eps in pairs:
@@ -103,9 +102,7 @@ def measures_table(rows: Sequence[LocalisationRow]) -> Table | None:
     for measure in measures:
         shown.add_column(Text(measure), justify="right", overflow="fold")
     grouped = _grouped(rows)
-    for model, method, control in dict.fromkeys((row.model, row.method, row.control) for row in rows):
-        if control and model != first.model:
-            continue
+    for model, method, control in dict.fromkeys((row.model, row.method, row.control) for row in _controls_last(rows)):
         means = [[row.mean for row in grouped[measure, model, method].values()] for measure in measures]
         shown.add_row(
             Text("any model" if control else model), Text(method), *(" / ".join(map(_percent, some)) for some in means)
@@ -117,6 +114,12 @@ def measures_table(rows: Sequence[LocalisationRow]) -> Table | None:
     shown.add_row("", "floor", *floors)
     shown.add_row("", "ceiling", *ceilings)
     return shown
+
+
+def _controls_last(rows: Sequence[LocalisationRow]) -> list[LocalisationRow]:
+    """Without the controls of all models but one, for which they are the same."""
+    controls = [row for row in rows if row.control and row.model == rows[0].model]
+    return [*(row for row in rows if not row.control), *controls]
 
 
 def _grouped(

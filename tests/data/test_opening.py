@@ -10,7 +10,7 @@ import torch
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.plugins import load_plugins
 from robustbench_bcos.data.dataset import AbstractDataset
-from robustbench_bcos.data.opening import any_size, is_dataset, open_dataset, usages
+from robustbench_bcos.data.opening import any_size, is_dataset, models_of, open_dataset, usages
 from robustbench_bcos.data.subset import EvalSubset
 
 SQUARES = """
@@ -50,6 +50,11 @@ def test_a_dataset_of_ones_own_is_one_file(name: str, size: int) -> None:
     assert is_dataset(name)
     assert not any_size(name)
     assert "squares" in usages()
+
+
+def test_what_is_made_of_a_dataset_is_answered_by_the_models_of_that() -> None:
+    assert models_of("digit_pairs:7") == "digits"
+    assert [models_of(name) for name in ("digits", "folder:DIR")] == ["digits", "folder:DIR"]
 
 
 def test_listing_datasets_and_what_they_say_of_themselves_imports_no_library() -> None:

@@ -28,6 +28,9 @@ class DigitPairs(AbstractNamedDataset):
         places: positions of the two scans of each scene among the digits, from left to right.
     """
 
+    radii = Digits.radii
+    radii_by_default = True
+    models_of = "digits"
     argument = "SEED"
     argument_optional = True
     image_shape = (3, 8, 16)

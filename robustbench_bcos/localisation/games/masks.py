@@ -97,7 +97,7 @@ class MaskPointing(AbstractGame):
         notes = [f"{len(found)} images with {sum(len(shown) for _, shown in found)} objects, a map for each."]
         size, made_for = (subset.image_shape[1], subset.image_shape[2]), setting.model(model).image_size
         if made_for is not None and made_for != size:
-            notes.append(f"Model {model} was made for {by(made_for)} pixels, and is shown {by(size)}.")
+            notes.append(f"Models made for {by(made_for)} pixels are shown {by(size)}.")
         if without:
             notes.append(f"Left out: {without} images whose masks show no object that models have a class for.")
         return Scenes(count=len(found), make=make, digest=digest.hexdigest(), notes=tuple(notes))
