@@ -34,6 +34,7 @@ QUICK = {
     "memory": ["--images", "2", "--steps", "1"],
     "folding": ["--quick"],
     "fooling": ["--quick"],
+    "bcosifying": ["--quick"],
     "agreement": ["--quick"],
     "faults": ["--quick"],
     "dynamics": ["--images", "2", "--rounds", "1"],
@@ -57,6 +58,7 @@ WITH_THREADS = (
     "localising",
     "folding",
     "fooling",
+    "bcosifying",
     "agreement",
 )
 

@@ -40,7 +40,8 @@ def fold(model: M, *, linear: bool = False) -> M:
         if isinstance(module, AbstractBcosLayer):
             module.b = module.b  # What was learned is a constant from here on.
     blocks = [module for module in folded.modules() if isinstance(module, NormedBlock)]
-    for layer, norm in [pair for block in blocks for pair in block.normed()]:
+    # A block within a block may list the same pair.
+    for layer, norm in dict.fromkeys(pair for block in blocks for pair in block.normed()):
         if _absorbs(layer, norm):
             _drop(norm, folded)
     for module in list(folded.modules()):

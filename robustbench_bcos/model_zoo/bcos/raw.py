@@ -25,13 +25,23 @@ class RawBcosConv2d(BcosConv2d):
     """B-cos convolution around a conventional one, whose filters are not normalised.
 
     Its tensors are ``linear.weight`` and, where the bias is kept, ``linear.bias``.
+
+    Attributes:
+        overwritten: whether what follows may write into its outputs, which a gradient in closed form still needs.
     """
+
+    overwritten = False
 
     linear: nn.Conv2d  # type: ignore[assignment] # what it shares with its base needs no more
 
     def __init__(self, convolution: nn.Conv2d, *, b: float) -> None:
         AbstractBcosLayer.__init__(self, b, 1)
         self.linear = convolution
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Respond to each patch by its share that the filters see."""
+        outputs = super().forward(features)
+        return outputs.clone() if self.overwritten and self.closed_form is not None else outputs
 
 
 class RawBcosLinear(BcosLinear):

@@ -112,6 +112,8 @@ class _Walk:
                     f"{path or 'the network'} ({type(module).__name__}) cannot be converted: build the network without "
                     "it, or register a converter for it, see docs/bcosify.md"
                 )
+            if getattr(module, "inplace", False):
+                module.inplace = False  # type: ignore[assignment]
             self._note(module, path, module, [], known=False)
         for name, child in children:
             setattr(module, name, self.visit(child, f"{path}.{name}" if path else name))

@@ -8,8 +8,12 @@ from torch.overrides import TorchFunctionMode
 from robustbench_bcos.model_zoo.bcos.explanation_mode import DynamicLayer
 from robustbench_bcos.model_zoo.bcos.layers import BcosModule, LogitLayer
 from robustbench_bcos.model_zoo.bcos.norms import BatchNormUncentred2d
+from robustbench_bcos.model_zoo.bcos.raw import RawBcosConv2d
 from robustbench_bcos.model_zoo.bcosify import RULES
 from robustbench_bcos.model_zoo.bcosify.rule import AbstractRule
+
+HOMES = ("robustbench_bcos.", "torch.nn.")
+"""Where modules come from that write into nothing, once activations do not."""
 
 
 class BcosifiedNetwork(DynamicLayer):
@@ -27,6 +31,11 @@ class BcosifiedNetwork(DynamicLayer):
         super().__init__()
         self.layers = layers
         self.logit_layer = logit_layer
+        # A forward of somebody else's may add in place.
+        foreign = any(not type(module).__module__.startswith(HOMES) for module in layers.modules())
+        for module in layers.modules():
+            if isinstance(module, RawBcosConv2d):
+                module.overwritten = foreign
 
     def forward(self, encoded: Tensor) -> Tensor:
         """Encoded images to logits."""

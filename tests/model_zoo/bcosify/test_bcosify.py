@@ -13,7 +13,9 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.explanations.explanation import explain
 from robustbench_bcos.model_zoo.architectures import build_architecture
 from robustbench_bcos.model_zoo.bcos.explanation_mode import explanation_mode
+from robustbench_bcos.model_zoo.bcos.folding import fold
 from robustbench_bcos.model_zoo.bcos.layers import b_of, is_bcos
+from robustbench_bcos.model_zoo.bcos.norms import BatchNormUncentred2d
 from robustbench_bcos.model_zoo.bcosify.bcosify import bcosify
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.encodings import AddInverse, NoEncoding, parse_encoding
@@ -74,6 +76,25 @@ def test_explanations_of_a_converted_network_are_its_dynamic_weights() -> None:
     sums = explained.contributions.sum(dim=(-2, -1))
     expected = explained.logits.max(dim=1).values - made.network.logit_layer.bias
     torch.testing.assert_close(sums, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "absorbed"), [("zoo-resnet", 9), ("resnet", 12), ("zoo-densenet", 24), ("vit", 0)])
+def test_a_folded_copy_gives_the_same_logits_and_gradients(name: str, absorbed: int) -> None:
+    kind, images = KINDS[name], images_of(KINDS[name])
+    network = bcosify(make(kind), images=images, encoding=ENCODING, logit_bias=0.0).network.double()
+    folded = fold(network)
+    before, after = (sum(isinstance(m, BatchNormUncentred2d) for m in net.modules()) for net in (network, folded))
+    assert before - after == absorbed
+    results = []
+    for one in (network, folded):
+        encoded = AddInverse()(images.double()).requires_grad_()
+        logits = one(encoded)
+        (gradient,) = torch.autograd.grad((logits * torch.arange(1.0, 1 + CLASSES)).sum(), encoded)
+        with explanation_mode(one):
+            (weights,) = torch.autograd.grad(one(encoded).max(dim=1).values.sum(), encoded)
+        results.append((logits.detach(), gradient, weights))
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9 * float(expected.abs().max()))
 
 
 def test_what_changes_is_told_layer_by_layer() -> None:
