@@ -108,7 +108,8 @@ class FooledRecord:
     )
     """Mean of the measure in that comparison."""
     derivatives: str
-    """Second derivatives that were followed: ``own``, those of ``softplus`` in place of rectifiers, or ``none``."""
+    """Second derivatives that were followed: ``own``, or those of ``softplus`` in place of rectifiers; ``none`` where
+    they are 0, ``wrong`` where they are not the slopes of the maps."""
     examined: int
     """Images that withstood and were searched again as evidence."""
     passes: int
@@ -231,6 +232,8 @@ def _reasons(
     ]
     if rows[0].derivatives == "none":
         reasons.append("second derivatives of the model are 0, so that the attack follows the image's share alone")
+    if rows[0].derivatives == "wrong":
+        reasons.append("gradients of the maps are not their slopes: a layer has no second derivative, or a wrong one")
     flat = _share([row.degenerate_gradient for row in rows]) or 0.0
     if flat > STEEP:
         reasons.append(f"gradients of {flat:.0%} of the maps were 0 or not finite")

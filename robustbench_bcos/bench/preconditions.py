@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 
+from robustbench_bcos.bench.batch_size import is_out_of_memory
 from robustbench_bcos.bench.config import Space
 from robustbench_bcos.core.adapted import adapted, as_logits
 from robustbench_bcos.core.errors import RequestError, named_reason_of, reason_of
@@ -115,9 +116,17 @@ def check_attackable(model: Model, images: EvalSubset, methods: Sequence[str], d
         try:
             explained = Explained(classifier, method_for(classifier, method))
             with torch.enable_grad():
-                explained(images.batch(0, 1).images.to(device).requires_grad_())
+                leaf = images.batch(0, 1).images.to(device).requires_grad_()
+                torch.autograd.grad(explained(leaf).sum(), leaf, allow_unused=True)
         except RequestError as error:
             raise RequestError(f"goal cannot be pursued for model {model.name!r}: {error}") from None
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            raise RequestError(
+                f"goal cannot be pursued for model {model.name!r}: torch has no second derivative of its {method} "
+                f"({_first_sentence(error)}); write its layers with operations that have one"
+            ) from error
 
 
 def try_model(model: Model, images: Images, device: str, remedy: str = FIT) -> torch.Tensor:

@@ -294,7 +294,8 @@ class FooledRow(Row, table="fooled", key=("cell", "method", "goal", "image", "co
     passes: int
     """Forward and backward passes that the search spent; those of a map count once."""
     derivatives: str
-    """Second derivatives that it followed: ``own``, those of ``softplus`` in place of rectifiers, or ``none``."""
+    """Second derivatives that it followed: ``own``, or those of ``softplus`` in place of rectifiers; ``none`` where
+    they are 0, ``wrong`` where they are not the slopes of the maps."""
     values: Mapping[str, float | None] = field(metadata={SPREAD: tuple(MEASURES)})
     """The measure of that name; empty where it is not defined."""
 
@@ -345,6 +346,8 @@ class FooledPictureRow(Row, table="fooled_pictures", key=("cell", "method", "goa
     """Its class; empty where it is not known."""
     views: bytes
     """As of ``pictures``: clean, and with the explanation attacked."""
+    levels: bytes
+    """The attacked picture as a file holds it: a byte for each pixel value, channel by channel."""
 
     @cached_property
     def picture(self) -> Picture:

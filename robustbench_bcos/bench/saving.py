@@ -82,7 +82,8 @@ def save_adversarials(request: Request, store: Store, folder: Path) -> list[Path
     """Write the adversarial images of every cell below a folder: ``MODEL/THREAT-ATTACK/``.
 
     ``adversarials.npz`` has the columns of :class:`AdversarialImages`; ``pictures/CLASS/INDEX.png`` those pictures that
-    succeed, which ``--dataset folder:`` reads back to the bit. What is there already is replaced.
+    succeed, which ``--dataset folder:`` reads back to the bit; ``METHOD-GOAL/CLASS/INDEX.png`` those of the same class
+    whose explanation was attacked. What is there already is replaced.
 
     Returns:
         The folder of each cell.
@@ -95,6 +96,7 @@ def save_adversarials(request: Request, store: Store, folder: Path) -> list[Path
         home = made_below(folder, *place.split("/"))
         write_with(home / ARRAYS, partial(_write_arrays, request, store, cell))
         _write_pictures(request, store, cell, home)
+        _write_fooled(request, store, cell, home)
         written.append(home)
     return written
 
@@ -149,16 +151,31 @@ def _write_arrays(request: Request, store: Store, cell: Cell, stream: IO[bytes])
 def _write_pictures(request: Request, store: Store, cell: Cell, folder: Path) -> None:
     """Those pictures that succeed, by class, and what reads them back."""
     names = _class_folders(request.subset.class_names)
-    channels, height, width = request.subset.image_shape
     for one in _found(request, store, cell):
         if one.picture is not None:
-            levels = np.frombuffer(one.picture, dtype=np.uint8).reshape(channels, height, width)
-            content = io.BytesIO()
-            Image.fromarray(levels[0] if channels == 1 else levels.transpose(1, 2, 0)).save(content, format="PNG")
             home = made_below(folder, PICTURES, names[one.values["labels"]])
-            write_bytes(home / f"{one.values['indices']}.png", content.getvalue())
+            write_bytes(home / f"{one.values['indices']}.png", _png(one.picture, request.subset.image_shape))
     if (folder / PICTURES).is_dir():
         Manifest(classes=names, adversarial=True).write(folder / PICTURES)
+
+
+def _write_fooled(request: Request, store: Store, cell: Cell, folder: Path) -> None:
+    """Pictures whose explanation was attacked, by method and goal, and what reads them back."""
+    names = _class_folders(request.subset.class_names)
+    for row in store.fooled_pictures(cell):
+        place = f"{row.method}-{slug(row.goal)}"
+        assert row.label is not None
+        home = made_below(folder, place, names[row.label])
+        write_bytes(home / f"{row.image}.png", _png(row.levels, request.subset.image_shape))
+        Manifest(classes=names).write(folder / place)
+
+
+def _png(levels: bytes, shape: Sequence[int]) -> bytes:
+    """A picture from a byte for each pixel value."""
+    pixels = np.frombuffer(levels, dtype=np.uint8).reshape(tuple(shape))
+    content = io.BytesIO()
+    Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(content, format="PNG")
+    return content.getvalue()
 
 
 def _class_folders(class_names: Sequence[str]) -> tuple[str, ...]:

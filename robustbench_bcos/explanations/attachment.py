@@ -1,19 +1,68 @@
 """A classifier that says why along with what: what attacks on explanations ask."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 
+from robustbench_bcos.core.adapted import copied
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images
 from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.explanations.explanation import explain
 from robustbench_bcos.explanations.second_derivatives import Attached, Softened, twice_differentiable
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 
+DIRECTIONS = 8
+STEP = 1e-6
+"""Length of a difference, in units of the pixel range: scales of exponents below 2 bend sharply."""
+
+FARTHEST = 0.5
+"""By which the gradient may differ from differences, relative to those: kinks and rounding make a tenth of it."""
+
+ROUNDING = 1e-6
+"""By which it may differ besides, relative to the maps."""
+
 
 def attachable_methods() -> list[str]:
     """Methods whose maps can be attacked."""
     return [name for name in METHODS if METHODS[name].attachable]
+
+
+def agrees_with_differences(explained: "Explained", images: Images, rng: PerImageRng) -> bool:
+    """Whether gradients of maps are their slopes, in random directions.
+
+    A layer of one's own without a second derivative leaves out a part of the gradient, and torch may not say so. In
+    float64, on a copy of the model; one that cannot be copied is believed.
+    """
+    try:
+        exact = Explained(copied(explained.model).double(), explained.method)
+    except Exception:  # Whatever a module raises that cannot be copied: nothing is known against it.
+        return True
+    images = images.double().clamp(STEP, 1 - STEP)
+    shape = (DIRECTIONS, *images.shape[1:])
+    draws = torch.stack([torch.randn(shape, generator=source) for source in rng(0)]).to(images)
+    directions = draws / draws.flatten(2).norm(dim=2)[:, :, None, None, None]
+    weights = draws[0, 0, 0].flatten()
+
+    def sums(tried: Images) -> Tensor:
+        """A weighted sum of each map."""
+        weighted: Tensor = exact(tried)[:, -len(weights) :] @ weights
+        return weighted
+
+    with torch.enable_grad(), Softened() if explained.softened else nullcontext():
+        leaf = images.detach().clone().requires_grad_()
+        at_image = sums(leaf)
+        (gradient,) = torch.autograd.grad(at_image.sum(), leaf, materialize_grads=True)
+        moved = [
+            sums(images + STEP * directions[:, place]) - sums(images - STEP * directions[:, place])
+            for place in range(DIRECTIONS)
+        ]
+    measured = torch.stack(moved, dim=1) / (2 * STEP)
+    expected = (gradient[:, None] * directions).flatten(2).sum(dim=2)
+    allowed = FARTHEST * measured.norm() + ROUNDING * at_image.detach().norm()
+    return bool((expected - measured).norm() <= allowed)
 
 
 class Explained(nn.Module):

@@ -292,7 +292,7 @@ def _fooled(run: RunFolder) -> Iterator[ReportFigure]:
     for place, row in enumerate(run.fooled.to_dict("records"), start=1):
         goal, way = map_goal(row["goal"]), f"{row['goal']} {row['attack']} {row['norm']} {row['eps']}"
         rows_of_cell = run.fooled_pictures.get(row["cell"], ())
-        pictures = [one.picture for one in rows_of_cell if (one.method, one.goal) == (row["method"], goal)]
+        pictures = [one.picture for one in rows_of_cell if (one.method, one.goal) == (row["method"], goal)][:COLUMNS]
         if pictures:
             yield ReportFigure(
                 name=f"fooled_panel_{place:03d}_{slug(row['model'])}_{slug(way)}",

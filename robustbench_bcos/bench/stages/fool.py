@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robustbench_bcos.attacks import GOALS
 from robustbench_bcos.attacks.attack import AbstractAttack
+from robustbench_bcos.bench.adversarials import to_levels
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.failures import failures_named
@@ -32,6 +33,7 @@ from robustbench_bcos.core.rounding import significant
 from robustbench_bcos.core.types import Images, Labels
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.explanations import METHODS
+from robustbench_bcos.explanations.attachment import Explained, agrees_with_differences
 from robustbench_bcos.explanations.explanation import explain, method_for
 from robustbench_bcos.explanations.second_derivatives import Softened, has_rectifiers, is_curved
 from robustbench_bcos.explanations.similarity import MEASURES
@@ -41,7 +43,7 @@ GRAPHS = 4
 """Times the memory of a backward pass that a second derivative takes, about."""
 
 PICTURED = 6
-"""Images of a run that are pictured for each cell, method and goal, the first ones."""
+"""Images of a run that are pictured for each cell, method and goal, the first ones, unless all are to be saved."""
 
 EXAMINED = 10
 """Maps that withstood which quick evidence searches again, for each batch, method and goal."""
@@ -57,7 +59,8 @@ def fool_maps(
     points = max(METHODS[method].points for method in methods)
     size = BatchSize(max(1, size.images // (GRAPHS * points)))
     correct = {image for image, row in known.clean(model.name).items() if row.correct}
-    followed = _derivatives(model, request.fooled.batch(0, 1).images.to(request.device), request.config.seed)
+    image = request.fooled.batch(0, 1).images.to(request.device)
+    followed = {method: _derivatives(model, method, image, request.config.seed) for method in methods}
     for cell in request.moving_cells(cells):
         done = known.fooled(cell)
         for attempt in size.over(len(request.fooled)):
@@ -69,9 +72,9 @@ def fool_maps(
                     right = [place for place in range(part.start, part.stop) if pairs[0].indices[place] in correct]
                     chosen = [EvalSubset(one.dataset, tuple(one.indices[place] for place in right)) for one in pairs]
                     for method in methods:
-                        rows += _not_attacked(cell, method, request, set(indices) - correct, followed)
+                        rows += _not_attacked(cell, method, request, set(indices) - correct, followed[method])
                         if right:
-                            batch = _Batch.of(request, model, cell, method, followed, chosen, size.images)
+                            batch = _Batch.of(request, model, cell, method, followed[method], chosen, size.images)
                             rows += batch.rows()
                 timing = TimingRow(cell=cell.key, work="fooling", images=0, seconds=time.perf_counter() - began)
                 yield Progress(cell=cell, images=len(indices), rows=(*rows, timing) if rows else ())
@@ -88,11 +91,13 @@ def others_of_another_class(images: EvalSubset) -> EvalSubset:
     return EvalSubset(images.dataset, tuple(images.indices[place] for place in following))
 
 
-def _derivatives(model: Model, image: Images, seed: int) -> str:
+def _derivatives(model: Model, method: str, image: Images, seed: int) -> str:
     """Which second derivatives of a model an attack can follow."""
-    softened = has_rectifiers(model.classifier, image)
+    softened, rng = has_rectifiers(model.classifier, image), PerImageRng.of(seed, [0])
+    if not agrees_with_differences(Explained(model.classifier, method, softened=softened), image, rng):
+        return "wrong"
     with Softened() if softened else nullcontext():
-        curved = bool(is_curved(model.classifier, image, PerImageRng.of(seed, [0])).all())
+        curved = bool(is_curved(model.classifier, image, rng).all())
     return ("softplus" if softened else "own") if curved else "none"
 
 
@@ -194,9 +199,9 @@ class _Batch:
             yield from self._evidence(goal, clean, stood, attacked)
 
     def _pictures(self, goal: str, found: Fooled) -> Iterator[FooledPictureRow]:
-        """Of the first images of the run, where there is a candidate."""
+        """Of the first images of the run, or of all that are to be saved, where there is a candidate."""
         assert self.request.fooled is not None
-        first = set(self.request.fooled.indices[:PICTURED])
+        first = set(self.request.fooled.indices[: None if self.request.config.save_adversarials else PICTURED])
         shown = [place for place, index in enumerate(self.rng.indices) if index in first and found.kept[place]]
         if not shown:
             return
@@ -210,7 +215,13 @@ class _Batch:
             index, label = self.rng.indices[place], int(self.classes[place])
             picture = Picture(image=index, label=label, clean=before, attacked=after)
             yield FooledPictureRow(
-                cell=self.cell.key, method=method, goal=goal, image=index, label=label, views=picture.to_bytes()
+                cell=self.cell.key,
+                method=method,
+                goal=goal,
+                image=index,
+                label=label,
+                views=picture.to_bytes(),
+                levels=to_levels(found.pictures[place]),
             )
 
     def _evidence(self, goal: str, clean: Tensor, stood: Sequence[int], attacked: Images) -> Iterator[FooledRow]:

@@ -1,11 +1,15 @@
 """Explanations attacked in a run: rows, controls and evidence, whatever the batches and interruptions."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from robustbench_bcos.bench.fooled import (
     EVIDENCE,
@@ -20,6 +24,7 @@ from robustbench_bcos.bench.fooled import (
 from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.rows import FooledRow
 from robustbench_bcos.bench.runner import execute
+from robustbench_bcos.bench.saving import save_adversarials
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.explanations.similarity import MEASURES
@@ -194,3 +199,63 @@ def test_a_confidence_band_bounds_how_far_a_map_is_moved() -> None:
     )
     assert all(narrow[image].values["cosine"] >= free[image].values["cosine"] for image in range(6))
     assert any(narrow[image].values["cosine"] > free[image].values["cosine"] + 0.01 for image in range(6))
+
+
+class Once(torch.autograd.Function):
+    """A step whose gradient has none."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        ctx.save_for_backward(features)
+        return features.square()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return 2 * ctx.saved_tensors[0] * gradient
+
+
+class OnceOnly(Rectified):
+    """A model that torch differentiates once."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = Once.apply(super().forward(images))
+        return logits
+
+
+class Fused(Rectified):
+    """A model that insists on an attention of which torch has no second derivative, and says so."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            attended = nn.functional.scaled_dot_product_attention(images, images, images)
+        return super().forward(attended)
+
+
+def test_a_layer_without_a_second_derivative_is_suspect_where_torch_says_nothing() -> None:
+    request = asked(OnceOnly(), method=("gradient",), evidence="quick")
+    with Store() as store:
+        carry_out(request, store)
+        (record,) = make_fooled(store, request.identity).to_dict("records")
+    assert (record["derivatives"], record["trust"]) == ("wrong", "suspect")
+    assert "gradients of the maps are not their slopes" in record["reasons"]
+
+
+def test_a_layer_without_a_second_derivative_is_refused_where_torch_says_so() -> None:
+    with pytest.raises(RequestError, match=r"torch has no second derivative of its gradient \(derivative for"):
+        asked(Fused(), method=("gradient",))
+
+
+def test_saved_pictures_are_of_the_same_class_when_they_are_read_again(tmp_path: Path) -> None:
+    network = Aligned()
+    request = asked(network, save_adversarials=True)
+    with Store() as store:
+        carry_out(request, store)
+        (home,) = save_adversarials(request, store, tmp_path)
+    files = sorted((home / "dynamic_weights-away").glob("*/*.png"))
+    assert [file.stem for file in files] == ["0", "1", "2", "3", "4", "5"]
+    pixels = np.stack([np.asarray(Image.open(file)) for file in files])
+    read = torch.from_numpy(pixels).float()[:, None] / 255
+    assert network(read).argmax(dim=1).tolist() == [0] * 6
+    assert (read - IMAGES[:6]).flatten(1).norm(dim=1).max() < 0.4 + 0.5 / 255 * 4
+    assert (read - IMAGES[:6]).flatten(1).norm(dim=1).min() > 0.3
