@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+RARE = 10
+"""Draws as extreme as what was observed, below which their number says little."""
+
 DRAWN = 500
 """Draws at a time, of values or of signs: all of them may not fit into memory."""
 
@@ -161,6 +164,9 @@ def _drawn_means(values: Sequence[float], generator: np.random.Generator, draws:
 def sign_flip(differences: Sequence[float], *, seed: int, draws: int = 9999) -> float:
     """Two-sided p that the mean of paired differences is 0: their signs are drawn at random (Fisher, 1935).
 
+    Where fewer than ten draws are as extreme, so that their number says little, p is that of the normal distribution of
+    the same variance, but no less than all signs together allow: a correction for many comparisons needs small p.
+
     Raises:
         ValueError: there are no differences.
     """
@@ -172,7 +178,10 @@ def sign_flip(differences: Sequence[float], *, seed: int, draws: int = 9999) -> 
     for start in range(0, draws, DRAWN):
         signs = 2 * generator.integers(2, size=(min(DRAWN, draws - start), len(values)), dtype=np.int8) - 1
         extreme += int((np.abs(signs @ values) >= observed * (1 - 1e-12)).sum())
-    return (1 + extreme) / (1 + draws)
+    if extreme >= RARE:
+        return (1 + extreme) / (1 + draws)
+    tail = math.erfc(observed / float(np.linalg.norm(values)) / math.sqrt(2))
+    return min((1 + extreme) / (1 + draws), max(tail, 2.0 ** (1 - len(values))))
 
 
 def holm(ps: Sequence[float]) -> list[float]:

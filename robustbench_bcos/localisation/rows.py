@@ -151,6 +151,7 @@ class ComparisonRow:
     pictures: int
     """Pictures on which both have a score."""
     p: float
-    """Two-sided, that the difference is 0: signs of the pictures' differences are drawn at random, 9,999 times."""
+    """Two-sided, that the difference is 0: signs of the pictures' differences are drawn at random, 9,999 times; below
+    about a thousandth, by the normal distribution of the same variance."""
     p_holm: float
     """The same, corrected by Holm over all rows of the file between the same kind of things."""

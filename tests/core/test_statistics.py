@@ -2,12 +2,13 @@
 
 import math
 from fractions import Fraction
+from itertools import product
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import beta, binom, binomtest, norm, ttest_ind
+from scipy.stats import beta, binom, binomtest, norm, ttest_1samp, ttest_ind
 from scipy.stats import t as student
 
 from robustbench_bcos.core.statistics import (
@@ -19,6 +20,7 @@ from robustbench_bcos.core.statistics import (
     mcnemar,
     mcnemar_worse,
     paired_bootstrap,
+    sign_flip,
     summarise,
     welch,
     welch_interval,
@@ -262,6 +264,29 @@ def test_differences_that_do_not_vary_have_a_point_for_an_interval(count: int, d
 def test_values_that_are_no_pairs_are_refused(first: list[float], second: list[float]) -> None:
     with pytest.raises(ValueError, match=f"got {len(first)} and {len(second)}"):
         paired_bootstrap(first, second, seed=0)
+
+
+# Signs
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0, -0.5, 3.0], [0.3, -0.2, 0.7, 0.1, 0.9], [1.0, 1.0, 1.0, 1.0, 1.0]])
+def test_flipped_signs_are_as_extreme_as_often_as_in_all_of_them(values: list[float]) -> None:
+    sums = [
+        abs(sum(s * v for s, v in zip(signs, values, strict=True))) for signs in product((-1, 1), repeat=len(values))
+    ]
+    exact = sum(one >= abs(sum(values)) - 1e-12 for one in sums) / len(sums)
+    # 9,999 draws: four times their deviation.
+    assert sign_flip(values, seed=0) == pytest.approx(exact, abs=0.02)
+
+
+def test_p_of_many_clear_differences_is_small_enough_for_a_correction_and_that_of_few_is_not() -> None:
+    clear = np.random.default_rng(0).normal(1.0, 1.0, 60)
+    assert sign_flip(clear.tolist(), seed=0) == pytest.approx(ttest_1samp(clear, 0).pvalue, rel=0, abs=1e-6)
+    assert sign_flip(clear.tolist(), seed=0) < 1e-6
+    assert sign_flip([1.0] * 12, seed=0) >= 2.0**-11
+    assert sign_flip([0.0, 0.0, 0.0], seed=0) == 1.0
+    with pytest.raises(ValueError, match="at least one difference"):
+        sign_flip([], seed=0)
 
 
 # Holm
