@@ -121,14 +121,15 @@ def assemble(model: Callable[[Tensor], Tensor], values: Tensor, *, hold: bool = 
         NotLinearError: the pass cannot be recorded, or its outputs are no linear map of the image.
     """
     image = values.detach().clone()
-    recorder = _Recorder(image)
     try:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), recorder:
-            # Without mutations: what is overwritten would have been both linear and a gate.
-            logits = torch.func.functionalize(model, remove="mutations")(image)
-        recorded = recorder.finish(logits)
+        # Without mutations: what is overwritten would have been both linear and a gate.
+        recorded = _record(torch.func.functionalize(model, remove="mutations"), image)
     except Exception as error:  # Whatever a model raises that is not made of torch operations.
-        raise NotLinearError(f"its operations cannot be recorded ({named_reason_of(error)})") from error
+        try:
+            # A torch.autograd.Function of the older form cannot be made functional, and need not be.
+            recorded = _record(model, image, refuse_mutations=True)
+        except Exception:
+            raise NotLinearError(f"its operations cannot be recorded ({named_reason_of(error)})") from error
     replay = _Replay(recorded, hold=hold)
     image = image.clone().requires_grad_()
     logits = replay.run(image)
@@ -136,11 +137,19 @@ def assemble(model: Callable[[Tensor], Tensor], values: Tensor, *, hold: bool = 
     return LinearMap(logits=logits, image=image, inputs=tuple(replay.inputs))
 
 
+def _record(model: Callable[[Tensor], Tensor], image: Tensor, *, refuse_mutations: bool = False) -> fx.GraphModule:
+    recorder = _Recorder(image, refuse_mutations=refuse_mutations)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), recorder:
+        logits = model(image)
+    return recorder.finish(logits)
+
+
 class _Recorder(TorchDispatchMode):
     """Writes down each operation that is carried out, and where its arguments come from."""
 
-    def __init__(self, image: Tensor) -> None:
+    def __init__(self, image: Tensor, *, refuse_mutations: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._refuse_mutations = refuse_mutations
         self._graph = fx.Graph()
         self._constants = nn.Module()
         self._nodes = WeakTensorKeyDictionary()
@@ -164,6 +173,8 @@ class _Recorder(TorchDispatchMode):
         if func in self._apart:
             with self:
                 return self._apart[func](*args, **kwargs or {})
+        if self._refuse_mutations and func._schema.is_mutable:
+            raise RuntimeError(f"{func} overwrites a value")
         result = func(*args, **kwargs or {})
         # Kept alive: what is looked up by its identity must not be forgotten and come back.
         self._kept.append(result)

@@ -267,6 +267,36 @@ def test_layers_with_activations_have_a_map_that_sums_to_the_logit(activation: n
     torch.testing.assert_close(contributions.sum(dim=(1, 2, 3)), logits)
 
 
+class OfTheOlderForm(torch.autograd.Function):
+    """A gate whose backward pass holds it, or forgets to."""
+
+    held = True
+
+    @staticmethod
+    def forward(ctx: Any, responses: Tensor, norms: Tensor) -> Tensor:
+        ctx.save_for_backward(responses.abs() / norms)
+        return responses * responses.abs() / norms
+
+    @staticmethod
+    def backward(ctx: Any, gradients: Tensor) -> tuple[Tensor, None]:
+        (scale,) = ctx.saved_tensors
+        return gradients * scale * (1 if OfTheOlderForm.held else 2), None
+
+
+class OwnFunction(OwnBcos):
+    def forward(self, features: Tensor) -> Tensor:
+        responses = F.conv2d(features, self.weight, padding=1)
+        norms = (F.conv2d(features**2, torch.ones_like(self.weight[:1]), padding=1) + 1e-6).sqrt()
+        return OfTheOlderForm.apply(responses, norms)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_gradients_that_somebody_wrote_are_verified_as_well(held: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OfTheOlderForm, "held", held)
+    net = Net(OwnFunction(6, 8), OwnFunction(8, CLASSES))
+    assert verify_explanation(net, pictures()).verdict == ("verified" if held else "refuted")
+
+
 class Softmax(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return images.mean(dim=(2, 3)).softmax(dim=1)
