@@ -315,6 +315,10 @@ class Store:
         )
         return [image for (image,) in rows]
 
+    def broken(self, cell: Cell) -> set[int]:
+        """Images that an attack broke."""
+        return {image for (image,) in self._select("SELECT image FROM verdicts WHERE cell = ? AND success", cell.key)}
+
     def sums(self, cell: Cell) -> CellSums:
         """Counts over what is recorded of a cell, in the order of images, so that sums do not depend on history."""
         correct = [row.correct for row in self.select(CleanRow, model=cell.model)]

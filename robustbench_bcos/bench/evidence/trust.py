@@ -138,7 +138,7 @@ class Judgement:
         if cell.key not in self._read:
             self._read[cell.key] = _Images(
                 robust=frozenset(self.store.robust(cell)),
-                broken=frozenset(row.image for row in self.store.verdicts(cell) if row.success),
+                broken=frozenset(self.store.broken(cell)),
                 broken_by_checks=frozenset(row.image for row in self.store.results(cell.key) if row.broken),
             )
         return self._read[cell.key]
