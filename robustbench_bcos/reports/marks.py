@@ -40,15 +40,15 @@ def mark_notes(rows: Iterable[tuple[str, Mapping[Any, Any]]]) -> list[str]:
     Args:
         rows: the name by which a reader finds a row, and the row of results.
     """
-    found: dict[str, list[str]] = {}
+    found: dict[str, dict[str, dict[str, None]]] = {}
     for name, row in rows:
         if row["trust"] in MEANINGS and isinstance(row["reasons"], str) and row["reasons"]:
-            found.setdefault(row["trust"], []).append(f"{name} ({row['reasons']})")
-    return [
-        f"{trust.capitalize()} ({MARKS[trust]}): {', '.join(dict.fromkeys(found[trust]))}; see {PAGE}."
-        for trust in MEANINGS
-        if trust in found
-    ]
+            # Rows of one name may be marked for different reasons: the name is said once.
+            found.setdefault(row["trust"], {}).setdefault(name, {}).update(dict.fromkeys(row["reasons"].split("; ")))
+    said = {
+        trust: ", ".join(f"{name} ({'; '.join(why)})" for name, why in names.items()) for trust, names in found.items()
+    }
+    return [f"{trust.capitalize()} ({MARKS[trust]}): {said[trust]}; see {PAGE}." for trust in MEANINGS if trust in said]
 
 
 def trust_of(trusts: Iterable[str]) -> str:

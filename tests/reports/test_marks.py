@@ -59,7 +59,7 @@ def test_notes_name_the_rows_and_their_reasons_once() -> None:
         ("d", row("suspect", None)),
     ]
     (note,) = mark_notes(rows)
-    assert note == "Suspect (?): a (noise), a (space; noise); see docs/evidence.md."
+    assert note == "Suspect (?): a (noise; space); see docs/evidence.md."
 
 
 @pytest.mark.parametrize(
