@@ -28,6 +28,7 @@ from robustbench_bcos.certificates import Certifier
 from tests.bench.by_hand import distance_row
 from tests.bench.own_request import SHAPE, TwoSides, distance_to_the_plane, own_request
 from tests.bench.tiny_zoo import carry_out, tiny_request
+from tests.reference.activation_patterns import HiddenLayer
 
 COUNT = 6
 EVERYTHING = 1e3
@@ -86,6 +87,30 @@ def test_distances_are_those_to_a_plane_in_the_pixel_box(norm: str, seed: int, l
     for row, distance in zip(rows, reached, strict=True):
         assert 0 <= row.low <= distance
         assert distance - row.low <= distance / 50 + 2e-3
+
+
+@every_norm
+def test_distances_of_two_layers_are_those_of_all_patterns_of_activation(norm: str) -> None:
+    random = np.random.default_rng(5)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 3))
+    for parameter in network.parameters():
+        parameter.data = torch.from_numpy(random.normal(size=parameter.shape)).float()
+    images = torch.from_numpy(random.uniform(size=(5, 3, 2, 2))).float()
+    labels = network(images).argmax(dim=1)
+    features, offset, readout, bias = (parameter.detach().double().numpy() for parameter in network.parameters())
+    twin = HiddenLayer(features, offset, readout, bias)
+    pixels = images.flatten(1).double().numpy()
+    distances = np.array([twin.distance(*pair, norm) for pair in zip(pixels, labels.tolist(), strict=True)])
+    flags: dict[str, Any] = {"norm": (norm,), "eps": ("0",), "steps": (50,), "distances": True, "loss": ("margin",)}
+    rows = found(own_request({"plane": network}, images, labels, 3, **flags), norm)
+    assert distances.min() > 0.01
+    assert np.isfinite(distances).all()
+    assert (highs(rows) >= distances * (1 - 1e-4) - 1e-6).all()
+    # Steps of l1 move few pixels, and not all find the way out of the pattern that they begin in.
+    assert (highs(rows) <= 1.02 * distances).mean() >= (0.5 if norm == "l1" else 1)
+    for row, distance in zip(rows, distances, strict=True):
+        assert row.certified is not None
+        assert 0 < row.certified <= distance
 
 
 @every_norm
