@@ -2,7 +2,8 @@
 
 ``kills``: one run by one process, by two and by seven; then again and again with a worker or the submitter killed at
 random, until so many kills have been survived; the CSV files of all are compared. ``merge``: seconds and memory for
-verdict rows of one cell in the files of a hundred jobs. ``workers``: images a second of two workers and of one.
+verdict rows of one cell in the files of a hundred jobs. ``workers``: seconds of one worker, of two, and of one process.
+Options of `run` follow after ``--``.
 """
 
 import argparse
@@ -49,7 +50,7 @@ def workers_of(folder: Path) -> list[int]:
     return found
 
 
-def kills(options: list[str], wanted: int, place: Path) -> None:
+def kills(options: list[str], wanted: int, every: float, place: Path) -> None:
     """Kill at random until ``wanted`` kills have been survived."""
     whole = place / "whole"
     carried_out(line(options, whole))
@@ -69,7 +70,7 @@ def kills(options: list[str], wanted: int, place: Path) -> None:
                 while process.poll() is None:
                     time.sleep(0.02)
                     alive = workers_of(folder)
-                    if not alive or time.monotonic() - last < chance.uniform(0.2, 2.5):
+                    if not alive or time.monotonic() - last < chance.uniform(0.1, 2) * every:
                         continue
                     last = time.monotonic()
                     if chance.random() < 0.75:
@@ -99,11 +100,12 @@ def merge(rows: int, files: int, place: Path) -> None:
             for start in range(0, each, 50_000):
                 store.add(*(verdict(number * each + image) for image in range(start, min(start + 50_000, each))))
         made.append(file)
-    before, began = memory(), time.perf_counter()
+    before, began, worked = memory(), time.perf_counter(), time.process_time()
     with Store(place / "run.sqlite") as store:
         damaged = store.merge(*made)
     seconds = time.perf_counter() - began
-    print(f"{rows:,} rows of {files} files: {seconds:.1f} s, {rows / seconds:,.0f} rows/s")
+    worked = time.process_time() - worked
+    print(f"{rows:,} rows of {files} files: {seconds:.1f} s, {worked:.1f} s of a core, {rows / worked:,.0f} rows/s")
     assert not damaged
     print(f"memory: {memory() - before} MiB more than before, {memory()} MiB at most")
 
@@ -145,18 +147,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["kills", "merge", "workers"])
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--every", type=float, default=1.5, help="seconds between two kills, on average")
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--files", type=int, default=100)
-    parser.add_argument("options", nargs="*", help="of `run`, after --")
-    asked = parser.parse_args()
+    own, _, after = (" ".join(sys.argv[1:]) + " ").partition(" -- ")
+    asked, options = parser.parse_args(own.split()), after.split()
     place = Path(tempfile.mkdtemp(prefix="cluster-"))
     try:
         if asked.what == "merge":
             merge(asked.rows, asked.files, place)
         elif asked.what == "kills":
-            kills(asked.options, asked.kills, place)
+            kills(options, asked.kills, asked.every, place)
         else:
-            workers(asked.options, place)
+            workers(options, place)
     finally:
         shutil.rmtree(place)
 

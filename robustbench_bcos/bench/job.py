@@ -136,8 +136,9 @@ def _wait_for_attacks(known: Store, unit: Unit, request: Request) -> None:
         RequestError: it is not.
     """
     until = monotonic() + LATE
-    cells = request.cells if unit.stage != "attack" else ()
-    while any(len(known.done(cell)) < len(request.subset) for cell in cells if cell.model == unit.model):
+    # Evidence also needs what was made on other models.
+    needed = [cell for cell in request.cells if unit.stage == "evidence" or cell.model == unit.model]
+    while unit.stage != "attack" and any(len(known.done(cell)) < len(request.subset) for cell in needed):
         if monotonic() > until:
             raise RequestError(
                 f"a job on {socket.gethostname()} does not see what other jobs have found in {known.beside}: give "

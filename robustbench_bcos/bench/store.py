@@ -9,8 +9,8 @@ or a program that changes what a row says does not change a result unnoticed.
 import marshal
 import os
 import sqlite3
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import groupby
@@ -45,6 +45,9 @@ LAYOUT = 7
 
 RELEASES = {6: "0.2.0"}
 """Versions whose stores had other layouts; a layout that is not here was in no release."""
+
+ATTACHED = 8
+"""Files that are merged in one transaction; SQLite attaches ten at most."""
 
 BLOCK = 256
 """Images of a block: adding a batch hashes its blocks anew, and each has a row."""
@@ -176,36 +179,51 @@ class Store:
             pass
 
     def merge(self, *files: Path) -> list[Path]:
-        """Take over the rows of other stores, in one transaction; gives those that are damaged, and not taken over.
+        """Take over the rows of other stores, some in a transaction; gives the damaged ones, which are left out.
 
         A row whose key is known already takes the place of the one that was there.
         """
-        damaged: list[Path] = []
+        sound: dict[Path, dict[_Block, str]] = {}
+        for file in files:
+            with suppress(RequestError), Store(file, reading=True) as other, closing(other._blocks()) as blocks:
+                sound[file] = {block: digest for block, _, digest in blocks}
+        for first in range(0, len(sound), ATTACHED):
+            self._merge(dict(list(sound.items())[first : first + ATTACHED]))
+        return [file for file in files if file not in sound]
+
+    def _merge(self, others: Mapping[Path, Mapping["_Block", str]]) -> None:
+        names = {f"other{number}": blocks for number, blocks in enumerate(others.values())}
+        with self._lock, self._explained():
+            for name, file in zip(names, others, strict=True):
+                self._database.execute(f"ATTACH DATABASE ? AS {name}", (_read_only(file),))
+            try:
+                self._take_over(names)
+            finally:
+                for name in names:
+                    self._database.execute(f"DETACH DATABASE {name}")
+
+    def _take_over(self, others: Mapping[str, Mapping["_Block", str]]) -> None:
+        """Rows of attached stores, with the digest of every block."""
         touched: dict[_Block, str] = {}
         with self._transaction():
-            for file in files:
-                self._database.execute("SAVEPOINT one_file")
-                before = dict(touched)
-                try:
-                    with Store(file, reading=True) as other, closing(other._blocks()) as blocks:
-                        for block, rows, digest in blocks:
-                            self._database.executemany(_insertion(block.table), rows)
-                            touched[block] = "" if block in touched or self._has(block) else digest
-                except RequestError:
-                    self._database.execute("ROLLBACK TO one_file")
-                    damaged.append(file)
-                    touched = before
-                self._database.execute("RELEASE one_file")
+            for name, blocks in others.items():
+                for table in dict.fromkeys(block.table for block in blocks):
+                    columns = _listed(table)
+                    self._database.execute(
+                        f"INSERT OR REPLACE INTO main.{table.table} ({columns}) SELECT {columns} FROM "
+                        f"{name}.{table.table} ORDER BY {', '.join(map(_quoted, table.key)) or 'rowid'}"
+                    )
+                for block, digest in blocks.items():
+                    touched[block] = "" if block in touched or self._has(block) else digest
+            # A block that several have a part of is hashed anew.
+            digests = (digest or self._digest(*block).digest for block, digest in touched.items())
             self._insert(
                 DigestRow,
-                (
+                [
                     DigestRow(of=block.table.table, subject=block.subject, part=block.part, digest=digest)
-                    if digest
-                    else self._digest(*block)
-                    for block, digest in touched.items()
-                ),
+                    for block, digest in zip(touched, digests, strict=True)
+                ],
             )
-        return damaged
 
     def copy_to(self, file: Path) -> None:
         """Write what has been committed to another file, where nothing may be yet.
@@ -527,8 +545,11 @@ def _listed(table: type[Row]) -> str:
 
 def _order(table: type[Row]) -> str:
     """Blocks one after another, and rows of a block as their key has them."""
+    key = ", ".join(map(_quoted, table.key or ["rowid"]))
+    if table.key[:2] == (table.blocks_of, "image"):
+        return key  # Which the table itself is sorted by.
     part = [_part(table)] if "image" in table.columns() else []
-    return ", ".join([_quoted(table.blocks_of), *part, *map(_quoted, table.key or ["rowid"])])
+    return ", ".join([_quoted(table.blocks_of), *part, key])
 
 
 def _hashed(rows: list[tuple[Any, ...]]) -> str:
