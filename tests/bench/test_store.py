@@ -520,3 +520,49 @@ def test_a_reader_finds_what_was_whole_when_a_writer_was_killed(tmp_path: Path) 
         Path(f"{killed}-journal").write_bytes(Path(f"{file}-journal").read_bytes())
     with Store(killed, reading=True) as store:
         store.verify()
+
+
+# Of several files
+
+
+@pytest.mark.parametrize("files", [1, 3, 20], ids=lambda files: f"{files} files")
+def test_merged_files_are_the_store_that_was_written_at_once(files: int, tmp_path: Path) -> None:
+    """Images of a block come from several files, one of which is damaged and left out, and one of which comes twice."""
+    rows = [verdict_row(CELL, image) for image in range(700)]
+    made = []
+    for number in range(files):
+        with Store(tmp_path / f"{number}.sqlite") as store:
+            store.add(model_row(), *rows[number::files])
+        made.append(tmp_path / f"{number}.sqlite")
+    damaged, empty = tmp_path / "damaged.sqlite", tmp_path / "empty.sqlite"
+    damaged.write_bytes(made[0].read_bytes())
+    with closing(sqlite3.connect(damaged)) as database, database:
+        database.execute("UPDATE verdicts SET success = 1 - success")
+    empty.touch()
+    with Store(tmp_path / "whole.sqlite") as whole, Store(tmp_path / "merged.sqlite") as merged:
+        whole.add(model_row(), *rows)
+        assert merged.merge(*made, damaged, made[0], empty, tmp_path / "none.sqlite") == [
+            damaged,
+            empty,
+            tmp_path / "none.sqlite",
+        ]
+        merged.verify()
+        for table in tables():
+            assert merged.select(table) == whole.select(table)
+
+
+def test_a_store_beside_is_read_and_never_written(tmp_path: Path) -> None:
+    run, own = tmp_path / "run.sqlite", tmp_path / "own.sqlite"
+    with Store(run) as store:
+        store.add(clean_row(0), verdict_row(CELL, 0), verdict_row(CELL, 1))
+    before = run.read_bytes()
+    newer = replace(verdict_row(CELL, 1), prediction=7)
+    with Store(own, beside=run) as store:
+        store.add(newer, verdict_row(CELL, 2))
+        assert store.done(CELL) == {0, 1, 2}
+        assert store.verdicts(CELL) == [verdict_row(CELL, 0), newer, verdict_row(CELL, 2)]
+        assert store.clean("net").keys() == {0}
+    with Store(own, reading=True) as store:
+        store.verify()
+        assert store.done(CELL) == {1, 2}
+    assert run.read_bytes() == before
