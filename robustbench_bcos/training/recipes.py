@@ -21,8 +21,9 @@ class LearnedB(Table):
     """How exponents follow the training, where ``arguments`` has ``learn_b``. They have no weight decay."""
 
     objective: Literal["descent", "minimax", "alignment"] = "minimax"
-    """What B minimises beside the loss: nothing, which drives it to 1, since |y| falls as B grows; ``weight`` times
-    the largest B; or minus ``weight`` times the alignment, the mean |cos| of what the layers put out."""
+    """What B minimises beside the loss: nothing, which drives it to 1 where no norm makes up for |y|, which falls as B
+    grows; ``weight`` times the largest B; or minus ``weight`` times the alignment, the mean |cos| of what layers put
+    out."""
     weight: float = Field(default=0.1, ge=0)
     learning_rate: float = Field(default=0.02, gt=0)
     """The peak of the cycle, of exponents."""

@@ -71,6 +71,13 @@ def test_the_largest_b_sinks_under_minimax_and_b_grows_under_alignment() -> None
     assert len({*sunk.values()}) == 1
 
 
+def test_plain_descent_drives_b_down_where_no_norm_makes_up_for_the_size_of_outputs() -> None:
+    # Without norms logits are far too small, and a smaller B is what enlarges them.
+    arguments = {"b": 2.0, "learn_b": "layer", "norm": "none", "logit_bias": 0.0}
+    fallen, _ = trained(make_recipe("descent", arguments=arguments, learning_rate=1e-2, epochs=8))
+    assert max(fallen.values()) < 1.95
+
+
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_only_exponents_have_a_gradient_of_their_objective(objective: str) -> None:
     classifier = build_classifier(make_recipe())
