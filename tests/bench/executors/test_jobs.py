@@ -4,6 +4,7 @@ import itertools
 import json
 import sqlite3
 import sys
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -30,14 +31,9 @@ from tests.bench.own_request import TwoSides, own_request
 from tests.bench.tiny_zoo import tiny_request
 
 ASKED: dict[str, Any] = {"eps": "0.5", "steps": (1, 2), "limit": 10, "batch_size": 1, "start": "random"}
-EVERYTHING: dict[str, Any] = {
-    "evidence": "quick",
-    "explained": 2,
-    "distances": True,
-    "limit": 3,
-    "steps": (1,),
-    "goal": ("explanation:away",),
-}
+LATER: dict[str, Any] = {"limit": 3, "steps": (1,)}
+EXPLAINED: dict[str, Any] = {"evidence": "quick", "explained": 2, "goal": ("explanation:away",)}
+MEASURED: dict[str, Any] = {"distances": True, "model": "tiny-natural", "limit": 2}
 
 
 @pytest.fixture(autouse=True)
@@ -149,24 +145,22 @@ def test_number_and_order_of_jobs_change_nothing(
     assert measured(asked, tmp_path / "run", kind) == whole
 
 
-def test_evidence_explanations_and_distances_by_jobs_are_the_same(
-    tiny_zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("asked", "units"),
+    [(EXPLAINED, {"attack": 2, "explain": 2, "evidence": 2, "fool": 2}), (MEASURED, {"attack": 1, "distances": 2})],
+    ids=["explained", "measured"],
+)
+def test_later_stages_by_jobs_find_the_same(
+    asked: dict[str, Any], units: dict[str, int], tiny_zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A look at each of them, and no search to the end.
+    # A look at each distance, and no search to the end.
     for name, fewer in {"FEWEST_STEPS": 2, "HALVINGS": 1, "DOUBLINGS": 2}.items():
         monkeypatch.setattr(distances, name, fewer)
-    request = tiny_request(tiny_zoo, **ASKED | EVERYTHING)
+    request = tiny_request(tiny_zoo, **ASKED | LATER | asked)
     kind = inline(order_of=lambda units: list(reversed(units)))
     assert measured(request, tmp_path / "run", kind) == by_one_process(request)
-    stages = {unit.stage: [other for other in kind.seen if other.stage == unit.stage] for unit in kind.seen}
-    assert {stage: len(units) for stage, units in stages.items()} == {
-        "attack": 2,
-        "explain": 2,
-        "evidence": 2,
-        "distances": 6,
-        "fool": 2,
-    }
-    assert kind.seen[:2] == stages["attack"], "what the other stages need"
+    assert Counter(unit.stage for unit in kind.seen) == units
+    assert all(unit.stage == "attack" for unit in kind.seen[: units["attack"]]), "what the other stages need"
 
 
 def test_a_run_that_one_process_has_begun_is_finished_by_jobs_and_the_other_way_round(
