@@ -93,7 +93,7 @@ def alive(number: int) -> bool:
 
 def test_submitit_in_this_process_and_in_others(command: list[str], tmp_path: Path) -> None:
     pytest.importorskip("submitit")
-    one = [*command[:-1], "--model", NAMES[0], "--limit", "8", "--jobs", "1", "--job-minutes", "1e-6", "--out"]
+    one = [*command[:-1], "--model", NAMES[0], "--limit", "4", "--jobs", "1", "--job-minutes", "1e-6", "--out"]
     for name in ("local", "debug", "submitit"):
         succeed(*one, tmp_path / name, "--executor", name)
         same_bytes(tmp_path / name, tmp_path / "local")
