@@ -89,7 +89,7 @@ def wait_until(process: "subprocess.Popen[str]", happened: Callable[[], bool]) -
 
 
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(command: list[str], tmp_path: Path) -> None:
-    # Without evidence, whose second search is another one in other processes.
+    # Without evidence, which would take most of the time; sessions that die in it are below.
     folder, whole, command = tmp_path / "run", tmp_path / "whole", [*command[:-1], "--evidence", "off", "--out"]
     succeed(*command, whole)
     for batches in (1, 6):
