@@ -76,6 +76,8 @@ def explain(
     """
     if target is not None:
         raise RequestError(f"explain has no parameter target: give targets={target!r}")
+    # A compiled model's graph is freed by its first backward pass, and several targets need several.
+    model = getattr(model, "_orig_mod", model)
     with in_evaluation_mode(model):
         given = read_pairs(images, rgb=False)[0] if is_loader(images) else read_images(images, rgb=False)
         return _explain(model, given, targets, method, rng)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import robustbench_bcos
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.rng import PerImageRng
+from robustbench_bcos.core.rng import PerImageRng, generator
 from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.explanations.explanation import Explanation, explain, method_for
 from robustbench_bcos.model_zoo.architectures import build_architecture
@@ -376,3 +376,10 @@ def test_an_official_network_is_explained_as_it_explains_itself() -> None:
     switches[0].set_explanation_mode(True)
     explain(peer, encoded)
     assert [layer.is_in_explanation_mode for layer in switches] == [True] + [False] * (len(switches) - 1)
+
+
+def test_a_compiled_model_is_explained_as_what_was_compiled() -> None:
+    model, images = load_model("digits-bcos-b2"), torch.rand((2, 3, 8, 8), generator=generator(0))
+    compiled = torch.compile(model, backend="aot_eager")
+    found = explain(compiled, images, [[0, 1], [2, 3]])
+    assert torch.equal(found.contributions, explain(model, images, [[0, 1], [2, 3]]).contributions)
