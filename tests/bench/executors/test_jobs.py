@@ -136,7 +136,9 @@ def test_whatever_happens_to_every_job_the_run_is_the_same(
 
 
 @pytest.mark.parametrize(
-    ("at_once", "order"), [(1, list), (2, reversed), (7, lambda units: units[1:] + units[:1])], ids=str
+    ("at_once", "order"),
+    [(1, list), (2, reversed), (7, lambda units: units[1:] + units[:1])],
+    ids=["as they are", "backwards", "turned"],
 )
 def test_number_and_order_of_jobs_change_nothing(
     at_once: int, order: Callable[..., Any], asked: Request, whole: dict[str, Any], tmp_path: Path
