@@ -689,7 +689,8 @@ def _check_shared_radii(config: RunConfig) -> None:
     if len(config.norm) < 2:
         return
     for norm, eps in product(config.norm, config.eps):
-        if NORMS[norm].in_levels and eps.value >= HALF_RANGE:
+        # Beyond the whole range, what is told of the radius alone says more.
+        if NORMS[norm].in_levels and HALF_RANGE <= eps.value <= 1:
             raise RequestError(
                 f"eps {eps} is meant for each of {', '.join(config.norm)}, and within {norm} {eps} every image can be "
                 "turned into the same grey: give each norm its own with threat, such as l2:0.5,linf:8/255"

@@ -8,8 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from statistics import fmean
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from robustbench_bcos.attacks import goal_text
 from robustbench_bcos.bench.cells import Cell
@@ -18,6 +17,9 @@ from robustbench_bcos.bench.rows import SPREAD, FooledRow
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.statistics import wilson
 from robustbench_bcos.explanations.similarity import MEASURES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FOOLED_BY = ("explanation", "prediction", "noise", "other")
 """What a clean image's map is compared with, evidence not counted."""
@@ -127,8 +129,11 @@ FOOLED_COLUMNS = tuple(
 )
 
 
-def make_fooled(store: Store, identity: RunIdentity) -> pd.DataFrame:
+def make_fooled(store: Store, identity: RunIdentity) -> "pd.DataFrame":
     """A row for each cell, method and goal whose maps have all been attacked, in the order of the plan."""
+    # Not above: an attack does not wait for tables.
+    import pandas as pd
+
     rows = []
     for record in (record for cell in identity.cells for record in fooled_of(store, cell, identity)):
         columns = asdict(record)
@@ -137,8 +142,11 @@ def make_fooled(store: Store, identity: RunIdentity) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(FOOLED_COLUMNS))
 
 
-def make_fooled_images(store: Store, identity: RunIdentity) -> pd.DataFrame:
+def make_fooled_images(store: Store, identity: RunIdentity) -> "pd.DataFrame":
     """Every comparison of every image whose explanation was attacked."""
+    # Not above: an attack does not wait for tables.
+    import pandas as pd
+
     rows = [row.to_columns() for cell in identity.cells for row in store.select(FooledRow, cell=cell.key)]
     table = pd.DataFrame(rows, columns=list(FooledRow.columns()))
     flags = [name for name, kind in FooledRow.columns().items() if kind is bool]

@@ -176,7 +176,9 @@ def test_passes_is_what_an_image_costs_that_stays_robust_and_no_image_costs_more
         return trace.forward_passes + trace.backward_passes
 
     # Too small to break any but the last, which is misclassified from the start.
-    assert (spent(1e-6)[:-1] == attack.passes).all()
+    whole = spent(1e-6)[:-1]
+    # A brief search may give up what moves nowhere.
+    assert (whole <= attack.passes).all() if getattr(attack, "brief", False) else (whole == attack.passes).all()
     assert (spent(radius_of(norm)) <= attack.passes).all()
 
 

@@ -72,7 +72,7 @@ def test_raw_weights_do_not_load_into_layers_that_normalise_theirs(tiny_zoo: Pat
     [
         (["digits-natural", "--b", "0.5"], "--b 0.5 must be at least 1"),
         (["digits-nat"], "did you mean 'digits-natural'"),
-        (["digits-*"], "names 7 models"),
+        (["digits-*"], "names 9 models"),
         (["digits-bcos-b2"], "has B-cos layers already"),
         (["digits-natural", "--name", "../x"], "must be letters and digits"),
         (["nets_of_mine:net", "--dataset", "digits"], "encoding is needed"),

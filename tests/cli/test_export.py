@@ -43,7 +43,7 @@ def test_a_weights_file_is_compared_on_images_of_ones_own(tiny_zoo: Path, here: 
     [
         (["digits-natural", "--format", "tflite"], "unknown format 'tflite'"),
         (["digits-nat", "--format", "onnx"], "unknown model 'digits-nat': did you mean 'digits-natural'"),
-        (["digits-*", "--format", "torchscript"], "names 7 models"),
+        (["digits-*", "--format", "torchscript"], "names 9 models"),
         (["digits-natural", "x.png", "--dataset", "digits", "--format", "torchscript"], "give one of them"),
         (["torch.nn:Identity", "--format", "torchscript"], "give image files, or --dataset NAME"),
         (["cifar10jpeg-natural-resnet20", "--format", "torchscript"], "give image files, or --dataset NAME"),

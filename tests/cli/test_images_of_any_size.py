@@ -146,7 +146,7 @@ def test_a_folder_of_ones_own_may_hold_images_of_all_sizes(here: Path) -> None:
             ["--interpolation", "bicubic"],
             "--interpolation bicubic says how images are resized, and nothing says to what",
         ),
-        (["--dataset", "voc"], "unknown dataset 'voc': choose from "),
+        (["--dataset", "coco"], "unknown dataset 'coco': choose from "),
         (["--dataset", "imagenett"], "unknown dataset 'imagenett': did you mean 'imagenet'?"),
         (["--dataset", "imagenet"], "dataset imagenet needs data_dir, the folder that holds val"),
     ],

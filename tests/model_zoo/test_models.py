@@ -216,7 +216,7 @@ class TestCards:
             find_models("mini", zoo)
 
     def test_more_than_one_model_is_not_loaded_at_a_time(self) -> None:
-        with pytest.raises(RequestError, match=r"^'digits-.' names 7 models: load one at a time$"):
+        with pytest.raises(RequestError, match=r"^'digits-.' names 9 models: load one at a time$"):
             load_model("digits-*")
 
     def test_what_only_a_weights_file_takes_is_not_ignored(self) -> None:
@@ -345,7 +345,7 @@ class TestCheckpoints:
             ("bcos_resnet8", {"max_out": 2}, "has shape"),
             ("bcos_resnet8", {"max_out": 0}, "^max_out must be a whole number of at least 1, got 0"),
             ("bcos_resnet8", {"max_out": "2"}, "^max_out must be a whole number of at least 1, got '2'"),
-            ("bcos_resnet8", {"width": 2}, "takes no argument 'width': it takes b, max_out, norm"),
+            ("bcos_resnet8", {"width": 2}, "takes no argument 'width': it takes b, learn_b, max_out, norm"),
             ("bcos_resnet8", {"encoding": "none"}, "^--encoding none gives 3 channels and the weights .* take 6"),
             ("bcos_resnet8", {"encoding": "invert"}, "^unknown encoding 'invert'"),
             ("bcos_resnet8", {"encoding": "normalize"}, "^--encoding normalize: gives no mean and deviation"),

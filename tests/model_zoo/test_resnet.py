@@ -293,7 +293,7 @@ def test_initial_classifier_bias_of_a_conventional_network_is_zero() -> None:
     [
         ("bcos-resnet20", {}, "unknown architecture 'bcos-resnet20': did you mean 'bcos_resnet20'"),
         ("vgg", {}, "unknown architecture 'vgg': .*choose from vgg11, .*bcos_vgg11"),
-        ("bcos_resnet20", {"B": 2.0}, "'bcos_resnet20' takes no argument 'B': it takes b, max_out, norm"),
+        ("bcos_resnet20", {"B": 2.0}, "'bcos_resnet20' takes no argument 'B': it takes b, learn_b, max_out, norm"),
         ("bcos_resnet20", {"blocks": 4}, "takes no argument 'blocks': it takes b,"),
         ("bcos_resnet20", {"classes": 4}, "takes no argument 'classes'"),
         ("resnet20", {"max_out": 2}, "'resnet20' takes no argument 'max_out': it takes norm, norm_affine$"),

@@ -207,7 +207,10 @@ def test_image_that_cannot_be_cut_into_patches_is_refused(height: int, width: in
 
 @pytest.mark.parametrize(
     ("name", "argument", "taken"),
-    [("simple_vit_ti", "norm", "none"), ("bcos_vitc_ti", "norm_affine", "b, max_out, logit_bias, temperature")],
+    [
+        ("simple_vit_ti", "norm", "none"),
+        ("bcos_vitc_ti", "norm_affine", "b, learn_b, max_out, logit_bias, temperature"),
+    ],
 )
 def test_norms_are_not_open(name: str, argument: str, taken: str) -> None:
     with pytest.raises(RequestError, match=f"takes no argument '{argument}': it takes {taken}$"):

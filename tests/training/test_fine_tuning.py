@@ -75,7 +75,7 @@ def test_training_goes_on_from_a_checkpoint_as_it_would_have(tmp_path: Path) -> 
     ("changes", "message"),
     [
         ({"start": "digits-nat"}, "did you mean 'digits-natural'"),
-        ({"start": "digits-*"}, "names 7 models"),
+        ({"start": "digits-*"}, "names 9 models"),
         ({"start": "digits-bcos-b2"}, "B-cos layers already"),
         ({"bcosified": {"weights": "raw", "source": "digits-natural"}}, "must say image_layers = ('conv1',)"),
         ({"bcosified": None, "start": "digits-bcos-b2", "encoding": {"kind": "add_inverse"}}, "do not fit"),

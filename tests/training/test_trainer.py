@@ -20,7 +20,7 @@ from robustbench_bcos.data.opening import open_dataset
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
-from robustbench_bcos.training import trainer
+from robustbench_bcos.training import start, trainer
 from robustbench_bcos.training.recipes import RECIPES, Recipe
 from robustbench_bcos.training.trainer import Epoch, train
 from robustbench_bcos.training.workshop import clean_accuracy
@@ -268,14 +268,14 @@ class Witness:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.trained_on: list[Tensor] = []
         self.evaluated = 0
-        build = trainer.build_classifier
+        build = start.build_classifier
 
         def watched(recipe: Recipe) -> ImageClassifier:
             classifier = build(recipe)
             classifier.register_forward_pre_hook(self._see)
             return classifier
 
-        monkeypatch.setattr(trainer, "build_classifier", watched)
+        monkeypatch.setattr(start, "build_classifier", watched)
 
     def _see(self, classifier: nn.Module, given: tuple[Tensor]) -> None:
         if classifier.training:

@@ -253,7 +253,7 @@ class Call:
         (lambda file: Call(os.mkdir, file), f"{os.mkdir.__module__}.mkdir"),
         (lambda file: Call(subprocess.call, ["mkdir", file]), "commands.call"),
         (lambda file: Call(eval, f"__import__('os').mkdir({file!r})"), "eval"),
-        (lambda file: Call(shutil.copytree, ".", file), "shutil.copytree"),
+        (lambda file: Call(shutil.copytree, str(Path(__file__).parent), file), "shutil.copytree"),
     ],
 )
 @pytest.mark.parametrize("container", ["zip", "legacy"])
