@@ -14,8 +14,8 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python -m venv "$folder/env"
-"$folder/env/bin/pip" install --quiet torch==2.14.1 captum==0.9.0
-cat > "$folder/types.py" <<'PYTHON'
+"$folder/env/bin/pip" install --quiet torch==2.14.1 captum==0.9.0 scikit-learn==1.9.1
+cat > "$folder/precision.py" <<'PYTHON'
 import warnings
 
 import torch
@@ -52,4 +52,4 @@ assert rounded == {"Occlusion", "ShapleyValueSampling", "KernelShap"}
 assert off[FeatureAblation] < 1e-14
 assert 1e-10 < off[Occlusion] < 1e-7
 PYTHON
-"$folder/env/bin/python" "$folder/types.py"
+"$folder/env/bin/python" "$folder/precision.py"
