@@ -75,8 +75,12 @@ class AbstractGame(ABC):
         return self.scores(scene.regions.float(), scene).values
 
     def control(self, name: str, scene: Scene) -> TargetMaps:
-        """Maps that know nothing of the picture, which are scored beside those of methods."""
-        raise NotImplementedError
+        """Maps that know nothing of the picture, which are scored beside those of methods.
+
+        Raises:
+            NotImplementedError: the game has no controls, and names none.
+        """
+        raise NotImplementedError(name)
 
     def fitted(self, explained: Iterable[tuple[Scene, TargetMaps]]) -> "AbstractGame":
         """The game with what it takes from clean maps of one model and method.
