@@ -26,7 +26,7 @@ from robustbench_bcos.bench.rows import ModelRow, Row, SimilarityRow, TimingRow,
 from robustbench_bcos.bench.stages import attack, explain
 from robustbench_bcos.bench.store import Store
 from tests.bench.tiny_zoo import NAMES
-from tests.cli.command_line import call, succeed
+from tests.cli.command_line import call, same_bytes, succeed
 
 EXPORTS = ("results.csv", "table_l2.csv", "table_linf.csv")
 OPTIONS = "--norm l2,linf --eps 0.1 --steps 2,4 --limit 20 --batch-size 2 --start random --no-figures --quiet"
@@ -53,11 +53,6 @@ def whole(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "whole"
     succeed(*command, folder)
     return folder
-
-
-def same_bytes(folder: Path, whole: Path) -> None:
-    for name in EXPORTS:
-        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
 
 
 def sessions(folder: Path) -> int:
@@ -100,7 +95,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(command: 
         assert process.returncode == -signal.SIGKILL
         assert not (folder / "results.csv").exists()
     succeed(*command, folder)
-    same_bytes(folder, whole)
+    same_bytes(folder, whole, EXPORTS)
     assert sessions(folder) == 3
     assert sessions(whole) == 1
 
@@ -167,7 +162,7 @@ def test_sessions_that_all_die_get_there_in_the_end(
                 succeed(*command, folder)
                 break
         assert not (folder / "results.csv").exists()
-    same_bytes(folder, whole)
+    same_bytes(folder, whole, EXPORTS)
     assert sessions(folder) > 5
 
 
@@ -192,7 +187,7 @@ def test_a_session_that_dies_while_it_writes_its_files_is_repeated(
             with pytest.raises(Killed):
                 call(*command, folder)
         succeed(*command, folder)
-        same_bytes(folder, whole)
+        same_bytes(folder, whole, EXPORTS)
 
 
 def test_batches_of_another_size_may_finish_what_was_begun(
@@ -204,7 +199,7 @@ def test_batches_of_another_size_may_finish_what_was_begun(
         with pytest.raises(Killed):
             call(*command, folder)
     succeed(*command, folder, "--batch-size", 9)
-    same_bytes(folder, whole)
+    same_bytes(folder, whole, EXPORTS)
 
 
 # In the middle of an attack
@@ -387,7 +382,7 @@ def test_sessions_that_die_at_every_batch_of_explanations_get_there_in_the_end(
                 call(*explaining, folder)
         assert not (folder / "results.csv").exists()
     succeed(*explaining, folder)
-    same_bytes(folder, explained)
+    same_bytes(folder, explained, EXPORTS)
     assert (folder / "explanations.csv").read_bytes() == (explained / "explanations.csv").read_bytes()
     assert pictures(folder) == pictures(explained)
     assert len(pictures(explained)) > 12
@@ -444,7 +439,7 @@ def test_a_run_goes_on_when_a_full_disk_gets_more_room(command: list[str], whole
         assert outcome.err.count("\n") == 1
         assert not list(small_disk.rglob("*.partial"))
     assert refused > 3
-    same_bytes(folder, whole)
+    same_bytes(folder, whole, EXPORTS)
 
 
 def test_a_disk_that_takes_no_writing_is_named(command: list[str], small_disk: Path) -> None:

@@ -1,8 +1,10 @@
 """The command line, called in this process as a user calls it in a shell."""
 
 import sys
+from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
+from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
@@ -46,3 +48,9 @@ def refusal(*arguments: object) -> str:
     assert outcome.err.endswith("\n")
     assert outcome.err.count("\n") == 1
     return outcome.err.removeprefix("error: ").rstrip("\n")
+
+
+def same_bytes(folder: Path, whole: Path, names: Iterable[str]) -> None:
+    """Fail at the first file that two runs do not have alike."""
+    for name in names:
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name

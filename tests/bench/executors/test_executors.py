@@ -21,7 +21,7 @@ from robustbench_bcos.bench.executors.slurm import Slurm, minutes_of, slurm_opti
 from robustbench_bcos.bench.status import status_of
 from robustbench_bcos.core.errors import RequestError
 from tests.bench.tiny_zoo import NAMES, tiny_request
-from tests.cli.command_line import call, refusal, succeed
+from tests.cli.command_line import call, refusal, same_bytes, succeed
 
 OPTIONS = "--norm l2 --eps 0.5 --steps 1,2 --limit 10 --batch-size 1 --start random --no-figures --evidence off --quiet"
 EXPORTS = ("results.csv", "images.csv", "table_l2.csv")
@@ -42,11 +42,6 @@ def whole(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "whole"
     succeed(*command, folder)
     return folder
-
-
-def same_bytes(folder: Path, whole: Path) -> None:
-    for name in EXPORTS:
-        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
 
 
 # Real processes: each costs a second to start.
@@ -79,7 +74,7 @@ def test_processes_that_are_killed_change_nothing(command: list[str], whole: Pat
             time.sleep(0.05)
         assert process.returncode == 0, process.communicate()
     assert killed
-    same_bytes(folder, whole)
+    same_bytes(folder, whole, EXPORTS)
     assert "Complete: its results are in" in succeed("run", "--status", folder)
 
 
@@ -96,7 +91,7 @@ def test_submitit_in_this_process_and_in_others(command: list[str], tmp_path: Pa
     one = [*command[:-1], "--model", NAMES[0], "--limit", "4", "--jobs", "1", "--job-minutes", "1e-6", "--out"]
     for name in ("local", "debug", "submitit"):
         succeed(*one, tmp_path / name, "--executor", name)
-        same_bytes(tmp_path / name, tmp_path / "local")
+        same_bytes(tmp_path / name, tmp_path / "local", EXPORTS)
 
 
 # What is refused, in one sentence
