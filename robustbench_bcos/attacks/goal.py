@@ -17,6 +17,7 @@ from robustbench_bcos.attacks.criterion import AbstractCriterion
 from robustbench_bcos.attacks.loss import Loss
 from robustbench_bcos.attacks.losses.margin import margin
 from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.core.training_loss import TrainingLoss
 from robustbench_bcos.core.types import Flags, Goals, Labels, Logits, Maps, PerImage
 
 KNOWN = 2
@@ -53,7 +54,7 @@ class MapCriterion(AbstractCriterion):
         goal: its name.
         shape: height and width of a map.
         band: by how much the confidence in the class may differ from that in the clean image; ``None`` for no bound.
-        sigmoid: whether confidences are sigmoids of logits, and not their softmax.
+        trained_with: what the model was trained with, which decides what its confidences are.
     """
 
     name = "explanation"
@@ -62,7 +63,7 @@ class MapCriterion(AbstractCriterion):
     goal: str
     shape: tuple[int, int]
     band: float | None = None
-    sigmoid: bool = False
+    trained_with: TrainingLoss = TrainingLoss.CE
 
     def success(self, outputs: Tensor, goals: Goals) -> Flags:
         """The prediction is kept and nothing is left of the way."""
@@ -101,7 +102,7 @@ class MapCriterion(AbstractCriterion):
         return torch.where(logits.isfinite().all(dim=1), excess, torch.inf)
 
     def _drift(self, logits: Logits, goals: Goals) -> PerImage:
-        return (confidences(logits, goals[:, 0].long(), sigmoid=self.sigmoid) - goals[:, 1]).abs()
+        return (self.trained_with.confidences(logits, goals[:, 0].long()) - goals[:, 1]).abs()
 
     def __str__(self) -> str:
         return goal_text(self.goal)
@@ -115,10 +116,3 @@ def keeps(nearness: PerImage) -> Flags:
 def map_goals(classes: Labels, confidence: PerImage, references: Maps) -> Goals:
     """What success refers to: the class to be kept, the confidence in it, and a map."""
     return torch.cat([classes[:, None].double(), confidence[:, None].double(), references.double().flatten(1)], dim=1)
-
-
-def confidences(logits: Logits, classes: Labels, *, sigmoid: bool) -> PerImage:
-    """Probability of a class, in float64."""
-    exact = logits.double()
-    probabilities = exact.sigmoid() if sigmoid else exact.softmax(dim=1)
-    return probabilities.gather(1, classes[:, None]).squeeze(1)

@@ -11,7 +11,7 @@ import torch
 
 from robustbench_bcos.attacks import GOALS
 from robustbench_bcos.attacks.attack import AbstractAttack, Trace
-from robustbench_bcos.attacks.goal import MapCriterion, confidences, keeps, map_goals
+from robustbench_bcos.attacks.goal import MapCriterion, keeps, map_goals
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.bench.judge import judge
 from robustbench_bcos.bench.rounding import nearest_level, towards
@@ -79,11 +79,11 @@ class Fooling:
             goal=goal,
             shape=(images.shape[2], images.shape[3]),
             band=self.band,
-            sigmoid=self.model.loss == "bce",
+            trained_with=self.model.trained_with,
         )
         asked = in_parts(explained, self.batch_size)
         logits, references = criterion.split(asked(images))
-        confidence = confidences(logits, labels, sigmoid=criterion.sigmoid)
+        confidence = self.model.trained_with.confidences(logits, labels)
         if GOALS[goal].of_another:
             _, references = criterion.split(asked(others))
         return AttackTarget(

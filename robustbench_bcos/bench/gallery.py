@@ -84,10 +84,10 @@ class Gallery:
             target = make_target(self.model, self.cell, images, led_from, seed=self.seed, indices=indices).slow
             adversarials = attack_and_judge(attack, target, subject=self.cell.key).adversarials
             after = self._explain(adversarials, rng)
-            attacked = make_views(adversarials, after, self.model.loss)
+            attacked = make_views(adversarials, after, self.model.trained_with)
             arrays |= _arrays(adversarials, after, "attacked_")
         known: list[int | None] = [None] * len(images) if labels is None else labels.tolist()
-        columns = zip(indices, known, make_views(images, clean, self.model.loss), attacked, strict=True)
+        columns = zip(indices, known, make_views(images, clean, self.model.trained_with), attacked, strict=True)
         pictures = [Picture(image=index, label=label, clean=one, attacked=two) for index, label, one, two in columns]
         return ExplainedGallery(pictures, arrays, self._finding(clean))
 

@@ -14,6 +14,7 @@ from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.bench.pictures import Array, View
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.rng import PerImageRng
+from robustbench_bcos.core.training_loss import TrainingLoss
 from robustbench_bcos.core.types import Images, Labels, PerImage
 from robustbench_bcos.explanations.colours import render, rgb
 from robustbench_bcos.explanations.explanation import Explanation, explain
@@ -82,18 +83,17 @@ def compare_explanations(clean: Explanation, other: Explanation, comparison: str
     return similarities
 
 
-def make_views(images: Images, explanation: Explanation, loss: str) -> list[View]:
+def make_views(images: Images, explanation: Explanation, trained_with: TrainingLoss) -> list[View]:
     """A view of each image, to be drawn.
 
     Args:
         images: what was explained; of encoded images the first three channels are kept, grey is repeated.
         explanation: of one target for each image.
-        loss: what the model was trained with, which decides what its probabilities are.
+        trained_with: by the model, which decides what its probabilities are.
     """
     logits = explanation.logits
-    probabilities = logits.sigmoid() if loss == "bce" else logits.softmax(dim=1)
     predictions = predicted_classes(logits)
-    confidences = probabilities.gather(1, predictions.clamp(min=0)[:, None])[:, 0]
+    confidences = trained_with.confidences(logits, predictions.clamp(min=0))
     pictures, shown = render(explanation, images), rgb(images)
     return [
         View(

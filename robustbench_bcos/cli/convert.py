@@ -8,6 +8,7 @@ import typer
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import results
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.training_loss import TrainingLoss
 from robustbench_bcos.model_zoo.digests import check_readable
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ def convert(
         str, typer.Option(help="natural, unknown, or 'adversarial linf 8/255'.", rich_help_panel=CARD)
     ] = "unknown",
     loss: Annotated[
-        str | None,
-        typer.Option(help="ce, bce, bce_off_label; by default bce for B-cos and ce for others.", rich_help_panel=CARD),
+        TrainingLoss | None,
+        typer.Option(help="Trained with; by default bce for B-cos and ce for others.", rich_help_panel=CARD),
     ] = None,
     reference: Annotated[str, typer.Option(help="Where it comes from.", rich_help_panel=CARD)] = "",
 ) -> None:

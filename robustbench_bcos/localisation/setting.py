@@ -24,7 +24,7 @@ from robustbench_bcos.core.devices import choose_device
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.quantities import Quantity
-from robustbench_bcos.core.types import Logits, PerImage
+from robustbench_bcos.core.types import PerImage
 from robustbench_bcos.core.version import VERSION
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.explanations.explanation import explain, method_for
@@ -80,15 +80,9 @@ def _confidences(setting: Setting, name: str) -> PerImage:
         images, labels, indices = batch.on(setting.device)
         with failures_named(model, setting.subset.dataset, indices, "on clean images"), torch.no_grad():
             logits = model.classifier(images)
-        # In float64, where a confidence below 1 does not round to 1.
-        own = probabilities(logits.double(), model.loss).gather(1, labels[:, None])[:, 0]
+        own = model.trained_with.confidences(logits, labels)
         found.append(own.masked_fill(predicted_classes(logits) != labels, 0).cpu())
     return torch.cat(found)
-
-
-def probabilities(logits: Logits, loss: str) -> Logits:
-    """What a model's logits say, by the loss that it was trained with: each class by itself, or one of all."""
-    return logits.sigmoid() if loss == "bce" else logits.softmax(dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,12 +19,12 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.framing import Framing, Interpolation
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.tables import Table, read_table
+from robustbench_bcos.core.training_loss import TrainingLoss
 from robustbench_bcos.model_zoo.cache import check_digest, weights_folder
 from robustbench_bcos.model_zoo.digests import sha256_of
 from robustbench_bcos.model_zoo.encoding_spec import EncodingSpec as EncodingSpec
 
 Family = Literal["bcos", "conventional"]
-TrainingLoss = Literal["bce", "bce_off_label", "ce"]
 Pools = Literal["kept", "averaged"]
 WeightsFormat = Literal["safetensors", "state_dict", "lightning", "madry", "robustbench"]
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustbench_bcos.core.training_loss import TrainingLoss
 from robustbench_bcos.core.types import Labels, Logits, PerImage
 from robustbench_bcos.training.recipes import Recipe
 
@@ -20,7 +21,7 @@ def objective_of(recipe: Recipe) -> Objective:
 
     def objective(logits: Logits, labels: Labels) -> PerImage:
         targets = _targets(recipe, logits, labels)
-        if recipe.loss == "ce":
+        if recipe.loss is TrainingLoss.CE:
             return -(targets * logits.log_softmax(dim=1)).sum(dim=1)
         # softplus does not round to 0 where a sigmoid rounds to 1.
         return (F.softplus(logits) - targets * logits).mean(dim=1)
@@ -32,4 +33,4 @@ def _targets(recipe: Recipe, logits: Logits, labels: Labels) -> Tensor:
     classes = logits.shape[1]
     targets = F.one_hot(labels, classes).to(logits)
     targets = targets * (1 - recipe.label_smoothing) + recipe.label_smoothing / classes
-    return targets.clamp_min(1 / classes) if recipe.loss == "bce_off_label" else targets
+    return targets.clamp_min(1 / classes) if recipe.loss is TrainingLoss.BCE_OFF_LABEL else targets

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from robustbench_bcos.core.tables import PackagedTables, Table
+from robustbench_bcos.core.training_loss import TrainingLoss
 from robustbench_bcos.model_zoo.cards import ModelSpec
 
 
@@ -43,7 +44,7 @@ class Recipe(ModelSpec):
     start: str | None = None
     """The model whose weights training starts from, as ``run --model`` has it; with the table ``bcosified``, it is
     converted first. By default weights are random."""
-    loss: Literal["bce", "bce_off_label", "ce"]
+    loss: TrainingLoss
     """What training minimises."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Part of each target that is spread over all classes."""

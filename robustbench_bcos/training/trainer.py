@@ -102,8 +102,8 @@ class _Training:
         # Compiling and rounding change how the network is run, not what its state is called.
         self.forward = _forward(recipe, classifier, compiled)
         self.objective = objective_of(recipe)
-        # Of attacks: their bce does not round to 0 either, and off-label targets are nobody's goal.
-        self.loss = LOSSES["ce" if recipe.loss == "ce" else "bce"]
+        # Of attacks: their bce does not round to 0 either.
+        self.loss = LOSSES[recipe.loss.attacked]
         self.optimiser = _optimiser(recipe, _parameters(classifier))
         self.exponents = Exponents(classifier, recipe.learned_b)
         self.batches = -(-len(images) // recipe.batch_size)

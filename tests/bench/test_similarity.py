@@ -27,6 +27,7 @@ from robustbench_bcos.bench.target import AttackTarget
 from robustbench_bcos.bench.trial import Judged, attack_and_judge
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.rng import PerImageRng, generator
+from robustbench_bcos.core.training_loss import TrainingLoss
 from robustbench_bcos.explanations.explanation import Explanation, explain
 from robustbench_bcos.explanations.similarity import MEASURES
 from robustbench_bcos.model_zoo.encodings import AddInverse
@@ -333,8 +334,8 @@ def test_an_image_beside_itself_has_not_moved() -> None:
 # Views
 
 
-@pytest.mark.parametrize("loss", ["bce", "ce"])
-def test_a_view_says_what_is_predicted_and_how_surely(loss: str) -> None:
+@pytest.mark.parametrize("loss", TrainingLoss)
+def test_a_view_says_what_is_predicted_and_how_surely(loss: TrainingLoss) -> None:
     images = draw(6, *SHAPE)
     explanation = both_classes(images).of_target(1)
     logits = explanation.logits.double().numpy()
@@ -362,7 +363,7 @@ class Encoded(nn.Module):
 def test_of_an_encoded_image_the_colours_are_shown() -> None:
     images = draw(2, *SHAPE)
     encoded = AddInverse()(images)
-    for image, shown in zip(images, make_views(encoded, explain(Encoded(), encoded), "bce"), strict=True):
+    for image, shown in zip(images, make_views(encoded, explain(Encoded(), encoded), TrainingLoss.BCE), strict=True):
         np.testing.assert_array_equal(shown.pixels, image.numpy())
         assert shown.explanation.shape == (5, 4, 4)
 
@@ -370,6 +371,6 @@ def test_of_an_encoded_image_the_colours_are_shown() -> None:
 def test_without_a_class_a_view_says_so() -> None:
     images = draw(6, *SHAPE)
     images[2, :, 0, 0] = 1
-    shown = make_views(images, both_classes(images).of_target(1), "ce")
+    shown = make_views(images, both_classes(images).of_target(1), TrainingLoss.CE)
     assert [view.prediction == -1 for view in shown] == [False, False, True, False, False, False]
     assert np.isnan(shown[2].confidence)

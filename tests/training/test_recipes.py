@@ -84,7 +84,7 @@ def test_a_recipe_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         ("epochs = 2", "epochs = 2\nseed = -1", "seed: input should be greater than or equal to 0, got -1"),
         ("epochs = 2", "epochs = 2\nattack_steps = 0", "attack_steps: input should be greater than 0, got 0"),
         ("1e-3", "0", "learning_rate: input should be greater than 0, got 0"),
-        ('"ce"', '"mse"', "loss: input should be 'bce', 'bce_off_label' or 'ce', got 'mse'"),
+        ('"ce"', '"mse"', "loss: input should be 'ce', 'bce' or 'bce_off_label', got 'mse'"),
         ('"adam"', '"lion"', "optimiser: input should be 'adam', 'adamw' or 'sgd', got 'lion'"),
         ("epochs = 2", "epochs = 2\nlabel_smoothing = 1.0", "label_smoothing: input should be less than 1, got 1.0"),
         ("epochs = 2", "epochs = 2\nclip_by_weights = 0", "clip_by_weights: input should be greater than 0, got 0"),

@@ -154,7 +154,7 @@ class _Explainer:
         self, adversarials: Tensor, after: Explanation, success: Sequence[bool]
     ) -> list[tuple[Picture, bool]]:
         views = (
-            make_views(images, explanation.of_target(PREDICTED), self.model.loss)
+            make_views(images, explanation.of_target(PREDICTED), self.model.trained_with)
             for images, explanation in ((self.images, self.clean), (adversarials, after))
         )
         columns = zip(self.batch.indices, self.batch.labels.tolist(), *views, success, strict=True)

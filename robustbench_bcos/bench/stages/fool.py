@@ -208,7 +208,7 @@ class _Batch:
         places = torch.tensor(shown, device=self.images.device)
         classes, classifier, method = self.classes[places], self.model.classifier, self.fooling.method
         clean, attacked = (
-            make_views(images[places], explain(classifier, images[places], classes, method), self.model.loss)
+            make_views(images[places], explain(classifier, images[places], classes, method), self.model.trained_with)
             for images in (self.images, found.pictures)
         )
         for place, before, after in zip(shown, clean, attacked, strict=True):

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Protocol, get_args, runtime_checkable
 
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import Registry, unknown
+from robustbench_bcos.core.training_loss import TrainingLoss
 from robustbench_bcos.model_zoo.architectures.layers import LayerFactory, bcos_layers, conventional_layers
 from robustbench_bcos.model_zoo.bcos.layers import learn_exponents
 from robustbench_bcos.model_zoo.bcos.norms import Affine
@@ -53,9 +54,9 @@ class Architecture:
     """Gives tensors of published files the names they have here."""
 
     @property
-    def loss(self) -> Literal["bce", "ce"]:
+    def loss(self) -> TrainingLoss:
         """The loss that the family is usually trained with."""
-        return "bce" if self.family == "bcos" else "ce"
+        return TrainingLoss.BCE if self.family == "bcos" else TrainingLoss.CE
 
 
 ARCHITECTURES: Registry[Architecture] = Registry("architecture", group="robustbench_bcos.architectures")

@@ -83,7 +83,7 @@ def write_bcosified(
         "resize": None if framing is None else framing.resize,
         "interpolation": "bilinear" if framing is None else framing.interpolation,
         "encoding": encoding_spec(classifier.encoding),
-        "loss": model.loss,
+        "loss": model.trained_with,
         "training": {"kind": "unknown"},
         "bcosified": classifier.conversion.spec,
         "weights": {"file": file, "sha256": digest},

@@ -39,7 +39,7 @@ class CheckpointModel(ModelSource):
             family=architecture.family,
             architecture=self.architecture,
             arguments=loaded.arguments,
-            loss=architecture.loss,
+            trained_with=architecture.loss,
             weights_sha256=sha256_of(self.file),
             classifier=loaded.classifier,
             classes=loaded.classes,

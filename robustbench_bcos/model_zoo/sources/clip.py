@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError, reason_of
 from robustbench_bcos.core.framing import Framing, Interpolation
+from robustbench_bcos.core.training_loss import TrainingLoss
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import Normalize, parse_encoding
 from robustbench_bcos.model_zoo.prompts import PLAIN, Prompts, read_templates
@@ -88,7 +89,7 @@ class ClipModel(ModelSource):
             family="conventional",
             architecture=f"clip:{name}",
             training="random weights" if tag == RANDOM else f"image-text pairs, {tag}",
-            loss="ce" if bias is None else "bce",
+            trained_with=TrainingLoss.CE if bias is None else TrainingLoss.BCE,
             image_size=self._size,
             classes=len(prompts.classes),
             texts=str(prompts),

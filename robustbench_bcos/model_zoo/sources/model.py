@@ -4,7 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from torch import nn
 from robustbench_bcos.core.adapted import Adapted, name_of
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.framing import Framing
+from robustbench_bcos.core.training_loss import TrainingLoss
 from robustbench_bcos.model_zoo.classifier import network_of
 
 UNKNOWN = "unknown"
@@ -27,8 +28,7 @@ class Model:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Of the architecture, as a card has them."""
     training: str = UNKNOWN
-    loss: Literal["bce", "ce"] = "ce"
-    """The loss that ``--loss auto`` stands for."""
+    trained_with: TrainingLoss = TrainingLoss.CE
     weights_sha256: str
     classifier: nn.Module
     image_size: tuple[int, int] | None = None
@@ -50,6 +50,11 @@ class Model:
     def attack_model(self) -> nn.Module:
         """What attacks query: the fast copy if there is one, otherwise the classifier."""
         return self.classifier if self.fast_copy is None else self.fast_copy
+
+    @property
+    def loss(self) -> str:
+        """The attack loss that ``--loss auto`` stands for."""
+        return self.trained_with.attacked
 
     @property
     def parameters(self) -> int:

@@ -58,7 +58,7 @@ class ZooModel(ModelSource):
             architecture=card.architecture,
             arguments=card.arguments,
             training=str(card.training),
-            loss="ce" if card.loss == "ce" else "bce",
+            trained_with=card.loss,
             weights_sha256=digest,
             classifier=freeze(classifier),
             image_size=card.image_size,
