@@ -51,8 +51,10 @@ def convert(
         str, typer.Option(help="natural, unknown, or 'adversarial linf 8/255'.", rich_help_panel=CARD)
     ] = "unknown",
     loss: Annotated[
-        TrainingLoss | None,
-        typer.Option(help="Trained with; by default bce for B-cos and ce for others.", rich_help_panel=CARD),
+        str | None,
+        typer.Option(
+            help=f"{', '.join(TrainingLoss)}; by default bce for B-cos and ce for others.", rich_help_panel=CARD
+        ),
     ] = None,
     reference: Annotated[str, typer.Option(help="Where it comes from.", rich_help_panel=CARD)] = "",
 ) -> None:

@@ -220,7 +220,7 @@ def test_nothing_is_overwritten(there: str, here: Path) -> None:
         (["--name", "a b"], "--name 'a b' must be letters and digits"),
         (["--training", "adversarial"], "--training 'adversarial' must be natural, unknown, or like"),
         (["--training", "adversarial 2 0.5"], "the card: training.norm: string should match pattern"),
-        (["--loss", "mse"], "the card: loss: input should be 'bce', 'bce_off_label' or 'ce', got 'mse'"),
+        (["--loss", "mse"], "the card: loss: input should be 'ce', 'bce' or 'bce_off_label', got 'mse'"),
         (["--image-size", "8x"], "--image-size 8x must be height and width in pixels: 224, or 224x160"),
         (["--image-size", "0"], "--image-size 0 must be height and width in pixels"),
         (["--dataset", "mine"], "--image-size is needed, because checkpoints do not say it"),

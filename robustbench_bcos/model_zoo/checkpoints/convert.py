@@ -12,7 +12,6 @@ import torch
 from robustbench_bcos.core.disk import made, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.tables import parse_table
-from robustbench_bcos.core.training_loss import TrainingLoss
 from robustbench_bcos.model_zoo.architectures import ARCHITECTURES
 from robustbench_bcos.model_zoo.cards import Card
 from robustbench_bcos.model_zoo.checkpoints.layouts import Checkpoint
@@ -33,7 +32,7 @@ class CardFacts:
     dataset: str = "unknown"
     training: str = "unknown"
     """``natural``, ``unknown``, or as in ``adversarial l2 0.5``."""
-    loss: TrainingLoss | None = None
+    loss: str | None = None
     """By default the architecture's: ``bce`` for B-cos networks and ``ce`` for others."""
     reference: str = ""
 
