@@ -5,14 +5,14 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, final
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.data.dataset import AbstractDataset
+from robustbench_bcos.data.dataset import AbstractDataset, AbstractView
 
 if TYPE_CHECKING:
     import torch
 
 
 @final
-class Checked(AbstractDataset):
+class Checked(AbstractView):
     """A dataset each of whose images is compared with its digest whenever it is read.
 
     Args:
@@ -21,13 +21,7 @@ class Checked(AbstractDataset):
     """
 
     def __init__(self, dataset: AbstractDataset, digests: Mapping[int, str]) -> None:
-        self.name = dataset.name
-        self.labels = dataset.labels
-        self.class_names = dataset.class_names
-        self.preprocessing = dataset.preprocessing
-        self.channels = dataset.channels
-        self.notes = dataset.notes
-        self._dataset = dataset
+        super().__init__(dataset)
         self._digests = digests
 
     def read(self, index: int) -> "torch.Tensor":

@@ -72,6 +72,42 @@ class AbstractDataset(ABC):
         return len(self.labels)
 
 
+class AbstractView(AbstractDataset):
+    """Another dataset's images, read in another way; what it says of them is said of these.
+
+    Args:
+        dataset: where images come from.
+    """
+
+    def __init__(self, dataset: AbstractDataset) -> None:
+        self.name = dataset.name
+        self.labels = dataset.labels
+        self.class_names = dataset.class_names
+        self.preprocessing = dataset.preprocessing
+        self.adversarial = dataset.adversarial
+        self.channels = dataset.channels
+        self._dataset = dataset
+
+    @property
+    def any_size(self) -> bool:  # type: ignore[override] # what the dataset says
+        """Whether the images come in all sizes."""
+        return self._dataset.any_size
+
+    @property
+    def has_masks(self) -> bool:  # type: ignore[override] # what the dataset says
+        """Whether images have masks."""
+        return self._dataset.has_masks
+
+    @property
+    def notes(self) -> tuple[str, ...]:  # type: ignore[override] # what the dataset says by now
+        """What the dataset says of its images."""
+        return self._dataset.notes
+
+    def mask(self, index: int) -> "torch.Tensor":
+        """The dataset's."""
+        return self._dataset.mask(index)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DatasetRequest:
     """What a dataset is opened with. What a class says that it does not need has its default."""

@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import TYPE_CHECKING, final
 
-from robustbench_bcos.data.dataset import AbstractDataset
+from robustbench_bcos.data.dataset import AbstractDataset, AbstractView
 from robustbench_bcos.data.decoding import notes_of
 
 if TYPE_CHECKING:
@@ -16,32 +16,13 @@ MADE_GREY = "made grey"
 
 
 @final
-class WithChannels(AbstractDataset):
+class WithChannels(AbstractView):
     """A dataset whose images are grey where they had colours, or have their grey in three channels."""
 
     def __init__(self, dataset: AbstractDataset, channels: int) -> None:
-        self.name = dataset.name
-        self.labels = dataset.labels
-        self.class_names = dataset.class_names
-        self.preprocessing = dataset.preprocessing
-        self.adversarial = dataset.adversarial
+        super().__init__(dataset)
         self.channels = channels
-        self._dataset = dataset
         self._coloured: set[int] = set()
-
-    @property
-    def any_size(self) -> bool:  # type: ignore[override] # what the dataset says
-        """Whether the images come in all sizes."""
-        return self._dataset.any_size
-
-    @property
-    def has_masks(self) -> bool:  # type: ignore[override] # what the dataset says
-        """Whether images have masks."""
-        return self._dataset.has_masks
-
-    def mask(self, index: int) -> "Tensor":
-        """The dataset's."""
-        return self._dataset.mask(index)
 
     @property
     def notes(self) -> tuple[str, ...]:  # type: ignore[override] # it grows as images are read

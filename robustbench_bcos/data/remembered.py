@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, final
 
-from robustbench_bcos.data.dataset import AbstractDataset
+from robustbench_bcos.data.dataset import AbstractDataset, AbstractView
 
 if TYPE_CHECKING:
     import torch
@@ -13,7 +13,7 @@ needed."""
 
 
 @final
-class Remembered(AbstractDataset):
+class Remembered(AbstractView):
     """A dataset whose first images stay in memory once they have been read; threads may share it.
 
     Args:
@@ -22,34 +22,9 @@ class Remembered(AbstractDataset):
     """
 
     def __init__(self, dataset: AbstractDataset, room: int = ROOM) -> None:
-        self.name = dataset.name
-        self.labels = dataset.labels
-        self.class_names = dataset.class_names
-        self.preprocessing = dataset.preprocessing
-        self.adversarial = dataset.adversarial
-        self.channels = dataset.channels
-        self._dataset = dataset
+        super().__init__(dataset)
         self._room = room
         self._images: dict[int, torch.Tensor] = {}
-
-    @property
-    def any_size(self) -> bool:  # type: ignore[override] # what the dataset says
-        """Whether the images come in all sizes."""
-        return self._dataset.any_size
-
-    @property
-    def has_masks(self) -> bool:  # type: ignore[override] # what the dataset says
-        """Whether images have masks."""
-        return self._dataset.has_masks
-
-    def mask(self, index: int) -> "torch.Tensor":
-        """The dataset's."""
-        return self._dataset.mask(index)
-
-    @property
-    def notes(self) -> tuple[str, ...]:  # type: ignore[override] # what the dataset says by now
-        """What the dataset says of its images."""
-        return self._dataset.notes
 
     def read(self, index: int) -> "torch.Tensor":
         """One image; the caller must not change it."""
