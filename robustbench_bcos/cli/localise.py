@@ -1,13 +1,13 @@
 """``localise``: do explanations point at the right place, clean and attacked?"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from robustbench_bcos.bench.config import RUN, configured
+from robustbench_bcos.bench.config import configured
 from robustbench_bcos.bench.run_files import DATABASE, check_place
-from robustbench_bcos.cli.options import Flags, takes
+from robustbench_bcos.cli.options import Flags, OutFolder, Overwrite, Quiet, takes
 from robustbench_bcos.cli.output import errors, results
 from robustbench_bcos.core.disk import disk_explained
 from robustbench_bcos.core.errors import Broken, Interrupted
@@ -37,16 +37,9 @@ EXAMPLES = (
 )
 def localise(
     flags: Flags,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the run; an unfinished one is continued.", rich_help_panel=RUN)
-    ] = None,
-    overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="Remove the run that is in the folder, and begin anew.", rich_help_panel=RUN),
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="Print the path of the CSV alone.", rich_help_panel=RUN)
-    ] = False,
+    out: OutFolder = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
 ) -> None:
     """Score whether explanations point at the right place: in clean pictures, under attack, and under noise.
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from robustbench_bcos.bench.config import RunConfig
+from robustbench_bcos.bench.config import RUN, RunConfig
 from robustbench_bcos.cli.listed import LIST, pairs, split
 from robustbench_bcos.core.options import Parameter, parameters
 
@@ -17,6 +17,15 @@ Flags = dict[str, Any]
 """What was given on the command line, by field of the configuration."""
 
 PARAMETERS = parameters(RunConfig)
+
+# Of verbs that carry out a run; they are no part of what it is.
+OutFolder = Annotated[
+    Path | None, typer.Option("--out", help="Folder of the run; an unfinished one is continued.", rich_help_panel=RUN)
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Remove the run that is in the folder, and begin anew.", rich_help_panel=RUN)
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print the path of the CSV alone.", rich_help_panel=RUN)]
 
 
 def takes(

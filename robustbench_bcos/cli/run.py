@@ -9,7 +9,7 @@ import typer
 
 from robustbench_bcos.bench.config import ATTACK, RUN, RunConfig, check_trained, make_config
 from robustbench_bcos.bench.run_files import DATABASE, RESULTS, check_place, check_run
-from robustbench_bcos.cli.options import Flags, takes
+from robustbench_bcos.cli.options import Flags, OutFolder, Overwrite, Quiet, takes
 from robustbench_bcos.cli.output import errors, print_report, results
 from robustbench_bcos.core.disk import disk_explained, made_below
 from robustbench_bcos.core.errors import Broken, Interrupted, RequestError, named_reason_of
@@ -37,19 +37,12 @@ def run(
         str | None,
         typer.Option(help="A named grid (see `suites`) or a TOML file; flags override it.", rich_help_panel=ATTACK),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the run; an unfinished one is continued.", rich_help_panel=RUN)
-    ] = None,
-    overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="Remove the run that is in the folder, and begin anew.", rich_help_panel=RUN),
-    ] = False,
+    out: OutFolder = None,
+    overwrite: Overwrite = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and print the cells.", rich_help_panel=RUN)
     ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="Print the path of the CSV alone.", rich_help_panel=RUN)
-    ] = False,
+    quiet: Quiet = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.", rich_help_panel=RUN)] = False,
     status: Annotated[
         Path | None,

@@ -1,6 +1,6 @@
 """What checks are shown: the verdicts of a cell, a model with a few images, or a cell with all that attacks need."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
@@ -156,6 +156,15 @@ class CellContext:
     def rows(self, check: AbstractCheck, target: AttackTarget, found: Found) -> list[ResultRow]:
         """The results of a check that looked at a batch of images."""
         return found.rows(self.cell.key, check.name, dict.fromkeys(target.rng.indices, "sample"))
+
+    def searched(self, check: AbstractCheck, most: int, search: Callable[[AttackTarget], Found]) -> Iterator[ResultRow]:
+        """Rows of a search that is no attack, over so many robust images: the nearest, and a sample of the others."""
+        chosen = Selection.of(self.robust, len(self.request.subset), most).first
+        for attempt in self.size.over(len(chosen)):
+            with attempt as part:
+                parts = {image: chosen[image] for image in tuple(chosen)[part]}
+                found = search(self.target(tuple(parts), stream=check.name))
+                yield from found.rows(self.cell.key, check.name, parts)
 
     def search(self, check: AbstractSearchCheck) -> Iterator[ResultRow]:
         """Search for the nearest images, part by part for as long as some are broken, and for a sample of the others.

@@ -1,6 +1,7 @@
 """Whether a search that measures gradients breaks what those of the model did not."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import final
 
 import torch
@@ -13,7 +14,7 @@ from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import AbstractCellCheck
 from robustbench_bcos.bench.evidence.contexts import CellContext
 from robustbench_bcos.bench.evidence.found import Found
-from robustbench_bcos.bench.evidence.selection import FEWEST, Selection
+from robustbench_bcos.bench.evidence.selection import FEWEST
 from robustbench_bcos.bench.judge import judge
 from robustbench_bcos.bench.rows import ResultRow
 from robustbench_bcos.bench.target import AttackTarget
@@ -52,13 +53,7 @@ class EstimatedGradients(AbstractCellCheck):
         sums = cell.known.sums(cell.cell)
         affordable = max(FEWEST, (sums.forward_passes + sums.backward_passes) // PASSES)
         most = len(cell.robust) if cell.full else affordable
-        chosen = Selection.of(cell.robust, len(cell.request.subset), most).first
-        for attempt in cell.size.over(len(chosen)):
-            with attempt as part:
-                parts = {image: chosen[image] for image in tuple(chosen)[part]}
-                target = cell.target(tuple(parts), stream=self.name)
-                found = _search(target, subject=f"{cell.cell.key}, {self.name}")
-                yield from found.rows(cell.cell.key, self.name, parts)
+        yield from cell.searched(self, most, partial(_search, subject=f"{cell.cell.key}, {self.name}"))
 
     def passes(self, attack: AbstractAttack) -> int:
         """For each step its gradient, and two answers for each direction."""

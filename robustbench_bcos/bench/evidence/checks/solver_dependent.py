@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import final
 
 import torch
@@ -13,7 +14,7 @@ from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import AbstractCellCheck
 from robustbench_bcos.bench.evidence.contexts import CellContext
 from robustbench_bcos.bench.evidence.found import Found
-from robustbench_bcos.bench.evidence.selection import FEWEST, Selection
+from robustbench_bcos.bench.evidence.selection import FEWEST
 from robustbench_bcos.bench.judge import judge
 from robustbench_bcos.bench.rows import ResultRow
 from robustbench_bcos.bench.target import AttackTarget
@@ -39,13 +40,7 @@ class SolverDependent(AbstractCellCheck):
         if not cell.robust or not flows_of(cell.model.classifier):
             return
         most = len(cell.robust) if cell.full else FEWEST
-        chosen = Selection.of(cell.robust, len(cell.request.subset), most).first
-        for attempt in cell.size.over(len(chosen)):
-            with attempt as part:
-                parts = {image: chosen[image] for image in tuple(chosen)[part]}
-                target = cell.target(tuple(parts), stream=self.name)
-                found = _search(cell.attack, target, subject=f"{cell.cell.key}, {self.name}")
-                yield from found.rows(cell.cell.key, self.name, parts)
+        yield from cell.searched(self, most, partial(_search, cell.attack, subject=f"{cell.cell.key}, {self.name}"))
 
     def passes(self, attack: AbstractAttack) -> int:
         """The attack twice."""
