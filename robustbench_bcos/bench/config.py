@@ -689,7 +689,7 @@ def _check_shared_radii(config: RunConfig) -> None:
     if len(config.norm) < 2:
         return
     for norm, eps in product(config.norm, config.eps):
-        # Beyond the whole range, what is told of the radius alone says more.
+        # Beyond the whole range, the sentence about the radius alone says more.
         if NORMS[norm].in_levels and HALF_RANGE <= eps.value <= 1:
             raise RequestError(
                 f"eps {eps} is meant for each of {', '.join(config.norm)}, and within {norm} {eps} every image can be "

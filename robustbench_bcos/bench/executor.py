@@ -57,7 +57,7 @@ class Handle(ABC):
 
     @abstractmethod
     def alive(self) -> bool:
-        """Whether it waits or works. What it has done is told by its files alone."""
+        """Whether it waits or works. Only its files say what it has done."""
 
     @property
     def state(self) -> str:

@@ -60,7 +60,7 @@ def cancel(run: Path) -> str:
     found = [handle for one in units.values() if (handle := _handle(executor, one["job"])) is not None]
     for handle in found:
         handle.cancel()
-    told = ", and the process that submits them is told" if at_work else ""
+    told = ", and the process that submits them stops" if at_work else ""
     return f"{len(found)} jobs of {run} are cancelled{told}; what they have found is kept, and `run` continues"
 
 

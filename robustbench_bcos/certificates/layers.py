@@ -318,7 +318,7 @@ def squared_constant(b: float, squares: Tensor) -> Tensor:
     With y = |c|^(B-1) a, where a = w.p and c = a / |p|, the gradient is |c|^(B-1) (B w - (B-1) c p/|p|), of squared
     norm t^(B-1) (B^2 - (B^2-1) t) with t = c^2, which grows up to t = B / (B+1). There the constant is
     sqrt(B (B/(B+1))^(B-1)): 1, 1.1547 and 1.2285 for B = 1, 2 and 2.5. It is one of a *unit* over its patch; how it
-    makes one of a layer is told in :func:`_bcos`.
+    makes one of a layer is said in :func:`_bcos`.
 
     Args:
         b: the exponent.

@@ -1,4 +1,4 @@
-"""Attacks on what a forecaster is told: the initial state, the parameters, or both, within a threat."""
+"""Attacks on the inputs of a forecaster: the initial state, the parameters, or both, within a threat."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a tracker is told of a run: its request, its numbers with their trust, and its files."""
+"""What a tracker records of a run: its request, its numbers with their trust, and its files."""
 
 import hashlib
 import json

@@ -1,6 +1,6 @@
 """What the executors that go through submitit have in common (https://github.com/facebookincubator/submitit).
 
-submitit starts jobs and passes on a time limit or a pre-emption. What has been done is told by our own files alone.
+submitit starts jobs and passes on a time limit or a pre-emption. Only our own files say what has been done.
 """
 
 import os

@@ -91,7 +91,7 @@ class _Worker:
             target=_work, args=(theirs, run, order, threads, gpu, logs), daemon=True
         )
         self.process.start()
-        # Open in the other process alone: when either ends, the other is told.
+        # Open in the other process alone: when either ends, the other notices.
         theirs.close()
         self._current: Unit | None = None
 
