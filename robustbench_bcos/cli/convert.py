@@ -9,15 +9,13 @@ from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import results
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.training_loss import TrainingLoss
+from robustbench_bcos.data.opening import usual_size
 from robustbench_bcos.model_zoo.digests import check_readable
 
 if TYPE_CHECKING:
     from robustbench_bcos.model_zoo.checkpoints.convert import Converted
 
 CHECKPOINT, CARD = "The checkpoint", "The card"
-SIZES = {"digits": "8", "cifar10": "32", "imagenet": "224"}
-"""Images of data sets that have one size, or a customary one."""
-
 
 EXAMPLES = (
     "convert last.ckpt --architecture bcos_resnet56 --licence MIT --out mine",
@@ -62,7 +60,9 @@ def convert(
 
     Nothing in it is executed. What its tensors say is read from them and printed; the rest has to be stated.
     """
-    size = parse_size(image_size or SIZES.get(dataset))
+    size = usual_size(dataset) if image_size is None else parse_size(image_size)
+    if size is None:
+        raise RequestError("--image-size is needed, because checkpoints do not say it: 224, or 224x160, in pixels")
     check_readable(file)
     # This imports torch; a mistake that can be told without it has been told.
     from robustbench_bcos.model_zoo.checkpoints.convert import CardFacts, convert
@@ -84,14 +84,12 @@ def convert(
     results.print(f"Attack it: run --zoo {out} --model {converted.card.name}", markup=False, soft_wrap=True)
 
 
-def parse_size(text: str | None) -> tuple[int, int]:
+def parse_size(text: str) -> tuple[int, int]:
     """Height and width in pixels: ``224``, or ``224x160``.
 
     Raises:
-        RequestError: it is not that, or was not given.
+        RequestError: it is not that.
     """
-    if text is None:
-        raise RequestError("--image-size is needed, because checkpoints do not say it: 224, or 224x160, in pixels")
     parts = text.split("x")
     if len(parts) > 2 or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
         raise RequestError(f"--image-size {text} must be height and width in pixels: 224, or 224x160")

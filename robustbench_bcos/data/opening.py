@@ -70,6 +70,14 @@ def image_shape(dataset: str) -> tuple[int, int, int] | None:
     return dataset_class(dataset.partition(":")[0]).image_shape
 
 
+def usual_size(dataset: str) -> tuple[int, int] | None:
+    """Height and width of images that networks for a dataset take, where they are known; of no dataset, ``None``."""
+    if not is_dataset(dataset):
+        return None
+    kind = dataset_class(dataset.partition(":")[0])
+    return kind.usual_size if kind.image_shape is None else kind.image_shape[1:]
+
+
 def is_dataset(dataset: str) -> bool:
     """Whether a dataset of that name, with an argument or without, is known."""
     return dataset.partition(":")[0] in DATASETS

@@ -10,7 +10,7 @@ import torch
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.plugins import load_plugins
 from robustbench_bcos.data.dataset import AbstractDataset
-from robustbench_bcos.data.opening import any_size, is_dataset, models_of, open_dataset, usages
+from robustbench_bcos.data.opening import any_size, is_dataset, models_of, open_dataset, usages, usual_size
 from robustbench_bcos.data.subset import EvalSubset
 
 SQUARES = """
@@ -120,3 +120,11 @@ def test_pixels_that_no_attack_could_use_are_refused_before_it(image: torch.Tens
 def test_a_label_that_is_no_class_is_refused(label: int) -> None:
     with pytest.raises(RequestError, match=f"^wrong has a label {label} and 2 classes: labels are"):
         EvalSubset.of(Wrong(torch.zeros(3, 4, 5), label))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "size"),
+    [("digits", (8, 8)), ("digit_pairs", (8, 16)), ("imagenet", (224, 224)), ("folder:DIR", None), ("theirs", None)],
+)
+def test_the_size_of_images_is_known_by_the_dataset(dataset: str, size: tuple[int, int] | None) -> None:
+    assert usual_size(dataset) == size

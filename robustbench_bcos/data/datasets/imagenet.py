@@ -44,6 +44,7 @@ class Imagenet(AbstractFileDataset):
 
     as_torchvision = True
     radii = MappingProxyType({"linf": "4/255"})
+    usual_size = (224, 224)
     data_dir_holds = "val"
     how_to_get = (
         "imagenet cannot be fetched, because its terms must be accepted by a person: get ILSVRC2012_img_val.tar from "
