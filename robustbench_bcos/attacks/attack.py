@@ -9,22 +9,31 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple, final
 
-import torch
-from torch import Tensor
-
 from robustbench_bcos.attacks import UNTARGETED
 from robustbench_bcos.attacks.criterion import AbstractCriterion, aim
 from robustbench_bcos.attacks.halts import Frame, Frames, Steps, finished, split, within
 from robustbench_bcos.attacks.loss import Loss, loss_name, per_image
 from robustbench_bcos.attacks.norm import AbstractNorm
 from robustbench_bcos.attacks.threat import Threat
-from robustbench_bcos.core.adapted import Adapted, AnyModel, in_evaluation_mode
 from robustbench_bcos.core.arrays import Array, read_pairs
+from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import in_parts
 from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.core.rng import PerImageRng
-from robustbench_bcos.core.types import Classifier, Counts, Epsilon, Flags, Goals, Images, Labels, Logits, PerImage
+from robustbench_bcos.core.types import (
+    AnyModel,
+    Classifier,
+    Counts,
+    Epsilon,
+    Flags,
+    Goals,
+    Images,
+    Labels,
+    Logits,
+    PerImage,
+    Tensor,
+)
 
 
 class Trace(NamedTuple):
@@ -92,10 +101,10 @@ class Problem:
             rng=self.rng.select(positions.tolist()),
         )
 
-    @torch.no_grad()
     def outputs(self, images: Images) -> Tensor:
         """Outputs for as many images as there are, a batch at a time."""
-        return in_parts(self.classifier, self.batch_size)(images)
+        with torch.no_grad():
+            return in_parts(self.classifier, self.batch_size)(images)
 
     def succeeds(self, images: Images) -> Flags:
         """Whether each image is a success, at the cost of a forward pass."""
@@ -167,6 +176,9 @@ class AbstractAttack(ABC):
                 fit, images, labels or targets that are none, a model that gives no logits for them, or a loss that is
                 not one number per image.
         """
+        # It makes a module of torch's, and attacks are named and checked without torch.
+        from robustbench_bcos.core.adapted import Adapted, in_evaluation_mode
+
         with in_evaluation_mode(classifier):
             if norm is None or isinstance(labels, str | Threat):
                 raise RequestError(

@@ -7,15 +7,13 @@ to, such as the true label or the class an image is to be turned into.
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
 from robustbench_bcos.attacks import CRITERIA, TARGETED, UNTARGETED
 from robustbench_bcos.attacks.loss import Loss, resolve_loss
 from robustbench_bcos.core.arrays import Array, read_labels
+from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.core.types import Classifier, Flags, Goals, Images, Labels, Logits, PerImage
+from robustbench_bcos.core.types import Classifier, Flags, Goals, Images, Labels, Logits, PerImage, Tensor
 
 
 class AbstractCriterion(ABC):
@@ -111,7 +109,7 @@ def aim(
     return CRITERIA[TARGETED](), read_labels(targets, count, name="targets")
 
 
-@torch.no_grad()
 def logits_of(classifier: Classifier, images: Images) -> Tensor:
     """Outputs for clean images, without a gradient."""
-    return classifier(images)
+    with torch.no_grad():
+        return classifier(images)

@@ -12,17 +12,15 @@ from functools import cached_property
 from time import monotonic
 from typing import Any, get_args
 
-import torch
-from torch import Tensor
-
 from robustbench_bcos.attacks import halts
 from robustbench_bcos.attacks.attack import AbstractAttack, AttackResult, LongAttack, Problem, Trace
 from robustbench_bcos.attacks.gradients import usable_gradient
 from robustbench_bcos.attacks.halts import Frame, Frames, Halt, Steps, split
 from robustbench_bcos.attacks.loss import Loss
 from robustbench_bcos.attacks.threat import Threat
+from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.selection import Select, Start
-from robustbench_bcos.core.types import Counts, Flags, Goals, Images, PerImage
+from robustbench_bcos.core.types import Counts, Flags, Goals, Images, PerImage, Tensor
 
 RELEASED_EVERY = {"cpu": 1}
 """Steps from one release of finished images to the next, by kind of device."""
@@ -172,7 +170,7 @@ class IterativeAttack(LongAttack):
         """Which images are given up before they have taken all steps; by default none."""
         return torch.zeros_like(state.succeeded)
 
-    def remember(self, problem: Problem, images: Images, sources: Sequence[torch.Generator]) -> Rows:
+    def remember(self, problem: Problem, images: Images, sources: "Sequence[torch.Generator]") -> Rows:
         """What the attack remembers of images whose search begins.
 
         Args:
@@ -182,7 +180,7 @@ class IterativeAttack(LongAttack):
         """
         return Rows()
 
-    def random_start(self, problem: Problem, images: Images, sources: Sequence[torch.Generator]) -> Images:
+    def random_start(self, problem: Problem, images: Images, sources: "Sequence[torch.Generator]") -> Images:
         """Where a random restart begins: a draw from the ball, clipped to the pixel box."""
         draws = problem.threat.sample(images.shape[1:], sources)
         return (images + draws.to(images)).clamp(0, 1)
@@ -303,7 +301,7 @@ class Search:
             yield from self._restart(number, remaining, [sources[image] for image in remaining.tolist()], random=random)
 
     def _restart(
-        self, number: int, remaining: Tensor, sources: Sequence[torch.Generator], *, random: bool
+        self, number: int, remaining: Tensor, sources: "Sequence[torch.Generator]", *, random: bool
     ) -> Steps[None]:
         left, self._left = self._left, {}
         if left:
@@ -357,7 +355,7 @@ class Search:
             share=min(1.0, float(passes.float().mean()) / self.attack.passes) if len(passes) else 1.0,
         )
 
-    def _restored(self, left: Frame, remaining: Tensor, sources: Sequence[torch.Generator], *, random: bool) -> State:
+    def _restored(self, left: Frame, remaining: Tensor, sources: "Sequence[torch.Generator]", *, random: bool) -> State:
         """The images that were searched together when the search was left."""
         searched = _below("state", left)
         places = {position: place for place, position in enumerate(remaining.tolist())}
@@ -366,7 +364,7 @@ class Search:
         state.restore(searched)
         return state
 
-    def _enter(self, positions: Tensor, sources: Sequence[torch.Generator], *, random: bool) -> State:
+    def _enter(self, positions: Tensor, sources: "Sequence[torch.Generator]", *, random: bool) -> State:
         images = self.problem.images[positions]
         begun = images if self.problem.starts is None else self.problem.starts[positions]
         starts = self.attack.random_start(self.problem, images, sources) if random else begun

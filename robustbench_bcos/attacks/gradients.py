@@ -2,11 +2,9 @@
 
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
 from robustbench_bcos.attacks.loss import Loss
-from robustbench_bcos.core.types import Flags, Goals, Images, Logits
+from robustbench_bcos.core.deferred import torch
+from robustbench_bcos.core.types import Flags, Goals, Images, Logits, Tensor
 
 
 class UsableGradient(NamedTuple):

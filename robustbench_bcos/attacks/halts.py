@@ -8,7 +8,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from torch import Tensor
+from robustbench_bcos.core.types import Tensor
 
 T = TypeVar("T")
 

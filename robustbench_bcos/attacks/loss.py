@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-import torch
-from torch import Tensor
-
 from robustbench_bcos.attacks import LOSSES
+from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.types import Labels, Logits, PerImage
+from robustbench_bcos.core.types import Labels, Logits, PerImage, Tensor
 
 Loss = Callable[[Logits, Labels], PerImage]
 """From logits and labels."""

@@ -6,15 +6,10 @@ Epsilons are in units of the pixel range [0, 1].
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import inf
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from robustbench_bcos.core.deferred import Deferred
+from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.types import Epsilon, Images, PerImage, Tensor
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = Deferred("torch")
 
 
 class AbstractNorm(ABC):

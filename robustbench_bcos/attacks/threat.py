@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-import torch
-from torch import Tensor
-
 from robustbench_bcos.attacks import NORMS, norm_name
 from robustbench_bcos.attacks.norm import AbstractNorm
+from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity
-from robustbench_bcos.core.types import Epsilon, Images, PerImage
+from robustbench_bcos.core.types import Epsilon, Images, PerImage, Tensor
 
 PER_IMAGE = "of its own"
 """The text of an epsilon that is another number for each image."""
@@ -84,7 +82,7 @@ class Threat:
         """The perturbed images, moved into the ball around ``images`` and into the pixel box."""
         return self.geometry.project(images, perturbation, self.epsilon)
 
-    def sample(self, shape: Sequence[int], generators: Sequence[torch.Generator]) -> Images:
+    def sample(self, shape: Sequence[int], generators: "Sequence[torch.Generator]") -> Images:
         """One perturbation per generator, uniform in the ball."""
         return self.geometry.sample(shape, self.radius, generators)
 

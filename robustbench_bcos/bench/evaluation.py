@@ -24,14 +24,14 @@ from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.saving import AdversarialImages, adversarials_of
 from robustbench_bcos.bench.schedule import Schedule
 from robustbench_bcos.bench.store import Store
-from robustbench_bcos.core.adapted import Adapted, AnyModel, copied, in_evaluation_mode, name_of
+from robustbench_bcos.core.adapted import Adapted, copied, in_evaluation_mode, name_of
 from robustbench_bcos.core.arrays import Array, read_pairs
 from robustbench_bcos.core.devices import choose_device
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.options import parameters
 from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.core.registry import unknown
-from robustbench_bcos.core.types import Images
+from robustbench_bcos.core.types import AnyModel, Images
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo

@@ -8,17 +8,13 @@ import functools
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.types import Images, Logits
-
-AnyModel = Any
-"""A module, a function, or any other callable from a batch of images to logits; what is none is refused in a sentence,
-which the type checkers of tests would forestall."""
+from robustbench_bcos.core.types import AnyModel, Images, Logits
 
 
 class Adapted(nn.Module):

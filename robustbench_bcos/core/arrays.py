@@ -3,11 +3,10 @@
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.errors import RequestError, reason_of
-from robustbench_bcos.core.types import Images, Labels
+from robustbench_bcos.core.types import Images, Labels, Tensor
 
 SHAPE = "(image, 3, height, width)"
 

@@ -1,7 +1,7 @@
 """A module that is imported when something of it is used: a norm says how large the pixel range is without torch."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 
 class Deferred:
@@ -18,3 +18,10 @@ class Deferred:
         value = getattr(import_module(self._name), attribute)
         setattr(self, attribute, value)
         return value
+
+
+if TYPE_CHECKING:
+    import torch as torch
+else:
+    torch = Deferred("torch")
+    """For modules that a run is read with, and requests are checked with, before anything is computed."""

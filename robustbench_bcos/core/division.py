@@ -1,6 +1,6 @@
 """Division by sizes that may be 0."""
 
-from torch import Tensor
+from robustbench_bcos.core.types import Tensor
 
 
 def divide(numerator: Tensor, denominator: Tensor) -> Tensor:

@@ -1,9 +1,7 @@
 """Where the mass of a contribution map lies, whatever its scale; each can be differentiated, and is in float64."""
 
-import torch
-from torch import Tensor
-
-from robustbench_bcos.core.types import Maps, PerImage
+from robustbench_bcos.core.deferred import torch
+from robustbench_bcos.core.types import Maps, PerImage, Tensor
 
 TOP_SHARE = 0.1
 """Pixels that count as the top: 10 %, as the 100 of 1,024 in Ghorbani et al. (2019)."""

@@ -1,7 +1,6 @@
 """The class that a classifier predicts."""
 
-import torch
-
+from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.types import Classifier, Labels, Logits
 
 NO_CLASS = -1

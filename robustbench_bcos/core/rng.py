@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 import numpy as np
-import torch
+
+from robustbench_bcos.core.deferred import torch
+from robustbench_bcos.core.types import Tensor
 
 
-def generator(*key: int | str) -> torch.Generator:
+def generator(*key: int | str) -> "torch.Generator":
     """A CPU generator that depends on nothing but the key."""
     # A hash of the key as text, so that shorter and longer keys, and numbers beyond 32 bits, share no stream.
     digest = blake2b(repr(key).encode(), digest_size=8).digest()
@@ -22,7 +24,7 @@ def generator(*key: int | str) -> torch.Generator:
 
 
 @contextmanager
-def global_generators(*key: int | str, device: torch.device) -> Iterator[None]:
+def global_generators(*key: int | str, device: "torch.device") -> Iterator[None]:
     """Seed the global generators of torch, NumPy and Python by the key inside the ``with``; restore them after it.
 
     For code that draws from them. They belong to the whole process: no other thread may draw at the same time.
@@ -55,11 +57,11 @@ class PerImageRng:
     """Names of the sub-streams, outermost first (a check, a member of an ensemble); each has its own restarts."""
 
     @classmethod
-    def of(cls, seed: int, indices: Sequence[int] | torch.Tensor) -> "PerImageRng":
+    def of(cls, seed: int, indices: Sequence[int] | Tensor) -> "PerImageRng":
         """Build from any sequence of dataset indices."""
         return cls(seed, tuple(int(index) for index in indices))
 
-    def __call__(self, restart: int) -> list[torch.Generator]:
+    def __call__(self, restart: int) -> "list[torch.Generator]":
         """One generator per image, always in the same state."""
         return [generator(self.seed, index, *self.key, restart) for index in self.indices]
 

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Bool, Float, Int, Shaped
 
@@ -34,3 +34,7 @@ Epsilon = float | PerImage
 
 Classifier = Callable[[Tensor], Tensor]
 """Images in [0, 1] to logits. Attacks know no more of a model than this."""
+
+AnyModel = Any
+"""A module, a function, or any other callable from a batch of images to logits; what is none is refused in a sentence,
+which the type checkers of tests would forestall."""

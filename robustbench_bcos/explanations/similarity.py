@@ -8,13 +8,12 @@ tables are in the order in which measures are registered.
 from collections.abc import Callable
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from robustbench_bcos.core import maps as of_maps
+from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.division import divide
 from robustbench_bcos.core.registry import Registry
-from robustbench_bcos.core.types import Maps, PerImage
+from robustbench_bcos.core.types import Maps, PerImage, Tensor
 
 SSIM_WINDOW = 7
 SSIM_RANGE = 2.0

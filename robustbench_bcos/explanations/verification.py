@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from robustbench_bcos.core.adapted import (
     Adapted,
-    AnyModel,
     copied,
     differentiable,
     in_evaluation_mode,
@@ -19,7 +18,7 @@ from robustbench_bcos.core.adapted import (
 from robustbench_bcos.core.arrays import Array, read_images
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.rng import generator
-from robustbench_bcos.core.types import Images, Labels, PerImage
+from robustbench_bcos.core.types import AnyModel, Images, Labels, PerImage
 from robustbench_bcos.explanations.explanation import check_targets, encode, explain
 from robustbench_bcos.explanations.linear_map import LinearMap, NotLinearError, assemble
 from robustbench_bcos.model_zoo.bcos.explanation_mode import explanation_mode

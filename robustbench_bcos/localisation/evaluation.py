@@ -13,11 +13,12 @@ from robustbench_bcos.bench.config import configured
 from robustbench_bcos.bench.display import watch
 from robustbench_bcos.bench.evaluation import classes_of, device_of, load_one
 from robustbench_bcos.bench.store import Store
-from robustbench_bcos.core.adapted import AnyModel, in_evaluation_mode
+from robustbench_bcos.core.adapted import in_evaluation_mode
 from robustbench_bcos.core.arrays import Array, read_pairs
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.options import parameters
 from robustbench_bcos.core.registry import unknown
+from robustbench_bcos.core.types import AnyModel
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.localisation.comparisons import compare_scores

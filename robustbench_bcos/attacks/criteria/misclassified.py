@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 from typing import final
 
-from torch import Tensor
-
 from robustbench_bcos.attacks import CRITERIA
 from robustbench_bcos.attacks.criterion import AbstractCriterion
 from robustbench_bcos.attacks.losses.margin import margin
 from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.core.types import Flags, Goals, PerImage
+from robustbench_bcos.core.types import Flags, Goals, PerImage, Tensor
 
 
 @final

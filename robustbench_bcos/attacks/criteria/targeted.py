@@ -3,16 +3,14 @@
 from dataclasses import dataclass
 from typing import final
 
-import torch
-from torch import Tensor
-
 from robustbench_bcos.attacks import CRITERIA
 from robustbench_bcos.attacks.criterion import AbstractCriterion, logits_of
 from robustbench_bcos.attacks.loss import Loss, resolve_loss
 from robustbench_bcos.attacks.losses.margin import margin
+from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.core.types import Classifier, Flags, Goals, Images, Labels, Logits, PerImage
+from robustbench_bcos.core.types import Classifier, Flags, Goals, Images, Labels, Logits, PerImage, Tensor
 
 LEAST_LIKELY = "least_likely"
 

@@ -2,19 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, final
+from typing import final
 
 from jaxtyping import Float
 
 from robustbench_bcos.attacks import NORMS
 from robustbench_bcos.attacks.norm import AbstractNorm, broadcast, or_one, unblocked
-from robustbench_bcos.core.deferred import Deferred
+from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.types import Epsilon, Images, PerImage, Tensor
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = Deferred("torch")
 
 Values = Float[Tensor, "image value"]
 """Flattened images, in float64."""

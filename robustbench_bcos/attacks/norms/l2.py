@@ -2,17 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, final
+from typing import final
 
 from robustbench_bcos.attacks import NORMS
 from robustbench_bcos.attacks.norm import AbstractNorm, broadcast, or_one
-from robustbench_bcos.core.deferred import Deferred
+from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.types import Epsilon, Images, PerImage
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = Deferred("torch")
 
 
 @final

@@ -5,16 +5,14 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import final
 
-import torch
-from torch import Tensor
-
 from robustbench_bcos.attacks import ATTACKS
 from robustbench_bcos.attacks.attack import Problem
 from robustbench_bcos.attacks.driver import Evaluation, GradientAttack, Rows, State, check_search
 from robustbench_bcos.attacks.loss import Loss
 from robustbench_bcos.attacks.norm import broadcast, or_one, unblocked
 from robustbench_bcos.attacks.threat import Threat
-from robustbench_bcos.core.types import Counts, Flags, Images, PerImage
+from robustbench_bcos.core.deferred import torch
+from robustbench_bcos.core.types import Counts, Flags, Images, PerImage, Tensor
 
 INITIAL_STEP = 2.0
 """Step size at the start, in units of epsilon."""
@@ -71,14 +69,14 @@ class AutoPGD(GradientAttack):
     def __post_init__(self) -> None:
         check_search(moves=self.steps, restarts=self.restarts, select=self.select)
 
-    def random_start(self, problem: Problem, images: Images, sources: Sequence[torch.Generator]) -> Images:
+    def random_start(self, problem: Problem, images: Images, sources: "Sequence[torch.Generator]") -> Images:
         """A draw of exactly the threat's radius, clipped to the pixel box; in a sparse norm, projected noise."""
         if problem.threat.geometry.sparse:
             noise = torch.stack([torch.randn(images.shape[1:], generator=source) for source in sources])
             return problem.threat.project(images, noise.to(images))
         return (images + on_the_sphere(problem.threat, images.shape[1:], sources).to(images)).clamp(0, 1)
 
-    def remember(self, problem: Problem, images: Images, sources: Sequence[torch.Generator]) -> "Memory":
+    def remember(self, problem: Problem, images: Images, sources: "Sequence[torch.Generator]") -> "Memory":
         """Nothing is known at the start."""
         if problem.threat.geometry.sparse:
             return SparseMemory.blank(images, problem.threat.radius)
@@ -274,7 +272,7 @@ class SparseMemory(Memory):
         return torch.where(back, self.best, iterates), torch.where(back, self.best_gradients, gradients)
 
 
-def on_the_sphere(threat: Threat, shape: torch.Size, sources: Sequence[torch.Generator]) -> Images:
+def on_the_sphere(threat: Threat, shape: "torch.Size", sources: "Sequence[torch.Generator]") -> Images:
     """Draws from the ball, lengthened to its radius."""
     draws = threat.sample(shape, sources)
     return draws * broadcast(threat.radius / or_one(threat.size(draws)))

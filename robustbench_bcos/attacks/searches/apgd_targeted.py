@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, final
 
-import torch
-from torch import Tensor
-
 from robustbench_bcos.attacks import ATTACKS
 from robustbench_bcos.attacks.attack import AttackResult, Problem, require_labels
 from robustbench_bcos.attacks.criterion import AbstractCriterion
@@ -16,7 +13,8 @@ from robustbench_bcos.attacks.losses.dlr import targeted_dlr
 from robustbench_bcos.attacks.norm import AbstractNorm
 from robustbench_bcos.attacks.searches.apgd import AutoPGD, Memory
 from robustbench_bcos.attacks.threat import Threat
-from robustbench_bcos.core.types import Flags, Goals, PerImage
+from robustbench_bcos.core.deferred import torch
+from robustbench_bcos.core.types import Flags, Goals, PerImage, Tensor
 
 LOOKS = 5
 """How often a brief search asks of an image whether there is hope."""

@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
-import torch
-
 from robustbench_bcos.attacks import ATTACKS
 from robustbench_bcos.attacks.attack import AbstractAttack, AttackResult, LongAttack, Problem, Trace
 from robustbench_bcos.attacks.criterion import AbstractCriterion
@@ -15,6 +13,7 @@ from robustbench_bcos.attacks.searches.apgd_targeted import TargetedAPGD
 from robustbench_bcos.attacks.searches.fab import FAB, REMEDY, torchattacks_available
 from robustbench_bcos.attacks.searches.square import Square
 from robustbench_bcos.attacks.threat import Threat
+from robustbench_bcos.core.deferred import torch
 
 PUBLISHED = ("l2", "linf")
 """Norms that the standard version was published for."""

@@ -2,11 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from typing import Any, final
-
-import torch
-from torch import Tensor
 
 from robustbench_bcos.attacks import ATTACKS
 from robustbench_bcos.attacks.attack import (
@@ -25,8 +23,9 @@ from robustbench_bcos.attacks.norm import AbstractNorm
 from robustbench_bcos.attacks.searches.apgd import APGD
 from robustbench_bcos.attacks.searches.apgd_targeted import missing_targets
 from robustbench_bcos.attacks.threat import Threat
+from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.types import Images, Logits
+from robustbench_bcos.core.types import Images, Logits, Tensor
 
 REMEDY = "pip install torchattacks"
 """How to get torchattacks."""
@@ -178,7 +177,7 @@ class _Network:
     def __call__(self, asked: Images) -> Logits:
         """Logits, with a way back to the images where one is asked for."""
         if asked.requires_grad:
-            traced: Logits = _OnlyToTheImages.apply(asked, self)
+            traced: Logits = _only_to_the_images().apply(asked, self)
             return traced
         if not self.trace.forward_passes.any() and torch.equal(asked, self.images.float()):
             return self.clean
@@ -188,23 +187,27 @@ class _Network:
         return self.scaled(logits)
 
 
-class _OnlyToTheImages(torch.autograd.Function):
+@cache
+def _only_to_the_images() -> "type[torch.autograd.Function]":
     """Logits whose gradient stops at the images: ``backward`` would add to the gradients of the parameters, too."""
 
-    @staticmethod
-    def forward(ctx: Any, asked: Tensor, network: _Network) -> Tensor:  # noqa: ANN401
-        leaf = asked.detach().to(network.images).requires_grad_()
-        with torch.enable_grad():
-            logits = network.problem.classifier(leaf)
-        network.trace.forward_passes.add_(1)
-        ctx.network, ctx.leaf, ctx.logits = network, leaf, logits
-        return network.scaled(logits.detach())
+    class OnlyToTheImages(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, asked: Tensor, network: _Network) -> Tensor:  # noqa: ANN401
+            leaf = asked.detach().to(network.images).requires_grad_()
+            with torch.enable_grad():
+                logits = network.problem.classifier(leaf)
+            network.trace.forward_passes.add_(1)
+            ctx.network, ctx.leaf, ctx.logits = network, leaf, logits
+            return network.scaled(logits.detach())
 
-    @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
-        network = ctx.network
-        gradient, degenerate = usable(image_gradient(ctx.logits, ctx.leaf, network.scale * slope.to(ctx.logits)))
-        network.trace.backward_passes.add_(1)
-        success = network.problem.criterion.success(ctx.logits, network.problem.goals)
-        network.trace.degenerate_gradient.logical_or_(degenerate & ~success)
-        return gradient.to(slope), None
+        @staticmethod
+        def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+            network = ctx.network
+            gradient, degenerate = usable(image_gradient(ctx.logits, ctx.leaf, network.scale * slope.to(ctx.logits)))
+            network.trace.backward_passes.add_(1)
+            success = network.problem.criterion.success(ctx.logits, network.problem.goals)
+            network.trace.degenerate_gradient.logical_or_(degenerate & ~success)
+            return gradient.to(slope), None
+
+    return OnlyToTheImages

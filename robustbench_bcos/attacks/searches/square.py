@@ -8,10 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import ClassVar, final
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from robustbench_bcos.attacks import ATTACKS
 from robustbench_bcos.attacks.attack import Problem, require_known
@@ -19,8 +16,9 @@ from robustbench_bcos.attacks.criterion import AbstractCriterion
 from robustbench_bcos.attacks.driver import Evaluation, IterativeAttack, Rows, State, check_search
 from robustbench_bcos.attacks.halts import Frame
 from robustbench_bcos.attacks.norm import AbstractNorm
+from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.registry import Registry
-from robustbench_bcos.core.types import Flags, Images, PerImage
+from robustbench_bcos.core.types import Flags, Images, PerImage, Tensor
 
 Draws = Float[Tensor, "image number"]
 """Uniform in [0, 1), in float64; each image has its own."""
@@ -76,14 +74,14 @@ class Square(IterativeAttack):
         """The first query asks about the start."""
         return self.queries - 1
 
-    def random_start(self, problem: Problem, images: Images, sources: Sequence[torch.Generator]) -> Images:
+    def random_start(self, problem: Problem, images: Images, sources: "Sequence[torch.Generator]") -> Images:
         """Stripes or tiles, by the norm."""
         moves, shape = MOVES[problem.threat.norm], images.shape[1:]
         numbers, _ = moves.draws(shape)
         starts = moves.begin(shape, problem.threat.radius, _draws(sources, 1, numbers).to(images.device)[:, 0])
         return problem.threat.project(images, starts.to(images))
 
-    def remember(self, problem: Problem, images: Images, sources: Sequence[torch.Generator]) -> "Memory":
+    def remember(self, problem: Problem, images: Images, sources: "Sequence[torch.Generator]") -> "Memory":
         """The draws for a chunk of moves, and the sources of further ones."""
         _, numbers = MOVES[problem.threat.norm].draws(images.shape[1:])
         nothing = torch.full((len(images),), -torch.inf, dtype=torch.float64, device=images.device)
@@ -148,7 +146,7 @@ class Memory(Rows):
 class Sources(Rows):
     """A generator for each image, which no tensor holds."""
 
-    of_images: list[torch.Generator]
+    of_images: "list[torch.Generator]"
 
     def keep(self, staying: Flags) -> None:
         """Drop the other images."""
@@ -170,7 +168,7 @@ class Sources(Rows):
         self.of_images = self.of_images + others.of_images
 
 
-def _draws(sources: Sequence[torch.Generator], moves: int, numbers: int) -> Float[Tensor, "image move number"]:
+def _draws(sources: "Sequence[torch.Generator]", moves: int, numbers: int) -> Float[Tensor, "image move number"]:
     # In float64, where a number below 1 stays below 1 when it is scaled to a number of positions.
     return torch.stack([torch.rand(moves, numbers, generator=source, dtype=torch.float64) for source in sources])
 
@@ -181,11 +179,11 @@ class AbstractMoves(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def draws(self, shape: torch.Size) -> tuple[int, int]:
+    def draws(self, shape: "torch.Size") -> tuple[int, int]:
         """How many numbers it takes to begin and to make a move, for an image of this shape."""
 
     @abstractmethod
-    def begin(self, shape: torch.Size, epsilon: float, draws: Draws) -> Images:
+    def begin(self, shape: "torch.Size", epsilon: float, draws: Draws) -> Images:
         """First perturbations of as many images as there are draws for."""
 
     @abstractmethod
@@ -198,12 +196,12 @@ class AbstractMoves(ABC):
 class LinfMoves(AbstractMoves):
     """Every pixel is at one end of its range; a window is set to one end in each channel."""
 
-    def draws(self, shape: torch.Size) -> tuple[int, int]:
+    def draws(self, shape: "torch.Size") -> tuple[int, int]:
         """A sign for each column and channel; a corner and a sign for each channel."""
         channels, _, width = shape
         return channels * width, 2 + channels
 
-    def begin(self, shape: torch.Size, epsilon: float, draws: Draws) -> Images:
+    def begin(self, shape: "torch.Size", epsilon: float, draws: Draws) -> Images:
         """Vertical stripes."""
         channels, height, width = shape
         return epsilon * _signs(draws).view(-1, channels, 1, width).expand(-1, -1, height, -1)
@@ -235,13 +233,13 @@ class AbstractPyramids(AbstractMoves):
             channels: how many there are.
         """
 
-    def draws(self, shape: torch.Size) -> tuple[int, int]:
+    def draws(self, shape: "torch.Size") -> tuple[int, int]:
         """Of each tile, a sign for each channel and a direction; two corners, a sign for each channel, a direction."""
         channels = shape[0]
         _, rows, columns = _tiles(shape)
         return (channels + 1) * rows * columns, 4 + channels + 1
 
-    def tiles(self, shape: torch.Size, draws: Draws) -> Images:
+    def tiles(self, shape: "torch.Size", draws: Draws) -> Images:
         """Tiles of two pyramids each, five along the shorter side; in each channel of each they are of norm 1."""
         channels, height, width = shape
         side, rows, columns = _tiles(shape)
@@ -249,7 +247,7 @@ class AbstractPyramids(AbstractMoves):
         tiles = _signs(signs) * self._pyramids(side, turned)
         grid = tiles.transpose(3, 4).reshape(len(draws), channels, rows * side, columns * side)
         below, beside = height - rows * side, width - columns * side
-        return F.pad(grid, (beside // 2, beside - beside // 2, below // 2, below - below // 2))
+        return torch.nn.functional.pad(grid, (beside // 2, beside - beside // 2, below // 2, below - below // 2))
 
     def move(self, perturbations: Images, epsilon: float, share: float, draws: Draws) -> Images:
         """Empty one window for another, which also gets what is missing to epsilon."""
@@ -291,7 +289,7 @@ class L2Moves(AbstractPyramids):
 
     order, decay = 2, 2
 
-    def begin(self, shape: torch.Size, epsilon: float, draws: Draws) -> Images:
+    def begin(self, shape: "torch.Size", epsilon: float, draws: Draws) -> Images:
         """Tiles, all together as long as the radius."""
         perturbations = self.tiles(shape, draws)
         return epsilon * _unit(perturbations.flatten(1), self.order).view_as(perturbations)
@@ -311,7 +309,7 @@ class L1Moves(AbstractPyramids):
 
     order, decay = 1, 4
 
-    def begin(self, shape: torch.Size, epsilon: float, draws: Draws) -> Images:
+    def begin(self, shape: "torch.Size", epsilon: float, draws: Draws) -> Images:
         """Tiles of norm 1 in each channel, whatever the radius."""
         return self.tiles(shape, draws)
 
@@ -324,7 +322,7 @@ def _signs(draws: Tensor) -> Tensor:
     return torch.where(draws < 0.5, -1.0, 1.0).to(draws)
 
 
-def _windows(corners: Draws, shape: torch.Size, side: int) -> Int[Tensor, "image 1 pixel"]:
+def _windows(corners: Draws, shape: "torch.Size", side: int) -> Int[Tensor, "image 1 pixel"]:
     """Positions in a flattened channel of the pixels of one square per image, all positions equally likely."""
     height, width = shape[-2:]
     top, left = ((corners[:, i] * (length - side + 1)).long() for i, length in enumerate((height, width)))
@@ -333,7 +331,7 @@ def _windows(corners: Draws, shape: torch.Size, side: int) -> Int[Tensor, "image
     return (rows[:, :, None] * width + columns[:, None, :]).flatten(1)[:, None]
 
 
-def _tiles(shape: torch.Size) -> tuple[int, int, int]:
+def _tiles(shape: "torch.Size") -> tuple[int, int, int]:
     """Side, and number of rows and columns."""
     _, height, width = shape
     side = max(min(height, width) // 5, 1)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.core.adapted import AnyModel, as_logits, copied, name_of
+from robustbench_bcos.core.adapted import as_logits, copied, name_of
 from robustbench_bcos.core.errors import RequestError, named_reason_of
+from robustbench_bcos.core.types import AnyModel
 from robustbench_bcos.model_zoo.bcos.layers import BcosModule, LogitLayer
 from robustbench_bcos.model_zoo.bcosify.build import published_logit_bias
 from robustbench_bcos.model_zoo.bcosify.convert import (
