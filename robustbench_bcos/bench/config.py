@@ -40,7 +40,6 @@ from robustbench_bcos.core.trainings import Trainings
 from robustbench_bcos.data import DATASETS
 from robustbench_bcos.data.opening import dataset_class
 from robustbench_bcos.explanations import METHODS
-from robustbench_bcos.model_zoo.prompts import PLAIN
 
 DEFAULT_NORM = "l2"
 
@@ -293,14 +292,15 @@ class RunConfig(Grid):
     ] = False
     zoo: Annotated[Several[Path], Option(help="Folder with further cards.", panel=MODELS, in_memory=False)] = ()
     templates: Annotated[
-        str,
+        str | None,
         Option(
-            help="Texts for clip:NAME that names of classes are put into: plain, openai (the 80 published ones), or a "
-            "file with one a line.",
+            help="Texts of a vision-language model that names of classes are put into: plain, openai (the 80 published "
+            "ones), or a file with one a line.",
+            default="the card's own, or plain",
             panel=MODELS,
             in_memory=False,
         ),
-    ] = PLAIN
+    ] = None
     skip_model_checks: Annotated[
         bool, Option(help="Also attack models whose outputs make every number meaningless.", panel=MODELS)
     ] = False

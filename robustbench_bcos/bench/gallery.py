@@ -1,6 +1,6 @@
 """Images explained outside of any run: with or without an attack, for any class."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -48,6 +48,7 @@ class Gallery:
         labels: their classes, where they are known; without them an attack leads away from the class predicted.
         method: how to explain.
         target: the class to explain; by default the class predicted.
+        contrast: what its logit is compared with, as of :func:`explain`.
         cell: the attack, if there is one.
         seed: of everything drawn.
     """
@@ -58,6 +59,7 @@ class Gallery:
     labels: Labels | None = None
     method: str = "auto"
     target: int | None = None
+    contrast: str | None = None
     cell: Cell | None = None
     seed: int = 0
 
@@ -75,7 +77,7 @@ class Gallery:
         images, indices = self.images[part], self.indices[part]
         labels = None if self.labels is None else self.labels[part]
         rng = PerImageRng.of(self.seed, indices)
-        clean = self._explain(images, rng)
+        explained, clean = self._explain(images, rng)
         arrays = _arrays(images, clean, "")
         attacked: list[View] | list[None] = [None] * len(images)
         if self.cell is not None:
@@ -83,27 +85,31 @@ class Gallery:
             attack = self.cell.attack.with_loss(self.model.loss).in_full()
             target = make_target(self.model, self.cell, images, led_from, seed=self.seed, indices=indices).slow
             adversarials = attack_and_judge(attack, target, subject=self.cell.key).adversarials
-            after = self._explain(adversarials, rng)
+            _, after = self._explain(adversarials, rng)
             attacked = make_views(adversarials, after, self.model.trained_with)
             arrays |= _arrays(adversarials, after, "attacked_")
         known: list[int | None] = [None] * len(images) if labels is None else labels.tolist()
         columns = zip(indices, known, make_views(images, clean, self.model.trained_with), attacked, strict=True)
         pictures = [Picture(image=index, label=label, clean=one, attacked=two) for index, label, one, two in columns]
-        return ExplainedGallery(pictures, arrays, self._finding(clean))
+        return ExplainedGallery(pictures, arrays, self._finding(explained))
 
     def _finding(self, explanation: Explanation) -> str:
         classifier = self.model.classifier
         dynamic = method_for(classifier, self.method) == "dynamic_weights"
-        return what_is_missing(classifier, explanation) if dynamic else ""
+        return what_is_missing(classifier, explanation, self.contrast) if dynamic else ""
 
-    def _explain(self, images: Images, rng: PerImageRng) -> Explanation:
+    def _explain(self, images: Images, rng: PerImageRng) -> tuple[Explanation, Explanation]:
+        """What was explained, and the same beside the model's own logits."""
         classifier = self.model.classifier
         with torch.no_grad():
-            predicted = predicted_classes(classifier(images))
+            logits = classifier(images)
+        predicted = predicted_classes(logits)
         if (predicted < 0).any():
             raise RequestError(f"model {self.model.name!r} gives NaN or infinite logits on these images: check both")
         targets = predicted if self.target is None else self.target
-        return explain(classifier, images, targets, method_for(classifier, self.method), rng=rng)
+        method = method_for(classifier, self.method)
+        explained = explain(classifier, images, targets, method, contrast=self.contrast, rng=rng)
+        return explained, explained if self.contrast is None else replace(explained, logits=logits)
 
 
 def _arrays(images: Images, explanation: Explanation, prefix: str) -> Arrays:

@@ -315,7 +315,7 @@ def replan(config: RunConfig, identity: RunIdentity, digests: Mapping[int, str])
     return Request(
         config=config,
         subset=subset,
-        sources=sources,
+        sources=tuple(source.for_classes(subset.class_names) for source in sources),
         models=ModelCache(compared),
         weights=identity.weights,
         cells=identity.cells,

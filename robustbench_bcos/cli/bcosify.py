@@ -99,7 +99,7 @@ def bcosify(
             classes=len(subset.class_names),
             licence=source.entry.card.licence if isinstance(source, ZooModel) else "unknown",
             framing=source.framing,
-            class_names=source.class_names,
+            class_names=source.class_names or source.texts,
             clean_accuracy=accuracies[f"with B = {b:g}"] if config.limit is None else None,
         ),
         images[:2],

@@ -13,6 +13,7 @@ from robustbench_bcos.bench.preconditions import check_model, try_model
 from robustbench_bcos.bench.request import find_sources
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data import DATASETS
+from robustbench_bcos.data.dataset import AbstractDataset
 from robustbench_bcos.data.datasets.imagenet import imagenet_class_names
 from robustbench_bcos.data.decoding import notes_of
 from robustbench_bcos.data.grey import MADE_GREY, coloured, with_channels
@@ -52,29 +53,31 @@ def only_source(config: RunConfig, verb: str) -> ModelSource:
     return first
 
 
-def from_dataset(config: RunConfig, source: ModelSource, model: Model, asked: tuple[int, ...]) -> Chosen:
+def from_dataset(opened: AbstractDataset, source: ModelSource, model: Model, asked: tuple[int, ...]) -> Chosen:
     """Images of a dataset by their indices, which must suit the model.
 
     Raises:
-        RequestError: the dataset or one of the images is not to be had, or the model does not fit them.
+        RequestError: one of the images is not to be had, or the model does not fit them.
     """
-    opened = open_images(config, [source])
     for index in asked:
         if index >= len(opened):
             raise RequestError(
                 f"--images {index} is not in {opened.name}: its images are numbered 0 to {len(opened) - 1}"
             )
     chosen = EvalSubset(opened, asked)
-    check_model(model, chosen, device="cpu", space="image")
+    names = source.texts or opened.class_names
+    same = tuple(names) == opened.class_names
+    check_model(model, chosen, device="cpu", space="image", classes=same)
     batch = chosen.batch(0, len(asked))
     heads = [f"image {index}" for index in asked]
     return Chosen(
         batch.images,
         [f"image-{index}" for index in asked],
         asked,
-        list(opened.class_names),
+        list(names),
         heads,
-        batch.labels,
+        # Classes of the dataset are not texts that somebody made up.
+        batch.labels if same else None,
         notes=opened.notes,
     )
 
@@ -130,8 +133,9 @@ def from_files(
 
 def _class_names(source: ModelSource, *, classes: int) -> list[str]:
     """Those on the card, or ImageNet's of a model that is known to be for it, or numbers."""
-    if source.class_names is not None and len(source.class_names) == classes:
-        return list(source.class_names)
+    stated = source.texts or source.class_names
+    if stated is not None and len(stated) == classes:
+        return list(stated)
     names = imagenet_class_names()
     if source.dataset == "imagenet" and classes == len(names):
         return list(names)

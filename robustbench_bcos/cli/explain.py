@@ -14,6 +14,7 @@ from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import errors, results
 from robustbench_bcos.core.disk import emptied, slug
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.explanations import contrast_named
 
 if TYPE_CHECKING:
     from robustbench_bcos.bench.cells import Cell
@@ -29,6 +30,7 @@ EXAMPLES = (
     "explain three.png --model digits-bcos-b2,digits-natural",
     "explain cat.jpg --model official-bcos-resnet50 --target tabby --out cat",
     "explain pets.jpg --model clip:RN50 --text 'a photo of a dog' --text 'a photo of a cat'",
+    "explain cat.jpg --model official-bcos-resnet50 --contrast runner_up",
 )
 
 
@@ -60,7 +62,15 @@ def explain(
     text: Annotated[
         list[str] | None,
         typer.Option(
-            help="A text that a vision-language model (clip:NAME) compares the images with; give several.",
+            help="A text that a vision-language model compares the images with; give several.",
+            rich_help_panel=EXPLANATIONS,
+        ),
+    ] = None,
+    contrast: Annotated[
+        str | None,
+        typer.Option(
+            help="Explain by how much the class is above another: runner_up, the best of the others, or the mean of "
+            "all.",
             rich_help_panel=EXPLANATIONS,
         ),
     ] = None,
@@ -81,6 +91,7 @@ def explain(
 
     config = make_config(flags)
     attacked = _attacked(flags)
+    contrast = None if contrast is None else contrast_named(contrast)
     if "dataset" in flags:
         check_foreseeable(config, attacked=attacked)
     else:
@@ -92,7 +103,7 @@ def explain(
     from robustbench_bcos.bench.request import find_sources
 
     sources = [source.for_texts(text) if text else source for source in find_sources(config)]
-    explanations = [_Explanation.of(config, source, files or [], target, attacked) for source in sources]
+    explanations = [_Explanation.of(config, source, files or [], target, contrast, attacked) for source in sources]
     for note in dict.fromkeys(note for one in explanations for note in one.chosen.notes):
         errors.print(note, markup=False, highlight=False, soft_wrap=True)
     if overwrite and out.is_dir():
@@ -126,17 +137,27 @@ class _Explanation:
 
     @classmethod
     def of(
-        cls, config: RunConfig, source: "ModelSource", files: Sequence[Path], target: str | None, attacked: bool
+        cls,
+        config: RunConfig,
+        source: "ModelSource",
+        files: Sequence[Path],
+        target: str | None,
+        contrast: str | None,
+        attacked: bool,
     ) -> "_Explanation":
         from robustbench_bcos.bench.gallery import Gallery
+        from robustbench_bcos.bench.images import open_images
         from robustbench_bcos.cli.chosen import from_dataset, from_files
         from robustbench_bcos.explanations.explanation import method_for
 
+        opened = None if files else open_images(config, [source])
+        # Texts that nobody has stated are the names of the dataset's classes.
+        source = source if opened is None else source.for_classes(opened.class_names)
         loaded = source.load()
-        if files:
+        if opened is None:
             chosen = from_files(config, source, loaded, files, attacked=attacked)
         else:
-            chosen = from_dataset(config, source, loaded, config.images)
+            chosen = from_dataset(opened, source, loaded, config.images)
         gallery = Gallery(
             model=loaded,
             images=chosen.images,
@@ -144,11 +165,13 @@ class _Explanation:
             labels=chosen.labels,
             method=config.explanation,
             target=None if target is None else _class(target, chosen.class_names),
+            contrast=contrast,
             cell=_cell(config, loaded, chosen) if attacked else None,
             seed=config.seed,
         )
         title = f"{loaded.name} · {method_for(loaded.classifier, config.explanation)}"
         title += f" of class {chosen.class_names[gallery.target]}" if gallery.target is not None else ""
+        title += f" · contrast {contrast}" if contrast is not None else ""
         title += _attack_text(config) if attacked else ""
         return cls(config=config, chosen=chosen, gallery=gallery, title=title)
 

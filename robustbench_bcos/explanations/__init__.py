@@ -5,13 +5,20 @@ Both are registries that a plug-in file or an installed package can add to. Name
 
 from typing import TYPE_CHECKING, Any
 
-from robustbench_bcos.core.registry import Registry
+from robustbench_bcos.core.registry import Registry, as_known, unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from robustbench_bcos.core.types import Logits
     from robustbench_bcos.explanations.method import AbstractMethod
     from robustbench_bcos.explanations.similarity import MEASURES as MEASURES
 
-__all__ = ["MEASURES", "METHODS", "method_names"]
+    Contrast = Callable[[Logits], Tensor]
+
+__all__ = ["CONTRASTS", "MEASURES", "METHODS", "contrast_named", "method_names"]
 
 METHODS: "Registry[AbstractMethod]" = Registry(
     "explanation method",
@@ -19,6 +26,23 @@ METHODS: "Registry[AbstractMethod]" = Registry(
     group="robustbench_bcos.explanation_methods",
     instances=True,
 )
+
+
+CONTRASTS: "Registry[Contrast]" = Registry(
+    "contrast", package="robustbench_bcos.explanations.contrasts", group="robustbench_bcos.contrasts"
+)
+"""What a logit is compared with before it is explained, by name."""
+
+
+def contrast_named(name: str) -> str:
+    """The contrast's name as the registry has it.
+
+    Raises:
+        RequestError: there is none.
+    """
+    if (known := as_known(name, CONTRASTS)) not in CONTRASTS:
+        raise unknown("contrast", name, CONTRASTS)
+    return known
 
 
 def method_names() -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from robustbench_bcos.explanations.explanation import Explanation
 from robustbench_bcos.model_zoo.bcos.layers import LogitLayer
 from robustbench_bcos.model_zoo.bcos.norms import BatchNormUncentred2d
 from robustbench_bcos.model_zoo.bcos.tokens import PositionCode
+from robustbench_bcos.model_zoo.zero_shot import ZeroShotNetwork
 
 NOTICED = 1e-3
 """Share of the logits that may be missing from their contributions: rounding leaves less, a differentiated choice of
@@ -36,17 +37,23 @@ def _adds_constant(module: nn.Module) -> bool:
     return module.running_mean is not None and bool(module.running_mean.any())
 
 
-def missing_share(network: nn.Module, explanation: Explanation) -> float:
-    """What contributions leave of the explained logits without their bias, relative to these, over all images."""
-    bias = sum(_logit_bias(module) for module in network.modules())
+def missing_share(network: nn.Module, explanation: Explanation, contrast: str | None = None) -> float:
+    """What contributions leave of the explained logits without their bias, relative to these, over all images.
+
+    Args:
+        network: what was explained.
+        explanation: of one target of each image.
+        contrast: that it is of; the bias is in no difference of logits.
+    """
+    bias = 0.0 if contrast else sum(_logit_bias(module) for module in network.modules())
     logits = explanation.logits.double().gather(1, explanation.targets[:, None]).squeeze(1) - bias
     left = logits - explanation.contributions.double().flatten(1).sum(dim=1)
     return float(left.abs().sum() / logits.abs().sum())
 
 
-def what_is_missing(network: nn.Module, explanation: Explanation) -> str:
+def what_is_missing(network: nn.Module, explanation: Explanation, contrast: str | None = None) -> str:
     """A sentence about dynamic weights whose contributions do not sum to their logits; empty where they do."""
-    share = missing_share(network, explanation)
+    share = missing_share(network, explanation, contrast)
     if not share > NOTICED:
         return ""
     constants = additive_constants(network)
@@ -63,7 +70,9 @@ def what_is_missing(network: nn.Module, explanation: Explanation) -> str:
 
 
 def _logit_bias(module: nn.Module) -> float:
-    """Of our last step and of the official one."""
+    """Of our last steps and of the official one."""
+    if isinstance(module, ZeroShotNetwork):
+        return module.bias
     if isinstance(module, LogitLayer):
         return module.bias or 0.0
     official = getattr(module, "logit_bias", None)

@@ -13,6 +13,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import AnyModel, Images, Logits
 from robustbench_bcos.explanations import METHODS
+from robustbench_bcos.explanations.contrast import Contrasted
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.encodings import Encoded
 
@@ -52,6 +53,7 @@ def explain(
     targets: Tensor | int | Sequence[int] | Sequence[Sequence[int]] | None = None,
     method: str = "auto",
     *,
+    contrast: str | None = None,
     rng: PerImageRng | None = None,
     target: object = None,
 ) -> Explanation:
@@ -67,12 +69,14 @@ def explain(
             default the class of the largest logit.
         method: the name of one of ``METHODS``; ``auto`` is the one made for the model, dynamic weights for B-cos
             networks and input x gradient for others.
+        contrast: explain by how much a logit is above another one: ``runner_up``, the largest of the other classes, or
+            ``mean``, the mean of all; ``logits`` are these differences then. By default the logit itself.
         rng: of methods that draw (lime); without one, image i draws as index i of seed 0.
         target: not a parameter; captum's name is answered by ours.
 
     Raises:
-        RequestError: unknown method, one that cannot explain the model, images that are no such tensor, or targets
-            that are not classes of the model.
+        RequestError: unknown method or contrast, one that cannot explain the model, images that are no such tensor, or
+            targets that are not classes of the model.
     """
     if target is not None:
         raise RequestError(f"explain has no parameter target: give targets={target!r}")
@@ -80,7 +84,7 @@ def explain(
     model = getattr(model, "_orig_mod", model)
     with in_evaluation_mode(model):
         given = read_pairs(images, rgb=False)[0] if is_loader(images) else read_images(images, rgb=False)
-        return _explain(model, given, targets, method, rng)
+        return _explain(model, given, targets, method, contrast, rng)
 
 
 def _explain(
@@ -88,10 +92,12 @@ def _explain(
     images: Images,
     targets: Tensor | int | Sequence[int] | Sequence[Sequence[int]] | None,
     method: str,
+    contrast: str | None,
     rng: PerImageRng | None,
 ) -> Explanation:
     asked = differentiable(model) if isinstance(model, ImageClassifier) else Adapted(model)
     encoded, network = encode(asked, images)
+    network = network if contrast is None else Contrasted(network, contrast)
     name = method_for(asked, method)
     # Of no images all methods say the same, but captum's fail on them.
     chosen = METHODS[name if len(encoded) else "input_x_gradient"]

@@ -162,7 +162,8 @@ def check_play(config: LocaliseConfig, subset: EvalSubset, sources: Sequence[Mod
     device = choose_device(config.device)
     check_precision(config.precision, device)
     models = ModelCache(lambda model: prepared(config, subset, device, model))
-    setting = Setting(config=config, subset=subset, sources=tuple(sources), models=models, device=device)
+    named = tuple(source.for_classes(subset.class_names) for source in sources)
+    setting = Setting(config=config, subset=subset, sources=named, models=models, device=device)
     for name in setting.names:
         kind = GAMES[config.game]
         same = config.mask_classes is None

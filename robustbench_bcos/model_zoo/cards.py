@@ -71,6 +71,30 @@ class BcosifiedSpec(Table):
     """Its layers that take the image; each takes the image's complement, too."""
 
 
+class TextsSpec(Table):
+    """Texts that images are compared with: the network gives a feature, and logits are cosines with those of texts."""
+
+    encoder: str
+    """Name of the encoder of texts; their features are part of the weights."""
+    width: int = Field(ge=1)
+    """Numbers of a feature."""
+    scale: float = Field(default=1.0, gt=0)
+    """By which cosines are multiplied."""
+    classes: tuple[str, ...]
+    """What is put into templates, in the order of the outputs."""
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+    held_out: tuple[str, ...] = ()
+    """Those of the classes whose images were kept out of training."""
+
+    @model_validator(mode="after")
+    def _what_is_held_out_is_a_class(self) -> "TextsSpec":
+        if strangers := sorted({*self.held_out} - {*self.classes}):
+            raise ValueError(f"held_out names {strangers[0]!r}, which is none of the classes")
+        if len(self.classes) - len(self.held_out) < 2:
+            raise ValueError("held_out must leave at least two classes to train on")
+        return self
+
+
 class ModelSpec(Table):
     """What is needed to build a model and to attack it with its own loss."""
 
@@ -91,6 +115,14 @@ class ModelSpec(Table):
     training: TrainingSpec = TrainingSpec()
     bcosified: BcosifiedSpec | None = None
     """If the network was made from a conventional one of this architecture."""
+    texts: TextsSpec | None = None
+    """If its classes are texts."""
+
+    @model_validator(mode="after")
+    def _every_class_has_a_text(self) -> "ModelSpec":
+        if self.texts is not None and len(self.texts.classes) != self.classes:
+            raise ValueError(f"texts names {len(self.texts.classes)} classes, and there are {self.classes}")
+        return self
 
     @property
     def framing(self) -> Framing | None:

@@ -10,6 +10,7 @@ from robustbench_bcos.core.types import Images, Logits
 from robustbench_bcos.model_zoo.architectures import build_architecture
 from robustbench_bcos.model_zoo.cards import ModelSpec
 from robustbench_bcos.model_zoo.encodings import ENCODINGS, AbstractEncoding
+from robustbench_bcos.model_zoo.zero_shot import ZeroShotNetwork
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -48,8 +49,15 @@ def build_classifier(spec: ModelSpec) -> ImageClassifier:
 
             return ImageClassifier(encoding, build_bcosified(spec))
         network = build_architecture(
-            spec.architecture, in_channels=encoding.channels, classes=spec.classes, arguments=spec.arguments
+            spec.architecture,
+            in_channels=encoding.channels,
+            classes=spec.classes if spec.texts is None else spec.texts.width,
+            arguments=spec.arguments,
         )
+    if spec.texts is not None:
+        # Features of the texts are weights, too.
+        prototypes = torch.ones(spec.classes, spec.texts.width)
+        network = ZeroShotNetwork(network, prototypes, scale=spec.texts.scale)
     return ImageClassifier(encoding, network)
 
 

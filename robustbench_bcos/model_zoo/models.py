@@ -10,7 +10,6 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo import CLIP, LIBRARIES, ONNX
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.checkpoints.load import architecture_needed
-from robustbench_bcos.model_zoo.prompts import PLAIN
 from robustbench_bcos.model_zoo.sources.checkpoint import CheckpointModel
 from robustbench_bcos.model_zoo.sources.clip import ClipModel
 from robustbench_bcos.model_zoo.sources.imported import ImportedModel
@@ -40,7 +39,7 @@ __all__ = [
 
 
 def find_models(
-    pattern: str, zoo: Zoo, encoding: str | None = None, templates: str | Sequence[str] = PLAIN
+    pattern: str, zoo: Zoo, encoding: str | None = None, templates: str | Sequence[str] | None = None
 ) -> list[ModelSource]:
     """Sources for one ``--model``: a name, a glob over the zoo, or ``PREFIX:NAME``.
 
@@ -50,23 +49,24 @@ def find_models(
         pattern: as on the command line.
         zoo: the cards.
         encoding: stated for a model that has no card, as on the command line.
-        templates: of texts, where those are a model's classes.
+        templates: of texts, where those are a model's classes; by default the card's, or the plain one.
 
     Raises:
         RequestError: there is no such model, or its card has an encoding already.
     """
     prefix, colon, name = pattern.partition(":")
+    chosen = templates if templates is None or isinstance(templates, str) else tuple(templates)
     if prefix == "robustbench" and colon:
         return [RobustBenchModel(name, encoding)]
     if prefix == ONNX and colon:
         return [OnnxModel(Path(name), encoding)]
     if prefix == CLIP and colon:
-        return [ClipModel(name, templates if isinstance(templates, str) else tuple(templates), encoding)]
+        return [ClipModel(name, chosen, encoding)]
     if prefix in LIBRARIES and colon:
         return [LibraryModel(library_of(prefix), name, encoding)]
     if colon:
         return [ImportedModel(pattern, encoding)]
-    found = [ZooModel(entry) for entry in zoo.matching(pattern)]
+    found = [ZooModel(entry, chosen) for entry in zoo.matching(pattern)]
     if encoding is not None:
         raise RequestError(
             f"--encoding {encoding} describes models without a card, and {found[0].name!r} has one: leave it out"
@@ -113,7 +113,7 @@ def load_model(
     zoo: Path | None = None,
     ema: bool = False,
     classes: Sequence[str] = (),
-    templates: str | Sequence[str] = PLAIN,
+    templates: str | Sequence[str] | None = None,
     **arguments: Any,  # noqa: ANN401 (an architecture's own arguments)
 ) -> nn.Module:
     """A frozen classifier from images in [0, 1] to logits.
@@ -126,8 +126,9 @@ def load_model(
             ``normalize:0.485,0.456,0.406/0.229,0.224,0.225``.
         zoo: a folder with further cards.
         ema: take the moving average of the weights in a file.
-        classes: what images are compared with by a vision-language model, ``clip:NAME``; its outputs in this order.
-        templates: that these names are put into: ``plain``, ``openai``, a file, or several with one ``{}`` each.
+        classes: what images are compared with by a vision-language model; its outputs in this order.
+        templates: that these names are put into: ``plain``, ``openai``, a file, or several with one ``{}`` each; by
+            default those of the model's card, or ``plain``.
         arguments: of the architecture, if a weights file does not determine them, such as ``b`` and ``norm``.
 
     Raises:

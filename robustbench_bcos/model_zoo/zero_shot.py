@@ -4,6 +4,7 @@ A cosine does not change with the length of a feature, so its gradient times the
 the length is a constant, and contributions sum to the cosine they explain.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.types import Logits
 from robustbench_bcos.model_zoo.bcos.explanation_mode import DynamicLayer
+from robustbench_bcos.model_zoo.prompts import Prompts
 
 if TYPE_CHECKING:
     from robustbench_bcos.model_zoo.encodings import Encoded
@@ -59,6 +61,10 @@ class ZeroShotNetwork(DynamicLayer):
         self.bias = bias
         self.register_buffer("prototypes", unit(prototypes.detach()).float())
 
+    def compare_with(self, prototypes: Prototypes) -> None:
+        """Take other texts for classes."""
+        self.prototypes = unit(prototypes.detach()).to(self.prototypes)
+
     def forward(self, encoded: "Encoded") -> Logits:
         """Encoded images to a logit for each text."""
         features: Tensor = self.tower(encoded)
@@ -74,6 +80,12 @@ class ZeroShotNetwork(DynamicLayer):
             cosines = cosines * self.as_constant(cosines.abs().pow(self.power - 1))
         logits: Tensor = self.scale * cosines + self.bias
         return logits
+
+
+def prototypes_for(prompts: Prompts, encode: Callable[[list[str]], Tensor]) -> Prototypes:
+    """One feature for each class, of what an encoder says of its texts."""
+    features = encode([text for of_class in prompts.of_classes for text in of_class])
+    return prototypes_of(features.unflatten(0, (len(prompts.classes), len(prompts.templates))))
 
 
 def prototypes_of(features: TextFeatures) -> Prototypes:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -17,9 +18,15 @@ def objective_of(recipe: Recipe) -> Objective:
 
     ``ce`` is cross-entropy; ``bce`` the mean of binary ones over classes; ``bce_off_label`` has 1 / classes as the
     target of other classes, at which a sigmoid whose logit bias is -ln(classes - 1) begins (Böhle et al., 2024).
+
+    Texts of classes that are held out are no part of it.
     """
+    trained = _trained(recipe)
 
     def objective(logits: Logits, labels: Labels) -> PerImage:
+        if len(trained) < recipe.classes:
+            columns = torch.tensor(trained, device=logits.device)
+            logits, labels = logits[:, columns], torch.searchsorted(columns, labels)
         targets = _targets(recipe, logits, labels)
         if recipe.loss is TrainingLoss.CE:
             return -(targets * logits.log_softmax(dim=1)).sum(dim=1)
@@ -27,6 +34,13 @@ def objective_of(recipe: Recipe) -> Objective:
         return (F.softplus(logits) - targets * logits).mean(dim=1)
 
     return objective
+
+
+def _trained(recipe: Recipe) -> list[int]:
+    """Outputs whose classes have images to train on."""
+    if recipe.texts is None:
+        return list(range(recipe.classes))
+    return [i for i, name in enumerate(recipe.texts.classes) if name not in recipe.texts.held_out]
 
 
 def _targets(recipe: Recipe, logits: Logits, labels: Labels) -> Tensor:

@@ -67,6 +67,9 @@ class Recipe(ModelSpec):
     """Of the products in the network while it is trained; weights, sums over batches and the loss are float32."""
     half: bool = False
     """Whether the weights are kept in half precision: rounded when training is over, before accuracy is measured."""
+    float8_filters: bool = False
+    """Whether filters of B-cos layers, whose length means nothing, are kept as float8 (four significant bits): rounded
+    when training is over, before accuracy is measured."""
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")

@@ -9,6 +9,9 @@ from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.checkpoints.assign import assign_weights
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, build_classifier, network_of
 from robustbench_bcos.model_zoo.models import find_models
+from robustbench_bcos.model_zoo.prompts import Prompts
+from robustbench_bcos.model_zoo.texts import TEXT_ENCODERS
+from robustbench_bcos.model_zoo.zero_shot import ZeroShotNetwork, prototypes_for
 from robustbench_bcos.training.recipes import Recipe
 
 PROVED = 32
@@ -22,6 +25,10 @@ def begin(recipe: Recipe, images: EvalSubset) -> ImageClassifier:
         RequestError: the model it starts from is not to be had, or is not of the recipe's architecture.
     """
     classifier = build_classifier(recipe)
+    if recipe.texts is not None:
+        assert isinstance(classifier.network, ZeroShotNetwork)
+        prompts = Prompts(recipe.texts.classes, recipe.texts.templates)
+        classifier.network.compare_with(prototypes_for(prompts, TEXT_ENCODERS[recipe.texts.encoder].features))
     if recipe.start is None:
         initialise(classifier, generator(recipe.seed))
         return classifier

@@ -19,6 +19,7 @@ from robustbench_bcos.core.types import Images, Labels
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.bcos.layers import b_of
 from robustbench_bcos.model_zoo.checkpoints.read import read_content
+from robustbench_bcos.model_zoo.checkpoints.write import round_filters
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.mixed_precision import Bfloat16
 from robustbench_bcos.training.augmentation import augment
@@ -80,6 +81,8 @@ def train(
         if checkpoint is not None:
             run.save(checkpoint, number + 1)
     run.finish()
+    if recipe.float8_filters:
+        round_filters(classifier)
     return freeze(_rounded(classifier) if recipe.half else classifier)
 
 

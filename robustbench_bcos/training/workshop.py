@@ -59,6 +59,7 @@ def make_model(
     """
     images, test = _splits(dataset, data_dir, class_order)
     images = images if fold is None else without_fold(images, *fold)
+    images = without_held_out(recipe, images)
     check_fit(recipe, images)
     check_fit(recipe, test)
     made(folder)
@@ -87,10 +88,11 @@ def _make(
     log = Log(folder / f"{recipe.name}{ENDING}", on_epoch, goes_on=checkpoint.exists())
     classifier = train(recipe, images, device=device, compiled=compiled, checkpoint=checkpoint, on_epoch=log)
     file = f"{recipe.name}.safetensors"
+    digest = write_weights(classifier.network, folder / file, half=recipe.half, float8_filters=recipe.float8_filters)
     return Card(
         **{key: getattr(recipe, key) for key in ModelSpec.model_fields},
         recipe=recipe.name,
-        weights=WeightsSpec(file=file, sha256=write_weights(classifier.network, folder / file, half=recipe.half)),
+        weights=WeightsSpec(file=file, sha256=digest),
         clean_accuracy=clean_accuracy(classifier, test, device),
         exponents={name: round(b, 4) for name, b in learned_exponents(classifier.network).items()},
         licence=LICENCE,
@@ -189,6 +191,14 @@ def without_fold(images: EvalSubset, fold: int, folds: int) -> EvalSubset:
     if folds > max(seen):
         raise RequestError(f"--folds {folds} is more than the {max(seen)} images of a class: give fewer")
     return EvalSubset(images.dataset, tuple(kept))
+
+
+def without_held_out(recipe: Recipe, images: EvalSubset) -> EvalSubset:
+    """All images but those of classes that the recipe holds out."""
+    if recipe.texts is None:
+        return images
+    held_out = {recipe.texts.classes.index(name) for name in recipe.texts.held_out}
+    return EvalSubset(images.dataset, tuple(i for i in images.indices if images.dataset.labels[i] not in held_out))
 
 
 def clean_accuracy(classifier: nn.Module, images: EvalSubset, device: str) -> CleanAccuracy:

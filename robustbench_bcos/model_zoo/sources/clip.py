@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -16,7 +17,7 @@ from robustbench_bcos.model_zoo.encodings import Normalize, parse_encoding
 from robustbench_bcos.model_zoo.prompts import PLAIN, Prompts, read_templates
 from robustbench_bcos.model_zoo.sources.library import RANDOM, SEED, not_listed, weights_only
 from robustbench_bcos.model_zoo.sources.model import Model, ModelSource, own_model
-from robustbench_bcos.model_zoo.zero_shot import ZeroShotNetwork, prototypes_of
+from robustbench_bcos.model_zoo.zero_shot import ZeroShotNetwork, prototypes_for
 
 BATCH = 256
 """Texts that are encoded together."""
@@ -27,7 +28,8 @@ class ClipModel(ModelSource):
     """``clip:NAME``, with ``@`` and a tag of its weights, or ``@none`` for random ones; attacks see fixed texts."""
 
     requested: str
-    templates: "str | tuple[str, ...]" = PLAIN
+    templates: "str | tuple[str, ...] | None" = None
+    """By default the plain one."""
     encoding: str | None = None
     """In place of what open_clip says."""
     classes: tuple[str, ...] = ()
@@ -54,7 +56,7 @@ class ClipModel(ModelSource):
         return replace(self, classes=tuple(texts), templates=("{}",))
 
     @property
-    def class_names(self) -> tuple[str, ...] | None:
+    def texts(self) -> tuple[str, ...] | None:
         """What was stated."""
         return self.classes or None
 
@@ -62,21 +64,22 @@ class ClipModel(ModelSource):
         """Build both towers, encode the texts, and keep the image tower."""
         if not self.classes:
             raise RequestError(
-                f"model {self.name!r} compares images with texts, and there are none: give names of classes"
+                f"model {self.name!r} compares images with texts, and there are none: give names of classes, "
+                "or texts to explain"
             )
         library, (name, tag) = open_clip(), self._checked()
-        prompts = Prompts(self.classes, read_templates(self.templates))
+        prompts = Prompts(self.classes, read_templates(PLAIN if self.templates is None else self.templates))
         tokenizer = library.get_tokenizer(name)
         for texts in prompts.of_classes:
             for text in texts:
                 _check_length(tokenizer, text)
         both = _towers(library, name, tag)
         with torch.no_grad():
-            features = _encoded(both, tokenizer, prompts)
+            prototypes = prototypes_for(prompts, partial(_encoded, both, tokenizer))
         bias = getattr(both, "logit_bias", None)
         network = ZeroShotNetwork(
             tower_of(both.visual),
-            prototypes_of(features),
+            prototypes,
             scale=float(both.logit_scale.detach().exp()),
             bias=0.0 if bias is None else float(bias.detach()),
         )
@@ -170,11 +173,10 @@ def _towers(library: ModuleType, name: str, tag: str) -> Any:  # noqa: ANN401 (o
     return freeze(both)
 
 
-def _encoded(both: Any, tokenizer: Any, prompts: Prompts) -> Tensor:  # noqa: ANN401 (open_clip has no types)
-    texts = [text for of_class in prompts.of_classes for text in of_class]
-    parts = [both.encode_text(tokenizer(texts[start : start + BATCH])) for start in range(0, len(texts), BATCH)]
-    features: Tensor = torch.cat(parts).unflatten(0, (len(prompts.classes), len(prompts.templates)))
-    return features
+def _encoded(both: Any, tokenizer: Any, texts: list[str]) -> Tensor:  # noqa: ANN401 (open_clip has no types)
+    return torch.cat(
+        [both.encode_text(tokenizer(texts[start : start + BATCH])) for start in range(0, len(texts), BATCH)]
+    )
 
 
 def _check_length(tokenizer: Any, text: str) -> None:  # noqa: ANN401

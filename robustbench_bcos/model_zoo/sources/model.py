@@ -85,6 +85,11 @@ class ModelSource(ABC):
         """Names of the classes in the order of the outputs, if they are stated."""
         return None
 
+    @property
+    def texts(self) -> tuple[str, ...] | None:
+        """What images are compared with, in the order of the outputs, if classes are texts and have been stated."""
+        return None
+
     def for_classes(self, names: Sequence[str]) -> "ModelSource":
         """The model for a dataset's classes: the same, unless its classes are texts that nobody has stated."""
         return self
@@ -96,7 +101,8 @@ class ModelSource(ABC):
             RequestError: it knows no texts.
         """
         raise RequestError(
-            f"model {self.name!r} knows no texts: leave them out, or choose a vision-language model, clip:NAME"
+            f"model {self.name!r} knows no texts: leave them out, or choose a vision-language model, clip:NAME, or one "
+            "whose card has texts"
         )
 
     @abstractmethod

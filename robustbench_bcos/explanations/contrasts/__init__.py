@@ -1,0 +1,1 @@
+"""Contrasts, one a module."""
