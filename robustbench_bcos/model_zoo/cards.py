@@ -122,6 +122,8 @@ class ModelSpec(Table):
     def _every_class_has_a_text(self) -> "ModelSpec":
         if self.texts is not None and len(self.texts.classes) != self.classes:
             raise ValueError(f"texts names {len(self.texts.classes)} classes, and there are {self.classes}")
+        if self.texts is not None and self.family == "bcos" and self.arguments.get("logit_bias") != 0:
+            raise ValueError("texts needs logit_bias = 0.0 among the arguments: a feature has no bias")
         return self
 
     @property

@@ -95,6 +95,12 @@ def check_fit(recipe: Recipe, images: EvalSubset) -> None:
             f"recipe {recipe.name!r} expects (classes, height, width) = {expected}, {images.dataset.name} has {got}: "
             "choose another dataset or recipe"
         )
+    texts = () if recipe.texts is None else recipe.texts.classes
+    if texts != images.class_names and {*texts} == {*images.class_names}:
+        raise RequestError(
+            f"recipe {recipe.name!r} names the classes in another order than {images.dataset.name}, which has "
+            f"{', '.join(images.class_names[:3])}, ...: list them in its order, or give --classes"
+        )
 
 
 class _Training:

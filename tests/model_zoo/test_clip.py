@@ -88,10 +88,10 @@ def test_a_b_cosified_tower_has_maps_that_add_up_or_names_what_is_left(name: str
 
 def test_texts_are_those_of_the_dataset_unless_they_were_stated() -> None:
     [found] = find_models("clip:RN50@none", Zoo())
-    assert found.class_names is None
+    assert found.texts is None
     stated = found.for_classes(CLASSES)
-    assert stated.class_names == CLASSES == stated.for_classes(("one", "two")).class_names
-    assert stated.for_texts(("a red car", "rain")).class_names == ("a red car", "rain")
+    assert stated.texts == CLASSES == stated.for_classes(("one", "two")).texts
+    assert stated.for_texts(("a red car", "rain")).texts == ("a red car", "rain")
     model = found.for_classes(CLASSES).load()
     assert (model.classes, model.texts[:26]) == (3, "3 classes in 1 templates, ")
     assert model.weights_sha256 != found.for_classes(CLASSES[::-1]).load().weights_sha256

@@ -2,20 +2,29 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from robustbench_bcos import load_model
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.tables import parse_table
 from robustbench_bcos.explanations.explanation import explain
-from robustbench_bcos.model_zoo.bcos.layers import LogitLayer
-from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
+from robustbench_bcos.model_zoo.architectures import initialise
+from robustbench_bcos.model_zoo.bcos.layers import BcosConv2d, LogitLayer
+from robustbench_bcos.model_zoo.cards import Card, ModelSpec, Zoo
+from robustbench_bcos.model_zoo.checkpoints.write import round_filters, write_weights
+from robustbench_bcos.model_zoo.classifier import ImageClassifier, build_classifier, freeze
 from robustbench_bcos.model_zoo.encodings import AddInverse
+from robustbench_bcos.model_zoo.models import find_models
 from robustbench_bcos.model_zoo.prompts import ONE, Prompts, read_templates
-from robustbench_bcos.model_zoo.zero_shot import ZeroShotNetwork, prototypes_of
+from robustbench_bcos.model_zoo.texts import TEXT_ENCODERS
+from robustbench_bcos.model_zoo.zero_shot import ZeroShotNetwork, prototypes_for, prototypes_of
 
 TEXTS, WIDTH = 4, 10
 
@@ -130,3 +139,109 @@ def test_templates_come_from_a_file_a_line_each(tmp_path: Path) -> None:
     assert read_templates(["{}"]) == ("{}",)
     with pytest.raises(RequestError, match=r"templates 'missing\.txt' cannot be read"):
         read_templates("missing.txt")
+
+
+# Models whose card has texts
+
+CARD: dict[str, Any] = {
+    "name": "tower",
+    "family": "bcos",
+    "architecture": "bcos_resnet8",
+    "arguments": {"logit_bias": 0.0},
+    "dataset": "digits",
+    "classes": 3,
+    "image_size": [8, 8],
+    "encoding": {"kind": "add_inverse"},
+    "loss": "ce",
+    "texts": {"encoder": "all_minilm_l6_v2", "width": 384, "scale": 10.0, "classes": ["dog", "cat", "ship"]},
+    "licence": "CC0-1.0",
+}
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A card of random weights, whose filters are kept in float8."""
+    folder = tmp_path_factory.mktemp("texts")
+    spec = {key: value for key, value in CARD.items() if key != "licence"}
+    classifier = freeze(build_classifier(ModelSpec.model_validate(spec)))
+    initialise(classifier.network, torch.Generator().manual_seed(0))
+    network = classifier.network
+    assert isinstance(network, ZeroShotNetwork)
+    network.compare_with(
+        prototypes_for(Prompts(("dog", "cat", "ship"), ONE), TEXT_ENCODERS["all_minilm_l6_v2"].features)
+    )
+    round_filters(network)
+    digest = write_weights(network, folder / "tower.safetensors", float8_filters=True)
+    weights = {"file": "tower.safetensors", "sha256": digest}
+    (folder / "tower.toml").write_text(tomli_w.dumps(CARD | {"weights": weights}), encoding="utf-8")
+    torch.save(network.state_dict(), folder / "whole.pt")
+    return folder
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(4))
+
+
+def test_filters_in_float8_are_those_that_were_rounded(zoo: Path) -> None:
+    whole, model = torch.load(zoo / "whole.pt", weights_only=True), load_model("tower", zoo=zoo)
+    for name, tensor in model.network.state_dict().items():
+        assert torch.equal(tensor, whole[name]), name
+    kept = load_file(zoo / "tower.safetensors")
+    filters = [tensor for name, tensor in kept.items() if name.endswith("linear.weight")]
+    assert {tensor.dtype for tensor in filters} == {torch.float8_e4m3fn}
+    assert kept["prototypes"].dtype == torch.float32
+    assert (zoo / "tower.safetensors").stat().st_size < 0.5 * (zoo / "whole.pt").stat().st_size
+
+
+def test_rounding_to_float8_changes_directions_by_little_and_lengths_do_not_matter() -> None:
+    layer = BcosConv2d(4, 5, 3, b=2.0)
+    sizes = torch.tensor([1e-6, 1e-3, 1.0, 1e3, 0.0])
+    before = drawn(*layer.linear.weight.shape, seed=6) * sizes.view(5, 1, 1, 1)
+    layer.linear.weight.data.copy_(before)
+    round_filters(layer)
+    cosines = nn.functional.cosine_similarity(layer.linear.weight.detach().flatten(1), before.flatten(1))
+    assert (cosines[:4] > 0.999).all()
+    assert not layer.linear.weight[4].any()
+
+
+def test_a_card_with_texts_is_a_classifier_of_them_or_of_others(zoo: Path, images: Tensor) -> None:
+    [source] = find_models("tower", Zoo([zoo]))
+    assert (source.texts, source.class_names) == (("dog", "cat", "ship"), None)
+    own = source.load()
+    assert own.weights_sha256 == Zoo([zoo])["tower"].card.weights.sha256
+    assert own.texts == str(Prompts(("dog", "cat", "ship"), ONE))
+    # Of the dataset whose classes have these names they are the weights as they are; texts in their place are others.
+    assert source.for_classes(("dog", "cat", "ship")).load().weights_sha256 == own.weights_sha256
+    others = source.for_texts(("a photo of a cat.", "a photo of a horse.")).load()
+    assert (others.classes, others.texts[:9]) == (2, "2 classes")
+    assert others.weights_sha256 != own.weights_sha256
+    torch.testing.assert_close(others.classifier(images)[:, 0], own.classifier(images)[:, 1], rtol=1e-4, atol=1e-4)
+    framed = load_model("tower", zoo=zoo, classes=("cat", "horse"), templates=("a photo of a {}.",))
+    torch.testing.assert_close(framed(images), others.classifier(images))
+
+
+def test_contributions_of_a_card_with_texts_sum_to_its_cosines(zoo: Path, images: Tensor) -> None:
+    found = explain(load_model("tower", zoo=zoo), images, [[0, 1, 2]] * 2)
+    torch.testing.assert_close(found.contributions.sum(dim=(2, 3)), found.logits, rtol=0, atol=1e-5)
+    assert found.logits.abs().max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"classes": ["dog", "cat"]}, "texts names 2 classes, and there are 3"),
+        ({"held_out": ["fish"]}, "held_out names 'fish', which is none of the classes"),
+        ({"held_out": ["dog", "cat"]}, "held_out must leave at least two classes"),
+    ],
+)
+def test_texts_that_do_not_fit_a_card_are_refused(changes: dict[str, Any], said: str) -> None:
+    weights = {"file": "a", "sha256": "0" * 64}
+    with pytest.raises(RequestError, match=re.escape(said)):
+        parse_table(Card, CARD | {"weights": weights, "texts": CARD["texts"] | changes}, "a card")
+
+
+def test_a_feature_has_no_bias() -> None:
+    weights = {"file": "a", "sha256": "0" * 64}
+    with pytest.raises(RequestError, match=r"texts needs logit_bias = 0\.0 among the arguments"):
+        parse_table(Card, CARD | {"weights": weights, "arguments": {}}, "a card")

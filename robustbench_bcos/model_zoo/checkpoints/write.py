@@ -16,7 +16,7 @@ from robustbench_bcos.model_zoo.digests import sha256_of
 FLOAT8 = torch.float8_e4m3fn
 """Four significant bits."""
 
-LEAST = torch.finfo(torch.float32).tiny
+LEAST = 1e-30
 """Largest number that a filter of zeros is taken to have."""
 
 TOP = 7
