@@ -11,15 +11,12 @@ from robustbench_bcos.core.disk import made, write_bytes
 from robustbench_bcos.core.errors import RequestError, reason_of
 from robustbench_bcos.core.types import Classifier, Images, Logits
 from robustbench_bcos.core.version import VERSION
+from robustbench_bcos.model_zoo.agreement import SAME, apart
 from robustbench_bcos.model_zoo.bcos.layers import b_of
 from robustbench_bcos.model_zoo.checkpoints.load import encoding_spec
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.exporting import FORMATS
 from robustbench_bcos.model_zoo.sources.model import Model
-
-SAME = 1e-4
-"""Difference of logits, as a part of an image's range of them, that counts as rounding. Networks of this package differ
-by 1e-5 and less."""
 
 EXAMPLE = 2
 """Images in the batch that a format may follow through the network: torch takes a batch of one for a constant."""
@@ -56,7 +53,7 @@ def export(model: Model, form: str, file: Path, images: Images) -> Agreement:
     shown = torch.cat([images, images.flip(-1), 1 - images])
     batches = [*shown.split(1), shown[:EXAMPLE], shown]
     expected = [_asked(model.classifier, batch) for batch in batches]
-    again = max(map(_difference, [_asked(model.classifier, batch) for batch in batches], expected))
+    again = max(map(apart, [_asked(model.classifier, batch) for batch in batches], expected))
     if not again <= SAME:
         raise RequestError(
             f"model {model.name!r} answers differently when it is asked again, so nothing can be its export: make it "
@@ -99,7 +96,7 @@ def _compared(model: Model, form: str, exported: Classifier, images: Images, exp
             f"{said} gives outputs of shape {tuple(logits.shape)} {among}, and the model {tuple(expected.shape)}: "
             f"{remedy}"
         )
-    difference = _difference(logits, expected)
+    difference = apart(logits, expected)
     if not difference <= SAME:
         off = float((logits - expected).abs().max())
         raise RequestError(
@@ -126,13 +123,6 @@ def facts_of(model: Model) -> dict[str, str]:
 @torch.no_grad()
 def _asked(classifier: Classifier, images: Images) -> Tensor:
     return classifier(images).detach()
-
-
-def _difference(logits: Logits, expected: Logits) -> float:
-    """Largest difference, as a part of the range of an image's logits; NaN where an answer is not finite."""
-    away = (logits.double() - expected.double()).abs().amax(dim=1)
-    spread = (expected.amax(dim=1) - expected.amin(dim=1)).double()
-    return float((away / torch.where(spread > 0, spread, 1)).max())
 
 
 def _root(error: BaseException) -> str:
