@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from robustbench_bcos.regression.recipe import Suite, Threats
+    from robustbench_bcos.regression.study import Tables, Training
 
 app = typer.Typer(help="Train, attack and explain forecasters of dynamical systems.", rich_markup_mode=None)
 
@@ -45,12 +46,34 @@ def train(
 ) -> None:
     """Make the forecasters of a suite; those that are there are not trained again."""
     asked = _suite(suite, split("--system", system), split("--variation", variation), seeds)
-    from robustbench_bcos.regression.study import train_suite, trainings_of
+    from robustbench_bcos.regression.study import trainings_of
 
-    trainings = trainings_of(asked)
-    for number, name in enumerate(train_suite(trainings, out, jobs), start=1):
-        errors.print(f"{name} ({number})", markup=False, highlight=False)
-    results.print(f"{len(trainings)} forecasters are in {out}", markup=False, soft_wrap=True)
+    _train(trainings_of(asked), out, jobs)
+
+
+@app.command("study")
+def study(
+    suite: Annotated[str, typer.Argument(help="Name or TOML file of a suite: systems, seeds, variations, threats.")],
+    out: Annotated[Path, typer.Option(help="Folder for tables and figures; forecasters are in a folder in it.")] = Path(
+        "dynamics"
+    ),
+    system: Annotated[list[str] | None, typer.Option(help=f"Of the suite's systems, these. {LIST}")] = None,
+    variation: Annotated[list[str] | None, typer.Option(help=f"Of its variations, these. {LIST}")] = None,
+    seeds: Annotated[str | None, typer.Option(help="In place of the suite's: 0..4 or 0,3,7.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Forecasters at a time, each in a process with one thread.")] = 1,
+    figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Draw them.")] = True,
+) -> None:
+    """Everything of a suite: train its forecasters, attack and explain them under its threats.
+
+    The same command continues what was interrupted: forecasters that are there are not trained again.
+    """
+    asked = _suite(suite, split("--system", system), split("--variation", variation), seeds)
+    from robustbench_bcos.regression.study import run_forecasters, trainings_of
+
+    trainings, folder = trainings_of(asked), out / "forecasters"
+    _train(trainings, folder, jobs)
+    cards = [folder / f"{training.model}.toml" for training in trainings]
+    _report(run_forecasters(cards, asked.threats, out, jobs=jobs), out, figures)
 
 
 @app.command("run")
@@ -65,12 +88,13 @@ def run(
     data: Annotated[Path | None, typer.Option(help="NPZ file of your own: times, states, parameters.")] = None,
     system: Annotated[str | None, typer.Option(help="What the file holds; needed with --data.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for tables and figures.")] = Path("dynamics"),
+    jobs: Annotated[int, typer.Option(min=1, help="Forecasters at a time, each in a process with one thread.")] = 1,
     figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Draw them.")] = True,
 ) -> None:
     """Attack and explain every forecaster of a folder: results, trajectories, contributions and a summary as CSV.
 
     An attack succeeds where the root mean square error of a prediction, in units of each state's range, is above the
-    tolerance.
+    tolerance. `check` holds results.csv against an earlier one.
     """
     given: dict[str, Any] = {
         "norms": split("--norm", norm) or None,
@@ -83,23 +107,11 @@ def run(
     if (data is None) != (system is None):
         raise RequestError("--data and --system belong together: the file, and the system whose trajectories it holds")
     from robustbench_bcos.regression.data import read_trajectories
+    from robustbench_bcos.regression.files import forecasters_in
     from robustbench_bcos.regression.study import run_forecasters
 
     read = None if data is None or system is None else read_trajectories(data, system)
-    tables = run_forecasters(folder, threats, out, read)
-    _show(tables.summary)
-    outside = int(tables.results["outside"].max())
-    if outside:
-        results.print(
-            f"predictions leave the range of the training data, where nothing was learned: up to {outside} states of a "
-            "model (column outside)",
-            soft_wrap=True,
-        )
-    if figures:
-        from robustbench_bcos.reports.dynamics import write_figures
-
-        write_figures(tables.results, tables.trajectories, tables.contributions, out)
-    results.print(f"Tables{' and figures' * figures} are in {out}", markup=False, soft_wrap=True)
+    _report(run_forecasters(forecasters_in(folder), threats, out, read, jobs), out, figures)
 
 
 @app.command("explain")
@@ -126,6 +138,32 @@ def explain(
     what = "B-cos: contributions sum to the prediction" if trained.recipe.family == "bcos" else "conventional"
     results.print(f"{trained.recipe.name}, {what}; missing from them at most {largest:.2g}", markup=False)
     results.print(f"Written to {out}: contributions.csv and a figure", markup=False, soft_wrap=True)
+
+
+def _train(trainings: "list[Training]", out: Path, jobs: int) -> None:
+    from robustbench_bcos.regression.study import train_suite
+
+    for number, name in enumerate(train_suite(trainings, out, jobs), start=1):
+        errors.print(f"{name} ({number})", markup=False, highlight=False)
+    results.print(f"{len(trainings)} forecasters are in {out}", markup=False, soft_wrap=True)
+
+
+def _report(tables: "Tables", out: Path, figures: bool) -> None:
+    """Print the summary, and draw what was asked for."""
+    _show(tables.summary)
+    for column, what in {"outside": "predictions leave", "inputs_outside": "inputs lie outside"}.items():
+        most = int(tables.results[column].max())
+        if most:
+            results.print(
+                f"{what} the range of the training data, where nothing was learned: up to {most} of a model (column "
+                f"{column})",
+                soft_wrap=True,
+            )
+    if figures:
+        from robustbench_bcos.reports.dynamics import write_figures
+
+        write_figures(tables.results, tables.trajectories, tables.contributions, out)
+    results.print(f"Tables{' and figures' * figures} are in {out}", markup=False, soft_wrap=True)
 
 
 def _suite(name: str, systems: tuple[str, ...], variations: tuple[str, ...], seeds: str | None) -> "Suite":
@@ -162,17 +200,21 @@ def _threats(suite: str | None, given: dict[str, Any]) -> "Threats":
 
 
 def _show(summary: "pd.DataFrame") -> None:
-    table = Table("system", "variation", "attacked", "threat", "relative error", "R²", "robust", pad_edge=False)
+    headings = ("system", "variation", "over", "attacked", "threat", "relative error", "R²", "robust")
+    table = Table(*headings, pad_edge=False)
+
+    def spread(row: Any, measure: str, form: str) -> str:  # noqa: ANN401 (a row of pandas)
+        mean, deviation = getattr(row, measure), getattr(row, f"{measure}_deviation")
+        return f"{mean:{form}}" if row.trainings == 1 else f"{mean:{form}} ± {deviation:{form}}"
+
     for row in summary.itertuples():
-        spread = "" if row.trainings == 1 else f" ± {row.relative_error_deviation:.3f}"
         cells = (
-            str(row.system),
+            str(row.dataset),
             str(row.variation),
-            str(row.targets),
-            f"{row.norm} {row.eps:g}",
-            f"{row.relative_error:.3f}{spread}",
-            f"{row.r2:.3f}",
-            f"{row.robust_accuracy:.1%}",
+            f"{row.trainings} {row.repeated}",
+            str(row.space),
+            f"{row.norm} {row.eps}",
+            *(spread(row, *how) for how in (("relative_error", ".3f"), ("r2", ".2f"), ("robust_accuracy", ".1%"))),
         )
         table.add_row(*(Text(cell) for cell in cells))
     results.print(table)

@@ -17,6 +17,7 @@ from robustbench_bcos.bench.judge import allowed_sizes, measured_sizes
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Flags, Goals, PerImage
 from robustbench_bcos.dynamics import SYSTEMS
+from robustbench_bcos.model_zoo.bcos.folding import fold
 from robustbench_bcos.regression.data import Trajectories
 from robustbench_bcos.regression.training import Trained
 
@@ -73,58 +74,71 @@ class Attacked:
 
 
 def attack(
-    trained: Trained, data: Trajectories, *, threat: Threat, targets: str, tolerance: float, steps: int
-) -> Attacked:
+    trained: Trained,
+    data: Trajectories,
+    *,
+    norm: str,
+    cells: Sequence[tuple[float, str]],
+    tolerance: float,
+    steps: int,
+) -> list[Attacked]:
     """PGD on the error, from the clean inputs; judged afresh.
 
-    An input is an image of one row. Perturbed inputs stay within [0, 1], which is the range of the training data.
+    All cells are one batch. An input is an image of two rows: its values, and 1 where they may be moved. Perturbed
+    inputs stay within [0, 1], which is the range of the training data.
 
     Args:
         trained: what is attacked.
         data: trajectories to be predicted.
-        threat: in units of the range of each input.
-        targets: ``initial``, ``parameters`` or ``both``.
+        norm: how perturbations are measured.
+        cells: each with its epsilon, in units of the range of each input, and its targets, ``initial``, ``parameters``
+            or ``both``.
         tolerance: of the criterion.
         steps: of PGD.
 
     Raises:
         RequestError: no such norm.
     """
-    model, criterion = trained.model, ErrorAbove(tolerance)
+    model, criterion = fold(trained.model), ErrorAbove(tolerance)
     clean, truth = trained.inputs(data), trained.truth(data)
-    free = free_inputs(model.states, clean.shape[1], targets)
+    free = torch.stack([free_inputs(model.states, clean.shape[1], targets) for _, targets in cells])
 
     def classifier(images: Tensor) -> Tensor:
-        flat = images.flatten(1)
-        # Without a gradient an input is not moved.
-        outputs: Tensor = model(torch.where(free, flat, flat.detach()))
+        values, may_move = images.flatten(1).chunk(2, dim=1)
+        # Without a gradient a value is not moved.
+        outputs: Tensor = model(torch.where(may_move.detach() > 0, values, values.detach()))
         return outputs
 
     with torch.no_grad():
-        eligible = criterion.correct(model(clean), truth)
+        eligible = criterion.correct(trained.model(clean), truth)
     positions = eligible.nonzero().squeeze(1)
-    inputs = clean.clone()
+    inputs = clean.expand(len(cells), -1, -1).clone()
     if len(positions):
         # Inputs outside the range are brought to its border for the search: the pixel box is [0, 1].
-        start = clean[positions].clamp(0, 1)[:, None, None, :]
+        within = clean[positions].clamp(0, 1).expand(len(cells), -1, -1)
+        start = torch.stack([within, free[:, None].expand_as(within).float()], dim=2).flatten(0, 1)[:, None]
+        epsilons = torch.tensor([eps for eps, _ in cells]).repeat_interleave(len(positions))
         problem = Problem(
             classifier=classifier,
             images=start,
-            goals=truth[positions],
-            threat=threat,
+            goals=truth[positions].repeat(len(cells), 1),
+            threat=Threat.of(norm, epsilons),
             criterion=criterion,
-            rng=PerImageRng.of(0, positions),
-            batch_size=len(positions),
+            rng=PerImageRng.of(0, positions.repeat(len(cells))),
+            batch_size=len(start),
         )
         moved = PGD(steps=steps).solve(problem).adversarials
-        if not bool((measured_sizes(threat, start, moved) <= allowed_sizes(threat, moved)).all()):
-            raise AssertionError(f"an attack left {threat}")
-        inputs[positions] = torch.where(free, clean[positions] + (moved - start).flatten(1), clean[positions])
-    with torch.no_grad():
-        outputs = model(inputs)
-    return Attacked(
-        inputs=inputs, outputs=outputs, eligible=eligible, robust=eligible & criterion.correct(outputs, truth)
-    )
+        if not bool((measured_sizes(problem.threat, start, moved) <= allowed_sizes(problem.threat, moved)).all()):
+            raise AssertionError(f"an attack left {norm}")
+        # Added to the inputs as they are, those outside the range, too.
+        inputs[:, positions] += (moved - start)[:, 0, 0].view_as(within)
+    found = []
+    for attacked in inputs:
+        with torch.no_grad():
+            outputs = trained.model(attacked)
+        robust = eligible & criterion.correct(outputs, truth)
+        found.append(Attacked(inputs=attacked, outputs=outputs, eligible=eligible, robust=robust))
+    return found
 
 
 def free_inputs(states: int, inputs: int, targets: str) -> Tensor:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 
@@ -56,6 +57,14 @@ class Trajectories:
                     f"{name} of {self.system} are NaN or infinite in {wrong} of {count} trajectories: repair or leave "
                     "out those"
                 )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of times, states and parameters."""
+        found = sha256(self.system.encode())
+        for values in (self.times, self.states, self.parameters):
+            found.update(np.ascontiguousarray(values).tobytes())
+        return found.hexdigest()
 
     def select(self, positions: Sequence[int]) -> "Trajectories":
         """Some of them."""

@@ -39,6 +39,9 @@ class Recipe(Table):
     trajectories: int = Field(default=64, ge=2)
     """To train on; as many as ``tested`` more are kept for the test."""
     tested: int = Field(default=32, ge=2)
+    rollout: int = Field(default=4, ge=1)
+    """Points in time that a field is carried over from a true state in training. After 1, the next, small errors are
+    unseen that grow over many points."""
     iterations: int = Field(default=1000, gt=0)
     learning_rate: float = Field(default=1e-2, gt=0)
     seed: int = Field(default=0, ge=0)
@@ -64,7 +67,8 @@ class Suite(Table):
     systems: tuple[str, ...] = Field(min_length=1)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     folds: int | None = Field(default=None, ge=2)
-    """Cross-validation: each model so many times, each without another part of the trajectories, and tested on it."""
+    """Cross-validation, beside the seeds: each model so many times with the first seed, each without another part of
+    the trajectories, and tested on it."""
     all: dict[str, Any] = Field(default_factory=dict)
     """What every variation has in common."""
     variations: dict[str, dict[str, Any]] = Field(min_length=1)

@@ -1,28 +1,40 @@
 """Many forecasters: trained from a suite, each attacked in the same way, and what came of it as tables."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import cache, partial
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
 
-from robustbench_bcos.attacks.threat import Threat
+from robustbench_bcos.attacks.searches.pgd import RELATIVE_STEP
+from robustbench_bcos.bench.provenance import command, commit, versions
 from robustbench_bcos.core.disk import made, write_text
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.statistics import summarise, welch, wilson
+from robustbench_bcos.core.statistics import holm, summarise, welch, wilson
+from robustbench_bcos.core.trainings import REPEATED
+from robustbench_bcos.core.version import VERSION
 from robustbench_bcos.dynamics import SYSTEMS
-from robustbench_bcos.regression.attack import ErrorAbove, attack, outside, scores, true_response
+from robustbench_bcos.regression.attack import Attacked, ErrorAbove, attack, outside, scores, true_response
 from robustbench_bcos.regression.data import Trajectories, make_trajectories, write_trajectories
 from robustbench_bcos.regression.explain import contributions
-from robustbench_bcos.regression.files import ForecasterCard, forecasters_in, read_forecaster, write_forecaster
+from robustbench_bcos.regression.files import ForecasterCard, read_forecaster, write_forecaster
 from robustbench_bcos.regression.recipe import Recipe, Suite, Threats
 from robustbench_bcos.regression.training import Trained, train
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+PROVENANCE = "dynamics.json"
+"""How the tables of a folder came about."""
 
 SHOWN = 1
 """Trajectories of the test that are written point by point."""
@@ -41,17 +53,17 @@ class Training(NamedTuple):
 
 
 def trainings_of(suite: Suite) -> list[Training]:
-    """Every variation, system and seed; with folds, each fold in place of each seed."""
-    if suite.folds is None:
-        return [Training(recipe) for recipe in suite.recipes()]
-    first = suite.model_copy(update={"seeds": suite.seeds[:1]}).recipes()
-    return [
+    """Every variation and system: with each seed, and then, where there are folds, without each fold."""
+    recipes = suite.recipes()
+    folds = [
         Training(
             recipe.model_copy(update={"name": f"{recipe.name.rpartition('-seed')[0]}-fold{fold}"}), (fold, suite.folds)
         )
-        for recipe in first
+        for recipe in recipes
+        if suite.folds is not None and recipe.seed == suite.seeds[0]
         for fold in range(suite.folds)
     ]
+    return [*map(Training, recipes), *folds]
 
 
 @cache
@@ -85,13 +97,16 @@ def train_suite(trainings: Sequence[Training], folder: Path, jobs: int = 1) -> I
     for recipe in {training.recipe.system: training.recipe for training in trainings}.values():
         write_trajectories(split(recipe, None)[0], folder)
     waiting = [training for training in trainings if not _is_made(training, folder)]
-    make = partial(_make, folder=folder)
+    yield from _each(partial(_make, folder=folder), waiting, jobs)
+
+
+def _each(function: Callable[[T], R], items: Sequence[T], jobs: int) -> Iterator[R]:
+    """What a function gives for each, in their order; so many at a time, each in a process of one thread."""
     if jobs == 1:
-        yield from map(make, waiting)
+        yield from map(function, items)
         return
     with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        for done in as_completed([pool.submit(make, training) for training in waiting]):
-            yield done.result()
+        yield from pool.map(function, items)
 
 
 def _is_made(training: Training, folder: Path) -> bool:
@@ -123,100 +138,154 @@ class Tables(NamedTuple):
     """Mean and deviation over trainings, and Welch's test of B-cos against conventional."""
 
 
-def run_forecasters(folder: Path, threats: Threats, out: Path, data: Trajectories | None = None) -> Tables:
-    """Attack and explain every forecaster of a folder, and write the tables as CSV.
+def run_forecasters(
+    cards: Sequence[Path], threats: Threats, out: Path, data: Trajectories | None = None, jobs: int = 1
+) -> Tables:
+    """Attack and explain forecasters, and write the tables as CSV.
 
     Args:
-        folder: of cards and weights.
+        cards: of each, beside its weights.
         threats: how they are attacked.
         out: where to.
         data: to be predicted; by default each model's own test trajectories.
+        jobs: so many at a time, each in a process of its own with one thread.
 
     Raises:
-        RequestError: there are no forecasters, an unknown norm, a radius that is none, or data of another system.
+        RequestError: a card or weights that cannot be read, an unknown norm, or data of another system.
     """
-    results: list[dict[str, object]] = []
-    shown: list[pd.DataFrame] = []
-    shares: list[pd.DataFrame] = []
-    for file in forecasters_in(folder):
-        trained, card = read_forecaster(file)
-        test = split(card.recipe, card.fold)[1] if data is None else data
-        _check_fit(card, test)
-        rows, path = _attacked(trained, card, test, threats)
-        results += rows
-        shown.append(path)
-        shares.append(explained(trained, test.select(range(min(SHOWN, len(test))))))
-    frame = pd.DataFrame(results)
-    tables = Tables(frame, pd.concat(shown), pd.concat(shares), summary_of(frame))
+    each = list(_each(partial(_run, threats=threats, data=data), cards, jobs))
+    results = pd.concat([one.results for one in each], ignore_index=True)
+    trajectories, shares = (pd.concat([getattr(one, name) for one in each]) for name in ("trajectories", "shares"))
+    tables = Tables(results, trajectories, shares, summary_of(results))
     made(out)
     for name, table in tables._asdict().items():
         write_text(out / f"{name}.csv", table.to_csv(index=False))
+    write_text(out / PROVENANCE, json.dumps(_provenance(threats), indent=2) + "\n")
     return tables
 
 
+class _Run(NamedTuple):
+    """Of one forecaster."""
+
+    results: pd.DataFrame
+    trajectories: pd.DataFrame
+    shares: pd.DataFrame
+
+
+def _run(file: Path, threats: Threats, data: Trajectories | None) -> _Run:
+    trained, card = read_forecaster(file)
+    test = split(card.recipe, card.fold)[1] if data is None else data
+    _check_fit(card, test)
+    results, path = _attacked(trained, card, test, threats)
+    return _Run(results, path, explained(trained, test.select(range(min(SHOWN, len(test))))))
+
+
 def _check_fit(card: ForecasterCard, data: Trajectories) -> None:
-    if data.system != card.recipe.system or not np.allclose(data.times, card.times):
+    if data.system != card.recipe.system or not np.array_equal(data.times, card.times):
         raise RequestError(
             f"{card.recipe.name} predicts {card.recipe.system} at {len(card.times)} times from {card.times[0]:g} to "
-            f"{card.times[-1]:g}, and the data are of {data.system} at {len(data.times)} times: give its own"
+            f"{card.times[-1]:g}, and the data are of {data.system} at {len(data.times)} times from "
+            f"{data.times[0]:g} to {data.times[-1]:g}: give its own"
         )
 
 
 def _attacked(
     trained: Trained, card: ForecasterCard, data: Trajectories, threats: Threats
-) -> tuple[list[dict[str, object]], pd.DataFrame]:
-    recipe, truth = trained.recipe, trained.truth(data)
-    inputs = trained.inputs(data)
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    truth, inputs = trained.truth(data), trained.inputs(data)
     with torch.no_grad():
         clean = trained.model(inputs)
-    variation = recipe.name.removeprefix(f"{recipe.system}-").rpartition("-")[0]
-    described = {"model": recipe.name, "variation": variation, **recipe.model_dump(exclude={"name"})}
-    right = int(ErrorAbove(threats.tolerance).correct(clean, truth).sum())
-    common = {
-        **described,
-        "fold": "" if card.fold is None else card.fold[0],
-        "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
+    common = _described(trained, card, data) | {
         "tolerance": threats.tolerance,
-        "total": len(data),
-        "clean_correct": right,
-        "clean_accuracy": right / len(data),
         **asdict(scores(clean, truth, data)),
         "outside": int(outside(trained, clean).sum()),
         "inputs_outside": int(((inputs < 0) | (inputs > 1)).any(dim=1).sum()),
     }
     rows: list[dict[str, object]] = []
     last = clean
-    for norm, eps, targets in _cells(threats):
-        found = attack(
-            trained,
-            data,
-            threat=Threat.of(norm, eps),
-            targets=targets,
-            tolerance=threats.tolerance,
-            steps=threats.steps,
-        )
-        robust, last = int(found.robust.sum()), found.outputs
-        after = scores(found.outputs, truth, data)
-        rows.append(
-            common
-            | {
-                "targets": targets,
+    cells = [(eps, targets) for targets in threats.targets for eps in threats.eps]
+    for norm in threats.norms:
+        for (eps, targets), found in zip(
+            cells,
+            attack(trained, data, norm=norm, cells=cells, tolerance=threats.tolerance, steps=threats.steps),
+            strict=True,
+        ):
+            last = found.outputs
+            # The columns that a run of classifiers has, too, so that gate and comparison read both.
+            shared = {
+                "attack": "pgd",
                 "norm": norm,
-                "eps": eps,
-                "robust_correct": robust,
-                "robust_accuracy": robust / len(data),
-                **dict(zip(("ci_low", "ci_high"), wilson(robust, len(data)), strict=True)),
-                **{f"attacked_{name}": value for name, value in asdict(after).items()},
-                "attacked_outside": int(outside(trained, found.outputs).sum()),
-                # A perfect model would move so far, too: the system is what it is.
-                "system_response": true_response(trained, data, found.inputs).mean().item(),
+                "eps": f"{eps:g}",
+                "epsilon": eps,
+                "steps": threats.steps,
+                "step_size": RELATIVE_STEP * eps / threats.steps,
+                "loss": "mse",
+                "restarts": 1,
+                "start": "image",
+                "select": "first_success",
+                "space": targets,
+                "criterion": ErrorAbove.name,
+                "options": f"tolerance={threats.tolerance:g}",
+                **_counts(found),
             }
-        )
-    return rows, _points(trained, data, clean, last)
+            after = scores(found.outputs, truth, data)
+            rows.append(
+                common
+                | shared
+                | {f"attacked_{name}": value for name, value in asdict(after).items()}
+                | {
+                    "attacked_outside": int(outside(trained, found.outputs).sum()),
+                    # A perfect model would move so far, too: the system is what it is.
+                    "system_response": true_response(trained, data, found.inputs).mean().item(),
+                }
+            )
+    return pd.DataFrame(rows), _points(trained, data, clean, last)
 
 
-def _cells(threats: Threats) -> Iterable[tuple[str, float, str]]:
-    return ((norm, eps, targets) for targets in threats.targets for norm in threats.norms for eps in threats.eps)
+def _described(trained: Trained, card: ForecasterCard, data: Trajectories) -> dict[str, object]:
+    """What a row says of its model and of the data."""
+    recipe = card.recipe
+    variation = REPEATED.sub("", recipe.name).removeprefix(f"{recipe.system}-")
+    own = recipe.model_dump(exclude={"name", "system", "seed", "steps", "kind"})
+    return {
+        "model": recipe.name,
+        "variation": variation,
+        "dataset": recipe.system,
+        "subset": data.digest[:12],
+        "images": len(data),
+        "architecture": recipe.kind,
+        "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
+        "weights_sha256": card.sha256,
+        "version": VERSION,
+        "training": f"{recipe.iterations} iterations",
+        "training_seed": recipe.seed,
+        "fold": "" if card.fold is None else f"{card.fold[0]} of {card.fold[1]}",
+        "solver_steps": recipe.steps,
+        "seed": 0,
+        **own,
+        "b": recipe.b if recipe.family == "bcos" else None,
+        "encoding": "add_inverse" if trained.model.encoded else "none",
+    }
+
+
+def _counts(found: Attacked) -> dict[str, object]:
+    """Trajectories that are right, and which of them stay so; nothing but this attack is tried on them."""
+    total, right, robust = len(found.robust), int(found.eligible.sum()), int(found.robust.sum())
+    low, high = wilson(robust, total)
+    return {
+        "clean_correct": right,
+        "clean_accuracy": right / total,
+        "robust_correct": robust,
+        "robust_accuracy": robust / total,
+        "ci_low": low,
+        "ci_high": high,
+        "worst_correct": robust,
+        "robust_accuracy_worst": robust / total,
+        "trust": "unchecked",
+        "reasons": "",
+        "evidence": "off",
+        "survivors": "".join(str(int(one)) for one in found.robust.tolist()),
+    }
 
 
 def _points(trained: Trained, data: Trajectories, clean: torch.Tensor, attacked: torch.Tensor) -> pd.DataFrame:
@@ -271,26 +340,27 @@ def explained(trained: Trained, data: Trajectories) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-MEASURES = ("relative_error", "r2", "valid_time", "robust_accuracy", "attacked_relative_error")
+MEASURES = ("mse", "relative_error", "r2", "valid_time", "clean_accuracy", "robust_accuracy", "attacked_relative_error")
 
-KEYS = ["system", "targets", "norm", "eps"]
+KEYS = ["dataset", "space", "norm", "eps", "repeated"]
 
 
 def summary_of(results: pd.DataFrame) -> pd.DataFrame:
-    """A row for each variation, system and threat; ``p_MEASURE`` is Welch's test against the conventional variation.
+    """A row for each system, threat and variation, over seeds and over folds apart.
 
-    That is the one of the same kind, where there is exactly one; p is missing where it does not exist, or there is one
-    training.
+    ``p_MEASURE`` is Welch's test against the conventional variation of the same kind, where there is exactly one,
+    corrected by Holm over all rows of the measure; p is missing where there is one training.
     """
+    folded = results["fold"] != ""
+    everything = results.assign(repeated=np.where(folded, "folds", "seeds"))
     rows = []
-    for (*key, variation), group in results.groupby([*KEYS, "variation"], sort=False):
-        same = results
-        for name, value in zip(KEYS, key, strict=True):
-            same = same[same[name] == value]
-        other = same[(same["kind"] == group["kind"].iloc[0]) & (same["family"] == "conventional")]
-        if other["variation"].nunique() != 1 or variation in set(other["variation"]):
+    for key, group in everything.groupby([*KEYS, "variation"], sort=False):
+        same = (everything[KEYS] == list(key[:-1])).all(axis=1)
+        conventional = everything["family"] == "conventional"
+        other = everything[same & conventional & (everything["architecture"] == group["architecture"].iloc[0])]
+        if other["variation"].nunique() != 1 or key[-1] in set(other["variation"]):
             other = other.iloc[:0]
-        row: dict[str, object] = dict(zip([*KEYS, "variation"], [*key, variation], strict=True))
+        row: dict[str, object] = dict(zip([*KEYS, "variation"], key, strict=True))
         row["trainings"] = len(group)
         for measure in MEASURES:
             found = summarise(group[measure].tolist())
@@ -298,4 +368,19 @@ def summary_of(results: pd.DataFrame) -> pd.DataFrame:
             several = len(group) > 1 and len(other) > 1
             row[f"p_{measure}"] = welch(group[measure].tolist(), other[measure].tolist()) if several else np.nan
         rows.append(row)
-    return pd.DataFrame(rows)
+    summary = pd.DataFrame(rows)
+    for measure in MEASURES:
+        tested = summary[f"p_{measure}"].notna()
+        summary.loc[tested, f"p_{measure}"] = holm(summary.loc[tested, f"p_{measure}"].tolist())
+    return summary
+
+
+def _provenance(threats: Threats) -> dict[str, object]:
+    """How tables came about."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command(),
+        "commit": commit(),
+        "versions": {**versions(), "scipy": version("scipy")},
+        "threats": threats.model_dump(mode="json"),
+    }

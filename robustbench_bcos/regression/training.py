@@ -1,4 +1,4 @@
-"""Training a forecaster: derivatives and next states first where it is a field, whole trajectories where it is not."""
+"""Training a forecaster: over a few points in time from true states where it is a field, else whole trajectories."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from robustbench_bcos.regression.models import Forecaster, initialise
 from robustbench_bcos.regression.recipe import Recipe
 
 BATCH = 256
-"""States that are carried to their next ones in a step of training."""
+"""States that are predicted in a step of training."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,7 +49,8 @@ def train(
 ) -> Trained:
     """Minimise the mean square error of scaled states.
 
-    A field is trained from every state to the next (teacher forcing), so that all points in time are one batch.
+    A field is carried over ``rollout`` points from true states (teacher forcing), which are in one batch whatever their
+    time.
 
     Args:
         recipe: what to train and how.
@@ -67,7 +68,7 @@ def train(
     trained = Trained(recipe=recipe, model=model, states=states, parameters=parameters)
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.iterations)
-    loss_of = _next_states(trained, data) if recipe.kind == "field" else _whole(trained, data)
+    loss_of = _rollouts(trained, data) if recipe.kind == "field" else _whole(trained, data)
     for step in range(recipe.iterations):
         optimiser.zero_grad(set_to_none=True)
         loss = loss_of()
@@ -85,25 +86,28 @@ def train(
     return trained
 
 
-def _next_states(trained: Trained, data: Trajectories) -> Callable[[], Tensor]:
-    """Loss of a field: from each true state to the next one."""
+def _rollouts(trained: Trained, data: Trajectories) -> Callable[[], Tensor]:
+    """Loss of a field: from each true state, carried over the next points in time."""
     model = trained.model
     states = as_tensor(trained.states.scaled(data.states))
-    parameters = as_tensor(trained.parameters.scaled(data.parameters))
-    before, after = states[:, :-1].flatten(0, 1), states[:, 1:].flatten(0, 1)
-    each = parameters.repeat_interleave(states.shape[1] - 1, dim=0)
-    # Each interval is a time of 1 along a field that is as much slower.
-    lengths = torch.tensor(model.times).diff().repeat(len(states))[:, None]
-    drive = torch.ones_like(before[:, :1])
+    over = min(trained.recipe.rollout, states.shape[1] - 1)
+    # (trajectory * start, point, state); each interval is a time of 1 along a field that is as much slower.
+    windows = states.unfold(1, over + 1, 1).transpose(2, 3).flatten(0, 1)
+    lengths = torch.tensor(model.times).diff().unfold(0, over, 1).repeat(len(states), 1)
+    each = as_tensor(trained.parameters.scaled(data.parameters)).repeat_interleave(states.shape[1] - over, dim=0)
     # In units of how far a state moves, so that slow systems are learned, too.
-    size = (after - before).square().mean().clamp(min=1e-12)
-
+    size = states.diff(dim=1).square().mean().clamp(min=1e-12)
     random = generator(trained.recipe.seed, "batches")
+    batch = min(max(1, BATCH // over), len(windows))
 
     def loss() -> Tensor:
-        chosen = torch.randint(len(before), (min(BATCH, len(before)),), generator=random)
-        reached = model.advance(before[chosen], each[chosen], drive[chosen], lengths[chosen])
-        return (reached - after[chosen]).square().mean() / size
+        chosen = torch.randint(len(windows), (batch,), generator=random)
+        reached, parameters, times = windows[chosen, 0], each[chosen], lengths[chosen]
+        drive, errors = torch.ones_like(reached[:, :1]), []
+        for point in range(over):
+            reached = model.advance(reached, parameters, drive, times[:, point : point + 1])
+            errors.append(reached - windows[chosen, point + 1])
+        return torch.stack(errors).square().mean() / size
 
     return loss
 

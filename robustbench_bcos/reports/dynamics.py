@@ -31,7 +31,7 @@ def write_figures(
         own = named[named["system"] == system]
         written += write_figure(trajectory_bands(own), folder, f"trajectories_{slug(system)}")
         written += write_figure(phase_portraits(own), folder, f"phase_{slug(system)}")
-    bcos = set(results[results["family"] == "bcos"].drop_duplicates(["system", "variation"])["model"])
+    bcos = set(results[results["family"] == "bcos"].drop_duplicates(["dataset", "variation"])["model"])
     for model in contributions["model"].unique():
         if model in bcos:  # One of each variation; of conventional networks contributions sum to nothing.
             written += write_contributions(contributions[contributions["model"] == model], folder)
@@ -119,13 +119,13 @@ def contributions_over_time(table: pd.DataFrame) -> Figure:
 def violins(results: pd.DataFrame) -> Figure:
     """Relative error of each variation, a panel a system; a point for each training."""
     once = results.drop_duplicates("model")
-    systems, variations = list(once["system"].unique()), list(once["variation"].unique())
+    systems, variations = list(once["dataset"].unique()), list(once["variation"].unique())
     with styled():
         figure = Figure(figsize=(1.5 + 0.45 * len(variations) * len(systems), 3.2), layout="constrained")
         for axes, system in zip(figure.subplots(1, len(systems), squeeze=False)[0], systems, strict=True):
             axes.set_title(system)
             for place, variation in enumerate(variations):
-                found = once[(once["system"] == system) & (once["variation"] == variation)]
+                found = once[(once["dataset"] == system) & (once["variation"] == variation)]
                 values = found["relative_error"].to_numpy()
                 values = values[np.isfinite(values)]
                 if len(values) > 1:

@@ -9,14 +9,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.cli import app
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.dynamics import SYSTEMS
 from robustbench_bcos.regression.attack import ErrorAbove, attack, errors, free_inputs, scores, true_response
 from robustbench_bcos.regression.data import Scale, Trajectories, make_trajectories, read_trajectories
 from robustbench_bcos.regression.explain import contributions
-from robustbench_bcos.regression.files import read_forecaster, write_forecaster
+from robustbench_bcos.regression.files import forecasters_in, read_forecaster, write_forecaster
 from robustbench_bcos.regression.recipe import SUITES, Recipe, Suite
 from robustbench_bcos.regression.study import run_forecasters, split, train_suite, trainings_of
 from robustbench_bcos.regression.training import Trained, make_forecaster, train
@@ -30,7 +29,7 @@ KINDS = [("field", "bcos"), ("direct", "bcos"), ("field", "conventional"), ("dir
 
 def make_recipe(**changes: Any) -> Recipe:
     values = {"name": "one", "system": SYSTEM, "points": POINTS, "width": 12, "depth": 2, "iterations": 40, "b": 1.5}
-    return Recipe.model_validate({**values, **changes})
+    return Recipe.model_validate({**values, "rollout": 1, **changes})
 
 
 def trained(**changes: Any) -> Trained:
@@ -88,10 +87,10 @@ def test_training_depends_on_the_seed_and_on_nothing_else() -> None:
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 @pytest.mark.parametrize("targets", ["initial", "parameters", "both"])
 def test_an_attack_moves_what_it_may_within_the_threat_and_raises_the_error(norm: str, targets: str) -> None:
-    model, threat = trained(), Threat.of(norm, 0.1)
+    model = trained()
     clean, truth = model.inputs(DATA), model.truth(DATA)
     tolerance = float(errors(model.model(clean), truth).max()) * 1.0001
-    found = attack(model, DATA, threat=threat, targets=targets, tolerance=tolerance, steps=5)
+    (found,) = attack(model, DATA, norm=norm, cells=[(0.1, targets)], tolerance=tolerance, steps=5)
     moved = found.inputs - clean
     assert bool((moved[:, ~free_inputs(2, 6, targets)] == 0).all())
     sizes = moved.norm(dim=1) if norm == "l2" else moved.abs().amax(dim=1)
@@ -103,7 +102,7 @@ def test_an_attack_moves_what_it_may_within_the_threat_and_raises_the_error(norm
 
 def test_what_is_wrong_already_is_not_attacked() -> None:
     model = trained(iterations=1)
-    found = attack(model, DATA, threat=Threat.of("l2", 0.1), targets="both", tolerance=1e-6, steps=2)
+    (found,) = attack(model, DATA, norm="l2", cells=[(0.1, "both")], tolerance=1e-6, steps=2)
     assert not bool(found.eligible.any() | found.robust.any())
     assert torch.equal(found.inputs, model.inputs(DATA))
 
@@ -156,7 +155,7 @@ def test_a_suite_is_trained_attacked_and_summarised(tmp_path: Path) -> None:
     names = list(train_suite(trainings_of(SUITE), tmp_path))
     assert len(names) == 4
     assert list(train_suite(trainings_of(SUITE), tmp_path)) == []
-    tables = run_forecasters(tmp_path, SUITE.threats, tmp_path / "out")
+    tables = run_forecasters(forecasters_in(tmp_path), SUITE.threats, tmp_path / "out")
     assert sorted(tables.results["model"].unique()) == sorted(names)
     assert len(tables.results) == 4 * 2
     summary = pd.read_csv(tmp_path / "out" / "summary.csv")
@@ -170,7 +169,7 @@ def test_a_suite_is_trained_attacked_and_summarised(tmp_path: Path) -> None:
 
 def test_figures_show_every_variation(tmp_path: Path) -> None:
     list(train_suite(trainings_of(SUITE), tmp_path))
-    tables = run_forecasters(tmp_path, SUITE.threats, tmp_path / "out")
+    tables = run_forecasters(forecasters_in(tmp_path), SUITE.threats, tmp_path / "out")
     named = tables.trajectories.assign(variation=tables.trajectories["model"].str.extract("_volterra-(.*)-seed")[0])
     for figure in (trajectory_bands(named), phase_portraits(named)):
         labels = [str(line.get_label()) for line in figure.axes[0].lines]
@@ -187,10 +186,12 @@ def test_figures_show_every_variation(tmp_path: Path) -> None:
 
 def test_folds_leave_out_each_trajectory_once() -> None:
     folded = trainings_of(SUITE.model_copy(update={"folds": 3}))
-    assert [one.model for one in folded[:3]] == [f"{SYSTEM}-bcos-field-fold{fold}" for fold in range(3)]
-    tests = [split(one.recipe, one.fold)[1].states[:, 0, 0] for one in folded[:3]]
+    assert [one.fold for one in folded[:4]] == [None] * 4
+    folded = folded[4:7]
+    assert [one.model for one in folded] == [f"{SYSTEM}-bcos-field-fold{fold}" for fold in range(3)]
+    tests = [split(one.recipe, one.fold)[1].states[:, 0, 0] for one in folded]
     assert len({*np.concatenate(tests)}) == 9
-    for one, left_out in zip(folded, tests, strict=False):
+    for one, left_out in zip(folded, tests, strict=True):
         assert not {*left_out} & {*split(one.recipe, one.fold)[0].states[:, 0, 0]}
 
 
@@ -255,7 +256,7 @@ def test_other_bad_input_is_named(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="torchdiffeq chooses one step for all trajectories"):
         make_forecaster(make_recipe(solver="torchdiffeq"), DATA.times)
     with pytest.raises(RequestError, match="has no forecasters: give the folder that `dynamics train` wrote to"):
-        run_forecasters(tmp_path, SUITE.threats, tmp_path / "out")
+        run_forecasters(forecasters_in(tmp_path), SUITE.threats, tmp_path / "out")
     assert "greater than 0" in cli("run", tmp_path, "--tolerance", "0")
     assert "--data and --system belong together" in cli("run", tmp_path, "--data", "own.npz")
     assert "unknown suite of dynamics 'regresion': did you mean 'regression'" in cli("train", "regresion")
@@ -271,7 +272,7 @@ def test_states_outside_the_range_are_counted(tmp_path: Path) -> None:
         states=30 + np.repeat(DATA.states[:2, :1], 5, 1),
         parameters=DATA.parameters[:2],
     )
-    row = run_forecasters(tmp_path, SUITE.threats, tmp_path / "out", far).results.iloc[0]
+    row = run_forecasters(forecasters_in(tmp_path), SUITE.threats, tmp_path / "out", far).results.iloc[0]
     assert row["inputs_outside"] == 2
     assert row["outside"] > 0
     assert Scale.of(far.states).low.shape == (2,)
