@@ -9,6 +9,8 @@ DATABASE = "run.sqlite"
 LOCK = "run.lock"
 RESULTS = "results.csv"
 """Written when a run is finished, and again by `report`."""
+PROVENANCE = "provenance.json"
+"""How tables came about that no store is behind."""
 
 
 def is_run(folder: Path) -> bool:
@@ -27,12 +29,12 @@ def check_run(folder: Path) -> None:
 
 
 def check_results(path: Path) -> None:
-    """Refuse what is neither a run folder nor a file.
+    """Refuse what is neither a run folder, nor one with tables, nor a file.
 
     Raises:
         RequestError: it is not.
     """
-    if path.is_dir():
+    if path.is_dir() and not (path / PROVENANCE).is_file():
         check_run(path)
     elif not path.exists():
         raise RequestError(f"{path} does not exist: give a run folder, or a CSV that one has written")

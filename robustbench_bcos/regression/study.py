@@ -17,6 +17,7 @@ import torch
 
 from robustbench_bcos.attacks.searches.pgd import RELATIVE_STEP
 from robustbench_bcos.bench.provenance import command, commit, versions
+from robustbench_bcos.bench.run_files import PROVENANCE
 from robustbench_bcos.core.disk import made, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.statistics import holm, summarise, welch, wilson
@@ -32,9 +33,6 @@ from robustbench_bcos.regression.training import Trained, train
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-PROVENANCE = "dynamics.json"
-"""How the tables of a folder came about."""
 
 SHOWN = 1
 """Trajectories of the test that are written point by point."""

@@ -65,10 +65,14 @@ def read_results(path: Path) -> Results:
         RequestError: there is nothing, it is damaged, something else, or holds a row twice or a count that is none.
     """
     check_results(path)
-    found = _from_run(path) if path.is_dir() else _from_csv(path)
+    if is_run(path):
+        found = _from_run(path)
+        _check(found)
+        return found
+    file = path / RESULTS if path.is_dir() else path
+    found = _from_csv(file)
     _check(found)
-    if not path.is_dir():
-        _check_unchanged(path)
+    _check_unchanged(file)
     return found
 
 

@@ -1,5 +1,6 @@
 """Forecasters of systems: what a field can express, contributions that sum, attacks on inputs, files, bad input."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from robustbench_bcos.cli import app
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.statistics import welch
 from robustbench_bcos.dynamics import SYSTEMS
 from robustbench_bcos.regression.attack import ErrorAbove, attack, errors, free_inputs, scores, true_response
 from robustbench_bcos.regression.data import Scale, Trajectories, make_trajectories, read_trajectories
@@ -19,7 +21,9 @@ from robustbench_bcos.regression.files import forecasters_in, read_forecaster, w
 from robustbench_bcos.regression.recipe import SUITES, Recipe, Suite
 from robustbench_bcos.regression.study import run_forecasters, split, train_suite, trainings_of
 from robustbench_bcos.regression.training import Trained, make_forecaster, train
+from robustbench_bcos.reports.baseline import write_baseline
 from robustbench_bcos.reports.dynamics import contributions_over_time, phase_portraits, trajectory_bands, violins
+from robustbench_bcos.reports.results import certificate_of, read_results
 
 SYSTEM = "lotka_volterra"
 POINTS = 6
@@ -76,6 +80,12 @@ def test_training_brings_the_error_down(kind: str, family: str) -> None:
     steps: list[float] = []
     train(make_recipe(kind=kind, family=family, iterations=150), DATA, on_step=lambda _, loss: steps.append(loss))
     assert steps[-1] < 0.5 * steps[0]
+
+
+@pytest.mark.parametrize("rollout", [2, 100])
+def test_rollouts_carry_a_field_over_points_and_no_further_than_there_are_any(rollout: int) -> None:
+    one, several = (train(make_recipe(rollout=over, iterations=2), DATA).model.state_dict() for over in (1, rollout))
+    assert not all(torch.equal(one[name], several[name]) for name in one)
 
 
 def test_training_depends_on_the_seed_and_on_nothing_else() -> None:
@@ -165,6 +175,35 @@ def test_a_suite_is_trained_attacked_and_summarised(tmp_path: Path) -> None:
     assert bcos["relative_error"] == pytest.approx(own["relative_error"].mean())
     assert 0 <= bcos["p_relative_error"] <= 1
     assert np.isnan(summary[summary["variation"] == "conventional-field"]["p_r2"]).all()
+    others = tables.results[(tables.results["variation"] != "bcos-field") & (tables.results["norm"] == "l2")]
+    # One for each norm: two tests, which Holm corrects for.
+    raw = welch(own["r2"].tolist(), others["r2"].tolist())
+    assert bcos["p_r2"] == pytest.approx(min(1, 2 * raw))
+
+
+def gate(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["check", *map(str, arguments)])
+    return done.exit_code, done.output
+
+
+def test_gate_and_comparison_read_a_study(tmp_path: Path) -> None:
+    list(train_suite(trainings_of(SUITE)[:1], tmp_path))
+    threats, baseline = SUITE.threats.model_copy(update={"norms": ("l2",)}), tmp_path / "baseline.csv"
+    results = run_forecasters(forecasters_in(tmp_path), threats, tmp_path / "out").results
+    assert gate(tmp_path / "out", "--baseline", baseline, "--update")[0] == 0
+    assert json.loads(certificate_of(baseline).read_text())["threats"]["eps"] == [0.05]
+    code, said = gate(tmp_path / "out", "--baseline", baseline)
+    assert (code, "gate open: 1 held" in said) == (0, True)
+    # One trajectory is lost, of three.
+    lost: dict[str, Any] = {"survivors": "110", **dict.fromkeys(("robust_correct", "worst_correct"), 2)}
+    assert results["survivors"].tolist() == ["111"]
+    write_csv = results.assign(**lost).to_csv(index=False)
+    (tmp_path / "out" / "results.csv").write_text(write_csv)
+    code, said = gate(tmp_path / "out", "--baseline", baseline)
+    assert (code, "gate closed: 1 regressed" in said) == (1, True)
+    (tmp_path / "out" / "provenance.json").write_text("[")
+    with pytest.raises(RequestError, match=r"provenance.json is damaged: restore it"):
+        write_baseline(read_results(tmp_path / "out"), baseline)
 
 
 def test_figures_show_every_variation(tmp_path: Path) -> None:
@@ -215,6 +254,9 @@ def test_the_verb_trains_runs_and_explains(tmp_path: Path) -> None:
         '[variations]\n"bcos-field" = {}\n'
     )
     assert "1 forecasters are in" in cli("train", suite, "--out", tmp_path / "made")
+    said = cli("study", suite, "--out", tmp_path / "all", "--no-figures")
+    assert "1 forecasters are in" in said
+    assert "Tables are in" in said
     options = ("--eps", "0.1", "--tolerance", "5", "--no-figures")
     said = cli("run", tmp_path / "made", *options, "--out", tmp_path / "out")
     assert "Tables are in" in said
