@@ -10,8 +10,7 @@ from pathlib import Path
 
 from robustbench_bcos.bench.fooled import FOOLED_BY, FooledRecord
 from robustbench_bcos.bench.records import ImageRecord, Record
-from robustbench_bcos.bench.rows import SPREAD, tables
-from robustbench_bcos.bench.similarity import COMPARISONS, EXPLAINED_CLASSES
+from robustbench_bcos.bench.rows import COMPARISONS, EXPLAINED_CLASSES, SPREAD, tables
 from robustbench_bcos.core.disk import write_text
 from robustbench_bcos.explanations.similarity import MEASURES
 

@@ -6,15 +6,18 @@ from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 
-from robustbench_bcos.attacks import NORMS
-from robustbench_bcos.bench.config import RunConfig
+from robustbench_bcos.attacks import ATTACKS, NORMS
+from robustbench_bcos.attacks.attack import AbstractAttack
+from robustbench_bcos.attacks.criterion import make_criterion
+from robustbench_bcos.bench.cells import make_attacks
+from robustbench_bcos.bench.config import EACH, RunConfig
 from robustbench_bcos.bench.executors import EXECUTORS
 from robustbench_bcos.bench.trackers import TRACKERS
 from robustbench_bcos.core.devices import check_device
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.data.class_order import read_class_order
-from robustbench_bcos.data.opening import image_shape, locate_dataset, models_of
+from robustbench_bcos.data.opening import check_any_size, class_names, image_shape, locate_dataset, models_of
 from robustbench_bcos.model_zoo import CLIP, LIBRARIES, ONNX
 from robustbench_bcos.model_zoo.cards import Card, Zoo
 from robustbench_bcos.model_zoo.digests import check_readable
@@ -42,13 +45,19 @@ def check_foreseeable(config: RunConfig, *, attacked: bool = True) -> None:
         image_list=config.image_list,
         class_order=None if config.classes is None else read_class_order(config.classes),
     )
+    if any(given is not None for given in (config.resize, config.crop, config.interpolation)):
+        check_any_size(config.dataset)
     EXECUTORS[config.executor].check(config)
     for tracker in config.log:
         TRACKERS[tracker].check()
     cards = check_models(config)
+    if not attacked:
+        return
     shape = _shape(config, cards)
-    for norm, eps in config.threats if attacked else ():
+    for norm, eps in config.threats:
         check_radius(norm, eps, shape)
+    check_attacks(config, list(make_attacks(config)))
+    _check_target(config)
 
 
 def check_models(config: RunConfig) -> list[Card]:
@@ -97,6 +106,26 @@ def check_radius(norm: str, eps: Quantity, shape: Sequence[int]) -> None:
             f"eps {eps} for norm {norm} is larger than the whole pixel range, {diameter:g}: {meant}"
             "radii are in units of the pixel range [0, 1]"
         )
+
+
+def check_attacks(config: RunConfig, attacks: Sequence[AbstractAttack]) -> None:
+    """Refuse goals that none of the attacks can follow.
+
+    Raises:
+        RequestError: with those that can.
+    """
+    if config.map_goals and not any(attack.moves_maps for attack in attacks):
+        able = ", ".join(name for name in ATTACKS if ATTACKS[name].moves_maps)
+        raise RequestError(f"goal {config.goal[-1]} needs an attack that can follow it: choose from {able}")
+
+
+def _check_target(config: RunConfig) -> None:
+    """Refuse a class that the dataset has not, where its classes are known before it is opened."""
+    names = class_names(config.dataset)
+    if names is None or config.target is None or config.target in (*names, EACH):
+        return
+    criterion = make_criterion(config.criterion_text)
+    criterion.check(len(names))
 
 
 def _shape(config: RunConfig, cards: Sequence[Card]) -> tuple[int, int, int]:

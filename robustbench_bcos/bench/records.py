@@ -13,8 +13,7 @@ from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence.trust import Judgement, Outcome, Trust, least_trusted
 from robustbench_bcos.bench.fooled import fooled_of
 from robustbench_bcos.bench.identity import RunIdentity
-from robustbench_bcos.bench.rows import DistanceRow, SimilarityRow
-from robustbench_bcos.bench.similarity import COMPARISONS, EXPLAINED_CLASSES
+from robustbench_bcos.bench.rows import COMPARISONS, EXPLAINED_CLASSES, DistanceRow, SimilarityRow
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.statistics import summarise, wilson
 from robustbench_bcos.explanations.similarity import MEASURES

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from robustbench_bcos.attacks import ATTACKS
 from robustbench_bcos.attacks.attack import AbstractAttack
 from robustbench_bcos.attacks.criterion import make_criterion
 from robustbench_bcos.bench.adversarials import KEPT
@@ -24,7 +23,7 @@ from robustbench_bcos.bench.executors import EXECUTORS
 from robustbench_bcos.bench.failures import failures_named
 from robustbench_bcos.bench.fast_copy import make_fast_copy
 from robustbench_bcos.bench.folder import Session
-from robustbench_bcos.bench.foreseen import check_radius
+from robustbench_bcos.bench.foreseen import check_attacks, check_radius
 from robustbench_bcos.bench.identity import AttackedMaps, ExplainedImages, RunIdentity
 from robustbench_bcos.bench.images import open_images
 from robustbench_bcos.bench.model_preconditions import check_answers
@@ -236,9 +235,7 @@ def check_request(
         make_criterion(cell.criterion).check(len(subset.class_names))
     explained = explained_subset(config, subset)
     fooled = fooled_subset(config, subset)
-    if fooled is not None and not any(cell.attack.moves_maps for cell in cells):
-        able = ", ".join(name for name in ATTACKS if ATTACKS[name].moves_maps)
-        raise RequestError(f"goal {config.goal[-1]} needs an attack that can follow it: choose from {able}")
+    check_attacks(config, [cell.attack for cell in cells])
     models = ModelCache(lambda model: prepared(config, subset, device, model))
     weights, losses, random = {}, {}, False
     for source in sources:

@@ -14,6 +14,12 @@ R = TypeVar("R", bound="Row")
 SPREAD = "columns"
 """Metadata of a mapping that has a column for each of these names, instead of one of its own."""
 
+COMPARISONS = ("attack", "noise", "other")
+"""What a clean image's map is compared with."""
+
+EXPLAINED_CLASSES = ("true", "predicted")
+"""Whose maps are compared: those of the label, or on each side those of the class predicted there."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.bench.pictures import Array, View
+from robustbench_bcos.bench.rows import EXPLAINED_CLASSES
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.training_loss import TrainingLoss
@@ -19,12 +20,6 @@ from robustbench_bcos.core.types import Images, Labels, PerImage
 from robustbench_bcos.explanations.colours import render, rgb
 from robustbench_bcos.explanations.explanation import Explanation, explain
 from robustbench_bcos.explanations.similarity import MEASURES
-
-COMPARISONS = ("attack", "noise", "other")
-"""What a clean image's map is compared with."""
-
-EXPLAINED_CLASSES = ("true", "predicted")
-"""Whose maps are compared: those of the label, or on each side those of the class predicted there."""
 
 NOISE_STREAM = -1
 """In place of the number of a restart: the control must not repeat the draws of an attack's random start."""

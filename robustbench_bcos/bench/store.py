@@ -459,7 +459,7 @@ class Store:
                     f"{self.file} was interrupted in the middle of a batch, which only a writer can undo: copy the run "
                     "to a folder that can be written"
                 ) from None
-            if "decode" in str(error):
+            if "decode" in str(error) or "no such" in str(error):
                 raise self._damaged(error) from None
             raise RequestError(f"{self.file} cannot be written ({error}): choose another --out") from None
         except sqlite3.DatabaseError as error:

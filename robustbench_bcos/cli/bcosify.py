@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustbench_bcos.bench.config import IMAGES, make_config
-from robustbench_bcos.cli.options import Flags, takes
+from robustbench_bcos.cli.options import Flags, model_or_weights, takes
 from robustbench_bcos.cli.output import results
 from robustbench_bcos.core.errors import RequestError
 
@@ -53,8 +53,13 @@ def bcosify(
     """
     if not b >= 1:
         raise RequestError(f"--b {b:g} must be at least 1: 2 as published, or 1 for linear layers")
-    from_file = "architecture" in flags or Path(model).is_file()
-    config = make_config(flags | ({"weights": Path(model)} if from_file else {"model": (model,)}))
+    config = make_config(flags | model_or_weights(model, flags))
+    from robustbench_bcos.bench.foreseen import check_foreseeable, check_models
+
+    if "dataset" in flags:
+        check_foreseeable(config, attacked=False)
+    else:
+        check_models(config)
     # This imports torch; a mistake that can be told without it has been told.
     from robustbench_bcos.cli.chosen import only_source, subset_of
     from robustbench_bcos.model_zoo.bcos.layers import WithB

@@ -59,8 +59,13 @@ def check(
     load_plugins(flags.get("plugin", ()))
     if alpha is not None and not 0 < alpha < 1:
         raise RequestError(f"--alpha {alpha} must be between 0 and 1: 0.05, say")
+    # Not above: --help needs none of it.
+    from robustbench_bcos.bench.folder import read_description
+
     for path in (run,) if update else (run, baseline):
         check_results(path)
+        if path.is_dir():
+            read_description(path)
     from robustbench_bcos.core.disk import write_text
     from robustbench_bcos.reports.baseline import write_baseline
     from robustbench_bcos.reports.gate import Tolerance
@@ -71,8 +76,10 @@ def check(
     from robustbench_bcos.reports.results import read_results
 
     tolerances = [Tolerance.parse(text) for text in split("--tolerance", tolerance)]
+    # First, because a CSV is read without torch.
+    before = None if update else read_results(baseline)
     found = read_results(run)
-    if update:
+    if before is None:
         files = write_baseline(found, baseline)
         results.print(f"Written: {', '.join(map(str, files))}", soft_wrap=True, markup=False)
         rows = found.records
@@ -81,9 +88,7 @@ def check(
             results.print(note, markup=False)
         return
     columns = split("--gate", gate) or ("robust_accuracy_worst",)
-    report = hold(
-        found, read_results(baseline), tolerances=tolerances, columns=columns, alpha=alpha, both_ways=both_ways
-    )
+    report = hold(found, before, tolerances=tolerances, columns=columns, alpha=alpha, both_ways=both_ways)
     if junit is not None:
         write_text(junit, as_junit(report))
     if as_json:

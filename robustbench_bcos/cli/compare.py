@@ -64,17 +64,25 @@ def compare(
     if across_seeds and by is not None:
         raise RequestError("--by groups models and --across-seeds trainings: give one of them")
     load_plugins(flags.get("plugin", ()))
+    places = [run.resolve() for run in runs]
+    if twice := [run for run, place in zip(runs, places, strict=True) if places.count(place) > 1]:
+        raise RequestError(f"{twice[0]} is given twice: give each run once")
+    # Not above: --help needs none of it.
+    from robustbench_bcos.bench.folder import read_description
+
     for run in runs:
         check_results(run)
+        if run.is_dir():
+            read_description(run)
+    from robustbench_bcos.reports.comparison import check_group
     from robustbench_bcos.reports.comparison import compare as put_side_by_side
     from robustbench_bcos.reports.comparison_formats import FORMATS
     from robustbench_bcos.reports.results import read_results
     from robustbench_bcos.reports.trainings import compare_trainings
 
     write = None if style is None else FORMATS[style]
-    places = [run.resolve() for run in runs]
-    if twice := [run for run, place in zip(runs, places, strict=True) if places.count(place) > 1]:
-        raise RequestError(f"{twice[0]} is given twice: give each run once")
+    if by is not None:
+        check_group(by)
     found = [read_results(run) for run in runs]
     if across_seeds:
         measures = split("--measure", measure)

@@ -87,7 +87,7 @@ def explain(
     _check_request(flags, files)
     # Not above: --help needs neither cards nor datasets.
     from robustbench_bcos.bench.foreseen import check_foreseeable, check_models
-    from robustbench_bcos.data.decoding import check_exists
+    from robustbench_bcos.data.decoding import check_picture
 
     config = make_config(flags)
     attacked = _attacked(flags)
@@ -97,7 +97,7 @@ def explain(
     else:
         check_models(config)
         for file in files or []:
-            check_exists(file)
+            check_picture(file)
     check_free(out, overwrite=overwrite)
     # This imports torch; a mistake that can be told without it has been told.
     from robustbench_bcos.bench.request import find_sources

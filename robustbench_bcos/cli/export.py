@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from robustbench_bcos.bench.config import IMAGES, make_config
-from robustbench_bcos.cli.options import Flags, takes
+from robustbench_bcos.cli.options import Flags, model_or_weights, takes
 from robustbench_bcos.cli.output import results
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.exporting import FORMATS
@@ -48,12 +48,17 @@ def export(
     """
     if files and "dataset" in flags:
         raise RequestError("--dataset and image files are two sources of images: give one of them")
-    from_file = "architecture" in flags or Path(model).is_file()
-    config = make_config(flags | ({"weights": Path(model)} if from_file else {"model": (model,)}))
+    config = make_config(flags | model_or_weights(model, flags))
     FORMATS[form].check()
-    from robustbench_bcos.bench.foreseen import check_models
+    from robustbench_bcos.bench.foreseen import check_foreseeable, check_models
+    from robustbench_bcos.data.decoding import check_picture
 
-    check_models(config)
+    if "dataset" in flags:
+        check_foreseeable(config, attacked=False)
+    else:
+        check_models(config)
+    for file in files or []:
+        check_picture(file)
     # This imports torch; a mistake that can be told without it has been told.
     from robustbench_bcos.cli.chosen import from_files, only_source, subset_of
     from robustbench_bcos.model_zoo.exporting.export import export
@@ -65,8 +70,8 @@ def export(
     else:
         subset = subset_of(config, source, loaded, "export", given="dataset" in flags)
         images, of = subset.batch(0, config.limit or COMPARED).images, subset.dataset.name
-    file = out or Path(re.sub(r"[^A-Za-z0-9._-]+", "-", source.name) + FORMATS[form].suffix)
-    found = export(loaded, form, file, images)
+    written = out or Path(re.sub(r"[^A-Za-z0-9._-]+", "-", source.name) + FORMATS[form].suffix)
+    found = export(loaded, form, written, images)
     *sizes, largest = map(str, found.batch_sizes)
     results.print(
         f"{source.name} as {form} gives the model's logits, up to {found.difference:.1e} of their range, on "
@@ -77,7 +82,7 @@ def export(
     )
     shape = ", ".join(map(str, images.shape[1:]))
     results.print(
-        f"Written to {file}: {FORMATS[form].contents}; images in [0, 1] of shape (any, {shape}), logits of "
+        f"Written to {written}: {FORMATS[form].contents}; images in [0, 1] of shape (any, {shape}), logits of "
         f"{found.classes} classes",
         markup=False,
         soft_wrap=True,

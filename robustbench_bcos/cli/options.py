@@ -60,6 +60,18 @@ def takes(
     return decorate
 
 
+WEIGHTS_FILES = (".bin", ".ckpt", ".h5", ".pkl", ".pt", ".pth", ".safetensors", ".tar", ".th")
+"""How names of weights files end: what is called so and is not there was not meant as the name of a model."""
+
+
+def model_or_weights(model: str, flags: Flags) -> Flags:
+    """What the argument of a verb names: a weights file, or a model as ``run --model`` takes it."""
+    file = Path(model)
+    if "architecture" in flags or file.is_file() or file.suffix in WEIGHTS_FILES:
+        return {"weights": file}
+    return {"model": (model,)}
+
+
 def _declared(parameter: Parameter, single: bool) -> inspect.Parameter:
     """A parameter as typer reads it from a signature."""
     kind: Any = parameter.type if parameter.type in (bool, int, Path) else str

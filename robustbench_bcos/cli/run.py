@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustbench_bcos.bench.config import ATTACK, RUN, RunConfig, check_trained, make_config
-from robustbench_bcos.bench.run_files import DATABASE, RESULTS, check_place, check_run
+from robustbench_bcos.bench.run_files import DATABASE, RESULTS, check_place
 from robustbench_bcos.cli.options import Flags, OutFolder, Overwrite, Quiet, takes
 from robustbench_bcos.cli.output import errors, print_report, results
 from robustbench_bcos.core.disk import disk_explained, made_below
@@ -103,7 +103,10 @@ def _tell_of_jobs(flags: Flags, status: Path | None, cancel: Path | None) -> Non
     from rich.text import Text
 
     make_config(flags)
-    check_run(status or cancel or Path())
+    from robustbench_bcos.bench.folder import read_description
+
+    read_description(status or cancel or Path())
+    # This imports torch; a mistake that can be told without it has been told.
     from robustbench_bcos.bench import status as jobs
 
     if cancel is not None:

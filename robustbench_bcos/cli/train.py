@@ -97,7 +97,7 @@ def train(
     check_device(config.device)
     order = None if config.classes is None else read_class_order(config.classes)
     for name in {dataset or training.recipe.dataset for training in trainings}:
-        if is_dataset(name):
+        if dataset is not None or is_dataset(name):
             locate_dataset(name, "train", data_dir=config.data_dir, class_order=order)
     # This imports torch; a mistake that can be told without it has been told.
     from robustbench_bcos.training.workshop import check_request, dataset_of, make_model

@@ -172,6 +172,11 @@ class AbstractNamedDataset(AbstractDataset):
         """
 
     @classmethod
+    def known_classes(cls) -> tuple[str, ...] | None:
+        """Its class names, where no file says them."""
+        return None
+
+    @classmethod
     def takes_any_size(cls, argument: str) -> bool:
         """Whether images come in all sizes where this is what is written after the name and a colon."""
         return cls.any_size

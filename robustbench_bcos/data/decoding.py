@@ -51,6 +51,18 @@ def notes_of(conversions: Counter[str]) -> tuple[str, ...]:
     return tuple(f"Images {kind}: {count}." for kind, count in sorted(conversions.items()))
 
 
+def check_picture(file: Path) -> None:
+    """Refuse what is neither a folder nor a file that begins as a picture does.
+
+    Raises:
+        RequestError: it is not.
+    """
+    check_exists(file)
+    if file.is_file():
+        with opened(file):
+            pass
+
+
 def check_exists(file: Path) -> None:
     """Refuse a file or folder that is not there.
 

@@ -78,6 +78,15 @@ def usual_size(dataset: str) -> tuple[int, int] | None:
     return kind.usual_size if kind.image_shape is None else kind.image_shape[1:]
 
 
+def class_names(dataset: str) -> tuple[str, ...] | None:
+    """One name per class of a dataset, where that is known before it is opened.
+
+    Raises:
+        RequestError: no such dataset.
+    """
+    return dataset_class(dataset.partition(":")[0]).known_classes()
+
+
 def is_dataset(dataset: str) -> bool:
     """Whether a dataset of that name, with an argument or without, is known."""
     return dataset.partition(":")[0] in DATASETS
@@ -91,6 +100,18 @@ def any_size(dataset: str) -> bool:
     """
     name, _, argument = dataset.partition(":")
     return dataset_class(name).takes_any_size(argument)
+
+
+def check_any_size(dataset: str) -> None:
+    """Refuse to resize, crop or list images that come in one size, in no files of their own.
+
+    Raises:
+        RequestError: they do.
+    """
+    if not dataset_class(dataset.partition(":")[0]).any_size:
+        raise RequestError(
+            f"resize, crop and image_list are for image files of any size, and {dataset} is fixed: leave them out"
+        )
 
 
 def models_of(dataset: str) -> str:
@@ -145,10 +166,8 @@ def _request(
         raise RequestError(f"dataset {name!r} takes no argument, got {argument!r}: write {name}")
     if kind.argument and not argument and not kind.argument_optional:
         raise RequestError(f"dataset {dataset!r} lacks its argument: write {kind.usage(name)}")
-    if not kind.any_size and (preprocessing != AS_THEY_ARE or image_list is not None):
-        raise RequestError(
-            f"resize, crop and image_list are for image files of any size, and {dataset} is fixed: leave them out"
-        )
+    if preprocessing != AS_THEY_ARE or image_list is not None:
+        check_any_size(dataset)
     if not kind.takes_class_order and class_order is not None:
         raise RequestError(
             f"the classes of dataset {dataset} have their order, and {class_order.origin} gives another: leave it out"

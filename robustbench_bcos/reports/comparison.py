@@ -78,8 +78,7 @@ def compare(
     first = _reference(rows, reference)
     table = _against(rows, results, first)
     if by is not None:
-        if by not in GROUPS:
-            raise unknown("group", by, GROUPS)
+        check_group(by)
         # A row's group is shown before everything else, and rows of one group stay together.
         table.insert(0, by, rows[GROUPS[by]].to_numpy())
         table = table.sort_values([by, "threat"], kind="stable")
@@ -90,6 +89,16 @@ def compare(
     else:
         table = table.drop(columns=[*_NO_DIFFERENCE])
     return Comparison(table, notes, legend(table["trust"]))
+
+
+def check_group(by: str) -> None:
+    """Refuse what models cannot be grouped by.
+
+    Raises:
+        RequestError: with what they can.
+    """
+    if by not in GROUPS:
+        raise unknown("group", by, GROUPS)
 
 
 def contenders(results: Sequence[Results], where: str | None = None) -> pd.DataFrame:

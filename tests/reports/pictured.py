@@ -10,8 +10,7 @@ import pandas as pd
 
 from robustbench_bcos.bench.pictures import Array, Picture, View
 from robustbench_bcos.bench.records import COLUMNS, ImageRecord
-from robustbench_bcos.bench.rows import PictureRow
-from robustbench_bcos.bench.similarity import COMPARISONS, EXPLAINED_CLASSES
+from robustbench_bcos.bench.rows import COMPARISONS, EXPLAINED_CLASSES, PictureRow
 from robustbench_bcos.explanations.similarity import MEASURES
 from robustbench_bcos.reports.run_folder import RunFolder
 from tests.bench.by_hand import identity_of

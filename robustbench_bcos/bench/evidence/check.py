@@ -19,7 +19,8 @@ from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.types import Flags, Images
 
 if TYPE_CHECKING:
-    from robustbench_bcos.bench.evidence.contexts import CellContext, ModelContext, VerdictsContext
+    from robustbench_bcos.bench.evidence.contexts import CellContext, ModelContext
+    from robustbench_bcos.bench.evidence.verdicts import VerdictsContext
 
 Rule = Literal["any", "gradients", "share", "search", "report"]
 """``any``: one image undermines the number. ``gradients``: one image does that no search along gradients broke.

@@ -20,7 +20,7 @@ from robustbench_bcos.bench.evidence.found import Found
 from robustbench_bcos.bench.evidence.indicators import Path
 from robustbench_bcos.bench.evidence.selection import Part, Selection, nearest_first
 from robustbench_bcos.bench.request import Request
-from robustbench_bcos.bench.rows import CleanRow, DistanceRow, ResultRow, VerdictRow
+from robustbench_bcos.bench.rows import ResultRow
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.target import AttackTarget, make_target
 from robustbench_bcos.bench.trial import attack_and_judge
@@ -39,28 +39,6 @@ CONVERGED = 0.003
 FEWEST_STEPS = 20
 """Steps that an attack is taken to have had at least: with the budget of fewer, checks would be too weak to find
 anything."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerdictsContext:
-    """What a run has recorded of a cell, and of the other cells of its model."""
-
-    cell: Cell
-    classes: int
-    clean: Sequence[CleanRow]
-    """Predictions without an attack, of all images."""
-    attacked: Sequence[VerdictRow]
-    """Verdicts of the images that were attacked."""
-    robust: frozenset[int]
-    """Images that the attack did not break."""
-    broken_by_same_attack: frozenset[int]
-    """Images that the same attack broke within a smaller epsilon."""
-    broken_by_other_attacks: frozenset[int]
-    """Images that another attack broke within this epsilon, or a smaller one."""
-    adversarial: bool = False
-    """Whether the images were made to be misclassified."""
-    distances: Sequence[DistanceRow] = ()
-    """Distances of the model in the cell's norm, as far as they have been measured."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

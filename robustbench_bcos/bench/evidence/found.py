@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-
 from robustbench_bcos.bench.evidence.selection import Part
 from robustbench_bcos.bench.rows import ResultRow
+from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.rounding import significant
 from robustbench_bcos.core.types import Counts, Flags, PerImage
 

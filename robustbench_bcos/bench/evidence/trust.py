@@ -16,8 +16,8 @@ from robustbench_bcos.bench.evidence.check import (
     checks_of,
     is_finished,
 )
-from robustbench_bcos.bench.evidence.contexts import VerdictsContext
 from robustbench_bcos.bench.evidence.selection import Selection, nearest_first
+from robustbench_bcos.bench.evidence.verdicts import VerdictsContext
 from robustbench_bcos.bench.identity import RunIdentity
 from robustbench_bcos.bench.rows import DistanceRow, ResultRow
 from robustbench_bcos.bench.store import Store

@@ -15,9 +15,8 @@ from robustbench_bcos.bench.judge import Verdicts, judge
 from robustbench_bcos.bench.pictures import Picture
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.request import Request, explains_its_own
-from robustbench_bcos.bench.rows import PictureRow, Row, SimilarityRow
+from robustbench_bcos.bench.rows import EXPLAINED_CLASSES, PictureRow, Row, SimilarityRow
 from robustbench_bcos.bench.similarity import (
-    EXPLAINED_CLASSES,
     Similarity,
     compare_explanations,
     explain_classes,

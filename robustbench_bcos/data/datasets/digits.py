@@ -43,8 +43,13 @@ class Digits(AbstractNamedDataset):
         chosen = in_test if split == "test" else ~in_test
         self.name = "digits"
         self.labels = labels[chosen].tolist()
-        self.class_names = tuple(str(digit) for digit in range(10))
+        self.class_names = self.known_classes()
         self._images = torch.from_numpy((scans[chosen] / 16).astype(np.float32))
+
+    @classmethod
+    def known_classes(cls) -> tuple[str, ...]:
+        """The ten digits."""
+        return tuple(map(str, range(10)))
 
     @classmethod
     def open(cls, request: DatasetRequest) -> "Digits":

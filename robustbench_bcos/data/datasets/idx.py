@@ -52,6 +52,12 @@ class Idx(AbstractNamedDataset):
         self.notes = (f"Images: those in {images_file.name}.",)
 
     @classmethod
+    def locate(cls, request: DatasetRequest) -> None:
+        """Whether there are two files."""
+        path = Path(request.argument).expanduser()
+        _labels_of(path if path.is_file() else _images_of(path, request.split))
+
+    @classmethod
     def open(cls, request: DatasetRequest) -> "Idx":
         """The folder or file that the argument names."""
         return cls(Path(request.argument).expanduser(), request.split, request.class_order)

@@ -68,6 +68,11 @@ class Imagenet(AbstractFileDataset):
         self._found = (f"Images: those in {folder.name}.", *self._found)
 
     @classmethod
+    def known_classes(cls) -> tuple[str, ...]:
+        """The 1,000."""
+        return imagenet_class_names()
+
+    @classmethod
     def locate(cls, request: DatasetRequest) -> None:
         """Whether there are class folders, and of which classes."""
         _labels(_split_folder(request.data_dir, request.split), request.data_dir)

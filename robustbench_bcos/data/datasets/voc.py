@@ -98,6 +98,11 @@ class Voc(AbstractFileDataset):
             raise RequestError(f"none of the {len(names)} masks in {folder / MASKS} has an object: give others")
 
     @classmethod
+    def known_classes(cls) -> tuple[str, ...]:
+        """The 20."""
+        return voc_class_names()
+
+    @classmethod
     def locate(cls, request: DatasetRequest) -> None:
         """Whether the folders are there, and files for all names."""
         folder = _folder(request.data_dir, request.argument)

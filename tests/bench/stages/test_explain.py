@@ -21,10 +21,10 @@ from robustbench_bcos.bench.judge import ThreatViolation
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.records import SIMILARITY_COLUMNS, make_records, make_similarities
 from robustbench_bcos.bench.request import Request
-from robustbench_bcos.bench.rows import SimilarityRow
+from robustbench_bcos.bench.rows import COMPARISONS, EXPLAINED_CLASSES, SimilarityRow
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.schedule import Schedule
-from robustbench_bcos.bench.similarity import COMPARISONS, EXPLAINED_CLASSES, noise_of_size
+from robustbench_bcos.bench.similarity import noise_of_size
 from robustbench_bcos.bench.stages import explain as explaining
 from robustbench_bcos.bench.stages.explain import PICTURES, others_of_class
 from robustbench_bcos.bench.store import Store

@@ -4,7 +4,7 @@ from typing import final
 
 from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import AbstractVerdictsCheck
-from robustbench_bcos.bench.evidence.contexts import VerdictsContext
+from robustbench_bcos.bench.evidence.verdicts import VerdictsContext
 
 
 @final
