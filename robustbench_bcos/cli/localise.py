@@ -11,7 +11,7 @@ from robustbench_bcos.cli.options import Flags, OutFolder, Overwrite, Quiet, tak
 from robustbench_bcos.cli.output import errors, results
 from robustbench_bcos.core.disk import disk_explained
 from robustbench_bcos.core.errors import Broken, Interrupted
-from robustbench_bcos.localisation.config import OPTIONS, SINGLE, LocaliseConfig
+from robustbench_bcos.localisation.config import OPTIONS, SINGLE, LocaliseConfig, check_game_options
 
 if TYPE_CHECKING:
     from robustbench_bcos.bench.store import Store
@@ -47,6 +47,7 @@ def localise(
     interrupted.
     """
     config = configured(LocaliseConfig, flags)
+    check_game_options(config)
     if out is not None:
         with disk_explained(out):
             check_place(out)

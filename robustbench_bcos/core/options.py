@@ -30,6 +30,8 @@ class Option:
     """On the command line, where it is not ``--`` and the field's name."""
     in_memory: bool = True
     """Whether it makes sense for a model and images that are in memory."""
+    of: str = ""
+    """Where one choice alone reads it, and others refuse it: the name of that choice."""
 
 
 @dataclass(frozen=True)

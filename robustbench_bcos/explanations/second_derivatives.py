@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Flags, Images, Logits, Maps
 
-SHARPNESS = 30.0
+SHARPNESS = 15.0
 """Beta of the softplus that takes the place of a ReLU; it is off by ln(2) / beta at most."""
 
 RECTIFIERS = frozenset({F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_})

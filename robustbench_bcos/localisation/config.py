@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 
 from robustbench_bcos.bench.config import EXPLANATIONS, Listed, Positive, RunConfig, Several
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.options import Option
+from robustbench_bcos.core.options import Option, parameters
 from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.localisation import GAMES, PROTOCOLS
 from robustbench_bcos.localisation.mask_classes import read_mask_classes
@@ -63,9 +63,12 @@ class LocaliseConfig(RunConfig):
             help="How a map of a grid becomes a score: {names}.",
             panel=GAME,
             names=lambda: PROTOCOLS,
+            of="grid",
         ),
     ] = "ours"
-    cells: Annotated[int, Option(help="Images in a grid, 4 or 9.", panel=GAME), AfterValidator(_cells)] = 4
+    cells: Annotated[
+        int, Option(help="Images in a grid, 4 or 9.", panel=GAME, of="grid"), AfterValidator(_cells)
+    ] = 4
     grids: Annotated[Positive, Option(help="Grids, or other pictures of the game, at most.", panel=GAME)] = 250
     own_grids: Annotated[
         bool,
@@ -73,12 +76,13 @@ class LocaliseConfig(RunConfig):
             help="Each model has grids of its own, of the images that it classifies correctly; models cannot be "
             "compared pair by pair then.",
             panel=GAME,
+            of="grid",
         ),
     ] = False
     min_confidence: Annotated[
         float,
         Field(ge=0, le=1),
-        Option(help="Confidence that a model must have in the class of an image of a grid.", panel=GAME),
+        Option(help="Confidence that a model must have in the class of an image of a grid.", panel=GAME, of="grid"),
     ] = 0.5
     smooth: Annotated[
         Positive | None,
@@ -86,6 +90,7 @@ class LocaliseConfig(RunConfig):
             help="Side of the smoothing window, in pixels; 1 for none.",
             panel=GAME,
             default="as the protocol says: 15/224 of a cell's side",
+            of="grid",
         ),
         AfterValidator(_odd),
     ] = None
@@ -97,6 +102,7 @@ class LocaliseConfig(RunConfig):
             "objects to leave out.",
             panel=GAME,
             default="masks and models have the same classes",
+            of="masks",
         ),
         AfterValidator(_readable),
     ] = None
@@ -105,6 +111,7 @@ class LocaliseConfig(RunConfig):
         Option(
             help="What epsilon is for: picture, each image of a grid is attacked by itself; grid, the whole grid is.",
             panel=GAME,
+            of="grid",
         ),
     ] = "picture"
     condition: Annotated[
@@ -146,3 +153,16 @@ class LocaliseConfig(RunConfig):
             if self.norm:
                 raise
             return False
+
+
+def check_game_options(config: LocaliseConfig) -> None:
+    """Whether the game reads all options that were given.
+
+    Raises:
+        RequestError: one belongs to another game.
+    """
+    for name, parameter in parameters(type(config)).items():
+        game = parameter.option.of
+        given = name in config.model_fields_set and getattr(config, name) != parameter.field.default
+        if given and game not in ("", config.game):
+            raise RequestError(f"{name} is an option of game {game}, and the game is {config.game}: leave it out")

@@ -36,7 +36,6 @@ class AbstractGame(ABC):
     Attributes:
         measures: names of what is measured, the most important first.
         unit: what one scene is called, in a sentence.
-        options: names of options that this game alone reads; others refuse them.
         sized: whether images of the dataset must have the size that models were made for.
         controls: names of what :meth:`control` gives.
         fits: whether scores depend on maps of other pictures, which :meth:`fitted` is shown first.
@@ -45,7 +44,6 @@ class AbstractGame(ABC):
     name: ClassVar[str]
     measures: ClassVar[tuple[str, ...]]
     unit: ClassVar[str] = "scene"
-    options: ClassVar[tuple[str, ...]] = ()
     sized: ClassVar[bool] = True
     controls: ClassVar[tuple[str, ...]] = ()
     fits: ClassVar[bool] = False

@@ -29,7 +29,7 @@ from robustbench_bcos.core.version import VERSION
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.explanations.explanation import explain, method_for
 from robustbench_bcos.localisation import GAMES
-from robustbench_bcos.localisation.config import LocaliseConfig
+from robustbench_bcos.localisation.config import LocaliseConfig, check_game_options
 from robustbench_bcos.localisation.game import AbstractGame
 from robustbench_bcos.localisation.scene import Scenes
 from robustbench_bcos.model_zoo.models import Model, ModelSource
@@ -158,7 +158,7 @@ def check_play(config: LocaliseConfig, subset: EvalSubset, sources: Sequence[Mod
     Raises:
         RequestError: they cannot be used as asked.
     """
-    _check_options(config)
+    check_game_options(config)
     device = choose_device(config.device)
     check_precision(config.precision, device)
     models = ModelCache(lambda model: prepared(config, subset, device, model))
@@ -190,21 +190,6 @@ def check_play(config: LocaliseConfig, subset: EvalSubset, sources: Sequence[Mod
         cells=cells,
         notes=tuple(dict.fromkeys(said + notes)),
     )
-
-
-def _check_options(config: LocaliseConfig) -> None:
-    """Whether all options that were given are read by this game.
-
-    Raises:
-        RequestError: one belongs to another game.
-    """
-    for name in GAMES:
-        for option in GAMES[name].options if name != config.game else ():
-            if (
-                option in config.model_fields_set
-                and getattr(config, option) != type(config).model_fields[option].default
-            ):
-                raise RequestError(f"{option} is an option of game {name}, and the game is {config.game}: leave it out")
 
 
 def _methods(

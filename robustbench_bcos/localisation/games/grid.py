@@ -26,7 +26,6 @@ class GridPointing(AbstractGame):
 
     measures = (SHARE,)
     unit = "grid"
-    options = ("protocol", "cells", "own_grids", "min_confidence", "smooth", "budget")
 
     def __init__(self, config: LocaliseConfig) -> None:
         super().__init__(config)

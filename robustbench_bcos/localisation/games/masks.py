@@ -53,7 +53,6 @@ class MaskPointing(AbstractGame):
 
     measures = MEASURES
     unit = "image"
-    options = ("mask_classes",)
     sized = False
     controls = (RANDOM, CENTRE)
     fits = True
