@@ -1,58 +1,48 @@
-"""What a stage hands to the runner: rows to be written, and how much of a cell is done."""
+"""What a stage hands to the runner: rows to be written, and how much of a piece of work is done."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import final
 
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.rows import Row
 
 
-@runtime_checkable
-class Step(Protocol):
-    """A piece of work that is done, as a display of progress sees it."""
-
-    @property
-    def images(self) -> int:
-        """How many it counts for."""
-
-    @property
-    def rows(self) -> tuple[Row, ...]:
-        """What it found; none where the work was found done."""
-
-    @property
-    def under_way(self) -> float:
-        """What is done of the images that are worked on, in images; they count when they are done."""
-
-    @property
-    def stage(self) -> str:
-        """What is being done to them, in words."""
-
-    @property
-    def model(self) -> str:
-        """The model that is worked on."""
-
-    @property
-    def key(self) -> str:
-        """The piece of work that it is a part of."""
-
-    @property
-    def subject(self) -> str:
-        """The same, to be read."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class Progress:
-    """A piece of a cell that is done."""
+class Step(ABC):
+    """A part of a piece of work that is done."""
 
-    cell: Cell
     images: int
-    """Images of the cell that it counts for in a display of progress."""
+    """Images that it counts for in a display of progress."""
     rows: tuple[Row, ...] = ()
     """To be written in one transaction; none where the work was found done."""
     under_way: float = 0.0
     """What is done of the images that are worked on, in images; they count when they are done."""
     stage: str = ""
     """What is being done to them, in words."""
+
+    @property
+    @abstractmethod
+    def model(self) -> str:
+        """The model that is worked on."""
+
+    @property
+    @abstractmethod
+    def key(self) -> str:
+        """The piece of work."""
+
+    @property
+    @abstractmethod
+    def subject(self) -> str:
+        """The same, to be read."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Progress(Step):
+    """A part of a cell that is done."""
+
+    cell: Cell
 
     @property
     def model(self) -> str:

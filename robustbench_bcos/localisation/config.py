@@ -66,9 +66,7 @@ class LocaliseConfig(RunConfig):
             of="grid",
         ),
     ] = "ours"
-    cells: Annotated[
-        int, Option(help="Images in a grid, 4 or 9.", panel=GAME, of="grid"), AfterValidator(_cells)
-    ] = 4
+    cells: Annotated[int, Option(help="Images in a grid, 4 or 9.", panel=GAME, of="grid"), AfterValidator(_cells)] = 4
     grids: Annotated[Positive, Option(help="Grids, or other pictures of the game, at most.", panel=GAME)] = 250
     own_grids: Annotated[
         bool,

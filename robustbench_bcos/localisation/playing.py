@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.failures import failures_named
 from robustbench_bcos.bench.fast_copy import is_pure
+from robustbench_bcos.bench.progress import Step
 from robustbench_bcos.bench.rows import Row
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.prediction import in_parts, predicted_classes
@@ -35,25 +36,19 @@ FITTED = 200
 """Clean pictures from which a game takes what it needs to know before it scores, at most."""
 
 
+@final
 @dataclass(frozen=True, kw_only=True)
-class Played:
-    """Pictures of a model that are done."""
+class Played(Step):
+    """Pictures of a model that are done: the model is the piece of work."""
 
-    model: str
-    images: int
-    rows: tuple[Row, ...] = ()
-    under_way: float = 0.0
-    stage: str = ""
+    name: str
 
     @property
-    def key(self) -> str:
-        """The model is the piece of work."""
-        return self.model
-
-    @property
-    def subject(self) -> str:
+    def model(self) -> str:
         """The model's name."""
-        return self.model
+        return self.name
+
+    key = subject = model
 
 
 class Variant(NamedTuple):
@@ -72,7 +67,7 @@ def play(game: Play, store: Store) -> Iterator[Played]:
         scenes = game.scenes[name]
         done = {row.scene for row in store.select(ScoreRow, model=name)}
         if len(done) == scenes.count:
-            yield Played(model=name, images=scenes.count)
+            yield Played(name=name, images=scenes.count)
             continue
         model = game.setting.model(name)
         player = Player(game, model)
@@ -85,7 +80,7 @@ def play(game: Play, store: Store) -> Iterator[Played]:
                 if not done.issuperset(numbers):
                     rows = tuple(player.score([scenes.make(number) for number in numbers], size.images))
                     store.add(*rows)
-                yield Played(model=name, images=len(numbers), rows=rows)
+                yield Played(name=name, images=len(numbers), rows=rows)
 
 
 class Player:

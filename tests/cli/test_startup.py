@@ -83,6 +83,7 @@ MISTAKES = [
     "fetch nothing",
     "export digits-natural --format tflite",
     "fetch imagenet",
+    "localise --game masks --cells 9",
     "convert nothing.pt --architecture resnet56 --licence MIT --out mine",
 ]
 SCRIPT = """
