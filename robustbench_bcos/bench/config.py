@@ -378,7 +378,6 @@ class RunConfig(Grid):
             "explanation alone is explanation:away.",
             panel=EXPLANATIONS,
             names=goal_names,
-            in_memory=False,
         ),
     ] = (PREDICTION,)
     method: Annotated[
@@ -388,7 +387,6 @@ class RunConfig(Grid):
             panel=EXPLANATIONS,
             default="that of `explanation`",
             names=lambda: ("auto", *METHODS),
-            in_memory=False,
         ),
     ] = ()
     confidence_band: Annotated[
@@ -397,7 +395,6 @@ class RunConfig(Grid):
             help="By how much the confidence may change under such a `goal`.",
             panel=EXPLANATIONS,
             default="any, as long as the class is the same",
-            in_memory=False,
         ),
     ] = None
     images: Annotated[

@@ -1,20 +1,23 @@
 """The runner for a model and images that are in memory, without a folder."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Unpack, overload
+from typing import Any, Literal, NamedTuple, TypeVar, Unpack, overload
 
 import pandas as pd
 from rich.console import Console
 from torch import nn
 
-from robustbench_bcos.attacks import norm_name
+from robustbench_bcos.attacks import PREDICTION, goal_names, norm_name
 from robustbench_bcos.attacks.attack import AbstractAttack
 from robustbench_bcos.bench.cells import make_attacks
 from robustbench_bcos.bench.config import RunConfig, make_config, radius_of
 from robustbench_bcos.bench.display import watch
+from robustbench_bcos.bench.fooled import make_fooled, make_fooled_images
 from robustbench_bcos.bench.images import open_images
 from robustbench_bcos.bench.options import EvaluateOptions
 from robustbench_bcos.bench.preconditions import adapt_model, try_model
@@ -44,11 +47,15 @@ OPTIONS = {name: one for name, one in parameters(RunConfig).items() if one.optio
 DEFAULTS: dict[str, Any] = {"explained": 0, "skip_model_checks": True}
 """Where those of a run would be in the way: rows are all that is asked for, and evidence judges them."""
 
+GOAL = "explanation"
+"""Of ``fool``."""
+
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
-def _signed(function: Function) -> Function:
+def _signed(function: Function, **defaults: Any) -> Function:  # noqa: ANN401 (of any option)
     """Show every option of the configuration in a function's signature, for ``help()`` and completion."""
+    defaults = DEFAULTS | defaults
     declared = inspect.signature(function)
     *own, _ = declared.parameters.values()
     taken = {parameter.name for parameter in own}
@@ -56,7 +63,7 @@ def _signed(function: Function) -> Function:
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=DEFAULTS[name] if name in DEFAULTS else one.field.get_default(call_default_factory=True),
+            default=defaults[name] if name in defaults else one.field.get_default(call_default_factory=True),
             annotation=EvaluateOptions.__annotations__[name],
         )
         for name, one in OPTIONS.items()
@@ -134,17 +141,86 @@ def evaluate(
     Raises:
         RequestError: it cannot be carried out as asked.
     """
+    given = model, images, labels, norm, eps, attack
+    with _in_memory(*given, name=name, options=options, save=return_adversarials) as request, Store() as store:
+        _carry_out(request, store, progress=progress)
+        rows = make_records(store, request.identity)
+        if not return_adversarials:
+            return rows
+        return rows, [adversarials_of(request, store, cell) for cell in request.cells]
+
+
+class Fooled(NamedTuple):
+    """What attacks did to explanations, in the columns of the files that ``run`` writes."""
+
+    rows: pd.DataFrame
+    """``fooled.csv``: one row per threat, method and goal."""
+    images: pd.DataFrame
+    """``fooled_images.csv``: every comparison of every image."""
+
+
+@partial(_signed, goal=GOAL)
+def fool(
+    model: AnyModel | str,
+    images: Array,
+    labels: Array | None = None,
+    norm: str | Sequence[str] = (),
+    eps: str | float | Quantity | Sequence[str | float | Quantity] = (),
+    attack: str | AbstractAttack | Sequence[str | AbstractAttack] = "pgd",
+    *,
+    name: str | None = None,
+    progress: bool = False,
+    **options: Unpack[EvaluateOptions],
+) -> Fooled:
+    """Attacks on explanations that leave the prediction as it is, beside one on the prediction and noise.
+
+    Args:
+        model: as of :func:`evaluate`; one that it gives second derivatives.
+        images: as of :func:`evaluate`; the first 50 are attacked, or as many as ``explained`` says.
+        labels: as of :func:`evaluate`; explanations of images that the model is wrong about are not attacked.
+        norm: as of :func:`evaluate`.
+        eps: as of :func:`evaluate`.
+        attack: one that follows gradients.
+        name: of the model, for the rows.
+        progress: as of :func:`evaluate`.
+        options: those of :func:`evaluate`, such as ``goal=["explanation:topk"], method=["auto", "gradcam"]``; the goal
+            is ``explanation`` where none is given.
+
+    Raises:
+        RequestError: it cannot be carried out as asked, or maps of the method have no derivative.
+    """
+    given, asked = (model, images, labels, norm, eps, attack), {"goal": GOAL} | options
+    with _in_memory(*given, name=name, options=asked) as request, Store() as store:
+        if request.fooled is None:
+            raise RequestError(
+                f"goal {PREDICTION} leaves explanations alone: choose from {', '.join(goal_names()[1:])}"
+            )
+        _carry_out(request, store, progress=progress)
+        return Fooled(make_fooled(store, request.identity), make_fooled_images(store, request.identity))
+
+
+@contextmanager
+def _in_memory(
+    model: AnyModel | str,
+    images: Array,
+    labels: Array | None,
+    norm: str | Sequence[str],
+    eps: str | float | Quantity | Sequence[str | float | Quantity],
+    attack: str | AbstractAttack | Sequence[str | AbstractAttack],
+    *,
+    name: str | None,
+    options: Mapping[str, Any],
+    save: bool = False,
+) -> Iterator[Request]:
+    """A request for a model, which is in evaluation mode for as long as it is carried out."""
     for option in options:
         if option not in OPTIONS:
             raise unknown("option", option, OPTIONS)
     attacks = (attack,) if isinstance(attack, str | AbstractAttack) else tuple(attack)
     named = tuple(one for one in attacks if isinstance(one, str))
-    config = make_config(
-        DEFAULTS
-        | {"dataset": "memory", "figures": False, "norm": norm, "eps": eps, "attack": named or ("pgd",)}
-        | {"save_adversarials": return_adversarials}
-        | options
-    )
+    memory = {"dataset": "memory", "figures": False, "save_adversarials": save}
+    asked = {"norm": norm, "eps": eps, "attack": named or ("pgd",), **options}
+    config = make_config(DEFAULTS | memory | asked)
     if not (config.threat or (config.norm and config.eps)):
         raise RequestError("threat is missing: give norm and eps, or a threat such as linf:8/255")
     with in_evaluation_mode(model):
@@ -153,14 +229,7 @@ def evaluate(
         config = config.model_copy(update={"device": device_of(config, loaded)})
         subset = EvalSubset.of(InMemory(*data, classes=classes_of(loaded, data[0], config.device)))
         own = [one for one in attacks if isinstance(one, AbstractAttack)]
-        both = [*(make_attacks(config) if named else ()), *own]
-        request = check_request(config, subset, [LoadedModel(loaded)], both)
-        with Store() as store:
-            _carry_out(request, store, progress=progress)
-            rows = make_records(store, request.identity)
-            if not return_adversarials:
-                return rows
-            return rows, [adversarials_of(request, store, cell) for cell in request.cells]
+        yield check_request(config, subset, [LoadedModel(loaded)], [*(make_attacks(config) if named else ()), *own])
 
 
 def benchmark(

@@ -33,6 +33,9 @@ class EvaluateOptions(TypedDict, total=False):
     channels: int | None
     explained: int | None
     explanation: str
+    goal: str | Sequence[str]
+    method: str | Sequence[str]
+    confidence_band: float | None
     batch_size: int | None
     device: str
     compile: bool

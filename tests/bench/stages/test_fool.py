@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from robustbench_bcos.bench.evaluation import evaluate, fool
 from robustbench_bcos.bench.fooled import (
     EVIDENCE,
     FOOLED_BY,
@@ -21,6 +23,7 @@ from robustbench_bcos.bench.fooled import (
     moved_by,
     withstands,
 )
+from robustbench_bcos.bench.fooling import Fooling
 from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.rows import FooledRow
 from robustbench_bcos.bench.runner import execute
@@ -31,6 +34,7 @@ from robustbench_bcos.explanations.similarity import MEASURES
 from tests.bench.own_request import own_request
 from tests.bench.test_fooling import Aligned
 from tests.bench.tiny_zoo import carry_out
+from tests.cli.command_line import call, same_bytes, succeed
 
 COUNT = 7
 IMAGES = torch.rand((COUNT, 1, 4, 4), generator=torch.Generator().manual_seed(3)) * 0.4 + 0.3
@@ -259,3 +263,41 @@ def test_saved_pictures_are_of_the_same_class_when_they_are_read_again(tmp_path:
     assert network(read).argmax(dim=1).tolist() == [0] * 6
     assert (read - IMAGES[:6]).flatten(1).norm(dim=1).max() < 0.4 + 0.5 / 255 * 4
     assert (read - IMAGES[:6]).flatten(1).norm(dim=1).min() > 0.3
+
+
+def test_the_same_from_python_with_tables_and_in_the_rows_of_evaluate() -> None:
+    given: Any = (Aligned(), IMAGES, LABELS, "l2", 0.4)
+    with Store() as store:
+        request = asked(goal=("explanation:away", "explanation:topk"))
+        carry_out(request, store)
+        table, images = make_fooled(store, request.identity), make_fooled_images(store, request.identity)
+    options: Any = {"steps": 4, "channels": 1, "evidence": "off"}
+    found = fool(*given, name="net", goal=("explanation", "explanation:topk"), **options)
+    pd.testing.assert_frame_equal(found.rows.drop(columns="cell"), table.drop(columns="cell"))
+    pd.testing.assert_frame_equal(found.images.drop(columns="cell"), images.drop(columns="cell"))
+    (row,) = evaluate(*given, goal="explanation", **options).to_dict("records")
+    assert row["explanation_withstood_least"] == table["withstood_worst"].iloc[0]
+    with pytest.raises(RequestError, match="goal prediction leaves explanations alone: choose from explanation"):
+        fool(*given, goal="prediction", channels=1)
+
+
+def test_a_command_that_is_interrupted_in_the_midst_of_a_goal_ends_with_the_same_bytes(
+    tiny_zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goals = ("--goal", "explanation:away,explanation:centre", "--explained", 4, "--batch-size", 8)
+    command = ("run", "--zoo", tiny_zoo, "--model", "tiny-bcos", "--steps", 1, "--limit", 4, *goals, "--no-figures")
+    command = (*command, "--evidence", "off")
+    succeed(*command, "--out", tmp_path / "whole", "--quiet")
+    searched, calls = Fooling.fool, iter(range(3))
+
+    def stopped(*arguments: Any, **options: Any) -> Any:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return searched(*arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Fooling, "fool", stopped)
+        assert call(*command, "--out", tmp_path / "halted", "--quiet").code == 130
+    assert not (tmp_path / "halted/fooled.csv").exists()
+    succeed(*command, "--out", tmp_path / "halted", "--quiet")
+    same_bytes(tmp_path / "halted", tmp_path / "whole", ("results.csv", "fooled.csv", "fooled_images.csv"))
