@@ -36,6 +36,7 @@ QUICK = {
     "fooling": ["--quick"],
     "bcosifying": ["--quick"],
     "agreement": ["--quick"],
+    "texts": ["--quick"],
     "faults": ["--quick"],
     "dynamics": ["--images", "2", "--rounds", "1"],
 }
@@ -60,6 +61,7 @@ WITH_THREADS = (
     "fooling",
     "bcosifying",
     "agreement",
+    "texts",
 )
 
 
