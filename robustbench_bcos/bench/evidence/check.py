@@ -118,8 +118,8 @@ class AbstractSearchCheck(AbstractCellCheck):
             full: whether all images are examined, whatever that costs.
         """
 
-    def deeper(self, attack: AbstractAttack) -> Sequence[Sequence[AbstractAttack]]:
-        """Longer attacks, level by level, for the images that the ones before came nearest to breaking.
+    def deeper(self, attack: AbstractAttack) -> Sequence[AbstractAttack]:
+        """Longer attacks, for the images that the ones before came nearest to breaking; repeated for the very nearest.
 
         By default there are none. Where there are some, ``--evidence quick`` screens every robust image with the first
         of :meth:`attacks`, whatever that costs.
@@ -145,7 +145,7 @@ class AbstractSearchCheck(AbstractCellCheck):
 
     def passes(self, attack: AbstractAttack) -> int:
         """Those of all further attacks."""
-        further = chain(self.attacks(attack, full=True), *self.deeper(attack))
+        further = chain(self.attacks(attack, full=True), self.deeper(attack))
         return sum(search.passes for search in further)
 
 

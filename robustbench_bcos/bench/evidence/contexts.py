@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
+from itertools import count
 
 import torch
 from torch import nn
@@ -33,8 +33,14 @@ from robustbench_bcos.model_zoo.models import Model
 FIRST = 32
 """Images of which paths are read and read-outs are fitted."""
 
-CONVERGED = 0.003
-"""Share of the images, or one of them: where a level of a search breaks no more, the next is not needed."""
+AGAIN = 32
+"""The nearest images, of all that are left after a search at length, that are searched again with other draws."""
+
+FEWEST_AGAIN = 8
+"""Where none of so few is broken, the search ends."""
+
+CONVERGED = 0.001
+"""Share of the images: where a search that is repeated breaks no more, half as many are enough for the next time."""
 
 FEWEST_STEPS = 20
 """Steps that an attack is taken to have had at least: with the budget of fewer, checks would be too weak to find
@@ -148,8 +154,8 @@ class CellContext:
         """Search for the nearest images, part by part for as long as some are broken, and for a sample of the others.
 
         A check with deeper attacks first screens all, with the first of its attacks that serves the cell. What is
-        nearest then is what that nearly broke; and a level of deeper attacks that still breaks images is followed by
-        the next.
+        nearest then is what that nearly broke. Images that one draw in several breaks are left by a single search,
+        however long: so the very nearest are searched again and again, fewer each time, for as long as some break.
 
         Raises:
             NotApplicable: none of the check's attacks serves the cell's norm and criterion.
@@ -165,14 +171,24 @@ class CellContext:
             return
         brief = self._examined(check, attacks[:1], dict.fromkeys(self.robust, "screened"))
         known = {row.image: row for row in brief}
-        for level in check.deeper(self.attack):
-            left = nearest_first(row for row in known.values() if not row.broken)
-            selection = Selection.of(left, images, len(left))
-            found = self._selected(check, self._applicable(level), selection if self.full else selection.briefly_begun)
-            rows = [_after(known[row.image], row) for row in found]
-            known |= {row.image: row for row in rows}
-            if sum(row.broken for row in rows) <= max(1, CONVERGED * images):
+        left = nearest_first(row for row in known.values() if not row.broken)
+        selection = Selection.of(left, images, len(left))
+        at_length = self._applicable(check.deeper(self.attack))
+        found = self._selected(check, at_length, selection if self.full else selection.briefly_begun)
+        rows = list(found)
+        reached = known | {row.image: row for row in rows}
+        known |= {row.image: _after(known[row.image], row) for row in rows}
+        many, draws = AGAIN, count(1)
+        while many >= FEWEST_AGAIN:
+            chosen = nearest_first(reached[image] for image, row in known.items() if not row.broken)[:many]
+            if not chosen:
                 break
+            rows = list(self._examined(check, at_length, dict.fromkeys(chosen, "nearest"), next(draws)))
+            for row in rows:
+                reached[row.image] = replace(row, value=_larger(reached[row.image].value, row.value))
+                known[row.image] = _after(known[row.image], row)
+            if sum(row.broken for row in rows) <= CONVERGED * images:
+                many //= 2
         yield from known.values()
 
     def _selected(
@@ -222,29 +238,29 @@ class CellContext:
         return {row.image for row in results if row.broken and CHECKS[row.check].rule == "gradients"}
 
     def _examined(
-        self, check: AbstractSearchCheck, attacks: Sequence[AbstractAttack], parts: Mapping[int, Part]
+        self, check: AbstractSearchCheck, attacks: Sequence[AbstractAttack], parts: Mapping[int, Part], draw: int = 0
     ) -> Iterator[ResultRow]:
-        """Search for images, each of a part, in batches."""
+        """Search for images, each of a part, in batches; every draw has random streams of its own."""
         for attempt in self.size.over(len(parts)):
             with attempt as part:
                 chosen = {image: parts[image] for image in tuple(parts)[part]}
-                yield from self._attacked(check, attacks, tuple(chosen)).rows(self.cell.key, check.name, chosen)
+                yield from self._attacked(check, attacks, tuple(chosen), draw).rows(self.cell.key, check.name, chosen)
 
     def _attacked(
-        self, check: AbstractSearchCheck, attacks: Sequence[AbstractAttack], indices: tuple[int, ...]
+        self, check: AbstractSearchCheck, attacks: Sequence[AbstractAttack], indices: tuple[int, ...], draw: int
     ) -> Found:
         target = self.target(indices, stream=check.name)
         target = target.within(check.threat(target.threat, target.images))
         broken = torch.zeros(len(indices), dtype=torch.bool, device=target.images.device)
         passes = torch.zeros(len(indices), dtype=torch.long, device=target.images.device)
         nearness = torch.full((len(indices),), -torch.inf, dtype=torch.float64, device=target.images.device)
-        draws = [*chain(check.attacks(self.attack, full=self.full), *check.deeper(self.attack))]
+        streams = [*check.attacks(self.attack, full=self.full), *check.deeper(self.attack)]
         for attack in attacks:
             robust = (~broken).nonzero().squeeze(1)
             if len(robust) == 0:
                 break
             chosen = target.select(robust)
-            chosen = replace(chosen, rng=chosen.rng.fold_in(draws.index(attack)))
+            chosen = replace(chosen, rng=chosen.rng.fold_in(streams.index(attack)).fold_in(draw))
             judged = attack_and_judge(attack, chosen, subject=f"{self.cell.key}, {check.name}")
             broken[robust] = judged.verdicts.success
             nearness[robust] = nearness[robust].maximum(judged.verdicts.nearness.double())
@@ -260,6 +276,11 @@ class CellContext:
 
 
 def _after(before: ResultRow, row: ResultRow) -> ResultRow:
-    """What a further level says of an image. The order in which images were taken remains part of the result."""
-    part = "nearest" if before.part == "nearest" else row.part
+    """What a further search says of an image. The order in which images were taken remains part of the result."""
+    part = row.part if before.part == "screened" else before.part
     return replace(row, part=part, value=before.value, passes=before.passes + row.passes)
+
+
+def _larger(one: float | None, other: float | None) -> float | None:
+    """The larger value, or the one that there is."""
+    return max((value for value in (one, other) if value is not None), default=None)

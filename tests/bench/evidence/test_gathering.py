@@ -1,7 +1,6 @@
 """How checks are carried out: once, the same whatever the batches and interruptions, at no more than a known cost."""
 
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +199,7 @@ def test_the_second_search_examines_every_robust_image_and_some_at_length(tiny_z
     # The nearest are those that the brief search came nearest to breaking.
     reached = min(row.value for row in by_part["nearest"] if row.value is not None)
     assert all(row.broken or (row.value is not None and row.value <= reached) for row in by_part["screened"])
-    short, deep = other_losses.SCREEN[0].passes, sum(attack.passes for attack in chain(*other_losses.DEEP))
+    short, deep = other_losses.SCREEN[0].passes, sum(attack.passes for attack in other_losses.DEEP)
     assert all(row.passes <= short for row in by_part["screened"])
     assert all(row.broken or short < row.passes <= short + deep for row in by_part["nearest"])
 

@@ -23,8 +23,10 @@ pytestmark = pytest.mark.usefixtures("registries")
 HEAD = """
 import torch
 
+from robustbench_bcos.attacks.attack import AbstractAttack, AttackResult
 from robustbench_bcos.attacks.searches.apgd_targeted import TargetedAPGD
 from robustbench_bcos.attacks.searches.noise import Noise
+from robustbench_bcos.attacks.searches.pgd import PGD
 from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import (
     AbstractCellCheck, AbstractModelCheck, AbstractSearchCheck, AbstractVerdictsCheck, NotApplicable
@@ -82,6 +84,25 @@ class Own(AbstractSearchCheck):
     def attacks(self, attack, *, full):
         return [TargetedAPGD(steps=1)]
 """
+LUCK = """
+class Own(AbstractSearchCheck):
+    asks, rule = "broken by luck", "search"
+
+    def attacks(self, attack, *, full):
+        return [Noise(restarts=1)]
+
+    def deeper(self, attack):
+        return [Luck()]
+
+
+class Luck(AbstractAttack):
+    passes = 41
+
+    def _search(self, problem):
+        found = PGD(steps=20).solve(problem)
+        lucky = torch.tensor([bool(torch.rand(1, generator=source) < 0.25) for source in problem.rng(0)])
+        return AttackResult(torch.where(lucky[:, None, None, None], found.adversarials, problem.images), found.trace)
+"""
 OUT_OF_MEMORY = """
 class Own(AbstractCellCheck):
     asks, rule = "that fit nowhere", "any"
@@ -112,6 +133,18 @@ def asked(tmp_path: Path) -> Asked:
         return own_request({"net": zoo()}, IMAGES[:20], LABELS[:20], 10, **options | flags)
 
     return ask
+
+
+@pytest.mark.parametrize(("again", "least", "most"), [(contexts.AGAIN, 0.8, 1.0), (0, 0.05, 0.5)])
+def test_images_that_one_draw_in_four_breaks_are_broken_by_a_search_that_is_repeated(
+    again: int, least: float, most: float, asked: Asked, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contexts, "AGAIN", again)
+    request = asked(LUCK, attack=("noise",), eps=("1.5",))
+    carry_out(request, store)
+    rows = [row for row in store.results(request.cells[0].key) if row.check == "own"]
+    assert len(rows) > 15
+    assert least <= sum(row.broken for row in rows) / len(rows) <= most
 
 
 @pytest.mark.parametrize(

@@ -4,21 +4,26 @@ from collections.abc import Sequence
 from typing import final
 
 from robustbench_bcos.attacks.attack import AbstractAttack
+from robustbench_bcos.attacks.refined import Refined
 from robustbench_bcos.attacks.searches.apgd import APGD
 from robustbench_bcos.attacks.searches.apgd_targeted import TargetedAPGD
 from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import AbstractSearchCheck
 
-SCREEN = (TargetedAPGD(steps=20, targets=3, candidates=9, brief=True), APGD(steps=10, loss="margin"))
+SCREEN = (
+    Refined(search=TargetedAPGD(steps=10, targets=3, candidates=9, brief=True)),
+    Refined(search=APGD(steps=10, loss="margin")),
+)
 """Every robust image is given the first of these that serves the criterion: the other one where that names a class.
 Three targets, chosen by their linear distance, find what nine do that are chosen by their logits."""
 
 DEEP = (
-    (TargetedAPGD(steps=50, targets=3, candidates=30, brief=True), APGD(steps=50)),
-    (TargetedAPGD(steps=100, targets=9, brief=True), APGD(steps=100, restarts=2)),
+    Refined(search=APGD(steps=10)),
+    Refined(search=TargetedAPGD(steps=10, targets=9, candidates=30, brief=True)),
 )
-"""Levels, each given to the nearest images for as long as some of the last ones break, and to a sample of the others;
-the second one, with the targets and steps of AutoAttack, only where the first still broke some."""
+"""For the nearest images for as long as some of the last ones break, and for a sample of the others; then, with other
+draws each time, for the very nearest. All targets of AutoAttack: one that is left out is what most images that a short
+search does not break are broken towards."""
 
 
 @final
@@ -38,8 +43,8 @@ class OtherLosses(AbstractSearchCheck):
         """Short searches, whatever the attack was."""
         return SCREEN
 
-    def deeper(self, attack: AbstractAttack) -> Sequence[Sequence[AbstractAttack]]:
-        """More targets and steps, and the untargeted loss."""
+    def deeper(self, attack: AbstractAttack) -> Sequence[AbstractAttack]:
+        """The untargeted loss, and more targets and steps."""
         return DEEP
 
     def along_gradients(self, attack: AbstractAttack) -> bool:
