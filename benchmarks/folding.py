@@ -113,8 +113,8 @@ def demand_close(name: str, found: Tensor, expected: Tensor) -> None:
         raise SystemExit(f"{name}: differs by {difference:.2g} of the largest value")
 
 
-def convolutions(network: nn.Module, inputs: Tensor) -> Callable[[], None]:
-    """All convolutions of a network, each with the input it gets there, forward and back to that input."""
+def convolutions(network: nn.Module, inputs: Tensor, backward: int = 1) -> Callable[[], None]:
+    """All convolutions of a network, each with the input it gets there, forward and so many times back to it."""
     calls: list[tuple[nn.Conv2d, Tensor]] = []
     hooks = [
         module.register_forward_pre_hook(lambda layer, given: calls.append((layer, given[0].detach())))
@@ -134,7 +134,8 @@ def convolutions(network: nn.Module, inputs: Tensor) -> Callable[[], None]:
         for layer, given in calls:
             made = F.conv2d(given, layer.weight, None, layer.stride, layer.padding)
             settings = (layer.stride, layer.padding, layer.dilation, False, (0, 0), 1, (True, False, False))
-            torch.ops.aten.convolution_backward(made, given, layer.weight, None, *settings)
+            for _ in range(backward):
+                torch.ops.aten.convolution_backward(made, given, layer.weight, None, *settings)
 
     return run
 

@@ -87,7 +87,12 @@ class Claim(NamedTuple):
         )
 
 
-def take_turns(ours: Callable[[], object], theirs: Callable[[], object], pairs: int | None = None) -> Turns:
+def take_turns(
+    ours: Callable[[], object],
+    theirs: Callable[[], object],
+    pairs: int | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Turns:
     """Time both, pair by pair, in alternating order; on a busy machine both are slow.
 
     Neither may return before its work is done: on a GPU, give back a number.
@@ -96,9 +101,9 @@ def take_turns(ours: Callable[[], object], theirs: Callable[[], object], pairs: 
     while len(turns.ours) < (pairs or _pairs_worth_while(turns)):
         sides = [(ours, turns.ours), (theirs, turns.theirs)]
         for work, seconds in sides if len(turns.ours) % 2 == 0 else reversed(sides):
-            began = time.perf_counter()
+            began = clock()
             work()
-            seconds.append(time.perf_counter() - began)
+            seconds.append(clock() - began)
     return turns
 
 
