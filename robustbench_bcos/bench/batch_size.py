@@ -14,6 +14,7 @@ from types import TracebackType
 import torch
 from torch import Tensor, nn
 
+from robustbench_bcos.core.devices import is_out_of_memory
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.types import Images
 
@@ -101,13 +102,6 @@ class Attempt:
     ) -> bool:
         self.failed = error is not None and is_out_of_memory(error)
         return self.failed
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this is how the system, the CPU's allocator or a GPU's says that there is no memory left."""
-    # The CPU's allocator has no error of its own.
-    allocator = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    return allocator or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 def bytes_for_backward(model: nn.Module, example: Images) -> int:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
-from robustbench_bcos.bench.batch_size import is_out_of_memory
+from robustbench_bcos.core.devices import is_out_of_memory
 from robustbench_bcos.core.errors import Broken, RequestError, named_reason_of
 from robustbench_bcos.data.dataset import AbstractDataset
 from robustbench_bcos.model_zoo.models import Model

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import torch
 
-from robustbench_bcos.bench.batch_size import is_out_of_memory
 from robustbench_bcos.bench.config import Space
 from robustbench_bcos.core.adapted import adapted, as_logits
+from robustbench_bcos.core.devices import is_out_of_memory
 from robustbench_bcos.core.errors import RequestError, named_reason_of, reason_of
 from robustbench_bcos.core.types import Images
 from robustbench_bcos.data.subset import EvalSubset

@@ -45,3 +45,12 @@ def choose_device(asked: str) -> str:
         reason = reason_of(error).partition(". ")[0]
         raise RequestError(f"device {asked} is not available here ({reason}): use cpu, or leave it out") from None
     return asked
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this is how the system, the CPU's allocator or a GPU's says that there is no memory left."""
+    import torch
+
+    # The CPU's allocator has no error of its own.
+    allocator = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return allocator or isinstance(error, MemoryError | torch.OutOfMemoryError)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell, make_cells
 from robustbench_bcos.bench.failures import failures_named
 from robustbench_bcos.bench.folder import LOCALISATION, Session
@@ -35,7 +36,7 @@ from robustbench_bcos.localisation.scene import Scenes
 from robustbench_bcos.model_zoo.models import Model, ModelSource
 
 ASKED_TOGETHER = 256
-"""Images of the evaluation subset that a model classifies at a time."""
+"""Images of the evaluation subset that a model classifies at a time, at most."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,13 +76,15 @@ def _outputs(setting: Setting, name: str) -> int:
 
 @cache
 def _confidences(setting: Setting, name: str) -> PerImage:
-    model, found = setting.model(name), []
-    for batch in setting.subset.batches(ASKED_TOGETHER):
-        images, labels, indices = batch.on(setting.device)
-        with failures_named(model, setting.subset.dataset, indices, "on clean images"), torch.no_grad():
+    model, subset, found = setting.model(name), setting.subset, []
+    size = BatchSize(setting.config.batch_size or ASKED_TOGETHER)
+    for attempt in size.over(len(subset)):
+        indices = subset.indices[attempt.start : attempt.stop]
+        with attempt, failures_named(model, subset.dataset, indices, "on clean images"), torch.no_grad():
+            images, labels, _ = subset.batch(attempt.start, attempt.stop).on(setting.device)
             logits = model.classifier(images)
-        own = model.trained_with.confidences(logits, labels)
-        found.append(own.masked_fill(predicted_classes(logits) != labels, 0).cpu())
+            own = model.trained_with.confidences(logits, labels)
+            found.append(own.masked_fill(predicted_classes(logits) != labels, 0).cpu())
     return torch.cat(found)
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_bcos.bench import batch_size
-from robustbench_bcos.bench.batch_size import BatchSize, bytes_for_backward, is_out_of_memory, memory_of
+from robustbench_bcos.bench.batch_size import BatchSize, bytes_for_backward, memory_of
+from robustbench_bcos.core.devices import is_out_of_memory
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.classifier import freeze
 from tests.bench.own_request import own_request

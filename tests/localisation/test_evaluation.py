@@ -92,6 +92,45 @@ def test_the_same_images_give_the_same_numbers_whatever_the_batch(asked: dict[st
     )
 
 
+class Narrow(Colours):
+    """There is memory for so many whole grids at a time, or pixels of other pictures."""
+
+    def __init__(self, grids: int, error: type[Exception], words: str) -> None:
+        super().__init__()
+        self.room, self.error, self.words = grids * 4 * SIDE**2, error, words
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images[:, 0].numel() > self.room:
+            raise self.error(self.words)
+        return super().forward(images)
+
+
+CPU = "DefaultCPUAllocator: can't allocate memory"
+
+
+@pytest.mark.parametrize(
+    ("method", "room", "error", "words"),
+    [
+        ("input_x_gradient", 2, torch.OutOfMemoryError, "CUDA out of memory"),
+        # One grid at 50 points of a path, and not two.
+        ("integrated_gradients", 60, RuntimeError, CPU),
+        # Each grid beside its baseline: two by themselves fit, and not four.
+        ("deeplift", 3, RuntimeError, CPU),
+    ],
+)
+def test_grids_that_do_not_fit_into_memory_are_explained_fewer_at_a_time(
+    method: str, room: int, error: type[Exception], words: str
+) -> None:
+    images, labels = pictures(16)
+    asked = {"method": method, "grids": 4, "norm": "l2", "eps": 0.5, "steps": 1, "batch_size": 4}
+    wide = rb.localise(Colours(), images, labels, name="net", **asked)
+    found = rb.localise(Narrow(room, error, words), images, labels, name="net", **asked)
+    torch.testing.assert_close(
+        torch.tensor(found.cells["score"].to_numpy(dtype=float)),
+        torch.tensor(wide.cells["score"].to_numpy(dtype=float)),
+    )
+
+
 class Nothing(Colours):
     """Its maps are negative everywhere, or not finite."""
 

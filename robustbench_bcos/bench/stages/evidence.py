@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from robustbench_bcos.bench.batch_size import BatchSize, is_out_of_memory
+from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence.answers import ASKED
 from robustbench_bcos.bench.evidence.check import AbstractCellCheck, AbstractModelCheck, NotApplicable, checks_of
@@ -16,6 +16,7 @@ from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.rows import EvidenceRow, Row, TimingRow
 from robustbench_bcos.bench.store import Store
+from robustbench_bcos.core.devices import is_out_of_memory
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.model_zoo.models import Model
 

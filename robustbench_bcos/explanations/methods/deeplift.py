@@ -8,6 +8,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from robustbench_bcos.core.devices import is_out_of_memory
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images
@@ -65,8 +66,8 @@ def _captum_refusals() -> Iterator[None]:
             # captum warns that it puts hooks on the network, which it takes off again.
             warnings.filterwarnings("ignore", message="Setting forward, backward hooks", category=UserWarning)
             yield
-    except torch.OutOfMemoryError:
-        raise
     except (AssertionError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RequestError(f"deeplift cannot serve this network ({reason}): choose integrated_gradients, say") from None
