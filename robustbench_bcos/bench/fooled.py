@@ -16,7 +16,7 @@ from robustbench_bcos.bench.identity import RunIdentity
 from robustbench_bcos.bench.rows import SPREAD, FooledRow
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.statistics import wilson
-from robustbench_bcos.explanations.similarity import MEASURES
+from robustbench_bcos.explanations.similarity import MEASURES, Distance
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,8 +27,8 @@ FOOLED_BY = ("explanation", "prediction", "noise", "other")
 EVIDENCE = {"longer": "4 times the steps", "elsewhere": "another goal"}
 """Searches for maps that withstood the first one."""
 
-NEARER = {"spearman": 1, "cosine": 1, "topk": 1, "mass": -1, "centre": -1}
-"""Measures that decide together, by rank, direction, largest pixels and mass; 1 where larger is nearer, or else -1."""
+DECIDING = ("spearman", "cosine", "topk", "mass", "centre")
+"""Measures that decide together, by rank, direction, largest pixels and mass."""
 
 SEARCHED = 0.9
 """Share of images for which there must be candidates, or the search says little."""
@@ -44,7 +44,8 @@ Values = Mapping[str, float | None]
 
 def moved_by(values: Values, other: Values) -> list[bool]:
     """For each measure that is defined, whether a map is no nearer to the clean one than another image's is."""
-    pairs = [(sign, values[name], other[name]) for name, sign in NEARER.items()]
+    # Larger is nearer of a similarity, and farther of a distance.
+    pairs = [(-1 if isinstance(MEASURES[name], Distance) else 1, values[name], other[name]) for name in DECIDING]
     return [sign * value <= sign * limit for sign, value, limit in pairs if value is not None and limit is not None]
 
 
@@ -172,7 +173,9 @@ def _record(cell: Cell, method: str, goal: str, rows: Sequence[FooledRow], ident
     attacked = by_comparison.get("explanation", {})
     limits = {image: row.values for image, row in by_comparison.get("other", {}).items()}
     # An image alone in its class has no other to be compared with.
-    judged = {image: row for image, row in attacked.items() if any(limits[image][name] is not None for name in NEARER)}
+    judged = {
+        image: row for image, row in attacked.items() if any(limits[image][name] is not None for name in DECIDING)
+    }
     fooled = [image for image, row in judged.items() if is_fooled(row, limits[image])]
     stood = [image for image, row in judged.items() if withstands(row, limits[image])]
     again = {name: by_comparison.get(name, {}) for name in EVIDENCE}

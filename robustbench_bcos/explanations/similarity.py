@@ -6,6 +6,8 @@ tables are in the order in which measures are registered.
 """
 
 from collections.abc import Callable
+from functools import update_wrapper
+from typing import final
 
 import numpy as np
 
@@ -17,6 +19,23 @@ from robustbench_bcos.core.types import Maps, PerImage, Tensor
 
 SSIM_WINDOW = 7
 SSIM_RANGE = 2.0
+
+
+@final
+class Distance:
+    """A measure that is the smaller the more similar maps are: a decorator of the function.
+
+    What is not declared as one is a similarity.
+    """
+
+    def __init__(self, compare: Callable[[Maps, Maps], PerImage]) -> None:
+        update_wrapper(self, compare)
+        self._compare = compare
+
+    def __call__(self, first: Maps, second: Maps) -> PerImage:
+        """A number for every image."""
+        return self._compare(first, second)
+
 
 MEASURES: Registry[Callable[[Maps, Maps], PerImage]] = Registry(
     "measure of similarity", group="robustbench_bcos.similarity_measures"
@@ -78,12 +97,14 @@ def ssim(first: Maps, second: Maps) -> PerImage:
 
 
 @MEASURES.registered("mass")
+@Distance
 def mass(first: Maps, second: Maps) -> PerImage:
     """L1 distance between the magnitudes of the maps, each normalised to sum 1, in [0, 2]; 0 is equal up to scale."""
     return (of_maps.shares(first.detach()) - of_maps.shares(second.detach())).abs().sum(dim=(1, 2))
 
 
 @MEASURES.registered("centre")
+@Distance
 def centre(first: Maps, second: Maps) -> PerImage:
     """Distance in pixels between the centres of mass of the magnitudes (Ghorbani et al., 2019, without rounding)."""
     centres = of_maps.mass_centre(first.detach()), of_maps.mass_centre(second.detach())

@@ -14,6 +14,7 @@ from robustbench_bcos.bench.records import USUAL
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.statistics import fisher_worse, holm, mcnemar_worse
+from robustbench_bcos.explanations.similarity import MEASURES, Distance
 from robustbench_bcos.reports.marks import legend, mark_notes
 from robustbench_bcos.reports.results import SURVIVORS, Results, keys_of
 
@@ -26,8 +27,8 @@ ACCURACIES = {
 }
 """Columns that are counts of images, and the column of the count."""
 
-DISTANCES = ("mass", "centre", "changed", "fooled")
-"""What is better the smaller it is, of explanations."""
+HARMS = ("changed", "fooled")
+"""Shares of images, of which fewer are better."""
 
 MOVED = ("explanation_fooled_most", "explanation_withstood_least")
 """Columns of attacks on explanations."""
@@ -215,7 +216,8 @@ def _rows(results: Results) -> list[Row]:
 
 def higher_is_better(column: str) -> bool:
     """The direction of a column."""
-    return not any(f"_{measure}_" in column for measure in DISTANCES)
+    distances = (name for name in MEASURES if isinstance(MEASURES[name], Distance))
+    return not any(f"_{what}_" in column for what in (*HARMS, *distances))
 
 
 def _check_columns(columns: Sequence[str], results: Results, baseline: Results) -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from robustbench_bcos.bench.records import SIMILARITY_COLUMNS
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.reports.gate import DISTANCES, TRUST, GateReport, Tolerance, check, higher_is_better
+from robustbench_bcos.explanations.similarity import MEASURES, Distance
+from robustbench_bcos.reports.gate import TRUST, GateReport, Tolerance, check, higher_is_better
 from robustbench_bcos.reports.marks import legend
 from robustbench_bcos.reports.results import Results
 from tests.reports.handmade import TOTAL, record, table
@@ -164,9 +166,15 @@ def test_each_measure_has_a_direction(column: str) -> None:
     assert rising.rows[0].images is None
 
 
-def test_distances_are_named_after_measures() -> None:
-    named = {measure for measure in DISTANCES for column in SIMILARITY_COLUMNS if f"_{measure}_" in column}
-    assert named == {"mass", "centre"}
+@pytest.mark.parametrize("distance", [True, False])
+def test_a_measure_of_ones_own_has_the_direction_that_it_is_declared_with(
+    distance: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drift(first: Tensor, second: Tensor) -> Tensor:
+        return (first - second).flatten(1).norm(dim=1)
+
+    monkeypatch.setitem(MEASURES._entries, "drift", Distance(drift) if distance else drift)
+    assert higher_is_better("explanation_drift_true_attack") is not distance
 
 
 @pytest.mark.parametrize(
