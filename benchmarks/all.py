@@ -38,6 +38,7 @@ QUICK = {
     "agreement": ["--quick"],
     "texts": ["--quick"],
     "faults": ["--quick"],
+    "reading": ["--quick"],
     "dynamics": ["--images", "2", "--rounds", "1"],
 }
 """What makes each script small."""

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from operator import attrgetter
 from statistics import fmean
 from typing import Any, get_type_hints
 
@@ -13,7 +12,14 @@ from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence.trust import Judgement, Outcome, Trust, least_trusted
 from robustbench_bcos.bench.fooled import fooled_of
 from robustbench_bcos.bench.identity import RunIdentity
-from robustbench_bcos.bench.rows import COMPARISONS, EXPLAINED_CLASSES, DistanceRow, SimilarityRow
+from robustbench_bcos.bench.rows import (
+    COMPARISONS,
+    EXPLAINED_CLASSES,
+    CleanRow,
+    DistanceRow,
+    SimilarityRow,
+    VerdictRow,
+)
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.statistics import summarise, wilson
 from robustbench_bcos.explanations.similarity import MEASURES
@@ -277,7 +283,7 @@ def complete_cells(store: Store, identity: RunIdentity) -> list[Cell]:
     """Cells of which every image has been attacked, and every image to be explained has been."""
     wanted = identity.explained.all if identity.explained else set()
     return [
-        cell for cell in identity.cells if len(store.done(cell)) == identity.images and store.explained(cell) >= wanted
+        cell for cell in identity.cells if store.judged(cell) == identity.images and store.explained(cell) >= wanted
     ]
 
 
@@ -295,41 +301,32 @@ def make_evidence(store: Store, identity: RunIdentity, judgement: Judgement | No
 def make_images(store: Store, identity: RunIdentity, judgement: Judgement | None = None) -> pd.DataFrame:
     """A row for each image of each cell that is complete, in the order of the plan; truths are 1 and 0."""
     judgement = judgement or Judgement(store, identity)
+    tables = [_images_of(store, cell, judgement) for cell in complete_cells(store, identity)]
     columns = [column.name for column in fields(ImageRecord)]
-    # Not asdict, which takes ten times as long to copy values that nobody changes.
-    values = attrgetter(*columns)
-    rows = []
-    for cell in complete_cells(store, identity):
-        clean, elsewhere = store.clean(cell.model), judgement.broken_elsewhere(cell)
-        key, trust = cell.key, judgement.of(cell).trust
-        for verdict in store.verdicts(cell):
-            before = clean[verdict.image]
-            robust = before.correct and not verdict.success
-            record = ImageRecord(
-                cell=key,
-                model=cell.model,
-                image=verdict.image,
-                label=before.label,
-                prediction=before.prediction,
-                correct=before.correct,
-                attacked=verdict.attacked,
-                success=verdict.success,
-                prediction_attacked=verdict.prediction if verdict.attacked else None,
-                robust=robust,
-                robust_worst=robust and verdict.image not in elsewhere,
-                size=verdict.size if verdict.attacked else None,
-                nearness=verdict.nearness,
-                eight_bit=verdict.eight_bit,
-                degenerate_gradient=verdict.degenerate_gradient,
-                forward_passes=verdict.forward_passes,
-                backward_passes=verdict.backward_passes,
-                inherited=verdict.inherited,
-                trust=trust,
-            )
-            rows.append([int(value) if value in (True, False) else value for value in values(record)])
-    table = pd.DataFrame(rows, columns=columns)
-    # Whole numbers that may be missing: pandas would make fractions of them.
-    return table.astype({"prediction_attacked": "Int64", "eight_bit": "Int64"})
+    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+
+
+def _images_of(store: Store, cell: Cell, judgement: Judgement) -> pd.DataFrame:
+    """By column, because rows of millions of images take minutes."""
+    table = pd.DataFrame(store.columns(VerdictRow, cell=cell.key))
+    clean = pd.DataFrame(store.columns(CleanRow, model=cell.model)).set_index("image").loc[table["image"]]
+    attacked = table["attacked"] == 1
+    correct = clean["correct"].to_numpy()
+    robust = correct * (1 - table["success"])
+    return table.assign(
+        model=cell.model,
+        label=clean["label"].to_numpy(),
+        prediction=clean["prediction"].to_numpy(),
+        correct=correct,
+        # Whole numbers that may be missing: pandas would make fractions of them.
+        prediction_attacked=table["prediction"].astype("Int64").where(attacked),
+        eight_bit=table["eight_bit"].astype("Int64"),
+        robust=robust,
+        robust_worst=robust * ~table["image"].isin(judgement.broken_elsewhere(cell)),
+        size=table["size"].where(attacked),
+        nearness=table["nearness"].astype(float),
+        trust=judgement.of(cell).trust,
+    )
 
 
 def make_distances(store: Store, identity: RunIdentity) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """Rows of the store. A class is the one declaration of its table: the schema, reading and writing derive from it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache, cached_property
 from types import NoneType
@@ -56,14 +56,20 @@ class Row:
         return values
 
     @classmethod
-    def from_columns(cls: type[R], values: Mapping[str, Any]) -> R:
-        """The inverse of :meth:`to_columns`; SQLite has no truth values, and gives 0 and 1."""
-        known = dict(values)
-        for name in cls._truths():
-            known[name] = None if known[name] is None else bool(known[name])
-        for name, columns in cls._spread().items():
-            known[name] = {column: known.pop(column) for column in columns}
-        return cls(**known)
+    def read(cls: type[R], columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[R]:
+        """The inverse of :meth:`to_columns`, row by row; SQLite has no truth values, and gives 0 and 1."""
+        truths, spread = cls._truths(), cls._spread()
+        for values in rows:
+            # Not by the constructor, which sets the fields of a frozen record one by one: a report has millions.
+            row = object.__new__(cls)
+            known = vars(row)
+            known.update(zip(columns, values, strict=True))
+            for name in truths:
+                if known[name] is not None:
+                    known[name] = known[name] != 0
+            for name, several in spread.items():
+                known[name] = {column: known.pop(column) for column in several}
+            yield row
 
     @classmethod
     @cache
@@ -409,8 +415,10 @@ class DigestRow(Row, table="digests", key=("of", "subject", "part")):
     """What the rows are of."""
     part: int
     """Number of the block among the subject's, by image; 0 where there are no images."""
+    rows: int
+    """How many there are."""
     digest: str
-    """BLAKE2b of the rows."""
+    """BLAKE2b of subject, part and rows."""
 
 
 def tables() -> tuple[type[Row], ...]:

@@ -13,10 +13,10 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import groupby
+from itertools import groupby, islice, repeat
 from pathlib import Path
 from threading import RLock
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.rows import (
@@ -175,23 +175,22 @@ class Store:
         Raises:
             RequestError: something was changed, lost or damaged.
         """
-        for _ in self._blocks():
-            pass
+        self._blocks()
 
     def merge(self, *files: Path) -> list[Path]:
         """Take over the rows of other stores, some in a transaction; gives the damaged ones, which are left out.
 
         A row whose key is known already takes the place of the one that was there.
         """
-        sound: dict[Path, dict[_Block, str]] = {}
+        sound: dict[Path, dict[_Block, DigestRow]] = {}
         for file in files:
-            with suppress(RequestError), Store(file, reading=True) as other, closing(other._blocks()) as blocks:
-                sound[file] = {block: digest for block, _, digest in blocks}
+            with suppress(RequestError), Store(file, reading=True) as other:
+                sound[file] = other._blocks()
         for first in range(0, len(sound), ATTACHED):
             self._merge(dict(list(sound.items())[first : first + ATTACHED]))
         return [file for file in files if file not in sound]
 
-    def _merge(self, others: Mapping[Path, Mapping["_Block", str]]) -> None:
+    def _merge(self, others: Mapping[Path, Mapping["_Block", DigestRow]]) -> None:
         names = {f"other{number}": blocks for number, blocks in enumerate(others.values())}
         with self._lock, self._explained():
             for name, file in zip(names, others, strict=True):
@@ -202,9 +201,9 @@ class Store:
                 for name in names:
                     self._database.execute(f"DETACH DATABASE {name}")
 
-    def _take_over(self, others: Mapping[str, Mapping["_Block", str]]) -> None:
+    def _take_over(self, others: Mapping[str, Mapping["_Block", DigestRow]]) -> None:
         """Rows of attached stores, with the digest of every block."""
-        touched: dict[_Block, str] = {}
+        touched: dict[_Block, DigestRow | None] = {}
         with self._transaction():
             for name, blocks in others.items():
                 for table in dict.fromkeys(block.table for block in blocks):
@@ -214,16 +213,9 @@ class Store:
                         f"{name}.{table.table} ORDER BY {', '.join(map(_quoted, table.key)) or 'rowid'}"
                     )
                 for block, digest in blocks.items():
-                    touched[block] = "" if block in touched or self._has(block) else digest
+                    touched[block] = None if block in touched or self._has(block) else digest
             # A block that several have a part of is hashed anew.
-            digests = (digest or self._digest(*block).digest for block, digest in touched.items())
-            self._insert(
-                DigestRow,
-                [
-                    DigestRow(of=block.table.table, subject=block.subject, part=block.part, digest=digest)
-                    for block, digest in zip(touched, digests, strict=True)
-                ],
-            )
+            self._insert(DigestRow, [digest or self._digest(*block) for block, digest in touched.items()])
 
     def copy_to(self, file: Path) -> None:
         """Write what has been committed to another file, where nothing may be yet.
@@ -235,29 +227,33 @@ class Store:
         with self._explained(), closing(self._connect(self.file)) as source, closing(self._connect(file)) as copy:
             source.backup(copy)
 
-    def _blocks(self) -> Generator[tuple["_Block", list[tuple[Any, ...]], str], None, None]:
-        """All rows, block by block, each with its digest.
+    def _blocks(self) -> dict["_Block", DigestRow]:
+        """The digest of every block, which its rows have.
 
         Raises:
             RequestError: a block is not as it was written, or missing; or the file's structure is damaged.
         """
-        known = {(row.of, row.subject, row.part): row.digest for row in self.select(DigestRow)}
-        for table in self._tables:
-            if table is DigestRow:
-                continue
-            block_first = f"{_part(table)}, {_quoted(table.blocks_of)}, {_listed(table)}"
-            query = f"SELECT {block_first} FROM main.{table.table} ORDER BY {_order(table)}"
-            with closing(self._rows(query)) as found:
-                for (part, subject), block in groupby(found, key=lambda values: values[:2]):
-                    rows = [values[2:] for values in block]
-                    digest = _hashed(rows)
-                    if known.pop((table.table, subject, part), None) != digest:
-                        raise self._damaged(f"{table.table} of {subject!r} are not as they were written")
-                    yield _Block(table, subject, part), rows, digest
-        for missing, subject, _ in known:
-            raise self._damaged(f"{missing} of {subject!r} are missing")
+        known = {table: self.select(DigestRow, of=table.table) for table in self._tables if table is not DigestRow}
+        for table, digests in known.items():
+            with closing(
+                self._rows(f"SELECT {_listed(table)} FROM main.{table.table} ORDER BY {_order(table)}")
+            ) as rows:
+                for row in digests:
+                    block = self._some(rows, row.rows)
+                    if _hashed(row.subject, row.part, block) != row.digest:
+                        what = "not as they were written" if block else "missing"
+                        raise self._damaged(f"{table.table} of {row.subject!r} are {what}")
+                if next(rows, None) is not None:
+                    raise self._damaged(f"some {table.table} have no digest")
         if (structure := self._select("PRAGMA quick_check(1)")[0][0]) != "ok":
             raise self._damaged(structure)
+        return {_Block(table, row.subject, row.part): row for table, digests in known.items() for row in digests}
+
+    def _some(self, rows: Iterator[tuple[Any, ...]], count: object) -> list[tuple[Any, ...]]:
+        try:
+            return list(islice(rows, cast(int, count)))
+        except ValueError:
+            raise self._damaged(f"{count!r} is no number of rows") from None
 
     def _has(self, block: "_Block") -> bool:
         table, subject, part = block
@@ -274,6 +270,14 @@ class Store:
         Raises:
             TypeError: there is no such column.
         """
+        return list(row.read(*self._found(row, where)))
+
+    def columns(self, row: type[Row], **where: object) -> dict[str, tuple[Any, ...]]:
+        """As :meth:`select`, by column; truths are 1 and 0."""
+        columns, found = self._found(row, where)
+        return dict(zip(columns, zip(*found, strict=True) if found else repeat(()), strict=False))
+
+    def _found(self, row: type[Row], where: Mapping[str, object]) -> tuple[list[str], list[tuple[Any, ...]]]:
         columns = row.columns()
         if unknown := where.keys() - columns.keys():
             # SQLite would take the quoted name for a text.
@@ -281,9 +285,7 @@ class Store:
         condition = " AND ".join(f"{_quoted(column)} = ?" for column in where) or "TRUE"
         order = ", ".join(map(_quoted, row.key)) or "rowid"
         query = f"SELECT {', '.join(map(_quoted, columns))} FROM {row.table} WHERE {condition} ORDER BY {order}"
-        return [
-            row.from_columns(dict(zip(columns, values, strict=True))) for values in self._select(query, *where.values())
-        ]
+        return list(columns), self._select(query, *where.values())
 
     def model(self, name: str) -> ModelRow:
         """The model of that name."""
@@ -313,6 +315,11 @@ class Store:
         """The adversarial example of an image, where it was kept."""
         return next(iter(self.select(AdversarialRow, cell=cell.key, image=image)), None)
 
+    def judged(self, cell: Cell) -> int:
+        """How many images of a cell have a verdict."""
+        count: int = self._select("SELECT COUNT(*) FROM verdicts WHERE cell = ?", cell.key)[0][0]
+        return count
+
     def done(self, cell: Cell) -> set[int]:
         """Images of a cell that have a verdict."""
         return self._images(VerdictRow, cell)
@@ -339,20 +346,23 @@ class Store:
 
     def sums(self, cell: Cell) -> CellSums:
         """Counts over what is recorded of a cell, in the order of images, so that sums do not depend on history."""
-        correct = [row.correct for row in self.select(CleanRow, model=cell.model)]
-        rows = self.verdicts(cell)
-        broken = [row for row in rows if row.success]
+        clean = self._select("SELECT COALESCE(SUM(correct), 0) FROM clean WHERE model = ?", cell.model)[0][0]
+        counted = ("attacked", "success", "degenerate_gradient", "forward_passes", "backward_passes", "inherited")
+        totals = ", ".join(f"COALESCE(SUM({column}), 0)" for column in counted)
+        found = self._select(f"SELECT COUNT(*), {totals} FROM verdicts WHERE cell = ?", cell.key)[0]
+        images, attacked, broken, degenerate_gradient, forward_passes, backward_passes, inherited = found
+        sizes = self._select("SELECT size FROM verdicts WHERE cell = ? AND success ORDER BY image", cell.key)
         return CellSums(
-            images=len(rows),
-            clean_correct=sum(correct),
-            attacked=sum(row.attacked for row in rows),
-            robust_correct=sum(correct) - len(broken),
-            broken=len(broken),
-            broken_size=sum((row.size for row in broken), 0.0),
-            degenerate_gradient=sum(row.degenerate_gradient for row in rows),
-            forward_passes=sum(row.forward_passes for row in rows),
-            backward_passes=sum(row.backward_passes for row in rows),
-            inherited=sum(row.inherited for row in rows),
+            images=images,
+            clean_correct=clean,
+            attacked=attacked,
+            robust_correct=clean - broken,
+            broken=broken,
+            broken_size=sum((size for (size,) in sizes), 0.0),
+            degenerate_gradient=degenerate_gradient,
+            forward_passes=forward_passes,
+            backward_passes=backward_passes,
+            inherited=inherited,
         )
 
     def pictures(self, cell: Cell) -> list[PictureRow]:
@@ -437,8 +447,9 @@ class Store:
             f"SELECT {_listed(table)} FROM main.{table.table} WHERE {_quoted(table.blocks_of)} = ? "
             f"AND {_part(table)} = ? ORDER BY {_order(table)}"
         )
-        # The limits of a block's images once more, because SQLite finds them by the index alone.
-        return DigestRow(of=table.table, subject=subject, part=part, digest=_hashed(self._select(query, subject, part)))
+        rows = self._select(query, subject, part)
+        digest = _hashed(subject, part, rows)
+        return DigestRow(of=table.table, subject=subject, part=part, rows=len(rows), digest=digest)
 
     def _damaged(self, reason: object) -> RequestError:
         return RequestError(
@@ -552,6 +563,6 @@ def _order(table: type[Row]) -> str:
     return ", ".join([_quoted(table.blocks_of), *part, key])
 
 
-def _hashed(rows: list[tuple[Any, ...]]) -> str:
+def _hashed(subject: Any, part: Any, rows: list[tuple[Any, ...]]) -> str:  # noqa: ANN401 (as SQLite has it)
     # Version 2 knows no references, which would depend on what else Python holds.
-    return blake2b(marshal.dumps([tuple(row) for row in rows], 2), digest_size=16).hexdigest()
+    return blake2b(marshal.dumps([subject, part, rows], 2), digest_size=16).hexdigest()

@@ -1,9 +1,12 @@
 """Tables as CSV whose cells are text and numbers to whatever opens them: a terminal, or a spreadsheet program."""
 
+import csv
+import os
 import re
+from io import StringIO
 
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
+from pandas.api.types import infer_dtype
 
 from robustbench_bcos.core.text import printable
 
@@ -21,12 +24,25 @@ def csv_of(table: pd.DataFrame, *, index_label: str | None = None) -> str:
         table: any.
         index_label: head of the index; without one, the index is left out.
     """
-    inert = table.apply(lambda column: column if is_numeric_dtype(column) else column.map(_inert))
-    inert.columns = pd.Index([_inert(name) for name in table.columns])
+    # Not to_csv, which takes three times as long.
+    columns = [_cells(column) for _, column in table.items()]
+    heads = [_inert(str(name)) for name in table.columns]
     if index_label is not None:
-        inert.index = pd.Index([_inert(name) for name in table.index])
-    text: str = inert.to_csv(index=index_label is not None, index_label=index_label)
-    return text
+        columns.insert(0, _cells(table.index.to_series()))
+        heads.insert(0, index_label)
+    text = StringIO()
+    writer = csv.writer(text, lineterminator=os.linesep)
+    writer.writerow(heads)
+    writer.writerows(zip(*columns, strict=True))
+    return text.getvalue()
+
+
+def _cells(column: pd.Series) -> list[object]:
+    if infer_dtype(column, skipna=False) == "string":
+        numbers, texts = pd.factorize(column)
+        return [*map([_inert(text) for text in texts].__getitem__, numbers)]
+    cells: list[object] = column.astype(object).where(column.notna(), "").tolist()
+    return [_inert(cell) if isinstance(cell, str) else cell for cell in cells]
 
 
 def as_written(cell: str) -> str:
@@ -34,9 +50,7 @@ def as_written(cell: str) -> str:
     return cell[1:] if cell.startswith(MARK) and FORMULA.match(cell) else cell
 
 
-def _inert(cell: object) -> object:
-    if not isinstance(cell, str):
-        return cell
+def _inert(cell: str) -> str:
     text = printable(cell)
     return MARK + text if FORMULA.match(text) and not _is_number(text) else text
 

@@ -7,6 +7,7 @@ counts them in is learnt from half of the images and tried on the other half, so
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -68,6 +69,12 @@ def find_order(labels: Sequence[int], predictions: Sequence[int], classes: int) 
         predictions: of the model, in the order of its outputs.
         classes: their number.
     """
+    return _found(tuple(labels), tuple(predictions), classes)
+
+
+@lru_cache(maxsize=1)
+def _found(labels: tuple[int, ...], predictions: tuple[int, ...], classes: int) -> Reordered | None:
+    """Once for all cells of a model."""
     named = _named_orders(classes) if classes > MANY else []
     tried = [_learnt(labels, predictions)]
     tried += [_tried(order, labels, predictions, AGREEMENT_IF_NAMED) for order in named]

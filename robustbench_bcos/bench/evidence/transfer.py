@@ -43,8 +43,8 @@ def _rows(store: Store, cell: Cell) -> Iterator[dict[str, Any]]:
         found.setdefault(row.source, []).append(row.broken)
     if not found:
         return
-    kept = store.adversarials(cell).keys()
-    found[cell.model] = [row.success for row in store.verdicts(cell) if row.image in kept]
+    own = store.broken(cell)
+    found[cell.model] = [image in own for image in store.adversarials(cell)]
     for source, broken in found.items():
         interval = wilson(sum(broken), len(broken))
         yield {

@@ -19,7 +19,7 @@ from robustbench_bcos.bench.evidence.check import (
 from robustbench_bcos.bench.evidence.selection import Selection, nearest_first
 from robustbench_bcos.bench.evidence.verdicts import VerdictsContext
 from robustbench_bcos.bench.identity import RunIdentity
-from robustbench_bcos.bench.rows import DistanceRow, ResultRow
+from robustbench_bcos.bench.rows import CleanRow, DistanceRow, ResultRow
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.statistics import clopper_pearson
 
@@ -91,6 +91,7 @@ class Judgement:
         self.identity = identity
         self._trusts: dict[str, Trust] = {}
         self._read: dict[str, _Images] = {}
+        self._clean: tuple[str, list[CleanRow]] = "", []
 
     def of(self, cell: Cell) -> Trust:
         """Weigh what was found for a cell, once."""
@@ -143,6 +144,12 @@ class Judgement:
             )
         return self._read[cell.key]
 
+    def _predictions(self, model: str) -> list[CleanRow]:
+        """Without an attack, read once for cells that follow one another."""
+        if self._clean[0] != model:
+            self._clean = model, self.store.select(CleanRow, model=model)
+        return self._clean[1]
+
     def _within(self, cell: Cell) -> list[Cell]:
         """Other cells of the model whose perturbations are allowed in this one."""
         return [
@@ -162,7 +169,7 @@ class Judgement:
             cell=cell,
             classes=self.identity.classes,
             adversarial=bool(self.identity.adversarial),
-            clean=list(self.store.clean(cell.model).values()),
+            clean=self._predictions(cell.model),
             attacked=[row for row in self.store.verdicts(cell) if row.attacked],
             robust=self._images(cell).robust,
             broken_by_same_attack=frozenset(image for other in alike for image in self._images(other).broken),
