@@ -1,12 +1,15 @@
-"""What jobs cost, and that no accident changes a byte: ``python benchmarks/cluster.py [kills|merge|workers]``.
+"""What jobs cost, and that no accident changes a byte.
+
+    python benchmarks/cluster.py kills|merge|workers|scheduling -- OPTIONS OF RUN
 
 ``kills``: one run by one process, by two and by seven; then again and again with a worker or the submitter killed at
 random, until so many kills have been survived; the CSV files of all are compared. ``merge``: seconds and memory for
-verdict rows of one cell in the files of a hundred jobs. ``workers``: seconds of one worker, of two, and of one process.
-Options of `run` follow after ``--``.
+verdict rows of one cell in the files of a hundred jobs. ``workers``: seconds and images per second of one worker, of
+two, and of one process. ``scheduling``: the submitter's share of a run of ten-second jobs.
 """
 
 import argparse
+import csv
 import os
 import random
 import resource
@@ -16,8 +19,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
+from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.rows import VerdictRow
 from robustbench_bcos.bench.store import Store
 
@@ -130,25 +136,64 @@ def memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
-def workers(options: list[str], place: Path) -> None:
+def workers(options: list[str], place: Path, turns: int) -> None:
     """One worker, two workers and the threads of one process, in turns."""
-    kinds = {
-        "1 worker": ["--executor", "processes", "--jobs", "1"],
-        "2 workers": ["--executor", "processes", "--jobs", "2"],
-        "local": [],
-    }
-    for turn in range(2):
-        for name, more in kinds.items():
-            seconds = carried_out(line(options, place / f"{name}{turn}", *more))
-            print(f"{name}: {seconds:.1f} s", flush=True)
+    processes = ["--executor", "processes", "--jobs"]
+    kinds = {"1 worker": (1, [*processes, "1"]), "2 workers": (2, [*processes, "2"]), "local": (1, [])}
+    whole: dict[str, list[float]] = {name: [] for name in kinds}
+    attack: dict[str, list[float]] = {name: [] for name in kinds}
+    for turn in range(turns):
+        for name, (count, more) in kinds.items():
+            folder = place / f"{name}{turn}"
+            whole[name].append(carried_out(line(options, folder, *more)))
+            attack[name].append(rate(folder, count))
+            print(f"{name}: {whole[name][-1]:.1f} s, {attack[name][-1]:.1f} images/s of attacks", flush=True)
+    for peer in ("1 worker", "local"):
+        faster = median(ours / theirs for ours, theirs in zip(attack["2 workers"], attack[peer], strict=True))
+        shorter = median(theirs / ours for ours, theirs in zip(whole["2 workers"], whole[peer], strict=True))
+        print(f"2 workers to {peer}: {faster:.2f} times the images/s of attacks; {shorter:.2f} with start-up and end")
+
+
+def rate(folder: Path, count: int) -> float:
+    """Attacked images per second of so many workers, while they attack."""
+    with (folder / "timings.csv").open(encoding="utf-8", newline="") as timings:
+        seconds = sum(float(row["attack_seconds"]) for row in csv.DictReader(timings))
+    with (folder / "results.csv").open(encoding="utf-8", newline="") as results:
+        return count * sum(int(row["images"]) for row in csv.DictReader(results)) / seconds
+
+
+def scheduling(options: list[str], place: Path) -> None:
+    """The submitter's own share of a run of ten-second jobs: planning, submitting, looking, merging."""
+    from typer.testing import CliRunner
+
+    from robustbench_bcos.bench.submitter import Submitter
+    from robustbench_bcos.cli import app
+
+    carry_out, spent, units = Submitter.carry_out, [0.0, 0.0], [0]
+
+    def timed(submitter: Submitter) -> Iterator[Progress]:
+        began, worked = time.perf_counter(), time.process_time()
+        for progress in carry_out(submitter):
+            units[0] += 1
+            yield progress
+        spent[:] = time.perf_counter() - began, time.process_time() - worked
+
+    Submitter.carry_out = timed  # type: ignore[method-assign]
+    jobs = ["--executor", "processes", "--jobs", "2", "--job-minutes", str(10 / 60)]
+    result = CliRunner().invoke(app, line(options, place / "run", *jobs)[3:])
+    assert result.exit_code == 0, result.output
+    wall, worked = spent
+    share = f"the submitter worked {worked:.2f} s, {100 * worked / wall:.1f} %"
+    print(f"{units[0] - 1} answers of cells, {wall:.1f} s: {share}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["kills", "merge", "workers"])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["kills", "merge", "workers", "scheduling"])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--every", type=float, default=1.5, help="seconds between two kills, on average")
     parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--files", type=int, default=100)
     own, _, after = (" ".join(sys.argv[1:]) + " ").partition(" -- ")
     asked, options = parser.parse_args(own.split()), after.split()
@@ -158,8 +203,10 @@ def main() -> None:
             merge(asked.rows, asked.files, place)
         elif asked.what == "kills":
             kills(options, asked.kills, asked.every, place)
+        elif asked.what == "workers":
+            workers(options, place, asked.turns)
         else:
-            workers(options, place)
+            scheduling(options, place)
     finally:
         shutil.rmtree(place)
 

@@ -31,9 +31,8 @@ from robustbench_bcos.core.adapted import Adapted, copied, in_evaluation_mode, n
 from robustbench_bcos.core.arrays import Array, read_pairs
 from robustbench_bcos.core.devices import choose_device
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.options import parameters
+from robustbench_bcos.core.options import check_in_memory, parameters
 from robustbench_bcos.core.quantities import Quantity
-from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.types import AnyModel, Images
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.subset import EvalSubset
@@ -213,9 +212,7 @@ def _in_memory(
     save: bool = False,
 ) -> Iterator[Request]:
     """A request for a model, which is in evaluation mode for as long as it is carried out."""
-    for option in options:
-        if option not in OPTIONS:
-            raise unknown("option", option, OPTIONS)
+    check_in_memory(options, OPTIONS, RunConfig, "run")
     attacks = (attack,) if isinstance(attack, str | AbstractAttack) else tuple(attack)
     named = tuple(one for one in attacks if isinstance(one, str))
     memory = {"dataset": "memory", "figures": False, "save_adversarials": save}
@@ -263,9 +260,7 @@ def benchmark(
     Raises:
         RequestError: it cannot be carried out as asked, or the field reports no radius for this norm and dataset.
     """
-    for option in options:
-        if option not in OPTIONS:
-            raise unknown("option", option, OPTIONS)
+    check_in_memory(options, OPTIONS, RunConfig, "run")
     if len(threat.replace(":", " ").split()) == 1:
         norm = norm_name(threat)
         threat = f"{norm}:{radius_of(dataset, norm)}"

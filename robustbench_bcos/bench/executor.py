@@ -32,6 +32,10 @@ class AbstractExecutor(ABC):
         if config.slurm:
             raise RequestError(f"slurm says what jobs of slurm get, and the executor is {cls.name}: leave out either")
 
+    @classmethod  # noqa: B027 (most have nothing to begin)
+    def prepare(cls) -> None:
+        """Begin what takes time by itself, while models and images are read: called before torch is imported."""
+
     @classmethod
     def device_of_jobs(cls, config: RunConfig) -> str | None:
         """The device that work is done on, where that is another one than this machine has."""

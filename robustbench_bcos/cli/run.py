@@ -68,7 +68,7 @@ def run(
         with disk_explained(out):
             check_place(out)
     try:
-        request = _plan(config)
+        request = _plan(config, prepared=not dry_run)
         if dry_run:
             _print_assumed(config)
             _print_cells(request)
@@ -83,11 +83,14 @@ def run(
         raise Interrupted("interrupted; repeat the same command to continue") from None
 
 
-def _plan(config: RunConfig) -> "Request":
+def _plan(config: RunConfig, *, prepared: bool) -> "Request":
     # Not above: --help needs neither cards nor datasets.
+    from robustbench_bcos.bench.executors import EXECUTORS
     from robustbench_bcos.bench.foreseen import check_foreseeable
 
     check_foreseeable(config)
+    if prepared:
+        EXECUTORS[config.executor].prepare()
     # This imports torch; a mistake that can be told without it has been told.
     import torch
 

@@ -1,7 +1,7 @@
 """Options that fields of a table declare: the command line, Python signatures and the reference are made from them."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +10,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.registry import unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +103,29 @@ def parameters(table: type[BaseModel]) -> dict[str, Parameter]:
     ]
     panels = list(dict.fromkeys(parameter.option.panel for parameter in found))
     return {parameter.name: parameter for parameter in sorted(found, key=lambda one: panels.index(one.option.panel))}
+
+
+def check_in_memory(given: Iterable[str], taken: Collection[str], table: type[BaseModel], command: str) -> None:
+    """See that a function on models and images in memory takes the options that it is given.
+
+    Args:
+        given: names of options.
+        taken: names of those that it takes.
+        table: whose fields are the options of the command.
+        command: what has all of them.
+
+    Raises:
+        RequestError: it does not take one.
+    """
+    for name in given:
+        if name in taken:
+            continue
+        if name not in parameters(table):
+            raise unknown("option", name, taken)
+        raise RequestError(
+            f"{name} is about models and images that have names, and these are objects of this process, which no job "
+            f"and no folder knows: leave it out, or give the command `{command}` the model as module:callable"
+        )
 
 
 def _stated(annotation: Any) -> Any:  # noqa: ANN401

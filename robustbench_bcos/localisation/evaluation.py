@@ -16,8 +16,7 @@ from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.adapted import in_evaluation_mode
 from robustbench_bcos.core.arrays import Array, read_pairs
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.options import parameters
-from robustbench_bcos.core.registry import unknown
+from robustbench_bcos.core.options import check_in_memory, parameters
 from robustbench_bcos.core.types import AnyModel
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.subset import EvalSubset
@@ -73,9 +72,7 @@ def localise(
     Raises:
         RequestError: it cannot be carried out as asked.
     """
-    for option in options:
-        if option not in IN_MEMORY:
-            raise unknown("option", option, IN_MEMORY)
+    check_in_memory(options, IN_MEMORY, LocaliseConfig, "localise")
     models = _named(model, name)
     if options.get("norm") and not options.get("eps"):
         raise RequestError("eps is missing: give the radius of the norm, 0.5 or 8/255, say, or leave norm out")

@@ -287,7 +287,12 @@ def test_a_row_can_be_given_a_name(model: nn.Module | str) -> None:
             {"steps": 0},
             "steps.0: input should be greater than or equal to 1, got 0",
         ),
-        ((Small(), IMAGES, LABELS, "l2", 0.5), {"limit": 3}, "unknown option 'limit'"),
+        ((Small(), IMAGES, LABELS, "l2", 0.5), {"limit": 3}, "limit is about models and images that have names"),
+        (
+            (Small(), IMAGES, LABELS, "l2", 0.5),
+            {"executor": "processes"},
+            "leave it out, or give the command `run` the model as",
+        ),
         ((Small(), IMAGES, LABELS, "l2", 0.5), {"stepsize": 3}, "did you mean 'step_size'"),
         ((Small(), IMAGES, LABELS, "l2", 0.5), {"space": "encoded"}, "has no encoding"),
         ((Small(), IMAGES, LABELS + 1, "l2", 0.5), {}, "labels must be one class from 0 to 9"),

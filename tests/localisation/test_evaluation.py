@@ -181,6 +181,7 @@ def test_models_of_one_size_are_refused_but_under_windows() -> None:
         ({"method": "gradcamm"}, "did you mean 'gradcam'"),
         ({"protocol": "bcos"}, "unknown protocol 'bcos'"),
         ({"grid": 3}, "unknown option 'grid'"),
+        ({"limit": 3}, "or give the command `localise` the model as module:callable"),
         ({"condition": "noisy"}, "condition"),
     ],
 )

@@ -38,6 +38,11 @@ class Processes(AbstractJobs):
         self._logs = jobs.log_folder()
 
     @classmethod
+    def prepare(cls) -> None:
+        """Start the process that workers are forked off, which imports torch."""
+        context_with(*MODULES)
+
+    @classmethod
     def workers_for(cls, request: "Request") -> int:
         """What is asked for; or one a GPU, or one for as many cores as each may use."""
         from robustbench_bcos.bench.schedule import cores
