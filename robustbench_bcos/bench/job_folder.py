@@ -51,23 +51,24 @@ class JobFolder:
     def open(self) -> None:
         """Make it, or find it."""
         made_below(self.run, FOLDER)
-        for litter in (self.path / CANCELLED, *self.path.glob(f"*{FAILED}")):
-            litter.unlink(missing_ok=True)
+        with disk_explained(self.path):
+            for litter in (self.path / CANCELLED, *(file for file in self._files() if file.suffix == FAILED)):
+                litter.unlink(missing_ok=True)
 
     def order(self, content: Mapping[str, Any]) -> str:
         """Write what jobs are told; gives its digest, which a job must find."""
-        text = json.dumps(content, indent=1) + "\n"
+        text = json.dumps({**content, "digest": _said(content)}, indent=1) + "\n"
         if not (self.path / ORDER).exists() or (self.path / ORDER).read_text(encoding="utf-8") != text:
             write_text(self.path / ORDER, text)
         return _digest(text.encode())
 
     def earlier_order(self) -> dict[str, Any]:
-        """What jobs of an earlier session were told; empty where there was none."""
+        """What jobs of an earlier session were told; empty where there was none, or it is not as it was written."""
         try:
-            told: dict[str, Any] = read_json(self.path / ORDER)
-            return dict(told)
+            told: dict[str, Any] = dict(read_json(self.path / ORDER))
         except (OSError, ValueError, TypeError):
             return {}
+        return told if told.pop("digest", None) == _said(told) else {}
 
     def log_folder(self) -> Path:
         """A new one, for one submission."""
@@ -83,12 +84,18 @@ class JobFolder:
             planned: all units of this stage.
         """
         units = {one.unit.name: {"is": str(one.unit), "job": jobs.get(one.unit.name, "")} for one in planned}
-        write_text(self.path / SUBMITTED, json.dumps({"executor": executor, "units": units}, indent=1) + "\n")
+        content = {"executor": executor, "folder": str(self.run.resolve()), "units": units}
+        write_text(self.path / SUBMITTED, json.dumps(content, indent=1) + "\n")
 
     def submitted(self) -> tuple[str, dict[str, dict[str, str]]]:
-        """The executor, and of each unit what it ``is`` and its ``job``; nothing where nothing was submitted."""
+        """The executor, and of each unit what it ``is`` and its ``job``; nothing where nothing was submitted.
+
+        Jobs of the run that this folder is a copy of work for that one, and are not named here.
+        """
         try:
             content = read_json(self.path / SUBMITTED)
+            if content["folder"] != str(self.run.resolve()):
+                return "", {}
             units = {
                 str(name): {"is": str(one["is"]), "job": str(one["job"])} for name, one in content["units"].items()
             }
@@ -141,12 +148,12 @@ class JobFolder:
         """Remove all but logs, once the run has everything."""
         with disk_explained(self.path):
             for entry in self.path.iterdir():
-                if entry.name != LOGS:
+                if not entry.is_dir() or entry.is_symlink():
                     entry.unlink(missing_ok=True)
 
     def cancel(self) -> None:
         """Tell a submitter that is at work to stop."""
-        write_text(self.path / CANCELLED, "")
+        write_text(made_below(self.run, FOLDER) / CANCELLED, "")
 
     @property
     def cancelled(self) -> bool:
@@ -154,7 +161,9 @@ class JobFolder:
         return (self.path / CANCELLED).exists()
 
     def _files(self) -> Iterator[Path]:
-        return (file for file in self.path.iterdir() if file.suffix in (WHOLE, PART, FAILED))
+        # A pipe would be waited for, and a folder is no answer.
+        files = (file for file in self.path.iterdir() if file.suffix in (WHOLE, PART, FAILED))
+        return (file for file in files if file.is_file() and not file.is_symlink())
 
     # What a job does.
 
@@ -185,7 +194,7 @@ class JobFolder:
 
     def parts(self, unit: Unit) -> list[Path]:
         """What stopped attempts of a unit have left."""
-        return sorted(self.path.glob(f"{unit.name}.*{PART}"))
+        return sorted(file for file in self._files() if file.suffix == PART and _unit_of(file) == unit.name)
 
     def publish(self, rows: Path, unit: Unit, attempt: str, ending: str) -> None:
         """Show a copy of a store at once and whole."""
@@ -211,6 +220,10 @@ class JobFolder:
 def _unit_of(file: Path) -> str:
     """Its name, in which slugs have dots, too."""
     return file.name.rsplit(".", maxsplit=2)[0]
+
+
+def _said(content: Mapping[str, Any]) -> str:
+    return _digest(json.dumps(content, sort_keys=True).encode())
 
 
 def _digest(content: bytes) -> str:

@@ -9,7 +9,7 @@ from robustbench_bcos.bench.folder import read_description
 from robustbench_bcos.bench.job_folder import FAILED, LOGS, PART, WHOLE, JobFolder
 from robustbench_bcos.bench.run_files import DATABASE, LOCK, RESULTS
 from robustbench_bcos.bench.store import Store
-from robustbench_bcos.core.disk import held
+from robustbench_bcos.core.disk import is_held
 from robustbench_bcos.core.errors import RequestError
 
 STATES = {WHOLE: "answered, and not merged yet", FAILED: "failed", PART: "partly answered"}
@@ -54,7 +54,7 @@ def cancel(run: Path) -> str:
     executor, units = jobs.submitted()
     if not units:
         raise RequestError(f"nothing of {run} is submitted: there is nothing to cancel")
-    at_work = _at_work(run)
+    at_work = is_held(run / LOCK)
     if at_work:
         jobs.cancel()
     found = [handle for one in units.values() if (handle := _handle(executor, one["job"])) is not None]
@@ -93,17 +93,9 @@ def _handle(executor: str, job: str) -> Handle | None:
 def _sentence(run: Path) -> str:
     if (run / RESULTS).is_file():
         return f"Complete: its results are in {run / RESULTS}."
-    if _at_work(run):
+    if is_held(run / LOCK):
         return "A process is at work on it, and merges what jobs find."
     return (
         f"No process is at work on it: the same command continues it, and submits only what is missing. Logs are in "
         f"{run / JobFolder(run).path.name / LOGS}."
     )
-
-
-def _at_work(run: Path) -> bool:
-    try:
-        with held(run / LOCK, busy="yes"):
-            return False
-    except RequestError:
-        return True

@@ -125,6 +125,9 @@ class Store:
             )
             if (layout := self._layout()) not in (0, LAYOUT):
                 raise RequestError(f"{self.file} {_of_another_version(layout)}")
+            for kind, name in self._select("SELECT type, name FROM sqlite_master WHERE type IN ('view', 'trigger')"):
+                # Which compute something else than what was written, or have no end.
+                raise self._damaged(f"it has a {kind}, {name!r}")
             if not reading:
                 # The version first: if the process dies between statements, the next session makes the missing tables.
                 statements = [f"PRAGMA user_version = {LAYOUT}", *map(_creation, self._tables)]

@@ -155,6 +155,23 @@ def held(
         lock.release()
 
 
+def is_held(lock_file: Path) -> bool:
+    """Whether another process holds a lock of :func:`held`; nothing is written, so that archives can be asked."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, where a file that is locked cannot be read.
+        return lock_file.exists() and not os.access(lock_file, os.R_OK)
+    try:
+        with lock_file.open("rb") as file:
+            # Goes with the file; FileLock asks for the same kind of lock.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 @contextmanager
 def disk_explained(folder: Path, remedy: str = ELSEWHERE) -> Iterator[None]:
     """Turn what a disk refuses into a request that can be repeated."""

@@ -453,6 +453,24 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 # Damage, and reading without writing
 
 
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "DROP TABLE digests; CREATE VIEW digests AS WITH RECURSIVE n(of) AS (SELECT 1 UNION ALL SELECT of FROM n) "
+        'SELECT of, of subject, of part, of "rows", of digest FROM n',
+        "CREATE TRIGGER more AFTER INSERT ON verdicts BEGIN UPDATE verdicts SET success = 0; END",
+    ],
+    ids=["view", "trigger"],
+)
+@pytest.mark.parametrize("reading", [True, False])
+def test_what_computes_instead_of_being_stored_is_refused(tmp_path: Path, planted: str, reading: bool) -> None:
+    file = filled(tmp_path / "run.sqlite")
+    with closing(sqlite3.connect(file)) as database:
+        database.executescript(planted)
+    with pytest.raises(RequestError, match=r"is damaged \(it has a (view|trigger)"):
+        Store(file, reading=reading)
+
+
 def filled(file: Path) -> Path:
     """More than a block of verdicts, and a row or more of some tables; written backwards, and one row twice."""
     with Store(file) as store:

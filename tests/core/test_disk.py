@@ -10,7 +10,7 @@ from typing import IO
 import pytest
 from torch import nn
 
-from robustbench_bcos.core.disk import held, made, write_text, write_with
+from robustbench_bcos.core.disk import held, is_held, made, write_text, write_with
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.checkpoints.write import write_weights
 
@@ -136,6 +136,15 @@ class TestHeld:
             pass
         with held(tmp_path / "lock", busy="in use: wait"):
             pass
+
+    def test_whether_it_is_held_can_be_asked_without_writing(self, tmp_path: Path) -> None:
+        lock = tmp_path / "lock"
+        assert not is_held(lock)
+        assert not lock.exists()
+        with held(lock):
+            assert is_held(lock)
+        lock.chmod(0o444)
+        assert not is_held(lock)
 
     def test_a_folder_that_cannot_be_made_is_one_sentence(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()

@@ -115,7 +115,8 @@ class Slurm(SubmititJobs):
     def find(cls, name: str) -> Handle | None:
         """The job of that number, while Slurm has it."""
         job = _Job(name)
-        return job if job.alive() else None
+        # The name is from a file, and scancel takes options, too.
+        return job if re.fullmatch(r"\d+(_\d+)?", name) and job.alive() else None
 
 
 class _Job(Handle):

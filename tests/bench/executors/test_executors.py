@@ -186,9 +186,10 @@ def test_status_says_of_every_unit_where_it_is(whole: Path, tmp_path: Path) -> N
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
     (folder / "results.csv").unlink()
+    (folder / "run.lock").unlink()
     (folder / "jobs").mkdir()
     units = {name: {"is": f"attack of {name}", "job": ""} for name in ("a", "b", "c", "d")}
-    told = {"executor": "processes", "units": units}
+    told = {"executor": "processes", "folder": str(folder.resolve()), "units": units}
     (folder / "jobs" / "submitted.json").write_text(json.dumps(told), encoding="utf-8")
     for name in ("a.1.whole", "b.1.part", "c.1.failed", "c.1.part"):
         (folder / "jobs" / name).touch()
@@ -200,6 +201,15 @@ def test_status_says_of_every_unit_where_it_is(whole: Path, tmp_path: Path) -> N
         "d": "not answered",
     }.items():
         assert any(f"attack of {name}" in line and state in line for line in said.splitlines()), said
+    assert "No process is at work on it" in said
+    assert not (folder / "run.lock").exists(), "an archive cannot be written"
+
+
+def test_a_job_is_named_by_slurm_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name comes from a file, and scancel would take it for an option."""
+    monkeypatch.setattr(slurms, "_said", lambda _: None)
+    assert [Slurm.find(name) for name in ("--user=root", "-t PENDING", "1 2", "")] == [None] * 4
+    assert Slurm.find("12_3") is not None
 
 
 @pytest.mark.parametrize("name", [name for name in EXECUTORS if issubclass(EXECUTORS[name], AbstractJobs)])

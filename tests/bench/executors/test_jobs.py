@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+import shutil
 import sqlite3
 import sys
 from collections import Counter
@@ -211,6 +213,52 @@ def test_files_of_another_run_are_never_taken_for_this_one(
     (folder / "jobs").mkdir(parents=True)
     (folder / "jobs" / "00000000-attack-tiny-bcos-000000000000.11111111.whole").write_bytes(b"something else")
     assert measured(asked, folder, inline()) == whole
+
+
+def test_what_is_no_file_is_no_answer(asked: Request, whole: dict[str, Any], tmp_path: Path) -> None:
+    """A pipe would be waited for, a folder cannot be removed like a file, and a link leads to somebody's file."""
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"theirs")
+    makers: list[Callable[[Path], None]] = [os.mkfifo, Path.mkdir, lambda answer: answer.symlink_to(outside)]
+
+    def planted(job: Job, unit: Unit, number: int) -> None:
+        if number:
+            job.carry_out(unit)
+            return
+        for ending, make in itertools.product(("whole", "part", "failed"), makers):
+            make(job.jobs.path / f"{unit.name}.{makers.index(make)}.{ending}")
+
+    assert measured(asked, tmp_path / "run", inline(fault=planted)) == whole
+    assert outside.read_bytes() == b"theirs"
+
+
+def test_an_order_that_was_changed_is_written_anew(asked: Request, whole: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(Broken):
+        measured(asked, folder, inline(fault=lambda *_: None))
+    told, earlier = order_of(folder), JobFolder(folder).earlier_order()
+    assert earlier
+    for change in ({"costs": {}}, {"digest": None}, {"costs": {"tiny-bcos": {"batch_size": 0}}}):
+        (folder / "jobs" / "order.json").write_text(json.dumps(told | change), encoding="utf-8")
+        assert JobFolder(folder).earlier_order() == {}
+    assert measured(asked, folder, inline()) == whole
+
+
+def test_jobs_of_a_run_are_not_those_of_its_copy(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    (folder / "jobs").mkdir(parents=True)
+    JobFolder(folder).record("inline", {}, [])
+    assert JobFolder(folder).submitted() == ("inline", {})
+    shutil.copytree(folder, tmp_path / "copy")
+    assert JobFolder(tmp_path / "copy").submitted() == ("", {})
+
+
+def test_cancelling_writes_through_no_link(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "jobs").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RequestError, match="is a link, and nothing is written through links"):
+        JobFolder(tmp_path / "run").cancel()
 
 
 def test_a_unit_that_nobody_answers_ends_the_run_with_where_the_logs_are(asked: Request, tmp_path: Path) -> None:
