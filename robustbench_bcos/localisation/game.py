@@ -37,6 +37,7 @@ class AbstractGame(ABC):
         measures: names of what is measured, the most important first.
         unit: what one scene is called, in a sentence.
         sized: whether images of the dataset must have the size that models were made for.
+        same_classes: whether outputs of models must be the classes of the dataset; a game that knows better says so.
         controls: names of what :meth:`control` gives.
         fits: whether scores depend on maps of other pictures, which :meth:`fitted` is shown first.
     """
@@ -45,6 +46,7 @@ class AbstractGame(ABC):
     measures: ClassVar[tuple[str, ...]]
     unit: ClassVar[str] = "scene"
     sized: ClassVar[bool] = True
+    same_classes: ClassVar[bool] = True
     controls: ClassVar[tuple[str, ...]] = ()
     fits: ClassVar[bool] = False
 

@@ -22,13 +22,18 @@ def outputs_of(setting: "Setting", model: str) -> Outputs:
 
     Raises:
         RequestError: the file cannot be read, is of another form, leaves a class out, or names an output that the model
-            does not have.
+            does not have; or there is none, and the model has other classes.
     """
     names = setting.subset.class_names
     file = setting.config.mask_classes
-    if file is None:
-        return {label: (label,) for label in range(len(names))}
     count = setting.outputs(model)
+    if file is None:
+        if count != len(names):
+            raise RequestError(
+                f"model {model!r} has {count} outputs, and the masks of {setting.subset.dataset.name} have "
+                f"{len(names)} classes: say with mask_classes which output each of them is"
+            )
+        return {label: (label,) for label in range(len(names))}
     found: dict[int, tuple[int, ...]] = {}
     for name, value in read_mask_classes(file).items():
         if name not in names:

@@ -169,8 +169,8 @@ def check_play(config: LocaliseConfig, subset: EvalSubset, sources: Sequence[Mod
     setting = Setting(config=config, subset=subset, sources=named, models=models, device=device)
     for name in setting.names:
         kind = GAMES[config.game]
-        same = config.mask_classes is None
-        check_model(setting.model(name), subset, device=device, space="image", sized=kind.sized, classes=same)
+        sized, classes = kind.sized, kind.same_classes
+        check_model(setting.model(name), subset, device=device, space="image", sized=sized, classes=classes)
     game = GAMES[config.game](config)
     scenes = {name: game.scenes(setting, name) for name in setting.names}
     methods, notes = _methods(setting, game, scenes)

@@ -61,7 +61,8 @@ def test_a_mapping_says_which_output_is_which_class(zoo: tuple[object, ...], tmp
     names = {name: None for name in _voc_names()} | {"cat": [4, 7], "bicycle": 2}
     (tmp_path / "classes.json").write_text(json.dumps(names))
     command = ("localise", *zoo, "--dataset", "voc", "--data-dir", root, "--condition", "clean", "--no-figures")
-    assert "gives outputs of shape" in refusal(*command)
+    said = refusal(*command)
+    assert "has 10 outputs, and the masks of voc have 20 classes: say with mask_classes which output" in said
     succeed(*command, "--mask-classes", "classes.json", "--out", "run")
     cells = pd.read_csv(tmp_path / "run/cells.csv")
     assert set(cells["label"]) <= {2, 4, 7}

@@ -54,6 +54,7 @@ class MaskPointing(AbstractGame):
     measures = MEASURES
     unit = "image"
     sized = False
+    same_classes = False
     controls = (RANDOM, CENTRE)
     fits = True
 
