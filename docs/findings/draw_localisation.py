@@ -1,4 +1,7 @@
-"""Draws localisation.png and writes localisation.csv: accuracy, localisation and robust accuracy of each network.
+"""Draws localisation.png, and writes localisation.csv: accuracy, localisation and robust accuracy of each network.
+
+With three trainings and more of a recipe, localisation_differences.csv has the differences to ``bcos-b2`` over
+trainings: Welch's t-test, corrected by Holm for all rows.
 
 python docs/findings/draw_localisation.py RUN ZOO
 
@@ -14,6 +17,7 @@ import pandas as pd
 import torch
 
 from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.core.statistics import holm, welch, welch_interval
 from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
@@ -21,6 +25,11 @@ from robustbench_bcos.model_zoo.models import find_models
 from robustbench_bcos.reports.style import COLOURS, STYLE
 
 HERE = Path(__file__).parent
+REFERENCE = "bcos-b2"
+TRAININGS = 3
+"""The fewest that are compared."""
+
+MEASURES = "accuracy", "localisation_clean", "localisation_noise", "localisation_attack", "lost_to_attack", "robust"
 CONDITIONS = {"clean": ("o", "-"), "noise": ("D", ":"), "attack": ("s", "--")}
 
 
@@ -47,7 +56,24 @@ def table(run: Path, zoo: Path) -> pd.DataFrame:
     wide["b"] = attacked["b"]
     wide["accuracy"] = pd.Series(accuracies(list(wide.index), zoo))
     wide["recipe"] = [re.sub(r"-seed\d+$", "", str(name)) for name in wide.index]
+    wide["lost_to_attack"] = wide["localisation_noise"] - wide["localisation_attack"]
     return wide.reset_index()
+
+
+def compare(rows: pd.DataFrame) -> pd.DataFrame:
+    """Differences of recipes to the reference, over trainings."""
+    by_recipe = dict(iter(rows.groupby("recipe")))
+    found = []
+    for recipe, same in by_recipe.items():
+        for measure in MEASURES if recipe != REFERENCE and len(same) >= TRAININGS else ():
+            ours, reference = same[measure].tolist(), by_recipe[REFERENCE][measure].tolist()
+            low, high = welch_interval(ours, reference)
+            difference = same[measure].mean() - by_recipe[REFERENCE][measure].mean()
+            found.append((recipe, measure, len(ours), same[measure].mean(), same[measure].std(), difference, low, high,
+                          welch(ours, reference)))  # fmt: skip
+    names = ["recipe", "measure", "trainings", "mean", "deviation", "difference", "low", "high", "p"]
+    table = pd.DataFrame(found, columns=names)
+    return table.assign(p_holm=holm(table["p"].tolist()))
 
 
 def draw(rows: pd.DataFrame) -> None:
@@ -93,6 +119,10 @@ if __name__ == "__main__":
     found = table(Path(sys.argv[1]), Path(sys.argv[2]))
     found.round(4).to_csv(HERE / "localisation.csv", index=False)
     draw(found)
+    differences = compare(found)
+    if len(differences):
+        differences.round(5).to_csv(HERE / "localisation_differences.csv", index=False)
+        sys.stdout.write(f"{differences.round(4).to_string()}\n")
     by_recipe = found.drop(columns=["model", "b"]).groupby("recipe").mean()
     by_recipe["models"] = found.groupby("recipe").size()
     sys.stdout.write(f"{by_recipe.round(3).to_string()}\n")
