@@ -322,6 +322,13 @@ class AbstractAttack(ABC):
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @property
+    def unusual(self) -> dict[str, Any]:
+        """Those of its options, as JSON takes them, that have another value than where nothing is said."""
+        usual = {field.name: field.default for field in fields(self)}
+        usual |= {field.name: field.default_factory() for field in fields(self) if callable(field.default_factory)}
+        return {option: value for option, value in self.to_json().items() if value != usual[option]}
+
+    @property
     def key(self) -> str:
         """The attack and its options as text."""
         return " ".join([self.name, *(f"{option}={value}" for option, value in self.to_json().items())])

@@ -18,6 +18,7 @@ from robustbench_bcos.bench.evidence.alternatives import (
     Alternatives,
     Asked,
     Better,
+    Standard,
     compare,
     counts,
     other_ranges,
@@ -57,9 +58,9 @@ class Tried:
         """The first images."""
         return self.subset.batch(0, count).images.to(self.device)
 
-    def better(self, alternatives: Alternatives, certain_below: float = CERTAIN) -> Better | None:
+    def better(self, alternatives: Alternatives, standard: Standard = CERTAIN) -> Better | None:
         """An alternative that is certainly better than the model."""
-        return compare(self.asked, alternatives, self.subset, self.device, certain_below).better
+        return compare(self.asked, alternatives, self.subset, self.device, standard).better
 
 
 Objection = Callable[[Tried], str]

@@ -56,5 +56,8 @@ class Progress(Step):
 
     @property
     def subject(self) -> str:
-        """Model, threat and attack of the cell."""
-        return f"{self.cell.model} {self.cell.threat} {self.cell.attack.name}"
+        """Model, threat and attack of the cell, and what is unusual about the attack."""
+        attack = self.cell.attack
+        # What is left to the model is told by the model.
+        said = [f"{option}={value}" for option, value in attack.unusual.items() if value != "auto"]
+        return " ".join([self.cell.model, str(self.cell.threat), attack.name, *said])

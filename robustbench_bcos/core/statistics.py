@@ -184,6 +184,21 @@ def sign_flip(differences: Sequence[float], *, seed: int, draws: int = 9999) -> 
     return min((1 + extreme) / (1 + draws), max(tail, 2.0 ** (1 - len(values))))
 
 
+def self_normalised(differences: Sequence[float]) -> float:
+    """One-sided p that the sum of paired differences is not positive: normal tail of the sum over its own size.
+
+    The size is the root of the summed squares (Efron, 1969, JASA 64), so that n differences that agree in sign alone
+    say no more than the few large ones among them do, where :func:`sign_flip` would have p 2^-n.
+
+    Raises:
+        ValueError: there are no differences.
+    """
+    if not differences:
+        raise ValueError("expected at least one difference")
+    size = float(np.linalg.norm(differences))
+    return math.erfc(float(np.sum(differences)) / size / math.sqrt(2)) / 2 if size > 0 else 0.5
+
+
 def holm(ps: Sequence[float]) -> list[float]:
     """P values corrected for their number, step by step (Holm, 1979, Scand. J. Stat. 6)."""
     from statsmodels.stats.multitest import multipletests

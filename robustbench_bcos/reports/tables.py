@@ -85,4 +85,9 @@ def _part(key: str, value: Any) -> str:  # noqa: ANN401 (of any column)
     """A value as it stands in a name: numbers say what they count."""
     if isinstance(value, str):
         return value
-    return "" if pd.isna(value) else f"{value:g} {key.replace('_', ' ')}"
+    if pd.isna(value):
+        return ""
+    counted = key.replace("_", " ")
+    if value == 1:
+        counted = f"{counted.removesuffix('ies')}y" if counted.endswith("ies") else counted.removesuffix("s")
+    return f"{value:g} {counted}"

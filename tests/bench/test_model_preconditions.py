@@ -1,6 +1,8 @@
 """Preconditions of a model: broken ones are refused for what is wrong with them, and honest ones are left alone."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,14 @@ from torch import Tensor, nn
 
 import robustbench_bcos as rb
 from robustbench_bcos.bench.config import make_config
-from robustbench_bcos.bench.evidence.alternatives import RANGES
+from robustbench_bcos.bench.evidence.alternatives import (
+    CERTAIN_IF_ASSUMED,
+    RANGES,
+    Asked,
+    Standard,
+    by_answers,
+    compare,
+)
 from robustbench_bcos.bench.model_preconditions import Tried, check_answers, made_for_another_range
 from robustbench_bcos.bench.request import make_request
 from robustbench_bcos.core.errors import RequestError
@@ -18,7 +27,9 @@ from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.architectures import build_architecture
+from robustbench_bcos.model_zoo.bcos.layers import WithB
 from robustbench_bcos.model_zoo.cards import Zoo
+from robustbench_bcos.model_zoo.checkpoints.load import EXPONENTS
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encoding_spec import CONSTANTS
 from robustbench_bcos.model_zoo.encodings import AddInverse, Normalize
@@ -353,6 +364,42 @@ def test_another_b_that_fits_better_is_told() -> None:
     # What was stated is not doubted.
     assert said_of("bcos_resnet8", "digits-bcos-b2.5", b=2.0) == ""
     assert said_of("bcos_resnet8", "digits-bcos-b2") == ""
+
+
+@pytest.mark.parametrize(("b", "count"), [(2.5, 32), (1.75, 100)])
+def test_losses_tell_another_b_on_images_that_are_too_few_for_answers(b: float, count: int) -> None:
+    model, subset = ZooModel(Zoo()["digits-bcos-b2"]).load(), EvalSubset.of(Digits("test"), count)
+    others = {f"{other:g}": partial(WithB, model.classifier, other) for other in EXPONENTS if other != b}
+
+    def better(standard: Standard) -> bool:
+        assumed = Asked(WithB(model.classifier, b), subset, "cpu")
+        return compare(assumed, others, subset, "cpu", standard).better is not None
+
+    assert better(CERTAIN_IF_ASSUMED)
+    assert not better(replace(CERTAIN_IF_ASSUMED, p=by_answers))
+
+
+class _Table(nn.Module):
+    """Logits by the index that the first pixel holds."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("logits", logits)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits[(images[:, 0, 0, 0] * 255).round().long()]
+
+
+def test_a_few_lucky_answers_are_no_other_b_however_small_the_losses_on_all_others() -> None:
+    labels = torch.arange(60) % 3
+    images = (torch.arange(60.0) / 255)[:, None, None, None].expand(-1, 3, 4, 4)
+    subset = EvalSubset.of(InMemory(images, labels, classes=3), None)
+    lucky = 5.0 * nn.functional.one_hot(labels, 3)
+    honest = lucky.clone()
+    honest[:4] = honest[:4].roll(1, dims=1)
+    alternatives = {"lucky": partial(_Table, lucky)}
+    asked = Asked(_Table(honest), subset, "cpu")
+    assert compare(asked, alternatives, subset, "cpu", CERTAIN_IF_ASSUMED).better is None
 
 
 def test_the_row_of_a_model_says_so_where_it_was_attacked_nonetheless() -> None:

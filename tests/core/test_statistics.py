@@ -20,6 +20,7 @@ from robustbench_bcos.core.statistics import (
     mcnemar,
     mcnemar_worse,
     paired_bootstrap,
+    self_normalised,
     sign_flip,
     summarise,
     welch,
@@ -44,6 +45,16 @@ COUNTS = [
 
 # Both sides solve the same quadratic in float64, in different orders.
 CLOSE = {"rel": 1e-9, "abs": 1e-12}
+
+
+def test_a_self_normalised_sum_counts_large_differences_and_not_signs() -> None:
+    # One large and many tiny ones: t = (2 + 30 * 1e-3) / sqrt(4 + 30 * 1e-6), about 1.015.
+    assert self_normalised([2.0, *[1e-3] * 30]) == pytest.approx(norm.sf(1.015), abs=1e-4)
+    assert self_normalised([1.0] * 16) == pytest.approx(norm.sf(4.0))
+    assert self_normalised([-1.0, -2.0]) > 0.5
+    assert self_normalised([0.0, 0.0]) == 0.5
+    with pytest.raises(ValueError, match="at least one"):
+        self_normalised([])
 
 
 def quadratic_roots(correct: int, total: int, confidence: float) -> tuple[float, float]:

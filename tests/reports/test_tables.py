@@ -41,7 +41,7 @@ def test_a_column_is_named_by_norm_radius_as_written_and_attack() -> None:
 @pytest.mark.parametrize(
     ("key", "values", "shown"),
     [
-        ("restarts", (1, 5), ["1 restarts", "5 restarts"]),
+        ("restarts", (1, 5), ["1 restart", "5 restarts"]),
         ("start", ("image", "random"), ["image", "random"]),
         ("loss", ("ce", "margin"), ["ce", "margin"]),
         ("step_size", (0.1, 0.25), ["0.1 step size", "0.25 step size"]),

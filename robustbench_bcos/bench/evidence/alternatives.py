@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from robustbench_bcos.bench.evidence.found import Found
 from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.core.statistics import binomial_greater, mcnemar_worse
-from robustbench_bcos.core.types import Flags
+from robustbench_bcos.core.statistics import binomial_greater, mcnemar_worse, self_normalised
+from robustbench_bcos.core.types import Flags, Labels, Logits, PerImage
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.encodings import parse_encoding
@@ -21,16 +22,13 @@ from robustbench_bcos.model_zoo.encodings import parse_encoding
 LABELLED = (32, 128, 512)
 """Images whose labels are compared with predictions: more only for models that may be mistaken, and none with less."""
 
-CERTAIN = 1e-3
-"""P value, for all alternatives and numbers of images together, below which an alternative is what was meant."""
-
-CERTAIN_IF_ASSUMED = 1e-2
-"""The same for alternatives to what nobody stated, which is doubtful to begin with."""
-
 FEWEST_WRONG = 2
 """Images that a model must get wrong for alternatives to be looked at."""
 
 BATCH = 32
+
+SHARPNESS: tuple[float, ...] = tuple(2.0 ** (exponent / 2) for exponent in range(-8, 17))
+"""What logits are multiplied by, once their spread is 1, before losses are taken."""
 
 RANGES: dict[str, str] = {
     "none": "as they are, in [0, 1]",
@@ -86,7 +84,7 @@ class Better:
 
 
 class Asked:
-    """What a classifier predicts for the first images of a subset; it is asked about none of them twice.
+    """What a classifier says of the first images of a subset; it is asked about none of them twice.
 
     Args:
         classifier: on the device.
@@ -100,25 +98,87 @@ class Asked:
         self._subset = subset
         self._device = device
         self._failing = failing
-        self.predictions = torch.zeros(0, dtype=torch.long)
+        self.logits = torch.zeros(0, 0, dtype=torch.double)
         self.labels = torch.zeros(0, dtype=torch.long)
+
+    @property
+    def predictions(self) -> Labels:
+        """Of the images that it was asked about."""
+        return predicted_classes(self.logits)
 
     def right(self, count: int) -> Flags:
         """Which of the first images it is right about."""
         for start in range(len(self.labels), count, BATCH):
             batch = self._subset.batch(start, min(start + BATCH, count))
-            self.predictions = torch.cat([self.predictions, self._predicted(batch.images.to(self._device))])
+            answers = self._answers(batch.images.to(self._device))
+            if len(self.logits) == 0 or self.logits.shape[1] != answers.shape[1]:
+                # Nothing was asked before, or it failed.
+                self.logits = torch.full((len(self.labels), answers.shape[1]), torch.nan, dtype=torch.double)
+            self.logits = torch.cat([self.logits, answers])
             self.labels = torch.cat([self.labels, batch.labels])
-        return self.predictions[:count] == self.labels[:count]
+        return predicted_classes(self.logits[:count]) == self.labels[:count]
 
-    def _predicted(self, images: torch.Tensor) -> torch.Tensor:
+    def losses(self, count: int, sharpness: float) -> PerImage:
+        """Cross-entropy of the first images, their logits multiplied by this once their spread is 1.
+
+        The scale of logits depends on B, and does not count. Where they are not finite all classes are equally likely.
+        """
+        self.right(count)
+        logits = self.logits[:count]
+        logits = torch.where(logits.isfinite().all(dim=1, keepdim=True), logits, 0)
+        spread = float((logits - logits.mean(dim=1, keepdim=True)).square().mean().sqrt()) or 1.0
+        losses: PerImage = cross_entropy(logits * (sharpness / spread), self.labels[:count], reduction="none")
+        return losses
+
+    def sharpness(self, count: int) -> float:
+        """That at which these losses are smallest."""
+        return min(SHARPNESS, key=lambda sharpness: float(self.losses(count, sharpness).mean()))
+
+    def _answers(self, images: torch.Tensor) -> Logits:
         try:
             with torch.no_grad():
-                return predicted_classes(self._classifier(images)).cpu()
+                logits: Tensor = self._classifier(images)
+            return logits.cpu().double()
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
             if not self._failing:
                 raise
-            return torch.full((len(images),), -1)
+            return torch.full((len(images), max(1, self.logits.shape[1])), torch.nan, dtype=torch.double)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standard:
+    """What it takes to be certain."""
+
+    below: float
+    """P value, for all alternatives and numbers of images together, below which an alternative is what was meant."""
+    p: Callable[[Asked, Asked, int], float]
+    """Of so many of the first images, that the second classifier is no better than the first."""
+
+
+def by_answers(asked: Asked, other: Asked, count: int) -> float:
+    """From the images that only one of them is right about (exact McNemar test)."""
+    right, instead = asked.right(count), other.right(count)
+    return mcnemar_worse(int((instead & ~right).sum()), int((right & ~instead).sum()))
+
+
+def by_losses(asked: Asked, other: Asked, count: int) -> float:
+    """From the difference of losses of every image, of one that is right more often (self-normalised sum).
+
+    A network with another B is wrong about few images and less sure of many, so that losses say it with fewer images
+    than answers do. Both are as sharp as suits the first: at a sharpness of its own, one that is right about every
+    image has a smaller loss on all of them, which says nothing.
+    """
+    if int(other.right(count).sum()) <= int(asked.right(count).sum()):
+        return 1.0
+    sharpness = asked.sharpness(count)
+    return self_normalised((asked.losses(count, sharpness) - other.losses(count, sharpness)).tolist())
+
+
+CERTAIN = Standard(below=1e-3, p=by_answers)
+"""For alternatives to what somebody stated."""
+
+CERTAIN_IF_ASSUMED = Standard(below=1e-2, p=by_losses)
+"""For alternatives to what nobody stated, which is doubtful to begin with."""
 
 
 def counts(subset: EvalSubset) -> Iterator[int]:
@@ -142,21 +202,21 @@ def _behind(encoding: str, network: nn.Module) -> nn.Module:
 
 
 def compare(
-    asked: Asked, alternatives: Alternatives, subset: EvalSubset, device: str, certain_below: float = CERTAIN
+    asked: Asked, alternatives: Alternatives, subset: EvalSubset, device: str, standard: Standard = CERTAIN
 ) -> Compared:
     """Look for the best alternative that is certainly better than the model.
 
-    It must be right about images that the model is wrong about (exact McNemar test), and more often than a constant
-    answer would be (exact binomial test). Those that are not ahead are not asked about further images.
+    It must be better than the model by the standard, and right more often than a constant answer would be (exact
+    binomial test). Those that are not ahead are not asked about further images.
 
     Args:
         asked: the model.
         alternatives: to be compared.
         subset: the images.
         device: where to ask.
-        certain_below: p value for all alternatives and numbers of images together.
+        standard: what it takes to be certain.
     """
-    level = certain_below / (max(1, len(alternatives)) * len(LABELLED))
+    level = standard.below / (max(1, len(alternatives)) * len(LABELLED))
     others: dict[str, Asked] = {}
     compared = Compared(images=0, passes=1)
     # Of images that were made to be misclassified by this model, any other is right more often.
@@ -169,7 +229,12 @@ def compare(
         }
         instead = {name: other.right(count) for name, other in others.items()}
         guessed = int(asked.labels[:count].bincount().max()) / count
-        certain = {name: int(flags.sum()) for name, flags in instead.items() if _p(right, flags, guessed) < level}
+        certain = {
+            name: int(flags.sum())
+            for name, flags in instead.items()
+            if binomial_greater(int(flags.sum()), count, guessed) < level
+            and standard.p(asked, others[name], count) < level
+        }
         was_certain = compared.better is not None
         best = max(certain, key=certain.__getitem__, default=None)
         better = None if best is None else Better(name=best, right=right, right_instead=instead[best])
@@ -179,9 +244,3 @@ def compare(
         if was_certain or not others:
             break
     return compared
-
-
-def _p(right: Flags, instead: Flags, guessed: float) -> float:
-    """P value that an alternative is no better than the model, or no better than guesses."""
-    won, lost = int((instead & ~right).sum()), int((right & ~instead).sum())
-    return max(mcnemar_worse(won, lost), binomial_greater(int(instead.sum()), len(instead), guessed))

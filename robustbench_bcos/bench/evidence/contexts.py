@@ -14,7 +14,7 @@ from robustbench_bcos.attacks.driver import GradientAttack
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence import CHECKS
-from robustbench_bcos.bench.evidence.alternatives import Alternatives, Asked, Compared, compare
+from robustbench_bcos.bench.evidence.alternatives import Alternatives, Asked, Compared, Standard, compare
 from robustbench_bcos.bench.evidence.check import AbstractCheck, AbstractSearchCheck, NotApplicable
 from robustbench_bcos.bench.evidence.found import Found
 from robustbench_bcos.bench.evidence.indicators import Path
@@ -62,11 +62,11 @@ class ModelContext:
     alternatives: Alternatives = field(default_factory=dict)
     """Other models that the same weights may have been, by the argument that makes them."""
 
-    def compare(self, alternatives: Alternatives, certain_below: float) -> Compared:
+    def compare(self, alternatives: Alternatives, standard: Standard) -> Compared:
         """The model, beside others."""
         device = str(self.images.device)
         asked = Asked(self.classifier, self.subset, device)
-        return compare(asked, alternatives, self.subset, device, certain_below)
+        return compare(asked, alternatives, self.subset, device, standard)
 
 
 @dataclass(frozen=True, kw_only=True)
