@@ -57,9 +57,10 @@ FEW = 50
 
 def command(build: Path, *arguments: str) -> float:
     """Processor seconds of a command of a build."""
-    environment = os.environ | {"PYTHONPATH": str(build), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(build.absolute()), "OMP_NUM_THREADS": "1"}
     line = [sys.executable, "-m", "robustbench_bcos", *arguments]
-    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, env=environment)
+    # Python looks for packages in the working folder first.
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, env=environment, cwd=build)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{' '.join(line)}: exit status {os.waitstatus_to_exitcode(status)}")

@@ -117,6 +117,8 @@ class Store:
         self.beside = beside
         self._lock = RLock()
         with self._explained():
+            if file is not None and file.exists() and not file.is_file():
+                raise self._damaged("it is no file")
             if file is not None and not reading:
                 _check_companions(file)
             # The lock, and not SQLite, keeps threads apart.

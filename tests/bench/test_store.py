@@ -1,7 +1,8 @@
 """The store: a batch is one transaction, sums do not depend on history, and a bad disk is said in plain words."""
 
+import os
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import fields, replace
 from pathlib import Path
@@ -451,6 +452,14 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 # Damage, and reading without writing
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "run.sqlite")
+    for reading in (True, False):
+        with pytest.raises(RequestError, match=r"is damaged \(it is no file\)"):
+            Store(tmp_path / "run.sqlite", reading=reading)
 
 
 @pytest.mark.parametrize(
