@@ -96,16 +96,19 @@ def compared(folder: Path, whole: Path) -> str:
     return f"DIFFERENT: {different}" if different else "the same bytes"
 
 
-def merge(rows: int, files: int, place: Path) -> None:
-    """Merge the files of jobs into the store of a run."""
+def merge(rows: int, files: int, place: Path, kept: Path) -> None:
+    """Merge the files of jobs into the store of a run; files that are there already are not made again."""
     each = rows // files
     made = []
     for number in range(files):
-        file = place / f"{number:03}.whole"
-        with Store(file) as store:
+        file, half = kept / f"{number:03}.whole", place / "half"
+        made.append(file)
+        if file.exists():
+            continue
+        with Store(half) as store:
             for start in range(0, each, 50_000):
                 store.add(*(verdict(number * each + image) for image in range(start, min(start + 50_000, each))))
-        made.append(file)
+        shutil.move(half, file)
     before, began, worked = memory(), time.perf_counter(), time.process_time()
     with Store(place / "run.sqlite") as store:
         damaged = store.merge(*made)
@@ -193,6 +196,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--every", type=float, default=1.5, help="seconds between two kills, on average")
     parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--keep", type=Path, help="folder of the files that are merged, for another time")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--files", type=int, default=100)
     own, _, after = (" ".join(sys.argv[1:]) + " ").partition(" -- ")
@@ -200,7 +204,7 @@ def main() -> None:
     place = Path(tempfile.mkdtemp(prefix="cluster-"))
     try:
         if asked.what == "merge":
-            merge(asked.rows, asked.files, place)
+            merge(asked.rows, asked.files, place, asked.keep or place)
         elif asked.what == "kills":
             kills(options, asked.kills, asked.every, place)
         elif asked.what == "workers":
