@@ -1,8 +1,9 @@
-"""The smallest epsilon that breaks each image, by bisection.
+"""The smallest epsilon that breaks each image.
 
 It begins with what the grid already knows: the largest epsilon within which an image stayed robust, and the smallest
-perturbation that was found to break it. A perturbation found within some epsilon is often smaller than it, so a step
-can be more than a half.
+perturbation that was found to break it. Where none is known, epsilons are doubled until one breaks the image. From
+there a search along the boundary finds a smaller perturbation, and attacks slightly within it show that there is none
+smaller still, or find it.
 """
 
 import time
@@ -12,7 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robustbench_bcos.attacks.attack import AbstractAttack
 from robustbench_bcos.attacks.searches.pgd import PGD
+from robustbench_bcos.attacks.smallest import Smallest
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell
@@ -25,11 +28,18 @@ from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.target import make_target
 from robustbench_bcos.bench.trial import attack_and_judge
 from robustbench_bcos.core.rounding import significant
+from robustbench_bcos.core.types import Flags
 from robustbench_bcos.data.subset import Batch, EvalSubset
 from robustbench_bcos.model_zoo.models import Model
 
-HALVINGS = 7
-"""Radii tried for an image that is known to break; the last interval is at most a 128th of the first."""
+REPEATED = 6
+"""Steps along the boundary, in those of the attack within each epsilon."""
+
+WITHIN = 0.985
+"""Part of the smallest perturbation within which an attack looks for a smaller one."""
+
+TRIES = 6
+"""Such attacks at most, each within what the one before found; the last ones fall on the middle of what is left."""
 
 DOUBLINGS = 12
 """Radii tried at most for an image that is not, each twice the one before, up to the whole pixel range."""
@@ -72,7 +82,7 @@ def measure_distances(
                 right = tuple(image for image in indices if image in correct)
                 if right:
                     batch = EvalSubset(request.subset.dataset, right).batch(0, len(right))
-                    rows += _bisect(request, model, cell, batch, [brackets[image] for image in right], proofs)
+                    rows += _narrow(request, model, cell, batch, [brackets[image] for image in right], proofs)
                 timing = TimingRow(cell=cell.key, work="distances", images=0, seconds=time.perf_counter() - began)
                 yield Progress(cell=cell, images=len(indices), rows=(*rows, timing))
 
@@ -97,7 +107,7 @@ def _brackets(known: Store, cells: Sequence[Cell]) -> dict[int, Bracket]:
     return found
 
 
-def _bisect(
+def _narrow(
     request: Request, model: Model, cell: Cell, batch: Batch, brackets: Sequence[Bracket], proofs: Proofs
 ) -> list[DistanceRow]:
     images, labels, indices = batch.on(request.device)
@@ -106,30 +116,41 @@ def _bisect(
     largest = cell.threat.geometry.diameter(target.images.shape[1:])
     own = getattr(cell.attack.with_loss(model.loss), "loss", "margin")
     attack = PGD(steps=max(cell.attack.effort, FEWEST_STEPS), loss=own)
+    along = Smallest(steps=REPEATED * attack.steps, loss=own)
     worth = target.criterion.eligible(torch.ones_like(labels, dtype=torch.bool), labels, target.goals).cpu()
     # What is not worth an attack counts as robust everywhere, as it does in the cells.
     low = torch.tensor([bracket.low for bracket in brackets], dtype=torch.float64).masked_fill(~worth, largest)
     high = torch.tensor(
         [torch.inf if bracket.high is None else bracket.high for bracket in brackets], dtype=torch.float64
     )
-    robust = torch.zeros(len(low), dtype=torch.bool)
-    halvings = torch.zeros(len(low), dtype=torch.long)
+    robust, walked = (torch.zeros(len(low), dtype=torch.bool) for _ in range(2))
+    tries = torch.zeros(len(low), dtype=torch.long)
     passes = torch.zeros(len(low), dtype=torch.long)
-    for _ in range(HALVINGS + DOUBLINGS):
-        tried = _next(low, high, largest)
-        active = ((halvings < HALVINGS) & (tried < high) & (tried > low)).nonzero().squeeze(1)
-        if len(active) == 0:
-            break
+
+    def carry_out(search: AbstractAttack, active: Tensor, epsilons: Tensor) -> Flags:
+        """Attack these images, each within its own epsilon; note what is found and what it costs."""
         chosen = target.select(active.to(labels.device))
-        within = Threat.of(norm, tried[active].to(chosen.images))
-        judged = attack_and_judge(attack, chosen.within(within), subject=cell.key)
+        judged = attack_and_judge(search, chosen.within(Threat.of(norm, epsilons.to(chosen.images))), subject=cell.key)
         broken = judged.verdicts.success.cpu()
         passes[active] += (judged.trace.forward_passes + judged.trace.backward_passes).cpu()
-        halvings[active] += high[active].isfinite()
-        high[active[broken]] = torch.minimum(judged.verdicts.sizes.cpu().double()[broken], tried[active[broken]])
+        high[active[broken]] = torch.minimum(judged.verdicts.sizes.cpu().double()[broken], epsilons[broken])
+        return broken
+
+    for _ in range(TRIES + DOUBLINGS):
+        begun = (high.isfinite() & (high > 0) & ~walked & worth).nonzero().squeeze(1)
+        if len(begun):
+            walked[begun] = True
+            carry_out(along, begun, high[begun])
+            # Where another attack failed within an epsilon, though a smaller perturbation succeeds, all is open.
+            low = torch.where(low > high, 0, low)
+        tried = _next(low, high, largest, tries)
+        active = ((tries < TRIES) & (tried < high) & (tried > low)).nonzero().squeeze(1)
+        if len(active) == 0:
+            break
+        tries[active] += high[active].isfinite()
+        broken = carry_out(attack, active, tried[active])
         low[active[~broken]] = tried[active[~broken]]
         robust[active[~broken]] = True
-        # Where another attack failed within an epsilon, though a smaller perturbation succeeds, the search starts anew.
         low = torch.where(robust, torch.minimum(low, high), torch.where(low > high, 0, low))
     proved = proofs.radii(target)
     columns = zip(batch.indices, low.tolist(), high.tolist(), proved, passes.tolist(), strict=True)
@@ -147,7 +168,8 @@ def _bisect(
     ]
 
 
-def _next(low: Tensor, high: Tensor, largest: float) -> Tensor:
-    """The middle, or twice as far where nothing is known to succeed."""
+def _next(low: Tensor, high: Tensor, largest: float, tries: Tensor) -> Tensor:
+    """Slightly within what is known to succeed, later the middle; or twice as far where nothing is."""
     further = torch.where(low > 0, 2 * low, largest / 2 ** (DOUBLINGS - 1)).clamp(max=largest)
-    return torch.where(high.isfinite(), (low + high) / 2, further)
+    within = torch.where(tries < TRIES // 2, WITHIN * high, (low + high) / 2)
+    return torch.where(high.isfinite(), within, further)

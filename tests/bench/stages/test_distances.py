@@ -202,7 +202,7 @@ def test_radii_are_tried_between_what_was_robust_and_what_was_broken(
     found(request_for(6, norm, eps=(repr(near), repr(far)), steps=(20,)), norm)
     radii = torch.cat([torch.as_tensor(target.threat.epsilon) for target, _ in tried])
     assert near < radii.min() <= radii.max() < far
-    assert len(radii) <= (COUNT - 1) * measuring.HALVINGS
+    assert len(radii) <= (COUNT - 1) * (1 + measuring.TRIES)
 
 
 @every_norm
