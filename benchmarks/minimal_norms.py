@@ -5,7 +5,7 @@
     python benchmarks/minimal_norms.py --norm l1 --images 100 --model digits-natural
 
 DDN (Rony et al., 2019), FMN (Pintor et al., 2021), PDPGD (Matyasko & Chau, 2021) and, for l0, which is reported only,
-sigma-zero (Cinà et al., 2025), on the same images and with as many passes for each as our bisection took on average.
+sigma-zero (Cinà et al., 2025), on the same images and with as many passes for each as ours took on average.
 One JSON line for each model, norm and attack: the median distance; AttackBench's optimality (Cinà et al., 2024: the
 area above its curve of accuracy over epsilon, up to where the best of all leaves nothing, over that of the best); and
 how many images come within 2 % of the smallest perturbation that any of the attacks found.

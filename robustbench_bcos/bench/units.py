@@ -19,7 +19,7 @@ from robustbench_bcos.bench.request import Request, explains_its_own
 from robustbench_bcos.bench.rows import DistanceRow, TimingRow
 from robustbench_bcos.bench.schedule import PASSES_PER_EXPLANATION
 from robustbench_bcos.bench.stages.attack import BATCHES
-from robustbench_bcos.bench.stages.distances import DOUBLINGS, FEWEST_STEPS, HALVINGS
+from robustbench_bcos.bench.stages.distances import DOUBLINGS, FEWEST_STEPS, REPEATED, TRIES
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.disk import slug
 from robustbench_bcos.model_zoo.models import Model, ModelSource
@@ -209,7 +209,7 @@ class Plan:
         for norm, cells in norms.items():
             done = {row.image for row in known.select(DistanceRow, model=source.name, norm=norm)}
             steps = max(FEWEST_STEPS, *(cell.attack.effort for cell in cells))
-            one = 2 * steps * (HALVINGS + DOUBLINGS) / 2 * self.costs[source.name].pass_seconds
+            one = 2 * steps * (REPEATED + (TRIES + DOUBLINGS) / 2) * self.costs[source.name].pass_seconds
             for start, stop in self._blocks(source, 1, one):
                 images = self.request.subset.indices[start:stop]
                 if left := sum(image not in done for image in images):
