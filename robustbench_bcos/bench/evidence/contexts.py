@@ -37,10 +37,14 @@ AGAIN = 32
 """The nearest images, of all that are left after a search at length, that are searched again with other draws."""
 
 FEWEST_AGAIN = 8
-"""Where none of so few is broken, the search ends."""
+"""Where none is broken, half as many are searched the next time, but so many at least."""
+
+IN_VAIN = 64
+"""Searches, each of one image with draws of its own, after which it ends if none since the last success broke any. So
+where few images are left each is searched often."""
 
 CONVERGED = 0.001
-"""Share of the images: where a search that is repeated breaks no more, half as many are enough for the next time."""
+"""Share of the images that counts as none."""
 
 FEWEST_STEPS = 20
 """Steps that an attack is taken to have had at least: with the budget of fewer, checks would be too weak to find
@@ -178,8 +182,8 @@ class CellContext:
         rows = list(found)
         reached = known | {row.image: row for row in rows}
         known |= {row.image: _after(known[row.image], row) for row in rows}
-        many, draws = AGAIN, count(1)
-        while many >= FEWEST_AGAIN:
+        many, in_vain, draws = AGAIN, 0, count(1)
+        while in_vain < IN_VAIN:
             chosen = nearest_first(reached[image] for image, row in known.items() if not row.broken)[:many]
             if not chosen:
                 break
@@ -187,8 +191,10 @@ class CellContext:
             for row in rows:
                 reached[row.image] = replace(row, value=_larger(reached[row.image].value, row.value))
                 known[row.image] = _after(known[row.image], row)
-            if sum(row.broken for row in rows) <= CONVERGED * images:
-                many //= 2
+            if sum(row.broken for row in rows) > CONVERGED * images:
+                in_vain = 0
+            else:
+                in_vain, many = in_vain + len(rows), max(many // 2, FEWEST_AGAIN)
         yield from known.values()
 
     def _selected(

@@ -135,11 +135,11 @@ def asked(tmp_path: Path) -> Asked:
     return ask
 
 
-@pytest.mark.parametrize(("again", "least", "most"), [(contexts.AGAIN, 0.8, 1.0), (0, 0.05, 0.5)])
+@pytest.mark.parametrize(("in_vain", "least", "most"), [(contexts.IN_VAIN, 0.95, 1.0), (0, 0.05, 0.5)])
 def test_images_that_one_draw_in_four_breaks_are_broken_by_a_search_that_is_repeated(
-    again: int, least: float, most: float, asked: Asked, store: Store, monkeypatch: pytest.MonkeyPatch
+    in_vain: int, least: float, most: float, asked: Asked, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contexts, "AGAIN", again)
+    monkeypatch.setattr(contexts, "IN_VAIN", in_vain)
     request = asked(LUCK, attack=("noise",), eps=("1.5",))
     carry_out(request, store)
     rows = [row for row in store.results(request.cells[0].key) if row.check == "own"]

@@ -201,7 +201,8 @@ def test_radii_are_tried_between_what_was_robust_and_what_was_broken(
     near, far = 0.9 * float(distances[0]), 1.1 * float(distances[-1])
     found(request_for(6, norm, eps=(repr(near), repr(far)), steps=(20,)), norm)
     radii = torch.cat([torch.as_tensor(target.threat.epsilon) for target, _ in tried])
-    assert near < radii.min() <= radii.max() < far
+    # What is known to succeed is where the search along the boundary begins.
+    assert near < radii.min() <= radii.max() <= far * (1 + 1e-6)
     assert len(radii) <= (COUNT - 1) * (1 + measuring.TRIES)
 
 
