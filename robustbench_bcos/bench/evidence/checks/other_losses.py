@@ -19,10 +19,11 @@ Three targets, chosen by their linear distance, find what nine do that are chose
 
 DEEP = (
     Refined(search=APGD(steps=10)),
+    Refined(search=APGD(steps=10, loss="margin")),
     Refined(search=TargetedAPGD(steps=10, targets=9, candidates=30, brief=True)),
 )
 """For the nearest images for as long as some of the last ones break, and for a sample of the others; then, with other
-draws each time, for the very nearest. All targets of AutoAttack: one that is left out is what most images that a short
+draws each time, for the very nearest. Each loss breaks images that the others do not. All targets of AutoAttack: one that is left out is what most images that a short
 search does not break are broken towards."""
 
 
