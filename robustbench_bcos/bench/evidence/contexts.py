@@ -178,11 +178,11 @@ class CellContext:
         left = nearest_first(row for row in known.values() if not row.broken)
         selection = Selection.of(left, images, len(left))
         at_length = self._applicable(check.deeper(self.attack))
-        found = self._selected(check, at_length, selection if self.full else selection.briefly_begun)
+        found = self._selected(check, at_length, selection if self.full else selection.briefly_begun, 1)
         rows = list(found)
         reached = known | {row.image: row for row in rows}
         known |= {row.image: _after(known[row.image], row) for row in rows}
-        many, in_vain, draws = AGAIN, 0, count(1)
+        many, in_vain, draws = AGAIN, 0, count(2)
         while in_vain < IN_VAIN:
             chosen = nearest_first(reached[image] for image, row in known.items() if not row.broken)[:many]
             if not chosen:
@@ -198,14 +198,14 @@ class CellContext:
         yield from known.values()
 
     def _selected(
-        self, check: AbstractSearchCheck, attacks: Sequence[AbstractAttack], selection: Selection
+        self, check: AbstractSearchCheck, attacks: Sequence[AbstractAttack], selection: Selection, draw: int = 0
     ) -> Iterator[ResultRow]:
         """Search for the images of a selection, and for those that are called."""
         examined: dict[int, Part] = {}
         nearest: dict[int, bool] = {}
         chosen = selection.first
         while chosen:
-            rows = list(self._examined(check, attacks, chosen))
+            rows = list(self._examined(check, attacks, chosen, draw))
             yield from rows
             examined |= chosen
             nearest |= {row.image: row.broken for row in rows if row.part == "nearest"}
@@ -213,7 +213,7 @@ class CellContext:
             chosen = selection.following(examined) if goes_on else {}
         if check.rule == "search":
             called = sorted(self._broken_without_gradients().intersection(selection.robust) - examined.keys())
-            yield from self._examined(check, attacks, dict.fromkeys(called, "called"))
+            yield from self._examined(check, attacks, dict.fromkeys(called, "called"), draw)
 
     def _applicable(self, attacks: Sequence[AbstractAttack]) -> list[AbstractAttack]:
         """Attacks without those that do not serve the cell."""

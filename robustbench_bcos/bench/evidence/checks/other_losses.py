@@ -23,8 +23,8 @@ DEEP = (
     Refined(search=TargetedAPGD(steps=10, targets=9, candidates=30, brief=True)),
 )
 """For the nearest images for as long as some of the last ones break, and for a sample of the others; then, with other
-draws each time, for the very nearest. Each loss breaks images that the others do not. All targets of AutoAttack: one that is left out is what most images that a short
-search does not break are broken towards."""
+draws each time, for the very nearest. Each loss breaks images that the others do not. All targets of AutoAttack: one
+that is left out is what most images that a short search does not break are broken towards."""
 
 
 @final
