@@ -158,7 +158,7 @@ def test_later_stages_by_jobs_find_the_same(
     asked: dict[str, Any], units: dict[str, int], tiny_zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A look at each distance, and no search to the end.
-    for name, fewer in {"FEWEST_STEPS": 2, "HALVINGS": 1, "DOUBLINGS": 2}.items():
+    for name, fewer in {"FEWEST_STEPS": 2, "REPEATED": 1, "TRIES": 1, "DOUBLINGS": 2}.items():
         monkeypatch.setattr(distances, name, fewer)
     request = tiny_request(tiny_zoo, **ASKED | LATER | asked)
     kind = inline(order_of=lambda units: list(reversed(units)))

@@ -149,7 +149,7 @@ def test_a_misclassified_image_is_at_distance_0_and_costs_nothing(norm: str) -> 
 
 @pytest.fixture
 def tried(monkeypatch: pytest.MonkeyPatch) -> list[tuple[AttackTarget, Judged]]:
-    """Every search of the bisection, and what came of it."""
+    """Every search, and what came of it."""
     searches: list[tuple[AttackTarget, Judged]] = []
 
     def watched(attack: AbstractAttack, target: AttackTarget, **named: Any) -> Judged:
