@@ -76,6 +76,8 @@ class ClassOrder:
 def read_class_order(file: Path) -> ClassOrder:
     """A file of class names: one a line, or as JSON a list, index to name (or names), or name to index.
 
+    The ``config.json`` of a model of transformers will do, for its ``id2label``.
+
     Raises:
         RequestError: it cannot be read, is of another form, names a class twice, or leaves an output out.
     """
@@ -88,6 +90,8 @@ def read_class_order(file: Path) -> ClassOrder:
     if text.lstrip().startswith(("{", "[")):
         try:
             listed = _of_json(json.loads(text))
+        except RequestError as error:
+            raise RequestError(f"{origin} {error}: {FORM}") from None
         except (ValueError, RecursionError):
             raise RequestError(f"{origin} is JSON of another form: {FORM}") from None
     else:
@@ -99,14 +103,21 @@ def read_class_order(file: Path) -> ClassOrder:
 
 def _of_json(content: Any) -> list[list[str]]:  # noqa: ANN401 (any value of JSON)
     if isinstance(content, dict):
+        # The configuration of a model of the transformers library.
+        content = content.get("id2label", content)
+    if isinstance(content, dict):
         if all(isinstance(value, int) and not isinstance(value, bool) for value in content.values()):
             # As torchvision's class_to_idx has it.
             pairs = [(index, name) for name, index in content.items()]
         else:
             pairs = [(int(index), name) for index, name in content.items()]
         by_index = dict(pairs)
-        if sorted(index for index, _ in pairs) != list(range(len(pairs))):
-            raise ValueError("outputs are left out, or there twice")
+        found = sorted(index for index, _ in pairs)
+        if found != list(range(len(pairs))):
+            raise RequestError(
+                f"numbers outputs {_first(list(map(str, found)))}, and {len(pairs)} names are those of outputs 0 to "
+                f"{len(pairs) - 1}, each once"
+            )
         content = [by_index[index] for index in range(len(pairs))]
     listed = [[value] if isinstance(value, str) else value for value in content]
     if not all(isinstance(names, list) and names and all(isinstance(name, str) for name in names) for names in listed):

@@ -36,9 +36,19 @@ def classes(root: Path, *names: str) -> Path:
         {"0": "dog", "1": "ant", "2": "cat"},
         {"2": "cat", "0": "dog", "1": "ant"},
         {"dog": 0, "cat": 2, "ant": 1},
+        {"model_type": "resnet", "id2label": {"0": "dog", "1": "ant", "2": "cat"}},
         {"0": ["n02", "dog"], "1": ["n03", "ant"], "2": ["n01", "cat"]},
     ],
-    ids=["lines", "byte order mark", "list", "index to name", "any order", "name to index", "several names"],
+    ids=[
+        "lines",
+        "byte order mark",
+        "list",
+        "index to name",
+        "any order",
+        "name to index",
+        "transformers",
+        "several names",
+    ],
 )
 def test_a_list_of_any_form_says_which_folder_is_which_output(content: object, tmp_path: Path) -> None:
     order = read_class_order(listed(tmp_path, content))
@@ -83,8 +93,9 @@ def test_a_folder_that_is_not_listed_is_refused(folders: list[str], said: str) -
         ("", "is empty: give a text file with a name per line"),
         ("dog\nant\ndog\n", "names 'dog' twice, as output 0 and 2: correct it"),
         ("[1, 2]", "is JSON of another form: give a text file"),
-        ('{"0": "dog", "2": "cat"}', "is JSON of another form"),
-        ('{"dog": 0, "cat": 0}', "is JSON of another form"),
+        ('{"0": "dog", "2": "cat"}', r"numbers outputs 0, 2, and 2 names are those of outputs 0 to 1, each once"),
+        ('{"1": "dog", "2": "cat"}', "numbers outputs 1, 2, and 2 names"),
+        ('{"dog": 0, "cat": 0}', "numbers outputs 0, 0, and 2 names"),
         ('{"0": {"name": "dog"}}', "is JSON of another form"),
         ('{"0": "dog"', "is JSON of another form"),
         ("[" * 100_000, "is JSON of another form"),
