@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustbench_bcos.bench.config import RunConfig, make_config
-from robustbench_bcos.bench.run_files import RESULTS, check_run, is_run
+from robustbench_bcos.bench.run_files import RESULTS, is_run
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import print_report, results
 from robustbench_bcos.core.errors import RequestError
@@ -63,15 +63,15 @@ def report(
     if "images" in flags and "figures" in flags:
         raise RequestError("--images chooses what is in the figures, which --no-figures leaves out: give one of them")
     config = make_config(flags)
-    check_run(folder)
+    # Not above: --help needs none of it.
+    from robustbench_bcos.bench.folder import alone, read_description
+
+    read_description(folder)
     if style is None and out is None and not os.access(folder, os.W_OK):
         raise RequestError(f"{folder} cannot be written: say with --out where the report goes")
     if style is not None:
         _print_table(folder, style)
         return
-    # This imports pandas and torch; a mistake that can be told without them has been told.
-    from robustbench_bcos.bench.folder import alone
-
     inside = out is None or (out.exists() and out.samefile(folder))
     # A run that ends meanwhile would find its files replaced by those of what it was before.
     with alone(folder) if inside else nullcontext():
