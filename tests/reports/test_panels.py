@@ -16,7 +16,7 @@ from matplotlib.image import AxesImage
 from matplotlib.text import Text
 
 from robustbench_bcos.bench.pictures import Array, Picture
-from robustbench_bcos.reports.panels import BACKGROUND, GAP, SHARP, attack_panel, noise_panel
+from robustbench_bcos.reports.panels import BACKGROUND, GAP, SHARP, attack_panel, noise_panel, telling
 from robustbench_bcos.reports.style import SIGNED, lines, styled
 from tests.reports.pictured import HEIGHT, NAMES, WIDTH, picture
 
@@ -435,3 +435,18 @@ def test_the_largest_change_is_black_or_white_however_small_it_is(change: float)
     tile = tiles(rows_of(attack_panel([picture(3, change=change)], NAMES, "net"))[2], 1)[0]
     # Pixels are float32 between 0.3 and 0.7: a change of 1e-6 is known to 6 %.
     assert np.abs(tile - 0.5).max() == pytest.approx(0.5, rel=0.06)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["a photo of a dog", "a photo of a ship"], ["dog", "ship"]),
+        (["a photo of a dog", "a photo of a dog barking"], ["dog", "dog barking"]),
+        (["a photo of a dog", "the sky"], ["a photo of a dog", "the sky"]),
+        (["a dog", "a cat"], ["a dog", "a cat"]),
+        (["a photo of a dog"], ["a photo of a dog"]),
+        (["", "a photo of a dog"], ["", "a photo of a dog"]),
+    ],
+)
+def test_captions_leave_out_what_all_texts_begin_with(names: list[str], told: list[str]) -> None:
+    assert list(telling(names)) == told

@@ -80,9 +80,11 @@ class ZooModel(ModelSource):
             prompts = None
         else:
             prompts = self._prompts(card.texts)
+            network = classifier.network
+            assert isinstance(network, ZeroShotNetwork)
+            # Rounding to half precision changes their length.
+            network.compare_with(network.prototypes)
             if prompts != Prompts(card.texts.classes, card.texts.templates):
-                network = classifier.network
-                assert isinstance(network, ZeroShotNetwork)
                 network.compare_with(prototypes_for(prompts, TEXT_ENCODERS[card.texts.encoder].features))
                 digest = state_digest(classifier)
         return Model(
