@@ -82,7 +82,7 @@ class ZooModel(ModelSource):
             prompts = self._prompts(card.texts)
             network = classifier.network
             assert isinstance(network, ZeroShotNetwork)
-            # Rounding to half precision changes their length.
+            # Rounding changes their length.
             network.compare_with(network.prototypes)
             if prompts != Prompts(card.texts.classes, card.texts.templates):
                 network.compare_with(prototypes_for(prompts, TEXT_ENCODERS[card.texts.encoder].features))
