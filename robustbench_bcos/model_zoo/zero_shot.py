@@ -33,7 +33,7 @@ class ZeroShotNetwork(DynamicLayer):
 
     Args:
         tower: from encoded images to one feature each, (image, feature).
-        prototypes: a feature for each text; its length does not matter.
+        prototypes: a feature for each text, (text, feature); its length does not matter.
         scale: by which cosines are multiplied, greater than 0.
         power: to which their magnitudes are raised, at least 1.
         bias: added to all logits.
@@ -45,7 +45,7 @@ class ZeroShotNetwork(DynamicLayer):
     prototypes: Tensor
 
     def __init__(
-        self, tower: nn.Module, prototypes: Prototypes, *, scale: float = 1.0, power: float = 1.0, bias: float = 0.0
+        self, tower: nn.Module, prototypes: Tensor, *, scale: float = 1.0, power: float = 1.0, bias: float = 0.0
     ) -> None:
         super().__init__()
         if prototypes.dim() != 2 or not prototypes.isfinite().all() or (prototypes == 0).all(dim=1).any():
