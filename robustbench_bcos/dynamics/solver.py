@@ -5,7 +5,6 @@ choice. Only so do the contributions of a solution to a score sum to the score. 
 a field needs it, is a state of its own whose derivative is 1, so that its share is seen.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.dynamics import SOLVERS
-from robustbench_bcos.dynamics.times import check_times
+from robustbench_bcos.dynamics.times import check_times, check_tolerance
 
 Field = Callable[[Tensor], Tensor]
 """States (image, ...) to their derivatives by time, of the same shape."""
@@ -66,14 +65,24 @@ class AbstractSolver(ABC):
                 states', or a solution that is not finite.
         """
         check_times(times)
+        if not states.is_floating_point() or states.dim() < 2:
+            raise RequestError(
+                f"initial states must be floating point and of shape (image, ...), got {_described(states)}: add "
+                ".float() or .unsqueeze(0), say"
+            )
         if not bool(states.isfinite().all()):
             raise RequestError("initial states must be finite, got NaN or infinite values: repair or leave out those")
         with torch.no_grad():
             given = field(states)
-        if given.shape != states.shape:
+        if not isinstance(given, Tensor) or given.shape != states.shape:
             raise RequestError(
-                f"the field gives {_shape(given)} for states of shape {_shape(states)}: it must give one derivative "
-                "for each state"
+                f"the field gives {_described(given)} for states of shape {tuple(states.shape)}: it must give one "
+                "derivative for each state"
+            )
+        if not bool(given.isfinite().all()):
+            raise RequestError(
+                "the field gives NaN or infinite derivatives for the initial states: repair its weights, or what it "
+                "divides by"
             )
         found = [states]
         for start, end in pairwise(times):
@@ -118,8 +127,7 @@ class FixedStepSolver(AbstractSolver):
     steps: int = 8
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise RequestError(f"steps must be at least 1, got {self.steps}: choose 8, say")
+        _check_whole("steps", self.steps, "8")
 
     @final
     def advance(self, field: Field, states: Tensor, start: float, end: float) -> Tensor:
@@ -178,15 +186,12 @@ class AdaptiveSolver(AbstractSolver):
 
     def __post_init__(self) -> None:
         for tolerance in ("rtol", "atol"):
-            value = getattr(self, tolerance)
-            if not (math.isfinite(value) and value > 0):
-                raise RequestError(
-                    f"{tolerance} must be positive, got {value:g}: no solver reaches an error of 0; choose 1e-6, say"
-                )
+            check_tolerance(tolerance, getattr(self, tolerance))
+        if self.rtol >= 1:
+            raise RequestError(f"rtol must be below 1, got {self.rtol:g}: no state would be right; choose 1e-6, say")
         if self.method not in self.methods:
             raise RequestError(f"solver {self.name} has no method {self.method!r}: choose {', '.join(self.methods)}")
-        if self.most_steps < 1:
-            raise RequestError(f"most_steps must be at least 1, got {self.most_steps}: choose 10000, say")
+        _check_whole("most_steps", self.most_steps, "10000")
 
     @final
     def tighter(self) -> "AbstractSolver":
@@ -208,5 +213,10 @@ def make_solver(name: str, options: Mapping[str, Any]) -> AbstractSolver:
     return solver(**options)
 
 
-def _shape(states: Tensor) -> str:
-    return str(tuple(states.shape))
+def _check_whole(name: str, value: object, example: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise RequestError(f"{name} must be a whole number of at least 1, got {value!r}: choose {example}, say")
+
+
+def _described(found: object) -> str:
+    return f"{tuple(found.shape)} of {found.dtype}" if isinstance(found, Tensor) else type(found).__name__

@@ -1,5 +1,6 @@
 """Systems of differential equations whose solutions are known, solved by SciPy with settings that are recorded."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.dynamics.times import check_times
+from robustbench_bcos.dynamics.times import check_times, check_tolerance
 
 Array = npt.NDArray[np.float64]
 
 EXPLICIT = ("RK23", "RK45", "DOP853")
 """SciPy's methods that no stiff system should be solved by."""
+
+METHODS = (*EXPLICIT, "Radau", "BDF", "LSODA")
+"""All of them."""
 
 TOO_FAR = 0.01
 """Relative distance from the reference at which an explicit solution of a stiff system is refused."""
@@ -30,9 +34,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("rtol", "atol"):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value > 0):
-                raise RequestError(f"{name} must be positive, got {value:g}: no solver reaches an error of 0")
+            check_tolerance(name, getattr(self, name))
+        if self.method not in METHODS:
+            raise RequestError(f"SciPy has no method {self.method!r}: choose {', '.join(METHODS)}")
 
 
 STIFF = Settings(method="Radau", rtol=1e-8, atol=1e-12)
@@ -77,15 +81,20 @@ class AbstractSystem(ABC):
                 SciPy gives up, or one by an explicit method of a stiff system that is none.
         """
         check_times(times)
-        if len(initial) != len(self.states) or not np.isfinite(initial).all():
-            raise RequestError(
-                f"{self.name} needs {len(self.states)} finite initial states ({', '.join(self.states)}), got "
-                f"{list(initial)}: give those"
-            )
+        values = tuple(self.parameters.values()) if parameters is None else tuple(parameters)
+        for what, names, given in (
+            ("initial states", self.states, initial),
+            ("parameters", tuple(self.parameters), values),
+        ):
+            # With a NaN SciPy makes steps without an end.
+            if len(given) != len(names) or not all(map(math.isfinite, given)):
+                raise RequestError(
+                    f"{self.name} needs {len(names)} finite {what} ({', '.join(names)}), got {list(given)}: give those"
+                )
         chosen = settings or self.settings
-        found = self._solved(initial, times, parameters, chosen)
+        found = self._solved(initial, times, values, chosen)
         if self.stiff and chosen.method in EXPLICIT:
-            reference = self._solved(initial, times, parameters, self.settings)
+            reference = self._solved(initial, times, values, self.settings)
             sizes = np.abs(reference).max(axis=0)
             distances = np.abs(found - reference).max(axis=0) / sizes
             if not (distances < TOO_FAR).all():
@@ -99,11 +108,9 @@ class AbstractSystem(ABC):
         return found
 
     def _solved(
-        self, initial: Sequence[float], times: Sequence[float], parameters: Sequence[float] | None, settings: Settings
+        self, initial: Sequence[float], times: Sequence[float], values: Sequence[float], settings: Settings
     ) -> Array:
         from scipy.integrate import solve_ivp
-
-        values = tuple(self.parameters.values()) if parameters is None else tuple(parameters)
 
         def derivative(_: float, state: Array) -> Array:
             return self.derivative(state, values)

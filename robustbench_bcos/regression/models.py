@@ -6,6 +6,7 @@ share of a prediction is shown apart from those of initial states and parameters
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
 from itertools import pairwise
 
 import torch
@@ -108,8 +109,9 @@ def solver_of(recipe: Recipe) -> AbstractSolver:
     Raises:
         RequestError: no such solver, or one that mixes trajectories.
     """
-    adaptive = {"rtol": recipe.solver_tolerance, "atol": recipe.solver_tolerance}
-    solver = make_solver(recipe.solver, adaptive if SOLVERS[recipe.solver].adaptive else {"steps": recipe.steps})
+    offered = {"rtol": recipe.solver_tolerance, "atol": recipe.solver_tolerance, "steps": recipe.steps}
+    taken = {field.name for field in fields(SOLVERS[recipe.solver])}
+    solver = make_solver(recipe.solver, {name: value for name, value in offered.items() if name in taken})
     if solver.mixes_images:
         raise RequestError(
             f"solver {recipe.solver} chooses one step for all trajectories, so that a prediction depends on its "

@@ -103,7 +103,12 @@ def test_bad_input_is_named() -> None:
         system.solve((1, math.nan), [0.0, 1.0])
     with pytest.raises(RequestError, match="times must increase, got 0 after 1"):
         system.solve((1, 1), [1.0, 0.0])
-    with pytest.raises(RequestError, match="rtol must be positive, got 0"):
+    for parameters in ((1, 2), (1, 2, 3, math.nan)):
+        with pytest.raises(RequestError, match=r"lotka_volterra needs 4 finite parameters \(alpha, .*\), got \[1, 2"):
+            system.solve((1, 1), [0.0, 1.0], parameters)
+    with pytest.raises(RequestError, match="rtol must be a positive number, got 0"):
         Settings(rtol=0.0)
+    with pytest.raises(RequestError, match="SciPy has no method 'RK99': choose RK23"):
+        Settings(method="RK99")
     with pytest.raises(RequestError, match="unknown system 'lorenz'"):
         SYSTEMS["lorenz"]

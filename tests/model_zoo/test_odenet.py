@@ -102,7 +102,7 @@ def test_what_solvers_do_not_take_is_refused() -> None:
         make(solver="rk45")
     with pytest.raises(RequestError, match="solver torchode takes no steps"):
         make(solver="torchode", steps=3)
-    with pytest.raises(RequestError, match="rtol must be positive, got 0"):
+    with pytest.raises(RequestError, match="rtol must be a positive number, got 0"):
         make(solver="torchode", rtol=0.0)
     with pytest.raises(RequestError, match="architecture 'bcos_odenet' takes no argument 'depth'"):
         make(depth=3)
