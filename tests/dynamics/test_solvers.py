@@ -18,6 +18,7 @@ from robustbench_bcos.dynamics import SOLVERS
 from robustbench_bcos.dynamics.solver import AbstractSolver, AdaptiveSolver, Field, FixedStepSolver, make_solver
 from robustbench_bcos.explanations.completeness import NOTICED, missing_share, what_is_missing
 from robustbench_bcos.explanations.explanation import explain
+from robustbench_bcos.explanations.verification import verify_explanation
 from robustbench_bcos.model_zoo.bcos.layers import BcosLinear
 
 FIXED = [name for name in SOLVERS if not SOLVERS[name].adaptive]
@@ -29,8 +30,8 @@ SPEED = 12
 
 @pytest.fixture(autouse=True)
 def _libraries(request: pytest.FixtureRequest) -> None:
-    """Adaptive solvers are of optional packages, which have the solvers' names."""
-    for name in ADAPTIVE:
+    """Some adaptive solvers are of optional packages, which have the solvers' names."""
+    for name in DEFAULTS:
         if f"[{name}" in request.node.name or name in request.node.name.split("[")[0]:
             pytest.importorskip(name)
 
@@ -74,6 +75,7 @@ def test_estimated_error_is_near_the_true_one(name: str) -> None:
 
 ACCURATE: dict[str, dict[str, Any]] = {
     "rk4": {"steps": 600},
+    "adaptive_rk4": {"rtol": 1e-11, "atol": 1e-12},
     "torchode": {"rtol": 1e-12, "atol": 1e-13},
     "torchdiffeq": {"rtol": 1e-12, "atol": 1e-13, "per_image": True},
 }
@@ -183,11 +185,40 @@ def test_layers_that_add_constants_are_named_in_its_place() -> None:
     assert "read_out.1" in what_is_missing(model, explain(model, images()))
 
 
-@pytest.mark.parametrize("name", [*FIXED, "torchode"])
+@pytest.mark.parametrize("name", [*FIXED, "adaptive_rk4", "torchode"])
 def test_an_image_is_solved_as_it_is_alone(name: str) -> None:
     assert not make(name).mixes_images
     alone = batch_independence(solved_by(make(name)), images(16))
     assert float(alone.values.max()) < 1e-10  # rounding, where steps are chosen by it
+
+
+def test_a_sum_that_is_exact_does_not_show_that_steps_are_constants() -> None:
+    """Steps that relative errors alone choose do not change with the scale of an image, so nothing is missing."""
+
+    def relative(field: Field, states: Tensor) -> Tensor:
+        """Euler's method, with a gradient through its step sizes."""
+        reached, left = states, torch.ones_like(states[:, :1])
+        for _ in range(20):
+            slope = field(reached)
+            size = torch.minimum(left, 0.05 * reached.norm(dim=1, keepdim=True) / slope.norm(dim=1, keepdim=True))
+            reached, left = reached + size * slope, left - size
+        return reached
+
+    assert missing(Score(relative)) < 1e-6
+    assert "refuted" in str(verify_explanation(Score(relative), images()))
+    assert "verified" in str(verify_explanation(solved_by(make("adaptive_rk4")), images()))
+
+
+def test_images_take_steps_of_their_own_and_few_evaluations() -> None:
+    shown: list[int] = []
+
+    def counted(states: Tensor) -> Tensor:
+        shown.append(len(states))
+        return oscillator(states) * states.norm(dim=1, keepdim=True)  # the farther, the faster
+
+    make("adaptive_rk4", rtol=1e-6, atol=1e-6).advance(counted, at(0) * torch.tensor([[1.0], [10.0]]), 0.0, 1.0)
+    together = shown.count(2)
+    assert 5 < together < len(shown) / 4
 
 
 def test_torchdiffeq_mixes_images_unless_it_is_asked_for_one_at_a_time() -> None:
@@ -200,7 +231,7 @@ def test_torchdiffeq_mixes_images_unless_it_is_asked_for_one_at_a_time() -> None
     assert not alone.against.any()
 
 
-@pytest.mark.parametrize("name", ["torchode"])
+@pytest.mark.parametrize("name", ["adaptive_rk4", "torchode"])
 def test_an_image_that_fails_is_nan_and_the_others_are_solved(name: str) -> None:
     def explosive(states: Tensor) -> Tensor:
         return states.square()  # infinite at time 1 / state

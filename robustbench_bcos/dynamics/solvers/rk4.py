@@ -25,4 +25,4 @@ class RungeKutta4(FixedStepSolver):
         third = field(states.add(second, alpha=size / 2))
         fourth = field(states.add(third, alpha=size))
         outer, inner = first + fourth, second + third
-        return states.add(outer, alpha=size / 6).add(inner, alpha=size / 3)
+        return states.add(outer, alpha=size / 6).add_(inner, alpha=size / 3)
