@@ -340,6 +340,9 @@ def explained(trained: Trained, data: Trajectories) -> pd.DataFrame:
 
 MEASURES = ("mse", "relative_error", "r2", "valid_time", "clean_accuracy", "robust_accuracy", "attacked_relative_error")
 
+ATTACKED = ("robust_accuracy", "attacked_relative_error")
+"""Measures that differ by threat."""
+
 KEYS = ["dataset", "space", "norm", "eps", "repeated"]
 
 
@@ -347,7 +350,8 @@ def summary_of(results: pd.DataFrame) -> pd.DataFrame:
     """A row for each system, threat and variation, over seeds and over folds apart.
 
     ``p_MEASURE`` is Welch's test against the conventional variation of the same kind, where there is exactly one,
-    corrected by Holm over all rows of the measure; p is missing where there is one training.
+    corrected by Holm over all tests of the measure, of which measures without an attack have one for all threats; p is
+    missing where there is one training.
     """
     folded = results["fold"] != ""
     everything = results.assign(repeated=np.where(folded, "folds", "seeds"))
@@ -368,8 +372,11 @@ def summary_of(results: pd.DataFrame) -> pd.DataFrame:
         rows.append(row)
     summary = pd.DataFrame(rows)
     for measure in MEASURES:
-        tested = summary[f"p_{measure}"].notna()
-        summary.loc[tested, f"p_{measure}"] = holm(summary.loc[tested, f"p_{measure}"].tolist())
+        column = f"p_{measure}"
+        tests = ["dataset", "repeated", "variation", *(KEYS if measure in ATTACKED else ())]
+        once = summary[summary[column].notna()].drop_duplicates(tests)
+        corrected = pd.Series(holm(once[column].tolist()), pd.MultiIndex.from_frame(once[tests]), dtype=float)
+        summary[column] = corrected.reindex(pd.MultiIndex.from_frame(summary[tests])).to_numpy()
     return summary
 
 
