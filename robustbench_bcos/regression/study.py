@@ -373,10 +373,10 @@ def summary_of(results: pd.DataFrame) -> pd.DataFrame:
     summary = pd.DataFrame(rows)
     for measure in MEASURES:
         column = f"p_{measure}"
-        tests = ["dataset", "repeated", "variation", *(KEYS if measure in ATTACKED else ())]
+        tests = [*(KEYS if measure in ATTACKED else ("dataset", "repeated")), "variation"]
         once = summary[summary[column].notna()].drop_duplicates(tests)
-        corrected = pd.Series(holm(once[column].tolist()), pd.MultiIndex.from_frame(once[tests]), dtype=float)
-        summary[column] = corrected.reindex(pd.MultiIndex.from_frame(summary[tests])).to_numpy()
+        corrected = once[tests].assign(**{column: pd.Series(holm(once[column].tolist()), once.index, dtype=float)})
+        summary[column] = summary[tests].merge(corrected, how="left")[column].to_numpy()
     return summary
 
 
