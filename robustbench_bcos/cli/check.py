@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_bcos.bench.run_files import check_results
+from robustbench_bcos.bench.run_files import check_results, is_run
 from robustbench_bcos.cli.listed import LIST, split
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import results
@@ -64,7 +64,7 @@ def check(
 
     for path in (run,) if update else (run, baseline):
         check_results(path)
-        if path.is_dir():
+        if is_run(path):
             read_description(path)
     from robustbench_bcos.core.disk import write_text
     from robustbench_bcos.reports.baseline import write_baseline

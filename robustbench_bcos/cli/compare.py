@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_bcos.bench.run_files import check_results
+from robustbench_bcos.bench.run_files import check_results, is_run
 from robustbench_bcos.cli.listed import LIST, split
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import results
@@ -72,7 +72,7 @@ def compare(
 
     for run in runs:
         check_results(run)
-        if run.is_dir():
+        if is_run(run):
             read_description(run)
     from robustbench_bcos.reports.comparison import check_group
     from robustbench_bcos.reports.comparison import compare as put_side_by_side
