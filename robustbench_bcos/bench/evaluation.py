@@ -111,7 +111,7 @@ def evaluate(
     labels: Array | None = None,
     norm: str | Sequence[str] = (),
     eps: str | float | Quantity | Sequence[str | float | Quantity] = (),
-    attack: str | AbstractAttack | Sequence[str | AbstractAttack] = "pgd",
+    attack: Any = "pgd",  # The overloads say what; anything else is refused in a sentence.
     *,
     name: str | None = None,
     return_adversarials: bool = False,
@@ -205,7 +205,7 @@ def _in_memory(
     labels: Array | None,
     norm: str | Sequence[str],
     eps: str | float | Quantity | Sequence[str | float | Quantity],
-    attack: str | AbstractAttack | Sequence[str | AbstractAttack],
+    attack: Any,  # noqa: ANN401 (as of evaluate)
     *,
     name: str | None,
     options: Mapping[str, Any],
@@ -213,7 +213,7 @@ def _in_memory(
 ) -> Iterator[Request]:
     """A request for a model, which is in evaluation mode for as long as it is carried out."""
     check_in_memory(options, OPTIONS, RunConfig, "run")
-    attacks = (attack,) if isinstance(attack, str | AbstractAttack) else tuple(attack)
+    attacks = _attacks(attack)
     named = tuple(one for one in attacks if isinstance(one, str))
     memory = {"dataset": "memory", "figures": False, "save_adversarials": save}
     asked = {"norm": norm, "eps": eps, "attack": named or ("pgd",), **options}
@@ -282,6 +282,17 @@ def _carry_out(request: Request, store: Store, *, progress: bool) -> None:
     console = Console(stderr=True) if progress else None
     for _ in watch(execute(request, store), Schedule(request=request).work, console):
         pass
+
+
+def _attacks(given: Any) -> tuple[str | AbstractAttack, ...]:  # noqa: ANN401 (anything is refused in a sentence)
+    listed = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
+    for one in listed:
+        if not isinstance(one, str | AbstractAttack):
+            raise RequestError(
+                f"attack must be a name, such as 'pgd', or an attack of this package, such as PGD(steps=100), got a "
+                f"{type(one).__module__}.{type(one).__qualname__}: register it as docs/extending.md shows"
+            )
+    return listed
 
 
 def load_one(model: AnyModel | str, name: str | None) -> Model:

@@ -304,6 +304,8 @@ def test_a_row_can_be_given_a_name(model: nn.Module | str) -> None:
             "conventional: choose",
         ),
         ((Small(), IMAGES, LABELS, "l2", 0.5), {"explained": -1}, "explained: input should be greater than or equal"),
+        ((Small(), IMAGES, LABELS, "l2", 0.5), {"attack": Small()}, "Small: register it as docs/extending.md shows"),
+        ((Small(), IMAGES, LABELS, "l2", 0.5), {"attack": ["pgd", len]}, "got a builtins.builtin_function_or_method"),
         (("digits-*", IMAGES, LABELS, "l2", 0.5), {}, "evaluate one at a time"),
         (("digits-naturl", IMAGES, LABELS, "l2", 0.5), {}, "did you mean 'digits-natural'"),
         (("digits-natural", IMAGES[:, :, :4], LABELS, "l2", 0.5), {}, "takes images of 8x8 pixels"),
