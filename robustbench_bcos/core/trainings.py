@@ -27,6 +27,8 @@ class Trainings(Table):
     seeds: tuple[int, ...] = Field(min_length=1)
     all: dict[str, Any] = Field(default_factory=dict)
     """Fields of the recipe that every variation has otherwise."""
+    kept: tuple[float, ...] = ()
+    """Epochs after which each training's model is kept as one more, as a recipe's ``kept`` has them."""
     variations: dict[str, dict[str, Any]] = Field(min_length=1)
     """By name, the fields that it alone has otherwise; ``recipe`` among them is another to begin with."""
 
@@ -40,12 +42,19 @@ class Trainings(Table):
     @property
     def models(self) -> tuple[str, ...]:
         """What the models are called, seed by seed, so that a part of them is a part of each variation's."""
-        return tuple(name_of(variation, seed) for seed in self.seeds for variation in self.variations)
+        trained = (name_of(variation, seed) for seed in self.seeds for variation in self.variations)
+        return tuple(name for model in trained for name in (*(kept_name(model, epochs) for epochs in self.kept), model))
 
 
 def name_of(recipe: str, seed: int) -> str:
     """What the model is called that a recipe gives with one of several seeds."""
     return f"{recipe}-seed{seed}"
+
+
+def kept_name(model: str, epochs: float) -> str:
+    """What a model is called that was kept on the way to another: ``mine-epoch0.5-seed0``."""
+    recipe = REPEATED.sub("", model)
+    return f"{recipe}-epoch{epochs:g}{model.removeprefix(recipe)}"
 
 
 def find_logs(folder: Path, patterns: Sequence[str] = ()) -> dict[str, Path]:

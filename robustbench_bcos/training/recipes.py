@@ -49,6 +49,9 @@ class Recipe(ModelSpec):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Part of each target that is spread over all classes."""
     epochs: int = Field(gt=0)
+    kept: tuple[float, ...] = ()
+    """Epochs, fractions included, after which the model is kept as one more, ``NAME-epoch0.5``; 0 is before the first
+    step."""
     batch_size: int = Field(default=128, gt=1)
     optimiser: Literal["adam", "adamw", "sgd"]
     learning_rate: float = Field(gt=0)
@@ -73,7 +76,9 @@ class Recipe(ModelSpec):
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
-    def _a_schedule_needs_layers(self) -> "Recipe":
+    def _fields_fit_one_another(self) -> "Recipe":
+        if any(not 0 <= epochs <= self.epochs for epochs in self.kept) or len(set(self.kept)) < len(self.kept):
+            raise ValueError(f"kept must be numbers of epochs from 0 to {self.epochs}, each once")
         if self.scheduled_b is not None and self.family != "bcos":
             raise ValueError("scheduled_b belongs to B-cos networks: leave it out")
         if self.bcosified is not None and self.start is None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from robustbench_bcos.attacks import LOSSES
 from robustbench_bcos.attacks.searches.pgd import PGD
+from robustbench_bcos.core.adapted import copied
 from robustbench_bcos.core.disk import write_bytes
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.rng import PerImageRng, generator
@@ -53,6 +54,7 @@ def train(
     compiled: bool = False,
     checkpoint: Path | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    on_kept: Callable[[float, ImageClassifier], None] = lambda epochs, classifier: None,
 ) -> ImageClassifier:
     """Follow a recipe.
 
@@ -66,6 +68,7 @@ def train(
         compiled: use ``torch.compile``.
         checkpoint: file to resume from, if it exists, and to write after every epoch.
         on_epoch: called after every epoch.
+        on_kept: called with each number of epochs after which the recipe keeps the model, and what it is then.
 
     Raises:
         RequestError: the recipe does not fit the images, or the checkpoint does not fit the recipe.
@@ -73,17 +76,17 @@ def train(
     check_fit(recipe, images)
     classifier = begin(recipe, images)
     classifier.to(device)
-    run = _Training(recipe, classifier, images, compiled)
+    run = _Training(recipe, classifier, images, compiled, on_kept)
     first = run.resume(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
+    if first == 0:
+        run.keep(0)
     pixels, labels = (tensor.to(device) for tensor in images.batch(0, len(images))[:2])
     for number in range(first, recipe.epochs):
         on_epoch(run.epoch(number, pixels, labels))
         if checkpoint is not None:
             run.save(checkpoint, number + 1)
     run.finish()
-    if recipe.float8_filters:
-        round_filters(classifier)
-    return freeze(_rounded(classifier) if recipe.half else classifier)
+    return run.finished(classifier)
 
 
 def check_fit(recipe: Recipe, images: EvalSubset) -> None:
@@ -104,8 +107,16 @@ def check_fit(recipe: Recipe, images: EvalSubset) -> None:
 
 
 class _Training:
-    def __init__(self, recipe: Recipe, classifier: ImageClassifier, images: EvalSubset, compiled: bool) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        classifier: ImageClassifier,
+        images: EvalSubset,
+        compiled: bool,
+        on_kept: Callable[[float, ImageClassifier], None],
+    ) -> None:
         self.recipe = recipe
+        self.on_kept = on_kept
         self.images = images
         self.classifier = classifier
         # Compiling and rounding change how the network is run, not what its state is called.
@@ -131,6 +142,7 @@ class _Training:
             logits, loss = self._step(batch, labels[chosen])
             total_loss += float(loss) * len(chosen)
             correct += int((logits.argmax(dim=1) == labels[chosen]).sum())
+            self.keep(number * self.batches + batch_number + 1)
         seconds = time.perf_counter() - started
         return Epoch(number + 1, total_loss / len(pixels), correct / len(pixels), seconds, *self.exponents.range())
 
@@ -161,6 +173,18 @@ class _Training:
         self.optimiser.step()
         self.schedule.step()
         return logits.detach(), loss.detach()
+
+    def keep(self, steps: int) -> None:
+        """Hand over what the model is after so many steps, if the recipe keeps that."""
+        for epochs in self.recipe.kept:
+            if round(epochs * self.batches) == steps:
+                self.on_kept(epochs, self.finished(copied(self.classifier)))
+
+    def finished(self, classifier: ImageClassifier) -> ImageClassifier:
+        """A classifier that is not trained any further, changed in place."""
+        if self.recipe.float8_filters:
+            round_filters(classifier)
+        return freeze(classifier.half().float() if self.recipe.half else classifier)
 
     def finish(self) -> None:
         """B as the recipe's network has it, however short the training was."""
@@ -253,11 +277,6 @@ def _check_tensors(found: object, expected: Mapping[str, Tensor], what: str) -> 
             raise ValueError(f"{what}: {name} is not of shape {tuple(tensor.shape)}")
         if not there.isfinite().all():
             raise ValueError(f"{what}: {name} is not finite")
-
-
-def _rounded(classifier: ImageClassifier) -> ImageClassifier:
-    """With weights that half precision holds exactly."""
-    return classifier.half().float()
 
 
 def _forward(recipe: Recipe, classifier: ImageClassifier, compiled: bool) -> Callable[[Tensor], Tensor]:

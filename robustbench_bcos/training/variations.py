@@ -27,6 +27,8 @@ def vary(trainings: Trainings, origin: str, folder: Path | None = None) -> Itera
             base = _load(str(own.pop("recipe", trainings.recipe)), origin, folder)
             values = _merged(_merged(base.model_dump(exclude_none=True), trainings.all), own)
             values |= {"name": name_of(variation, seed), "seed": seed}
+            if trainings.kept:
+                values["kept"] = trainings.kept
             yield parse_table(Recipe, values, f"{origin}, variation {variation}")
 
 

@@ -1,6 +1,7 @@
 """From a recipe to files: weights, card and log, in a folder that ``--zoo`` takes."""
 
 from collections.abc import Callable, Iterable
+from itertools import product
 from pathlib import Path
 
 import tomli_w
@@ -12,7 +13,7 @@ from robustbench_bcos.core.disk import held, made, sweep, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.tables import read_table
-from robustbench_bcos.core.trainings import ENDING
+from robustbench_bcos.core.trainings import ENDING, kept_name
 from robustbench_bcos.data.class_order import ClassOrder
 from robustbench_bcos.data.grey import WithChannels
 from robustbench_bcos.data.opening import is_dataset, open_dataset, takes_class_order
@@ -20,7 +21,7 @@ from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.bcos.layers import learned_exponents
 from robustbench_bcos.model_zoo.cards import Card, CleanAccuracy, ModelSpec, WeightsSpec
 from robustbench_bcos.model_zoo.checkpoints.write import write_weights
-from robustbench_bcos.model_zoo.classifier import build_classifier
+from robustbench_bcos.model_zoo.classifier import ImageClassifier, build_classifier
 from robustbench_bcos.training.logs import Log, read_log
 from robustbench_bcos.training.recipes import Recipe
 from robustbench_bcos.training.trainer import Epoch, check_fit, train
@@ -41,6 +42,8 @@ def make_model(
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Card:
     """Train, measure on the test split, and write ``NAME.safetensors``, ``NAME.toml`` and ``NAME.log.csv``.
+
+    Models that are kept on the way have weights and a card, too.
 
     Args:
         recipe: what to train and how.
@@ -65,42 +68,59 @@ def make_model(
     made(folder)
     busy = f"{recipe.name} is being trained in {folder} by another process: wait for it, or choose another --out"
     with held(folder / f"{recipe.name}.lock", busy=busy):
-        for ending in (".ckpt", ".safetensors", ".toml", ENDING):
-            sweep(folder, f"{recipe.name}{ending}")
-        card = _make(recipe, folder, images, test, choose_device(device), compiled, on_epoch)
-        card = (
-            card.model_copy(update={"class_names": images.class_names})
-            if takes_class_order(dataset) and recipe.texts is None
-            else card
+        for name, ending in product(_names(recipe), (".ckpt", ".safetensors", ".toml", ENDING)):
+            sweep(folder, f"{name}{ending}")
+        device = choose_device(device)
+        checkpoint = folder / f"{recipe.name}.ckpt"
+        log = Log(folder / f"{recipe.name}{ENDING}", on_epoch, goes_on=checkpoint.exists())
+        # Class folders are in an order that only their names tell.
+        order = images.class_names if takes_class_order(dataset) and recipe.texts is None else None
+
+        def write(name: str, classifier: ImageClassifier) -> Card:
+            return _write(recipe, name, folder, classifier, clean_accuracy(classifier, test, device), order)
+
+        trained = train(
+            recipe,
+            images,
+            device=device,
+            compiled=compiled,
+            checkpoint=checkpoint,
+            on_epoch=log,
+            on_kept=lambda epochs, classifier: write(kept_name(recipe.name, epochs), classifier),
         )
-        content = card.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-        write_text(folder / f"{recipe.name}.toml", tomli_w.dumps(content))
-        (folder / f"{recipe.name}.ckpt").unlink()
+        card = write(recipe.name, trained)
+        checkpoint.unlink()
         return card
 
 
-def _make(
+def _write(
     recipe: Recipe,
+    name: str,
     folder: Path,
-    images: EvalSubset,
-    test: EvalSubset,
-    device: str,
-    compiled: bool,
-    on_epoch: Callable[[Epoch], None],
+    classifier: ImageClassifier,
+    accuracy: CleanAccuracy,
+    class_names: tuple[str, ...] | None,
 ) -> Card:
-    checkpoint = folder / f"{recipe.name}.ckpt"
-    log = Log(folder / f"{recipe.name}{ENDING}", on_epoch, goes_on=checkpoint.exists())
-    classifier = train(recipe, images, device=device, compiled=compiled, checkpoint=checkpoint, on_epoch=log)
-    file = f"{recipe.name}.safetensors"
+    file = f"{name}.safetensors"
+    said = {key: getattr(recipe, key) for key in ModelSpec.model_fields}
     digest = write_weights(classifier.network, folder / file, half=recipe.half, float8_filters=recipe.float8_filters)
-    return Card(
-        **{key: getattr(recipe, key) for key in ModelSpec.model_fields},
+    card = Card(
+        **{**said, "name": name},
         recipe=recipe.name,
         weights=WeightsSpec(file=file, sha256=digest),
-        clean_accuracy=clean_accuracy(classifier, test, device),
+        clean_accuracy=accuracy,
+        class_names=class_names,
         exponents={name: round(b, 4) for name, b in learned_exponents(classifier.network).items()},
         licence=LICENCE,
     )
+    content = card.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    write_text(folder / f"{name}.toml", tomli_w.dumps(content))
+    return card
+
+
+def _names(recipe: Recipe) -> tuple[str, ...]:
+    """Of all models that a training makes."""
+    return (recipe.name, *(kept_name(recipe.name, epochs) for epochs in recipe.kept))
 
 
 def dataset_of(recipe: Recipe, given: str | None) -> str:
@@ -167,7 +187,7 @@ def is_made(recipe: Recipe, folder: Path) -> bool:
         RequestError: one of its name is, and is of another recipe, or was trained for longer or shorter.
     """
     file, log = folder / f"{recipe.name}.toml", folder / f"{recipe.name}{ENDING}"
-    if not file.is_file():
+    if not all((folder / f"{name}.toml").is_file() for name in _names(recipe)):
         return False
     card = read_table(Card, file)
     same = all(getattr(card, key) == getattr(recipe, key) for key in ModelSpec.model_fields)
