@@ -158,21 +158,45 @@ def to_evaluation(module: nn.Module) -> None:
         return
 
 
-def copied(module: nn.Module) -> nn.Module:
-    """A copy that shares nothing with the module, in float32: in half precision, gradients round to 0.
+def copied(module: nn.Module, *, sharing: bool = False) -> nn.Module:
+    """A copy in float32: in half precision, gradients round to 0.
 
     Tensors that were computed in the module's last pass, such as the weights that ``weight_norm`` makes, are copied
     without their history, of which torch can make no copy.
+
+    Args:
+        module: left as it is.
+        sharing: parameters of the copy are others, with the memory of the module's, which nobody may write into until
+            :func:`parted` has given the copy memory of its own. Otherwise nothing is shared.
 
     Raises:
         Exception: whatever a module raises that cannot be copied.
     """
     computed = (value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor))
-    memory = {id(tensor): tensor.detach().clone() for tensor in computed if not tensor.is_leaf}
+    memory: dict[int, Tensor] = {id(tensor): tensor.detach().clone() for tensor in computed if not tensor.is_leaf}
+    if sharing:
+        memory |= {
+            id(parameter): nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
+            for parameter in module.parameters()
+            if not parameter.is_inference()
+        }
     with torch.no_grad():  # Otherwise copies of TorchScript's parameters are computed ones.
         made = copy.deepcopy(module, memory)
     exact = all(parameter.dtype == torch.float32 for parameter in made.parameters() if parameter.is_floating_point())
     return made if exact else made.float()
+
+
+def parted(made: nn.Module, origin: nn.Module) -> None:
+    """Give a module memory of its own where it has that of another one.
+
+    Args:
+        made: changed in place.
+        origin: left as it is.
+    """
+    foreign = {parameter.untyped_storage().data_ptr() for parameter in origin.parameters()}
+    for parameter in made.parameters():
+        if parameter.untyped_storage().data_ptr() in foreign:
+            parameter.data = parameter.data.clone()
 
 
 def differentiable(model: AnyModel) -> AnyModel:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.core.adapted import as_logits, copied, name_of
+from robustbench_bcos.core.adapted import as_logits, copied, name_of, parted
 from robustbench_bcos.core.errors import RequestError, named_reason_of
 from robustbench_bcos.core.types import AnyModel
 from robustbench_bcos.model_zoo.bcos.layers import BcosModule, LogitLayer
@@ -21,7 +21,7 @@ from robustbench_bcos.model_zoo.bcosify.convert import (
 from robustbench_bcos.model_zoo.bcosify.image_layers import find_image_layers, widen
 from robustbench_bcos.model_zoo.bcosify.ledger import account
 from robustbench_bcos.model_zoo.bcosify.network import BcosifiedNetwork
-from robustbench_bcos.model_zoo.bcosify.proof import Proof, prove
+from robustbench_bcos.model_zoo.bcosify.proof import BATCH, Answers, Proof, answers, prove
 from robustbench_bcos.model_zoo.cards import BcosifiedSpec, Pools
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import AbstractEncoding, AddInverse, parse_encoding
@@ -31,6 +31,10 @@ SIX = 6
 
 ACCOUNTED = 2
 """Images whose logits are accounted for."""
+
+UNSTEADY = 1e-3
+"""Differences of logits in single and double precision, relative to the largest, from which on a source is asked twice
+whether it answers alike: rounding seldom reaches them, and dropout does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,10 +114,11 @@ def bcosify(
     if not b >= 1:
         raise RequestError(f"b must be at least 1, got {b}: choose 2 as published, or 1 for a linear layer")
     check_convertible(source)
-    network = freeze(copied(source))
-    original = ImageClassifier(prepared, freeze(copied(source)))
+    # Another network with the same memory, until it is known which of it is needed.
+    network = freeze(copied(source, sharing=True))
+    original = ImageClassifier(prepared, network)
     given = images.to(next(iter(network.parameters()), images).device, torch.float32)
-    classes = _check_logits(original, given[:2])
+    expected = _answers(original, given)
     shape = tuple(prepared(given[:1]).shape[1:])
     has_complement = prepared.channels == SIX
     places = [] if has_complement else find_image_layers(network, shape)
@@ -123,14 +128,14 @@ def bcosify(
     network, rows = convert_layers(network, 1.0)
     bcos = BcosifiedNetwork(network, LogitLayer())
     encoded = prepared if has_complement else AddInverse()
-    proof = prove(original, ImageClassifier(encoded, bcos), given)
+    proof = prove(expected, ImageClassifier(encoded, bcos), given, lambda: _unconverted(source, prepared, given))
     spec = BcosifiedSpec(
         weights="raw",
         source=name or name_of(source),
         b=b,
         biases=biases,
         max_pools=max_pools,
-        logit_bias=(0.0 if biases else published_logit_bias(classes)) if logit_bias is None else logit_bias,
+        logit_bias=(0.0 if biases else published_logit_bias(expected.single.shape[1])) if logit_bias is None else logit_bias,
         channels=shape[0],
         image_layers=tuple(place.path for place in places),
     )
@@ -145,6 +150,7 @@ def bcosify(
     bcos.logit_layer.bias = spec.logit_bias or None
     freeze(bcos)
     residuals, remainder = _accounts(bcos, encoded(given[:ACCOUNTED]), rows)
+    parted(bcos, source)
     changes = _changes(rows, dropped, residuals)
     conversion = Conversion(spec=spec, proof=proof, layers=changes, remainder=remainder)
     return freeze(BcosifiedClassifier(encoded, bcos, conversion))
@@ -175,37 +181,54 @@ def _check_images(images: Tensor) -> None:
         raise RequestError("images must be real numbers in [0, 1]: divide them by 255, and do not normalise them")
 
 
-def _check_logits(original: nn.Module, images: Tensor) -> int:
-    """The number of classes."""
+def _answers(original: nn.Module, images: Tensor) -> Answers:
+    """Logits of the source, which are to be those of the converted network."""
+    first = images[:BATCH]
     try:
         with torch.no_grad():
-            logits, again, other = original(images), original(images), original(1 - images)
+            logits = original(first)
     except Exception as error:
         raise RequestError(
             f"the network fails on images of shape {tuple(images.shape[1:])} ({named_reason_of(error)}): give images "
             "that fit it"
         ) from error
-    if not isinstance(logits, Tensor) or logits.shape[:1] != images.shape[:1] or logits.dim() != 2:
+    if not isinstance(logits, Tensor) or logits.shape[:1] != first.shape[:1] or logits.dim() != 2:
         what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise RequestError(
-            f"the network gives {what} for {len(images)} images: it must return a tensor with one logit per image and "
+            f"the network gives {what} for {len(first)} images: it must return a tensor with one logit per image and "
             "class, and nothing else"
         )
-    as_logits(logits, len(images))
+    as_logits(logits, len(first))
     if logits.shape[1] < 2:
         raise RequestError("the network gives one logit per image: it must give one for each of at least two classes")
+    if not logits.isfinite().all():
+        raise RequestError("the network gives NaN or infinite logits: check its weights")
+    with torch.no_grad():
+        if (logits == logits[0]).all() and torch.equal(logits, original(1 - first)):
+            raise RequestError(
+                "the network answers every image alike, as one whose last layer has zeros for weights: load its weights"
+            )
+    found = answers(original, images, logits)
+    if found.rounding > UNSTEADY:
+        _check_steady(original, first)
+    return found
+
+
+def _unconverted(source: nn.Module, encoding: AbstractEncoding, images: Tensor) -> ImageClassifier:
+    """The conventional classifier once more, of which a copy is made on demand."""
+    original = ImageClassifier(encoding, freeze(copied(source, sharing=True)))
+    _check_steady(original, images[:BATCH])
+    return original
+
+
+def _check_steady(original: nn.Module, images: Tensor) -> None:
+    with torch.no_grad():
+        logits, again = original(images), original(images)
     if not torch.equal(logits, again):
         raise RequestError(
             "the network answers the same images differently in evaluation mode: a dropout in its forward needs "
             "training=self.training"
         )
-    if not logits.isfinite().all():
-        raise RequestError("the network gives NaN or infinite logits: check its weights")
-    if torch.equal(logits, other):
-        raise RequestError(
-            "the network answers every image alike, as one whose last layer has zeros for weights: load its weights"
-        )
-    return int(logits.shape[1])
 
 
 def _dropped(row: ConvertedLayer, biases: bool) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ class AbstractConverter(ABC):
     """Makes the B-cos counterpart of a kind of layer; a new one is registered in ``CONVERTERS``.
 
     With B = 1 and its biases, the counterpart computes what the layer does in evaluation mode. It may be built around
-    the layer, which is a copy of the user's, and keeps what the layer shares with others.
+    the layer, which is a copy of the user's, and keeps what the layer shares with others. Until the conversion is over,
+    weights are the user's own: nothing is written into them, and what changes is made anew.
     """
 
     name: ClassVar[str]

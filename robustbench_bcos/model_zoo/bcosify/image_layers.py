@@ -4,6 +4,7 @@ Whatever a network does to its image before its first product, cut it into patch
 permutation, is found out by handing it an image whose values are all different.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +54,8 @@ def find_image_layers(network: nn.Module, shape: tuple[int, ...]) -> list[ImageL
             "network and state it as the encoding, such as normalize:imagenet"
         )
     first = {path: given[0] for path, given in found.items()}
-    paired = _inputs(network, {path: layers[path] for path in found}, _numbered((2 * channels, height, width)), first)
+    wide = _numbered((2 * channels, height, width))
+    paired = _inputs(network, {path: layers[path] for path in found}, wide, first)
     return [_paired(path, layers[path], first[path], paired[path][0], height * width) for path in found]
 
 
@@ -88,16 +90,22 @@ def _numbered(shape: tuple[int, ...]) -> Tensor:
     return torch.arange(1, count + 1, dtype=torch.float32).view(1, *shape)
 
 
+class _AllAsked(Exception):
+    """All layers that are of interest have been asked, and what the network does next is not."""
+
+
 def _inputs(
     network: nn.Module, layers: dict[str, Layer], image: Tensor, instead: dict[str, Tensor]
 ) -> dict[str, list[Tensor]]:
-    """What each layer is given in turn; ``instead``, by layer, is what it then works on."""
+    """What each layer is given in turn; ``instead``, by layer, is what it then works on, until each has been asked."""
     given: dict[str, list[Tensor]] = {}
     handles = []
 
     def record(path: str) -> Any:  # noqa: ANN401
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
             given.setdefault(path, []).append(args[0].detach().clone())
+            if given.keys() == instead.keys():
+                raise _AllAsked
             return (instead[path], *args[1:]) if path in instead else None
 
         return hook
@@ -106,7 +114,7 @@ def _inputs(
         handles.append(layer.register_forward_pre_hook(record(path)))
     like = next((parameter for parameter in network.parameters() if parameter.is_floating_point()), image)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), suppress(_AllAsked):
             network(image.to(like))
     except Exception as error:
         raise RequestError(

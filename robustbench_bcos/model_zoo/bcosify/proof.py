@@ -26,35 +26,62 @@ class Proof:
     """The same in single precision."""
 
 
-def prove(source: nn.Module, converted: nn.Module, images: Tensor) -> Proof:
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """Logits of a classifier."""
+
+    single: Tensor
+    """In single precision."""
+    double: Tensor
+
+    @property
+    def rounding(self) -> float:
+        """By how much they differ."""
+        return _difference(self.single, self.double)
+
+
+def answers(classifier: nn.Module, images: Tensor, first: Tensor | None = None) -> Answers:
+    """Logits of images, computed in either precision.
+
+    Args:
+        classifier: from images in [0, 1], in single precision and evaluation mode.
+        images: real ones.
+        first: logits of the first ``BATCH`` images in single precision, where they are known.
+    """
+    batches = images.split(BATCH)
+    with torch.no_grad():
+        single = torch.cat([classifier(batches[0]) if first is None else first, *map(classifier, batches[1:])])
+        with InDouble():
+            double = torch.cat([classifier(batch.double()) for batch in batches])
+    return Answers(single=single, double=double)
+
+
+def prove(expected: Answers, converted: nn.Module, images: Tensor, source: Callable[[], nn.Module]) -> Proof:
     """Compare logits.
 
     Args:
-        source: the conventional classifier, from images in [0, 1], in evaluation mode.
+        expected: of the conventional classifier.
         converted: its counterpart with B = 1 and biases.
         images: real ones.
+        source: gives the conventional classifier, to be asked where they differ.
 
     Raises:
         RequestError: they differ; the first layer whose outputs do is named.
     """
-    differences = []
-    for context in (InDouble, torch.no_grad):
-        exact = context is InDouble
-        largest = top = 0.0
-        for batch in images.split(BATCH):
-            given = batch.double() if exact else batch
-            with torch.no_grad(), context():
-                expected, found = source(given), converted(given)
-            largest = max(largest, float((found - expected).abs().max()))
-            top = max(top, float(expected.abs().max()))
-        differences.append(largest / max(top, 1e-30))
-    difference, rounding = differences
+    found = answers(converted, images)
+    difference = _difference(found.double, expected.double)
     if not difference <= TOLERANCE:
         raise RequestError(
             f"the converted network's logits differ from the source's by {difference:.1e} of the largest one before B "
-            f"was changed, where {TOLERANCE:g} is allowed: {_where(source, converted, images[:2])}"
+            f"was changed, where {TOLERANCE:g} is allowed: {_where(source(), converted, images[:2])}"
         )
+    rounding = _difference(found.single, expected.single)
     return Proof(images=len(images), difference=difference, rounding=rounding)
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    """The largest, relative to the largest logit."""
+    return float((found - expected).abs().max()) / max(float(expected.abs().max()), 1e-30)
 
 
 def _where(source: nn.Module, converted: nn.Module, images: Tensor) -> str:

@@ -26,6 +26,10 @@ def encoding_of(kind: Kind) -> str:
     return ENCODING if kind.channels == 3 else "none"
 
 
+def memory_of(network: nn.Module) -> set[int]:
+    return {tensor.untyped_storage().data_ptr() for tensor in network.state_dict().values()}
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_nothing_changes_before_b_does(name: str) -> None:
     kind, images = KINDS[name], images_of(KINDS[name])
@@ -34,6 +38,7 @@ def test_nothing_changes_before_b_does(name: str) -> None:
     made = bcosify(source, images=images, encoding=encoding_of(kind), b=1.0, biases=True)
     assert source.training
     assert all(torch.equal(tensor, state[key]) for key, tensor in source.state_dict().items())
+    assert not memory_of(source) & memory_of(made)
     # The source in double precision is nothing that the conversion made.
     exact = ImageClassifier(parse_encoding(encoding_of(kind)), source.eval()).double()
     with torch.no_grad():
