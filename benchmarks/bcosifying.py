@@ -2,22 +2,27 @@
 
     python benchmarks/bcosifying.py [--batch 64] [--pairs 7] [--threads 2] [--no-vit]
 
-Gradients by the image, eager, of random 32x32 images and random weights; a training step of both; and the seconds
-that the conversion of torchvision's ViT-B/16 with random weights takes, proof on one image included. Fails if folding
-changed a gradient by more than 1e-4 of the largest.
+Gradients by the image, eager, of random 32x32 images and random weights; a training step of both; and the time and
+memory that the conversion of torchvision's ViT-B/16 with random weights takes, proof on one image included. Fails if
+folding changed a gradient by more than 1e-4 of the largest.
 """
 
+import resource
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
 import torchvision
-from folding import calibrated, channels_last, demand_close, gradient, in_replicas, measure
-from pairs import Claim, Turns, make_parser, parse, publish
+from folding import asked, calibrated, channels_last, compare, demand_close, gradient, in_replicas, measure
+from pairs import Claim, publish
 from torch import Tensor, nn
 
 from robustbench_bcos import bcosify, fold
+from robustbench_bcos.model_zoo.bcosify.proof import answers
+from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
+from robustbench_bcos.model_zoo.encodings import parse_encoding
 
 SOURCE, SOURCE_FOLDED = "its source", "its source, folded"
 UNFOLDED, FOLDED, SHARED = "B-cosified, unfolded", "B-cosified, folded", "B-cosified, folded, as run has it"
@@ -30,10 +35,12 @@ TARGETS: dict[tuple[str, str], float | None] = {
     (SOURCE_FOLDED, SOURCE): None,
     (STEP, SOURCE_STEP): 1.6,
 }
-SECONDS = 5.0
-"""That a conversion of ViT-B may take."""
+SECONDS, MEMORY = 5.0, 1.2
+"""What a conversion of ViT-B may take; memory is in multiples of its weights, and beside them."""
 
 CLASSES, SIZE = 10, 224
+UNIT = 1 if sys.platform == "darwin" else 1024
+"""Bytes, in which a process is told its peak."""
 
 
 def training_step(network: nn.Module, inputs: Tensor) -> Callable[[], None]:
@@ -70,33 +77,38 @@ def turns_of(images: Tensor, threads: int) -> dict[str, Callable[[], object]]:
 
 
 def conversion() -> Iterator[Claim]:
-    """Of ViT-B/16, whose weights of the last layer are random too."""
-    source = torchvision.models.vit_b_16(num_classes=CLASSES).eval()
+    """Of ViT-B/16, whose weights of the last layer are random too; first of all, because peaks are a process's."""
+    source = freeze(torchvision.models.vit_b_16(num_classes=CLASSES))
     nn.init.normal_(source.heads.head.weight)
     image = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-    began = time.perf_counter()
-    made = bcosify(source, images=image, encoding="normalize:imagenet")
-    seconds = time.perf_counter() - began
-    note = f"logits differ by {made.conversion.proof.difference:.0e}"
+    encoding = parse_encoding("normalize:imagenet")
+    answers(ImageClassifier(encoding, source), image)
+    before = _peak()
+    began, processor = time.perf_counter(), time.process_time()
+    made = bcosify(source, images=image, encoding=encoding)
+    seconds, processor = time.perf_counter() - began, time.process_time() - processor
+    above = (_peak() - before) / sum(parameter.nbytes for parameter in source.parameters())
+    began = time.process_time()
+    answers(ImageClassifier(encoding, source), image)
+    answers(made, image)
+    proof = time.process_time() - began
+    note = (
+        f"{processor:.1f} s of processors, {proof:.1f} s of them for logits of either network in either precision, "
+        f"which differ by {made.conversion.proof.difference:.0e}"
+    )
     yield Claim("conversion of ViT-B/16, proof included", "", seconds, SECONDS, unit="s", note=note)
+    yield Claim("peak memory of it", "its weights", above, MEMORY)
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT
 
 
 def main() -> None:
-    parser = make_parser(__doc__)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--no-vit", action="store_true")
-    options = parse(parser)
-    if options.quick:
-        options.batch, options.pairs, options.no_vit = 2, 1, True
-    torch.set_num_threads(options.threads)
-    images = torch.rand((options.batch, 3, 32, 32), generator=torch.Generator().manual_seed(1))
-    seconds = measure(turns_of(images, options.threads), options.pairs or 7)
-    work = f"ResNet-56, batch {options.batch}"
-    claims = [
-        Claim.of(f"{name}, {work}", peer, Turns(seconds[name], seconds[peer]), target)
-        for (name, peer), target in TARGETS.items()
-    ]
-    publish("bcosifying", [*claims, *([] if options.no_vit else conversion())], options)
+    options, images = asked(__doc__, "vit")
+    conversions = list(conversion()) if options.vit else []
+    seconds = measure(turns_of(images, options.threads), options.pairs)
+    publish("bcosifying", [*compare(seconds, TARGETS, f"ResNet-56, batch {options.batch}"), *conversions], options)
 
 
 if __name__ == "__main__":

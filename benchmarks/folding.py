@@ -9,9 +9,10 @@ changed a gradient of a B-cos network, or a logit of the plain one, whose gradie
 than 1e-4 of the largest. ``run`` shares a batch out, a replica for each thread; others share out every tensor.
 """
 
+import argparse
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import bcos.models.resnet
@@ -150,23 +151,32 @@ def measure(turns: dict[str, Callable[[], object]], pairs: int) -> dict[str, lis
     return seconds
 
 
-def compare(seconds: dict[str, list[float]], work: str) -> Iterator[Claim]:
-    for (name, peer), target in TARGETS.items():
+def compare(
+    seconds: dict[str, list[float]], targets: Mapping[tuple[str, str], float | None], work: str
+) -> Iterator[Claim]:
+    for (name, peer), target in targets.items():
         if name in seconds:
             yield Claim.of(f"{name}, {work}", peer, Turns(seconds[name], seconds[peer]), target)
 
 
-def main() -> None:
-    parser = make_parser(__doc__)
+def asked(description: str | None, costly: str) -> tuple[argparse.Namespace, Tensor]:
+    """The options of a script that compares networks on a batch of images, ``--no-COSTLY`` among them; the images."""
+    parser = make_parser(description)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument(f"--no-{costly}", dest=costly, action="store_false")
     options = parse(parser)
+    options.pairs = options.pairs or 7
     if options.quick:
-        options.batch, options.pairs, options.no_compile = 2, 1, True
+        options.batch, options.pairs = 2, 1
+        setattr(options, costly, False)
     torch.set_num_threads(options.threads)
-    images = torch.rand((options.batch, 3, 32, 32), generator=torch.Generator().manual_seed(1))
+    return options, torch.rand((options.batch, 3, 32, 32), generator=torch.Generator().manual_seed(1))
+
+
+def main() -> None:
+    options, images = asked(__doc__, "compile")
     encoded = torch.cat([images, 1 - images], dim=1)
-    networks = make_networks(encoded, images, compiled=not options.no_compile, replicas=options.threads)
+    networks = make_networks(encoded, images, compiled=options.compile, replicas=options.threads)
     inputs = {name: images if name in (PLAIN, FUSED) else encoded for name in networks}
     for name in (LAST, COMPILED, SHARED, SHARED_COMPILED):
         inputs[name] = encoded.contiguous(memory_format=torch.channels_last)
@@ -175,10 +185,8 @@ def main() -> None:
         name: partial(gradient, network, inputs[name]) for name, network in networks.items()
     }
     # The least that any B-cos network of these filters can take with these kernels.
-    seconds = measure(
-        turns | {FLOOR: convolutions(channels_last(networks[UNFOLDED]), inputs[LAST])}, options.pairs or 7
-    )
-    publish("folding", list(compare(seconds, f"ResNet-56, batch {options.batch}")), options)
+    seconds = measure(turns | {FLOOR: convolutions(channels_last(networks[UNFOLDED]), inputs[LAST])}, options.pairs)
+    publish("folding", list(compare(seconds, TARGETS, f"ResNet-56, batch {options.batch}")), options)
 
 
 if __name__ == "__main__":

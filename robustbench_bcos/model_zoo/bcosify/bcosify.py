@@ -129,13 +129,17 @@ def bcosify(
     bcos = BcosifiedNetwork(network, LogitLayer())
     encoded = prepared if has_complement else AddInverse()
     proof = prove(expected, ImageClassifier(encoded, bcos), given, lambda: _unconverted(source, prepared, given))
+    if logit_bias is None:
+        logit_bias = 0.0 if biases else published_logit_bias(expected.single.shape[1])
     spec = BcosifiedSpec(
         weights="raw",
         source=name or name_of(source),
         b=b,
         biases=biases,
         max_pools=max_pools,
-        logit_bias=(0.0 if biases else published_logit_bias(expected.single.shape[1])) if logit_bias is None else logit_bias,
+        logit_bias=(0.0 if biases else published_logit_bias(expected.single.shape[1]))
+        if logit_bias is None
+        else logit_bias,
         channels=shape[0],
         image_layers=tuple(place.path for place in places),
     )
