@@ -120,3 +120,23 @@ def test_models_of_a_suite_have_one_budget_and_can_be_built(suite: str) -> None:
         with torch.device("meta"):
             network = build_classifier(recipe).eval()
             assert network(torch.rand(2, 3, *recipe.image_size)).shape == (2, recipe.classes)
+
+
+def test_models_that_are_kept_on_the_way_are_models_of_the_suite() -> None:
+    said = Trainings(recipe="digits-bcos-b2", seeds=(4,), kept=(0, 0.5), variations={"a": {}, "b": {"epochs": 2}})
+    assert said.models == (
+        "a-epoch0-seed4",
+        "a-epoch0.5-seed4",
+        "a-seed4",
+        "b-epoch0-seed4",
+        "b-epoch0.5-seed4",
+        "b-seed4",
+    )
+    assert [recipe.kept for recipe in vary(said, "mine")] == [(0, 0.5)] * 2
+
+
+@pytest.mark.parametrize("kept", [(-1.0,), (2.5,), (1.0, 1.0)])
+def test_models_are_kept_once_and_within_the_training(kept: tuple[float, ...]) -> None:
+    said = Trainings(recipe="digits-bcos-b2", seeds=(0,), kept=kept, variations={"a": {"epochs": 2}})
+    with pytest.raises(RequestError, match="numbers of epochs from 0 to 2, each once"):
+        list(vary(said, "mine"))

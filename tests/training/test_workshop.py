@@ -16,12 +16,12 @@ from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.data.class_order import ClassOrder
 from robustbench_bcos.data.opening import open_dataset
 from robustbench_bcos.data.subset import EvalSubset
-from robustbench_bcos.model_zoo.cards import Zoo
+from robustbench_bcos.model_zoo.cards import TrainingSpec, Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.models import ZooModel, load_model
 from robustbench_bcos.training.recipes import Recipe
 from robustbench_bcos.training.trainer import Epoch, train
-from robustbench_bcos.training.workshop import clean_accuracy, make_model
+from robustbench_bcos.training.workshop import clean_accuracy, is_made, make_model
 
 RECIPE = Recipe.model_validate(
     {
@@ -206,3 +206,26 @@ def test_a_card_says_which_folder_is_which_output_and_test_images_are_numbered_b
     order = ClassOrder.of("a list", [["red"], ["blue"], ["green"]])
     ordered = make_model(RECIPE, tmp_path / "ordered", dataset=dataset, class_order=order)
     assert ordered.class_names == ("red", "blue", "green")
+
+
+def test_models_are_kept_on_the_way_and_an_interruption_loses_none(tmp_path: Path, dataset: str) -> None:
+    recipe = RECIPE.model_copy(update={"name": "mine-seed3", "kept": (0.0, 0.5, 1.0), "training": TrainingSpec()})
+
+    def interrupt(epoch: Epoch) -> None:
+        if epoch.number == 2:
+            raise KeyboardInterrupt
+
+    make_model(recipe, tmp_path / "whole", dataset=dataset)
+    with pytest.raises(KeyboardInterrupt):
+        make_model(recipe, tmp_path / "halves", dataset=dataset, on_epoch=interrupt)
+    assert not is_made(recipe, tmp_path / "halves")
+    make_model(recipe, tmp_path / "halves", dataset=dataset)
+    kept = [f"mine-epoch{epochs}-seed3" for epochs in ("0", "0.5", "1")]
+    for name in (*kept, "mine-seed3"):
+        whole, halves = (Zoo(tmp_path / part).entries[name].card for part in ("whole", "halves"))
+        assert whole.weights.sha256 == halves.weights.sha256
+        assert whole.name == name
+    assert len({Zoo(tmp_path / "whole").entries[name].card.weights.sha256 for name in (*kept, "mine-seed3")}) == 4
+    assert is_made(recipe, tmp_path / "whole")
+    (tmp_path / "whole" / f"{kept[1]}.toml").unlink()
+    assert not is_made(recipe, tmp_path / "whole")

@@ -1,4 +1,4 @@
-"""B-cos convolutions with filters that never change, and their input gradients in closed form.
+"""B-cos convolutions with their gradients in closed form.
 
 With the response a to a patch of energy E (its sum of squares) and r = (E + epsilon)^(-1/2), the cosine is |a| r and
 the output y is a scale of it times a. Autograd keeps every intermediate of that and differentiates each. Here
@@ -6,8 +6,8 @@ one transposed convolution propagates dy/da, and the derivative by the energy of
 
     dy/dE = -(dy/da - scale) a r^2 / 2,        which is -y r^2 / 2 for B = 2,
 
-is summed over outputs first, in one map per group of channels, and then over windows. These gradients cannot be
-differentiated again.
+is summed over outputs first, in one map per group of channels, and then over windows. Filters that are trained get
+dy/da, too. These gradients can be differentiated again where filters are trained: then autograd repeats the layer.
 """
 
 from dataclasses import dataclass
@@ -39,14 +39,15 @@ class ConvGeometry:
 
 
 def respond(features: Tensor, filters: Tensor, geometry: ConvGeometry) -> Tensor:
-    """Output of a B-cos convolution, up to rounding. Only the features have a gradient, which is not differentiable.
+    """Output of a B-cos convolution, up to rounding.
 
     Args:
         features: of shape (image, channel, height, width).
-        filters: of norm 1, of shape (output * max_out, channel / groups, height, width); no gradient reaches them.
+        filters: of shape (output * max_out, channel / groups, height, width). If they need no gradient, that of the
+            features cannot be differentiated again.
         geometry: of the layer.
     """
-    if torch.is_grad_enabled() and features.requires_grad:
+    if torch.is_grad_enabled() and (features.requires_grad or filters.requires_grad):
         outputs: Tensor = _ClosedForm.apply(features, filters, geometry)
         return outputs
     responses, _ = _convolve(features, filters, geometry)
@@ -62,7 +63,11 @@ class _ClosedForm(torch.autograd.Function):
         responses, winners = _convolve(features, filters, geometry)
         reciprocals = _reciprocal_norms(features, filters, geometry)
         cosines = _cosines(responses, reciprocals, geometry)
-        if geometry.b == 2:
+        if geometry.b == 2 and ctx.needs_input_grad[1]:
+            # As below, of what nobody else writes into.
+            outputs = responses * cosines
+            saved = (cosines, responses)
+        elif geometry.b == 2:
             # For B = 2, dy/da = 2 |cos| (stored halved), and the energy term is -y r^2 / 2: store the output itself.
             outputs = responses.mul_(cosines)
             saved = (cosines, outputs)
@@ -77,7 +82,9 @@ class _ClosedForm(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    def backward(ctx: Any, gradients: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+    def backward(ctx: Any, gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # noqa: ANN401
+        if torch.is_grad_enabled() and ctx.needs_input_grad[1]:
+            return (*_by_autograd(ctx, gradients), None)
         if torch.is_grad_enabled():
             raise RequestError(
                 "a folded model was asked for gradients that can be differentiated again, which it does not have: "
@@ -85,12 +92,16 @@ class _ClosedForm(torch.autograd.Function):
             )
         geometry: ConvGeometry = ctx.geometry
         features, filters, reciprocals, winners, slopes, energy_terms = ctx.saved_tensors
-        energies = _sums(gradients * energy_terms, geometry.groups).mul_(reciprocals).mul_(reciprocals)
-        gradients = gradients * slopes
+        by_responses = gradients * slopes
+        energies: Tensor | None = None
+        if ctx.needs_input_grad[0]:
+            by_energies = by_responses if geometry.b == 2 and ctx.needs_input_grad[1] else gradients
+            energies = _sums(by_energies * energy_terms, geometry.groups).mul_(reciprocals).mul_(reciprocals)
+        gradients = by_responses
         if winners is not None:
             competitors = gradients.new_zeros(*winners.shape[:2], geometry.max_out, *winners.shape[3:])
             gradients = competitors.scatter_(2, winners, gradients.unsqueeze(2)).flatten(1, 2)
-        input_gradients = torch.ops.aten.convolution_backward(
+        input_gradients, filter_gradients, _ = torch.ops.aten.convolution_backward(
             gradients,
             features,
             filters * 2 if geometry.b == 2 else filters,
@@ -101,8 +112,12 @@ class _ClosedForm(torch.autograd.Function):
             False,
             (0, 0),
             geometry.groups,
-            (True, False, False),
-        )[0]
+            (energies is not None, ctx.needs_input_grad[1], False),
+        )
+        if geometry.b == 2 and filter_gradients is not None:
+            filter_gradients.mul_(2)
+        if energies is None:
+            return None, filter_gradients, None
         rows, columns = _windows(features, filters, geometry)
         spread = rows.T @ (energies @ columns)
         if geometry.groups == 1:
@@ -112,7 +127,24 @@ class _ClosedForm(torch.autograd.Function):
             input_gradients.unflatten(1, grouped).addcmul_(
                 features.unflatten(1, grouped), spread.unsqueeze(2), value=-1
             )
-        return input_gradients, None, None
+        return input_gradients, filter_gradients, None
+
+
+def _by_autograd(ctx: Any, gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    """The gradients by features and filters, with a graph of their own."""
+    inputs = ctx.saved_tensors[:2]
+    outputs = _respond(*inputs, ctx.geometry)
+    asked = [one for one, needed in zip(inputs, ctx.needs_input_grad, strict=False) if needed]
+    found = iter(torch.autograd.grad(outputs, asked, gradients, create_graph=True))
+    return tuple(next(found) if needed else None for needed in ctx.needs_input_grad[:2])
+
+
+def _respond(features: Tensor, filters: Tensor, geometry: ConvGeometry) -> Tensor:
+    """The output once more, of functions that autograd knows."""
+    responses, _ = _convolve(features, filters, geometry)
+    norms = (_energies(features, filters, geometry) + PATCH_EPSILON).sqrt()
+    cosines = (responses.unflatten(1, (geometry.groups, -1)) / norms.unsqueeze(2)).flatten(1, 2).abs()
+    return (cosines if geometry.b == 2 else (cosines + COSINE_EPSILON) ** (geometry.b - 1)) * responses
 
 
 def _convolve(features: Tensor, filters: Tensor, geometry: ConvGeometry) -> tuple[Tensor, Tensor | None]:
@@ -135,9 +167,13 @@ def _cosines(responses: Tensor, reciprocals: Tensor, geometry: ConvGeometry) -> 
 
 def _reciprocal_norms(features: Tensor, filters: Tensor, geometry: ConvGeometry) -> Tensor:
     """1 / norm of the patch under each output position: (image, group, height, width)."""
+    return _energies(features, filters, geometry).add_(PATCH_EPSILON).rsqrt_()
+
+
+def _energies(features: Tensor, filters: Tensor, geometry: ConvGeometry) -> Tensor:
+    """Sum of squares of the patch under each output position: (image, group, height, width)."""
     rows, columns = _windows(features, filters, geometry)
-    energies = rows @ (_sums(features.square(), geometry.groups) @ columns.T)
-    return energies.add_(PATCH_EPSILON).rsqrt_()
+    return rows @ (_sums(features.square(), geometry.groups) @ columns.T)
 
 
 def _sums(maps: Tensor, groups: int) -> Tensor:

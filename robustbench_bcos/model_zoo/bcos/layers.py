@@ -15,10 +15,17 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from robustbench_bcos.core.division import divide
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.model_zoo.bcos.closed_form import COSINE_EPSILON, PATCH_EPSILON, ConvGeometry, respond
+from robustbench_bcos.model_zoo.bcos.closed_form import (
+    COSINE_EPSILON,
+    PATCH_EPSILON,
+    ConvGeometry,
+    geometry_of,
+    respond,
+)
 from robustbench_bcos.model_zoo.bcos.explanation_mode import DynamicLayer, official_layers
 from robustbench_bcos.model_zoo.bcos.exponents import Exponent, make_exponents
 
@@ -46,10 +53,13 @@ class UnitConv2d(nn.Conv2d):
 
     normalised = False
 
+    def filters(self) -> Tensor:
+        """The normalised ones."""
+        return self.weight if self.normalised else unit_rows(self.weight)
+
     def forward(self, input: Tensor) -> Tensor:
         """Convolve with the normalised filters."""
-        filters = self.weight if self.normalised else unit_rows(self.weight)
-        responses: Tensor = self._conv_forward(input, filters, None)
+        responses: Tensor = self._conv_forward(input, self.filters(), None)
         return responses
 
 
@@ -152,7 +162,8 @@ class BcosConv2d(AbstractBcosLayer):
     o * max_out ... o * max_out + max_out - 1 belong to output o. Takes and gives (image, channel, height, width).
 
     Attributes:
-        closed_form: set if the filters are constants, so that the gradient by the input can be computed in closed form.
+        closed_form: set if the filters are constants, which gives the gradient by the input in closed form. Where
+            filters are trained, gradients are in closed form as well, and can be differentiated again.
     """
 
     linear: UnitConv2d
@@ -190,10 +201,21 @@ class BcosConv2d(AbstractBcosLayer):
 
     def forward(self, features: Tensor) -> Tensor:
         """Respond to each patch by its alignment with the filters."""
-        filters = self.linear.weight
-        if self.closed_form is None or self.explaining or filters.requires_grad or not _is_plain(features):
+        geometry = self._geometry()
+        if geometry is None or self.explaining or not _is_plain(features):
             return super().forward(features)
-        return respond(features, filters, self.closed_form)
+        return respond(features, self._filters(), geometry)
+
+    def _geometry(self) -> ConvGeometry | None:
+        """For gradients in closed form; ``None`` where autograd is to find them."""
+        if not self.linear.weight.requires_grad:
+            return self.closed_form
+        if self.exponent is not None or self.linear.bias is not None or not torch.is_grad_enabled():
+            return None
+        return geometry_of(self.linear, b=self.b, max_out=self.max_out)
+
+    def _filters(self) -> Tensor:
+        return self.linear.filters()
 
     def norms(self, features: Tensor) -> Tensor:
         """Norm of the patch under each output position: (image, 1 or out_channels, height, width)."""
@@ -229,7 +251,10 @@ def _is_plain(features: Tensor) -> bool:
     """Whether the closed form applies: no compiler, autocast or tensor subclass needs to see single operations."""
     return not (
         torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
         or type(features) is not Tensor
+        or features.is_meta  # It knows no autocast.
         or torch.is_autocast_enabled(features.device.type)
         or features.dim() != 4
     )

@@ -43,6 +43,9 @@ class RawBcosConv2d(BcosConv2d):
         outputs = super().forward(features)
         return outputs.clone() if self.overwritten and self.closed_form is not None else outputs
 
+    def _filters(self) -> Tensor:
+        return self.linear.weight
+
 
 class RawBcosLinear(BcosLinear):
     """B-cos linear layer around a conventional one, whose rows are not normalised."""

@@ -1,8 +1,10 @@
 """B-cos convolutions in closed form are what the layer says, forward and backward, and where they are not used."""
 
+import copy
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -11,12 +13,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.bcos.closed_form import ConvGeometry, geometry_of, respond
 from robustbench_bcos.model_zoo.bcos.explanation_mode import explanation_mode
 from robustbench_bcos.model_zoo.bcos.folding import fold
-from robustbench_bcos.model_zoo.bcos.layers import BcosConv2d
+from robustbench_bcos.model_zoo.bcos.layers import AbstractBcosLayer, BcosConv2d, learn_exponents
+from robustbench_bcos.model_zoo.bcos.raw import RawBcosConv2d
 from tests.reference.bcos_transform import bcos_conv2d, bcos_conv2d_gradient
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -193,11 +197,92 @@ def test_layers_without_a_closed_form_are_folded_without_it(arguments: dict[str,
     assert_same(layer, twin, normal(2, 4, 6, 5))
 
 
-def test_a_layer_whose_filters_are_trained_is_not_in_closed_form() -> None:
+def trained(layer: nn.Module, kind: str) -> nn.Module:
+    """A copy in training, with unit filters or with raw ones."""
+    if kind == "raw":
+        conv = layer.linear
+        settings = (conv.stride, conv.padding, conv.dilation, conv.groups)
+        raw = nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size, *settings, bias=False)
+        raw.weight.data = conv.weight.data.clone()
+        made = RawBcosConv2d(raw, b=layer.b)
+        made.max_out = layer.max_out
+        return made.double().train()
+    return copy.deepcopy(layer).train().requires_grad_()
+
+
+def by_definition(layer: nn.Module, features: Tensor) -> Tensor:
+    """What the layer says where autograd finds the gradients: the slow way, which everything else is held against."""
+    return AbstractBcosLayer.forward(layer, features)
+
+
+def all_gradients(outputs: Tensor, layer: nn.Module, features: Tensor) -> list[Tensor]:
+    """By the features and the weight; then of a mixture of those, once more."""
+    asked = [features, layer.linear.weight]
+    first = torch.autograd.grad((outputs * normal(*outputs.shape, seed=2)).sum(), asked, create_graph=True)
+    mixture = sum((one * normal(*one.shape, seed=3)).sum() for one in first)
+    return [*first, *torch.autograd.grad(mixture, asked)]
+
+
+@pytest.mark.parametrize("kind", ["unit", "raw"])
+@pytest.mark.parametrize("arguments", FORMS.values(), ids=FORMS)
+def test_filters_that_are_trained_have_the_gradients_that_autograd_finds(arguments: dict[str, Any], kind: str) -> None:
+    layer = trained(make_layer(**arguments), kind)
+    features = normal(2, 4, 5, 4).requires_grad_()
+    outputs, expected = layer(features), by_definition(layer, features)
+    assert is_closed(layer, features)
+    torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-12)
+    once = [
+        torch.autograd.grad(
+            (one * normal(*one.shape, seed=2)).sum(), [features, layer.linear.weight], retain_graph=True
+        )
+        for one in (outputs, expected)
+    ]
+    twice = [all_gradients(one, layer, features) for one in (outputs, expected)]
+    for found, right in zip(once[0] + tuple(twice[0]), once[1] + tuple(twice[1]), strict=True):
+        torch.testing.assert_close(found, right, rtol=1e-9, atol=1e-11)
+
+
+def test_the_first_layer_needs_no_gradient_of_its_image() -> None:
+    layer, image = trained(make_layer(), "raw"), normal(2, 4, 5, 4)
+    (found,) = torch.autograd.grad(layer(image).sum(), layer.linear.weight)
+    (expected,) = torch.autograd.grad(by_definition(layer, image).sum(), layer.linear.weight)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_what_follows_a_layer_in_training_may_write_into_its_outputs() -> None:
+    layer, features = trained(make_layer(), "raw"), normal(1, 4, 5, 4).requires_grad_()
+    found = torch.autograd.grad(layer(features).mul_(3).sum(), [features, layer.linear.weight])
+    expected = torch.autograd.grad(3 * by_definition(layer, features).sum(), [features, layer.linear.weight])
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # Which torch.func itself asks for.
+def test_transforms_of_torch_see_what_they_can_transform() -> None:
+    layer, features = trained(make_layer(), "raw"), normal(3, 4, 5, 4)
+    found = torch.func.vmap(torch.func.grad(lambda one: layer(one[None]).square().sum()))(features)
+    leaf = features.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(by_definition(layer, leaf).square().sum(), leaf)
+    torch.testing.assert_close(found, expected)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(features, features)
+        assert forward_ad.unpack_dual(layer(dual)).tangent is not None
+
+
+def test_filters_that_are_constants_are_in_closed_form_once_they_are_folded() -> None:
     layer, features = make_layer(), normal(1, 4, 5, 5)
     assert not is_closed(layer, features)
     assert is_closed(folded(layer), features)
-    assert not is_closed(folded(layer).requires_grad_(), features)
+
+
+@pytest.mark.parametrize("what", ["bias", "exponent", "explanation"])
+def test_what_has_no_closed_form_in_training_is_left_to_autograd(what: str) -> None:
+    layer, features = trained(make_layer(), "raw"), normal(1, 4, 5, 5)
+    if what == "bias":
+        layer.linear.bias = nn.Parameter(normal(4))
+    if what == "exponent":
+        learn_exponents(layer, "layer")
+    with explanation_mode(layer) if what == "explanation" else nullcontext():
+        assert not is_closed(layer, features)
 
 
 def test_explanation_mode_holds_scales_constant() -> None:
