@@ -209,7 +209,9 @@ def test_a_card_says_which_folder_is_which_output_and_test_images_are_numbered_b
 
 
 def test_models_are_kept_on_the_way_and_an_interruption_loses_none(tmp_path: Path, dataset: str) -> None:
-    recipe = RECIPE.model_copy(update={"name": "mine-seed3", "kept": (0.0, 0.5, 1.0), "training": TrainingSpec()})
+    recipe = RECIPE.model_copy(
+        update={"name": "mine-seed3", "epochs": 2, "kept": (0.0, 0.5, 1.0), "training": TrainingSpec()}
+    )
 
     def interrupt(epoch: Epoch) -> None:
         if epoch.number == 2:
@@ -222,10 +224,10 @@ def test_models_are_kept_on_the_way_and_an_interruption_loses_none(tmp_path: Pat
     make_model(recipe, tmp_path / "halves", dataset=dataset)
     kept = [f"mine-epoch{epochs}-seed3" for epochs in ("0", "0.5", "1")]
     for name in (*kept, "mine-seed3"):
-        whole, halves = (Zoo(tmp_path / part).entries[name].card for part in ("whole", "halves"))
+        whole, halves = (Zoo((tmp_path / part,)).entries[name].card for part in ("whole", "halves"))
         assert whole.weights.sha256 == halves.weights.sha256
         assert whole.name == name
-    assert len({Zoo(tmp_path / "whole").entries[name].card.weights.sha256 for name in (*kept, "mine-seed3")}) == 4
+    assert len({Zoo((tmp_path / "whole",)).entries[name].card.weights.sha256 for name in (*kept, "mine-seed3")}) == 4
     assert is_made(recipe, tmp_path / "whole")
     (tmp_path / "whole" / f"{kept[1]}.toml").unlink()
     assert not is_made(recipe, tmp_path / "whole")
