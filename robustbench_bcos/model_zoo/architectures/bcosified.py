@@ -1,4 +1,5 @@
-"""Published B-cosified networks (Arya et al., 2024): torchvision's, converted, with pools of means and class maps.
+"""Published B-cosified networks (Arya et al., 2024): torchvision's, converted, with pools of means and class maps; and
+simple vision transformers, whose last layer takes each token.
 
 They are built by the conversion itself, of this package's networks of the same shape. Their files name the modules of
 sequences by number, so that names are read by the place of a module. What they take is the normalised image and its
@@ -6,22 +7,25 @@ negative.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
 
 from robustbench_bcos.model_zoo.architectures.registry import ARCHITECTURES, Architecture, KeyLayers, build_architecture
+from robustbench_bcos.model_zoo.architectures.vit import SIZES, SimpleViT, key_layers
 from robustbench_bcos.model_zoo.cards import BcosifiedSpec, EncodingSpec
 
 PREFIX = "bcosified_"
 
 SOURCES = {
-    "resnet18": ("conv1", "fc", 64),
-    "resnet50": ("conv1", "fc", 64),
-    "densenet121": ("features.conv0", "classifier", 64),
+    "resnet18": KeyLayers(first="conv1", last="fc", filters=64),
+    "resnet50": KeyLayers(first="conv1", last="fc", filters=64),
+    "densenet121": KeyLayers(first="features.conv0", last="classifier", filters=64),
+    **{name: key_layers(config) for name, config in SIZES.items()},
 }
-"""Names of the first and the last layer, and filters of the first."""
+"""What is converted."""
 
 ENCODING = EncodingSpec(kind="normalize_add_inverse", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
@@ -32,6 +36,8 @@ def build(*, source: str, in_channels: int, classes: int, b: float = 2.0, logit_
     from robustbench_bcos.model_zoo.bcosify.build import converted, published_logit_bias
 
     network = build_architecture(source, in_channels=in_channels, classes=classes, arguments={})
+    if isinstance(network, SimpleViT):
+        network.last_per_token = True
     bias = published_logit_bias(classes) if logit_bias is None else logit_bias
     return converted(network.eval(), BcosifiedSpec(weights="raw", b=b, max_pools="averaged", logit_bias=bias))
 
@@ -39,7 +45,7 @@ def build(*, source: str, in_channels: int, classes: int, b: float = 2.0, logit_
 def rename(tensors: Mapping[str, Tensor], *, source: str) -> dict[str, Tensor]:
     """Tensors under the names they have here; a name that is none of the network's stays as it is."""
     # To build a network takes a second, and every architecture is asked where a file fits none.
-    if not any(name.endswith(f"{SOURCES[source][1]}.linear.weight") for name in tensors):
+    if not any(name.endswith(f"{SOURCES[source].last}.linear.weight") for name in tensors):
         return dict(tensors)
     network = _empty(source)
     return {_renamed(name, network): tensor for name, tensor in tensors.items()}
@@ -65,11 +71,11 @@ def _renamed(name: str, network: nn.Module) -> str:
     return ".".join([*found, parts[-1]])
 
 
-for _source, (_first, _last, _filters) in SOURCES.items():
+for _source, _plain in SOURCES.items():
     _architecture = Architecture(
         build=partial(build, source=_source),
         arguments=("b", "logit_bias"),
-        key_layers=KeyLayers(first=f"layers.{_first}", last=f"layers.{_last}", filters=_filters),
+        key_layers=replace(_plain, first=f"layers.{_plain.first}", last=f"layers.{_plain.last}"),
         family="bcos",
         encoding=ENCODING,
         rename=partial(rename, source=_source),

@@ -127,7 +127,13 @@ class SimpleViT(nn.Module):
         config: features, number of encoders and stem.
         in_channels: channels of the encoded image.
         classes: number of logits.
+
+    Attributes:
+        last_per_token: whether the last layers give logits of each token, of which the mean is taken, and not logits of
+            the mean token.
     """
+
+    last_per_token = False
 
     def __init__(self, make: LayerFactory, *, config: ViTConfig, in_channels: int, classes: int) -> None:
         super().__init__()
@@ -144,7 +150,11 @@ class SimpleViT(nn.Module):
         """Encoded images to logits; for a B-cos network the logit layer is still to follow."""
         tokens, grid = self.to_patch_embedding(encoded)
         tokens = self.transformer(self.positional_embedding(tokens, grid))
-        logits: Tensor = self.linear_head(tokens.mean(dim=1))
+        logits: Tensor
+        if self.last_per_token:
+            logits = self.linear_head(tokens).mean(dim=1)
+        else:
+            logits = self.linear_head(tokens.mean(dim=1))
         return logits
 
 
@@ -154,7 +164,8 @@ def simple_vit(make: LayerFactory, *, config: ViTConfig, in_channels: int, class
     return network if make.logit_layer is None else nn.Sequential(network, make.logit_layer)
 
 
-def _key_layers(config: ViTConfig) -> KeyLayers:
+def key_layers(config: ViTConfig) -> KeyLayers:
+    """Of the conventional network."""
     if config.stem:
         return KeyLayers(first="to_patch_embedding.conv_stem.0", last="linear_head.linear", filters=config.stem[0])
     return KeyLayers(
@@ -163,7 +174,7 @@ def _key_layers(config: ViTConfig) -> KeyLayers:
 
 
 for _name, _config in SIZES.items():
-    _plain = _key_layers(_config)
+    _plain = key_layers(_config)
     register_architecture(
         _name,
         partial(simple_vit, config=_config),

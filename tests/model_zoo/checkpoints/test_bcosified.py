@@ -8,6 +8,7 @@ import torchvision
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.model_zoo.architectures import build_architecture
 from robustbench_bcos.model_zoo.checkpoints.load import load_checkpoint
 from robustbench_bcos.model_zoo.checkpoints.match import matching_architectures
 from robustbench_bcos.model_zoo.encodings import NormalizeAddInverse
@@ -53,6 +54,55 @@ def published(name: str) -> dict[str, Tensor]:
             tensor = torch.ones_like(tensor)
         tensors[".".join(parts)] = tensor
     return tensors
+
+
+def transformer(name: str) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build_architecture(name, in_channels=3, classes=CLASSES, arguments={}).eval()
+
+
+def published_transformer(name: str) -> dict[str, Tensor]:
+    """As B-cosification saves it: no biases, projections to queries, keys and values as they are."""
+    tensors: dict[str, Tensor] = {}
+    for key, tensor in transformer(name).state_dict().items():
+        if key.endswith("bias"):
+            continue
+        parts = key.split(".")
+        if tensor.dim() > 1 and "to_qkv" not in key:
+            parts.insert(-1, "linear")
+        if key == "to_patch_embedding.linear.weight" and "vitc" not in name:
+            # Of each pixel, its colours and then their negatives.
+            colours = tensor.unflatten(1, (-1, 3))
+            tensor = torch.cat([colours / 2, -colours / 2], dim=2).flatten(1)
+        if tensor.dim() == 4 and tensor.shape[1] == 3:
+            tensor = torch.cat([tensor, -tensor], dim=1) / 2
+        tensors[".".join(parts)] = tensor
+    return tensors
+
+
+@pytest.mark.parametrize(("name", "entries"), [("simple_vit_ti", 75), ("vitc_ti", 77)])
+def test_transformers_load_with_the_last_layer_on_each_token(name: str, entries: int, tmp_path: Path) -> None:
+    tensors = published_transformer(name)
+    assert len(tensors) == entries
+    file = tmp_path / "last.ckpt"
+    torch.save({"state_dict": {f"model.model.{key}": tensor for key, tensor in tensors.items()}}, file)
+    made = load_model(file, architecture=f"bcosified_{name}", b=1.0, logit_bias=0.0)
+    network = transformer(name)
+    for module in network.modules():
+        if getattr(module, "bias", None) is not None:
+            nn.init.zeros_(module.bias)
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        tokens, grid = network.to_patch_embedding((images - MEAN) / STD)
+        tokens = network.transformer(network.positional_embedding(tokens, grid))
+        expected, found = network.linear_head(tokens).mean(dim=1), made(images)
+    assert expected.std(dim=0).min() > 1e-3
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    surplus = {f"model.model.{key}": tensor for key, tensor in tensors.items()} | {"model.model.x": torch.ones(1)}
+    torch.save({"state_dict": surplus}, file)
+    with pytest.raises(RequestError, match="surplus"):
+        load_model(file, architecture=f"bcosified_{name}")
 
 
 def saved(name: str, folder: Path, **more: Tensor) -> Path:
