@@ -21,7 +21,21 @@ RAW, UNIT = "raw", "unit"
 """Kinds of weights, as cards and files name them."""
 
 
-class RawBcosConv2d(BcosConv2d):
+class _Around(nn.Module):
+    """Whatever code around a layer asks the conventional one for: the device of its weight, its number of outputs."""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever the layer has)
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            # There are no modules yet while a copy is being made.
+            layer = self.__dict__.get("_modules", {}).get("linear")
+            if layer is None:
+                raise
+            return getattr(layer, name)
+
+
+class RawBcosConv2d(_Around, BcosConv2d):
     """B-cos convolution around a conventional one, whose filters are not normalised.
 
     Its tensors are ``linear.weight`` and, where the bias is kept, ``linear.bias``.
@@ -47,7 +61,7 @@ class RawBcosConv2d(BcosConv2d):
         return self.linear.weight
 
 
-class RawBcosLinear(BcosLinear):
+class RawBcosLinear(_Around, BcosLinear):
     """B-cos linear layer around a conventional one, whose rows are not normalised."""
 
     linear: nn.Linear  # type: ignore[assignment]
