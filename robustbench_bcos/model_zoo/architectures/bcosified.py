@@ -1,7 +1,6 @@
-"""Published B-cosified networks (Arya et al., 2024): torchvision's, converted, with pools of means and class maps; and
-simple vision transformers, whose last layer takes each token.
+"""Published B-cosified networks (Arya et al., 2024): torchvision's and simple vision transformers, converted.
 
-They are built by the conversion itself, of this package's networks of the same shape. Their files name the modules of
+The former have pools of means and class maps; the last layer of the latter takes each token. They are built by the conversion itself, of this package's networks of the same shape. Their files name the modules of
 sequences by number, so that names are read by the place of a module. What they take is the normalised image and its
 negative.
 """

@@ -7,7 +7,7 @@ in which all tensors of a B-cos network are under ``0`` because its logit layer 
 from collections import OrderedDict
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -150,11 +150,9 @@ class SimpleViT(nn.Module):
         """Encoded images to logits; for a B-cos network the logit layer is still to follow."""
         tokens, grid = self.to_patch_embedding(encoded)
         tokens = self.transformer(self.positional_embedding(tokens, grid))
-        logits: Tensor
         if self.last_per_token:
-            logits = self.linear_head(tokens).mean(dim=1)
-        else:
-            logits = self.linear_head(tokens.mean(dim=1))
+            return cast(Tensor, self.linear_head(tokens)).mean(dim=1)
+        logits: Tensor = self.linear_head(tokens.mean(dim=1))
         return logits
 
 
