@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +54,7 @@ def train(
     compiled: bool = False,
     checkpoint: Path | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-    on_kept: Callable[[float, ImageClassifier], None] = lambda epochs, classifier: None,
+    on_kept: Callable[[float, ImageClassifier], object] = lambda epochs, classifier: None,
 ) -> ImageClassifier:
     """Follow a recipe.
 
@@ -113,7 +113,7 @@ class _Training:
         classifier: ImageClassifier,
         images: EvalSubset,
         compiled: bool,
-        on_kept: Callable[[float, ImageClassifier], None],
+        on_kept: Callable[[float, ImageClassifier], object],
     ) -> None:
         self.recipe = recipe
         self.on_kept = on_kept
@@ -178,7 +178,7 @@ class _Training:
         """Hand over what the model is after so many steps, if the recipe keeps that."""
         for epochs in self.recipe.kept:
             if round(epochs * self.batches) == steps:
-                self.on_kept(epochs, self.finished(copied(self.classifier)))
+                self.on_kept(epochs, self.finished(cast(ImageClassifier, copied(self.classifier))))
 
     def finished(self, classifier: ImageClassifier) -> ImageClassifier:
         """A classifier that is not trained any further, changed in place."""

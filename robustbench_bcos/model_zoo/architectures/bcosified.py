@@ -1,8 +1,8 @@
 """Published B-cosified networks (Arya et al., 2024): torchvision's and simple vision transformers, converted.
 
-The former have pools of means and class maps; the last layer of the latter takes each token. They are built by the conversion itself, of this package's networks of the same shape. Their files name the modules of
-sequences by number, so that names are read by the place of a module. What they take is the normalised image and its
-negative.
+The former have pools of means and class maps; the last layer of the latter takes each token. They are built by the
+conversion itself, of this package's networks of the same shape. Their files name the modules of sequences by number, so
+that names are read by the place of a module. What they take is the normalised image and its negative.
 """
 
 from collections.abc import Mapping

@@ -130,13 +130,13 @@ class _ClosedForm(torch.autograd.Function):
         return input_gradients, filter_gradients, None
 
 
-def _by_autograd(ctx: Any, gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+def _by_autograd(ctx: Any, gradients: Tensor) -> tuple[Tensor | None, Tensor]:  # noqa: ANN401
     """The gradients by features and filters, with a graph of their own."""
-    inputs = ctx.saved_tensors[:2]
-    outputs = _respond(*inputs, ctx.geometry)
-    asked = [one for one, needed in zip(inputs, ctx.needs_input_grad, strict=False) if needed]
-    found = iter(torch.autograd.grad(outputs, asked, gradients, create_graph=True))
-    return tuple(next(found) if needed else None for needed in ctx.needs_input_grad[:2])
+    features, filters, *_ = ctx.saved_tensors
+    asked = [features, filters] if ctx.needs_input_grad[0] else [filters]
+    outputs = _respond(features, filters, ctx.geometry)
+    *others, by_filters = torch.autograd.grad(outputs, asked, gradients, create_graph=True)
+    return next(iter(others), None), by_filters
 
 
 def _respond(features: Tensor, filters: Tensor, geometry: ConvGeometry) -> Tensor:
@@ -144,7 +144,8 @@ def _respond(features: Tensor, filters: Tensor, geometry: ConvGeometry) -> Tenso
     responses, _ = _convolve(features, filters, geometry)
     norms = (_energies(features, filters, geometry) + PATCH_EPSILON).sqrt()
     cosines = (responses.unflatten(1, (geometry.groups, -1)) / norms.unsqueeze(2)).flatten(1, 2).abs()
-    return (cosines if geometry.b == 2 else (cosines + COSINE_EPSILON) ** (geometry.b - 1)) * responses
+    scale: Tensor = cosines if geometry.b == 2 else (cosines + COSINE_EPSILON) ** (geometry.b - 1)
+    return scale * responses
 
 
 def _convolve(features: Tensor, filters: Tensor, geometry: ConvGeometry) -> tuple[Tensor, Tensor | None]:
