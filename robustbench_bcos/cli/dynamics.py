@@ -85,6 +85,9 @@ def run(
     targets: Annotated[list[str] | None, typer.Option(help=f"initial, parameters or both. {LIST}")] = None,
     tolerance: Annotated[float | None, typer.Option(help="Error from which on an attack succeeds.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Of PGD.")] = None,
+    evidence: Annotated[
+        str | None, typer.Option(help="off, quick: try what could refute the numbers, a longer search and noise.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="NPZ file of your own: times, states, parameters.")] = None,
     system: Annotated[str | None, typer.Option(help="What the file holds; needed with --data.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for tables and figures.")] = Path("dynamics"),
@@ -102,6 +105,7 @@ def run(
         "targets": split("--targets", targets) or None,
         "tolerance": tolerance,
         "steps": steps,
+        "evidence": evidence,
     }
     threats = _threats(suite, {key: value for key, value in given.items() if value is not None})
     if (data is None) != (system is None):
@@ -200,6 +204,8 @@ def _threats(suite: str | None, given: dict[str, Any]) -> "Threats":
 
 
 def _show(summary: "pd.DataFrame") -> None:
+    from robustbench_bcos.reports.marks import legend, marked
+
     headings = ("system", "variation", "over", "attacked", "threat", "relative error", "R²", "robust")
     table = Table(*headings, pad_edge=False)
 
@@ -214,7 +220,10 @@ def _show(summary: "pd.DataFrame") -> None:
             f"{row.trainings} {row.repeated}",
             str(row.space),
             f"{row.norm} {row.eps}",
-            *(spread(row, *how) for how in (("relative_error", ".3f"), ("r2", ".2f"), ("robust_accuracy", ".1%"))),
+            *(spread(row, *how) for how in (("relative_error", ".3f"), ("r2", ".2f"))),
+            marked(spread(row, "robust_accuracy_worst", ".1%"), str(row.trust)),
         )
         table.add_row(*(Text(cell) for cell in cells))
     results.print(table)
+    for line in legend(summary["trust"]):
+        results.print(line, markup=False)

@@ -71,6 +71,8 @@ class Attacked:
     """Right without an attack, so that it was attacked."""
     robust: Flags
     """Right without and with the attack."""
+    stuck: Flags
+    """Robust, and the gradient was 0 or not finite somewhere on the way."""
 
 
 def attack(
@@ -81,6 +83,7 @@ def attack(
     cells: Sequence[tuple[float, str]],
     tolerance: float,
     steps: int,
+    among: Tensor | None = None,
 ) -> list[Attacked]:
     """PGD on the error, from the clean inputs; judged afresh.
 
@@ -95,6 +98,7 @@ def attack(
             or ``both``.
         tolerance: of the criterion.
         steps: of PGD.
+        among: which trajectories to attack in each cell, of shape (cell, trajectory); by default all that are right.
 
     Raises:
         RequestError: no such norm.
@@ -111,34 +115,64 @@ def attack(
 
     with torch.no_grad():
         eligible = criterion.correct(trained.model(clean), truth)
-    positions = eligible.nonzero().squeeze(1)
+    chosen = eligible.expand(len(cells), -1) if among is None else among & eligible
+    numbers, positions = chosen.nonzero(as_tuple=True)
     inputs = clean.expand(len(cells), -1, -1).clone()
+    stuck = torch.zeros_like(chosen)
     if len(positions):
         # Inputs outside the range are brought to its border for the search: the pixel box is [0, 1].
-        within = clean[positions].clamp(0, 1).expand(len(cells), -1, -1)
-        start = torch.stack([within, free[:, None].expand_as(within).float()], dim=2).flatten(0, 1)[:, None]
-        epsilons = torch.tensor([eps for eps, _ in cells]).repeat_interleave(len(positions))
+        start = torch.stack([clean[positions].clamp(0, 1), free[numbers].float()], dim=1)[:, None]
+        epsilons = torch.tensor([eps for eps, _ in cells])[numbers]
         problem = Problem(
             classifier=classifier,
             images=start,
-            goals=truth[positions].repeat(len(cells), 1),
+            goals=truth[positions],
             threat=Threat.of(norm, epsilons),
             criterion=criterion,
-            rng=PerImageRng.of(0, positions.repeat(len(cells))),
+            rng=PerImageRng.of(0, positions),
             batch_size=len(start),
         )
-        moved = PGD(steps=steps).solve(problem).adversarials
+        moved, trace = PGD(steps=steps).solve(problem)
         if not bool((measured_sizes(problem.threat, start, moved) <= allowed_sizes(problem.threat, moved)).all()):
             raise AssertionError(f"an attack left {norm}")
         # Added to the inputs as they are, those outside the range, too.
-        inputs[:, positions] += (moved - start)[:, 0, 0].view_as(within)
+        inputs[numbers, positions] += (moved - start)[:, 0, 0]
+        stuck[numbers, positions] = trace.degenerate_gradient
     found = []
-    for attacked in inputs:
+    for attacked, tried, met in zip(inputs, chosen, stuck, strict=True):
         with torch.no_grad():
             outputs = trained.model(attacked)
-        robust = eligible & criterion.correct(outputs, truth)
-        found.append(Attacked(inputs=attacked, outputs=outputs, eligible=eligible, robust=robust))
+        robust = tried & criterion.correct(outputs, truth)
+        found.append(Attacked(inputs=attacked, outputs=outputs, eligible=eligible, robust=robust, stuck=robust & met))
     return found
+
+
+def robust_to_noise(
+    trained: Trained, data: Trajectories, *, norm: str, eps: float, targets: str, tolerance: float, draws: int
+) -> Flags:
+    """Trajectories that stay right under random perturbations of the size of a threat, or were not.
+
+    Args:
+        trained: what is asked.
+        data: trajectories to be predicted.
+        norm: how perturbations are measured.
+        eps: their largest size.
+        targets: which inputs they move.
+        tolerance: of the criterion.
+        draws: perturbations of each trajectory.
+    """
+    clean, truth, criterion = trained.inputs(data), trained.truth(data), ErrorAbove(tolerance)
+    free = free_inputs(trained.model.states, clean.shape[1], targets)
+    threat, rng = Threat.of(norm, eps), PerImageRng.of(0, range(len(data))).fold_in("noise")
+    start = clean.clamp(0, 1)[:, free][:, None, None]
+    robust = torch.ones(len(data), dtype=torch.bool)
+    for draw in range(draws):
+        moved = threat.project(start, threat.sample(start.shape[1:], rng(draw)))
+        inputs = clean.clone()
+        inputs[:, free] += (moved - start)[:, 0, 0]
+        with torch.no_grad():
+            robust &= criterion.correct(trained.model(inputs), truth)
+    return robust
 
 
 def free_inputs(states: int, inputs: int, targets: str) -> Tensor:

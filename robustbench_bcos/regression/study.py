@@ -9,13 +9,14 @@ from functools import cache, partial
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
 
 from robustbench_bcos.attacks.searches.pgd import RELATIVE_STEP
+from robustbench_bcos.bench.evidence.trust import least_trusted
 from robustbench_bcos.bench.provenance import command, commit, versions
 from robustbench_bcos.bench.run_files import PROVENANCE
 from robustbench_bcos.core.disk import made, write_text
@@ -26,6 +27,7 @@ from robustbench_bcos.core.version import VERSION
 from robustbench_bcos.dynamics import SYSTEMS
 from robustbench_bcos.regression.attack import Attacked, ErrorAbove, attack, outside, scores, true_response
 from robustbench_bcos.regression.data import Trajectories, make_trajectories, write_trajectories
+from robustbench_bcos.regression.evidence import Evidence, gather
 from robustbench_bcos.regression.explain import contributions
 from robustbench_bcos.regression.files import ForecasterCard, read_forecaster, write_forecaster
 from robustbench_bcos.regression.recipe import Recipe, Suite, Threats
@@ -203,11 +205,11 @@ def _attacked(
     last = clean
     cells = [(eps, targets) for targets in threats.targets for eps in threats.eps]
     for norm in threats.norms:
-        for (eps, targets), found in zip(
-            cells,
-            attack(trained, data, norm=norm, cells=cells, tolerance=threats.tolerance, steps=threats.steps),
-            strict=True,
-        ):
+        within: dict[str, Any] = {"norm": norm, "cells": cells, "tolerance": threats.tolerance, "steps": threats.steps}
+        attacked = attack(trained, data, **within)
+        unchecked = [Evidence(robust=found.robust, trust="unchecked", reasons="") for found in attacked]
+        evidence = unchecked if threats.evidence == "off" else gather(trained, data, attacked, **within)
+        for (eps, targets), found, gathered in zip(cells, attacked, evidence, strict=True):
             last = found.outputs
             # The columns that a run of classifiers has, too, so that gate and comparison read both.
             shared = {
@@ -224,7 +226,8 @@ def _attacked(
                 "space": targets,
                 "criterion": ErrorAbove.name,
                 "options": f"tolerance={threats.tolerance:g}",
-                **_counts(found),
+                **_counts(found, gathered),
+                "evidence": threats.evidence,
             }
             after = scores(found.outputs, truth, data)
             rows.append(
@@ -266,9 +269,10 @@ def _described(trained: Trained, card: ForecasterCard, data: Trajectories) -> di
     }
 
 
-def _counts(found: Attacked) -> dict[str, object]:
-    """Trajectories that are right, and which of them stay so; nothing but this attack is tried on them."""
+def _counts(found: Attacked, evidence: Evidence) -> dict[str, object]:
+    """Trajectories that are right, and which of them stay so under the attack, and under everything."""
     total, right, robust = len(found.robust), int(found.eligible.sum()), int(found.robust.sum())
+    worst = int(evidence.robust.sum())
     low, high = wilson(robust, total)
     return {
         "clean_correct": right,
@@ -277,12 +281,11 @@ def _counts(found: Attacked) -> dict[str, object]:
         "robust_accuracy": robust / total,
         "ci_low": low,
         "ci_high": high,
-        "worst_correct": robust,
-        "robust_accuracy_worst": robust / total,
-        "trust": "unchecked",
-        "reasons": "",
-        "evidence": "off",
-        "survivors": "".join(str(int(one)) for one in found.robust.tolist()),
+        "worst_correct": worst,
+        "robust_accuracy_worst": worst / total,
+        "trust": evidence.trust,
+        "reasons": evidence.reasons,
+        "survivors": "".join(str(int(one)) for one in evidence.robust.tolist()),
     }
 
 
@@ -338,7 +341,10 @@ def explained(trained: Trained, data: Trajectories) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-MEASURES = ("mse", "relative_error", "r2", "valid_time", "clean_accuracy", "robust_accuracy", "attacked_relative_error")
+MEASURES = (
+    *("mse", "relative_error", "r2", "valid_time", "clean_accuracy"),
+    *("robust_accuracy", "robust_accuracy_worst", "attacked_relative_error"),
+)
 
 ATTACKED = ("robust_accuracy", "attacked_relative_error")
 """Measures that differ by threat."""
@@ -363,7 +369,7 @@ def summary_of(results: pd.DataFrame) -> pd.DataFrame:
         if other["variation"].nunique() != 1 or key[-1] in set(other["variation"]):
             other = other.iloc[:0]
         row: dict[str, object] = dict(zip([*KEYS, "variation"], key, strict=True))
-        row["trainings"] = len(group)
+        row |= {"trainings": len(group), "trust": least_trusted(group["trust"])}
         for measure in MEASURES:
             found = summarise(group[measure].tolist())
             row |= {measure: found.mean, f"{measure}_deviation": found.deviation}

@@ -1,0 +1,89 @@
+"""A robust accuracy of forecasters is repaired by longer searches, and suspect where they do not settle."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from robustbench_bcos.regression import evidence
+from robustbench_bcos.regression.attack import Attacked, attack, robust_to_noise
+from robustbench_bcos.regression.evidence import LONGER, gather
+from tests.regression.test_regression import DATA, errors, trained
+
+FEW = DATA.select(range(3))
+WITHIN: dict[str, Any] = {"norm": "linf", "cells": [(0.05, "both"), (0.1, "both")]}
+
+
+@dataclass
+class Searches:
+    """Stands for attacks of which that of so many steps breaks these trajectories in the second cell."""
+
+    breaks: dict[int, list[int]]
+
+    def __call__(self, *args: object, steps: int, among: Tensor, **others: object) -> list[Attacked]:
+        left = among.clone()
+        left[1, self.breaks.get(steps, [])] = False
+        return [
+            Attacked(inputs=one, outputs=one, eligible=one, robust=one, stuck=torch.zeros_like(one)) for one in left
+        ]
+
+
+def found(*, stuck: bool = False) -> list[Attacked]:
+    every = torch.ones(len(FEW), dtype=torch.bool)
+    met = every if stuck else ~every
+    return [Attacked(inputs=every, outputs=every, eligible=every, robust=every, stuck=met) for _ in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("breaks", "stuck", "left", "trust", "reasons"),
+    [
+        ({}, False, 3, "sound", ""),
+        ({5 * LONGER: [1]}, False, 2, "sound", ""),
+        ({5 * LONGER: [1], 5 * LONGER**2: [0]}, False, 1, "suspect", "more_steps"),
+        # Where the second search changed nothing there is no third.
+        ({5 * LONGER**2: [0]}, False, 3, "sound", ""),
+        ({}, True, 3, "suspect", "degenerate_gradients"),
+    ],
+)
+def test_what_longer_searches_break_counts_and_one_that_still_breaks_makes_suspect(
+    breaks: dict[int, list[int]], stuck: bool, left: int, trust: str, reasons: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence, "attack", Searches(breaks))
+    gathered = gather(trained(iterations=1), FEW, found(stuck=stuck), tolerance=1e9, steps=5, **WITHIN)
+    assert [int(one.robust.sum()) for one in gathered] == [3, left]
+    assert (gathered[1].trust, gathered[1].reasons) == (trust, reasons)
+    assert gathered[0].trust == ("suspect" if stuck else "sound")
+
+
+def test_noise_that_breaks_what_searches_do_not_makes_suspect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence, "attack", Searches({}))
+    model = trained(iterations=1)
+    tolerance = float(errors(model.model(model.inputs(FEW)), model.truth(FEW)).max()) * 1.000001
+    gathered = gather(model, FEW, found(), tolerance=tolerance, steps=5, **WITHIN)
+    assert "noise" in gathered[1].reasons
+    assert int(gathered[1].robust.sum()) < 3
+
+
+@pytest.mark.parametrize("targets", ["initial", "parameters", "both"])
+def test_noise_moves_what_it_may_and_no_more_than_an_attack(targets: str) -> None:
+    model = trained(iterations=1)
+    errors_before = errors(model.model(model.inputs(FEW)), model.truth(FEW))
+    (reached,) = attack(model, FEW, norm="l2", cells=[(0.1, targets)], tolerance=1e9, steps=20)
+    # The attack's own error is one that noise does not reach; the clean one it passes.
+    above = float(errors(reached.outputs, model.truth(FEW)).max())
+    noise = {"norm": "l2", "eps": 0.1, "targets": targets, "draws": 8}
+    assert bool(robust_to_noise(model, FEW, tolerance=above, **noise).all())  # type: ignore[arg-type]
+    assert not bool(robust_to_noise(model, FEW, tolerance=float(errors_before.min()), **noise).all())  # type: ignore[arg-type]
+    still = robust_to_noise(model, FEW, tolerance=float(errors_before.max()), **noise | {"eps": 0.0})  # type: ignore[arg-type]
+    assert bool(still.all())
+
+
+def test_only_trajectories_that_are_asked_for_are_searched_around() -> None:
+    model = trained(iterations=1)
+    among = torch.tensor([[True, False, False], [False, False, True]])
+    searched = attack(model, FEW, **WITHIN, tolerance=1e9, steps=3, among=among)
+    for one, asked in zip(searched, among, strict=True):
+        assert torch.equal((one.inputs != model.inputs(FEW)).any(dim=1), asked)
+        assert torch.equal(one.robust, asked)
