@@ -196,6 +196,7 @@ def test_gate_and_comparison_read_a_study(tmp_path: Path) -> None:
     assert json.loads(certificate_of(baseline).read_text())["threats"]["eps"] == [0.05]
     code, said = gate(tmp_path / "out", "--baseline", baseline)
     assert (code, "gate open: 1 held" in said) == (0, True)
+    assert CliRunner().invoke(app, ["compare", str(tmp_path / "out")]).exit_code == 0
     # One trajectory is lost, of three.
     lost: dict[str, Any] = {"survivors": "110", **dict.fromkeys(("robust_correct", "worst_correct"), 2)}
     assert results["survivors"].tolist() == ["111"]
