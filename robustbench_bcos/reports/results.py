@@ -176,9 +176,8 @@ def _from_csv(file: Path) -> Results:
             f"{file} has no column {missing[0]!r}: it was not written by this tool, or by a version too old to "
             "compare; repeat its run"
         )
-    added = [column for column in COLUMNS if column not in records]
     # What is not there is missing, and no number that is none.
-    records = records.reindex(columns=[*records, *added], fill_value=pd.NA)
+    records = records.assign(**{column: pd.NA for column in COLUMNS if column not in records})
     # A word that is not known, or none at all, says that nothing was checked.
     records["trust"] = records["trust"].where(records["trust"].isin(LEVELS), "unchecked")
     survivors = dict(enumerate(records[SURVIVORS])) if SURVIVORS in records else {}
