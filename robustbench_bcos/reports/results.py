@@ -177,7 +177,8 @@ def _from_csv(file: Path) -> Results:
             "compare; repeat its run"
         )
     # What is not there is missing, and no number that is none.
-    records = records.assign(**{column: pd.NA for column in COLUMNS if column not in records})
+    added = {column: [pd.NA] * len(records) for column in COLUMNS if column not in records}
+    records = pd.concat([records, pd.DataFrame(added, index=records.index)], axis=1)
     # A word that is not known, or none at all, says that nothing was checked.
     records["trust"] = records["trust"].where(records["trust"].isin(LEVELS), "unchecked")
     survivors = dict(enumerate(records[SURVIVORS])) if SURVIVORS in records else {}
