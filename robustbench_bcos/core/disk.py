@@ -1,4 +1,4 @@
-"""Writing files that are never half there, on disks that may be full and in folders that may not be writable."""
+"""Files that are never half there, on disks that may be full and in folders that may not be writable."""
 
 import errno
 import os
@@ -116,6 +116,17 @@ def no_link(file: Path) -> Path:
     """
     if file.is_symlink():
         raise RequestError(f"{file} is a link, and nothing is written through links: remove it, or {ELSEWHERE}")
+    return file
+
+
+def no_pipe(file: Path) -> Path:
+    """Refuse to read what never ends, or waits for a writer: opening a pipe that somebody has planted would hang.
+
+    Raises:
+        OSError: it is a pipe, a socket or a device.
+    """
+    if file.exists() and not (file.is_file() or file.is_dir()):
+        raise OSError(errno.EINVAL, "It is a pipe or a device, and no file", str(file))
     return file
 
 

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeGuard, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from robustbench_bcos.core.disk import no_pipe
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import unknown
 
@@ -67,7 +68,7 @@ def read_table(kind: type[T], file: Path | Traversable) -> T:
         RequestError: the file cannot be read, is not TOML, or does not fit.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = (no_pipe(file) if isinstance(file, Path) else file).read_text(encoding="utf-8")
         # The parser takes the square of it.
         if max((line.count(".") for line in text.splitlines()), default=0) > DOTS:
             raise RecursionError
@@ -87,7 +88,7 @@ def read_json(file: Path) -> Any:  # noqa: ANN401 (any value of JSON)
         ValueError: it is not JSON, or is nested deeper than Python's stack.
     """
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(no_pipe(file).read_text(encoding="utf-8"))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

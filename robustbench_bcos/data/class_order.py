@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from robustbench_bcos.core.disk import no_pipe
 from robustbench_bcos.core.errors import RequestError
 
 SHOWN = 5
@@ -83,7 +84,7 @@ def read_class_order(file: Path) -> ClassOrder:
     """
     origin = f"classes {file}"
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = no_pipe(file).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise RequestError(f"{origin} cannot be read ({reason}): {FORM}") from None

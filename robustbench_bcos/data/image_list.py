@@ -6,6 +6,7 @@ The form is that of RobustBench's list of 5,000 ImageNet images; the class folde
 from collections.abc import Sequence
 from pathlib import Path
 
+from robustbench_bcos.core.disk import no_pipe
 from robustbench_bcos.core.errors import RequestError
 
 
@@ -50,7 +51,7 @@ def read_image_list(file: Path) -> list[tuple[int, str]]:
         RequestError: the file cannot be read, or holds nothing.
     """
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = no_pipe(file).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise RequestError(

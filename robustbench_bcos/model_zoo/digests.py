@@ -5,6 +5,7 @@ import os
 import time
 from pathlib import Path
 
+from robustbench_bcos.core.disk import no_pipe
 from robustbench_bcos.core.errors import RequestError
 
 SETTLED_SECONDS = 2.0
@@ -22,7 +23,7 @@ def check_readable(file: Path) -> None:
         RequestError: it cannot be opened.
     """
     try:
-        file.open("rb").close()
+        no_pipe(file).open("rb").close()
     except OSError as error:
         raise _unreadable(file, error) from None
 
@@ -36,7 +37,7 @@ def sha256_of(file: Path) -> str:
         RequestError: the file cannot be read.
     """
     try:
-        with file.open("rb") as stream:
+        with no_pipe(file).open("rb") as stream:
             status = os.fstat(stream.fileno())
             identity = (str(file.absolute()), status.st_ino, status.st_size, status.st_mtime_ns)
             if identity in _known:

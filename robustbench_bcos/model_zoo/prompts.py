@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from robustbench_bcos.core.disk import no_pipe
 from robustbench_bcos.core.errors import RequestError
 
 PLACE = "{}"
@@ -65,7 +66,7 @@ def read_templates(asked: str | Sequence[str]) -> tuple[str, ...]:
     if asked == PUBLISHED:
         return _published()
     try:
-        lines = Path(asked).read_text(encoding="utf-8").splitlines()
+        lines = no_pipe(Path(asked)).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(
             f"templates {asked!r} cannot be read ({error}): give {PLAIN}, {PUBLISHED}, or a text file with a template "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from robustbench_bcos.core.disk import write_text
+from robustbench_bcos.core.disk import no_pipe, write_text
 from robustbench_bcos.core.errors import RequestError, reason_of
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def read_log(file: Path) -> pd.DataFrame:
         RequestError: it cannot be read, lacks a column, or says what is no number.
     """
     try:
-        rows = pd.read_csv(file, dtype=str)
+        rows = pd.read_csv(no_pipe(file), dtype=str)
         numbers = rows[list(COLUMNS)].astype(float)
         if not np.isfinite(numbers["number"]).all() or (numbers["number"] % 1 != 0).any():
             raise ValueError("an epoch has no number")
