@@ -54,6 +54,14 @@ PIECEWISE: Final = frozenset(
 )
 """Operations that choose among linear ones. The absolute value is not among them: B-cos layers hold it."""
 
+FILLED: Final = frozenset(
+    {
+        *(aten.full_like, aten.zeros_like, aten.ones_like, aten.empty_like),
+        *(aten.new_full, aten.new_zeros, aten.new_ones, aten.new_empty),
+    }
+)
+"""Operations that take the shape of a value, and nothing else of it."""
+
 MIXING: Final = frozenset({aten.convolution, aten.mm, aten.addmm, aten.bmm, aten.baddbmm})
 """Operations that combine positions with learned weights: what comes before them is still an encoded image."""
 
@@ -256,6 +264,8 @@ class _Replay(fx.Interpreter):
         if node.target is operator.getitem:
             roles = self._roles[cast(fx.Node, node.args[0])]
             return roles[cast(int, node.args[1])] if isinstance(roles, tuple) else roles
+        if _packet(node) in FILLED:
+            return Role.CONSTANT
         given = {source: self._roles[source] for source in node.all_input_nodes}
         if Role.LINEAR not in given.values():
             return Role.GATE if Role.GATE in given.values() else Role.CONSTANT
