@@ -9,7 +9,6 @@ import random
 import runpy
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -90,16 +89,15 @@ def test_a_promise_is_held_where_the_ratio_is_and_no_more_images_stand(
 
 @pytest.mark.parametrize(("seconds", "expected"), [(1.0, 5), (20.0, 3)])
 def test_sides_take_turns_five_times_or_three_where_it_takes_long(
-    pairs: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, seconds: float, expected: int
+    pairs: SimpleNamespace, seconds: float, expected: int
 ) -> None:
     clock, order = [0.0], []
-    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
 
     def side(name: str, takes: float) -> None:
         order.append(name)
         clock[0] += takes
 
-    turns = pairs.take_turns(lambda: side("ours", seconds), lambda: side("theirs", 2 * seconds))
+    turns = pairs.take_turns(lambda: side("ours", seconds), lambda: side("theirs", 2 * seconds), clock=lambda: clock[0])
     assert "".join(name[0] for name in order) == ("otto" * 3)[: 2 * expected]
     assert turns.ratios == [0.5] * expected
 
@@ -353,6 +351,7 @@ def test_every_script_is_part_of_all() -> None:
     shared = {
         "all",
         "cluster",
+        "honest_rows",
         "minimal_norms",
         "pairs",
         "forks",

@@ -110,7 +110,8 @@ def check_any_size(dataset: str) -> None:
     """
     if not dataset_class(dataset.partition(":")[0]).any_size:
         raise RequestError(
-            f"resize, crop and image_list are for image files of any size, and {dataset} is fixed: leave them out"
+            f"resize, crop, interpolation and image_list are for image files of any size, and {dataset} is fixed: "
+            "leave them out"
         )
 
 

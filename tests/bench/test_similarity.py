@@ -15,9 +15,8 @@ from robustbench_bcos.attacks.criterion import make_criterion
 from robustbench_bcos.attacks.searches.noise import Noise
 from robustbench_bcos.attacks.searches.pgd import PGD
 from robustbench_bcos.attacks.threat import Threat
+from robustbench_bcos.bench.rows import COMPARISONS, EXPLAINED_CLASSES
 from robustbench_bcos.bench.similarity import (
-    COMPARISONS,
-    EXPLAINED_CLASSES,
     compare_explanations,
     explain_classes,
     make_views,

@@ -137,14 +137,14 @@ def test_a_folder_of_ones_own_may_hold_images_of_all_sizes(here: Path) -> None:
     [
         (
             ["--crop", "4"],
-            "resize, crop and image_list are for image files of any size, and digits",
+            "resize, crop, interpolation and image_list are for image files of any size, and digits",
         ),
         (["--resize", "0"], "resize: input should be greater than or equal to 1, got 0"),
         (["--crop", "-3"], "crop: input should be greater than or equal to 1, got -3"),
         (["--interpolation", "bicubbic"], "unknown interpolation 'bicubbic': did you mean 'bicubic'?"),
         (
             ["--interpolation", "bicubic"],
-            "--interpolation bicubic says how images are resized, and nothing says to what",
+            "resize, crop, interpolation and image_list are for image files of any size, and digits",
         ),
         (["--dataset", "coco"], "unknown dataset 'coco': choose from "),
         (["--dataset", "imagenett"], "unknown dataset 'imagenett': did you mean 'imagenet'?"),

@@ -198,7 +198,7 @@ def test_what_goes_to_a_file_is_told_in_lines(tiny_zoo: Path, capsys: pytest.Cap
     steps = [Progress(cell=cell, images=1, rows=(timing(cell, "attack"),)) for _ in range(40)]
     times = iter([0.0, *(float(second) for second in range(1, 41))])
     assert list(in_lines(iter(steps), 40, errors, lambda: next(times))) == steps
-    what = "tiny-bcos l2 0.5 pgd"
+    what = "tiny-bcos l2 0.5 pgd steps=3"
     assert capsys.readouterr().err.splitlines() == [
         f"1 of 40 images, 0:00:39 left: {what}",
         f"11 of 40 images, 0:00:29 left: {what}",
@@ -220,7 +220,7 @@ def test_what_an_attack_is_at_is_told_and_what_was_found_done_says_nothing_of_it
     ]
     times = iter([0.0, 0.0, 10.0, 20.0, 30.0])
     assert list(in_lines(iter(steps), 40, errors, lambda: next(times))) == steps
-    what = "tiny-bcos l2 0.5 pgd"
+    what = "tiny-bcos l2 0.5 pgd steps=3"
     assert capsys.readouterr().err.splitlines() == [
         f"20 of 40 images: {what}",
         f"20 of 40 images: {what} (square, 4 of 4, 3 of 20 images broken)",

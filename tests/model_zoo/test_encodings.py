@@ -145,7 +145,7 @@ def test_classifier_is_the_network_behind_its_encoding_and_its_checkpoint_the_ne
     network = build_architecture(architecture, in_channels=make(name).channels, classes=7, arguments={})
     network.load_state_dict(classifier.network.state_dict())
     freeze(classifier)
-    network.eval()
+    freeze(network)
     given = torch.rand((2, 3, 8, 12), generator=torch.Generator().manual_seed(1))
     assert torch.equal(classifier(given), network(make(name)(given)))
 

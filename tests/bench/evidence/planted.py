@@ -364,7 +364,7 @@ GRADIENTS = (
     one("not a number", lambda: Hooked(lambda g: g * torch.nan), "degenerate_gradients", "wrong_gradients"),
     one("blurred", lambda: Hooked(blurred), "filtered_gradients", "estimated_gradients"),
     one("scaled at random", lambda: Hooked(scaled_at_random), "wrong_gradients"),
-    one("of the weakest pixels", lambda: Hooked(few_pixels_only), "noise", "black_box"),
+    one("of the weakest pixels", lambda: Hooked(few_pixels_only), "black_box"),
     one("of another function", lambda: Own(another_functions_gradient), "wrong_gradients"),
     one(
         "hidden at the start",

@@ -169,7 +169,7 @@ def test_jobs_may_have_a_gpu_that_the_submitter_lacks(
 
 
 def test_models_in_memory_are_not_for_jobs() -> None:
-    with pytest.raises(RequestError, match="unknown option 'executor'"):
+    with pytest.raises(RequestError, match="executor is about models and images that have names"):
         evaluate(lambda images: images, [], executor="processes")  # type: ignore[call-arg, arg-type, call-overload]
 
 
