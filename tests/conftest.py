@@ -25,6 +25,10 @@ def pytest_configure(config: pytest.Config) -> None:
         install_import_hook("robustbench_bcos", "beartype.beartype")
 
 
+SHORT = {"AGAIN": 8, "FEWEST_AGAIN": 2, "IN_VAIN": 8}
+"""How often the nearest images are searched again."""
+
+
 @pytest.fixture
 def interruptible() -> Iterator[None]:
     """Processes inherit whether SIGINT is ignored, which a shell decides for what runs in its background."""
@@ -34,28 +38,30 @@ def interruptible() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def second_search() -> Iterator[dict[str, Any]]:
-    """The second search of every number takes few steps; what it really does, by name, for tests of its strength."""
+def second_search() -> Iterator[dict[tuple[Any, str], Any]]:
+    """The second search of every number takes few steps; what it really does, by module and name, for tests of it."""
     # Imported here: after the hook.
     from robustbench_bcos.attacks.searches.apgd import APGD
     from robustbench_bcos.attacks.searches.apgd_targeted import TargetedAPGD
+    from robustbench_bcos.bench.evidence import contexts
     from robustbench_bcos.bench.evidence.checks import other_losses
 
-    really = {name: getattr(other_losses, name) for name in ("SCREEN", "DEEP")}
+    shortened = [*((other_losses, name) for name in ("SCREEN", "DEEP")), *((contexts, name) for name in SHORT)]
+    really: dict[tuple[Any, str], Any] = {(module, name): getattr(module, name) for module, name in shortened}
     with pytest.MonkeyPatch.context() as shorter:
         aimed = TargetedAPGD(steps=5, targets=1, candidates=2, brief=True)
         shorter.setattr(other_losses, "SCREEN", (aimed, APGD(steps=2, loss="margin")))
         shorter.setattr(other_losses, "DEEP", (replace(aimed, targets=2), APGD(steps=5)))
+        for name, value in SHORT.items():
+            shorter.setattr(contexts, name, value)
         yield really
 
 
 @pytest.fixture
-def whole_second_search(second_search: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def whole_second_search(second_search: dict[tuple[Any, str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """As users have it."""
-    from robustbench_bcos.bench.evidence.checks import other_losses
-
-    for name, searches in second_search.items():
-        monkeypatch.setattr(other_losses, name, searches)
+    for (module, name), value in second_search.items():
+        monkeypatch.setattr(module, name, value)
 
 
 @pytest.fixture
