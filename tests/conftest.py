@@ -4,6 +4,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -25,8 +26,13 @@ def pytest_configure(config: pytest.Config) -> None:
         install_import_hook("robustbench_bcos", "beartype.beartype")
 
 
-SHORT = {"AGAIN": 8, "FEWEST_AGAIN": 2, "IN_VAIN": 8}
-"""How often the nearest images are searched again."""
+SHORT = {
+    # How often the nearest images are searched again.
+    "evidence.contexts": {"AGAIN": 8, "FEWEST_AGAIN": 2, "IN_VAIN": 8},
+    # Steps along the boundary for each step of an attack.
+    "stages.distances": {"REPEATED": 1},
+}
+"""Numbers of modules that are smaller in tests."""
 
 
 @pytest.fixture
@@ -43,17 +49,19 @@ def second_search() -> Iterator[dict[tuple[Any, str], Any]]:
     # Imported here: after the hook.
     from robustbench_bcos.attacks.searches.apgd import APGD
     from robustbench_bcos.attacks.searches.apgd_targeted import TargetedAPGD
-    from robustbench_bcos.bench.evidence import contexts
     from robustbench_bcos.bench.evidence.checks import other_losses
 
-    shortened = [*((other_losses, name) for name in ("SCREEN", "DEEP")), *((contexts, name) for name in SHORT)]
+    smaller = {import_module(f"robustbench_bcos.bench.{module}"): numbers for module, numbers in SHORT.items()}
+    shortened = [(module, name) for module, numbers in smaller.items() for name in numbers]
+    shortened += [(other_losses, name) for name in ("SCREEN", "DEEP")]
     really: dict[tuple[Any, str], Any] = {(module, name): getattr(module, name) for module, name in shortened}
     with pytest.MonkeyPatch.context() as shorter:
         aimed = TargetedAPGD(steps=5, targets=1, candidates=2, brief=True)
         shorter.setattr(other_losses, "SCREEN", (aimed, APGD(steps=2, loss="margin")))
         shorter.setattr(other_losses, "DEEP", (replace(aimed, targets=2), APGD(steps=5)))
-        for name, value in SHORT.items():
-            shorter.setattr(contexts, name, value)
+        for module, numbers in smaller.items():
+            for name, value in numbers.items():
+                shorter.setattr(module, name, value)
         yield really
 
 

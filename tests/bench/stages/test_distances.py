@@ -89,6 +89,7 @@ def test_distances_are_those_to_a_plane_in_the_pixel_box(norm: str, seed: int, l
         assert distance - row.low <= distance / 50 + 2e-3
 
 
+@pytest.mark.usefixtures("whole_second_search")
 @every_norm
 def test_distances_of_two_layers_are_those_of_all_patterns_of_activation(norm: str) -> None:
     random = np.random.default_rng(5)
