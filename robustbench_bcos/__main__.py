@@ -91,7 +91,7 @@ class _Unwritten(BaseException):
 
 
 class _Output(io.TextIOWrapper):
-    """Standard output, whose errors are told from those of other files."""
+    """Standard output, whose errors are kept apart from those of other files."""
 
     def write(self, text: str) -> int:
         try:

@@ -78,8 +78,8 @@ class AbstractJobs(AbstractExecutor):
 
     Args:
         request: what to do.
-        jobs: where jobs are told, and tell.
-        order: digest of what they are told.
+        jobs: where jobs find their order, and leave what they have found.
+        order: digest of that order.
     """
 
     outlives: ClassVar[bool] = False

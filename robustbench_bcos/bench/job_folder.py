@@ -1,4 +1,4 @@
-"""The folder in which a run and its jobs meet: what jobs are told, and what they have found.
+"""The folder in which a run and its jobs meet: the order of jobs, and what they have found.
 
 A job's rows are a store of its own, which takes its name at once and whole. Names are unique to an attempt, so two
 attempts of one unit do no harm. Nothing here is executed.
@@ -56,7 +56,7 @@ class JobFolder:
                 litter.unlink(missing_ok=True)
 
     def order(self, content: Mapping[str, Any]) -> str:
-        """Write what jobs are told; gives its digest, which a job must find."""
+        """Write the order of jobs; gives its digest, which a job must find."""
         text = json.dumps({**content, "digest": _said(content)}, indent=1) + "\n"
         if not (self.path / ORDER).exists() or (self.path / ORDER).read_text(encoding="utf-8") != text:
             write_text(self.path / ORDER, text)
@@ -76,7 +76,7 @@ class JobFolder:
         return made_below(self.path, LOGS, stamp)
 
     def record(self, executor: str, jobs: Mapping[str, str], planned: Iterable[Planned]) -> None:
-        """Write down what has been submitted, for whoever asks and for the next session.
+        """Write down what has been submitted, for `--status` and for the next session.
 
         Args:
             executor: which.

@@ -58,6 +58,6 @@ class Progress(Step):
     def subject(self) -> str:
         """Model, threat and attack of the cell, and what is unusual about the attack."""
         attack = self.cell.attack
-        # What is left to the model is told by the model.
+        # What is left to the model depends on the model.
         said = [f"{option}={value}" for option, value in attack.unusual.items() if value != "auto"]
         return " ".join([self.cell.model, str(self.cell.threat), attack.name, *said])

@@ -195,7 +195,7 @@ class Submitter:
         )
 
     def _order(self) -> tuple[dict[str, Any], dict[str, Handle]]:
-        """What jobs are told, and those of an earlier session that were told the same and still wait or work.
+        """The order of jobs, and jobs of an earlier session that had the same and still wait or work.
 
         What was measured by that session stays, so that its units are found again; its other jobs are ended.
         """

@@ -1,4 +1,4 @@
-"""What checks read of a run without asking a model: whoever reads a run needs no torch for it."""
+"""What checks read of a run without asking a model: reading a run needs no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

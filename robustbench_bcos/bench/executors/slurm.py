@@ -98,7 +98,7 @@ class Slurm(SubmititJobs):
         engine.update_parameters(
             job_name=f"bcos-{self.request.digest}",
             time=minutes,
-            # Short jobs are told in good time, too: submitit asks for a fifth of the limit at most.
+            # Short jobs are warned in good time, too: submitit asks for a fifth of the limit at most.
             signal_delay_s=min(90, max(1, 60 * minutes // 5)),
             array_parallelism=config.jobs or 10_000,
             additional_parameters=options,
