@@ -26,31 +26,15 @@ from robustbench_bcos.model_zoo.cards import ModelSpec
 from robustbench_bcos.model_zoo.checkpoints.write import write_weights
 from robustbench_bcos.model_zoo.classifier import build_classifier, freeze
 from robustbench_bcos.model_zoo.models import Model
+from tests import drafts
 
-NATURAL: dict[str, Any] = {
-    "name": "tiny-natural",
-    "family": "conventional",
-    "architecture": "resnet8",
-    "dataset": "digits",
-    "classes": 10,
-    "image_size": [8, 8],
-    "encoding": {"kind": "none"},
-    "loss": "ce",
-}
-BCOS: dict[str, Any] = NATURAL | {
-    "name": "tiny-bcos",
-    "family": "bcos",
-    "architecture": "bcos_resnet8",
-    "arguments": {"temperature": 1e-4},
-    "encoding": {"kind": "add_inverse"},
-    "loss": "bce",
-}
+BCOS = drafts.BCOS | {"arguments": {"temperature": 1e-4}}
 NAMES = ("tiny-natural", "tiny-bcos")
 
 
 def write_tiny_zoo(folder: Path) -> Path:
     """Two cards with their weights, the same bytes on every call."""
-    for seed, card in enumerate((NATURAL, BCOS)):
+    for seed, card in enumerate((drafts.NATURAL, BCOS)):
         write_card(folder, card, seed)
     return folder
 

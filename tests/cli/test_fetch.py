@@ -16,6 +16,7 @@ from robustbench_bcos.core import download as transport
 from robustbench_bcos.data.datasets.cifar10 import Cifar10
 from tests.cli.command_line import call, refusal, succeed
 from tests.data.imagenet_tree import write_classes
+from tests.drafts import NATURAL
 from tests.loopback import Site, served
 
 
@@ -44,15 +45,8 @@ def card(name: str, site: Site, **changes: Any) -> None:
     """A card of a model on the server, in the working folder's ``theirs``."""
     Path("theirs").mkdir(exist_ok=True)
     published = {"sha256": hashlib.sha256(site.content).hexdigest()[:10]}
-    values: dict[str, Any] = {
+    values = NATURAL | {
         "name": name,
-        "family": "conventional",
-        "architecture": "resnet8",
-        "dataset": "digits",
-        "classes": 10,
-        "image_size": [8, 8],
-        "encoding": {"kind": "none"},
-        "loss": "ce",
         "licence": "CC0-1.0",
         "weights": {"file": "w.pth", "url": site.url, "format": "state_dict", **published} | changes,
         "published": {"top1": 91.25, "parameters": 0.07},

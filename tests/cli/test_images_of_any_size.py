@@ -22,9 +22,9 @@ from robustbench_bcos.model_zoo.cards import ModelSpec, Zoo
 from robustbench_bcos.model_zoo.checkpoints.write import write_weights
 from robustbench_bcos.model_zoo.classifier import build_classifier
 from robustbench_bcos.model_zoo.models import find_models, own_model
-from tests.bench.tiny_zoo import NATURAL
 from tests.cli.command_line import refusal, succeed
 from tests.data.imagenet_tree import all_wnids, jpeg, write_classes
+from tests.drafts import NATURAL
 
 NETS = '''
 import torch

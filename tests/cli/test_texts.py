@@ -17,20 +17,10 @@ from robustbench_bcos.model_zoo.texts import TEXT_ENCODERS
 from robustbench_bcos.model_zoo.texts.encoders import all_minilm_l6_v2
 from robustbench_bcos.model_zoo.zero_shot import ZeroShotNetwork
 from tests.cli.command_line import call, refusal, succeed
+from tests.drafts import TOWER
 
 TEXTS = ("dog", "cat", "ship")
-CARD: dict[str, Any] = {
-    "name": "tower",
-    "family": "bcos",
-    "architecture": "bcos_resnet8",
-    "arguments": {"logit_bias": 0.0},
-    "dataset": "digits",
-    "classes": 3,
-    "image_size": [8, 8],
-    "encoding": {"kind": "add_inverse"},
-    "loss": "ce",
-    "texts": {"encoder": "all_minilm_l6_v2", "width": 384, "scale": 10.0, "classes": list(TEXTS), "templates": ["{}"]},
-}
+CARD = TOWER | {"texts": TOWER["texts"] | {"classes": list(TEXTS), "templates": ["{}"]}}
 
 
 @pytest.fixture(scope="module")

@@ -14,17 +14,13 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.tables import read_table
 from robustbench_bcos.model_zoo import cards
 from robustbench_bcos.model_zoo.cards import Card, EncodingSpec, TrainingSpec, Zoo
+from tests.drafts import BCOS
 
-CARD: dict[str, Any] = {
+CARD = BCOS | {
     "name": "mine",
-    "family": "bcos",
     "architecture": "bcos_resnet20",
     "arguments": {"b": 1.5},
-    "dataset": "digits",
-    "classes": 10,
     "image_size": [8, 12],
-    "encoding": {"kind": "add_inverse"},
-    "loss": "bce",
     "weights": {"file": "mine.safetensors", "sha256": 64 * "0"},
     "licence": "CC0-1.0",
 }

@@ -21,19 +21,10 @@ from robustbench_bcos.model_zoo.cards import Entry, ModelSpec, Zoo
 from robustbench_bcos.model_zoo.classifier import build_classifier
 from robustbench_bcos.model_zoo.fetching import fetch_weights
 from robustbench_bcos.model_zoo.models import ZooModel, load_model
+from tests.drafts import BCOS
 from tests.loopback import Site, served
 
-CARD: dict[str, Any] = {
-    "name": "theirs",
-    "family": "bcos",
-    "architecture": "bcos_resnet8",
-    "dataset": "digits",
-    "classes": 10,
-    "image_size": [8, 8],
-    "encoding": {"kind": "add_inverse"},
-    "loss": "bce",
-    "licence": "CC0-1.0",
-}
+DRAFT = BCOS | {"name": "theirs"}
 PUBLISHED = {"whole": 64, "prefix": 10, "nothing": None}
 
 
@@ -49,8 +40,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def weights(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A bare state dict of the card's network."""
     file = tmp_path_factory.mktemp("weights") / "w.pth"
-    draft = {key: value for key, value in CARD.items() if key != "licence"}
-    torch.save(build_classifier(ModelSpec.model_validate(draft)).network.state_dict(), file)
+    torch.save(build_classifier(ModelSpec.model_validate(DRAFT)).network.state_dict(), file)
     return file.read_bytes()
 
 
@@ -67,7 +57,7 @@ def entry(tmp_path: Path, site: Site, published: str = "prefix", **changes: Any)
         spec["sha256"] = hashlib.sha256(site.content).hexdigest()[:digits]
     folder = tmp_path / "zoo"
     folder.mkdir(exist_ok=True)
-    (folder / "theirs.toml").write_text(tomli_w.dumps({**CARD, "weights": spec | changes}))
+    (folder / "theirs.toml").write_text(tomli_w.dumps(DRAFT | {"licence": "CC0-1.0", "weights": spec | changes}))
     return Zoo([folder])["theirs"]
 
 

@@ -37,6 +37,7 @@ from robustbench_bcos.model_zoo.models import (
     state_digest,
 )
 from robustbench_bcos.training.recipes import RECIPES
+from tests.drafts import NATURAL
 from tests.model_zoo.test_cards import write_card
 
 PACKAGED = sorted(name for name, entry in Zoo().entries.items() if entry.card.weights.url is None)
@@ -145,15 +146,11 @@ class TestCards:
     @staticmethod
     def write_card(folder: Path, *, sha256: str, **changes: Any) -> None:
         constants = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
-        card = {
+        card = NATURAL | {
             "name": "mine",
-            "family": "conventional",
-            "architecture": "resnet8",
-            "dataset": "digits",
             "classes": 4,
             "image_size": [HEIGHT, WIDTH],
             "encoding": {"kind": "normalize", **constants},
-            "loss": "ce",
             "weights": {"file": "mine.safetensors", "sha256": sha256},
             "licence": "CC0-1.0",
             **changes,

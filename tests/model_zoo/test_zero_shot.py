@@ -25,6 +25,7 @@ from robustbench_bcos.model_zoo.models import find_models
 from robustbench_bcos.model_zoo.prompts import ONE, Prompts, read_templates
 from robustbench_bcos.model_zoo.texts import TEXT_ENCODERS
 from robustbench_bcos.model_zoo.zero_shot import ZeroShotNetwork, prototypes_for, prototypes_of
+from tests.drafts import TOWER
 
 TEXTS, WIDTH = 4, 10
 
@@ -143,27 +144,14 @@ def test_templates_come_from_a_file_a_line_each(tmp_path: Path) -> None:
 
 # Models whose card has texts
 
-CARD: dict[str, Any] = {
-    "name": "tower",
-    "family": "bcos",
-    "architecture": "bcos_resnet8",
-    "arguments": {"logit_bias": 0.0},
-    "dataset": "digits",
-    "classes": 3,
-    "image_size": [8, 8],
-    "encoding": {"kind": "add_inverse"},
-    "loss": "ce",
-    "texts": {"encoder": "all_minilm_l6_v2", "width": 384, "scale": 10.0, "classes": ["dog", "cat", "ship"]},
-    "licence": "CC0-1.0",
-}
+CARD = TOWER | {"licence": "CC0-1.0"}
 
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A card of random weights, whose filters are kept in float8."""
     folder = tmp_path_factory.mktemp("texts")
-    spec = {key: value for key, value in CARD.items() if key != "licence"}
-    classifier = freeze(build_classifier(ModelSpec.model_validate(spec)))
+    classifier = freeze(build_classifier(ModelSpec.model_validate(TOWER)))
     initialise(classifier.network, torch.Generator().manual_seed(0))
     network = classifier.network
     assert isinstance(network, ZeroShotNetwork)

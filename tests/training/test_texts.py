@@ -19,6 +19,7 @@ from robustbench_bcos.training.objectives import objective_of
 from robustbench_bcos.training.recipes import Recipe
 from robustbench_bcos.training.trainer import check_fit, train
 from robustbench_bcos.training.workshop import make_model
+from tests.drafts import AS_BCOS, make_recipe
 
 TEXTS: dict[str, Any] = {
     "encoder": "all_minilm_l6_v2",
@@ -29,25 +30,10 @@ TEXTS: dict[str, Any] = {
 }
 
 
-def make_recipe(**changes: Any) -> Recipe:
-    values: dict[str, Any] = {
-        "name": "tower",
-        "family": "bcos",
-        "architecture": "bcos_resnet8",
-        "arguments": {"logit_bias": 0.0},
-        "dataset": "tinted",
-        "classes": 4,
-        "image_size": (8, 4),
-        "encoding": {"kind": "add_inverse"},
-        "loss": "ce",
-        "epochs": 2,
-        "batch_size": 9,
-        "optimiser": "adam",
-        "learning_rate": 0.01,
-        "float8_filters": True,
-        "texts": TEXTS,
-    }
-    return Recipe.model_validate(values | changes)
+def tower(**changes: Any) -> Recipe:
+    start = {"name": "tower", "arguments": {"logit_bias": 0.0}, "dataset": "tinted", "classes": 4, "loss": "ce"}
+    how = {"batch_size": 9, "float8_filters": True, "texts": TEXTS}
+    return make_recipe(**AS_BCOS | start | how | changes)
 
 
 @pytest.fixture
@@ -74,9 +60,9 @@ def test_a_class_that_is_held_out_is_not_seen_and_yet_an_output(
         return train(recipe, images, **settings)
 
     monkeypatch.setattr(workshop, "train", watched)
-    card = make_model(make_recipe(), tmp_path / "made", dataset=dataset)
+    card = make_model(tower(), tmp_path / "made", dataset=dataset)
     assert {images.dataset.labels[i] for images in seen for i in images.indices} == {0, 2, 3}
-    assert card.texts == make_recipe().texts
+    assert card.texts == tower().texts
     assert card.clean_accuracy is not None
     # Of all classes, and as the file has it: in float8.
     model = find_models("tower", Zoo([tmp_path / "made"]))[0].load().classifier
@@ -90,18 +76,18 @@ def test_the_loss_knows_no_text_that_is_held_out() -> None:
     logits, labels = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 2, 3, 3, 0])
     moved = logits.clone()
     moved[:, 1] += 7
-    objective = objective_of(make_recipe())
+    objective = objective_of(tower())
     torch.testing.assert_close(objective(moved, labels), objective(logits, labels))
     rows = logits[:, [0, 2, 3]].log_softmax(dim=1)
     expected = -torch.stack([rows[i, place] for i, place in enumerate([0, 1, 2, 2, 0])])
     torch.testing.assert_close(objective(logits, labels), expected)
-    assert not torch.allclose(objective_of(make_recipe(texts=TEXTS | {"held_out": ()}))(moved, labels), expected)
+    assert not torch.allclose(objective_of(tower(texts=TEXTS | {"held_out": ()}))(moved, labels), expected)
 
 
 def test_classes_in_another_order_than_the_images_are_refused() -> None:
     pixels = torch.zeros(4, 3, 8, 4)
     images = EvalSubset.of(InMemory(pixels, torch.arange(4), classes=4))
-    check_fit(make_recipe(), images)
-    said = make_recipe(texts=TEXTS | {"classes": ("3", "1", "2", "0"), "held_out": ()})
+    check_fit(tower(), images)
+    said = tower(texts=TEXTS | {"classes": ("3", "1", "2", "0"), "held_out": ()})
     with pytest.raises(RequestError, match=r"in another order than .*, which has 0, 1, 2, \.\.\.: list them"):
         check_fit(said, images)

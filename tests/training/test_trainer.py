@@ -24,38 +24,19 @@ from robustbench_bcos.training import start, trainer
 from robustbench_bcos.training.recipes import RECIPES, Recipe
 from robustbench_bcos.training.trainer import Epoch, train
 from robustbench_bcos.training.workshop import clean_accuracy
+from tests.drafts import AS_BCOS, make_recipe
 
 LINF = {"kind": "adversarial", "norm": "linf", "eps": "1/32"}
 L2 = {"kind": "adversarial", "norm": "l2", "eps": "0.25"}
 
 
-def make_recipe(**changes: Any) -> Recipe:
-    values: dict[str, Any] = {
-        "name": "tiny",
-        "family": "conventional",
-        "architecture": "resnet8",
-        "dataset": "memory",
-        "classes": 3,
-        "image_size": (8, 4),
-        "encoding": {"kind": "none"},
-        "loss": "ce",
-        "epochs": 2,
-        "batch_size": 5,
-        "optimiser": "adam",
-        "learning_rate": 0.01,
-        "attack_steps": 2,
-        **changes,
-    }
-    return Recipe.model_validate(values)
-
-
-BCOS = {"family": "bcos", "architecture": "bcos_resnet8", "encoding": {"kind": "add_inverse"}, "loss": "bce"}
+tiny_recipe = partial(make_recipe, attack_steps=2)
 VARIANTS = {
-    "natural": make_recipe(augmentation={"flip": True, "crop": 1}),
-    "sgd": make_recipe(optimiser="sgd", weight_decay=1e-3),
-    "adversarial": make_recipe(training=LINF, augmentation={"crop": 1}),
-    "bcos": make_recipe(**BCOS, training=L2),
-    "bf16": make_recipe(**BCOS, training=L2, precision="bf16"),
+    "natural": tiny_recipe(augmentation={"flip": True, "crop": 1}),
+    "sgd": tiny_recipe(optimiser="sgd", weight_decay=1e-3),
+    "adversarial": tiny_recipe(training=LINF, augmentation={"crop": 1}),
+    "bcos": tiny_recipe(**AS_BCOS, training=L2),
+    "bf16": tiny_recipe(**AS_BCOS, training=L2, precision="bf16"),
 }
 
 
@@ -112,7 +93,7 @@ def test_training_learns_what_can_be_learnt() -> None:
     pixels[torch.arange(30), labels] += 0.5
     images = EvalSubset.of(InMemory(pixels, labels, classes=3))
     epochs: list[Epoch] = []
-    classifier = train(make_recipe(epochs=8, batch_size=10), images, on_epoch=epochs.append)
+    classifier = train(tiny_recipe(epochs=8, batch_size=10), images, on_epoch=epochs.append)
     assert clean_accuracy(classifier, images, "cpu").correct == 30
     assert [epoch.number for epoch in epochs] == list(range(1, 9))
     assert epochs[-1].loss < epochs[0].loss
@@ -121,7 +102,7 @@ def test_training_learns_what_can_be_learnt() -> None:
 
 @pytest.mark.parametrize("epochs", range(1, 7))
 def test_a_training_may_be_as_short_as_one_step(epochs: int) -> None:
-    fast, slow = (make_recipe(epochs=epochs, batch_size=13, learning_rate=rate) for rate in (1.0, 1e-12))
+    fast, slow = (tiny_recipe(epochs=epochs, batch_size=13, learning_rate=rate) for rate in (1.0, 1e-12))
     assert differs(train(fast, tiny_images()), train(slow, tiny_images()))
 
 
@@ -152,7 +133,7 @@ def test_training_is_a_function_of_the_seed(name: str) -> None:
     ids=str,
 )
 def test_every_setting_of_a_recipe_counts(base: dict[str, Any], changes: dict[str, Any]) -> None:
-    first, second = make_recipe(**base), make_recipe(**{**base, **changes})
+    first, second = tiny_recipe(**base), tiny_recipe(**{**base, **changes})
     assert differs(train(first, tiny_images()), train(second, tiny_images()))
 
 
@@ -289,7 +270,7 @@ def test_adversarial_training_meets_attacked_images_inside_the_ball(
     monkeypatch: pytest.MonkeyPatch, training: dict[str, str], epsilon: float
 ) -> None:
     witness = Witness(monkeypatch)
-    train(make_recipe(training=training), tiny_images())
+    train(tiny_recipe(training=training), tiny_images())
     originals = tiny_images().batch(0, 13).images
     norm = NORMS[training["norm"]]
     # Two epochs of three batches, each with one step; the attack looks at its start and two iterates.
@@ -310,7 +291,7 @@ def test_adversarial_training_meets_attacked_images_inside_the_ball(
 
 def test_an_attack_raises_the_loss_more_than_its_random_start_does(monkeypatch: pytest.MonkeyPatch) -> None:
     # The rate is so small that the network is the same throughout.
-    recipe = make_recipe(training=LINF, learning_rate=1e-12, epochs=1, attack_steps=7)
+    recipe = tiny_recipe(training=LINF, learning_rate=1e-12, epochs=1, attack_steps=7)
     attacked: list[Epoch] = []
     train(recipe, tiny_images(), on_epoch=attacked.append)
     # Steps that are lost in rounding leave the random start.
@@ -333,7 +314,7 @@ def test_natural_training_meets_every_image_once_an_epoch_in_an_order_of_epoch_a
     for seed in (0, 1):
         with monkeypatch.context() as patch:
             witness = Witness(patch)
-            train(make_recipe(seed=seed), tiny_images())
+            train(tiny_recipe(seed=seed), tiny_images())
         assert [len(batch) for batch in witness.trained_on] == 2 * [5, 4, 4]
         assert witness.evaluated == 0
         for epoch in (witness.trained_on[:3], witness.trained_on[3:]):
@@ -351,7 +332,7 @@ def test_an_attack_starts_at_noise_of_the_image_the_epoch_and_the_seed(monkeypat
     for seed in (0, 1):
         with monkeypatch.context() as patch:
             witness = Witness(patch)
-            train(make_recipe(training=LINF, seed=seed), tiny_images())
+            train(tiny_recipe(training=LINF, seed=seed), tiny_images())
         for epoch in (witness.trained_on[:3], witness.trained_on[3:]):
             met = torch.cat(epoch)
             noise.append(met - tiny_images().batch(0, 13).images[positions(met)])
@@ -366,7 +347,7 @@ def test_the_learning_rate_rises_for_a_quarter_of_the_steps_and_falls_to_nearly_
     rates: list[float] = []
     watch = register_optimizer_step_pre_hook(lambda optimiser, *_: rates.append(optimiser.param_groups[0]["lr"]))
     try:
-        train(make_recipe(optimiser=optimiser, epochs=8), tiny_images())
+        train(tiny_recipe(optimiser=optimiser, epochs=8), tiny_images())
     finally:
         watch.remove()
     assert len(rates) == 8 * 3
@@ -380,7 +361,7 @@ def test_the_learning_rate_rises_for_a_quarter_of_the_steps_and_falls_to_nearly_
 
 @pytest.mark.parametrize("changes", [{"classes": 4}, {"image_size": (4, 8)}, {"image_size": (8, 5)}], ids=str)
 def test_a_recipe_that_does_not_fit_the_images_is_refused(changes: dict[str, Any]) -> None:
-    recipe = make_recipe(**changes)
+    recipe = tiny_recipe(**changes)
     expected = (recipe.classes, *recipe.image_size)
     with pytest.raises(RequestError) as caught:
         train(recipe, tiny_images(), on_epoch=stop_at(1))
@@ -391,4 +372,4 @@ def test_a_recipe_that_does_not_fit_the_images_is_refused(changes: dict[str, Any
 @pytest.mark.parametrize("eps", ["abc", "-1", "nan"])
 def test_a_radius_that_is_none_is_refused(eps: str) -> None:
     with pytest.raises(RequestError, match=f"{eps}"):
-        train(make_recipe(training={**LINF, "eps": eps}), tiny_images(), on_epoch=stop_at(1))
+        train(tiny_recipe(training={**LINF, "eps": eps}), tiny_images(), on_epoch=stop_at(1))

@@ -19,28 +19,19 @@ from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import TrainingSpec, Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.models import ZooModel, load_model
-from robustbench_bcos.training.recipes import Recipe
 from robustbench_bcos.training.trainer import Epoch, train
 from robustbench_bcos.training.workshop import clean_accuracy, is_made, make_model
+from tests.drafts import AS_BCOS, make_recipe
 
-RECIPE = Recipe.model_validate(
-    {
-        "name": "my-v1.5",
-        "family": "bcos",
-        "architecture": "bcos_resnet8",
-        "arguments": {"b": 1.5},
-        "dataset": "coloured",
-        "classes": 3,
-        "image_size": [8, 4],
-        "encoding": {"kind": "add_inverse"},
-        "loss": "bce",
-        "training": {"kind": "adversarial", "norm": "linf", "eps": "1/64"},
-        "epochs": 3,
-        "batch_size": 6,
-        "optimiser": "adam",
-        "learning_rate": 0.01,
-        "attack_steps": 1,
-    }
+RECIPE = make_recipe(
+    **AS_BCOS,
+    name="my-v1.5",
+    arguments={"b": 1.5},
+    dataset="coloured",
+    training={"kind": "adversarial", "norm": "linf", "eps": "1/64"},
+    epochs=3,
+    batch_size=6,
+    attack_steps=1,
 )
 FILES = {"my-v1.5.toml", "my-v1.5.safetensors", "my-v1.5.log.csv", "my-v1.5.lock"}
 
