@@ -153,5 +153,7 @@ def _load_plugins(configuration: Mapping[str, Any], here: str) -> None:
     for file in files:
         expected = configuration["plugin_digests"].get(file.name)
         if not file.is_file() or sha256(file.read_bytes()).hexdigest() != expected:
-            raise RequestError(f"plugin {file} on {here} is missing or another one than where the run was submitted")
+            raise RequestError(
+                f"plugin {file} on {here} is missing or another one than on the machine that submitted the run: copy it"
+            )
     load_plugins(files)

@@ -74,9 +74,11 @@ def read_table(kind: type[T], file: Path | Traversable) -> T:
             raise RecursionError
         values = tomllib.loads(text)
     except RecursionError:
-        raise RequestError(f"{file} is not a readable TOML file (it is nested too deeply)") from None
+        raise RequestError(
+            f"{file} is not a readable TOML file (it is nested too deeply): mend or replace it"
+        ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RequestError(f"{file} is not a readable TOML file ({error})") from None
+        raise RequestError(f"{file} is not a readable TOML file ({error}): mend or replace it") from None
     return parse_table(kind, values, str(file))
 
 

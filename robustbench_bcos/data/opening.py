@@ -174,7 +174,7 @@ def _request(
             f"the classes of dataset {dataset} have their order, and {class_order.origin} gives another: leave it out"
         )
     if data_dir is None and kind.data_dir_holds:
-        raise RequestError(f"dataset {dataset} needs data_dir, the folder that holds {kind.data_dir_holds}")
+        raise RequestError(f"dataset {dataset} needs data_dir: name the folder that holds {kind.data_dir_holds}")
     return kind, DatasetRequest(
         split=split,
         argument=argument,

@@ -34,7 +34,9 @@ def begin(recipe: Recipe, images: EvalSubset) -> ImageClassifier:
         return classifier
     sources = find_models(recipe.start, Zoo())
     if len(sources) > 1:
-        raise RequestError(f"recipe {recipe.name!r} starts from {recipe.start}, which names {len(sources)} models")
+        raise RequestError(
+            f"recipe {recipe.name!r} starts from {recipe.start}, which names {len(sources)} models: name one"
+        )
     source = sources[0].load().classifier
     if recipe.bcosified is not None:
         said = recipe.bcosified

@@ -15,6 +15,7 @@ from robustbench_bcos.bench.config import SUITES, RunConfig, check_trained, make
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.options import parameters
 from robustbench_bcos.core.quantities import Quantity
+from tests.refusals import refused
 
 SUITE = 'description = "mine"\nnorm = ["linf"]\neps = ["8/255", "16/255"]\nsteps = [20, 100]\nlimit = 7\n'
 
@@ -35,10 +36,7 @@ def texts(config: RunConfig) -> list[str]:
 
 
 def refusal(flags: dict[str, Any], suite: Path | None = None) -> str:
-    with pytest.raises(RequestError) as caught:
-        make_config(flags, None if suite is None else str(suite))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return refused(make_config, flags, None if suite is None else str(suite))
 
 
 # Precedence

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
 from tests.bench.tiny_zoo import measure, tiny_request
+from tests.refusals import refused
 
 IMAGES, LABELS, _ = EvalSubset.of(Digits("test"), 24).batch(0, 24)
 
@@ -40,11 +42,7 @@ class Small(nn.Module):
         return self.readout(self.drop(self.norm(images)).flatten(1))
 
 
-def refusal(*arguments: Any, **options: Any) -> str:
-    with pytest.raises(RequestError) as caught:
-        evaluate(*arguments, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+refusal = partial(refused, evaluate)
 
 
 def own_labels(model: nn.Module) -> Tensor:

@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,9 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.subset import EvalSubset
 from tests.bench.tiny_zoo import NAMES, tiny_request
+from tests.refusals import refused
 
-
-def refusal(zoo: Path, **flags: Any) -> str:
-    with pytest.raises(RequestError) as caught:
-        tiny_request(zoo, **flags)
-    return str(caught.value)
+refusal = partial(refused, tiny_request)
 
 
 # Models

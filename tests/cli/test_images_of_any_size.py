@@ -148,7 +148,7 @@ def test_a_folder_of_ones_own_may_hold_images_of_all_sizes(here: Path) -> None:
         ),
         (["--dataset", "coco"], "unknown dataset 'coco': choose from "),
         (["--dataset", "imagenett"], "unknown dataset 'imagenett': did you mean 'imagenet'?"),
-        (["--dataset", "imagenet"], "dataset imagenet needs data_dir, the folder that holds val"),
+        (["--dataset", "imagenet"], "dataset imagenet needs data_dir: name the folder that holds val"),
     ],
 )
 def test_a_request_that_cannot_be_meant_is_refused(added: list[str], said: str) -> None:

@@ -1,6 +1,5 @@
 """What files mean: one reader for runs and for explain, beside Pillow, torchvision, and files written by hand."""
 
-import re
 import struct
 import warnings
 import zlib
@@ -19,6 +18,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.decoding import decode_rgb
 from robustbench_bcos.data.image_files import is_moving, read_images
 from robustbench_bcos.data.opening import open_dataset
+from tests.refusals import refused
 
 HEIGHT, WIDTH = 5, 4
 
@@ -48,15 +48,6 @@ def run(file: Path) -> Tensor:
 
 
 READERS = pytest.mark.parametrize("read", [explained, run])
-
-
-def refusal(attempt: Callable[[], object]) -> str:
-    with pytest.raises(RequestError) as caught:
-        attempt()
-    message = str(caught.value)
-    assert "\n" not in message
-    assert re.search(r"(: |\): )[a-z]", message), "no remedy"
-    return message
 
 
 def png(levels: Levels, *chunks: tuple[bytes, bytes]) -> bytes:
@@ -219,7 +210,7 @@ def test_a_file_that_does_not_say_what_it_shows_is_refused_with_the_remedy(
         (tmp_path / name).write_bytes(content)
     else:
         content.save(tmp_path / name)
-    message = refusal(lambda: read(tmp_path / name))
+    message = refused(lambda: read(tmp_path / name))
     assert said in message
     assert name in message
 
@@ -253,7 +244,7 @@ def test_a_png_whose_checksums_do_not_fit_is_damaged(tmp_path: Path) -> None:
 def test_an_image_of_a_dataset_is_one_picture(suffix: str, tmp_path: Path) -> None:
     first, *others = (Image.fromarray(noise(seed)) for seed in range(3))
     first.save(tmp_path / f"one.{suffix}", save_all=True, append_images=others)
-    said = refusal(lambda: run(tmp_path / f"one.{suffix}"))
+    said = refused(lambda: run(tmp_path / f"one.{suffix}"))
     assert f"one.{suffix} holds 3 frames or pages: save the one that is meant" in said
 
 

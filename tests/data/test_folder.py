@@ -1,6 +1,5 @@
 """Image folders as people have them, and what is said of broken ones."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.dataset import AbstractDataset
 from robustbench_bcos.data.opening import open_dataset
 from robustbench_bcos.data.subset import EvalSubset
+from tests.refusals import refused
 
 HEIGHT, WIDTH = 9, 14
 
@@ -25,14 +24,6 @@ def paint(file: Path, *, mode: str = "RGB", size: tuple[int, int] = (HEIGHT, WID
 
 def open_folder(root: Path) -> AbstractDataset:
     return open_dataset(f"folder:{root}", "test")
-
-
-def refusal(attempt: Callable[[], object]) -> str:
-    with pytest.raises(RequestError) as caught:
-        attempt()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def test_images_are_found_in_class_folders_of_the_split_or_of_the_folder_itself(tmp_path: Path) -> None:
@@ -52,7 +43,7 @@ def test_images_are_found_in_class_folders_of_the_split_or_of_the_folder_itself(
 
 def test_a_folder_without_a_training_part_cannot_be_trained_on(tmp_path: Path) -> None:
     paint(tmp_path / "cat/1.png")
-    assert "has no folder train" in refusal(lambda: open_dataset(f"folder:{tmp_path}", "train"))
+    assert "has no folder train" in refused(lambda: open_dataset(f"folder:{tmp_path}", "train"))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
@@ -70,29 +61,29 @@ def test_decoded_values_are_pillows(tmp_path: Path, suffix: str, mode: str) -> N
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    message = refusal(lambda: open_folder(tmp_path / "nowhere"))
+    message = refused(lambda: open_folder(tmp_path / "nowhere"))
     assert message.startswith(f"dataset folder:{tmp_path}/nowhere is not a folder: give")
 
 
 def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
-    assert "is not a folder" in refusal(lambda: open_folder(paint(tmp_path / "1.png")))
+    assert "is not a folder" in refused(lambda: open_folder(paint(tmp_path / "1.png")))
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    message = refusal(lambda: open_folder(tmp_path))
+    message = refused(lambda: open_folder(tmp_path))
     assert message.startswith(f"dataset folder:{tmp_path} holds no images")
 
 
 def test_an_empty_class_folder_is_refused_and_named(tmp_path: Path) -> None:
     paint(tmp_path / "cat/1.png")
     (tmp_path / "unicorn").mkdir()
-    assert "unicorn" in refusal(lambda: open_folder(tmp_path))
+    assert "unicorn" in refused(lambda: open_folder(tmp_path))
 
 
 def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat/notes.txt").write_text("none")
-    assert "holds no images" in refusal(lambda: open_folder(tmp_path))
+    assert "holds no images" in refused(lambda: open_folder(tmp_path))
 
 
 @pytest.mark.parametrize("suffix", ["jpeg", "png", "bmp", "webp"])
@@ -104,8 +95,8 @@ def test_a_truncated_image_is_refused_by_its_path(tmp_path: Path, suffix: str, s
     broken.write_bytes(content[: int(share * len(content))])
     images = open_folder(tmp_path)
     assert images.read(0).shape == (3, HEIGHT, WIDTH)
-    assert str(broken) in refusal(lambda: images.read(1))
-    assert str(broken) in refusal(lambda: EvalSubset.of(images).digest)
+    assert str(broken) in refused(lambda: images.read(1))
+    assert str(broken) in refused(lambda: EvalSubset.of(images).digest)
 
 
 def test_an_image_that_claims_to_be_huge_is_refused_by_its_path(tmp_path: Path) -> None:
@@ -114,12 +105,12 @@ def test_an_image_that_claims_to_be_huge_is_refused_by_its_path(tmp_path: Path) 
     # Width and height in the header of a bitmap.
     content[18:26] = (50_000).to_bytes(4, "little") * 2
     huge.write_bytes(content)
-    assert str(huge) in refusal(lambda: open_folder(tmp_path).read(0))
+    assert str(huge) in refused(lambda: open_folder(tmp_path).read(0))
 
 
 def test_a_text_in_place_of_an_image_is_refused_by_its_path(tmp_path: Path) -> None:
     paint(tmp_path / "cat/1.png").write_text("no image")
-    assert str(tmp_path / "cat/1.png") in refusal(lambda: open_folder(tmp_path).read(0))
+    assert str(tmp_path / "cat/1.png") in refused(lambda: open_folder(tmp_path).read(0))
 
 
 def test_an_image_of_another_size_is_refused_and_named(tmp_path: Path) -> None:
@@ -128,7 +119,7 @@ def test_an_image_of_another_size_is_refused_and_named(tmp_path: Path) -> None:
     paint(tmp_path / "cat/0.png", size=(WIDTH, HEIGHT))
     images = EvalSubset.of(open_folder(tmp_path))
     for attempt in (lambda: images.batch(0, 3), lambda: images.digest):
-        message = refusal(attempt)
+        message = refused(attempt)
         assert "image 2 of folder:" in message
         assert f"(3, {WIDTH}, {HEIGHT})" in message
         assert f"(3, {HEIGHT}, {WIDTH})" in message

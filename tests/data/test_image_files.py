@@ -3,7 +3,6 @@
 import gc
 import io
 import pickle
-import re
 import struct
 import warnings
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.image_files import FRAME_MILLISECONDS, Frames, is_moving, read_frames, read_images
+from tests.refusals import refused
 
 HEIGHT, WIDTH = 5, 4
 
@@ -48,16 +48,6 @@ def moving(count: int = 3, mode: str = "RGB", **size: int) -> list[Image.Image]:
 def wanted(*levels: Levels) -> Tensor:
     """Levels of 8 bits as images in [0, 1]; float32 as the product computes it, so equal to the last bit."""
     return torch.from_numpy(np.stack([one.transpose(2, 0, 1) for one in levels]).astype(np.float32) / np.float32(255))
-
-
-def refusal(attempt: Callable[[], object]) -> str:
-    """The one sentence that a request is refused with."""
-    with pytest.raises(RequestError) as caught:
-        attempt()
-    message = str(caught.value)
-    assert "\n" not in message
-    assert re.search(r"(: |\): )[a-z]", message), "no remedy"
-    return message
 
 
 def read_any(file: Path) -> object:
@@ -104,14 +94,14 @@ def test_files_are_one_batch_in_the_order_they_are_given(tmp_path: Path) -> None
 
 def test_the_first_file_decides_the_size_where_nothing_else_does(tmp_path: Path) -> None:
     files = [paint(tmp_path / "first.png"), paint(tmp_path / "second.png", noise(height=7, width=6))]
-    said = refusal(lambda: read_images(files, None))
+    said = refused(lambda: read_images(files, None))
     assert said == f"{files[1]} has 7x6 pixels and {HEIGHT}x{WIDTH} are needed: resize it, all to one size"
 
 
 @pytest.mark.parametrize("size", [(HEIGHT, WIDTH + 1), (WIDTH, HEIGHT)])
 def test_a_file_of_another_size_than_asked_for_is_named_with_both_sizes(size: tuple[int, int], tmp_path: Path) -> None:
     file = paint(tmp_path / "one.png")
-    said = refusal(lambda: read_images([file], size))
+    said = refused(lambda: read_images([file], size))
     assert said.startswith(f"{file} has {HEIGHT}x{WIDTH} pixels and {size[0]}x{size[1]} are needed: resize it")
 
 
@@ -135,7 +125,7 @@ class Program:
 def test_what_is_no_image_is_named(content: bytes, read: Callable[[Path], object], tmp_path: Path) -> None:
     file = tmp_path / "one.png"
     file.write_bytes(content)
-    said = refusal(lambda: read(file))
+    said = refused(lambda: read(file))
     assert said.startswith(f"image {file} cannot be decoded (")
     assert said.endswith("): replace it or take it out")
 
@@ -146,7 +136,7 @@ def test_a_file_that_is_cut_off_is_named(kind: str, left: float, tmp_path: Path)
     file = paint(tmp_path / f"one.{kind}", noise(height=40, width=32))
     content = file.read_bytes()
     file.write_bytes(content[: int(left * len(content))])
-    assert refusal(lambda: read_any(file)).startswith(f"image {file} cannot be decoded (")
+    assert refused(lambda: read_any(file)).startswith(f"image {file} cannot be decoded (")
 
 
 def test_a_moving_picture_cut_off_anywhere_is_named_or_has_fewer_frames(tmp_path: Path) -> None:
@@ -182,7 +172,7 @@ def test_damage_anywhere_is_named_or_harmless(tmp_path: Path) -> None:
 def test_a_program_is_never_executed(tmp_path: Path) -> None:
     file = tmp_path / "one.png"
     file.write_bytes(pickle.dumps(Program(tmp_path / "marker")))
-    refusal(lambda: read_any(file))
+    refused(lambda: read_any(file))
     assert not (tmp_path / "marker").exists()
     pickle.loads(file.read_bytes())
     assert (tmp_path / "marker").exists()
@@ -200,23 +190,23 @@ def test_postscript_which_is_a_program_is_not_handed_to_an_interpreter(
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", interpret)
     file = tmp_path / "one.png"
     file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 5\n%%EndComments\nshowpage\n%%EOF\n")
-    said = refusal(lambda: read_any(file))
+    said = refused(lambda: read_any(file))
     assert not called
     assert said.startswith(f"image {file} cannot be decoded (")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    said = refusal(lambda: read_images([paint(tmp_path / "one.png"), tmp_path / "two.png"], None))
+    said = refused(lambda: read_images([paint(tmp_path / "one.png"), tmp_path / "two.png"], None))
     assert said == f"{tmp_path}/two.png does not exist: give image files, an animation, or a folder of frames"
-    assert refusal(lambda: is_moving(tmp_path / "two.png")) == said
+    assert refused(lambda: is_moving(tmp_path / "two.png")) == said
 
 
 def test_a_name_too_long_for_any_file_is_a_missing_file(tmp_path: Path) -> None:
-    assert "give image files" in refusal(lambda: is_moving(tmp_path / ("long" * 99 + ".png")))
+    assert "give image files" in refused(lambda: is_moving(tmp_path / ("long" * 99 + ".png")))
 
 
 def test_a_folder_among_files_is_named(tmp_path: Path) -> None:
-    said = refusal(lambda: read_images([paint(tmp_path / "one.png"), tmp_path], None))
+    said = refused(lambda: read_images([paint(tmp_path / "one.png"), tmp_path], None))
     assert said == f"{tmp_path} is a folder: give it alone to explain its images as frames of a moving picture"
 
 
@@ -227,7 +217,7 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytes
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Image, "open", forbidden)
-    assert f"image {file} cannot be decoded (" in refusal(lambda: read_images([file], None))
+    assert f"image {file} cannot be decoded (" in refused(lambda: read_images([file], None))
 
 
 # What moves
@@ -263,27 +253,27 @@ def test_hidden_files_and_folders_are_no_frames(tmp_path: Path) -> None:
 def test_a_folder_of_fewer_than_two_frames_is_refused(count: int, tmp_path: Path) -> None:
     for number in range(count):
         paint(tmp_path / f"{number}.png")
-    said = refusal(lambda: read_frames(tmp_path, None))
+    said = refused(lambda: read_frames(tmp_path, None))
     assert said == f"{tmp_path} holds {count} frames: a moving picture needs at least two image files"
 
 
 def test_an_animation_of_one_frame_is_refused(tmp_path: Path) -> None:
     file = paint_frames(tmp_path / "still.gif", moving(1))
-    assert "needs at least two" in refusal(lambda: read_frames(file, None))
+    assert "needs at least two" in refused(lambda: read_frames(file, None))
 
 
 def test_what_is_no_image_among_the_frames_is_named(tmp_path: Path) -> None:
     paint(tmp_path / "1.png")
     (tmp_path / "notes.txt").write_text("ten frames")
-    assert f"image {tmp_path}/notes.txt cannot be decoded (" in refusal(lambda: read_frames(tmp_path, None))
+    assert f"image {tmp_path}/notes.txt cannot be decoded (" in refused(lambda: read_frames(tmp_path, None))
 
 
 def test_a_frame_of_another_size_is_named(tmp_path: Path) -> None:
     for number, width in enumerate([WIDTH, WIDTH, WIDTH + 3]):
         paint(tmp_path / f"{number}.png", noise(width=width))
-    said = refusal(lambda: read_frames(tmp_path, None))
+    said = refused(lambda: read_frames(tmp_path, None))
     assert said.startswith(f"{tmp_path}/2.png has {HEIGHT}x{WIDTH + 3} pixels and {HEIGHT}x{WIDTH} are needed")
-    assert f"{tmp_path}/0.png has " in refusal(lambda: read_frames(tmp_path, (8, 8)))
+    assert f"{tmp_path}/0.png has " in refused(lambda: read_frames(tmp_path, (8, 8)))
 
 
 def test_a_frame_of_a_folder_is_read_as_any_file(tmp_path: Path) -> None:
@@ -292,7 +282,7 @@ def test_a_frame_of_a_folder_is_read_as_any_file(tmp_path: Path) -> None:
     grey = noise()[..., :1].repeat(3, axis=2)
     assert torch.equal(read_frames(tmp_path, None).images, wanted(noise(), grey))
     Image.new("F", (WIDTH, HEIGHT)).save(tmp_path / "3.tiff")
-    assert f"{tmp_path}/3.tiff is floating-point" in refusal(lambda: read_frames(tmp_path, None))
+    assert f"{tmp_path}/3.tiff is floating-point" in refused(lambda: read_frames(tmp_path, None))
 
 
 def test_a_folder_that_may_not_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,7 +290,7 @@ def test_a_folder_that_may_not_be_listed_is_named(tmp_path: Path, monkeypatch: p
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "iterdir", forbidden)
-    assert str(tmp_path) in refusal(lambda: read_frames(tmp_path, None))
+    assert str(tmp_path) in refused(lambda: read_frames(tmp_path, None))
 
 
 @pytest.mark.parametrize("kind", ["png", "webp", "tiff"])
@@ -320,13 +310,13 @@ def test_frames_of_which_nothing_says_how_long_have_the_default(tmp_path: Path) 
 
 def test_an_animation_of_another_size_is_refused(tmp_path: Path) -> None:
     file = paint_frames(tmp_path / "moving.gif", moving())
-    said = refusal(lambda: read_frames(file, (8, 9)))
+    said = refused(lambda: read_frames(file, (8, 9)))
     assert said.startswith(f"frame 0 of {file} has {HEIGHT}x{WIDTH} pixels and 8x9 are needed: resize it")
 
 
 def test_frames_of_differing_size_in_one_file_are_refused(tmp_path: Path) -> None:
     file = paint_frames(tmp_path / "moving.tiff", [*moving(2), *moving(1, width=WIDTH + 2)])
-    said = refusal(lambda: read_frames(file, None))
+    said = refused(lambda: read_frames(file, None))
     assert said.startswith(f"frame 2 of {file} has {HEIGHT}x{WIDTH + 2} pixels and {HEIGHT}x{WIDTH} are needed")
 
 
@@ -335,7 +325,7 @@ def test_an_animation_that_lets_something_through_is_refused(kind: str, tmp_path
     frames = moving(3, "RGBA")
     frames[0].putpixel((1, 2), (0, 0, 0, 0))
     file = paint_frames(tmp_path / f"moving.{kind}", frames)
-    assert f"frame 0 of {file} is partly transparent" in refusal(lambda: read_frames(file, None))
+    assert f"frame 0 of {file} is partly transparent" in refused(lambda: read_frames(file, None))
 
 
 def test_pages_of_16_bits_are_cut_to_8(tmp_path: Path) -> None:

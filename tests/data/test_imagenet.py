@@ -3,7 +3,6 @@
 import shutil
 import warnings
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.imagenette import Imagenette
 from torchvision.transforms.functional import to_tensor
 
-from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data import file_dataset
 from robustbench_bcos.data.dataset import AbstractDataset
 from robustbench_bcos.data.decoding import Decoded, decode_rgb
@@ -21,6 +19,7 @@ from robustbench_bcos.data.opening import open_dataset
 from robustbench_bcos.data.preprocessing import Preprocessing
 from robustbench_bcos.data.subset import EvalSubset
 from tests.data.imagenet_tree import all_wnids, jpeg, timm_info, write_classes
+from tests.refusals import refused
 
 SMALL = Preprocessing(resize=18, crop=(16, 16))
 SUBSET = ("n01440764", "n02102040", "n02979186", "n03000684", "n03888257")
@@ -28,14 +27,6 @@ SUBSET = ("n01440764", "n02102040", "n02979186", "n03000684", "n03888257")
 
 def open_imagenet(root: Path, image_list: Path | None = None, preprocessing: Preprocessing = SMALL) -> AbstractDataset:
     return open_dataset("imagenet", "test", data_dir=root, preprocessing=preprocessing, image_list=image_list)
-
-
-def refusal(attempt: Callable[[], object]) -> str:
-    with pytest.raises(RequestError) as caught:
-        attempt()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +91,7 @@ def test_the_classes_may_lie_in_val_in_test_or_in_the_folder_itself(everything: 
 
 
 def test_a_training_part_is_read_from_train(tmp_path: Path, subset: Path) -> None:
-    said = refusal(lambda: open_dataset("imagenet", "train", data_dir=subset))
+    said = refused(lambda: open_dataset("imagenet", "train", data_dir=subset))
     assert said.endswith("has no folder train: training needs DIR/train/WNID/*.JPEG")
     write_classes(subset / "train", SUBSET[:1], images=3)
     assert open_dataset("imagenet", "train", data_dir=subset).labels == [0, 0, 0]
@@ -129,7 +120,7 @@ def test_the_list_of_classes_may_lie_among_the_classes(subset: Path) -> None:
 
 def test_a_part_without_the_list_of_all_classes_is_refused(subset: Path) -> None:
     (subset / "LOC_synset_mapping.txt").unlink()
-    said = refusal(lambda: open_imagenet(subset))
+    said = refused(lambda: open_imagenet(subset))
     assert said.startswith(f"{subset / 'val'} holds 5 class folders that are not the 1,000 of ImageNet")
     assert said.endswith("put LOC_synset_mapping.txt into data_dir, or use dataset folder:DIR for these classes alone")
 
@@ -138,17 +129,17 @@ def test_a_thousand_other_classes_are_not_taken_for_imagenets(tmp_path: Path) ->
     wnids = all_wnids()
     for wnid in [*wnids[:-1], "n99999999"]:
         (tmp_path / wnid).mkdir()
-    said = refusal(lambda: open_imagenet(tmp_path))
+    said = refused(lambda: open_imagenet(tmp_path))
     assert "holds 1000 class folders that are not the 1,000 of ImageNet" in said
     write_mapping(tmp_path / "LOC_synset_mapping.txt")
-    said = refusal(lambda: open_imagenet(tmp_path))
+    said = refused(lambda: open_imagenet(tmp_path))
     assert said == f"{tmp_path / 'n99999999'} is not one of ImageNet's 1,000 classes: take it out"
 
 
 @pytest.mark.parametrize("content", ["", "n01440764 tench\n", "\x00\xff"])
 def test_a_list_of_other_classes_is_refused(subset: Path, content: str) -> None:
     (subset / "LOC_synset_mapping.txt").write_text(content, encoding="latin-1")
-    said = refusal(lambda: open_imagenet(subset))
+    said = refused(lambda: open_imagenet(subset))
     assert said == f"{subset}/LOC_synset_mapping.txt does not name ImageNet's 1,000 classes by their WNIDs: replace it"
 
 
@@ -171,7 +162,7 @@ def test_a_list_chooses_images_and_their_indices_are_the_same_for_whoever_has_th
     few = open_imagenet(tmp_path / "few", file)
     assert EvalSubset.of(few).indices == EvalSubset.of(listed).indices == (0, 1, 2)
     assert EvalSubset.of(few).digest == EvalSubset.of(listed).digest
-    assert "holds no images, and neither do 996 others: " in refusal(lambda: open_imagenet(tmp_path / "few"))
+    assert "holds no images, and neither do 996 others: " in refused(lambda: open_imagenet(tmp_path / "few"))
 
 
 def test_a_list_chooses_from_any_folder_of_images(subset: Path, tmp_path: Path) -> None:
@@ -204,7 +195,7 @@ def test_a_damaged_file_is_refused_by_its_path(subset: Path, share: float) -> No
     file = subset / "val" / SUBSET[2] / "ILSVRC2012_val_00000003.JPEG"
     content = file.read_bytes()
     file.write_bytes(content[: int(share * len(content))])
-    said = refusal(lambda: EvalSubset.of(open_imagenet(subset)).digest)
+    said = refused(lambda: EvalSubset.of(open_imagenet(subset)).digest)
     assert said.startswith(f"image {file} cannot be decoded")
 
 
@@ -214,19 +205,19 @@ def test_a_program_in_place_of_a_picture_is_not_run(subset: Path) -> None:
     with Image.open(file) as picture:
         # Pillow alone would hand it to an interpreter.
         assert picture.format == "EPS"
-    assert "cannot identify image file" in refusal(lambda: open_imagenet(subset).read(2))
+    assert "cannot identify image file" in refused(lambda: open_imagenet(subset).read(2))
 
 
 def test_an_image_smaller_than_the_crop_is_refused_by_its_path(subset: Path) -> None:
     file = subset / "val" / SUBSET[2] / "ILSVRC2012_val_00000003.JPEG"
     file.write_bytes(jpeg(size=(15, 40)))
     images = open_imagenet(subset, preprocessing=Preprocessing(crop=(16, 16)))
-    said = refusal(lambda: EvalSubset.of(images).digest)
+    said = refused(lambda: EvalSubset.of(images).digest)
     assert said.startswith(f"image {file} has 15x40 pixels, less than the 16x16 of the crop: give resize 16 or more")
 
 
 def test_images_of_several_sizes_need_preprocessing(subset: Path) -> None:
-    said = refusal(lambda: EvalSubset.of(open_imagenet(subset, preprocessing=Preprocessing())).digest)
+    said = refused(lambda: EvalSubset.of(open_imagenet(subset, preprocessing=Preprocessing())).digest)
     assert said.endswith("all images of a dataset need one size, which resize and crop give them")
 
 
@@ -263,15 +254,15 @@ def test_there_is_one_picture_in_memory_at_a_time(everything: Path, monkeypatch:
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    said = refusal(lambda: open_imagenet(tmp_path / "nowhere"))
+    said = refused(lambda: open_imagenet(tmp_path / "nowhere"))
     assert said.endswith("/nowhere is not a folder: give the one that holds ImageNet's folder val")
-    assert refusal(lambda: open_dataset("imagenet", "test")).startswith("dataset imagenet needs data_dir")
+    assert refused(lambda: open_dataset("imagenet", "test")).startswith("dataset imagenet needs data_dir")
 
 
 def test_images_that_are_not_sorted_into_classes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "val").mkdir()
     (tmp_path / "val/ILSVRC2012_val_00000001.JPEG").write_bytes(jpeg())
-    said = refusal(lambda: open_imagenet(tmp_path))
+    said = refused(lambda: open_imagenet(tmp_path))
     assert said.startswith(
         f"{tmp_path / 'val'} holds no folders that are named by WNIDs, such as n01440764, or by all "
     )
@@ -279,7 +270,7 @@ def test_images_that_are_not_sorted_into_classes_are_refused(tmp_path: Path) -> 
 
 def test_an_empty_class_folder_is_refused_by_its_path(subset: Path) -> None:
     (subset / "val" / SUBSET[2] / "ILSVRC2012_val_00000003.JPEG").unlink()
-    said = refusal(lambda: open_imagenet(subset))
+    said = refused(lambda: open_imagenet(subset))
     assert said.startswith(f"class folder {subset / 'val' / SUBSET[2]} holds no images: fill what is empty")
 
 
@@ -291,9 +282,9 @@ def test_the_numbered_folders_of_imagenetv2_are_labels(tmp_path: Path) -> None:
     assert sorted(images.labels) == list(range(1000))
     assert images.class_names[:2] == ("tench", "goldfish")
     shutil.rmtree(tmp_path / "0")
-    said = refusal(lambda: open_imagenet(tmp_path))
+    said = refused(lambda: open_imagenet(tmp_path))
     assert "or by all numbers from 0 to 999: " in said
-    assert "order as text (1, 10, 100, 101, 102, ...)" in refusal(lambda: open_dataset(f"folder:{tmp_path}", "test"))
+    assert "order as text (1, 10, 100, 101, 102, ...)" in refused(lambda: open_dataset(f"folder:{tmp_path}", "test"))
 
 
 @pytest.mark.parametrize("name", ["valid", "validation", "test", "Val"])

@@ -16,6 +16,7 @@ from robustbench_bcos.data.grey import WithChannels
 from robustbench_bcos.data.opening import locate_dataset, open_dataset
 from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
 from robustbench_bcos.data.remembered import Remembered
+from tests.refusals import refused
 
 AEROPLANE, BICYCLE, CAT = 1, 2, 8
 """Indices in VOC's masks, whose 0 is the background; labels are one less."""
@@ -75,9 +76,7 @@ def write(root: Path, masks: dict[str, Image.Image], *, listed: bool = True, siz
 
 
 def refusal(root: Path, preprocessing: Preprocessing = AS_THEY_ARE) -> str:
-    with pytest.raises(RequestError) as error:
-        open_dataset("voc", "test", data_dir=root, preprocessing=preprocessing)
-    return str(error.value)
+    return refused(open_dataset, "voc", "test", data_dir=root, preprocessing=preprocessing)
 
 
 @pytest.mark.parametrize("form", [with_palette, in_colours, as_grey, with_indices_in_another_order])

@@ -15,6 +15,7 @@ from robustbench_bcos.core.tables import read_table
 from robustbench_bcos.model_zoo import cards
 from robustbench_bcos.model_zoo.cards import Card, EncodingSpec, TrainingSpec, Zoo
 from tests.drafts import BCOS
+from tests.refusals import refused
 
 CARD = BCOS | {
     "name": "mine",
@@ -36,10 +37,7 @@ def write_card(folder: Path, **changes: Any) -> Path:
 
 
 def refusal(folder: Path) -> str:
-    with pytest.raises(RequestError) as caught:
-        Zoo([folder])
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return refused(Zoo, [folder])
 
 
 def test_a_users_cards_are_added_to_the_packaged_ones(tmp_path: Path) -> None:

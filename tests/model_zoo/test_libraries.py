@@ -18,13 +18,13 @@ from safetensors.torch import save_file
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
-from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.digests import sha256_of
 from robustbench_bcos.model_zoo.models import Model, find_models, find_weights, load_model
 from robustbench_bcos.model_zoo.sources.library import FORCED, weights_only
 from robustbench_bcos.model_zoo.sources.timm import Timm
 from robustbench_bcos.model_zoo.sources.torchvision import Torchvision
+from tests.refusals import refused
 
 MEAN, STD = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 SMALL = "squeezenet1_1"
@@ -40,13 +40,6 @@ def found(name: str, encoding: str | None = None) -> Model:
     model = source.load()
     assert source.name == model.name == name
     return model
-
-
-def refusal(function: Callable[[], object]) -> str:
-    with pytest.raises(RequestError) as caught:
-        function()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def randomise(network: nn.Module) -> nn.Module:
@@ -87,9 +80,9 @@ class Program:
 )
 def test_a_name_that_is_no_classifier_is_refused_with_those_that_are(name: str, said: str) -> None:
     (source,) = find_models(name, Zoo())
-    assert said in refusal(source.load)
-    assert said in refusal(lambda: source.framing)
-    assert len(refusal(source.load)) < 400
+    assert said in refused(source.load)
+    assert said in refused(lambda: source.framing)
+    assert len(refused(source.load)) < 400
 
 
 def test_every_classifier_of_torchvision_has_the_facts_of_its_weights() -> None:
@@ -208,17 +201,17 @@ def test_weights_are_downloaded_once_checked_and_loaded(published: Any, capsys: 
 
 def test_without_a_connection_it_says_where_the_weights_are_and_where_they_go(published: Any) -> None:
     file = published({}, there=False)
-    said = refusal(lambda: found(f"torchvision:{SMALL}"))
+    said = refused(lambda: found(f"torchvision:{SMALL}"))
     assert said.startswith(f"the weights of torchvision:{SMALL} are not here and cannot be downloaded (")
     assert f": get them from https://weights.invalid/{file.name} and put them at {file}, or take random ones" in said
     file.write_bytes(b"another file")
-    said = refusal(lambda: found(f"torchvision:{SMALL}"))
+    said = refused(lambda: found(f"torchvision:{SMALL}"))
     assert f"weights {file} have SHA-256 {sha256_of(file)}, and their name says {file.stem[-8:]}: delete" in said
 
 
 def test_a_download_of_another_digest_is_not_kept(published: Any) -> None:
     file = published({}, digest="0123abcd")
-    assert "cannot be downloaded (invalid hash value" in refusal(lambda: found(f"torchvision:{SMALL}"))
+    assert "cannot be downloaded (invalid hash value" in refused(lambda: found(f"torchvision:{SMALL}"))
     assert not file.exists()
 
 
@@ -227,7 +220,7 @@ def test_a_file_that_is_not_the_weights_is_refused_and_never_executed(
     published: Any, tmp_path: Path, content: str
 ) -> None:
     file = published(Program(tmp_path / "marker") if content == "program" else {"features.0.weight": torch.zeros(3)})
-    said = refusal(lambda: found(f"torchvision:{SMALL}"))
+    said = refused(lambda: found(f"torchvision:{SMALL}"))
     assert said.startswith(f"weights {file} do not fit torchvision:{SMALL} (")
     assert not (tmp_path / "marker").exists()
     # It is what stands between the library and the program.
@@ -271,7 +264,7 @@ def test_without_a_connection_timm_says_where_its_weights_are(tmp_path: Path, mo
         monkeypatch.setenv(key, "http://127.0.0.1:9")
     for key in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(key, raising=False)
-    said = refusal(lambda: found(f"timm:{TINY}"))
+    said = refused(lambda: found(f"timm:{TINY}"))
     assert said.startswith(f"the weights of timm:{TINY} cannot be had (")
     assert re.search(
         rf": get them from https://\S+/timm/{TINY}.r160_in1k/resolve/main/model.safetensors and give them with "
@@ -286,8 +279,8 @@ def test_without_timm_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delitem(sys.modules, "robustbench_bcos.model_zoo.sources.timm")
     monkeypatch.setitem(sys.modules, "timm", None)
     said = "timm, which models of timm:NAME come from, is not installed: pip install timm"
-    assert refusal(lambda: find_models("timm:resnet18", Zoo())) == said
-    assert refusal(lambda: find_weights(Path("w.pth"), "timm:resnet18")) == said
+    assert refused(lambda: find_models("timm:resnet18", Zoo())) == said
+    assert refused(lambda: find_weights(Path("w.pth"), "timm:resnet18")) == said
     assert find_models("torchvision:resnet18", Zoo())
 
 
@@ -367,4 +360,4 @@ def test_a_file_that_does_not_fit_is_refused(
     architecture: str, stated: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
     torch.save(torchvision.models.get_model(SMALL, num_classes=7).state_dict(), tmp_path / "net.pth")
-    assert re.search(said, refusal(lambda: find_weights(tmp_path / "net.pth", architecture, **stated).load()))
+    assert re.search(said, refused(lambda: find_weights(tmp_path / "net.pth", architecture, **stated).load()))
