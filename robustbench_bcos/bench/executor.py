@@ -1,20 +1,48 @@
-"""Who carries out a run: this process, others on this machine, or the jobs of a cluster. No number depends on it."""
+"""Who does the work: this process, others on this machine, or the jobs of a cluster. No number depends on it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, Protocol, final
 
 from robustbench_bcos.bench.config import RunConfig
 from robustbench_bcos.core.errors import RequestError
 
 if TYPE_CHECKING:
+    from robustbench_bcos.bench.job import AbstractJob
     from robustbench_bcos.bench.job_folder import JobFolder
     from robustbench_bcos.bench.progress import Progress
     from robustbench_bcos.bench.request import Request
     from robustbench_bcos.bench.store import Store
-    from robustbench_bcos.bench.units import Unit
+
+
+class Stopped(BaseException):
+    """A job must end, and what it has found is kept; nothing may catch it on its way."""
+
+
+class AnyUnit(Protocol):
+    """What one job does: a part of a run, a training. Pickle takes it, and its text is for a person."""
+
+    @property
+    def name(self) -> str:
+        """As part of a file's name: the same unit has the same, and no other unit has it."""
+
+
+class Assignment(Protocol):
+    """What units are parts of: a run, the trainings of a suite."""
+
+    @property
+    def config(self) -> RunConfig:
+        """What the machine is asked for."""
+
+    @property
+    def device(self) -> str:
+        """Of this process."""
+
+    @property
+    def digest(self) -> str:
+        """Eight characters that it alone has."""
 
 
 class AbstractExecutor(ABC):
@@ -33,8 +61,12 @@ class AbstractExecutor(ABC):
             raise RequestError(f"slurm says what jobs of slurm get, and the executor is {cls.name}: leave out either")
 
     @classmethod  # noqa: B027 (most have nothing to begin)
-    def prepare(cls) -> None:
-        """Begin what takes time by itself, while models and images are read: called before torch is imported."""
+    def prepare(cls, job: str) -> None:
+        """Begin what takes time by itself, while models and images are read: called before torch is imported.
+
+        Args:
+            job: the module of what will carry out units.
+        """
 
     @classmethod
     def device_of_jobs(cls, config: RunConfig) -> str | None:
@@ -74,12 +106,13 @@ class Handle(ABC):
 
 
 class AbstractJobs(AbstractExecutor):
-    """Carries out units of a request elsewhere.
+    """Carries out units elsewhere.
 
     Args:
-        request: what to do.
+        asked: what they are units of.
         jobs: where jobs find their order, and leave what they have found.
         order: digest of that order.
+        job: what carries out units of this kind.
     """
 
     outlives: ClassVar[bool] = False
@@ -91,10 +124,11 @@ class AbstractJobs(AbstractExecutor):
     workers: int | None = None
     """Jobs at the same time, where this process sees to it."""
 
-    def __init__(self, request: "Request", jobs: "JobFolder", order: str) -> None:
-        self.request = request
+    def __init__(self, asked: Assignment, jobs: "JobFolder", order: str, job: "type[AbstractJob]") -> None:
+        self.asked = asked
         self.jobs = jobs
         self.order = order
+        self.job = job
 
     @classmethod
     @final
@@ -105,20 +139,20 @@ class AbstractJobs(AbstractExecutor):
         return Submitter(cls, request, store, folder).carry_out()
 
     @classmethod
-    def workers_for(cls, request: "Request") -> int | None:
+    def workers_for(cls, asked: Assignment) -> int | None:
         """Jobs at the same time."""
         return None
 
     @classmethod
     def check_folder(cls, folder: Path) -> None:
-        """See that jobs can see the folder of the run.
+        """See that jobs can see the folder that the work is in.
 
         Raises:
             RequestError: they cannot.
         """
 
     @abstractmethod
-    def submit(self, units: "Sequence[Unit]", *, others: bool = False) -> list[Handle]:
+    def submit(self, units: Sequence[AnyUnit], *, others: bool = False) -> list[Handle]:
         """Submit units; where there are ``workers``, never more than are free.
 
         Args:

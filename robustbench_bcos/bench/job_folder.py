@@ -1,7 +1,7 @@
-"""The folder in which a run and its jobs meet: the order of jobs, and what they have found.
+"""The folder in which work and its jobs meet: the order of jobs, and what they have found.
 
-A job's rows are a store of its own, which takes its name at once and whole. Names are unique to an attempt, so two
-attempts of one unit do no harm. Nothing here is executed.
+A job's answer takes its name at once and whole; where it is rows, it is a store of its own. Names are unique to an
+attempt, so two attempts of one unit do no harm. Nothing here is executed.
 """
 
 import json
@@ -14,9 +14,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from robustbench_bcos.bench.executor import AnyUnit
 from robustbench_bcos.bench.run_files import DATABASE
 from robustbench_bcos.bench.store import Store
-from robustbench_bcos.bench.units import Planned, Unit
 from robustbench_bcos.core.disk import disk_explained, made_below, write_text, write_with
 from robustbench_bcos.core.errors import Broken, RequestError
 from robustbench_bcos.core.tables import read_json
@@ -35,7 +35,7 @@ LATE = 60.0
 
 
 class JobFolder:
-    """``jobs`` in a run's folder."""
+    """``jobs`` in the folder of a run, or of trainings."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
@@ -75,15 +75,14 @@ class JobFolder:
         stamp = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
         return made_below(self.path, LOGS, stamp)
 
-    def record(self, executor: str, jobs: Mapping[str, str], planned: Iterable[Planned]) -> None:
+    def record(self, executor: str, jobs: Iterable[tuple[AnyUnit, str]]) -> None:
         """Write down what has been submitted, for `--status` and for the next session.
 
         Args:
             executor: which.
-            jobs: its name for the job of each unit that it has one for.
-            planned: all units of this stage.
+            jobs: its name for the job of each unit, empty where it has none.
         """
-        units = {one.unit.name: {"is": str(one.unit), "job": jobs.get(one.unit.name, "")} for one in planned}
+        units = {unit.name: {"is": str(unit), "job": job} for unit, job in jobs}
         content = {"executor": executor, "folder": str(self.run.resolve()), "units": units}
         write_text(self.path / SUBMITTED, json.dumps(content, indent=1) + "\n")
 
@@ -134,13 +133,16 @@ class JobFolder:
                 file.unlink(missing_ok=True)
         return damaged
 
-    def failure(self, unit: Unit) -> Exception:
-        """Why a unit cannot be carried out, as its job said it."""
+    def failure(self, unit: AnyUnit) -> Exception:
+        """Why a unit cannot be carried out, as its job said it; what it said besides is a note."""
         (file, *_) = sorted(self.path.glob(f"{unit.name}.*{FAILED}"))
         try:
             said: dict[str, str] = read_json(file)
             kind = RequestError if said["kind"] == RequestError.__name__ else Broken
-            return kind(said["sentence"])
+            told = kind(said["sentence"])
+            if said["details"]:
+                told.add_note(said["details"])
+            return told
         except (OSError, ValueError, TypeError, KeyError) as error:
             return Broken(f"a job failed and {file} does not say why ({error}): look at the logs in {self.path / LOGS}")
 
@@ -192,11 +194,11 @@ class JobFolder:
         except OSError:
             return b""
 
-    def parts(self, unit: Unit) -> list[Path]:
+    def parts(self, unit: AnyUnit) -> list[Path]:
         """What stopped attempts of a unit have left."""
         return sorted(file for file in self._files() if file.suffix == PART and _unit_of(file) == unit.name)
 
-    def publish(self, rows: Path, unit: Unit, attempt: str, ending: str) -> None:
+    def publish(self, rows: Path, unit: AnyUnit, attempt: str, ending: str) -> None:
         """Show a copy of a store at once and whole."""
         file = self.path / f"{unit.name}.{attempt}{ending}"
         for left in reversed(range(TRIES)):
@@ -211,7 +213,21 @@ class JobFolder:
         if ending == WHOLE:
             (self.path / f"{unit.name}.{attempt}{PART}").unlink(missing_ok=True)
 
-    def fail(self, unit: Unit, attempt: str, error: Exception, details: str = "") -> None:
+    def answered(self, unit: AnyUnit) -> str:
+        """The text that a job has answered with.
+
+        Raises:
+            RequestError: it cannot be read.
+        """
+        (file, *_) = sorted(self.path.glob(f"{unit.name}.*{WHOLE}"))
+        with disk_explained(self.path):
+            return file.read_text(encoding="utf-8")
+
+    def answer(self, unit: AnyUnit, attempt: str, text: str) -> None:
+        """Show a text at once and whole."""
+        write_text(self.path / f"{unit.name}.{attempt}{WHOLE}", text)
+
+    def fail(self, unit: AnyUnit, attempt: str, error: Exception, details: str = "") -> None:
         """Say why a unit cannot be carried out."""
         said = {"kind": type(error).__name__, "sentence": str(error), "details": details}
         write_text(self.path / f"{unit.name}.{attempt}{FAILED}", json.dumps(said, indent=1) + "\n")

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustbench_bcos.bench.executor import AbstractJobs, Handle
-from robustbench_bcos.bench.executors import EXECUTORS
+from robustbench_bcos.bench.dispatch import find_job
+from robustbench_bcos.bench.executor import Handle
 from robustbench_bcos.bench.folder import read_description
 from robustbench_bcos.bench.job_folder import FAILED, LOGS, PART, WHOLE, JobFolder
 from robustbench_bcos.bench.run_files import DATABASE, LOCK, RESULTS
@@ -57,7 +57,7 @@ def cancel(run: Path) -> str:
     at_work = is_held(run / LOCK)
     if at_work:
         jobs.cancel()
-    found = [handle for one in units.values() if (handle := _handle(executor, one["job"])) is not None]
+    found = [handle for one in units.values() if (handle := find_job(executor, one["job"])) is not None]
     for handle in found:
         handle.cancel()
     told = ", and the process that submits them stops" if at_work else ""
@@ -68,7 +68,7 @@ def _units(jobs: JobFolder) -> list[tuple[str, str, str]]:
     executor, units = jobs.submitted()
     files = jobs.found() if units else {}
     return [
-        (one["is"], one["job"], _state(files.get(name, set()), _handle(executor, one["job"]), one["job"]))
+        (one["is"], one["job"], _state(files.get(name, set()), find_job(executor, one["job"]), one["job"]))
         for name, one in units.items()
     ]
 
@@ -82,12 +82,6 @@ def _state(endings: set[str], handle: Handle | None, job: str) -> str:
     if PART in endings:
         return STATES[PART]
     return "has ended without an answer" if job else "not answered"
-
-
-def _handle(executor: str, job: str) -> Handle | None:
-    if not job or executor not in EXECUTORS or not issubclass(kind := EXECUTORS[executor], AbstractJobs):
-        return None
-    return kind.find(job)
 
 
 def _sentence(run: Path) -> str:

@@ -113,6 +113,7 @@ class Store:
         beside: Path | None = None,
     ) -> None:
         self.file = file
+        self._kinds = kinds
         self._tables: tuple[type[Row], ...] = tables() if kinds is None else (*kinds, DigestRow)
         self.beside = beside
         self._lock = RLock()
@@ -189,7 +190,7 @@ class Store:
         """
         sound: dict[Path, dict[_Block, DigestRow]] = {}
         for file in files:
-            with suppress(RequestError), Store(file, reading=True) as other:
+            with suppress(RequestError), Store(file, reading=True, kinds=self._kinds) as other:
                 sound[file] = other._blocks()
         for first in range(0, len(sound), ATTACHED):
             self._merge(dict(list(sound.items())[first : first + ATTACHED]))

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
-from typing import Any
 
 import torch
 
@@ -62,11 +61,6 @@ class Unit:
     def __str__(self) -> str:
         images = f", images {self.start} to {self.stop - 1} of the subset" if self.stage in BLOCKWISE else ""
         return f"{self.stage} of {self.model} in {len(self.cells)} cells{images}"
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Unit":
-        """The inverse of ``asdict`` after JSON."""
-        return cls(**{**values, "cells": tuple(values["cells"])})
 
 
 BLOCKWISE = ("attack", "distances")

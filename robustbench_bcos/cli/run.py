@@ -90,7 +90,7 @@ def _plan(config: RunConfig, *, prepared: bool) -> "Request":
 
     check_foreseeable(config)
     if prepared:
-        EXECUTORS[config.executor].prepare()
+        EXECUTORS[config.executor].prepare("robustbench_bcos.bench.run_job")
     # This imports torch; a mistake that can be told without it has been told.
     import torch
 

@@ -1,16 +1,16 @@
 """``train``: make models and their cards from a recipe, once or several times, or from what a suite says."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_bcos.bench.config import SUITES, make_config
+from robustbench_bcos.bench.config import SUITES, RunConfig, make_config
 from robustbench_bcos.cli.listed import LIST, split
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import errors, results
@@ -21,37 +21,38 @@ from robustbench_bcos.data.class_order import read_class_order
 from robustbench_bcos.data.opening import is_dataset, locate_dataset
 
 if TYPE_CHECKING:
+    from robustbench_bcos.bench.executor import AbstractExecutor
     from robustbench_bcos.model_zoo.cards import Card
-    from robustbench_bcos.training.crew import Task
-    from robustbench_bcos.training.recipes import Recipe
+    from robustbench_bcos.training.recipes import Training
     from robustbench_bcos.training.trainer import Epoch
 
 FAILED = 1
 """Exit status where some of several trainings failed."""
 
 
-class Training(NamedTuple):
-    """One of the trainings that are asked for."""
-
-    recipe: "Recipe"
-    fold: tuple[int, int] | None = None
-    """Which part of the training images is left out, and of how many."""
-
+MINUTES = 80.0
+"""What a training is taken to last, where jobs have a time limit: three times as long."""
 
 EXAMPLES = (
     "train",
     "train digits-bcos-b2 --out mine",
     "train digits-bcos-b2 --seeds 0..4 --jobs 2 --out mine",
     "train --suite digits-ablations --out mine",
+    "train --suite digits-ablations --executor slurm --slurm gres=gpu:1,time=120 --out mine",
 )
 
 
 @takes(
-    *("dataset", "data_dir", "classes", "seed", "device", "compile"),
+    *("dataset", "data_dir", "classes", "seed", "device", "compile", "threads", "jobs", "executor", "slurm"),
     dataset={"default": "the recipe's"},
     classes={"default": "the folders in the order of their names"},
     seed={"help": "Override the recipe.", "default": None},
     compile={"help": "Use torch.compile."},
+    threads={"default": "one for small images, and otherwise torch's own choice; one of each of several `jobs`"},
+    jobs={
+        "help": "Trainings at a time; several are in processes of their own.",
+        "default": "one; with another `executor`, as for a run",
+    },
 )
 def train(
     flags: Flags,
@@ -73,20 +74,17 @@ def train(
         int | None,
         typer.Option(min=2, help="Train so many times, each without another part of the images: NAME-fold0, ..."),
     ] = None,
-    jobs: Annotated[
-        int, typer.Option(min=1, help="Trainings at a time; several are in processes of their own, with one thread.")
-    ] = 1,
 ) -> None:
     """Make a model and its card from a recipe, or all models of a suite.
 
     The same command continues a training that was interrupted, from its last whole epoch; models that are done are
-    not trained again with --suite, --seeds and --folds. Exit status 1: some of several trainings failed.
+    not trained again with --suite, --seeds, --folds and --executor. Exit status 1: some of several trainings failed.
     """
     if recipe is None and suite is None:
         _list_recipes()
         return
     _check_options(recipe, suite, model, ["seed" in flags, seeds is not None, folds is not None])
-    config, dataset = make_config(flags), flags.get("dataset")
+    config, dataset = make_config({"job_minutes": MINUTES} | flags), flags.get("dataset")
     asked = {"epochs": epochs, "seed": config.seed if "seed" in flags else None}
     overrides = {key: value for key, value in asked.items() if value is not None}
     if suite is None:
@@ -95,32 +93,30 @@ def train(
     else:
         trainings = _of_suite(suite, overrides, split("--model", model))
     check_device(config.device)
+    kind = _executor(config)
     order = None if config.classes is None else read_class_order(config.classes)
     for name in {dataset or training.recipe.dataset for training in trainings}:
         if dataset is not None or is_dataset(name):
             locate_dataset(name, "train", data_dir=config.data_dir, class_order=order)
+    kind.prepare("robustbench_bcos.training.crew")
     # This imports torch; a mistake that can be told without it has been told.
-    from robustbench_bcos.training.workshop import check_request, dataset_of, make_model
+    from robustbench_bcos.training.workshop import check_request
 
-    make = partial(
-        make_model,
-        folder=out,
-        data_dir=config.data_dir,
-        class_order=order,
-        device=config.device,
-        compiled=config.compile,
-    )
-    tasks = {
-        recipe.name: partial(make, recipe, dataset=dataset_of(recipe, dataset), fold=fold) for recipe, fold in trainings
-    }
-    if suite is None and seeds is None and folds is None:
-        (task,) = tasks.values()
-        _train_one(task, trainings[0].recipe, out)
-    else:
-        recipes = [training.recipe for training in trainings]
-        check_request(recipes, dataset, data_dir=config.data_dir, class_order=order, folds=folds)
-        missing = _missing(recipes, out)
-        _train_several({recipe.name: tasks[recipe.name] for recipe in missing}, missing, out, jobs)
+    if suite is None and seeds is None and folds is None and "executor" not in flags:
+        _train_one(trainings[0], config, dataset, out)
+        return
+    recipes = [training.recipe for training in trainings]
+    check_request(recipes, dataset, data_dir=config.data_dir, class_order=order, folds=folds)
+    _train_several(_missing(trainings, out), kind, config, dataset, out)
+
+
+def _executor(config: RunConfig) -> "type[AbstractExecutor]":
+    """As asked for; several trainings at a time are in processes."""
+    from robustbench_bcos.bench.executors import EXECUTORS
+
+    kind = EXECUTORS[config.executor]
+    kind.check(config)
+    return EXECUTORS["processes"] if kind.name == "local" and (config.jobs or 1) > 1 else kind
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -157,21 +153,24 @@ def _check_options(recipe: str | None, suite: str | None, model: Sequence[str] |
 
 def _of_recipe(
     name: str, overrides: dict[str, int], seeds: tuple[int, ...] | None, folds: int | None
-) -> list[Training]:
-    from robustbench_bcos.training.recipes import RECIPES
+) -> "list[Training]":
+    from robustbench_bcos.training.recipes import RECIPES, Training
 
     recipe = RECIPES.load(name).model_copy(update=overrides)
     if seeds is not None:
         named = ({"name": name_of(recipe.name, seed), "seed": seed} for seed in seeds)
-        return [Training(recipe.model_copy(update=update)) for update in named]
+        return [Training(recipe=recipe.model_copy(update=update)) for update in named]
     if folds is not None:
-        parts = ((fold, folds) for fold in range(folds))
-        return [Training(recipe.model_copy(update={"name": f"{recipe.name}-fold{part[0]}"}), part) for part in parts]
-    return [Training(recipe)]
+        named = ({"name": f"{recipe.name}-fold{fold}"} for fold in range(folds))
+        return [
+            Training(recipe=recipe.model_copy(update=update), fold=(fold, folds)) for fold, update in enumerate(named)
+        ]
+    return [Training(recipe=recipe)]
 
 
-def _of_suite(name: str, overrides: dict[str, int], patterns: Sequence[str]) -> list[Training]:
+def _of_suite(name: str, overrides: dict[str, int], patterns: Sequence[str]) -> "list[Training]":
     from robustbench_bcos.core.registry import unknown
+    from robustbench_bcos.training.recipes import Training
     from robustbench_bcos.training.variations import vary
 
     said = SUITES.load(name).trainings
@@ -183,56 +182,64 @@ def _of_suite(name: str, overrides: dict[str, int], patterns: Sequence[str]) -> 
         if not any(fnmatchcase(model, pattern) for model in said.models):
             raise unknown("model of the suite", pattern, said.models)
     return [
-        Training(recipe)
+        Training(recipe=recipe)
         for recipe in recipes
         if not patterns or any(fnmatchcase(recipe.name, pattern) for pattern in patterns)
     ]
 
 
-def _missing(recipes: Sequence["Recipe"], out: Path) -> list["Recipe"]:
-    """Recipes whose models are not there; of the others it is said that they are."""
+def _missing(trainings: "Sequence[Training]", out: Path) -> "list[Training]":
+    """Trainings whose models are not there; of the others it is said that they are."""
     from robustbench_bcos.training.workshop import is_made
 
-    made = {recipe.name for recipe in recipes if is_made(recipe, out)}
-    for name in (recipe.name for recipe in recipes if recipe.name in made):
+    made = [training for training in trainings if is_made(training.recipe, out)]
+    for name in (training.recipe.name for training in made):
         results.print(f"{name}: trained already; remove {out / name}.toml to train it again", markup=False)
-    return [recipe for recipe in recipes if recipe.name not in made]
+    return [training for training in trainings if training not in made]
 
 
-def _train_one(task: "Task", recipe: "Recipe", out: Path) -> None:
+def _train_one(training: "Training", config: RunConfig, dataset: str | None, out: Path) -> None:
+    from robustbench_bcos.training.crew import make
+
     try:
-        card = task(on_epoch=partial(_tell_epoch, recipe))
+        card = make(training, config, dataset, out, partial(_tell_epoch, training))
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; repeat the same command to continue from the last epoch in {out}") from None
     results.print(f"{_accuracy(card)}; weights, card and log are in {out}", markup=False)
 
 
-def _train_several(tasks: "Mapping[str, Task]", recipes: Sequence["Recipe"], out: Path, jobs: int) -> None:
+def _train_several(
+    trainings: "Sequence[Training]",
+    kind: "type[AbstractExecutor]",
+    config: RunConfig,
+    dataset: str | None,
+    out: Path,
+) -> None:
     from robustbench_bcos.training.crew import train_all
 
-    watches = {recipe.name: partial(_tell_epoch, recipe) for recipe in recipes}
-    done, failed = 0, []
+    done, failed, goes_on = 0, [], ", and jobs go on" if getattr(kind, "outlives", False) else ""
     try:
-        with closing(train_all(tasks, jobs, watches)) as outcomes:
+        with closing(train_all(trainings, kind, config, dataset, out, _tell_epoch)) as outcomes:
             for done, outcome in enumerate(outcomes, start=1):
                 if outcome.card is None:
                     failed.append(outcome.name)
                     errors.print(outcome.details, end="", markup=False, highlight=False)
                     errors.print(f"{outcome.name} failed: {outcome.failure}", style="red", markup=False, soft_wrap=True)
                 else:
-                    results.print(f"{_accuracy(outcome.card)} ({done} of {len(tasks)}, in {out})", markup=False)
+                    results.print(f"{_accuracy(outcome.card)} ({done} of {len(trainings)}, in {out})", markup=False)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"interrupted after {done} of {len(tasks)} trainings; repeat the same command to continue in {out}"
+            f"interrupted after {done} of {len(trainings)} trainings{goes_on}; repeat the same command to continue in "
+            f"{out}"
         ) from None
     if failed:
-        errors.print(f"{len(failed)} of {len(tasks)} trainings failed: {', '.join(failed)}", markup=False)
+        errors.print(f"{len(failed)} of {len(trainings)} trainings failed: {', '.join(failed)}", markup=False)
         raise typer.Exit(FAILED)
 
 
-def _tell_epoch(recipe: "Recipe", epoch: "Epoch") -> None:
+def _tell_epoch(training: "Training", epoch: "Epoch") -> None:
     errors.print(
-        f"epoch {epoch.number:3d} of {recipe.epochs}  loss {epoch.loss:.4f}  "
+        f"epoch {epoch.number:3d} of {training.recipe.epochs}  loss {epoch.loss:.4f}  "
         f"train accuracy {100 * epoch.accuracy:.1f} %  {epoch.seconds:.1f} s"
     )
 

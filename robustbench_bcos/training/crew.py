@@ -1,29 +1,36 @@
-"""Several trainings one after another, or some at a time, each then in a process of its own with one thread."""
+"""The trainings of a suite, one after another in this process, or as the units of an executor."""
 
-import multiprocessing
-import signal
 import traceback
-from collections.abc import Callable, Generator, Mapping
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from typing import NamedTuple
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
-from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.processes import context_with
+from robustbench_bcos.bench.config import RunConfig
+from robustbench_bcos.bench.dispatch import Dispatch, earlier_jobs, no_progress
+from robustbench_bcos.bench.executor import AbstractExecutor, AbstractJobs
+from robustbench_bcos.bench.job import AbstractJob, of_this_code
+from robustbench_bcos.bench.job_folder import FAILED, WHOLE, JobFolder
+from robustbench_bcos.bench.request import SMALL_IMAGE
+from robustbench_bcos.core.devices import choose_device
+from robustbench_bcos.core.disk import held, made
+from robustbench_bcos.core.errors import Broken, Interrupted, RequestError, named_reason_of
+from robustbench_bcos.data.class_order import read_class_order
 from robustbench_bcos.model_zoo.cards import Card
+from robustbench_bcos.training.recipes import Training
 from robustbench_bcos.training.trainer import Epoch
+from robustbench_bcos.training.workshop import dataset_of, image_digests, make_model
 
-MODULES = ["robustbench_bcos.training.crew", "robustbench_bcos.training.workshop"]
-"""Imported once, by the process that the others are forked from."""
+LOCK = ".jobs.lock"
+"""In the folder of the models: held by the process that has them trained by jobs."""
 
 
-Watch = Callable[[Epoch], None]
-"""Called after every epoch."""
-
-Task = Callable[..., Card]
-"""Makes one model, given a watch as ``on_epoch``; for another process it must be something that pickle takes."""
+Watch = Callable[[Training, Epoch], None]
+"""Called after every epoch of a training in this process."""
 
 
 class Outcome(NamedTuple):
@@ -38,77 +45,182 @@ class Outcome(NamedTuple):
     """The traceback of a failure that nobody foresaw."""
 
 
-def train_all(tasks: Mapping[str, Task], jobs: int, watches: Mapping[str, Watch]) -> Generator[Outcome, None, None]:
-    """Make every model, and give outcomes as they come; a training that fails does not keep the others from theirs.
+def train_all(
+    trainings: Sequence[Training],
+    kind: type[AbstractExecutor],
+    config: RunConfig,
+    dataset: str | None,
+    folder: Path,
+    watch: Watch,
+) -> Generator[Outcome, None, None]:
+    """Make every model, and give outcomes as they come; one that fails does not keep the others from theirs.
 
-    Leaving the iterator, by an interruption too, ends the processes; what they have trained so far is in checkpoints.
+    Leaving the iterator, by an interruption too, ends what must not go on; what is trained so far is in checkpoints.
 
     Args:
-        tasks: by the model's name.
-        jobs: so many at a time; 1 is in this process.
-        watches: told of each epoch, by the model's name, where the training is in this process.
+        trainings: what is to be trained.
+        kind: where; in this process one after another.
+        config: what is asked for of images and machines.
+        dataset: images; by default each recipe's own.
+        folder: of the models.
+        watch: told of each epoch of a training in this process.
+
+    Raises:
+        RequestError: other jobs train in this folder, jobs cannot see it, or are refused.
+        Interrupted: somebody has cancelled them.
     """
-    if jobs == 1:
-        for name, task in tasks.items():
-            yield _outcome(name, task, watches[name])
-    else:
-        yield from _side_by_side(tasks, jobs)
-
-
-def _outcome(name: str, task: Task, watch: Watch) -> Outcome:
-    try:
-        return Outcome(name, task(on_epoch=watch))
-    except RequestError as error:
-        return Outcome(name, None, str(error))
-    except Exception as error:  # Whatever it is, the others go on.
-        return Outcome(name, None, f"{type(error).__name__}: {error}", traceback.format_exc())
-
-
-def _side_by_side(tasks: Mapping[str, Task], jobs: int) -> Generator[Outcome, None, None]:
-    context = context_with(*MODULES)
-    waiting = list(tasks.items())[::-1]
-    running: dict[Connection, tuple[str, BaseProcess]] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                name, task = waiting.pop()
-                answer, channel = context.Pipe(duplex=False)
-                process: BaseProcess = context.Process(target=_work, args=(name, task, channel), daemon=True)
-                process.start()
-                # Open in the other process alone: when that ends, so does the answer.
-                channel.close()
-                running[answer] = name, process
-            for ready in wait(list(running)):
-                assert isinstance(ready, Connection)
-                yield _answer(*running.pop(ready), ready)
-    finally:
-        left = [process for _, process in running.values()]
-        for process in left:
-            process.terminate()
-        for process in left:
-            process.join()
-
-
-def _work(name: str, task: Task, channel: Connection) -> None:
-    # The process that started this one decides what an interruption means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    channel.send(_outcome(name, task, _stop_without_parent))
-
-
-def _stop_without_parent(epoch: Epoch) -> None:
-    """A command that is repeated after its process was killed must not find the old trainings still at work."""
-    parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():
-        raise SystemExit
-
-
-def _answer(name: str, process: BaseProcess, answer: Connection) -> Outcome:
-    with answer:
+    if not trainings:
+        return
+    if issubclass(kind, AbstractJobs):
+        crew = Crew(kind=kind, config=config, dataset=dataset, folder=folder, trainings=trainings)
+        yield from crew.outcomes()
+        return
+    for training in trainings:
+        name = training.recipe.name
         try:
-            outcome: Outcome = answer.recv()
-        except EOFError:
-            process.join()
-            return Outcome(name, None, f"its process ended with exit code {process.exitcode}")
-    process.join()
-    return outcome
+            yield Outcome(name, make(training, config, dataset, folder, partial(watch, training)))
+        except RequestError as error:
+            yield Outcome(name, None, str(error))
+        except Exception as error:  # Whatever it is, the others go on.
+            yield Outcome(name, None, named_reason_of(error), traceback.format_exc())
+
+
+def make(
+    training: Training,
+    config: RunConfig,
+    dataset: str | None,
+    folder: Path,
+    on_epoch: Callable[[Epoch], None],
+    *,
+    threads: int | None = None,
+    images: Mapping[str, Sequence[str]] | None = None,
+) -> Card:
+    """Make one model, in this process.
+
+    Args:
+        training: what is to be trained.
+        config: what is asked for of images and machines.
+        dataset: images; by default the recipe's own.
+        folder: of the model.
+        on_epoch: called after every epoch.
+        threads: where neither the configuration nor the size of images says.
+        images: digests that images must have, by dataset, where another process has asked for it.
+
+    Raises:
+        RequestError: as :func:`make_model`.
+    """
+    recipe = training.recipe
+    height, width = recipe.image_size
+    # Of images of few pixels, weights are the same whoever trains.
+    few = 1 if height * width < SMALL_IMAGE else None
+    torch.set_num_threads(config.threads or few or threads or torch.get_num_threads())
+    name = dataset_of(recipe, dataset)
+    return make_model(
+        recipe,
+        folder,
+        dataset=name,
+        **_opened(config),
+        device=config.device,
+        compiled=config.compile,
+        fold=training.fold,
+        on_epoch=on_epoch,
+        elsewhere=None if images is None else images[name],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crew:
+    """Trainings that jobs carry out; each has a unit of its own."""
+
+    kind: type[AbstractJobs]
+    """What they are submitted to."""
+    config: RunConfig
+    """What is asked for of images and machines."""
+    dataset: str | None
+    """Images; by default each recipe's own."""
+    folder: Path
+    """Of the models."""
+    trainings: Sequence[Training]
+
+    @property
+    def device(self) -> str:
+        """Of this process."""
+        return "cpu" if self.kind.device_of_jobs(self.config) else choose_device(self.config.device)
+
+    @property
+    def digest(self) -> str:
+        """Eight characters that these trainings alone have."""
+        names = " ".join(training.name for training in self.trainings)
+        return sha256(names.encode()).hexdigest()[:8]
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Have every model made, and give outcomes as they come; leaving the iterator ends what does not outlive it.
+
+        Raises:
+            RequestError: another process does so in this folder, jobs cannot see it, or are refused.
+            Interrupted: somebody has cancelled them.
+        """
+        jobs = JobFolder(made(self.folder))
+        self.kind.check_folder(self.folder)
+        busy = f"trainings in {self.folder} are in the hands of another process: wait for it, or choose another --out"
+        with held(self.folder / LOCK, busy=busy):
+            jobs.open()
+            order = self._order()
+            _, earlier = earlier_jobs(jobs, order)
+            engine = self.kind(self, jobs, jobs.order(order), TrainingJob)
+            dispatch: Dispatch[Training] = Dispatch(engine, earlier)
+            try:
+                for training, endings, _ in dispatch.answers(self.trainings, self._progress):
+                    yield _outcome(jobs, training, endings)
+            except (RequestError, Broken, Interrupted):
+                dispatch.cancel()
+                raise
+            finally:
+                engine.close()
+            jobs.clear()
+
+    def _order(self) -> dict[str, Any]:
+        names = {dataset_of(training.recipe, self.dataset) for training in self.trainings}
+        images = {name: image_digests(name, **_opened(self.config)) for name in sorted(names)}
+        configuration = self.config.model_dump(mode="json")
+        return of_this_code() | {"configuration": configuration, "dataset": self.dataset, "images": images}
+
+    def _progress(self, training: Training) -> object:
+        """What every epoch changes."""
+        try:
+            return (self.folder / f"{training.recipe.name}.ckpt").stat().st_mtime_ns
+        except OSError:
+            return None
+
+
+def _outcome(jobs: JobFolder, training: Training, endings: set[str]) -> Outcome:
+    name = training.recipe.name
+    if WHOLE in endings:
+        return Outcome(name, Card.model_validate_json(jobs.answered(training)))
+    failure = jobs.failure(training) if FAILED in endings else no_progress(jobs, training)
+    return Outcome(name, None, str(failure), "".join(getattr(failure, "__notes__", ())))
+
+
+class TrainingJob(AbstractJob):
+    """Makes models in the folder of the submitter; a checkpoint there has what is trained so far."""
+
+    def attempt(self, unit: Training, name: str, check: Callable[[], None]) -> None:
+        """Make a model, and answer with its card."""
+        order = self.order
+        config = RunConfig.model_validate(order["configuration"])
+        card = make(
+            unit,
+            config,
+            order["dataset"],
+            self.jobs.run,
+            lambda epoch: check(),
+            threads=self.threads,
+            images=order["images"],
+        )
+        self.jobs.answer(unit, name, card.model_dump_json())
+
+
+def _opened(config: RunConfig) -> dict[str, Any]:
+    """How images are opened."""
+    order = None if config.classes is None else read_class_order(config.classes)
+    return {"data_dir": config.data_dir, "class_order": order}

@@ -1,9 +1,13 @@
 """Recipes as data: one TOML file each, from which ``train`` makes a model and its card."""
 
+import json
+from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Literal
 
 from pydantic import Field, model_validator
 
+from robustbench_bcos.core.disk import slug
 from robustbench_bcos.core.tables import PackagedTables, Table
 from robustbench_bcos.core.training_loss import TrainingLoss
 from robustbench_bcos.model_zoo.cards import ModelSpec
@@ -87,3 +91,21 @@ class Recipe(ModelSpec):
 
 
 RECIPES = PackagedTables("recipe", Recipe, "robustbench_bcos.training", "recipes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One of the trainings that are asked for: a unit of work."""
+
+    recipe: Recipe
+    fold: tuple[int, int] | None = None
+    """Which part of the training images is left out, and of how many."""
+
+    @property
+    def name(self) -> str:
+        """As part of a file's name."""
+        said = json.dumps([self.recipe.model_dump(mode="json"), self.fold], sort_keys=True)
+        return f"train-{slug(self.recipe.name)}-{blake2b(said.encode(), digest_size=6).hexdigest()}"
+
+    def __str__(self) -> str:
+        return f"training of {self.recipe.name}"

@@ -1,6 +1,7 @@
 """From a recipe to files: weights, card and log, in a folder that ``--zoo`` takes."""
 
-from collections.abc import Callable, Iterable
+import socket
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def make_model(
     compiled: bool = False,
     fold: tuple[int, int] | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    elsewhere: Sequence[str] | None = None,
 ) -> Card:
     """Train, measure on the test split, and write ``NAME.safetensors``, ``NAME.toml`` and ``NAME.log.csv``.
 
@@ -55,19 +57,27 @@ def make_model(
         compiled: use ``torch.compile``.
         fold: (i, n) leaves out the i-th of n equal parts of the training images, balanced over classes.
         on_epoch: called after every epoch.
+        elsewhere: digests of the images, where another process has asked for this training: it may have asked twice,
+            so that one of two waits, and does not make again what is made.
 
     Raises:
-        RequestError: the recipe does not fit the data, the folder is not writable, its disk is full, or another process
-            trains this model there.
+        RequestError: the recipe does not fit the data, the folder is not writable, its disk is full, another process
+            trains this model there, or images are others than elsewhere.
     """
     images, test = _splits(dataset, data_dir, class_order)
+    if elsewhere is not None and (images.digest, test.digest) != tuple(elsewhere):
+        raise RequestError(
+            f"images of {dataset} on {socket.gethostname()} are others than where the work was submitted: copy them"
+        )
     images = images if fold is None else without_fold(images, *fold)
     images = without_held_out(recipe, images)
     check_fit(recipe, images)
     check_fit(recipe, test)
     made(folder)
     busy = f"{recipe.name} is being trained in {folder} by another process: wait for it, or choose another --out"
-    with held(folder / f"{recipe.name}.lock", busy=busy):
+    with held(folder / f"{recipe.name}.lock", busy=busy, waiting=None if elsewhere is None else lambda: None):
+        if elsewhere is not None and is_made(recipe, folder):
+            return read_table(Card, folder / f"{recipe.name}.toml")
         for name, ending in product(_names(recipe), (".ckpt", ".safetensors", ".toml", ENDING)):
             sweep(folder, f"{name}{ending}")
         device = choose_device(device)
@@ -178,6 +188,12 @@ def _splits(dataset: str, data_dir: Path | None, class_order: ClassOrder | None)
     test = open_dataset(dataset, "test", data_dir=data_dir, class_order=class_order)
     # Recipes are of networks for RGB images.
     return EvalSubset.of(WithChannels(images, 3)), EvalSubset.of(WithChannels(test, 3))
+
+
+def image_digests(dataset: str, *, data_dir: Path | None, class_order: ClassOrder | None) -> tuple[str, str]:
+    """Of training and test images."""
+    images, test = _splits(dataset, data_dir, class_order)
+    return images.digest, test.digest
 
 
 def is_made(recipe: Recipe, folder: Path) -> bool:

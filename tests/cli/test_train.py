@@ -250,7 +250,13 @@ def test_jobs_change_nothing_but_the_time(suite: str, here: Path) -> None:
     assert sorted(line.split(":")[0] for line in out.splitlines()) == ["layered-seed0", "plain-seed0"]
     succeed("train", *some, "--out", "alone")
     for name in ("plain-seed0", "layered-seed0"):
-        assert (here / f"together/{name}.toml").read_bytes() == (here / f"alone/{name}.toml").read_bytes()
+        for file in (f"{name}.toml", f"{name}.safetensors"):
+            assert (here / "together" / file).read_bytes() == (here / "alone" / file).read_bytes()
+    # By jobs, too, what is there is not trained again.
+    out = succeed("train", *some, "--executor", "debug", "--out", "together")
+    assert [line.partition("; ")[0] for line in out.splitlines()] == [
+        f"{name}: trained already" for name in ("plain-seed0", "layered-seed0")
+    ]
 
 
 def test_one_training_that_fails_is_reported_and_the_others_are_made(

@@ -1,25 +1,32 @@
-"""Several trainings at a time: each in a process of its own, none kept from its end by another's."""
+"""Several trainings, in this process or by jobs: none is kept from its end by another's, and none is made twice."""
 
-import multiprocessing
-import os
-import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
-from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.dispatch import ATTEMPTS
+from robustbench_bcos.bench.executor import AbstractExecutor, Stopped
+from robustbench_bcos.bench.executors import EXECUTORS
+from robustbench_bcos.bench.job_folder import JobFolder
+from robustbench_bcos.core.disk import held
+from robustbench_bcos.core.errors import Interrupted, RequestError
 from robustbench_bcos.model_zoo.cards import Card, WeightsSpec
 from robustbench_bcos.training import crew
 from robustbench_bcos.training.crew import Outcome, train_all
-from robustbench_bcos.training.recipes import RECIPES, ModelSpec
+from robustbench_bcos.training.recipes import RECIPES, ModelSpec, Recipe, Training
 from robustbench_bcos.training.trainer import Epoch
+from tests.bench.executors.inline import Ended, do, inline
 
-Watch = Callable[[Epoch], None]
+EPOCH = Epoch(1, 0.5, 0.5, 0.0)
+
+
+@pytest.fixture(autouse=True)
+def afresh() -> Iterator[None]:
+    yield
+    Ended.cancelled = False
 
 
 def card(name: str) -> Card:
@@ -28,122 +35,116 @@ def card(name: str) -> Card:
     return Card(**values, weights=WeightsSpec(file="w", sha256="0" * 64), licence="none")
 
 
-# Tasks stand at the top of the module, where another process finds them.
+@pytest.fixture(autouse=True)
+def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, Any]]:
+    """What is trained: names, and what images had to be; what a name says is what becomes of a training."""
+    asked: list[tuple[str, Any]] = []
+
+    def make_model(recipe: Recipe, folder: Path, *, on_epoch: Any, elsewhere: Any, **_: Any) -> Card:
+        asked.append((recipe.name, elsewhere))
+        on_epoch(EPOCH)
+        if recipe.name == "refused":
+            raise RequestError("no such thing: choose another")
+        if recipe.name == "broken":
+            raise ZeroDivisionError("by nothing")
+        return card(recipe.name)
+
+    monkeypatch.setattr(crew, "make_model", make_model)
+    monkeypatch.setattr(crew, "image_digests", lambda name, **_: ("training images", "test images"))
+    monkeypatch.chdir(tmp_path)
+    return asked
 
 
-def succeed(name: str, *, on_epoch: Watch) -> Card:
-    on_epoch(Epoch(1, 0.5, 0.5, 0.0))
-    return card(f"{name}-{os.getpid()}-{torch.get_num_threads()}")
+def trainings(*names: str) -> list[Training]:
+    recipe = RECIPES.load("digits-natural")
+    return [Training(recipe=recipe.model_copy(update={"name": name})) for name in names]
 
 
-def refuse(*, on_epoch: Watch) -> Card:
-    raise RequestError("no such thing: choose another")
-
-
-def fail(*, on_epoch: Watch) -> Card:
-    raise ZeroDivisionError("by nothing")
-
-
-def die(*, on_epoch: Watch) -> Card:
-    os._exit(9)
-
-
-def meet(folder: Path, mine: str, other: str, *, on_epoch: Watch) -> Card:
-    """Ends once the other has begun, which it never does if one is trained after the other."""
-    (folder / mine).touch()
-    give_up = time.monotonic() + 60
-    while not (folder / other).exists():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
-    return card(mine)
-
-
-def last_long(folder: Path, name: str, *, on_epoch: Watch) -> Card:
-    (folder / name).write_text(str(os.getpid()))
-    time.sleep(90)
-    return card(name)
-
-
-def ignored(epoch: Epoch) -> None:
-    """In this process nobody is told of epochs in another."""
-    raise AssertionError(epoch)
-
-
-def outcomes(tasks: dict[str, Any], jobs: int) -> dict[str, Outcome]:
-    watches = {} if jobs > 1 else dict.fromkeys(tasks, lambda epoch: None)
-    found = list(train_all(tasks, jobs, watches))
-    assert len(found) == len(tasks)
+def outcomes(
+    kind: type[AbstractExecutor], *names: str, watch: Any = lambda *_: None, **flags: Any
+) -> dict[str, Outcome]:
+    found = list(train_all(trainings(*names), kind, make_config(flags), None, Path("zoo"), watch))
+    assert len(found) == len(names)
     return {outcome.name: outcome for outcome in found}
 
 
-def test_each_training_has_a_process_of_its_own_with_one_thread() -> None:
-    found = outcomes({name: partial(succeed, name) for name in "abc"}, 2)
-    told = [outcome.card.name.split("-") for outcome in found.values() if outcome.card is not None]
-    assert sorted(name for name, _, _ in told) == ["a", "b", "c"]
-    pids = {pid for _, pid, _ in told}
-    assert len(pids) == 3
-    assert str(os.getpid()) not in pids
-    assert {threads for _, _, threads in told} == {"1"}
+def test_in_this_process_epochs_are_told() -> None:
+    told: list[tuple[str, Epoch]] = []
+    found = outcomes(EXECUTORS["local"], "a", watch=lambda training, epoch: told.append((training.recipe.name, epoch)))
+    assert found == {"a": Outcome("a", card("a"))}
+    assert told == [("a", EPOCH)]
 
 
-def test_as_many_are_at_work_as_there_are_jobs(tmp_path: Path) -> None:
-    found = outcomes({"a": partial(meet, tmp_path, "a", "b"), "b": partial(meet, tmp_path, "b", "a")}, 2)
-    assert [found[name].failure for name in "ab"] == ["", ""]
-
-
-def test_one_job_is_this_process_and_tells_of_epochs() -> None:
-    told: list[Epoch] = []
-    (outcome,) = train_all({"a": partial(succeed, "a")}, 1, {"a": told.append})
-    assert outcome.card is not None
-    assert outcome.card.name.split("-")[1] == str(os.getpid())
-    assert [epoch.number for epoch in told] == [1]
-
-
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_a_training_that_fails_is_named_and_the_others_go_on(jobs: int) -> None:
-    found = outcomes({"refused": refuse, "broken": fail, "fine": partial(succeed, "fine")}, jobs)
-    assert found["fine"].card is not None
+@pytest.mark.parametrize("kind", [EXECUTORS["local"], inline(), EXECUTORS["debug"]], ids=lambda kind: kind.name)
+def test_a_training_that_fails_is_named_and_the_others_go_on(kind: type[AbstractExecutor]) -> None:
+    if kind.name == "debug":
+        pytest.importorskip("submitit")
+    found = outcomes(kind, "refused", "broken", "fine")
+    assert found["fine"] == Outcome("fine", card("fine"))
     assert found["refused"] == Outcome("refused", None, "no such thing: choose another")
-    assert (found["broken"].card, found["broken"].failure) == (None, "ZeroDivisionError: by nothing")
-    assert "in fail" in found["broken"].details
+    assert found["broken"].card is None
+    assert "ZeroDivisionError: by nothing" in found["broken"].failure
+    assert "in make_model" in found["broken"].details
 
 
-def test_a_process_that_dies_is_a_failed_training() -> None:
-    found = outcomes({"dead": die, "a": partial(succeed, "a"), "b": partial(succeed, "b")}, 2)
-    assert found["dead"] == Outcome("dead", None, "its process ended with exit code 9")
+def test_jobs_are_told_which_images_there_were_and_leave_nothing_but_logs(made: list[tuple[str, Any]]) -> None:
+    kind = inline()
+    outcomes(kind, "a", "b")
+    assert made == [(name, ["training images", "test images"]) for name in "ab"]
+    assert len({unit.name for unit in kind.seen}) == 2
+    assert not list(Path("zoo/jobs").iterdir())
+
+
+def test_jobs_that_leave_nothing_are_a_failed_training(made: list[tuple[str, Any]]) -> None:
+    kind = inline(fault=lambda job, unit, number: None if unit.recipe.name == "dead" else do(job, unit, number))
+    found = outcomes(kind, "dead", "a")
+    assert found["dead"].failure.startswith(f"{ATTEMPTS} jobs have ended without an answer in training of dead: see ")
     assert found["a"].card is not None
-    assert found["b"].card is not None
+    assert [unit.recipe.name for unit in kind.seen] == ["dead", "a", *["dead"] * (ATTEMPTS - 1)]
 
 
-def gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
+def test_a_training_that_comes_further_with_every_job_is_submitted_until_it_is_done() -> None:
+    def meets_its_limit(job: Any, unit: Training, number: int) -> None:
+        if number == 2 * ATTEMPTS:
+            job.carry_out(unit)
+            return
+        (job.jobs.run / "a.ckpt").write_text("x" * number, encoding="utf-8")
+
+    assert outcomes(inline(fault=meets_its_limit), "a")["a"].card is not None
 
 
-def test_leaving_ends_the_trainings_that_are_at_work_and_begins_no_other(tmp_path: Path) -> None:
-    tasks = {"first": partial(succeed, "first")}
-    tasks |= {name: partial(last_long, tmp_path, name) for name in ("a", "b", "c")}
-    work = train_all(tasks, 3, {})
-    assert next(work).name == "first"
-    give_up = time.monotonic() + 60
-    while not all((tmp_path / name).exists() and (tmp_path / name).read_text() for name in "ab"):
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
-    started = time.monotonic()
-    work.close()
-    assert time.monotonic() - started < 60
-    assert not (tmp_path / "c").exists()
-    for name in "ab":
-        assert gone(int((tmp_path / name).read_text()))
+def test_a_job_that_is_stopped_has_not_failed() -> None:
+    def stopped(job: Any, unit: Training, number: int) -> None:
+        def check() -> None:
+            raise Stopped
+
+        if number:
+            job.carry_out(unit)
+        else:
+            with pytest.raises(Stopped):
+                job.carry_out(unit, check)
+
+    assert outcomes(inline(fault=stopped), "a")["a"].card is not None
 
 
-def test_a_training_whose_parent_is_gone_ends_at_its_next_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    parent = SimpleNamespace(is_alive=lambda: True)
-    monkeypatch.setattr(multiprocessing, "parent_process", lambda: parent)
-    crew._stop_without_parent(Epoch(1, 0.5, 0.5, 0.0))
-    parent.is_alive = lambda: False
-    with pytest.raises(SystemExit):
-        crew._stop_without_parent(Epoch(1, 0.5, 0.5, 0.0))
+def test_a_second_command_for_the_folder_is_refused(made: list[tuple[str, Any]]) -> None:
+    with held(Path("zoo") / crew.LOCK), pytest.raises(RequestError, match="in the hands of another process: wait for"):
+        outcomes(inline(), "a")
+    assert made == []
+
+
+def test_leaving_ends_what_is_submitted() -> None:
+    def cancels(job: Any, unit: Training, number: int) -> None:
+        JobFolder(Path("zoo")).cancel()
+
+    with pytest.raises(Interrupted, match="cancelled; repeat the same command to continue in zoo"):
+        outcomes(inline(fault=cancels), "a")
+    assert Ended.cancelled
+
+
+def test_jobs_of_slurm_have_a_folder_that_all_machines_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    from robustbench_bcos.bench.executors import slurm
+
+    monkeypatch.setattr(slurm, "_said", lambda command: "node1\nnode2\n")
+    with pytest.raises(RequestError, match="in a folder that every machine has for itself"):
+        outcomes(slurm.Slurm, "a")

@@ -1,6 +1,7 @@
 """From a recipe to a folder that the zoo takes, interrupted or not."""
 
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import astuple
 from pathlib import Path
 
@@ -16,11 +17,11 @@ from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.data.class_order import ClassOrder
 from robustbench_bcos.data.opening import open_dataset
 from robustbench_bcos.data.subset import EvalSubset
-from robustbench_bcos.model_zoo.cards import TrainingSpec, Zoo
+from robustbench_bcos.model_zoo.cards import Card, TrainingSpec, Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.models import ZooModel, load_model
 from robustbench_bcos.training.trainer import Epoch, train
-from robustbench_bcos.training.workshop import clean_accuracy, is_made, make_model
+from robustbench_bcos.training.workshop import clean_accuracy, image_digests, is_made, make_model
 from tests.drafts import AS_BCOS, make_recipe
 
 RECIPE = make_recipe(
@@ -154,6 +155,40 @@ def test_a_model_is_trained_by_one_process_at_a_time(tmp_path: Path, dataset: st
             make_model(RECIPE, tmp_path / "zoo", dataset=dataset)
 
     make_model(RECIPE, tmp_path / "zoo", dataset=dataset, on_epoch=again)
+
+
+def test_a_job_that_finds_another_at_work_waits_and_trains_nothing_twice(tmp_path: Path, dataset: str) -> None:
+    digests = image_digests(dataset, data_dir=None, class_order=None)
+    epochs: list[Epoch] = []
+    with ThreadPoolExecutor(1) as pool:
+        second: list[Future[Card]] = []
+
+        def submit_again(epoch: Epoch) -> None:
+            if not second:
+                second.append(
+                    pool.submit(
+                        make_model,
+                        RECIPE,
+                        tmp_path / "zoo",
+                        dataset=dataset,
+                        on_epoch=epochs.append,
+                        elsewhere=digests,
+                    )
+                )
+
+        first = make_model(RECIPE, tmp_path / "zoo", dataset=dataset, on_epoch=submit_again)
+    assert second[0].result() == first
+    assert epochs == []
+
+
+def test_a_job_that_has_other_images_says_so(tmp_path: Path, dataset: str) -> None:
+    train_images, test_images = image_digests(dataset, data_dir=None, class_order=None)
+    for digests in ((train_images, "0"), ("0", test_images)):
+        with pytest.raises(
+            RequestError, match=r"images of folder:\S+ on \S+ are others than where the work was submitt"
+        ):
+            make_model(RECIPE, tmp_path / "zoo", dataset=dataset, elsewhere=digests)
+    assert not (tmp_path / "zoo").exists()
 
 
 def test_a_second_training_replaces_the_first(tmp_path: Path, dataset: str) -> None:

@@ -7,26 +7,26 @@ import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import redirect_stderr, suppress
-from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from robustbench_bcos.bench.config import RunConfig
-from robustbench_bcos.bench.executor import AbstractJobs, Handle, check_submitit
+from robustbench_bcos.bench.executor import AbstractJobs, AnyUnit, Handle, Stopped, check_submitit
 from robustbench_bcos.core.errors import RequestError, reason_of
 
 if TYPE_CHECKING:
-    from robustbench_bcos.bench.units import Unit
+    from robustbench_bcos.bench.job import AbstractJob
 
 AGAIN = 5
 """Times that a job is put into the queue again by itself; after that, the submitter decides."""
 
 
 class Work:
-    """What submitit takes for a function: one unit, by the names of things alone."""
+    """What submitit takes for a function: one unit, and by their names alone what carries it out and where."""
 
-    def __init__(self, run: str, order: str, unit: dict[str, Any], threads: int | None) -> None:
+    def __init__(self, job: "type[AbstractJob]", run: Path, order: str, unit: AnyUnit, threads: int | None) -> None:
+        self.job = job
         self.run = run
         self.order = order
         self.unit = unit
@@ -38,20 +38,15 @@ class Work:
 
     def __call__(self) -> None:
         """Carry out the unit."""
-        from robustbench_bcos.bench.job import Job
-        from robustbench_bcos.bench.units import Unit
-
         _remove_litter()
         cpus = os.environ.get("SLURM_CPUS_PER_TASK", "")
         threads = int(cpus) if cpus.isdigit() else self.threads
-        self._job = Job(Path(self.run), self.order, threads)
-        self._job.carry_out(Unit.from_json(self.unit))
+        self._job = self.job(self.run, self.order, threads)
+        self._job.carry_out(self.unit)
 
     def checkpoint(self) -> Any:  # noqa: ANN401 (submitit's)
         """Asked by submitit before a time limit, or where others need the machine; what is done is shown, and kept."""
         from submitit.helpers import DelayedSubmission
-
-        from robustbench_bcos.bench.job import Stopped
 
         # In the middle of a transaction nothing can be shown; what was shown before is there.
         with suppress(RequestError):
@@ -94,7 +89,7 @@ class SubmititJobs(AbstractJobs):
     def handle(self, job: Any) -> Handle:  # noqa: ANN401
         """Of a job of submitit."""
 
-    def submit(self, units: "Sequence[Unit]", *, others: bool = False) -> list[Handle]:
+    def submit(self, units: Sequence[AnyUnit], *, others: bool = False) -> list[Handle]:
         """In arrays."""
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
@@ -114,9 +109,8 @@ class SubmititJobs(AbstractJobs):
             handles += map(self.handle, submitted)
         return handles
 
-    def _work(self, unit: "Unit") -> Work:
-        config = self.request.config
-        return Work(str(self.jobs.run.absolute()), self.order, asdict(unit), config.threads or 1)
+    def _work(self, unit: AnyUnit) -> Work:
+        return Work(self.job, self.jobs.run.absolute(), self.order, unit, self.asked.config.threads or 1)
 
 
 def _reason(error: Exception) -> str:

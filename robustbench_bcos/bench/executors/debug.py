@@ -1,13 +1,10 @@
 """submitit's executor for debugging: units one after another, in this process."""
 
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
-from robustbench_bcos.bench.executor import Handle
+from robustbench_bcos.bench.executor import Assignment, Handle
 from robustbench_bcos.bench.executors import EXECUTORS
 from robustbench_bcos.bench.executors._submitit import SubmititJobs
-
-if TYPE_CHECKING:
-    from robustbench_bcos.bench.request import Request
 
 
 @final
@@ -19,7 +16,7 @@ class Debug(SubmititJobs):
     most_at_once = 1
 
     @classmethod
-    def workers_for(cls, request: "Request") -> int:
+    def workers_for(cls, asked: Assignment) -> int:
         """One."""
         return 1
 

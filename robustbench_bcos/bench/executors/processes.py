@@ -11,16 +11,13 @@ from pathlib import Path
 from time import sleep
 from typing import TYPE_CHECKING, final
 
-from robustbench_bcos.bench.executor import AbstractJobs, Handle
+from robustbench_bcos.bench.executor import AbstractJobs, AnyUnit, Assignment, Handle, Stopped
 from robustbench_bcos.bench.executors import EXECUTORS
 from robustbench_bcos.core.processes import context_with
 
 if TYPE_CHECKING:
+    from robustbench_bcos.bench.job import AbstractJob
     from robustbench_bcos.bench.job_folder import JobFolder
-    from robustbench_bcos.bench.request import Request
-    from robustbench_bcos.bench.units import Unit
-
-MODULES = ["robustbench_bcos.bench.job"]
 
 GRACE = 20.0
 """Seconds in which a process that is ended may show what it has found."""
@@ -31,28 +28,27 @@ GRACE = 20.0
 class Processes(AbstractJobs):
     """Workers that keep their models from one unit to the next."""
 
-    def __init__(self, request: "Request", jobs: "JobFolder", order: str) -> None:
-        super().__init__(request, jobs, order)
-        self.workers: int = self.workers_for(request)
+    def __init__(self, asked: Assignment, jobs: "JobFolder", order: str, job: "type[AbstractJob]") -> None:
+        super().__init__(asked, jobs, order, job)
+        self.workers: int = self.workers_for(asked)
         self._team: list[_Worker] = []
         self._logs = jobs.log_folder()
 
     @classmethod
-    def prepare(cls) -> None:
+    def prepare(cls, job: str) -> None:
         """Start the process that workers are forked off, which imports torch."""
-        context_with(*MODULES)
+        context_with(job)
 
     @classmethod
-    def workers_for(cls, request: "Request") -> int:
+    def workers_for(cls, asked: Assignment) -> int:
         """What is asked for; or one a GPU, or one for as many cores as each may use."""
         from robustbench_bcos.bench.schedule import cores
 
-        alone = len(_gpus(request)) or 1
-        return (
-            request.config.jobs or (cores() // (request.config.threads or 1) if request.device == "cpu" else alone) or 1
-        )
+        alone = len(_gpus(asked)) or 1
+        config = asked.config
+        return config.jobs or (cores() // (config.threads or 1) if asked.device == "cpu" else alone) or 1
 
-    def submit(self, units: "Sequence[Unit]", *, others: bool = False) -> list[Handle]:
+    def submit(self, units: Sequence[AnyUnit], *, others: bool = False) -> list[Handle]:
         """Give each unit to a worker that has none, or to a new one."""
         return [self._free().take(unit) for unit in units]
 
@@ -77,10 +73,11 @@ class Processes(AbstractJobs):
             sleep(self.pause)
 
     def _new(self) -> "_Worker":
-        gpus = _gpus(self.request)
+        gpus = _gpus(self.asked)
         taken = Counter(worker.gpu for worker in self._team)
         gpu = min(gpus, key=lambda one: taken[one], default="")
-        worker = _Worker(self.jobs.run.absolute(), self.order, self.request.config.threads or 1, gpu, self._logs)
+        threads = self.asked.config.threads or 1
+        worker = _Worker(self.job, self.jobs.run.absolute(), self.order, threads, gpu, self._logs)
         self._team.append(worker)
         return worker
 
@@ -88,19 +85,19 @@ class Processes(AbstractJobs):
 class _Worker:
     """A process that takes units."""
 
-    def __init__(self, run: Path, order: str, threads: int, gpu: str, logs: Path) -> None:
-        context = context_with(*MODULES)
+    def __init__(self, job: "type[AbstractJob]", run: Path, order: str, threads: int, gpu: str, logs: Path) -> None:
+        context = context_with(job.__module__)
         self.gpu = gpu
         self._channel, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(
-            target=_work, args=(theirs, run, order, threads, gpu, logs), daemon=True
+            target=_work, args=(theirs, job, run, order, threads, gpu, logs), daemon=True
         )
         self.process.start()
         # Open in the other process alone: when either ends, the other notices.
         theirs.close()
-        self._current: Unit | None = None
+        self._current: AnyUnit | None = None
 
-    def take(self, unit: "Unit") -> Handle:
+    def take(self, unit: AnyUnit) -> Handle:
         self._current = unit
         try:
             self._channel.send(unit)
@@ -108,7 +105,7 @@ class _Worker:
             self._current = None
         return _Taken(self, unit)
 
-    def busy(self, unit: "Unit | None" = None) -> bool:
+    def busy(self, unit: AnyUnit | None = None) -> bool:
         """Whether it works, on a unit if one is given."""
         try:
             while self._channel.poll():
@@ -120,7 +117,7 @@ class _Worker:
 
 
 class _Taken(Handle):
-    def __init__(self, worker: _Worker, unit: "Unit") -> None:
+    def __init__(self, worker: _Worker, unit: AnyUnit) -> None:
         self._worker = worker
         self._unit = unit
 
@@ -131,9 +128,9 @@ class _Taken(Handle):
         self._worker.process.terminate()
 
 
-def _gpus(request: "Request") -> list[str]:
+def _gpus(asked: Assignment) -> list[str]:
     """As ``CUDA_VISIBLE_DEVICES`` has them; none where none is used, or one is named."""
-    if request.device != "cuda":
+    if asked.device != "cuda":
         return []
     import torch
 
@@ -141,7 +138,9 @@ def _gpus(request: "Request") -> list[str]:
     return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
 
 
-def _work(channel: Connection, run: Path, order: str, threads: int, gpu: str, logs: Path) -> None:
+def _work(
+    channel: Connection, kind: "type[AbstractJob]", run: Path, order: str, threads: int, gpu: str, logs: Path
+) -> None:
     # The process that started this one decides what an interruption means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with (logs / f"worker-{os.getpid()}.txt").open("ab") as log:
@@ -149,7 +148,6 @@ def _work(channel: Connection, run: Path, order: str, threads: int, gpu: str, lo
             os.dup2(log.fileno(), stream)
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    from robustbench_bcos.bench.job import Job, Stopped
 
     def stop(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -162,7 +160,7 @@ def _work(channel: Connection, run: Path, order: str, threads: int, gpu: str, lo
             raise Stopped
 
     signal.signal(signal.SIGTERM, stop)
-    job = Job(run, order, threads)
+    job = kind(run, order, threads)
     try:
         while True:
             unit = channel.recv()

@@ -88,7 +88,7 @@ class Slurm(SubmititJobs):
         """The executor of submitit for Slurm."""
         from submitit import SlurmExecutor
 
-        config = self.request.config
+        config = self.asked.config
         options = slurm_options(config)
         minutes = max(SHORTEST, int(TIMES * config.job_minutes) + 1)
         if "time" in options:
@@ -96,7 +96,7 @@ class Slurm(SubmititJobs):
         cpus = options.get("cpus-per-task")
         engine = SlurmExecutor(self.jobs.log_folder().absolute(), max_num_timeout=NEVER)
         engine.update_parameters(
-            job_name=f"bcos-{self.request.digest}",
+            job_name=f"bcos-{self.asked.digest}",
             time=minutes,
             # Short jobs are warned in good time, too: submitit asks for a fifth of the limit at most.
             signal_delay_s=min(90, max(1, 60 * minutes // 5)),

@@ -2,14 +2,11 @@
 
 import os
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
-from robustbench_bcos.bench.executor import Handle
+from robustbench_bcos.bench.executor import Assignment, Handle
 from robustbench_bcos.bench.executors import EXECUTORS
 from robustbench_bcos.bench.executors._submitit import SubmititJobs
-
-if TYPE_CHECKING:
-    from robustbench_bcos.bench.request import Request
 
 GRACE = 20.0
 """Seconds in which a process that is ended does end."""
@@ -26,11 +23,11 @@ class Submitit(SubmititJobs):
     most_at_once = 1
 
     @classmethod
-    def workers_for(cls, request: "Request") -> int:
+    def workers_for(cls, asked: Assignment) -> int:
         """What is asked for, or a job for each core that it may use: submitit itself would start all at once."""
         from robustbench_bcos.bench.schedule import cores
 
-        return request.config.jobs or max(1, cores() // (request.config.threads or 1))
+        return asked.config.jobs or max(1, cores() // (asked.config.threads or 1))
 
     def engine(self) -> Any:  # noqa: ANN401
         """The executor of submitit for one machine."""
@@ -38,7 +35,7 @@ class Submitit(SubmititJobs):
 
         engine = LocalExecutor(self.jobs.log_folder().absolute())
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        gpus = [int(gpu) for gpu in visible.split(",") if gpu.isdigit()] if self.request.device != "cpu" else []
+        gpus = [int(gpu) for gpu in visible.split(",") if gpu.isdigit()] if self.asked.device != "cpu" else []
         engine.update_parameters(timeout_min=MINUTES, gpus_per_node=len(gpus), visible_gpus=gpus)
         return engine
 
@@ -58,7 +55,7 @@ class Submitit(SubmititJobs):
 
     def __init__(self, *arguments: Any) -> None:  # noqa: ANN401
         super().__init__(*arguments)
-        self.workers = self.workers_for(self.request)
+        self.workers = self.workers_for(self.asked)
         self._started: list[_Process] = []
 
 

@@ -4,20 +4,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from robustbench_bcos.bench.executor import AbstractJobs, Handle
-from robustbench_bcos.bench.job import Job
+from robustbench_bcos.bench.executor import AbstractJobs, AnyUnit, Assignment, Handle
+from robustbench_bcos.bench.job import AbstractJob
 from robustbench_bcos.bench.records import make_records
 from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.rows import DigestRow, TimingRow, UnfinishedRow, tables
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.submitter import Submitter
-from robustbench_bcos.bench.units import Unit
 
-Fault = Callable[[Job, Unit, int], None]
+Fault = Callable[[Any, Any, int], None]
 """Carries out a unit, or does not; told how often it has been submitted before."""
 
 
-def do(job: Job, unit: Unit, number: int) -> None:
+def do(job: AbstractJob, unit: AnyUnit, number: int) -> None:
     """What a job does to which nothing happens."""
     job.carry_out(unit)
 
@@ -28,24 +27,24 @@ class Inline(AbstractJobs):
     name = "inline"
     pause = 0.0
     jobs_at_once: ClassVar[int | None] = None
-    order_of: ClassVar[Callable[[Sequence[Unit]], Sequence[Unit]]] = staticmethod(lambda units: units)
+    order_of: ClassVar[Callable[[Sequence[Any]], Sequence[Any]]] = staticmethod(lambda units: units)
     fault: ClassVar[Fault] = staticmethod(do)
-    seen: ClassVar[list[Unit]] = []
+    seen: ClassVar[list[Any]] = []
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.workers = self.jobs_at_once
-        self.job = Job(self.jobs.run, self.order)
+        self.doing = self.job(self.jobs.run, self.order)
 
     @classmethod
-    def workers_for(cls, request: Request) -> int | None:
+    def workers_for(cls, asked: Assignment) -> int | None:
         return cls.jobs_at_once
 
-    def submit(self, units: Sequence[Unit], *, others: bool = False) -> list[Handle]:
+    def submit(self, units: Sequence[AnyUnit], *, others: bool = False) -> list[Handle]:
         for unit in self.order_of(units):
             number = self.seen.count(unit)
             self.seen.append(unit)
-            self.fault(self.job, unit, number)
+            self.fault(self.doing, unit, number)
         return [Ended() for _ in units]
 
 

@@ -18,14 +18,16 @@ import pytest
 import torch
 
 from robustbench_bcos.attacks import NORMS
-from robustbench_bcos.bench import job as jobs
-from robustbench_bcos.bench.job import Job, Stopped
+from robustbench_bcos.bench import run_job
+from robustbench_bcos.bench.dispatch import ATTEMPTS
+from robustbench_bcos.bench.executor import Stopped
 from robustbench_bcos.bench.job_folder import JobFolder
 from robustbench_bcos.bench.request import Request
+from robustbench_bcos.bench.run_job import RunJob
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.stages import distances
 from robustbench_bcos.bench.store import Store
-from robustbench_bcos.bench.submitter import ATTEMPTS, Submitter
+from robustbench_bcos.bench.submitter import Submitter
 from robustbench_bcos.bench.units import Costs, Unit
 from robustbench_bcos.core.errors import Broken, Interrupted, RequestError
 from tests.bench.executors.inline import Inline, do, found, inline, measured
@@ -62,13 +64,13 @@ def whole(asked: Request) -> dict[str, Any]:
     return by_one_process(asked)
 
 
-def killed(job: Job, unit: Unit, number: int) -> None:
+def killed(job: RunJob, unit: Unit, number: int) -> None:
     """Its first attempt leaves nothing."""
     if number:
         job.carry_out(unit)
 
 
-def stopped(job: Job, unit: Unit, number: int) -> None:
+def stopped(job: RunJob, unit: Unit, number: int) -> None:
     """Its first attempts are stopped after their third and fifth pieces of work, and show what they have."""
 
     steps = itertools.count(1)
@@ -83,23 +85,23 @@ def stopped(job: Job, unit: Unit, number: int) -> None:
         assert job.jobs.parts(unit)
 
 
-def twice(job: Job, unit: Unit, number: int) -> None:
+def twice(job: RunJob, unit: Unit, number: int) -> None:
     job.carry_out(unit)
     job.carry_out(unit)
 
 
-def files(job: Job, unit: Unit) -> list[Path]:
+def files(job: RunJob, unit: Unit) -> list[Path]:
     return sorted(job.jobs.path.glob(f"{unit.name}.*.whole"))
 
 
-def truncated(job: Job, unit: Unit, number: int) -> None:
+def truncated(job: RunJob, unit: Unit, number: int) -> None:
     job.carry_out(unit)
     if not number:
         (file,) = files(job, unit)
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
-def altered(job: Job, unit: Unit, number: int) -> None:
+def altered(job: RunJob, unit: Unit, number: int) -> None:
     """A number says something else than what was measured."""
     job.carry_out(unit)
     if not number:
@@ -108,7 +110,7 @@ def altered(job: Job, unit: Unit, number: int) -> None:
             database.execute("UPDATE verdicts SET success = 1 - success")
 
 
-def damaged_and_sound(job: Job, unit: Unit, number: int) -> None:
+def damaged_and_sound(job: RunJob, unit: Unit, number: int) -> None:
     """It answers twice, and one of the answers is empty."""
     job.carry_out(unit)
     (file,) = files(job, unit)
@@ -194,7 +196,7 @@ def test_what_earlier_sessions_left_in_files_is_not_repeated(
 ) -> None:
     folder = tmp_path / "run"
 
-    def dies(job: Job, unit: Unit, number: int) -> None:
+    def dies(job: RunJob, unit: Unit, number: int) -> None:
         job.carry_out(unit)
         if len(first.seen) == 4:
             raise KeyboardInterrupt
@@ -221,7 +223,7 @@ def test_what_is_no_file_is_no_answer(asked: Request, whole: dict[str, Any], tmp
     outside.write_bytes(b"theirs")
     makers: list[Callable[[Path], None]] = [os.mkfifo, Path.mkdir, lambda answer: answer.symlink_to(outside)]
 
-    def planted(job: Job, unit: Unit, number: int) -> None:
+    def planted(job: RunJob, unit: Unit, number: int) -> None:
         if number:
             job.carry_out(unit)
             return
@@ -247,7 +249,7 @@ def test_an_order_that_was_changed_is_written_anew(asked: Request, whole: dict[s
 def test_jobs_of_a_run_are_not_those_of_its_copy(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     (folder / "jobs").mkdir(parents=True)
-    JobFolder(folder).record("inline", {}, [])
+    JobFolder(folder).record("inline", [])
     assert JobFolder(folder).submitted() == ("inline", {})
     shutil.copytree(folder, tmp_path / "copy")
     assert JobFolder(tmp_path / "copy").submitted() == ("", {})
@@ -272,7 +274,7 @@ def test_a_unit_that_nobody_answers_ends_the_run_with_where_the_logs_are(asked: 
 def test_cancelling_ends_what_is_submitted_and_loses_nothing(
     asked: Request, whole: dict[str, Any], tmp_path: Path
 ) -> None:
-    def cancels(job: Job, unit: Unit, number: int) -> None:
+    def cancels(job: RunJob, unit: Unit, number: int) -> None:
         job.carry_out(unit)
         JobFolder(tmp_path / "run").cancel()
 
@@ -292,8 +294,8 @@ def order_of(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda order: order.update(code="0" * 64), "robustbench_bcos on .* has another code than where the run"),
-        (lambda order: order.update(directory="/nowhere/at/all"), "has no folder /nowhere/at/all, where the run"),
+        (lambda order: order.update(code="0" * 64), "robustbench_bcos on .* has another code than where the work"),
+        (lambda order: order.update(directory="/nowhere/at/all"), "has no folder /nowhere/at/all, where the work"),
         (lambda order: order["identity"].update(torch="1.0"), "torch is .* on .* and 1.0 where the run was submitted"),
         (lambda order: order["identity"].update(version="0.0"), "version is .* on .* and 0.0 where the run"),
         (lambda order: order["identity"].update(device="cuda"), "device is cpu on .* and cuda where the run"),
@@ -314,10 +316,10 @@ def test_a_job_that_would_do_something_else_says_what_differs(
     change: Callable[[dict[str, Any]], None], said: str, asked: Request, tmp_path: Path
 ) -> None:
     class Elsewhere(Inline):
-        def __init__(self, request: Request, jobs: JobFolder, order: str) -> None:
+        def __init__(self, asked: Any, jobs: JobFolder, order: str, job: Any) -> None:
             told = order_of(jobs.run)
             change(told)
-            super().__init__(request, jobs, jobs.order(told))
+            super().__init__(asked, jobs, jobs.order(told), job)
 
     with pytest.raises(RequestError, match=said):
         measured(asked, tmp_path / "run", Elsewhere)
@@ -331,10 +333,10 @@ def test_a_job_that_does_not_see_what_was_written_says_so(asked: Request, tmp_pa
 def test_a_job_waits_for_what_others_have_found_and_says_if_it_never_sees_it(
     tiny_zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "LATE", 0.0)
+    monkeypatch.setattr(run_job, "LATE", 0.0)
     request = tiny_request(tiny_zoo, limit=2, explained=1, model="tiny-natural")
 
-    def too_early(job: Job, unit: Unit, number: int) -> None:
+    def too_early(job: RunJob, unit: Unit, number: int) -> None:
         early = replace(unit, stage="explain")
         job.carry_out(early)
         raise job.jobs.failure(early)
@@ -344,7 +346,7 @@ def test_a_job_waits_for_what_others_have_found_and_says_if_it_never_sees_it(
 
 
 def test_an_error_in_a_job_is_told_and_its_traceback_kept(asked: Request, tmp_path: Path) -> None:
-    def fails(job: Job, unit: Unit, number: int) -> None:
+    def fails(job: RunJob, unit: Unit, number: int) -> None:
         def check() -> None:
             raise KeyError("strange")
 
@@ -362,7 +364,7 @@ def test_names_of_plugins_are_known_to_jobs(tiny_zoo: Path, tmp_path: Path, monk
     Path("mine.py").write_text(PLUGIN, encoding="utf-8")
     request = tiny_request(tiny_zoo, limit=2, model="tiny-natural", plugin=("mine.py",), norm="mine", eps="0.5")
 
-    def as_in_a_process_of_its_own(job: Job, unit: Unit, number: int) -> None:
+    def as_in_a_process_of_its_own(job: RunJob, unit: Unit, number: int) -> None:
         for registry in (NORMS._entries, sys.modules):
             for name in [name for name in registry if name == "mine" or name.startswith("robustbench_bcos_plugin_")]:
                 del registry[name]  # type: ignore[attr-defined]
