@@ -341,13 +341,10 @@ def explained(trained: Trained, data: Trajectories) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-MEASURES = (
-    *("mse", "relative_error", "r2", "valid_time", "clean_accuracy"),
-    *("robust_accuracy", "robust_accuracy_worst", "attacked_relative_error"),
-)
+UNATTACKED = ("mse", "relative_error", "r2", "valid_time", "clean_accuracy")
+"""Measures that are the same under every threat."""
 
-ATTACKED = ("robust_accuracy", "attacked_relative_error")
-"""Measures that differ by threat."""
+ATTACKED = ("robust_accuracy", "robust_accuracy_worst", "attacked_relative_error")
 
 KEYS = ["dataset", "space", "norm", "eps", "repeated"]
 
@@ -370,14 +367,14 @@ def summary_of(results: pd.DataFrame) -> pd.DataFrame:
             other = other.iloc[:0]
         row: dict[str, object] = dict(zip([*KEYS, "variation"], key, strict=True))
         row |= {"trainings": len(group), "trust": least_trusted(group["trust"])}
-        for measure in MEASURES:
+        for measure in (*UNATTACKED, *ATTACKED):
             found = summarise(group[measure].tolist())
             row |= {measure: found.mean, f"{measure}_deviation": found.deviation}
             several = len(group) > 1 and len(other) > 1
             row[f"p_{measure}"] = welch(group[measure].tolist(), other[measure].tolist()) if several else np.nan
         rows.append(row)
     summary = pd.DataFrame(rows)
-    for measure in MEASURES:
+    for measure in (*UNATTACKED, *ATTACKED):
         column = f"p_{measure}"
         tests = [*(KEYS if measure in ATTACKED else ("dataset", "repeated")), "variation"]
         once = summary[summary[column].notna()].drop_duplicates(tests)
