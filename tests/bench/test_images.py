@@ -13,7 +13,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
 from robustbench_bcos.model_zoo.cards import Card, Entry, Zoo
 from robustbench_bcos.model_zoo.models import CheckpointModel, ZooModel, find_models, find_weights
-from tests.bench.tiny_zoo import NATURAL
+from tests.drafts import NATURAL
 
 SHORT = Preprocessing(resize=256, crop=(224, 224))
 LONG = Preprocessing(resize=232, crop=(224, 224))

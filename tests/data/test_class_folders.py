@@ -11,7 +11,8 @@ from robustbench_bcos.data.class_order import ClassOrder
 from robustbench_bcos.data.dataset import AbstractDataset, Split
 from robustbench_bcos.data.opening import open_dataset
 from robustbench_bcos.data.remembered import Remembered
-from tests.data.test_folder import paint, refusal
+from tests.data.test_folder import paint
+from tests.refusals import refused
 
 CLASSES = ("circle", "stick")
 
@@ -69,13 +70,13 @@ def test_folders_beside_those_of_splits_are_no_classes(tmp_path: Path) -> None:
 def test_a_split_without_another_is_no_class(name: str, tmp_path: Path) -> None:
     paint(tmp_path / name / "1.png")
     paint(tmp_path / "bus/1.png")
-    said = refusal(lambda: opened(tmp_path))
+    said = refused(lambda: opened(tmp_path))
     assert f"holds the folder {name}, which is called as a split and not as a class is: give the folder" in said
     assert str(tmp_path / name) in said
 
 
 def test_training_images_alone_are_not_taken_for_test_images(tmp_path: Path) -> None:
-    assert "holds the folder train" in refusal(lambda: opened(tree(tmp_path, "train")))
+    assert "holds the folder train" in refused(lambda: opened(tree(tmp_path, "train")))
     assert opened(tmp_path / "train").class_names == CLASSES
 
 
@@ -91,7 +92,7 @@ def test_a_class_that_is_called_as_a_split_is_asked_for_in_a_list(tmp_path: Path
 def test_splits_inside_of_classes_are_not_mixed(name: str, tmp_path: Path) -> None:
     tree(tmp_path, "")
     paint(tmp_path / "stick" / name / "2.png")
-    said = refusal(lambda: opened(tmp_path))
+    said = refused(lambda: opened(tmp_path))
     assert said.startswith(f"class folder {tmp_path}/stick holds the folder {name} of a split")
     assert said.endswith("lay them out as DIR/test/CLASS/*")
 

@@ -10,7 +10,8 @@ import pytest
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.class_order import ClassOrder, check_order, read_class_order
 from robustbench_bcos.data.opening import open_dataset
-from tests.data.test_folder import paint, refusal
+from tests.data.test_folder import paint
+from tests.refusals import refused
 
 NAMES = ("dog", "ant", "cat")
 
@@ -84,7 +85,7 @@ def test_a_list_of_numbers_is_one_of_names() -> None:
 )
 def test_a_folder_that_is_not_listed_is_refused(folders: list[str], said: str) -> None:
     order = ClassOrder.of("a list", [[name] for name in NAMES])
-    assert refusal(lambda: order.labels(folders)).startswith(said)
+    assert refused(lambda: order.labels(folders)).startswith(said)
 
 
 @pytest.mark.parametrize(
@@ -104,13 +105,13 @@ def test_a_folder_that_is_not_listed_is_refused(folders: list[str], said: str) -
 )
 def test_a_list_that_leaves_something_open_is_refused(content: str, said: str, tmp_path: Path) -> None:
     file = listed(tmp_path, content)
-    assert refusal(lambda: read_class_order(file)).startswith(f"classes {file} {said}")
+    assert refused(lambda: read_class_order(file)).startswith(f"classes {file} {said}")
 
 
 def test_a_list_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\xff\xfe")
     for name, reason in [("nowhere.txt", "No such file"), (".", "Is a directory"), ("picture.png", "it is no text")]:
-        said = refusal(lambda name=name: read_class_order(tmp_path / name))
+        said = refused(lambda name=name: read_class_order(tmp_path / name))
         assert re.search(rf"^classes .* cannot be read \({reason}.*\): give a text file", said)
 
 
@@ -134,7 +135,7 @@ def test_folders_whose_numbers_sort_otherwise_as_text_are_refused_with_both_orde
     names: Sequence[str], orders: tuple[str, str], tmp_path: Path
 ) -> None:
     classes(tmp_path, *names)
-    said = refusal(lambda: open_dataset(f"folder:{tmp_path}", "test"))
+    said = refused(lambda: open_dataset(f"folder:{tmp_path}", "test"))
     assert f"their order as text {orders[0]} is not that of their numbers {orders[1]}" in said
     assert said.endswith(
         "give classes, a file with the folders' names, one a line, in the order of the model's outputs"
@@ -159,7 +160,7 @@ def test_folders_that_have_one_order_are_not(names: list[str]) -> None:
 
 def test_datasets_whose_labels_are_known_take_no_list(tmp_path: Path) -> None:
     order = read_class_order(listed(tmp_path, "dog\nant"))
-    said = refusal(lambda: open_dataset("digits", "test", class_order=order))
+    said = refused(lambda: open_dataset("digits", "test", class_order=order))
     assert said.startswith("the classes of dataset digits have their order, and classes ")
     assert said.endswith("leave it out")
     with pytest.raises(RequestError, match="of dataset imagenet have their order"):

@@ -13,7 +13,7 @@ from robustbench_bcos.data.class_order import ClassOrder
 from robustbench_bcos.data.datasets.idx import Idx
 from robustbench_bcos.data.opening import open_dataset
 from robustbench_bcos.data.subset import EvalSubset
-from tests.data.test_folder import refusal
+from tests.refusals import refused
 
 LEVELS = np.random.default_rng(0).integers(0, 256, (6, 5, 4), dtype=np.uint8)
 LABELS = np.array([2, 0, 1, 1, 0, 2], dtype=np.uint8)
@@ -56,7 +56,7 @@ def test_images_are_grey_and_those_that_torchvision_reads(place: str, zipped: bo
 def test_one_of_several_files_is_named(tmp_path: Path) -> None:
     for name in ("emnist-letters-test", "emnist-digits-test"):
         write(tmp_path, name)
-    said = refusal(lambda: open_dataset(f"idx:{tmp_path}", "test"))
+    said = refused(lambda: open_dataset(f"idx:{tmp_path}", "test"))
     assert "has several files of test images (emnist-digits-test-images-idx3-ubyte, emnist-letters-" in said
     named = open_dataset(f"idx:{tmp_path}/emnist-letters-test-images-idx3-ubyte", "test")
     assert named.labels == LABELS.tolist()
@@ -72,7 +72,7 @@ def test_names_of_classes_are_those_of_a_list(tmp_path: Path) -> None:
     images = open_dataset(f"idx:{write(tmp_path)}", "test", class_order=order)
     assert images.class_names == ("shirt", "coat", "bag", "boot")
     short = ClassOrder.of("a list", [["shirt"], ["coat"]])
-    said = refusal(lambda: EvalSubset.of(open_dataset(f"idx:{tmp_path}", "test", class_order=short)))
+    said = refused(lambda: EvalSubset.of(open_dataset(f"idx:{tmp_path}", "test", class_order=short)))
     assert "has a label 2 and 2 classes" in said
 
 
@@ -94,7 +94,7 @@ BROKEN = {
 def test_a_broken_file_is_refused_by_its_path(kind: str, tmp_path: Path) -> None:
     name, content, said = BROKEN[kind]
     (write(tmp_path) / name).write_bytes(content)
-    message = refusal(lambda: open_dataset(f"idx:{tmp_path}", "test"))
+    message = refused(lambda: open_dataset(f"idx:{tmp_path}", "test"))
     assert said in message
     assert str(tmp_path / name) in message
 
@@ -103,13 +103,13 @@ def test_packed_files_are_not_unpacked_further_than_they_say(tmp_path: Path) -> 
     write(tmp_path, zipped=True)
     bomb = gzip.compress(idx(LEVELS) + bytes(10_000_000))
     (tmp_path / f"{IMAGES}.gz").write_bytes(bomb)
-    assert "holds more" in refusal(lambda: Idx(tmp_path, "test"))
+    assert "holds more" in refused(lambda: Idx(tmp_path, "test"))
     (tmp_path / f"{IMAGES}.gz").write_bytes(gzip.compress(idx(LEVELS))[:-30])
-    assert "is damaged or may not be read" in refusal(lambda: Idx(tmp_path, "test"))
+    assert "is damaged or may not be read" in refused(lambda: Idx(tmp_path, "test"))
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    assert "is not there: give a folder with MNIST's" in refusal(lambda: Idx(tmp_path / "nowhere", "test"))
-    assert "has no file of test images such as t10k-images" in refusal(lambda: Idx(tmp_path, "test"))
+    assert "is not there: give a folder with MNIST's" in refused(lambda: Idx(tmp_path / "nowhere", "test"))
+    assert "has no file of test images such as t10k-images" in refused(lambda: Idx(tmp_path, "test"))
     (write(tmp_path) / NAMES).unlink()
-    assert f"has no file of labels beside it, {NAMES}: " in refusal(lambda: Idx(tmp_path, "test"))
+    assert f"has no file of labels beside it, {NAMES}: " in refused(lambda: Idx(tmp_path, "test"))
