@@ -530,7 +530,7 @@ class RunConfig(Grid):
     @property
     def fooled(self) -> int:
         """Images whose explanations are attacked, the first ones."""
-        return (self.explained or EXPLAINED) if self.map_goals else 0
+        return (EXPLAINED if self.explained is None else self.explained) if self.map_goals else 0
 
 
 HALF_RANGE = 0.5
@@ -677,6 +677,8 @@ def _check_goals(config: RunConfig) -> None:
             raise RequestError(
                 f"{name} says how explanations are attacked: give a goal such as {goal_names()[1]}, or leave it out"
             )
+    if config.map_goals and config.explained == 0:
+        raise RequestError(f"goal {config.goal[-1]} attacks explanations, and explained 0 leaves none: leave it out")
     if config.map_goals and config.space == "encoded":
         raise RequestError("explanations of images are attacked, and space encoded has none: leave out space, or goal")
 

@@ -43,8 +43,8 @@ from robustbench_bcos.model_zoo.models import LoadedModel, Model, find_models, o
 OPTIONS = {name: one for name, one in parameters(RunConfig).items() if one.option.in_memory}
 """What ``evaluate`` takes beside the model and the images."""
 
-DEFAULTS: dict[str, Any] = {"explained": 0, "skip_model_checks": True}
-"""Where those of a run would be in the way: rows are all that is asked for, and evidence judges them."""
+DEFAULTS: dict[str, Any] = {"skip_model_checks": True}
+"""Where those of a run would be in the way: evidence judges rows."""
 
 GOAL = "explanation"
 """Of ``fool``."""
@@ -134,8 +134,8 @@ def evaluate(
         return_adversarials: whether the adversarial images of each row come with the rows, as a second result.
         progress: whether to show on standard error how far it is, and how long it will take.
         options: those of the command line that are not about other models and images, under the same names and with
-            the same defaults, but for ``explained`` (no image) and ``skip_model_checks`` (true: evidence says on the
-            row what is wrong with a model, where ``run`` refuses it). docs/reference/options.md lists them.
+            the same defaults, but for ``skip_model_checks`` (true: evidence says on the row what is wrong with a model,
+            where ``run`` refuses it). docs/reference/options.md lists them.
 
     Raises:
         RequestError: it cannot be carried out as asked.

@@ -17,11 +17,21 @@ from robustbench_bcos.core.devices import check_device
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.data.class_order import read_class_order
-from robustbench_bcos.data.opening import check_any_size, class_names, image_shape, locate_dataset, models_of
+from robustbench_bcos.data.opening import (
+    check_any_size,
+    check_index,
+    check_limit,
+    class_names,
+    image_shape,
+    locate_dataset,
+    models_of,
+    test_images,
+)
 from robustbench_bcos.model_zoo import CLIP, LIBRARIES, ONNX
 from robustbench_bcos.model_zoo.cards import Card, Zoo
-from robustbench_bcos.model_zoo.digests import check_readable
+from robustbench_bcos.model_zoo.checkpoints.container import container_of
 from robustbench_bcos.model_zoo.encoding_spec import EncodingSpec
+from robustbench_bcos.model_zoo.foreign import check_foreign
 
 LARGE = 100_000
 """Pixels of a side that no image exceeds: an epsilon that is too large for those is too large for any."""
@@ -47,6 +57,10 @@ def check_foreseeable(config: RunConfig, *, attacked: bool = True) -> None:
     )
     if any(given is not None for given in (config.resize, config.crop, config.interpolation)):
         check_any_size(config.dataset)
+    if (there := test_images(config.dataset)) is not None:
+        check_limit(config.limit, there, config.dataset)
+        for index in config.images:
+            check_index(index, there, config.dataset)
     EXECUTORS[config.executor].check(config)
     for tracker in config.log:
         TRACKERS[tracker].check()
@@ -71,14 +85,18 @@ def check_models(config: RunConfig) -> list[Card]:
         EncodingSpec.parse(config.encoding)
     zoo, patterns = Zoo(config.zoo), config.model
     if config.weights is not None:
-        check_readable(config.weights)
+        container_of(config.weights)
+        _check_architecture(config.architecture)
     elif not patterns:
         patterns = tuple(zoo.at_hand(models_of(config.dataset)))
     cards = []
     for pattern in patterns:
-        module, colon, _ = pattern.partition(":")
+        prefix, colon, name = pattern.partition(":")
         if colon:
-            _check_module(pattern, module)
+            if prefix in (*LIBRARIES, ONNX, CLIP):
+                check_foreign(prefix, name)
+            else:
+                _check_module(pattern, prefix)
             continue
         for entry in zoo.matching(pattern):
             entry.check_fetched()
@@ -119,6 +137,13 @@ def check_attacks(config: RunConfig, attacks: Sequence[AbstractAttack]) -> None:
         raise RequestError(f"goal {config.goal[-1]} needs an attack that can follow it: choose from {able}")
 
 
+def _check_architecture(architecture: str | None) -> None:
+    """Whether the library is there that it is of; names of this package's own are known to torch modules alone."""
+    prefix, colon, name = (architecture or "").partition(":")
+    if colon and prefix in LIBRARIES:
+        check_foreign(prefix, name)
+
+
 def _check_target(config: RunConfig) -> None:
     """Refuse a class that the dataset has not, where its classes are known before it is opened."""
     names = class_names(config.dataset)
@@ -142,7 +167,7 @@ def _shape(config: RunConfig, cards: Sequence[Card]) -> tuple[int, int, int]:
 def _check_module(model: str, name: str) -> None:
     """Whether Python would find the outermost package of ``module:callable``."""
     outermost = name.partition(".")[0]
-    if not outermost.isidentifier() or outermost in (*LIBRARIES, ONNX, CLIP, *sys.modules):
+    if not outermost.isidentifier() or outermost in sys.modules:
         return
     if find_spec(outermost) is None and PathFinder.find_spec(outermost, [str(Path.cwd())]) is None:
         raise RequestError(

@@ -68,7 +68,7 @@ def check(
             read_description(path)
     from robustbench_bcos.core.disk import write_text
     from robustbench_bcos.reports.baseline import write_baseline
-    from robustbench_bcos.reports.gate import Tolerance
+    from robustbench_bcos.reports.gate import Tolerance, check_gated
     from robustbench_bcos.reports.gate import check as hold
     from robustbench_bcos.reports.gate_formats import as_json as json_of
     from robustbench_bcos.reports.gate_formats import as_junit
@@ -76,6 +76,8 @@ def check(
     from robustbench_bcos.reports.results import read_results
 
     tolerances = [Tolerance.parse(text) for text in split("--tolerance", tolerance)]
+    columns = split("--gate", gate) or ("robust_accuracy_worst",)
+    check_gated(columns)
     # First, because a CSV is read without torch.
     before = None if update else read_results(baseline)
     found = read_results(run)
@@ -87,7 +89,6 @@ def check(
         for note in (f"Trust: {trust_of(rows['trust'])}.", *why):
             results.print(note, markup=False)
         return
-    columns = split("--gate", gate) or ("robust_accuracy_worst",)
     report = hold(found, before, tolerances=tolerances, columns=columns, alpha=alpha, both_ways=both_ways)
     if junit is not None:
         write_text(junit, as_junit(report))

@@ -18,6 +18,7 @@ from robustbench_bcos.data.datasets.imagenet import imagenet_class_names
 from robustbench_bcos.data.decoding import notes_of
 from robustbench_bcos.data.grey import MADE_GREY, coloured, with_channels
 from robustbench_bcos.data.image_files import Frames, is_moving, read_frames, read_images
+from robustbench_bcos.data.opening import check_index
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.models import Model, ModelSource
 
@@ -60,10 +61,7 @@ def from_dataset(opened: AbstractDataset, source: ModelSource, model: Model, ask
         RequestError: one of the images is not to be had, or the model does not fit them.
     """
     for index in asked:
-        if index >= len(opened):
-            raise RequestError(
-                f"--images {index} is not in {opened.name}: its images are numbered 0 to {len(opened) - 1}"
-            )
+        check_index(index, len(opened), opened.name)
     chosen = EvalSubset(opened, asked)
     names = source.texts or opened.class_names
     same = tuple(names) == opened.class_names

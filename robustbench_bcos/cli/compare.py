@@ -74,15 +74,13 @@ def compare(
         check_results(run)
         if is_run(run):
             read_description(run)
-    from robustbench_bcos.reports.comparison import check_group
     from robustbench_bcos.reports.comparison import compare as put_side_by_side
     from robustbench_bcos.reports.comparison_formats import FORMATS
     from robustbench_bcos.reports.results import read_results
     from robustbench_bcos.reports.trainings import compare_trainings
 
     write = None if style is None else FORMATS[style]
-    if by is not None:
-        check_group(by)
+    _check_options(runs, by, where)
     found = [read_results(run) for run in runs]
     if across_seeds:
         measures = split("--measure", measure)
@@ -95,6 +93,18 @@ def compare(
     else:
         typer.echo(write(comparison), nl=False)
     _draw(found, where, figure, over_b)
+
+
+def _check_options(runs: list[Path], by: str | None, where: str | None) -> None:
+    """Refuse, before runs are read, which imports torch, what could be said of none."""
+    from robustbench_bcos.reports.comparison import check_group
+    from robustbench_bcos.reports.condition import check_condition
+
+    if by is not None:
+        check_group(by)
+    # CSVs may have columns of their own, and are read without torch.
+    if where is not None and all(map(is_run, runs)):
+        check_condition(where)
 
 
 def _draw(found: "list[Results]", where: str | None, violins: Path | None, over_b: Path | None) -> None:

@@ -10,7 +10,7 @@ from robustbench_bcos.cli.output import results
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.training_loss import TrainingLoss
 from robustbench_bcos.data.opening import usual_size
-from robustbench_bcos.model_zoo.digests import check_readable
+from robustbench_bcos.model_zoo.checkpoints.container import container_of
 
 if TYPE_CHECKING:
     from robustbench_bcos.model_zoo.checkpoints.convert import Converted
@@ -63,7 +63,7 @@ def convert(
     size = usual_size(dataset) if image_size is None else parse_size(image_size)
     if size is None:
         raise RequestError("--image-size is needed, because checkpoints do not say it: 224, or 224x160, in pixels")
-    check_readable(file)
+    container_of(file)
     # This imports torch; a mistake that can be told without it has been told.
     from robustbench_bcos.model_zoo.checkpoints.convert import CardFacts, convert
 

@@ -110,12 +110,15 @@ def run(
     threats = _threats(suite, {key: value for key, value in given.items() if value is not None})
     if (data is None) != (system is None):
         raise RequestError("--data and --system belong together: the file, and the system whose trajectories it holds")
+    from robustbench_bcos.regression.cards import forecasters_in
     from robustbench_bcos.regression.data import read_trajectories
-    from robustbench_bcos.regression.files import forecasters_in
+
+    cards = forecasters_in(folder)
+    read = None if data is None or system is None else read_trajectories(data, system)
+    # This imports torch; a mistake that can be told without it has been told.
     from robustbench_bcos.regression.study import run_forecasters
 
-    read = None if data is None or system is None else read_trajectories(data, system)
-    _report(run_forecasters(forecasters_in(folder), threats, out, read, jobs), out, figures)
+    _report(run_forecasters(cards, threats, out, read, jobs), out, figures)
 
 
 @app.command("explain")
@@ -126,6 +129,11 @@ def explain(
 ) -> None:
     """What each initial state, each parameter and the drive contribute to each predicted state, over time."""
     from robustbench_bcos.core.disk import made, write_text
+    from robustbench_bcos.core.tables import read_table
+    from robustbench_bcos.regression.cards import ForecasterCard
+
+    read_table(ForecasterCard, card)
+    # This imports torch; a mistake that can be told without it has been told.
     from robustbench_bcos.regression.files import read_forecaster
     from robustbench_bcos.regression.study import explained
     from robustbench_bcos.regression.study import split as parts

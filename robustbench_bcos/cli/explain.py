@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from robustbench_bcos.bench.gallery import ExplainedGallery, Gallery
     from robustbench_bcos.cli.chosen import Chosen
     from robustbench_bcos.data.image_files import Frames
+    from robustbench_bcos.model_zoo.cards import Card
     from robustbench_bcos.model_zoo.models import Model, ModelSource
 
 
@@ -98,6 +99,7 @@ def explain(
         check_models(config)
         for file in files or []:
             check_picture(file)
+    _check_classes(config, target, text, flags.get("dataset"))
     check_free(out, overwrite=overwrite)
     # This imports torch; a mistake that can be told without it has been told.
     from robustbench_bcos.bench.request import find_sources
@@ -220,6 +222,33 @@ def _check_request(flags: Flags, files: list[Path] | None) -> None:
     for name in ("norm", "steps", "loss", "restarts"):
         if name in flags and not _attacked(flags):
             raise RequestError(f"--{name} describes an attack: give its radius with --eps, or leave it out")
+
+
+def _check_classes(config: RunConfig, target: str | None, text: list[str] | None, dataset: str | None) -> None:
+    """Refuse texts and a class that a model cannot have, as far as its card or the dataset says."""
+    from robustbench_bcos.model_zoo import CLIP
+    from robustbench_bcos.model_zoo.cards import Zoo
+    from robustbench_bcos.model_zoo.foreign import knows_no_texts
+
+    zoo = Zoo(config.zoo)
+    for model in config.model:
+        prefix, colon, _ = model.partition(":")
+        if colon and prefix != CLIP and text:
+            raise knows_no_texts(model)
+        for entry in () if colon else zoo.matching(model):
+            if text and entry.card.texts is None:
+                raise knows_no_texts(entry.card.name)
+            if target is not None and (names := _known_classes(entry.card, text, dataset)):
+                _class(target, list(names))
+
+
+def _known_classes(card: "Card", text: list[str] | None, dataset: str | None) -> Sequence[str] | None:
+    from robustbench_bcos.data.opening import class_names, is_dataset
+
+    if card.texts is not None:
+        return text or card.texts.classes
+    known = class_names(dataset or card.dataset) if dataset or is_dataset(card.dataset) else None
+    return known if dataset else card.class_names or known
 
 
 def _attacked(flags: Flags) -> bool:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustbench_bcos.bench.config import RunConfig, make_config
-from robustbench_bcos.bench.run_files import RESULTS, is_run
+from robustbench_bcos.bench.run_files import RESULTS, check_place, is_run
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import print_report, results
+from robustbench_bcos.core.disk import disk_explained
 from robustbench_bcos.core.errors import RequestError
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ def report(
     read_description(folder)
     if style is None and out is None and not os.access(folder, os.W_OK):
         raise RequestError(f"{folder} cannot be written: say with --out where the report goes")
+    if out is not None:
+        _check_place(out)
     if style is not None:
         _print_table(folder, style)
         return
@@ -93,6 +96,13 @@ def _report(folder: Path, config: RunConfig, out: Path, robustbench: Path | None
             run, figures=config.figures, images=config.images, formats=config.figure_format, folder=out
         )
         print_report(run, files, out)
+
+
+def _check_place(folder: Path) -> None:
+    """Refuse a place where no report can be, whatever is in it."""
+    with disk_explained(folder):
+        if not (folder / RESULTS).is_file():
+            check_place(folder)
 
 
 def _place(run: "RunFolder", folder: Path) -> None:

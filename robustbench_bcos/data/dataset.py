@@ -137,6 +137,7 @@ class AbstractNamedDataset(AbstractDataset):
         takes_class_order: whether a list of classes says which label each class has.
         data_dir_holds: what must lie in ``--data-dir``; empty where no such folder is needed.
         image_shape: (channel, height, width) of every image; ``None`` where files say it.
+        test_images: how many there are to test on; ``None`` where files say it.
         usual_size: height and width in pixels that networks for it usually take, where images come in all sizes.
         url: where :meth:`fetch` finds it; empty for what cannot be downloaded.
         how_to_get: for what cannot be downloaded, the sentence that says why and what to do instead.
@@ -150,6 +151,7 @@ class AbstractNamedDataset(AbstractDataset):
     takes_class_order: ClassVar[bool] = False
     data_dir_holds: ClassVar[str] = ""
     image_shape: ClassVar[tuple[int, int, int] | None] = None
+    test_images: ClassVar[int | None] = None
     usual_size: ClassVar[tuple[int, int] | None] = None
     url: ClassVar[str] = ""
     how_to_get: ClassVar[str] = "this dataset cannot be fetched: ask those who made it"

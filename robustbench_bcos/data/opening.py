@@ -78,6 +78,35 @@ def usual_size(dataset: str) -> tuple[int, int] | None:
     return kind.usual_size if kind.image_shape is None else kind.image_shape[1:]
 
 
+def test_images(dataset: str) -> int | None:
+    """How many images a dataset has to test on, where that is known before it is opened.
+
+    Raises:
+        RequestError: no such dataset.
+    """
+    return dataset_class(dataset.partition(":")[0]).test_images
+
+
+def check_limit(limit: int | None, images: int, dataset: str) -> None:
+    """Refuse to use more images than there are.
+
+    Raises:
+        RequestError: the limit is larger, or not positive.
+    """
+    if limit is not None and not 1 <= limit <= images:
+        raise RequestError(f"limit {limit} must be between 1 and the {images} images of {dataset}")
+
+
+def check_index(index: int, images: int, dataset: str) -> None:
+    """Refuse the index of an image that there is not.
+
+    Raises:
+        RequestError: it is too large.
+    """
+    if index >= images:
+        raise RequestError(f"images {index} is not in {dataset}: its images are numbered 0 to {images - 1}")
+
+
 def class_names(dataset: str) -> tuple[str, ...] | None:
     """One name per class of a dataset, where that is known before it is opened.
 

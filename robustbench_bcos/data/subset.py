@@ -12,6 +12,7 @@ import torch
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.types import Images, Labels
 from robustbench_bcos.data.dataset import AbstractDataset
+from robustbench_bcos.data.opening import check_limit
 from robustbench_bcos.data.variety import Variety
 
 
@@ -56,8 +57,7 @@ class EvalSubset:
         """
         if len(dataset) == 0:
             raise RequestError(f"{dataset.name} holds no images: choose another dataset")
-        if limit is not None and not 1 <= limit <= len(dataset):
-            raise RequestError(f"limit {limit} must be between 1 and the {len(dataset)} images of {dataset.name}")
+        check_limit(limit, len(dataset), dataset.name)
         classes = len(dataset.class_names)
         strangers = set(dataset.labels).difference(range(classes))
         if strangers:

@@ -16,18 +16,6 @@ _Identity = tuple[str, int, int, int]
 _known: dict[_Identity, str] = {}
 
 
-def check_readable(file: Path) -> None:
-    """Refuse a weights file that is not there.
-
-    Raises:
-        RequestError: it cannot be opened.
-    """
-    try:
-        no_pipe(file).open("rb").close()
-    except OSError as error:
-        raise _unreadable(file, error) from None
-
-
 def sha256_of(file: Path) -> str:
     """Digest of a file's bytes.
 
@@ -44,11 +32,7 @@ def sha256_of(file: Path) -> str:
                 return _known[identity]
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise _unreadable(file, error) from None
+        raise RequestError(f"weights {file} cannot be read ({error.strerror}): check the path") from None
     if time.time() - status.st_mtime > SETTLED_SECONDS:
         _known[identity] = digest
     return digest
-
-
-def _unreadable(file: Path, error: OSError) -> RequestError:
-    return RequestError(f"weights {file} cannot be read ({error.strerror}): check the path")

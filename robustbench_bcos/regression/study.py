@@ -26,10 +26,11 @@ from robustbench_bcos.core.trainings import REPEATED
 from robustbench_bcos.core.version import VERSION
 from robustbench_bcos.dynamics import SYSTEMS
 from robustbench_bcos.regression.attack import Attacked, ErrorAbove, attack, outside, scores, true_response
+from robustbench_bcos.regression.cards import ForecasterCard
 from robustbench_bcos.regression.data import Trajectories, make_trajectories, write_trajectories
 from robustbench_bcos.regression.evidence import Evidence, gather
 from robustbench_bcos.regression.explain import contributions
-from robustbench_bcos.regression.files import ForecasterCard, read_forecaster, write_forecaster
+from robustbench_bcos.regression.files import read_forecaster, write_forecaster
 from robustbench_bcos.regression.recipe import Recipe, Suite, Threats
 from robustbench_bcos.regression.training import Trained, train
 

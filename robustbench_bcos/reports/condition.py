@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from robustbench_bcos.bench.records import TEXTS
+from robustbench_bcos.bench.records import COLUMNS, TEXTS
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import unknown
 
@@ -56,6 +56,15 @@ def fulfilled(rows: pd.DataFrame, condition: str) -> pd.Series:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else str(error)
         raise RequestError(f"--filter {condition!r} cannot be read ({reason}): {EXAMPLE}") from None
+
+
+def check_condition(condition: str) -> None:
+    """Refuse, before there are rows, what none can fulfil because it is no condition over their columns.
+
+    Raises:
+        RequestError: as :func:`fulfilled` says it.
+    """
+    fulfilled(pd.DataFrame(columns=list(COLUMNS)), condition)
 
 
 class _Unreadable(ValueError):

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
-from robustbench_bcos.bench.records import USUAL
+from robustbench_bcos.bench.records import COLUMNS, USUAL
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.statistics import fisher_worse, holm, mcnemar_worse
@@ -220,11 +220,21 @@ def higher_is_better(column: str) -> bool:
     return not any(f"_{what}_" in column for what in (*HARMS, *distances))
 
 
-def _check_columns(columns: Sequence[str], results: Results, baseline: Results) -> None:
-    measures = [column for column in results.records if str(column).startswith("explanation_")]
+def check_gated(columns: Sequence[str]) -> None:
+    """Refuse columns that cannot be held against a baseline.
+
+    Raises:
+        RequestError: with those that can.
+    """
+    gated = [*ACCURACIES, *(column for column in COLUMNS if column.startswith("explanation_"))]
     for column in columns:
-        if column not in (*ACCURACIES, *measures):
-            raise unknown("column to gate", column, [*ACCURACIES, *map(str, measures)])
+        if column not in gated:
+            raise unknown("column to gate", column, gated)
+
+
+def _check_columns(columns: Sequence[str], results: Results, baseline: Results) -> None:
+    check_gated(columns)
+    for column in columns:
         for one in (results, baseline):
             if one.records[column].isna().all():
                 remedy = "with --goal explanation" if column in MOVED else "without --no-figures"

@@ -84,6 +84,22 @@ MISTAKES = [
     "export digits-natural --format tflite",
     "fetch imagenet",
     "localise --game masks --cells 9",
+    "run --weights garbage.pt --architecture resnet56",
+    "run --model robustbench:a/b",
+    "run --model robustbench:nothing/Linf/x",
+    "run --model timm:",
+    "run --model onnx:nothing.onnx",
+    "run --limit 1000",
+    "run --images 364",
+    "run --goal explanation --explained 0",
+    "explain --dataset digits --images 1000 --model digits-natural",
+    "explain --dataset digits --images 3 --model digits-natural --target ten",
+    "explain --dataset digits --images 3 --model digits-natural --text dog",
+    "export garbage.pt --architecture resnet8 --format onnx",
+    "convert garbage.pt --image-size 8 --architecture resnet8 --licence MIT --out mine",
+    "dynamics run nowhere",
+    "dynamics explain nothing.toml",
+    "check text.csv --baseline text.csv --gate nothing",
     "convert nothing.pt --architecture resnet56 --licence MIT --out mine",
 ]
 SCRIPT = """
@@ -124,6 +140,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(attack, 0)[1]))
 
 def test_help_lists_and_plain_mistakes_import_no_torch_and_attacks_little_else(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
+    (tmp_path / "garbage.pt").write_bytes(b"garbage")
     (tmp_path / "text.csv").write_text("a,b\n")
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "run.json").write_text("{")

@@ -10,7 +10,17 @@ import torch
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.plugins import load_plugins
 from robustbench_bcos.data.dataset import AbstractDataset
-from robustbench_bcos.data.opening import any_size, is_dataset, models_of, open_dataset, usages, usual_size
+from robustbench_bcos.data.opening import (
+    any_size,
+    is_dataset,
+    models_of,
+    open_dataset,
+    usages,
+    usual_size,
+)
+from robustbench_bcos.data.opening import (
+    test_images as known_images,
+)
 from robustbench_bcos.data.subset import EvalSubset
 
 SQUARES = """
@@ -50,6 +60,10 @@ def test_a_dataset_of_ones_own_is_one_file(name: str, size: int) -> None:
     assert is_dataset(name)
     assert not any_size(name)
     assert "squares" in usages()
+
+
+def test_the_number_of_images_that_is_known_without_torch_is_theirs() -> None:
+    assert known_images("digits") == len(open_dataset("digits", "test"))
 
 
 def test_what_is_made_of_a_dataset_is_answered_by_the_models_of_that() -> None:

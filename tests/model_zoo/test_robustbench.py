@@ -101,7 +101,10 @@ def test_it_takes_the_image_itself_unless_an_encoding_is_stated(site: Path) -> N
 
 def test_without_robustbench_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "robustbench", None)
-    assert refusal("robustbench:Some") == f"--model robustbench:ID needs RobustBench, which is not installed: {REMEDY}"
+    assert (
+        refusal("robustbench:Some")
+        == f"robustbench, which models of robustbench:NAME come from, is not installed: {REMEDY}"
+    )
 
 
 @pytest.mark.parametrize(

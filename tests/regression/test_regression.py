@@ -15,9 +15,10 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.statistics import welch
 from robustbench_bcos.dynamics import SYSTEMS
 from robustbench_bcos.regression.attack import ErrorAbove, attack, errors, free_inputs, scores, true_response
+from robustbench_bcos.regression.cards import forecasters_in
 from robustbench_bcos.regression.data import Scale, Trajectories, make_trajectories, read_trajectories
 from robustbench_bcos.regression.explain import contributions
-from robustbench_bcos.regression.files import forecasters_in, read_forecaster, write_forecaster
+from robustbench_bcos.regression.files import read_forecaster, write_forecaster
 from robustbench_bcos.regression.recipe import SUITES, Recipe, Suite
 from robustbench_bcos.regression.study import run_forecasters, split, train_suite, trainings_of
 from robustbench_bcos.regression.training import Trained, make_forecaster, train

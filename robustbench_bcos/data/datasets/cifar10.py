@@ -26,6 +26,7 @@ class Cifar10(AbstractNamedDataset):
     radii = MappingProxyType({"linf": "8/255", "l2": "0.5"})
     data_dir_holds = "cifar-10-batches-py"
     image_shape = (3, 32, 32)
+    test_images = 10_000
     url = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 
     def __init__(self, root: Path, split: Split, *, download: bool) -> None:

@@ -29,6 +29,7 @@ class Digits(AbstractNamedDataset):
     radii = MappingProxyType({"l2": "0.5", "linf": "0.1"})
     radii_by_default = True
     image_shape = (3, 8, 8)
+    test_images = 364
     has_masks = True
     how_to_get = "digits come with scikit-learn and need not be fetched: run without --dataset"
 

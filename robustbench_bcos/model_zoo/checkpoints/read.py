@@ -20,16 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from robustbench_bcos.core.errors import RequestError, reason_of
-
-HEAD = 512
-"""Bytes from which the kind of a file is recognised."""
-
-_NO_WEIGHTS = (
-    (b"<", "are a web page or a server's message", "download the file itself, not the page that shows it"),
-    (b"version https://git-lfs", "are a pointer of Git LFS", "`git lfs pull` gets the file itself"),
-    (b"\x1f\x8b", "are compressed", "unpack them with gunzip or tar first"),
-)
-"""Files that are often found instead of weights: how they begin, what they are, and the remedy."""
+from robustbench_bcos.model_zoo.checkpoints.container import container_of
 
 ACTING = (
     "builtins.eval",
@@ -101,24 +92,10 @@ def read_content(file: Path) -> FileContent:
     Raises:
         RequestError: it is not a weights file, is truncated, or needs more than tensors and plain values.
     """
-    head, size = _head(file)
-    for magic, found, remedy in _NO_WEIGHTS:
-        if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(magic):
-            raise RequestError(f"weights {file} {found}: {remedy}")
-    # safetensors: eight bytes for the length of a JSON header, then the header.
-    if head[8:9] == b"{":
-        return FileContent(_read_safetensors(file, size), "safetensors")
-    if not head.startswith((b"PK", b"\x80")):
-        raise RequestError(
-            f"weights {file} are neither a whole safetensors file nor a whole torch checkpoint ({size} bytes that "
-            f"begin with {head[:8]!r}): get the file again"
-        )
-    if head.startswith(b"PK") and not zipfile.is_zipfile(file):
-        raise RequestError(
-            f"weights {file} are not a whole torch checkpoint (the end of the archive is missing after {size} bytes): "
-            "get the file again"
-        )
-    if head.startswith(b"PK"):
+    container = container_of(file)
+    if container.kind == "safetensors":
+        return FileContent(_read_safetensors(file, container.size), "safetensors")
+    if container.kind == "archive":
         _check_archive(file)
     return _read_torch(file)
 
@@ -132,14 +109,6 @@ def _check_archive(file: Path) -> None:
         damaged = reason_of(error)
     if damaged is not None:
         raise RequestError(f"weights {file} are damaged (the checksum of {damaged!r} does not fit): get the file again")
-
-
-def _head(file: Path) -> tuple[bytes, int]:
-    try:
-        with file.open("rb") as stream:
-            return stream.read(HEAD), file.stat().st_size
-    except OSError as error:
-        raise RequestError(f"weights {file} cannot be read ({error.strerror}): check the path") from None
 
 
 def _read_safetensors(file: Path, size: int) -> object:

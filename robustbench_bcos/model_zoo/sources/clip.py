@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from robustbench_bcos.core.errors import RequestError, reason_of
 from robustbench_bcos.core.framing import Framing, Interpolation
 from robustbench_bcos.core.training_loss import TrainingLoss
+from robustbench_bcos.model_zoo import CLIP
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import Normalize, parse_encoding
+from robustbench_bcos.model_zoo.foreign import check_installed
 from robustbench_bcos.model_zoo.prompts import PLAIN, Prompts, read_templates
 from robustbench_bcos.model_zoo.sources.library import RANDOM, SEED, not_listed, weights_only
 from robustbench_bcos.model_zoo.sources.model import Model, ModelSource, own_model
@@ -147,14 +149,9 @@ def open_clip() -> ModuleType:
     Raises:
         RequestError: it is not installed.
     """
-    try:
-        import open_clip as library
-    except ModuleNotFoundError as error:
-        if error.name != "open_clip":
-            raise
-        raise RequestError(
-            "open_clip, which models of clip:NAME come from, is not installed: pip install open_clip_torch"
-        ) from None
+    check_installed(CLIP)
+    import open_clip as library
+
     found: ModuleType = library
     return found
 

@@ -21,6 +21,7 @@ from robustbench_bcos.model_zoo.checkpoints.layouts import read_checkpoint
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.digests import sha256_of
 from robustbench_bcos.model_zoo.encodings import Normalize, parse_encoding
+from robustbench_bcos.model_zoo.foreign import check_installed
 from robustbench_bcos.model_zoo.sources.model import UNKNOWN, Model, ModelSource, as_text, state_digest
 
 RANDOM = "none"
@@ -219,12 +220,9 @@ def library_of(prefix: str) -> AbstractLibrary:
         from robustbench_bcos.model_zoo.sources.torchvision import Torchvision
 
         return Torchvision()
-    try:
-        from robustbench_bcos.model_zoo.sources.timm import Timm
-    except ModuleNotFoundError as error:
-        if error.name != "timm":
-            raise
-        raise RequestError("timm, which models of timm:NAME come from, is not installed: pip install timm") from None
+    check_installed(prefix)
+    from robustbench_bcos.model_zoo.sources.timm import Timm
+
     return Timm()
 
 

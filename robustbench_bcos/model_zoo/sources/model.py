@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from robustbench_bcos.core.adapted import Adapted, name_of
-from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.framing import Framing
 from robustbench_bcos.core.training_loss import TrainingLoss
 from robustbench_bcos.model_zoo.classifier import network_of
+from robustbench_bcos.model_zoo.foreign import knows_no_texts
 
 UNKNOWN = "unknown"
 
@@ -100,10 +100,7 @@ class ModelSource(ABC):
         Raises:
             RequestError: it knows no texts.
         """
-        raise RequestError(
-            f"model {self.name!r} knows no texts: leave them out, or choose a vision-language model, clip:NAME, or one "
-            "whose card has texts"
-        )
+        raise knows_no_texts(self.name)
 
     @abstractmethod
     def load(self) -> Model:

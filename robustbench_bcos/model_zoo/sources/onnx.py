@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from robustbench_bcos.core.errors import RequestError, reason_of
+from robustbench_bcos.model_zoo import ONNX
 from robustbench_bcos.model_zoo.agreement import SAME, apart
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.digests import sha256_of
 from robustbench_bcos.model_zoo.encodings import parse_encoding
+from robustbench_bcos.model_zoo.foreign import check_foreign
 from robustbench_bcos.model_zoo.sources.model import Model, ModelSource, own_model
-
-PACKAGES = ("onnx", "onnx2torch", "onnxruntime")
 
 SIDES = (32, 28, 64, 224)
 """Of the images that a network which leaves their size open is shown, until it takes them."""
@@ -53,18 +53,10 @@ def read_onnx(file: Path) -> nn.Module:
         RequestError: there is no such file, it is damaged, names files outside its folder, or has operators that
             onnx2torch does not know or converts to something else; or a package for it is not installed.
     """
-    try:
-        import onnx
-        import onnxruntime  # noqa: F401 (missed here, before minutes of reading)
-        from onnx2torch import convert
-    except ModuleNotFoundError as error:
-        if error.name not in PACKAGES:
-            raise
-        raise RequestError(
-            f"{error.name}, which reads ONNX files, is not installed: pip install {' '.join(PACKAGES)}"
-        ) from None
-    if not file.is_file():
-        raise RequestError(f"--model onnx:{file} is no file: check the path")
+    check_foreign(ONNX, str(file))
+    import onnx
+    from onnx2torch import convert
+
     try:
         graph = onnx.load(str(file), load_external_data=False)
         if not graph.graph.node:

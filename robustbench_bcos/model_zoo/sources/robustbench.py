@@ -5,51 +5,20 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 
 from robustbench_bcos.core.errors import RequestError, named_reason_of
-from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import parse_encoding
+from robustbench_bcos.model_zoo.foreign import NEEDED, ROBUSTBENCH, Identity, check_installed
 from robustbench_bcos.model_zoo.sources.imported import where
 from robustbench_bcos.model_zoo.sources.library import weights_only
 from robustbench_bcos.model_zoo.sources.model import Model, ModelSource, own_model
 
-REMEDY = "pip install git+https://github.com/RobustBench/robustbench"
+REMEDY = f"pip install {NEEDED[ROBUSTBENCH][1]}"
 CIFAR_SIZE = (32, 32)
-DATASETS = ("cifar10", "cifar100", "imagenet")
-THREATS = ("Linf", "L2", "corruptions", "corruptions_3d")
-
-
-class Identity(NamedTuple):
-    """Dataset, threat model and name of a model of RobustBench."""
-
-    dataset: str
-    threat: str
-    name: str
-
-    @classmethod
-    def parse(cls, text: str) -> "Identity":
-        """``NAME``, of CIFAR-10 and Linf, or ``DATASET/THREAT/NAME``.
-
-        Raises:
-            RequestError: it is neither, or RobustBench has no such dataset or threat model.
-        """
-        parts = text.split("/")
-        if len(parts) not in (1, 3) or not all(parts):
-            raise RequestError(
-                f"--model robustbench:{text} is no identity of a model: write robustbench:Carmon2019Unlabeled or "
-                "robustbench:cifar10/Linf/Carmon2019Unlabeled, say"
-            )
-        found = cls(*parts) if len(parts) == 3 else cls(DATASETS[0], THREATS[0], text)
-        if found.dataset not in DATASETS:
-            raise unknown("dataset of RobustBench", found.dataset, DATASETS)
-        if found.threat not in THREATS:
-            raise unknown("threat of RobustBench", found.threat, THREATS)
-        return found
 
 
 @dataclass(frozen=True)
@@ -93,8 +62,7 @@ class RobustBenchModel(ModelSource):
 
 
 def _loader() -> Callable[..., Any]:
-    if find_spec("robustbench") is None:
-        raise RequestError(f"--model robustbench:ID needs RobustBench, which is not installed: {REMEDY}")
+    check_installed(ROBUSTBENCH)
     try:
         load: Callable[..., Any] = importlib.import_module("robustbench.utils").load_model
     except Exception as error:

@@ -188,6 +188,7 @@ def test_a_model_without_second_derivatives_is_suspect() -> None:
         ),
         ({"attack": ("square",)}, r"goal explanation:away needs an attack that can follow it: choose from apgd, pgd"),
         ({"goal": ("prediction",), "method": ("gradcam",)}, r"method says how explanations are attacked: give a goal"),
+        ({"explained": 0}, r"goal explanation:away attacks explanations, and explained 0 leaves none: leave it out"),
         ({"goal": ("explanation:far",)}, r"unknown goal 'explanation:far'.*explanation:away"),
         ({"confidence_band": 1.5}, r"confidence_band"),
     ],

@@ -1,0 +1,91 @@
+"""Models of other packages and files, ``PREFIX:NAME``: what can be told of a name without torch."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.registry import unknown
+from robustbench_bcos.model_zoo import CLIP, ONNX
+
+ROBUSTBENCH = "robustbench"
+
+NEEDED = {
+    "timm": (("timm",), "timm"),
+    ROBUSTBENCH: (("robustbench",), "git+https://github.com/RobustBench/robustbench"),
+    CLIP: (("open_clip",), "open_clip_torch"),
+    ONNX: (("onnx", "onnx2torch", "onnxruntime"), "onnx onnx2torch onnxruntime"),
+}
+"""Packages that models come from, by prefix, and what pip calls them."""
+
+DATASETS = ("cifar10", "cifar100", "imagenet")
+THREATS = ("Linf", "L2", "corruptions", "corruptions_3d")
+
+
+class Identity(NamedTuple):
+    """Dataset, threat model and name of a model of RobustBench."""
+
+    dataset: str
+    threat: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Identity":
+        """``NAME``, of CIFAR-10 and Linf, or ``DATASET/THREAT/NAME``.
+
+        Raises:
+            RequestError: it is neither, or RobustBench has no such dataset or threat model.
+        """
+        parts = text.split("/")
+        if len(parts) not in (1, 3) or not all(parts):
+            raise RequestError(
+                f"--model robustbench:{text} is no identity of a model: write robustbench:Carmon2019Unlabeled or "
+                "robustbench:cifar10/Linf/Carmon2019Unlabeled, say"
+            )
+        found = cls(*parts) if len(parts) == 3 else cls(DATASETS[0], THREATS[0], text)
+        if found.dataset not in DATASETS:
+            raise unknown("dataset of RobustBench", found.dataset, DATASETS)
+        if found.threat not in THREATS:
+            raise unknown("threat of RobustBench", found.threat, THREATS)
+        return found
+
+
+def check_installed(prefix: str) -> None:
+    """Refuse models of a package that is not there.
+
+    Raises:
+        RequestError: with what installs it.
+    """
+    packages, install = NEEDED.get(prefix, ((), ""))
+    for package in packages:
+        if find_spec(package) is None:
+            raise RequestError(
+                f"{package}, which models of {prefix}:NAME come from, is not installed: pip install {install}"
+            )
+
+
+def check_foreign(prefix: str, name: str) -> None:
+    """Refuse a model that cannot be, or whose package is not there.
+
+    Args:
+        prefix: of a library, ``onnx`` or ``clip``.
+        name: what follows the colon.
+
+    Raises:
+        RequestError: as whatever loads it would say it.
+    """
+    if not name.partition("@")[0].strip():
+        raise RequestError(f"model {f'{prefix}:{name}'!r} lacks a name: write {prefix}:NAME")
+    if prefix == ROBUSTBENCH:
+        Identity.parse(name)
+    check_installed(prefix)
+    if prefix == ONNX and not Path(name).is_file():
+        raise RequestError(f"--model onnx:{name} is no file: check the path")
+
+
+def knows_no_texts(model: str) -> RequestError:
+    """The error for texts that are given to a model whose classes are none."""
+    return RequestError(
+        f"model {model!r} knows no texts: leave them out, or choose a vision-language model, clip:NAME, or one whose "
+        "card has texts"
+    )
