@@ -422,7 +422,12 @@ def find_sources(config: RunConfig) -> tuple[ModelSource, ...]:
     found: dict[str, ModelSource] = {}
     if config.weights is not None:
         checkpoint = find_weights(
-            config.weights, config.architecture, encoding=config.encoding, arguments=config.argument, ema=config.ema
+            config.weights,
+            config.architecture,
+            encoding=config.encoding,
+            arguments=config.argument,
+            ema=config.ema,
+            templates=config.templates,
         )
         found[checkpoint.name] = checkpoint
     patterns: Sequence[str] = config.model

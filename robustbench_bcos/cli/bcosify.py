@@ -26,7 +26,8 @@ EXAMPLES = (
 
 @takes(
     *("architecture", "encoding", "argument", "ema", "zoo"),
-    *("dataset", "data_dir", "limit", "resize", "crop", "interpolation", "image_list", "plugin"),
+    *("dataset", "data_dir", "limit", "resize", "crop", "interpolation", "image_list"),
+    *("classes", "templates", "plugin"),
     architecture={"help": "Where MODEL is a weights file: resnet56, torchvision:resnet50, ..."},
     encoding={"help": "Where MODEL is a weights file or has no card: none, normalize:imagenet, ..."},
     argument={"help": "KEY=VALUE of the architecture that a weights file leaves open: norm=batch."},
@@ -43,6 +44,9 @@ def bcosify(
     biases: Annotated[bool, typer.Option("--biases", help="Keep biases.")] = False,
     average_pools: Annotated[
         bool, typer.Option("--average-pools", help="Make pools of means of those of maxima, as published for ResNets.")
+    ] = False,
+    unpooled: Annotated[
+        bool, typer.Option("--unpooled", help="Leave out the pool of attention of CLIP's ResNets: a feature a place.")
     ] = False,
     name: Annotated[str | None, typer.Option(help="Of the new model; by default bcosified- and the source's.")] = None,
 ) -> None:
@@ -61,14 +65,20 @@ def bcosify(
     else:
         check_models(config)
     # This imports torch; a mistake that can be told without it has been told.
+    from robustbench_bcos.bench.images import open_images
     from robustbench_bcos.cli.chosen import only_source, subset_of
     from robustbench_bcos.model_zoo.bcos.layers import WithB
     from robustbench_bcos.model_zoo.bcosify.bcosify import bcosify as convert
     from robustbench_bcos.model_zoo.bcosify.card import CardFacts, check_writable, write_bcosified
+    from robustbench_bcos.model_zoo.sources.clip import ClipModel
     from robustbench_bcos.model_zoo.sources.zoo import ZooModel
+    from robustbench_bcos.model_zoo.zero_shot import zero_shot_of
     from robustbench_bcos.training.workshop import clean_accuracy
 
     source = only_source(config, "bcosify")
+    if "dataset" in flags:
+        # Texts that nobody has stated are the names of the dataset's classes.
+        source = source.for_classes(open_images(config, [source]).class_names)
     loaded = source.load()
     name = name or "bcosified-" + re.sub(r"[^A-Za-z0-9._-]+", "-", source.name)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
@@ -82,6 +92,7 @@ def bcosify(
         b=b,
         biases=biases,
         max_pools="averaged" if average_pools else "kept",
+        unpooled=unpooled,
         name=source.name,
     )
     accuracies = {
@@ -105,6 +116,7 @@ def bcosify(
             licence=source.entry.card.licence if isinstance(source, ZooModel) else "unknown",
             framing=source.framing,
             class_names=source.class_names or source.texts,
+            texts=source.spec_of(zero_shot_of(classifier)) if isinstance(source, ClipModel) else None,
             clean_accuracy=accuracies[f"with B = {b:g}"] if config.limit is None else None,
         ),
         images[:2],

@@ -37,7 +37,8 @@ EXAMPLES = (
 
 @takes(
     *("model", "weights", "architecture", "encoding", "argument", "ema", "zoo"),
-    *("dataset", "data_dir", "resize", "crop", "interpolation", "image_list", "channels", "classes", "images"),
+    *("dataset", "data_dir", "resize", "crop", "interpolation", "image_list", "channels"),
+    *("classes", "templates", "images"),
     *("explanation", "figure_format", "norm", "eps", "threat", "steps", "loss", "restarts", "seed", "plugin"),
     single=("norm", "eps", "threat", "steps", "loss", "restarts"),
     model={"default": None, "help": "Zoo name, or what `run` takes; several are put side by side."},

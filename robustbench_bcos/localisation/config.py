@@ -23,7 +23,8 @@ OPTIONS = (
     *("norm", "eps", "threat", "attack", "steps", "step_size", "loss", "restarts", "queries", "option"),
     *("model", "weights", "architecture", "encoding", "argument", "ema", "zoo"),
     *("dataset", "data_dir", "download", "limit", "resize", "crop", "interpolation", "image_list", "channels"),
-    *("classes", "method", "figures", "figure_format", "batch_size", "device", "threads", "seed", "plugin"),
+    *("classes", "templates"),
+    *("method", "figures", "figure_format", "batch_size", "device", "threads", "seed", "plugin"),
 )
 """Fields that are options of the verb; those of a run that it does not take have their defaults."""
 

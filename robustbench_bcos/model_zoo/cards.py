@@ -63,6 +63,8 @@ class BcosifiedSpec(Table):
     """Whether biases were kept."""
     max_pools: Pools = "kept"
     """Whether pools of maxima became pools of means."""
+    unpooled: bool = False
+    """Whether the pool of attention of CLIP's ResNets was left out, so that there is a feature for each place."""
     logit_bias: float = 0.0
     """Added to all logits."""
     channels: int = Field(default=3, ge=1)
@@ -75,11 +77,13 @@ class TextsSpec(Table):
     """Texts that images are compared with: the network gives a feature, and logits are cosines with those of texts."""
 
     encoder: str
-    """Name of the encoder of texts; their features are part of the weights."""
+    """Name of the encoder of texts, or ``clip:NAME`` for a text tower; their features are part of the weights."""
     width: int = Field(ge=1)
     """Numbers of a feature."""
     scale: float = Field(default=1.0, gt=0)
     """By which cosines are multiplied."""
+    bias: float = 0.0
+    """Added to all logits."""
     classes: tuple[str, ...]
     """What is put into templates, in the order of the outputs."""
     templates: tuple[str, ...] = ("a photo of a {}.",)
@@ -122,7 +126,8 @@ class ModelSpec(Table):
     def _every_class_has_a_text(self) -> "ModelSpec":
         if self.texts is not None and len(self.texts.classes) != self.classes:
             raise ValueError(f"texts names {len(self.texts.classes)} classes, and there are {self.classes}")
-        if self.texts is not None and self.family == "bcos" and self.arguments.get("logit_bias") != 0:
+        own = self.texts is not None and self.family == "bcos" and self.bcosified is None
+        if own and self.arguments.get("logit_bias") != 0:
             raise ValueError("texts needs logit_bias = 0.0 among the arguments: a feature has no bias")
         return self
 

@@ -57,7 +57,7 @@ def build_classifier(spec: ModelSpec) -> ImageClassifier:
     if spec.texts is not None:
         # Features of the texts are weights, too.
         prototypes = torch.ones(spec.classes, spec.texts.width)
-        network = ZeroShotNetwork(network, prototypes, scale=spec.texts.scale)
+        network = ZeroShotNetwork(network, prototypes, scale=spec.texts.scale, bias=spec.texts.bias)
     return ImageClassifier(encoding, network)
 
 

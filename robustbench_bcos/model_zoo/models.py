@@ -11,7 +11,7 @@ from robustbench_bcos.model_zoo import CLIP, LIBRARIES, ONNX
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.checkpoints.load import architecture_needed
 from robustbench_bcos.model_zoo.sources.checkpoint import CheckpointModel
-from robustbench_bcos.model_zoo.sources.clip import ClipModel
+from robustbench_bcos.model_zoo.sources.clip import ClipCheckpoint, ClipModel
 from robustbench_bcos.model_zoo.sources.imported import ImportedModel
 from robustbench_bcos.model_zoo.sources.library import LibraryCheckpoint, LibraryModel, library_of
 from robustbench_bcos.model_zoo.sources.model import LoadedModel, Model, ModelSource, own_model, state_digest
@@ -55,7 +55,7 @@ def find_models(
         RequestError: there is no such model, or its card has an encoding already.
     """
     prefix, colon, name = pattern.partition(":")
-    chosen = templates if templates is None or isinstance(templates, str) else tuple(templates)
+    chosen = _fixed(templates)
     if prefix == "robustbench" and colon:
         return [RobustBenchModel(name, encoding)]
     if prefix == ONNX and colon:
@@ -81,8 +81,11 @@ def find_weights(
     encoding: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     ema: bool = False,
+    templates: str | Sequence[str] | None = None,
 ) -> ModelSource:
     """The source for ``--weights`` and ``--architecture``, which is registered here, or a library's ``PREFIX:NAME``.
+
+    With ``clip:NAME`` the file is of a B-cosified image tower, which is compared with texts in these templates.
 
     Raises:
         RequestError: the library is not installed, or no architecture is given.
@@ -90,9 +93,16 @@ def find_weights(
     if architecture is None:
         raise architecture_needed(file, ema=ema)
     prefix, colon, name = architecture.partition(":")
+    if prefix == CLIP and colon:
+        chosen = _fixed(templates)
+        return ClipCheckpoint(name, chosen, encoding, file=file, arguments=arguments or {}, ema=ema)
     if prefix in LIBRARIES and prefix != "robustbench" and colon:
         return LibraryCheckpoint(library_of(prefix), file, name, encoding, arguments, ema)
     return CheckpointModel(file, architecture, encoding, arguments, ema)
+
+
+def _fixed(templates: str | Sequence[str] | None) -> str | tuple[str, ...] | None:
+    return templates if templates is None or isinstance(templates, str) else tuple(templates)
 
 
 def list_models(pattern: str = "*", *, zoo: Path | None = None) -> list[str]:
@@ -135,8 +145,10 @@ def load_model(
         RequestError: there is no such model, or its weights are missing or do not fit.
     """
     if architecture is not None:
-        source = find_weights(Path(name_or_path), architecture, encoding=encoding, arguments=arguments, ema=ema)
-        return source.load().classifier
+        source = find_weights(
+            Path(name_or_path), architecture, encoding=encoding, arguments=arguments, ema=ema, templates=templates
+        )
+        return source.for_classes(classes).load().classifier
     if Path(name_or_path).is_file():
         raise architecture_needed(Path(name_or_path), ema=ema)
     if arguments:

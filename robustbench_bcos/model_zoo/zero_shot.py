@@ -32,7 +32,8 @@ class ZeroShotNetwork(DynamicLayer):
     One definition serves training, accuracy and explanations.
 
     Args:
-        tower: from encoded images to one feature each, (image, feature).
+        tower: from encoded images to one feature each, (image, feature), or to one for each place, (image, place,
+            feature), of whose logits the mean is taken.
         prototypes: a feature for each text, (text, feature); its length does not matter.
         scale: by which cosines are multiplied, greater than 0.
         power: to which their magnitudes are raised, at least 1.
@@ -68,18 +69,23 @@ class ZeroShotNetwork(DynamicLayer):
     def forward(self, encoded: "Encoded") -> Logits:
         """Encoded images to a logit for each text."""
         features: Tensor = self.tower(encoded)
-        if features.dim() != 2 or features.shape[1] != self.prototypes.shape[1]:
+        if features.dim() not in (2, 3) or features.shape[-1] != self.prototypes.shape[1]:
             raise RequestError(
                 f"the image tower gives features of shape {tuple(features.shape[1:])}, and prototypes have "
                 f"{self.prototypes.shape[1]} numbers: take both from one model"
             )
         # Features of a deep B-cos network that nobody has trained are so small that their squares underflow.
-        lengths = torch.linalg.vector_norm(features.double(), dim=1, keepdim=True).clamp(min=LEAST).to(features)
+        lengths = torch.linalg.vector_norm(features.double(), dim=-1, keepdim=True).clamp(min=LEAST).to(features)
         cosines = features / self.as_constant(lengths) @ self.prototypes.to(features).T
         if self.power != 1:
             cosines = cosines * self.as_constant(cosines.abs().pow(self.power - 1))
         logits: Tensor = self.scale * cosines + self.bias
-        return logits
+        return logits if logits.dim() == 2 else logits.mean(dim=1)
+
+
+def zero_shot_of(model: nn.Module) -> ZeroShotNetwork:
+    """The part of a model that compares images with texts, whatever it is wrapped in."""
+    return next(module for module in model.modules() if isinstance(module, ZeroShotNetwork))
 
 
 def prototypes_for(prompts: Prompts, encode: Callable[[list[str]], Tensor]) -> Prototypes:

@@ -46,6 +46,7 @@ def begin(recipe: Recipe, images: EvalSubset) -> ImageClassifier:
             b=said.b,
             biases=said.biases,
             max_pools=said.max_pools,
+            unpooled=said.unpooled,
             logit_bias=said.logit_bias,
             name=said.source,
         )

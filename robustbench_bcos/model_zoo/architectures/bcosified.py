@@ -46,8 +46,7 @@ def rename(tensors: Mapping[str, Tensor], *, source: str) -> dict[str, Tensor]:
     # To build a network takes a second, and every architecture is asked where a file fits none.
     if not any(name.endswith(f"{SOURCES[source].last}.linear.weight") for name in tensors):
         return dict(tensors)
-    network = _empty(source)
-    return {_renamed(name, network): tensor for name, tensor in tensors.items()}
+    return placed(tensors, _empty(source))
 
 
 @cache
@@ -56,12 +55,19 @@ def _empty(source: str) -> nn.Module:
         return build(source=source, in_channels=6, classes=2)
 
 
+def placed(tensors: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Tensors of a published file under the names of a B-cosified network: modules of sequences are numbered there."""
+    return {_renamed(name, network): tensor for name, tensor in tensors.items()}
+
+
 def _renamed(name: str, network: nn.Module) -> str:
     parts = name.removeprefix("layers.").split(".")
     module, found = network.get_submodule("layers"), ["layers"]
     for part in parts[:-1]:
         children = dict(module.named_children())
-        if part not in children and part.isdigit() and int(part) < len(children):
+        # A sequence may have numbers of its own for names, which do not begin with 0.
+        numbered = isinstance(module, nn.Sequential) or part not in children
+        if numbered and part.isdigit() and int(part) < len(children):
             part = list(children)[int(part)]
         if part not in children:
             return name

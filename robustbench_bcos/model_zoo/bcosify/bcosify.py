@@ -11,13 +11,7 @@ from robustbench_bcos.core.errors import RequestError, named_reason_of
 from robustbench_bcos.core.types import AnyModel
 from robustbench_bcos.model_zoo.bcos.layers import BcosModule, LogitLayer
 from robustbench_bcos.model_zoo.bcosify.build import published_logit_bias
-from robustbench_bcos.model_zoo.bcosify.convert import (
-    ConvertedLayer,
-    average_pools,
-    check_convertible,
-    convert_layers,
-    drop_biases,
-)
+from robustbench_bcos.model_zoo.bcosify.convert import ConvertedLayer, check_convertible, convert_layers, settle
 from robustbench_bcos.model_zoo.bcosify.image_layers import find_image_layers, widen
 from robustbench_bcos.model_zoo.bcosify.ledger import account
 from robustbench_bcos.model_zoo.bcosify.network import BcosifiedNetwork
@@ -25,6 +19,7 @@ from robustbench_bcos.model_zoo.bcosify.proof import BATCH, Answers, Proof, answ
 from robustbench_bcos.model_zoo.cards import BcosifiedSpec, Pools
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import AbstractEncoding, AddInverse, parse_encoding
+from robustbench_bcos.model_zoo.zero_shot import ZeroShotNetwork
 
 SIX = 6
 """Channels of an encoding that has the complement of each."""
@@ -84,6 +79,7 @@ def bcosify(
     encoding: str | AbstractEncoding | None = None,
     biases: bool = False,
     max_pools: Pools = "kept",
+    unpooled: bool = False,
     logit_bias: float | None = None,
     name: str = "",
 ) -> BcosifiedClassifier:
@@ -100,7 +96,10 @@ def bcosify(
             package has its own.
         biases: keep them, so that contributions do not sum to the logit. Otherwise they are dropped, as published.
         max_pools: ``averaged`` makes pools of means of them, as published for ResNets.
-        logit_bias: added to all logits; by default -ln(classes - 1) as published, and 0 where biases are kept.
+        unpooled: leave out the pool of attention of CLIP's ResNets, so that there is a feature for each place, and a
+            logit is the mean over places.
+        logit_bias: added to all logits; by default -ln(classes - 1) as published, and 0 where biases are kept or logits
+            are cosines with texts.
         name: of the source, for the report.
 
     Returns:
@@ -130,24 +129,21 @@ def bcosify(
     encoded = prepared if has_complement else AddInverse()
     proof = prove(expected, ImageClassifier(encoded, bcos), given, lambda: _unconverted(source, prepared, given))
     if logit_bias is None:
-        logit_bias = 0.0 if biases else published_logit_bias(expected.single.shape[1])
+        plain = biases or isinstance(source, ZeroShotNetwork)
+        logit_bias = 0.0 if plain else published_logit_bias(expected.single.shape[1])
     spec = BcosifiedSpec(
         weights="raw",
         source=name or name_of(source),
         b=b,
         biases=biases,
         max_pools=max_pools,
-        logit_bias=(0.0 if biases else published_logit_bias(expected.single.shape[1]))
-        if logit_bias is None
-        else logit_bias,
+        unpooled=unpooled,
+        logit_bias=logit_bias,
         channels=shape[0],
         image_layers=tuple(place.path for place in places),
     )
     dropped = {row.path: _dropped(row, biases) for row in rows}
-    if not biases:
-        drop_biases(rows)
-    if max_pools == "averaged":
-        average_pools(network)
+    settle(network, rows, spec)
     for module in bcos.modules():
         if isinstance(module, BcosModule):
             module.b = b

@@ -8,14 +8,15 @@ from torch import nn
 
 from robustbench_bcos.core.adapted import copied
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.model_zoo import LIBRARIES
+from robustbench_bcos.model_zoo import CLIP, LIBRARIES
 from robustbench_bcos.model_zoo.architectures import build_architecture
 from robustbench_bcos.model_zoo.bcos.layers import LogitLayer
-from robustbench_bcos.model_zoo.bcosify.convert import average_pools, check_convertible, convert_layers, drop_biases
+from robustbench_bcos.model_zoo.bcosify.convert import check_convertible, convert_layers, settle
 from robustbench_bcos.model_zoo.bcosify.image_layers import Layer, replace_weight
 from robustbench_bcos.model_zoo.bcosify.network import BcosifiedNetwork
 from robustbench_bcos.model_zoo.cards import BcosifiedSpec, ModelSpec
 from robustbench_bcos.model_zoo.sources.library import library_of
+from robustbench_bcos.model_zoo.zero_shot import ZeroShotNetwork
 
 PLUGIN = "robustbench_bcos_plugin_"
 
@@ -41,10 +42,7 @@ def converted(network: nn.Module, spec: BcosifiedSpec) -> BcosifiedNetwork:
     """Convert a network, whose layers that take the image have been widened, in place."""
     check_convertible(network)
     network, rows = convert_layers(network, spec.b)
-    if not spec.biases:
-        drop_biases(rows)
-    if spec.max_pools == "averaged":
-        average_pools(network)
+    settle(network, rows, spec)
     return BcosifiedNetwork(network, LogitLayer(bias=spec.logit_bias or None))
 
 
@@ -56,7 +54,7 @@ def published_logit_bias(classes: int) -> float:
 def built_here(architecture: str) -> bool:
     """Whether it is this package or a library that builds it, and not code of the user's own."""
     prefix, colon, _ = architecture.partition(":")
-    return not colon or prefix in LIBRARIES
+    return not colon or prefix in (CLIP, *LIBRARIES)
 
 
 def _source(spec: ModelSpec, bcosified: BcosifiedSpec) -> nn.Module:
@@ -65,6 +63,12 @@ def _source(spec: ModelSpec, bcosified: BcosifiedSpec) -> nn.Module:
         return build_architecture(
             spec.architecture, in_channels=bcosified.channels, classes=spec.classes, arguments=spec.arguments
         )
+    if prefix == CLIP and spec.texts is not None:
+        # Imported on use: its models are made of what is built here.
+        from robustbench_bcos.model_zoo.sources.clip import blank_tower
+
+        prototypes = torch.ones(spec.classes, spec.texts.width)
+        return ZeroShotNetwork(blank_tower(name), prototypes, scale=spec.texts.scale, bias=spec.texts.bias)
     if built_here(spec.architecture):
         return library_of(prefix).build(name.partition("@")[0], spec.arguments)
     return _of_plugin(spec, prefix, name)

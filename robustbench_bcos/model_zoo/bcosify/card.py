@@ -15,7 +15,7 @@ from robustbench_bcos.core.tables import parse_table
 from robustbench_bcos.model_zoo import ONNX
 from robustbench_bcos.model_zoo.bcosify.bcosify import BcosifiedClassifier
 from robustbench_bcos.model_zoo.bcosify.build import built_here
-from robustbench_bcos.model_zoo.cards import Card, CleanAccuracy, Zoo
+from robustbench_bcos.model_zoo.cards import Card, CleanAccuracy, TextsSpec, Zoo
 from robustbench_bcos.model_zoo.checkpoints.load import encoding_spec
 from robustbench_bcos.model_zoo.checkpoints.write import write_weights
 from robustbench_bcos.model_zoo.sources.model import Model
@@ -33,6 +33,7 @@ class CardFacts:
     licence: str = "unknown"
     framing: Framing | None = None
     class_names: Sequence[str] | None = None
+    texts: TextsSpec | None = None
     clean_accuracy: CleanAccuracy | None = None
 
 
@@ -86,6 +87,7 @@ def write_bcosified(
         "loss": model.trained_with,
         "training": {"kind": "unknown"},
         "bcosified": classifier.conversion.spec,
+        "texts": facts.texts,
         "weights": {"file": file, "sha256": digest},
         "clean_accuracy": facts.clean_accuracy,
         "class_names": facts.class_names,

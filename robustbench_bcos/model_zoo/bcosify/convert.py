@@ -10,6 +10,8 @@ from robustbench_bcos.model_zoo.bcos.explanation_mode import official_layers
 from robustbench_bcos.model_zoo.bcos.layers import is_bcos
 from robustbench_bcos.model_zoo.bcosify import CONVERTERS
 from robustbench_bcos.model_zoo.bcosify.converter import AbstractConverter, forward_of
+from robustbench_bcos.model_zoo.bcosify.layers.attention_pool import PooledTokens
+from robustbench_bcos.model_zoo.cards import BcosifiedSpec
 
 QUANTISED = ("torch.ao.nn.", "torch.nn.quantized", "torch.nn.intrinsic", "torch.nn.qat", "torchao.")
 """Where quantised and fused layers come from."""
@@ -147,13 +149,29 @@ def has_own_tensors(module: nn.Module) -> bool:
     return any(True for _ in module.parameters(recurse=False)) or any(True for _ in module.buffers(recurse=False))
 
 
-def drop_biases(layers: list[ConvertedLayer]) -> None:
-    """Remove every bias of converted layers."""
-    for module, name in (entry for layer in layers for entry in layer.biases):
-        setattr(module, name, None)
+def settle(network: nn.Module, layers: list[ConvertedLayer], spec: BcosifiedSpec) -> None:
+    """What changes a converted network's logits, apart from B: remove biases, and change pools, as it says.
+
+    Raises:
+        RequestError: there is no pool of attention to leave out.
+    """
+    if not spec.biases:
+        for module, name in (entry for layer in layers for entry in layer.biases):
+            setattr(module, name, None)
+    if spec.max_pools == "averaged":
+        _average_pools(network)
+    if spec.unpooled:
+        pools = [module for module in network.modules() if isinstance(module, PooledTokens)]
+        if not pools:
+            raise RequestError(
+                "the network has no pool of attention as CLIP's ResNets have, of which there would be a feature for "
+                "each place: leave unpooled out"
+            )
+        for pool in pools:
+            pool.unpool()
 
 
-def average_pools(network: nn.Module) -> None:
+def _average_pools(network: nn.Module) -> None:
     """Replace pools of maxima by pools of means, as published."""
     for parent in list(network.modules()):
         for name, child in parent.named_children():

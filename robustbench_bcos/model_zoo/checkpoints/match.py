@@ -16,6 +16,9 @@ from robustbench_bcos.model_zoo.checkpoints.layouts import Tensors, common_prefi
 ANY_IMAGE_NORM = "layer"
 """Represents all norm layers without running statistics, which have the same tensors."""
 
+CLIP_POOL = "attnpool.c_proj.linear.weight"
+"""What B-cosified image towers of CLIP have, and nothing else."""
+
 
 class Match(NamedTuple):
     """An architecture with exactly the tensor names and shapes of a checkpoint."""
@@ -60,6 +63,8 @@ def suggest_architecture(tensors: Tensors, stated: str | None = None) -> str:
             f"all names begin with {prefix!r}{gain}: save {{name.removeprefix({prefix!r}): tensor for name, tensor in "
             "state.items()}"
         )
+    if any(name.endswith(CLIP_POOL) for name in tensors):
+        return "use --architecture clip:RN50, which is for B-cosified image towers of CLIP"
     return f"none of the {len(ARCHITECTURES)} known architectures has these tensors"
 
 

@@ -1,8 +1,12 @@
-"""Vision-language models of open_clip, an optional dependency: the image tower, and texts as classes."""
+"""Vision-language models of open_clip, an optional dependency: the image tower, and texts as classes.
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+Files of published B-cosified image towers (Arya et al., 2024) are loaded beside the text tower that they learned from.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,16 +17,26 @@ from robustbench_bcos.core.errors import RequestError, reason_of
 from robustbench_bcos.core.framing import Framing, Interpolation
 from robustbench_bcos.core.training_loss import TrainingLoss
 from robustbench_bcos.model_zoo import CLIP
+from robustbench_bcos.model_zoo.architectures.bcosified import placed
+from robustbench_bcos.model_zoo.bcosify.build import converted
+from robustbench_bcos.model_zoo.bcosify.image_layers import replace_weight
+from robustbench_bcos.model_zoo.bcosify.layers.attention_pool import PooledTokens
+from robustbench_bcos.model_zoo.cards import BcosifiedSpec, TextsSpec
+from robustbench_bcos.model_zoo.checkpoints.assign import assign_weights
+from robustbench_bcos.model_zoo.checkpoints.layouts import read_checkpoint
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
-from robustbench_bcos.model_zoo.encodings import Normalize, parse_encoding
+from robustbench_bcos.model_zoo.encodings import AbstractEncoding, Normalize, NormalizeAddInverse, parse_encoding
 from robustbench_bcos.model_zoo.foreign import check_installed
 from robustbench_bcos.model_zoo.prompts import PLAIN, Prompts, read_templates
 from robustbench_bcos.model_zoo.sources.library import RANDOM, SEED, not_listed, weights_only
-from robustbench_bcos.model_zoo.sources.model import Model, ModelSource, own_model
+from robustbench_bcos.model_zoo.sources.model import UNKNOWN, Model, ModelSource, own_model
 from robustbench_bcos.model_zoo.zero_shot import ZeroShotNetwork, prototypes_for
 
 BATCH = 256
 """Texts that are encoded together."""
+
+PUBLISHED_B = 2.0
+"""Of published B-cosified image towers."""
 
 
 @dataclass(frozen=True)
@@ -70,25 +84,17 @@ class ClipModel(ModelSource):
                 "or texts to explain"
             )
         library, (name, tag) = open_clip(), self._checked()
-        prompts = Prompts(self.classes, read_templates(PLAIN if self.templates is None else self.templates))
+        prompts = Prompts(self.classes, self._templates)
         tokenizer = library.get_tokenizer(name)
         for texts in prompts.of_classes:
-            for text in texts:
-                _check_length(tokenizer, text)
+            _check_lengths(tokenizer, texts)
         both = _towers(library, name, tag)
-        with torch.no_grad():
-            prototypes = prototypes_for(prompts, partial(_encoded, both, tokenizer))
+        prototypes = prototypes_for(prompts, partial(_encoded, both, tokenizer))
         bias = getattr(both, "logit_bias", None)
-        network = ZeroShotNetwork(
-            tower_of(both.visual),
-            prototypes,
-            scale=float(both.logit_scale.detach().exp()),
-            bias=0.0 if bias is None else float(bias.detach()),
-        )
-        settings = self._settings
-        encoding = Normalize(settings["mean"], settings["std"])
-        chosen = encoding if self.encoding is None else parse_encoding(self.encoding)
-        model = own_model(self.name, freeze(ImageClassifier(chosen, network)))
+        settings = {"scale": float(both.logit_scale.detach().exp()), "bias": 0.0 if bias is None else float(bias)}
+        encoding, tower = self._seen(both.visual)
+        network = ZeroShotNetwork(tower, prototypes, **settings)
+        model = own_model(self.name, freeze(ImageClassifier(encoding, network)))
         return replace(
             model,
             family="conventional",
@@ -99,6 +105,28 @@ class ClipModel(ModelSource):
             classes=len(prompts.classes),
             texts=str(prompts),
         )
+
+    def _seen(self, visual: Any) -> tuple[AbstractEncoding, nn.Module]:  # noqa: ANN401 (open_clip has no types)
+        """What images go through."""
+        settings = self._settings
+        encoding = Normalize(settings["mean"], settings["std"])
+        return encoding if self.encoding is None else parse_encoding(self.encoding), tower_of(visual)
+
+    def spec_of(self, network: ZeroShotNetwork) -> TextsSpec:
+        """What a card says of the texts that a network of this model compares images with."""
+        name, tag = self._checked()
+        return TextsSpec(
+            encoder=f"{CLIP}:{name}@{tag}",
+            width=network.prototypes.shape[1],
+            scale=network.scale,
+            bias=network.bias,
+            classes=self.classes,
+            templates=self._templates,
+        )
+
+    @property
+    def _templates(self) -> tuple[str, ...]:
+        return read_templates(PLAIN if self.templates is None else self.templates)
 
     def _checked(self) -> tuple[str, str]:
         """Name and tag; without a tag, the first that open_clip has."""
@@ -130,6 +158,55 @@ class ClipModel(ModelSource):
         return int(height), int(width)
 
 
+@dataclass(frozen=True)
+class ClipCheckpoint(ClipModel):
+    """A file of the image tower of ``clip:NAME``, B-cosified as published, beside the text tower as it was.
+
+    Files without projections to queries and keys have a feature for each place.
+    """
+
+    file: Path = field(kw_only=True)
+    arguments: Mapping[str, Any] = field(kw_only=True, default_factory=dict)
+    """``b``, which no file states."""
+    ema: bool = field(kw_only=True, default=False)
+    """Whether to take the moving average of the weights."""
+
+    @property
+    def name(self) -> str:
+        """The file's name without its suffix."""
+        return self.file.stem
+
+    def load(self) -> Model:
+        """Load the file strictly."""
+        if surplus := sorted({*self.arguments} - {"b"}):
+            raise RequestError(f"architecture clip:{self.requested!r} takes no argument {surplus[0]!r}: it takes b")
+        b = self.arguments.get("b", PUBLISHED_B)
+        return replace(
+            super().load(),
+            family="bcos",
+            arguments={"b": b},
+            training=UNKNOWN,
+            assumed="" if "b" in self.arguments else f"b={PUBLISHED_B:g}",
+        )
+
+    def _seen(self, visual: Any) -> tuple[AbstractEncoding, nn.Module]:  # noqa: ANN401 (open_clip has no types)
+        checkpoint = read_checkpoint(self.file, ema=self.ema)
+        unpooled = not any(name.endswith(("q_proj.weight", "k_proj.weight")) for name in checkpoint.tensors)
+        source = tower_of(visual)
+        first = next(layer for layer in source.modules() if isinstance(layer, nn.Conv2d))
+        replace_weight(first, torch.cat([first.weight.detach()] * 2, dim=1))
+        spec = BcosifiedSpec(weights="raw", b=self.arguments.get("b", PUBLISHED_B), unpooled=unpooled)
+        network = converted(source, spec)
+        if not unpooled:
+            # As it was trained: the code of the pool takes the weights of this layer, and nothing else of it.
+            for pool in (module for module in network.modules() if isinstance(module, PooledTokens)):
+                pool.c_proj.b = 1.0
+        assign_weights(network, placed(checkpoint.tensors, network), self.file)
+        settings = self._settings
+        published = NormalizeAddInverse(settings["mean"], settings["std"])
+        return published if self.encoding is None else parse_encoding(self.encoding), network
+
+
 def tower_of(visual: Any) -> nn.Module:  # noqa: ANN401
     """The image tower, whose last product, of transformers, is a layer: what explains and converts sees layers."""
     projection = getattr(visual, "proj", None)
@@ -141,6 +218,27 @@ def tower_of(visual: Any) -> nn.Module:  # noqa: ANN401
     last.weight = nn.Parameter(projection.detach().T.contiguous(), requires_grad=False)
     visual.proj = None
     return nn.Sequential(visual, last)
+
+
+def blank_tower(name: str) -> nn.Module:
+    """The image tower of ``clip:NAME``, whose weights are yet to be loaded."""
+    return tower_of(_towers(open_clip(), name, RANDOM).visual)
+
+
+def text_tower(requested: str) -> Callable[[list[str]], Tensor]:
+    """What gives a feature for each text, of ``clip:NAME`` and a tag.
+
+    Raises:
+        RequestError: open_clip is not installed, its weights are not to be had, or it would cut a text.
+    """
+    library, (name, tag) = open_clip(), ClipModel(requested)._checked()
+    both, tokenizer = _towers(library, name, tag), library.get_tokenizer(name)
+
+    def encode(texts: list[str]) -> Tensor:
+        _check_lengths(tokenizer, texts)
+        return _encoded(both, tokenizer, texts)
+
+    return encode
 
 
 def open_clip() -> ModuleType:
@@ -171,19 +269,22 @@ def _towers(library: ModuleType, name: str, tag: str) -> Any:  # noqa: ANN401 (o
 
 
 def _encoded(both: Any, tokenizer: Any, texts: list[str]) -> Tensor:  # noqa: ANN401 (open_clip has no types)
-    return torch.cat(
-        [both.encode_text(tokenizer(texts[start : start + BATCH])) for start in range(0, len(texts), BATCH)]
-    )
+    with torch.no_grad():
+        return torch.cat(
+            [both.encode_text(tokenizer(texts[start : start + BATCH])) for start in range(0, len(texts), BATCH)]
+        )
 
 
-def _check_length(tokenizer: Any, text: str) -> None:  # noqa: ANN401
+def _check_lengths(tokenizer: Any, texts: Sequence[str]) -> None:  # noqa: ANN401
     """A tokenizer cuts a text that is too long without a word, and two texts become one."""
     if not hasattr(tokenizer, "encode"):
         return
-    tokens, room = tokenizer.encode(text), tokenizer.context_length - 2
-    if len(tokens) > room:
-        kept = tokenizer.decode(tokens[:room])
-        raise RequestError(
-            f"text {text[:40]!r}... has {len(tokens)} tokens and the text tower takes {room}: it would be cut after "
-            f"{kept[-40:]!r}; shorten it"
-        )
+    room = tokenizer.context_length - 2
+    for text in texts:
+        tokens = tokenizer.encode(text)
+        if len(tokens) > room:
+            kept = tokenizer.decode(tokens[:room])
+            raise RequestError(
+                f"text {text[:40]!r}... has {len(tokens)} tokens and the text tower takes {room}: it would be cut "
+                f"after {kept[-40:]!r}; shorten it"
+            )

@@ -1,19 +1,23 @@
 """Models that have a card."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+
+from torch import Tensor
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.framing import Framing
+from robustbench_bcos.model_zoo import CLIP
 from robustbench_bcos.model_zoo.cards import Entry, TextsSpec
 from robustbench_bcos.model_zoo.checkpoints.assign import assign_weights
 from robustbench_bcos.model_zoo.checkpoints.kind import check_kind
 from robustbench_bcos.model_zoo.checkpoints.layouts import agree, read_checkpoint
 from robustbench_bcos.model_zoo.classifier import build_classifier, freeze
 from robustbench_bcos.model_zoo.prompts import PLACE, Prompts, read_templates
+from robustbench_bcos.model_zoo.sources.clip import text_tower
 from robustbench_bcos.model_zoo.sources.model import Model, ModelSource, state_digest
 from robustbench_bcos.model_zoo.texts import TEXT_ENCODERS
-from robustbench_bcos.model_zoo.zero_shot import ZeroShotNetwork, prototypes_for
+from robustbench_bcos.model_zoo.zero_shot import prototypes_for, zero_shot_of
 
 
 @dataclass(frozen=True)
@@ -80,12 +84,11 @@ class ZooModel(ModelSource):
             prompts = None
         else:
             prompts = self._prompts(card.texts)
-            network = classifier.network
-            assert isinstance(network, ZeroShotNetwork)
+            network = zero_shot_of(classifier)
             # Rounding changes their length.
             network.compare_with(network.prototypes)
             if prompts != Prompts(card.texts.classes, card.texts.templates):
-                network.compare_with(prototypes_for(prompts, TEXT_ENCODERS[card.texts.encoder].features))
+                network.compare_with(prototypes_for(prompts, _encoder_of(card.texts.encoder)))
                 digest = state_digest(classifier)
         return Model(
             name=card.name,
@@ -104,3 +107,9 @@ class ZooModel(ModelSource):
     def _prompts(self, said: TextsSpec) -> Prompts:
         templates = said.templates if self.templates is None else read_templates(self.templates)
         return Prompts(self.classes or said.classes, templates)
+
+
+def _encoder_of(name: str) -> Callable[[list[str]], Tensor]:
+    """What gives features of texts, by its name on a card."""
+    prefix, _, tower = name.partition(":")
+    return text_tower(tower) if prefix == CLIP else TEXT_ENCODERS[name].features

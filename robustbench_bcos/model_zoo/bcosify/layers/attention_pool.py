@@ -17,7 +17,7 @@ class AttentionPool(AbstractConverter):
     """As all attention: the projection behind the values is B-cos; position codes go with the biases, as published.
 
     The published code (B-cosification, 2024) uses the weights of the last projection without its scale; here the scale
-    is applied, as in every other layer.
+    is applied, as in every other layer. Networks that it trained are loaded without.
     """
 
     kinds = ("open_clip.modified_resnet.AttentionPool2d", "clip.model.AttentionPool2d")
@@ -32,12 +32,16 @@ class AttentionPool(AbstractConverter):
 
 
 class PooledTokens(nn.Module):
-    """One feature of all positions, with a B-cos projection behind the values.
+    """One feature of all positions, or of each, with a B-cos projection behind the values.
 
     Args:
         pool: of CLIP; its layers are kept.
         b: the exponent.
     """
+
+    q_proj: nn.Linear | None
+    """None where no token asks: every position has a feature of its own."""
+    k_proj: nn.Linear | None
 
     def __init__(self, pool: Any, *, b: float) -> None:  # noqa: ANN401 (a class of another package)
         super().__init__()
@@ -47,8 +51,13 @@ class PooledTokens(nn.Module):
         self.c_proj = RawBcosLinear(pool.c_proj, b=b)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Feature maps, (image, channel, height, width), to one feature for each image."""
+        """Feature maps, (image, channel, height, width), to one feature for each image, or (image, place, feature)."""
         tokens = features.flatten(2).transpose(1, 2)
+        if self.q_proj is None or self.k_proj is None:
+            if self.positional_embedding is not None:
+                tokens = tokens + self.positional_embedding[1:]
+            apart: Tensor = self.c_proj(self.v_proj(tokens))
+            return apart
         tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)
         if self.positional_embedding is not None:
             tokens = tokens + self.positional_embedding
@@ -59,3 +68,7 @@ class PooledTokens(nn.Module):
         mixed = F.scaled_dot_product_attention(queries, keys, values)
         pooled: Tensor = self.c_proj(mixed.transpose(1, 2).flatten(2)).squeeze(1)
         return pooled
+
+    def unpool(self) -> None:
+        """Give every position a feature of its own: what the mean token asks is left out."""
+        self.q_proj = self.k_proj = None
