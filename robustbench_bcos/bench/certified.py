@@ -9,7 +9,8 @@ from torch import nn
 
 from robustbench_bcos.attacks import NORMS
 from robustbench_bcos.bench.target import AttackTarget
-from robustbench_bcos.certificates import CannotBound, Certifier
+from robustbench_bcos.certificates.certifier import CannotBound, Certifier
+from robustbench_bcos.core.rounding import rounded_down
 from robustbench_bcos.core.types import Images
 
 
@@ -28,7 +29,7 @@ class Proofs:
         if certifier is not None and _has_float64(target.images):
             with suppress(CannotBound):
                 radii = certifier.radii(target.images, target.labels, target.threat.geometry).tolist()
-                return [None if math.isnan(radius) else float(f"{radius * (1 - 1e-5):.6g}") for radius in radii]
+                return [None if math.isnan(radius) else rounded_down(radius) for radius in radii]
         return [None] * len(target.images)
 
     def _certifier(self, classifier: nn.Module) -> Certifier | None:

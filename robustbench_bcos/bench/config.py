@@ -4,6 +4,7 @@ Flags override the suite file, the suite file overrides the defaults. The comman
 ``evaluate`` and docs/reference/options.md are made from the fields below.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -28,6 +29,7 @@ from robustbench_bcos.attacks import (
 )
 from robustbench_bcos.bench.executors import EXECUTORS
 from robustbench_bcos.bench.trackers import TRACKERS
+from robustbench_bcos.certificates import CERTIFICATES
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.framing import Interpolation
 from robustbench_bcos.core.options import Option, parameters
@@ -90,6 +92,12 @@ def _positive(step_size: Quantity | None) -> Quantity | None:
     return step_size
 
 
+def _not_zero(sigma: Quantity) -> Quantity:
+    if sigma.value == 0:
+        raise RequestError(f"certify_sigma {sigma} must be positive: without noise nothing is smoothed")
+    return sigma
+
+
 def _norm(given: Any) -> Any:  # noqa: ANN401
     return norm_name(given) if isinstance(given, str | int | float) else given
 
@@ -105,6 +113,9 @@ def _threat(given: Any) -> str:  # noqa: ANN401
 AsText = PlainSerializer(str, return_type=str)
 Epsilon = Annotated[Quantity, BeforeValidator(partial(Quantity.of, name="eps")), AsText]
 StepSize = Annotated[Quantity, BeforeValidator(partial(Quantity.of, name="step_size")), AsText]
+Sigma = Annotated[
+    Quantity, BeforeValidator(partial(Quantity.of, name="certify_sigma")), AfterValidator(_not_zero), AsText
+]
 Index = Annotated[int, BeforeValidator(_index)]
 Norm = Annotated[str, BeforeValidator(_norm)]
 ThreatText = Annotated[str, BeforeValidator(_threat)]
@@ -219,9 +230,11 @@ class RunConfig(Grid):
 
     Attributes:
         of_goals: options that say how explanations are attacked, and have no meaning without a goal.
+        of_certificates: options that say how is certified.
     """
 
     of_goals: ClassVar[tuple[str, ...]] = ("method", "confidence_band")
+    of_certificates: ClassVar[tuple[str, ...]] = ("certify_sigma", "certify_draws", "certify_alpha")
 
     evidence: Annotated[
         Evidence,
@@ -240,6 +253,31 @@ class RunConfig(Grid):
     distances: Annotated[
         bool, Option(help="Also find the smallest epsilon that breaks each image.", panel=ATTACK, in_memory=False)
     ] = False
+    certify: Annotated[
+        Several[str],
+        Option(
+            help="Certify the smoothed network, which is not the network that is attacked: {names}.",
+            panel=ATTACK,
+            default=None,
+            names=lambda: CERTIFICATES,
+            in_memory=False,
+        ),
+    ] = ()
+    certify_sigma: Annotated[
+        Listed[Sigma],
+        Option(
+            help="Deviation of the noise that smooths it, in units of the pixel range.", panel=ATTACK, in_memory=False
+        ),
+    ] = (Quantity.of(0.25),)
+    certify_draws: Annotated[
+        Positive,
+        Option(help="Noisy images that each bound is made from; papers have 100000.", panel=ATTACK, in_memory=False),
+    ] = 1000
+    certify_alpha: Annotated[
+        float,
+        Option(help="Probability that what is certified of an image is wrong.", panel=ATTACK, in_memory=False),
+        Field(gt=0, lt=0.5),
+    ] = 0.001
     save_adversarials: Annotated[
         bool,
         Option(
@@ -580,6 +618,7 @@ def configured(kind: type[C], flags: Mapping[str, Any], suite: str | None = None
     if kind is RunConfig:
         # What is derived from it gives methods another meaning.
         _check_goals(config)
+        _check_certificates(config)
     return config
 
 
@@ -681,6 +720,20 @@ def _check_goals(config: RunConfig) -> None:
         raise RequestError(f"goal {config.goal[-1]} attacks explanations, and explained 0 leaves none: leave it out")
     if config.map_goals and config.space == "encoded":
         raise RequestError("explanations of images are attacked, and space encoded has none: leave out space, or goal")
+
+
+def _check_certificates(config: RunConfig) -> None:
+    for name in config.of_certificates:
+        if name in config.model_fields_set and not config.certify:
+            raise RequestError(f"{name} says how is certified: give certify, such as {next(iter(CERTIFICATES))}")
+    if config.certify and config.space == "encoded":
+        raise RequestError("certify adds noise to images, and space encoded has none: leave out either")
+    fewest = int(math.log(config.certify_alpha, 0.5)) + 1
+    if config.certify_draws < fewest:
+        raise RequestError(
+            f"certify_draws {config.certify_draws} cannot certify anything at certify_alpha {config.certify_alpha:g}: "
+            f"give at least {fewest}, and some hundreds for radii of use"
+        )
 
 
 def _check_shared_radii(config: RunConfig) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from robustbench_bcos.bench.fooled import FOOLED_BY, FooledRecord
 from robustbench_bcos.bench.records import ImageRecord, Record
 from robustbench_bcos.bench.rows import COMPARISONS, EXPLAINED_CLASSES, SPREAD, tables
+from robustbench_bcos.bench.smoothed import SmoothedRecord
 from robustbench_bcos.core.disk import write_text
 from robustbench_bcos.explanations.similarity import MEASURES
 
@@ -44,6 +45,7 @@ def _of_a_run() -> dict[str, str]:
         "columns": _columns_of_results(),
         "images": columns_of(ImageRecord),
         "fooled": _columns_of_fooled(),
+        "smoothed": columns_of(SmoothedRecord),
         "tables": _tables_of_the_store(),
     }
 

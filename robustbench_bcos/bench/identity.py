@@ -41,6 +41,20 @@ class AttackedMaps:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SmoothedNetworks:
+    """What is certified of the models under noise, and how."""
+
+    certificates: tuple[str, ...]
+    sigmas: tuple[float, ...]
+    draws: int
+    alpha: float
+    method: str
+    """Of explanation, as it was asked for."""
+    shape: tuple[int, ...]
+    """Of an image."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunIdentity:
     """All that decides a run's numbers: batch size and number of threads do not. Another identity is another run."""
 
@@ -82,15 +96,18 @@ class RunIdentity:
     """Whether the images were made to be misclassified; ``None`` where they were not."""
     maps: AttackedMaps | None = None
     """Attacks on explanations; ``None`` where only predictions are attacked."""
+    smoothed: SmoothedNetworks | None = None
+    """Certificates of smoothed networks; ``None`` where none were asked for."""
 
     def to_json(self) -> dict[str, Any]:
         """As ``run.json`` keeps it, in lists and dictionaries alone."""
         values = {declared.name: getattr(self, declared.name) for declared in fields(self)}
-        explained = self.explained and {key: _plain(value) for key, value in asdict(self.explained).items()}
-        maps = self.maps and {key: _plain(value) for key, value in asdict(self.maps).items()}
-        values |= {"cells": [cell.as_dict() for cell in self.cells], "explained": explained, "maps": maps}
+        for name in ("explained", "maps", "smoothed"):
+            if values[name] is not None:
+                values[name] = {key: _plain(value) for key, value in asdict(values[name]).items()}
+        values["cells"] = [cell.as_dict() for cell in self.cells]
         # What few runs have is left out of all others.
-        few = {"reading", "adversarial", "maps"}
+        few = {"reading", "adversarial", "maps", "smoothed"}
         return {key: _plain(value) for key, value in values.items() if key not in few or value is not None}
 
     @classmethod

@@ -24,7 +24,7 @@ from robustbench_bcos.bench.failures import failures_named
 from robustbench_bcos.bench.fast_copy import make_fast_copy
 from robustbench_bcos.bench.folder import Session
 from robustbench_bcos.bench.foreseen import check_attacks, check_radius
-from robustbench_bcos.bench.identity import AttackedMaps, ExplainedImages, RunIdentity
+from robustbench_bcos.bench.identity import AttackedMaps, ExplainedImages, RunIdentity, SmoothedNetworks
 from robustbench_bcos.bench.images import open_images
 from robustbench_bcos.bench.model_preconditions import check_answers
 from robustbench_bcos.bench.models import ModelCache
@@ -160,6 +160,16 @@ class Request:
                 band=config.confidence_band,
                 images=self.fooled.indices,
             ),
+            smoothed=SmoothedNetworks(
+                certificates=tuple(dict.fromkeys(config.certify)),
+                sigmas=tuple(dict.fromkeys(sigma.value for sigma in config.certify_sigma)),
+                draws=config.certify_draws,
+                alpha=config.certify_alpha,
+                method=config.explanation,
+                shape=self.subset.image_shape,
+            )
+            if config.certify
+            else None,
         )
 
     def describe(self) -> Session:

@@ -259,6 +259,26 @@ class DistanceRow(Row, table="distances", key=("model", "norm", "image")):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SmoothedRow(Row, table="smoothed", key=("model", "certificate", "sigma", "image", "part")):
+    """What is certified of the *smoothed* network for one image; it bounds nothing of the network itself."""
+
+    model: str
+    """Name of the model that is smoothed."""
+    certificate: str
+    """Name of the certificate."""
+    sigma: float
+    """Deviation of the noise, in units of the pixel range."""
+    image: int
+    """Index in the dataset."""
+    part: int
+    """Of the statement, from 1: that of a class has one, and that of K contributions has K."""
+    smoothed_prediction: int | None
+    """The class that the smoothed classifier predicts, -1 where it abstains; empty where it is not about classes."""
+    smoothed_radius: float | None
+    """In l2: no smaller perturbation changes this of the smoothed network; empty where nothing is certified."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SimilarityRow(Row, table="similarities", key=("cell", "image", "comparison", "explained_class")):
     """How similar an image's contribution map is to another, in one comparison for one class."""
 
@@ -398,7 +418,7 @@ class TimingRow(Row, table="timings", blocks_of="cell"):
     cell: str
     """Key of the cell."""
     work: str
-    """``attack``, ``explanation``, ``evidence``, ``distances`` or ``fooling``."""
+    """``attack``, ``explanation``, ``evidence``, ``distances``, ``fooling`` or ``smoothing``."""
     images: int
     """Images in the batch; 0 where several cells share it."""
     seconds: float

@@ -9,9 +9,10 @@ from robustbench_bcos.bench.certified import why_uncertified
 from robustbench_bcos.bench.evidence.check import AbstractCellCheck, checks_of, is_finished
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.request import Request
-from robustbench_bcos.bench.rows import DistanceRow, ModelRow
+from robustbench_bcos.bench.rows import DistanceRow, ModelRow, SmoothedRow
 from robustbench_bcos.bench.schedule import Schedule
 from robustbench_bcos.bench.stages.attack import attack_cell
+from robustbench_bcos.bench.stages.certify import certify_smoothed
 from robustbench_bcos.bench.stages.clean import predict_clean
 from robustbench_bcos.bench.stages.distances import measure_distances
 from robustbench_bcos.bench.stages.evidence import gather_evidence
@@ -45,6 +46,7 @@ STAGES: Mapping[str, Stage] = {
     "evidence": gather_evidence,
     "distances": measure_distances,
     "fool": fool_maps,
+    "certify": certify_smoothed,
 }
 """What can be done of a model elsewhere: attacks first; the others need what they have found, and not one another."""
 
@@ -59,6 +61,8 @@ def execute(request: Request, store: Store) -> Iterator[Progress]:
         stages.append((measure_distances, _measured))
     if request.fooled is not None:
         stages.append((fool_maps, _fooled))
+    if request.identity.smoothed is not None:
+        stages.append((certify_smoothed, _certified))
     jobs = Schedule(request=request).jobs
     for stage, finished in stages:
         tasks = [partial(_of_model, request, store, source, stage, finished) for source in request.sources]
@@ -117,6 +121,15 @@ def _fooled(request: Request, store: Store, cells: Sequence[Cell]) -> list[Progr
     images, moving = len(request.fooled or ()), request.moving_cells(cells)
     done = all(len(store.fooled(cell)) == images for cell in moving)
     return [Progress(cell=cell, images=images) for cell in moving] if done else []
+
+
+def _certified(request: Request, store: Store, cells: Sequence[Cell]) -> list[Progress]:
+    """What is done of a model that has been certified."""
+    asked, images = request.identity.smoothed, len(request.subset)
+    assert asked is not None
+    done = {(row.certificate, row.sigma, row.image) for row in store.select(SmoothedRow, model=cells[0].model)}
+    whole = len(done) == images * len(asked.certificates) * len(asked.sigmas)
+    return [Progress(cell=cells[0], images=len(done))] if whole else []
 
 
 def _row(request: Request, model: Model) -> ModelRow:

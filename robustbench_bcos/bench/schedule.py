@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from robustbench_bcos.bench.evidence.check import AbstractCellCheck, checks_of
 from robustbench_bcos.bench.request import Request, explains_its_own
+from robustbench_bcos.certificates import CERTIFICATES
 
 PASSES_PER_EXPLANATION = 4
 """Two forward passes, for the prediction and for the maps, and a backward pass for each of two classes."""
@@ -35,7 +36,7 @@ class Schedule:
         distances = len(request.sources) * len(norms) * images if request.config.distances else 0
         checks = len(checks_of(request.config.evidence, AbstractCellCheck)) * request.work_of_a_check
         fooled = len(request.moving_cells(request.cells)) * len(request.fooled or ())
-        return len(request.cells) * (images + explained + checks) + distances + fooled
+        return len(request.cells) * (images + explained + checks) + distances + fooled + self._certified
 
     @property
     def passes(self) -> int:
@@ -50,7 +51,21 @@ class Schedule:
         attacks += moved * sum(cell.attack.for_maps.passes for cell in request.moving_cells(request.cells))
         # Clean and other images once for each model, attacked and noisy ones for each cell.
         maps = 2 * len(request.sources) + 2 * len(request.cells)
-        return attacks + self._evidence_passes + maps * PASSES_PER_EXPLANATION * explained
+        return attacks + self._evidence_passes + maps * PASSES_PER_EXPLANATION * explained + self._smoothed_passes
+
+    @property
+    def _certified(self) -> int:
+        """Images of all models, for each certificate and sigma."""
+        asked, request = self.request.identity.smoothed, self.request
+        return len(asked.certificates) * len(asked.sigmas) * len(request.sources) * len(request.subset) if asked else 0
+
+    @property
+    def _smoothed_passes(self) -> int:
+        asked, request = self.request.identity.smoothed, self.request
+        if asked is None:
+            return 0
+        passes = sum(CERTIFICATES[name].passes(asked.draws) for name in asked.certificates)
+        return passes * len(asked.sigmas) * len(request.sources) * len(request.subset)
 
     @property
     def _evidence_passes(self) -> int:

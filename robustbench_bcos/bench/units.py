@@ -15,11 +15,12 @@ import torch
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence.check import AbstractCellCheck, checks_of, is_finished
 from robustbench_bcos.bench.request import Request, explains_its_own
-from robustbench_bcos.bench.rows import DistanceRow, TimingRow
+from robustbench_bcos.bench.rows import DistanceRow, SmoothedRow, TimingRow
 from robustbench_bcos.bench.schedule import PASSES_PER_EXPLANATION
 from robustbench_bcos.bench.stages.attack import BATCHES
 from robustbench_bcos.bench.stages.distances import DOUBLINGS, FEWEST_STEPS, REPEATED, TRIES
 from robustbench_bcos.bench.store import Store
+from robustbench_bcos.certificates import CERTIFICATES
 from robustbench_bcos.core.disk import slug
 from robustbench_bcos.model_zoo.models import Model, ModelSource
 
@@ -63,7 +64,7 @@ class Unit:
         return f"{self.stage} of {self.model} in {len(self.cells)} cells{images}"
 
 
-BLOCKWISE = ("attack", "distances")
+BLOCKWISE = ("attack", "distances", "certify")
 """Stages that are cut into blocks of images; the others look at the images of a cell together."""
 
 
@@ -143,6 +144,7 @@ class Plan:
             *(["evidence"] if config.evidence != "off" else []),
             *(["distances"] if config.distances else []),
             *(["fool"] if self.request.fooled is not None else []),
+            *(["certify"] if config.certify else []),
         ]
         return (("attack",), tuple(later))
 
@@ -158,6 +160,7 @@ class Plan:
             "evidence": self._evidence,
             "distances": self._distances,
             "fool": self._fooled,
+            "certify": self._certified,
         }[stage]
         for source in self.request.sources:
             yield from make(source, known)
@@ -218,6 +221,19 @@ class Plan:
         yield from self._of_cells(
             "fool", source, {cell: searches * cell.attack.for_maps.passes for cell in missing}, images
         )
+
+    def _certified(self, source: ModelSource, known: Store) -> Iterator[Planned]:
+        asked = self.request.identity.smoothed
+        assert asked is not None
+        cell, kinds = self.request.cells_of(source)[0], len(asked.certificates) * len(asked.sigmas)
+        done = {(row.certificate, row.sigma, row.image) for row in known.select(SmoothedRow, model=source.name)}
+        passes = len(asked.sigmas) * sum(CERTIFICATES[name].passes(asked.draws) for name in asked.certificates)
+        one = passes * self.costs[source.name].pass_seconds
+        for start, stop in self._blocks(source, 1, one):
+            images = self.request.subset.indices[start:stop]
+            if left := kinds * len(images) - sum(image in images for _, _, image in done):
+                unit = self._unit("certify", source, [cell], start, stop)
+                yield Planned(unit=unit, work=((cell, left),), seconds=one * len(images))
 
     def _blocks(self, source: ModelSource, batches: int, one: float) -> Iterator[tuple[int, int]]:
         """Blocks of whole parts.

@@ -1,7 +1,17 @@
-"""Proofs: perturbations so small that none of them can change a small network's prediction.
+"""What holds for every image near one: of small networks proved, of smoothed ones with a stated probability.
 
-A new layer is a function in :mod:`~robustbench_bcos.certificates.layers`, registered for its class.
+:mod:`~robustbench_bcos.certificates.certifier` proves; a new layer is a function in
+:mod:`~robustbench_bcos.certificates.layers`, registered for its class. What is certified of smoothed networks is a module
+of :mod:`~robustbench_bcos.certificates.smoothed` each. The registry knows names without importing torch.
 """
 
-from robustbench_bcos.certificates.certifier import CannotBound as CannotBound
-from robustbench_bcos.certificates.certifier import Certifier as Certifier
+from typing import TYPE_CHECKING
+
+from robustbench_bcos.core.registry import Registry
+
+if TYPE_CHECKING:
+    from robustbench_bcos.certificates.certificate import AbstractCertificate
+
+CERTIFICATES: "Registry[AbstractCertificate]" = Registry(
+    "certificate", package=f"{__name__}.smoothed", group="robustbench_bcos.certificates", instances=True
+)

@@ -7,6 +7,11 @@ TOP_SHARE = 0.1
 """Pixels that count as the top: 10 %, as the 100 of 1,024 in Ghorbani et al. (2019)."""
 
 
+def top_count(pixels: int) -> int:
+    """How many pixels of a map are the top."""
+    return max(1, round(TOP_SHARE * pixels))
+
+
 def flat(maps: Maps) -> Tensor:
     """A row for each map."""
     return maps.double().flatten(1)
@@ -25,7 +30,7 @@ def top(maps: Maps) -> Tensor:
     None is, where a map is constant or not finite.
     """
     values = flat(maps)
-    count = max(1, round(TOP_SHARE * values.shape[1]))
+    count = top_count(values.shape[1])
     last = values.sort(dim=1, descending=True).values[:, count - 1 : count]
     above, among = values > last, values >= last
     fewer, more = above.sum(dim=1, keepdim=True), among.sum(dim=1, keepdim=True)

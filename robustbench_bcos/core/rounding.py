@@ -11,3 +11,8 @@ def rounded(value: float, digits: int = 6) -> float:
 def significant(value: float, digits: int = 6) -> float | None:
     """:func:`rounded`, and ``None`` for NaN and infinity, which neither SQLite nor CSV can hold."""
     return rounded(value, digits) if math.isfinite(value) else None
+
+
+def rounded_down(value: float) -> float:
+    """A positive number to 6 significant digits, never above what it is: for what is proved of it."""
+    return rounded(value * (1 - 1e-5))

@@ -84,17 +84,19 @@ def explain(
     model = getattr(model, "_orig_mod", model)
     with in_evaluation_mode(model):
         given = read_pairs(images, rgb=False)[0] if is_loader(images) else read_images(images, rgb=False)
-        return _explain(model, given, targets, method, contrast, rng)
+        return explain_any(model, given, targets, method, contrast=contrast, rng=rng)
 
 
-def _explain(
+def explain_any(
     model: AnyModel,
     images: Images,
-    targets: Tensor | int | Sequence[int] | Sequence[Sequence[int]] | None,
-    method: str,
-    contrast: str | None,
-    rng: PerImageRng | None,
+    targets: Tensor | int | Sequence[int] | Sequence[Sequence[int]] | None = None,
+    method: str = "auto",
+    *,
+    contrast: str | None = None,
+    rng: PerImageRng | None = None,
 ) -> Explanation:
+    """:func:`explain` of a model in evaluation mode and of tensors of any range, such as images under noise."""
     asked = differentiable(model) if isinstance(model, ImageClassifier) else Adapted(model)
     encoded, network = encode(asked, images)
     network = network if contrast is None else Contrasted(network, contrast)

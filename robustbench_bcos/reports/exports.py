@@ -18,7 +18,8 @@ def export(run: RunFolder, folder: Path | None = None) -> list[Path]:
     every image. Where numbers were checked, ``evidence.csv`` has the outcome of each check, and ``transfer.csv`` how
     well adversarial examples transfer between models. Where distances were measured, ``distances.csv`` has every
     image's, ``curves.csv`` their median and area. Where explanations were attacked, ``fooled.csv`` has what became of
-    them, and ``fooled_images.csv`` every comparison of every image.
+    them, and ``fooled_images.csv`` every comparison of every image. Where smoothed networks were certified,
+    ``smoothed.csv`` has what holds within each radius, and ``smoothed_images.csv`` each image's.
 
     Fractions are ``repr`` floats; what could not be measured is empty. A number of a wide table has its mark, and the
     column ``trust`` says what that means. Times are in ``timings.csv`` alone, so that the other files depend on nothing
@@ -41,6 +42,8 @@ def export(run: RunFolder, folder: Path | None = None) -> list[Path]:
         tables["curves.csv"] = csv_of(make_curves(run.distances, run.records))
     if len(run.fooled):
         tables |= {"fooled.csv": csv_of(run.fooled), "fooled_images.csv": csv_of(run.fooled_images)}
+    if len(run.smoothed):
+        tables |= {"smoothed.csv": csv_of(run.smoothed), "smoothed_images.csv": csv_of(run.smoothed_images)}
     for norm, records in run.records.groupby("norm", sort=False):
         wide = wide_table(records, lambda record: marked(repr(float(record["robust_accuracy_worst"])), record["trust"]))
         by_model = records.groupby("model")

@@ -113,6 +113,7 @@ def render(run: RunFolder, figures: Sequence[ReportFigure]) -> str:
         checks=[_check(CHECKS[name]) for name in CHECKS],
         similarities=similarities(run.records) if len(run.similarities) else None,
         fooled=fooled(run.fooled) if len(run.fooled) else None,
+        smoothed=smoothed(run.smoothed) if len(run.smoothed) else None,
         figures=[_embedded(figure) for figure in shown if figure.model is None],
         browsable=browsable(run),
         models=[_model(run, model, shown) for model in run.records["model"].unique()],
@@ -236,6 +237,30 @@ def fooled(records: pd.DataFrame) -> Content:
         "Shares of images whose explanation was attacked, and mean similarity of maps for the class that is kept "
         "(1 is equal)",
         columns,
+        rows,
+    )
+
+
+def smoothed(records: pd.DataFrame) -> Content:
+    """What is certified of smoothed networks, radius by radius."""
+    rows = []
+    ways = ["model", "certificate", "certifies", "sigma", "draws", "alpha"]
+    radii = {f"{norm} {eps}": None for norm, eps in zip(records["norm"], records["eps"], strict=True)}
+    for way, found in records.groupby(ways, sort=False):
+        model, _, certifies, *noise = way
+        first, by_radius = found.iloc[0], found.set_index(found["norm"] + " " + found["eps"])["smoothed_certified"]
+        cells = [
+            TableCell(text=str(certifies), value=str(certifies)),
+            *(TableCell(text=f"{value:g}", value=repr(float(value))) for value in noise),
+            TableCell(text=str(first["images"]), value=str(first["images"])),
+            _number(first["smoothed_correct"]),
+            _number(first["smoothed_abstained"]),
+            *(_number(by_radius[radius]) for radius in radii),
+        ]
+        rows.append(Row(f"smoothed {model}", cells))
+    return Content(
+        "Shares that are certified of smoothed networks, which are not the networks attacked above",
+        ["smoothed network", "lower bound of", "sigma", "draws", "alpha", "images", "right", "abstained", *radii],
         rows,
     )
 

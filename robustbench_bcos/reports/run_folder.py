@@ -25,6 +25,7 @@ from robustbench_bcos.bench.records import (
 )
 from robustbench_bcos.bench.rows import FooledPictureRow, PictureRow
 from robustbench_bcos.bench.run_files import DATABASE
+from robustbench_bcos.bench.smoothed import make_smoothed, make_smoothed_images
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.errors import RequestError
 
@@ -89,6 +90,10 @@ class RunFolder:
     """The same per image and comparison."""
     fooled_pictures: Mapping[str, Sequence[FooledPictureRow]] = field(default_factory=dict)
     """Images to be looked at whose explanations were attacked, by cell."""
+    smoothed: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """What is certified of each model under noise, which is another function than the model."""
+    smoothed_images: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """The same per image."""
     images: pd.DataFrame = field(default_factory=pd.DataFrame)
     """Per cell and image, what the attack did to it."""
 
@@ -130,6 +135,7 @@ def read_run(folder: Path) -> RunFolder:
         distances = make_distances(store, identity)
         images = make_images(store, identity, judgement)
         fooled, fooled_images = make_fooled(store, identity), make_fooled_images(store, identity)
+        smoothed, smoothed_images = make_smoothed(store, identity), make_smoothed_images(store, identity)
     return RunFolder(
         folder=folder,
         identity=identity,
@@ -145,6 +151,8 @@ def read_run(folder: Path) -> RunFolder:
         images=images,
         fooled=fooled,
         fooled_images=fooled_images,
+        smoothed=smoothed,
+        smoothed_images=smoothed_images,
         fooled_pictures=StoredPictures(folder / DATABASE, identity.cells, Store.fooled_pictures),
     )
 
@@ -164,6 +172,6 @@ def _uncollected() -> Iterator[None]:
 def _timing(store: Store, cell: Cell) -> dict[str, Any]:
     spent = {
         f"{work}_seconds": round(store.seconds(cell, work), 3)
-        for work in ("attack", "explanation", "evidence", "distances", "fooling")
+        for work in ("attack", "explanation", "evidence", "distances", "fooling", "smoothing")
     }
     return {"cell": cell.key, **spent}

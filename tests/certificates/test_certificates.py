@@ -18,7 +18,8 @@ from robustbench_bcos.attacks.attack import AbstractAttack
 from robustbench_bcos.attacks.searches.apgd import APGD
 from robustbench_bcos.attacks.searches.fab import FAB
 from robustbench_bcos.attacks.searches.pgd import PGD
-from robustbench_bcos.certificates import CannotBound, Certifier, bound, layers
+from robustbench_bcos.certificates import bound, layers
+from robustbench_bcos.certificates.certifier import CannotBound, Certifier
 from robustbench_bcos.certificates.operators import convolution_norm
 from robustbench_bcos.model_zoo.architectures.layers import PooledClassMaps, PooledLinear
 from robustbench_bcos.model_zoo.bcos.layers import BcosConv2d, BcosLinear, LogitLayer

@@ -24,7 +24,7 @@ from robustbench_bcos.bench.stages import distances as measuring
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.target import AttackTarget
 from robustbench_bcos.bench.trial import Judged, attack_and_judge
-from robustbench_bcos.certificates import Certifier
+from robustbench_bcos.certificates.certifier import Certifier
 from tests.bench.by_hand import distance_row
 from tests.bench.own_request import SHAPE, TwoSides, distance_to_the_plane, own_request
 from tests.bench.tiny_zoo import carry_out, tiny_request

@@ -1,0 +1,1 @@
+"""What can be certified of a network whose images get Gaussian noise, a module each."""
