@@ -105,9 +105,12 @@ def _of_radii(
     of_classes = first.smoothed_prediction is not None
     right = [not of_classes or predictions[rows[0].image] == labels[rows[0].image] for rows in images]
     abstained = [prediction == NO_CLASS for prediction in predictions.values()]
-    threats = {(cell.threat.norm, cell.threat.text): cell.threat.radius for cell in identity.cells}
-    for (norm, eps), epsilon in (threats | {("l2", radius): float(radius) for radius in RADII}).items():
-        radius = epsilon * NORMS[norm].longest(asked.shape) if epsilon else 0.0
+    radii = {
+        (threat.norm, threat.text): threat.radius * NORMS[threat.norm].longest(asked.shape) if threat.radius else 0.0
+        for threat in (cell.threat for cell in identity.cells)
+    }
+    radii |= {("l2", text): float(text) for text in RADII}
+    for (norm, eps), radius in sorted(radii.items(), key=lambda item: item[1]):
         shares = [_share(rows, radius) * ok for rows, ok in zip(images, right, strict=True)]
         low, high = _interval(shares, of_classes=of_classes)
         yield SmoothedRecord(

@@ -244,23 +244,22 @@ def fooled(records: pd.DataFrame) -> Content:
 def smoothed(records: pd.DataFrame) -> Content:
     """What is certified of smoothed networks, radius by radius."""
     rows = []
-    ways = ["model", "certificate", "certifies", "sigma", "draws", "alpha"]
+    noise = ["sigma", "draws", "alpha"]
     radii = {f"{norm} {eps}": None for norm, eps in zip(records["norm"], records["eps"], strict=True)}
-    for way, found in records.groupby(ways, sort=False):
-        model, _, certifies, *noise = way
+    for _, found in records.groupby(["model", "certificate", "sigma"], sort=False):
         first, by_radius = found.iloc[0], found.set_index(found["norm"] + " " + found["eps"])["smoothed_certified"]
         cells = [
-            TableCell(text=str(certifies), value=str(certifies)),
-            *(TableCell(text=f"{value:g}", value=repr(float(value))) for value in noise),
+            TableCell(text=first["certifies"], value=first["certifies"]),
+            *(TableCell(text=f"{first[name]:g}", value=repr(float(first[name]))) for name in noise),
             TableCell(text=str(first["images"]), value=str(first["images"])),
             _number(first["smoothed_correct"]),
             _number(first["smoothed_abstained"]),
             *(_number(by_radius[radius]) for radius in radii),
         ]
-        rows.append(Row(f"smoothed {model}", cells))
+        rows.append(Row(f"smoothed {first['model']}", cells))
     return Content(
         "Shares that are certified of smoothed networks, which are not the networks attacked above",
-        ["smoothed network", "lower bound of", "sigma", "draws", "alpha", "images", "right", "abstained", *radii],
+        ["smoothed network", "lower bound of", *noise, "images", "right", "abstained", *radii],
         rows,
     )
 

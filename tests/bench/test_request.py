@@ -150,6 +150,7 @@ def test_what_decides_no_number_is_not_part_of_the_identity(tiny_zoo: Path, flag
         ({"model": ("tiny-bcos",)}, "weights"),
         ({"evidence": "quick"}, "evidence"),
         ({"distances": True}, "distances"),
+        ({"certify": "smoothing"}, "smoothed"),
         ({"attack": ("square",), "queries": 3}, "cells"),
         ({"criterion": "targeted", "target": "3"}, "cells"),
         ({"precision": "bf16"}, "attack_backend"),

@@ -72,6 +72,7 @@ def test_work_counts_what_is_attacked_explained_checked_and_measured(tiny_zoo: P
     assert work() == 4 * 20
     assert work(explained=5) == 4 * (20 + 5)
     assert work(distances=True) == 4 * 20 + 4 * 20
+    assert work(certify="smoothing", certify_sigma=("0.1", "0.2")) == 4 * 20 + 2 * 2 * 20
     quick, full = (len(checks_of(evidence, AbstractCellCheck)) for evidence in ("quick", "full"))
     assert 0 < quick < full
     assert work(evidence="quick") == 4 * (20 + quick * 2)
@@ -80,7 +81,13 @@ def test_work_counts_what_is_attacked_explained_checked_and_measured(tiny_zoo: P
 
 @pytest.mark.parametrize(
     "flags",
-    [{"explained": 4}, {"distances": True}, {"evidence": "quick"}, {"evidence": "quick", "distances": True}],
+    [
+        {"explained": 4},
+        {"distances": True},
+        {"evidence": "quick"},
+        {"evidence": "quick", "distances": True},
+        {"certify": "smoothing", "certify_draws": 10},
+    ],
     ids=str,
 )
 def test_the_work_that_is_reported_is_the_work_of_the_schedule_however_much_was_done_before(

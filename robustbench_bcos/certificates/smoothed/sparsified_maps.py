@@ -1,6 +1,7 @@
 """Sparsified SmoothGrad (Levine, Singla & Feizi, 2019): which pixels stay among the largest contributions."""
 
 import math
+from collections.abc import Sequence
 from typing import final
 
 from robustbench_bcos.certificates import CERTIFICATES
@@ -31,25 +32,30 @@ class SparsifiedMaps(AbstractCertificate):
 
     def certify(self, smoothed: Smoothed, image: Images, label: int, rng: PerImageRng) -> Certified:
         """Within which radius 1, 2, ... of the K largest contributions stay among the K largest."""
-        from scipy.special import ndtri
-
         counts = [0] * math.prod(image.shape[2:])
         for part, of_part in smoothed.noisy(image, rng, smoothed.draws):
             found = explain_any(smoothed.classifier, part, label, smoothed.method, rng=of_part).contributions
             counts = [sum(pair) for pair in zip(counts, maps.top(found).sum(dim=0).tolist(), strict=True)]
-        kept = maps.top_count(len(counts))
-        confidence = 1 - smoothed.alpha / len(counts)
-        bounds = {count: clopper_pearson(count, smoothed.draws, confidence) for count in set(counts)}
-        ranked = sorted(counts, reverse=True)
-        # Where there are fewer others than that, nothing can take the place of a pixel.
-        others = [bounds[count].high for count in ranked[kept:]] + [0.0] * kept
-        farthest = math.sqrt(image.numel())
-        radii = (
-            min(farthest, smoothed.sigma / 2 * float(ndtri(bounds[count].low) - ndtri(others[kept - place])))
-            for place, count in enumerate(ranked[:kept], start=1)
-        )
+        radii = radii_of(counts, maps.top_count(len(counts)), smoothed)
         return Certified(tuple(rounded_down(radius) if radius > 0 else None for radius in radii))
 
     def passes(self, draws: int) -> int:
         """Forward and backward, of methods that differentiate once."""
         return 2 * draws
+
+
+def radii_of(counts: Sequence[int], kept: int, smoothed: Smoothed) -> list[float]:
+    """Within which radius 1, 2, ... of the pixels that are largest most often stay so; not positive where none does.
+
+    Args:
+        counts: draws in which each pixel is among the largest.
+        kept: pixels that are the largest; others are at least as many.
+        smoothed: the noise, and how many draws.
+    """
+    from scipy.special import ndtri
+
+    confidence = 1 - smoothed.alpha / len(counts)
+    bounds = {count: clopper_pearson(count, smoothed.draws, confidence) for count in set(counts)}
+    ranked = [bounds[count] for count in sorted(counts, reverse=True)]
+    pairs = zip(ranked[:kept], reversed(ranked[kept : 2 * kept]), strict=True)
+    return [smoothed.sigma / 2 * float(ndtri(one.low) - ndtri(other.high)) for one, other in pairs]

@@ -38,6 +38,7 @@ ASKED: dict[str, Any] = {"eps": "0.5", "steps": (1, 2), "limit": 10, "batch_size
 LATER: dict[str, Any] = {"limit": 3, "steps": (1,)}
 EXPLAINED: dict[str, Any] = {"evidence": "quick", "explained": 2, "goal": ("explanation:away",)}
 MEASURED: dict[str, Any] = {"distances": True, "model": "tiny-natural", "limit": 2}
+SMOOTHED: dict[str, Any] = {"certify": ("smoothing", "sparsified_maps"), "certify_draws": 10, "model": "tiny-bcos"}
 
 
 @pytest.fixture(autouse=True)
@@ -153,8 +154,12 @@ def test_number_and_order_of_jobs_change_nothing(
 
 @pytest.mark.parametrize(
     ("asked", "units"),
-    [(EXPLAINED, {"attack": 2, "explain": 2, "evidence": 2, "fool": 2}), (MEASURED, {"attack": 1, "distances": 2})],
-    ids=["explained", "measured"],
+    [
+        (EXPLAINED, {"attack": 2, "explain": 2, "evidence": 2, "fool": 2}),
+        (MEASURED, {"attack": 1, "distances": 2}),
+        (SMOOTHED, {"attack": 1, "certify": 3}),
+    ],
+    ids=["explained", "measured", "smoothed"],
 )
 def test_later_stages_by_jobs_find_the_same(
     asked: dict[str, Any], units: dict[str, int], tiny_zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
