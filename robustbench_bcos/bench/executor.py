@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol, final
+from typing import TYPE_CHECKING, ClassVar, Protocol, final, runtime_checkable
 
 from robustbench_bcos.bench.config import RunConfig
 from robustbench_bcos.core.errors import RequestError
@@ -21,6 +21,7 @@ class Stopped(BaseException):
     """A job must end, and what it has found is kept; nothing may catch it on its way."""
 
 
+@runtime_checkable
 class AnyUnit(Protocol):
     """What one job does: a part of a run, a training. Pickle takes it, and its text is for a person."""
 
@@ -29,6 +30,7 @@ class AnyUnit(Protocol):
         """As part of a file's name: the same unit has the same, and no other unit has it."""
 
 
+@runtime_checkable
 class Assignment(Protocol):
     """What units are parts of: a run, the trainings of a suite."""
 
