@@ -25,6 +25,7 @@ import random
 import resource
 import shutil
 import signal
+import struct
 import sys
 import tarfile
 import tempfile
@@ -59,6 +60,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from robustbench_bcos.data.dataset import AbstractDataset
     from robustbench_bcos.model_zoo.cards import Entry
 
 MODELS = ["--model", "digits-natural,digits-bcos-b2"]
@@ -78,6 +80,14 @@ RUNS = (
 TIMED = ("run.json", "run.sqlite*", "timings.csv", "report.html", "*.log.csv", "*.lock")
 """Files that say when they were written, and how long that took."""
 
+FORECASTERS = """
+description = "small"
+systems = ["lotka_volterra"]
+seeds = [0]
+all = { iterations = 2, width = 4, rollout = 1 }
+variations = { own = { b = 1.5 } }
+threats = { norms = ["l2"], eps = [0.05], steps = 2 }
+"""
 RECIPE = """
 name = "own"
 family = "conventional"
@@ -328,6 +338,13 @@ def inputs(home: Path) -> list[Input]:
     succeed(["run", *MODELS, *small, "--explained", "1", "--out", "done"], home)
     succeed(["check", "done", "--baseline", "baseline.csv", "--update"], home)
     half_trained(home)
+    (home / "few.txt").write_text("".join(f"{label}/0.png\n" for label in range(10)))
+    write_idx(home / "idx", digits)
+    grids = ["localise", *MODELS[:2], "--limit", "40", "--grids", "2", "--eps", "0.3", "--steps", "2", "--no-figures"]
+    succeed([*grids, "--out", "grids"], home)
+    (home / "small.toml").write_text(FORECASTERS)
+    succeed(["dynamics", "train", "small.toml", "--out", "fields"], home)
+    forecast = ["dynamics", "run", "fields", "--suite", "small.toml", "--no-figures", "--out", "new"]
     own = ["run", *small, "--out", "new"]
     network = ["--architecture", "resnet8", "--dataset", "digits"]
     report = [["report", "done", "--no-figures", "--out", "new"], ["compare", "done", "--format", "csv"]]
@@ -353,7 +370,40 @@ def inputs(home: Path) -> list[Input]:
             guarded=False,
         ),
         Input("log/net.log.csv", [["curves", "log", "--figure", "new/curves"]], guarded=False),
+        Input(
+            "few.txt",
+            [[*own, "--dataset", "folder:pictures", "--image-list", "few.txt", "--model", "digits-natural"]],
+            guarded=False,
+        ),
+        Input(
+            "idx/t10k-images-idx3-ubyte",
+            [[*own, "--dataset", "idx:idx", "--channels", "3", "--model", "digits-natural"]],
+            guarded=False,
+        ),
+        Input(
+            "idx/t10k-labels-idx1-ubyte",
+            [[*own, "--dataset", "idx:idx", "--channels", "3", "--model", "digits-natural"]],
+            guarded=False,
+        ),
+        Input("grids/run.sqlite", [[*grids, "--out", "grids"]], results="grids/localisation.csv"),
+        Input("grids/run.json", [[*grids, "--out", "grids"]], results="grids/localisation.csv"),
+        Input("fields/lotka_volterra-own-seed0.toml", [forecast]),
+        Input("fields/lotka_volterra-own-seed0.safetensors", [forecast]),
+        Input(
+            "fields/lotka_volterra.npz",
+            [[*forecast, "--data", "fields/lotka_volterra.npz", "--system", "lotka_volterra"]],
+        ),
+        Input("small.toml", [forecast], guarded=False),
     ]
+
+
+def write_idx(folder: Path, digits: "AbstractDataset") -> None:
+    """The first ten digits, in the form of MNIST."""
+    folder.mkdir()
+    levels = np.stack([np.rint(255 * digits.read(index)[0].numpy()).astype(np.uint8) for index in range(10)])
+    for name, array in (("images-idx3", levels), ("labels-idx1", np.array(digits.labels[:10], np.uint8))):
+        head = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+        (folder / f"t10k-{name}-ubyte").write_bytes(head + array.tobytes())
 
 
 def half_trained(home: Path) -> None:
@@ -376,7 +426,9 @@ def damages(faults: Faults, times: int) -> None:
     before = contents(home, SAID)
     whole: dict[str, list[object]] = {}
     for kind in kinds:
-        whole[kind.file] = [results(kind, command, copied(faults, home))[1] for command in kind.commands]
+        undamaged = [results(kind, command, copied(faults, home)) for command in kind.commands]
+        assert all(outcome.code == 0 for outcome, _ in undamaged), undamaged
+        whole[kind.file] = [found for _, found in undamaged]
     for number in range(times):
         kind = kinds[number % len(kinds)]
         turn = number // len(kinds)

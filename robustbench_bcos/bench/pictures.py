@@ -1,12 +1,14 @@
 """Pictures of a run: an image and its adversarial example, each with its prediction and explanation."""
 
 import io
-import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from zipfile import BadZipFile
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from robustbench_bcos.core.archives import read_arrays
 
 Array = npt.NDArray[np.float32]
 
@@ -62,15 +64,14 @@ class Picture:
             ValueError: the content is not what ``to_bytes`` gives.
         """
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                attacked = _view(arrays, "attacked") if "attacked_pixels" in arrays else None
-                return cls(image=image, label=label, clean=_view(arrays, "clean"), attacked=attacked)
-        except (KeyError, ValueError, TypeError, OSError, EOFError, RuntimeError, BadZipFile, zlib.error):
-            # NumPy's own words recommend pickles.
+            arrays = read_arrays(content)
+            attacked = _view(arrays, "attacked") if "attacked_pixels" in arrays else None
+            return cls(image=image, label=label, clean=_view(arrays, "clean"), attacked=attacked)
+        except (KeyError, ValueError, TypeError):
             raise ValueError("not an archive of views") from None
 
 
-def _view(arrays: "np.lib.npyio.NpzFile", name: str) -> View:
+def _view(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> View:
     return View(
         pixels=arrays[f"{name}_pixels"].astype(np.float32),
         explanation=arrays[f"{name}_explanation"].astype(np.float32),

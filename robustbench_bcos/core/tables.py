@@ -90,7 +90,7 @@ def read_json(file: Path) -> Any:  # noqa: ANN401 (any value of JSON)
         ValueError: it is not JSON, or is nested deeper than Python's stack.
     """
     try:
-        return json.loads(no_pipe(file).read_text(encoding="utf-8"))
+        return json.loads(no_pipe(file).read_text(encoding="utf-8-sig"))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

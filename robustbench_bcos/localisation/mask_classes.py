@@ -1,12 +1,12 @@
 """Which outputs of a model stand for the classes of masks, where a model was trained on other classes."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import unknown
+from robustbench_bcos.core.tables import read_json
 
 if TYPE_CHECKING:
     from robustbench_bcos.localisation.setting import Setting
@@ -62,7 +62,7 @@ def read_mask_classes(file: Path) -> Mapping[str, int | Sequence[int] | None]:
         RequestError: it cannot be read, or is of another form.
     """
     try:
-        found = json.loads(file.read_text(encoding="utf-8-sig"))
+        found = read_json(file)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no JSON"
         raise RequestError(f"mask_classes {file} cannot be read ({reason}): write {FORM}") from None

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from robustbench_bcos.core.archives import read_arrays
 from robustbench_bcos.core.disk import write_bytes, write_text
 from robustbench_bcos.core.errors import RequestError, reason_of
 from robustbench_bcos.dynamics import SYSTEMS
@@ -130,8 +131,8 @@ def read_trajectories(file: Path, system: str) -> Trajectories:
         RequestError: it cannot be read, lacks one of these, or holds none of this system.
     """
     try:
-        with np.load(file, allow_pickle=False) as found:
-            arrays = {name: found[name].astype(np.float64) for name in ("times", "states", "parameters")}
+        found = read_arrays(file)
+        arrays = {name: found[name].astype(np.float64) for name in ("times", "states", "parameters")}
     except KeyError as error:
         raise RequestError(f"{file} has no array {error}: it must hold times, states and parameters") from None
     except (OSError, ValueError) as error:

@@ -102,9 +102,10 @@ def test_what_has_no_masks_or_is_of_another_game_is_refused(zoo: tuple[object, .
     (tmp_path / "classes.json").write_text('{"0": 0}')
     grid = ("localise", "--zoo", zoo[1], "--model", "tiny-natural", "--mask-classes", "classes.json")
     assert "mask_classes is an option of game masks, and the game is grid" in refusal(*grid)
-    mapped = tmp_path / "broken.json"
-    mapped.write_text("{")
-    assert "it is no JSON" in refusal("localise", *zoo, "--mask-classes", mapped)
+    for broken in ("{", 100_000 * "["):
+        mapped = tmp_path / "broken.json"
+        mapped.write_text(broken)
+        assert "it is no JSON" in refusal("localise", *zoo, "--mask-classes", mapped)
 
 
 def _voc_names() -> tuple[str, ...]:
