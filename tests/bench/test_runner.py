@@ -355,7 +355,7 @@ class ReadOnly(Store):
 
 def test_stages_read_and_only_the_runner_writes(tiny_zoo: Path, tmp_path: Path, store: Store) -> None:
     asked: dict[str, Any] = {"eps": ("0.1", "0.3"), "evidence": "quick", "distances": True, "explained": 3}
-    request = tiny_request(tiny_zoo, limit=8, **asked)
+    request = tiny_request(tiny_zoo, limit=4, **asked)
     carry_out(request, store)
     file = tmp_path / "run.sqlite"
     # Nothing is left unfinished by a run that ended, and no explanation was attacked.

@@ -83,8 +83,6 @@ def test_work_counts_what_is_attacked_explained_checked_and_measured(tiny_zoo: P
     "flags",
     [
         {"explained": 4},
-        {"distances": True},
-        {"evidence": "quick"},
         {"evidence": "quick", "distances": True},
         {"certify": "smoothing", "certify_draws": 10},
     ],

@@ -112,7 +112,7 @@ def test_a_caller_that_stops_listening_ends_all(jobs: int) -> None:
 
 
 def test_numbers_do_not_depend_on_how_many_models_are_worked_on_at_a_time(tiny_zoo: Path) -> None:
-    asked: dict[str, Any] = {"limit": 12, "evidence": "quick", "distances": True, "explained": 4}
+    asked: dict[str, Any] = {"limit": 6, "evidence": "quick", "distances": True, "explained": 4}
     alone, together = (measure(tiny_request(tiny_zoo, **asked, jobs=jobs)) for jobs in (1, 2))
     pd.testing.assert_frame_equal(alone, together, check_exact=True)
 
