@@ -25,10 +25,10 @@ from robustbench_bcos.bench import unfinished
 from robustbench_bcos.bench.rows import ModelRow, Row, SimilarityRow, TimingRow, UnfinishedRow
 from robustbench_bcos.bench.stages import attack, explain
 from robustbench_bcos.bench.store import Store
-from tests.bench.tiny_zoo import NAMES
 from tests.cli.command_line import call, same_bytes, succeed
 
 EXPORTS = ("results.csv", "table_l2.csv", "table_linf.csv")
+# 8 cells of 3 parts.
 OPTIONS = "--norm l2,linf --eps 0.1 --steps 2,4 --limit 20 --batch-size 2 --start random --no-figures --quiet"
 
 
@@ -39,20 +39,6 @@ class Killed(BaseException):
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def command(tiny_zoo: Path) -> list[str]:
-    """8 cells of 3 parts, without the folder they go to."""
-    return ["run", *OPTIONS.split(), "--zoo", str(tiny_zoo), "--model", ",".join(NAMES), "--out"]
-
-
-@pytest.fixture(scope="module")
-def whole(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that nothing happened to."""
-    folder = tmp_path_factory.mktemp("runs") / "whole"
-    succeed(*command, folder)
-    return folder
 
 
 def sessions(folder: Path) -> int:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +33,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def command(tiny_zoo: Path) -> list[str]:
-    return ["run", *OPTIONS.split(), "--zoo", str(tiny_zoo), "--model", ",".join(NAMES), "--out"]
-
-
-@pytest.fixture(scope="module")
-def whole(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "whole"
-    succeed(*command, folder)
-    return folder
-
-
 # Real processes: each costs a second to start.
 
 
@@ -63,19 +52,25 @@ def test_processes_that_are_killed_change_nothing(command: list[str], whole: Pat
     assert "No process is at work on it: the same command continues it" in said
     # What is not merged is shown as missing, and as nothing else.
     assert set(status_of(folder).cells.values()) == {(0, 10)}
-    with subprocess.Popen(started, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        killed: set[int] = set()
-        while process.poll() is None:
-            for log in folder.glob("jobs/logs/*/worker-*.txt"):
-                number = int(log.stem.partition("-")[2])
-                if number not in killed and len(killed) < 4 and alive(number):
-                    os.kill(number, signal.SIGKILL)
-                    killed.add(number)
-            time.sleep(0.05)
-        assert process.returncode == 0, process.communicate()
-    assert killed
+    with ThreadPoolExecutor(1) as beside:
+        killing = beside.submit(kill_workers, folder, 3)
+        succeed(*line)
+    assert killing.result() == 3
     same_bytes(folder, whole, EXPORTS)
     assert "Complete: its results are in" in succeed("run", "--status", folder)
+
+
+def kill_workers(folder: Path, wanted: int) -> int:
+    """So many workers of a run, one after another; gives how many it was until the run was complete."""
+    killed: set[int] = set()
+    while len(killed) < wanted and not (folder / "results.csv").exists():
+        for log in folder.glob("jobs/logs/*/worker-*.txt"):
+            number = int(log.stem.partition("-")[2])
+            if number not in killed and len(killed) < wanted and alive(number):
+                os.kill(number, signal.SIGKILL)
+                killed.add(number)
+        time.sleep(0.01)
+    return len(killed)
 
 
 def alive(number: int) -> bool:

@@ -16,6 +16,7 @@ import pytest
 
 from tests.bench.executors.slurm_node import slurm_node, why_not
 from tests.bench.tiny_zoo import NAMES, write_tiny_zoo
+from tests.cli.command_line import same_bytes
 
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(why_not()), reason=why_not())]
 
@@ -37,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def command(folder: Path, out: str, *more: str) -> list[str]:
+def command(out: str, *more: str) -> list[str]:
     line = ["run", *OPTIONS.split(), "--zoo", "zoo", "--model", ",".join(NAMES), "--out", out, *more]
     return [sys.executable, "-m", "robustbench_bcos", *line]
 
@@ -53,14 +54,9 @@ def carried_out(line: list[str], folder: Path, environment: Mapping[str, str]) -
 
 @pytest.fixture(scope="module")
 def whole(folder: Path, slurm: Mapping[str, str]) -> Path:
-    done = carried_out(command(folder, "whole"), folder, slurm)
+    done = carried_out(command("whole"), folder, slurm)
     assert done.returncode == 0, done.stderr
     return folder / "whole"
-
-
-def same_bytes(run: Path, whole: Path) -> None:
-    for name in EXPORTS:
-        assert (run / name).read_bytes() == (whole / name).read_bytes(), name
 
 
 def said(line: str, environment: Mapping[str, str]) -> str:
@@ -74,7 +70,7 @@ def test_jobs_in_arrays_that_all_kinds_of_things_happen_to(folder: Path, whole: 
     chance = random.Random(0)
     harmed: dict[str, int] = {"kill": 0, "cancel": 0, "signal": 0, "drain": 0}
     host = said("sinfo -h -N -o %n", slurm).strip()
-    with subprocess.Popen(command(folder, "run", *SLURM), cwd=folder, env=dict(slurm)) as process:
+    with subprocess.Popen(command("run", *SLURM), cwd=folder, env=dict(slurm)) as process:
         second = ""
         while process.poll() is None:
             time.sleep(1)
@@ -85,7 +81,7 @@ def test_jobs_in_arrays_that_all_kinds_of_things_happen_to(folder: Path, whole: 
                     said(f"scontrol update JobId={job} StartTime=now", slurm)
             running = [job for job, state in jobs if state == "RUNNING"]
             if running and not second:
-                second = carried_out(command(folder, "run", *SLURM), folder, slurm).stderr
+                second = carried_out(command("run", *SLURM), folder, slurm).stderr
             if not running or sum(harmed.values()) >= 8:
                 continue
             how, job = min(harmed, key=lambda one: (harmed[one], one)), chance.choice(running)
@@ -103,13 +99,13 @@ def test_jobs_in_arrays_that_all_kinds_of_things_happen_to(folder: Path, whole: 
     assert process.returncode == 0
     assert min(harmed.values()) >= 1, harmed
     assert "is in use by another process" in second
-    same_bytes(folder / "run", whole)
+    same_bytes(folder / "run", whole, EXPORTS)
 
 
 def test_the_submitter_may_end_before_its_jobs_and_finds_them_again(
     folder: Path, whole: Path, slurm: Mapping[str, str]
 ) -> None:
-    line = command(folder, "left", *SLURM)
+    line = command("left", *SLURM)
     with subprocess.Popen(line, cwd=folder, env=dict(slurm)) as process:
         while not said("squeue -h -r -o %i", slurm):
             assert process.poll() is None
@@ -121,12 +117,12 @@ def test_the_submitter_may_end_before_its_jobs_and_finds_them_again(
     assert any(job in status.stdout for job in before)
     done = carried_out(line, folder, slurm)
     assert done.returncode == 0, done.stderr
-    same_bytes(folder / "left", whole)
+    same_bytes(folder / "left", whole, EXPORTS)
 
 
 def test_cancelling_ends_jobs_and_submitter(folder: Path, slurm: Mapping[str, str]) -> None:
     with subprocess.Popen(
-        command(folder, "cancelled", *SLURM), cwd=folder, env=dict(slurm), stderr=subprocess.PIPE, text=True
+        command("cancelled", *SLURM), cwd=folder, env=dict(slurm), stderr=subprocess.PIPE, text=True
     ) as process:
         while not said("squeue -h -r -o %i", slurm):
             time.sleep(0.5)
@@ -142,8 +138,44 @@ def test_cancelling_ends_jobs_and_submitter(folder: Path, slurm: Mapping[str, st
 
 
 def test_a_partition_that_does_not_exist_is_refused(folder: Path, slurm: Mapping[str, str]) -> None:
-    done = carried_out(command(folder, "refused", *SLURM, "--slurm", "partition=nosuch"), folder, slurm)
+    done = carried_out(command("refused", *SLURM, "--slurm", "partition=nosuch"), folder, slurm)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: slurm refuses the jobs (sbatch: error: ")
     assert done.stderr.strip().endswith("correct --slurm")
     assert done.stderr.count("\n") == 1
+
+
+SUITE = """
+description = "two"
+norm = ["l2"]
+eps = ["0.5"]
+steps = [1]
+[trainings]
+recipe = "digits-natural"
+seeds = [0]
+all = { epochs = 3 }
+[trainings.variations]
+"plain" = {}
+"layered" = { arguments.norm = "layer" }
+"""
+
+
+def test_trainings_whose_jobs_and_submitter_are_killed(folder: Path, slurm: Mapping[str, str]) -> None:
+    (folder / "two.toml").write_text(SUITE, encoding="utf-8")
+    line = [sys.executable, "-m", "robustbench_bcos", "train", "--suite", "two.toml", "--out"]
+    alone = carried_out([*line, "alone"], folder, slurm)
+    assert alone.returncode == 0, alone.stderr
+    line += ["zoo", "--executor", "slurm"]
+    with subprocess.Popen(line, cwd=folder, env=dict(slurm)) as process:
+        while not list((folder / "zoo").glob("*.ckpt")):
+            assert process.poll() is None
+            time.sleep(0.2)
+        refused = carried_out(line, folder, slurm)
+        assert "in the hands of another process" in refused.stderr
+        process.kill()
+    for job in said("squeue -h -r -o %i -t RUNNING", slurm).split()[:1]:
+        said(f"scancel --signal=KILL --full {job}", slurm)
+    done = carried_out(line, folder, slurm)
+    assert done.returncode == 0, done.stderr
+    names = [f"{name}-seed0{ending}" for name in ("plain", "layered") for ending in (".toml", ".safetensors")]
+    same_bytes(folder / "zoo", folder / "alone", names)
