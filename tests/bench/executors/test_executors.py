@@ -37,7 +37,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_processes_that_are_killed_change_nothing(command: list[str], whole: Path, tmp_path: Path) -> None:
-    """Of the command itself, in the middle; and then of both workers of the command that goes on."""
+    """Of the command itself, beside which no other one works; and then workers of the command that goes on."""
     folder = tmp_path / "run"
     line = [*command, folder, "--executor", "processes", "--jobs", "2", "--job-minutes", "1e-6"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
@@ -46,6 +46,12 @@ def test_processes_that_are_killed_change_nothing(command: list[str], whole: Pat
         while not list(folder.glob("jobs/*.whole")):
             assert process.poll() is None, process.communicate()
             time.sleep(0.01)
+        # It would be done before a second command has found out that there is a first.
+        process.send_signal(signal.SIGSTOP)
+        for executor in ("processes", "local"):
+            assert refusal(*line, "--executor", executor) == (
+                f"run {folder} is in use by another process: wait for it, or choose another --out"
+            )
         process.kill()
     assert not (folder / "results.csv").exists()
     said = succeed("run", "--status", folder)
