@@ -120,5 +120,6 @@ class Submitter:
         earlier, handles = earlier_jobs(self.jobs, order)
         if earlier:
             return earlier, handles
-        costs = {source.name: vars(Costs.of(request, source, self.store)) for source in request.sources}
+        workers = self.kind.workers_for(request)
+        costs = {source.name: vars(Costs.of(request, source, self.store, workers)) for source in request.sources}
         return order | {"costs": costs}, {}

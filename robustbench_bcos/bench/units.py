@@ -34,6 +34,10 @@ BLOCKS_A_WORKER = 4
 """Units that each of a known number of workers gets at least, so that none is idle at the end."""
 
 
+FEWEST = 32
+"""Images of a batch, at least, where batches are smaller so that each worker has some."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Unit:
     """What one job does."""
@@ -93,10 +97,22 @@ class Costs:
     """Of a forward or a backward pass of one image."""
 
     @classmethod
-    def of(cls, request: Request, source: ModelSource, store: Store) -> "Costs":
-        """Measured: of attacks that the run has carried out already, or else of one batch."""
+    def of(cls, request: Request, source: ModelSource, store: Store, workers: int | None) -> "Costs":
+        """Measured: of attacks that the run has carried out already, or else of one batch.
+
+        Args:
+            request: what to do.
+            source: the model.
+            store: of the run.
+            workers: units that are worked on at the same time, where that is known.
+        """
         model = request.models.get(source)
         size = request.batch_size(model).images
+        if workers is not None and request.device == "cpu" and request.config.batch_size is None:
+            # Parts of full batches may be fewer than workers, and on a CPU small batches are as fast.
+            blocks = -(-BLOCKS_A_WORKER * workers // len(request.sources))
+            most = -(-len(request.subset) // (blocks * _batches_of_a_part(request.cells_of(source))))
+            size = min(size, max(FEWEST, most))
         attacked = passes = 0.0
         for cell in request.cells_of(source):
             rows = [row for row in store.select(TimingRow, cell=cell.key, work="attack") if row.images]
@@ -105,6 +121,10 @@ class Costs:
         if passes:
             return cls(batch_size=size, pass_seconds=attacked / passes)
         return cls(batch_size=size, pass_seconds=_timed(request, model, size) / (GPU if request.elsewhere else 1))
+
+
+def _batches_of_a_part(cells: Sequence[Cell]) -> int:
+    return BATCHES if any(cell.attack.refills for cell in cells) else 1
 
 
 def _timed(request: Request, model: Model, size: int) -> float:
@@ -170,8 +190,7 @@ class Plan:
         clean = known.clean(source.name).keys()
         done = {cell: known.done(cell) for cell in cells}
         one = sum(cell.attack.passes for cell in cells) * self.costs[source.name].pass_seconds
-        part = BATCHES if any(cell.attack.refills for cell in cells) else 1
-        for start, stop in self._blocks(source, part, one):
+        for start, stop in self._blocks(source, _batches_of_a_part(cells), one):
             images = indices[start:stop]
             left = [(cell, sum(image not in done[cell] for image in images)) for cell in cells]
             if any(count for _, count in left) or not clean >= set(images):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from robustbench_bcos.bench.executors import EXECUTORS
 from robustbench_bcos.bench.executors import slurm as slurms
 from robustbench_bcos.bench.executors.slurm import Slurm, minutes_of, slurm_options
 from robustbench_bcos.bench.status import status_of
+from robustbench_bcos.bench.store import Store
+from robustbench_bcos.bench.units import FEWEST, Costs, Plan
 from robustbench_bcos.core.errors import RequestError
 from tests.bench.tiny_zoo import NAMES, tiny_request
 from tests.cli.command_line import call, refusal, same_bytes, succeed
@@ -93,6 +96,25 @@ def test_submitit_in_this_process_and_in_others(command: list[str], tmp_path: Pa
     for name in ("local", "debug", "submitit"):
         succeed(*one, tmp_path / name, "--executor", name)
         same_bytes(tmp_path / name, tmp_path / "local", EXPORTS)
+
+
+@pytest.mark.parametrize(
+    ("flags", "workers", "size", "units"),
+    [
+        ({}, 2, FEWEST, 3),
+        ({}, 1, 46, 2),
+        ({}, None, 256, 1),
+        ({"batch_size": 200}, 2, 200, 1),
+    ],
+)
+def test_each_worker_has_something_to_do(
+    flags: dict[str, Any], workers: int | None, size: int, units: int, tiny_zoo: Path, store: Store
+) -> None:
+    request = tiny_request(tiny_zoo, limit=364, **flags)
+    costs = {source.name: Costs.of(request, source, store, workers) for source in request.sources}
+    assert {cost.batch_size for cost in costs.values()} == {size}
+    plan = Plan(request=request, costs=costs, run="", seconds=1e9, workers=workers)
+    assert Counter(one.unit.model for one in plan.missing(("attack",), store)) == dict.fromkeys(NAMES, units)
 
 
 # What is refused, in one sentence
