@@ -1,9 +1,10 @@
-"""Makes fooled_maps.csv, fooled_maps_differences.csv and fooled_maps.png, every number of fooled-maps.md.
+"""Makes fooled_maps.csv, fooled_maps_differences.csv, fooled_maps_certified.csv and fooled_maps.png for fooled-maps.md.
 
 python docs/findings/fooled_maps.py RUN ...
 
-Each RUN is the folder of a ``run`` with ``--goal explanation:away``, and other goals at will. `way` is the way that a
-map has gone, as a share of that to another image of the class: (1 - cosine) over its mean (1 - cosine) of other images.
+Each RUN is the folder of a ``run`` with ``--goal explanation:away``, and other goals at will, or with ``--certify
+sparsified_maps``. `way` is the way that a map has gone, as a share of that to another image of the class: (1 - cosine)
+over its mean (1 - cosine) of other images.
 """
 
 import sys
@@ -43,6 +44,40 @@ PAIRS = [
     ("cifar10jpeg-bcos-b2-resnet20", "dynamic_weights", "cifar10jpeg-bcos-b2-nonorm-resnet20", "dynamic_weights"),
 ]
 """Model and method, compared on the images that both models are right about."""
+
+
+CERTIFIED = [
+    ("digits-natural", "digits-bcos-b2"),
+    ("digits-adv-l2", "digits-bcos-adv-l2"),
+    ("digits-natural", "digits-adv-l2"),
+    ("digits-bcos-b2", "digits-bcos-adv-l2"),
+    ("digits-bcos-b2", "digits-bcos-b1.25"),
+    ("digits-bcos-b2", "digits-bcos-b2.5"),
+]
+"""Models, compared by what is certified of their smoothed maps within ``RADIUS``, on all images."""
+
+RADIUS = 0.1
+
+
+def certify(runs: list[Path]) -> None:
+    """Write what is certified of smoothed maps, and print differences, image by image."""
+    rows = pd.concat([pd.read_csv(run / "smoothed.csv") for run in runs])
+    table = rows[rows["certificate"] == "sparsified_maps"].drop(columns=["smoothed_correct", "smoothed_abstained"])
+    table.round(4).to_csv(HERE / "fooled_maps_certified.csv", index=False)
+    images = pd.concat([pd.read_csv(run / "smoothed_images.csv") for run in runs])
+    maps = images[images["certificate"] == "sparsified_maps"]
+    kept = maps.assign(kept=maps["smoothed_radius"] >= RADIUS).groupby(["model", "sigma", "image"])["kept"].mean()
+    found = []
+    for sigma in sorted(set(table["sigma"])):
+        for first, second in CERTIFIED:
+            values = (kept[second, sigma] - kept[first, sigma]).tolist()
+            low, high = bootstrap(values, seed=0)
+            found.append({
+                "first": first, "second": second, "sigma": sigma, "difference": sum(values) / len(values),
+                "low": low, "high": high, "p": sign_flip(values, seed=0),
+            })  # fmt: skip
+    differences = pd.DataFrame(found)
+    sys.stdout.write(f"{differences.assign(p_holm=holm(differences['p'].tolist())).round(4).to_string()}\n")
 
 
 def read(runs: list[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -126,7 +161,9 @@ def draw(rows: pd.DataFrame) -> None:
 
 
 if __name__ == "__main__":
-    found, seen = read([Path(run) for run in sys.argv[1:]])
+    folders = [Path(run) for run in sys.argv[1:]]
+    certify([run for run in folders if (run / "smoothed.csv").exists()])
+    found, seen = read([run for run in folders if (run / "fooled.csv").exists()])
     shown = with_ways(found.reset_index(drop=True))
     shown.round(4).to_csv(HERE / "fooled_maps.csv", index=False)
     away = shown[shown["goal"] == "explanation:away"]

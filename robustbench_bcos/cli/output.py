@@ -42,12 +42,14 @@ for console in (results, errors):
 
 def print_report(run: "RunFolder", files: list[Path], folder: Path | None = None) -> None:
     """The table, how to read it, and where everything is."""
-    from robustbench_bcos.reports.console import accuracy_table, reading_notes
+    from robustbench_bcos.reports.console import accuracy_table, reading_notes, smoothed_table
 
     results.print(accuracy_table(run))
     for note in reading_notes(run):
         # Names and remedies may have square brackets.
         results.print(note, markup=False)
+    if len(run.smoothed):
+        results.print(smoothed_table(run.smoothed))
     folder = folder or run.folder
     names = [str(file.relative_to(folder)) for file in files if file.parent == folder]
     figures = [file for file in files if file.parent != folder]

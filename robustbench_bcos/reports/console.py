@@ -35,6 +35,23 @@ def accuracy_table(run: RunFolder) -> Table:
     return table
 
 
+def smoothed_table(smoothed: pd.DataFrame) -> Table:
+    """What is certified within each radius, of networks that are not those of the table above."""
+    title = "Certified in % of the smoothed networks, not of those above; radii without are left out"
+    table = Table(title=title, title_justify="left", pad_edge=False)
+    rows = smoothed[smoothed["smoothed_certified"] > 0].assign(radius=lambda found: found["norm"] + " " + found["eps"])
+    radii = list(rows.sort_values("radius_l2")["radius"].unique())
+    for column in ("smoothed network", "certificate", "sigma", "abstained", *radii):
+        table.add_column(Text(column), overflow="fold")
+    for _, found in rows.groupby(["model", "certificate", "sigma"], sort=False):
+        first, by_radius = found.iloc[0], found.set_index("radius")["smoothed_certified"]
+        abstained = first["smoothed_abstained"]
+        cells = [first["model"], first["certificate"], f"{first['sigma']:g}"]
+        cells.append("" if pd.isna(abstained) else percent(abstained))
+        table.add_row(*(Text(str(cell)) for cell in cells), *(percent(by_radius.get(radius, 0.0)) for radius in radii))
+    return table
+
+
 def reading_notes(run: RunFolder) -> list[str]:
     """What must be known to read the table, a sentence or two each."""
     records = run.records
