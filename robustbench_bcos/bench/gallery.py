@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.pictures import Picture, View
@@ -47,7 +48,8 @@ class Gallery:
         indices: number of each image, by which its randomness is drawn.
         labels: their classes, where they are known; without them an attack leads away from the class predicted.
         method: how to explain.
-        target: the class to explain; by default the class predicted.
+        targets: classes to explain; each image is pictured once for each, next to each other. By default the class
+            predicted.
         contrast: what its logit is compared with, as of :func:`explain`.
         cell: the attack, if there is one.
         seed: of everything drawn.
@@ -58,7 +60,7 @@ class Gallery:
     indices: tuple[int, ...]
     labels: Labels | None = None
     method: str = "auto"
-    target: int | None = None
+    targets: tuple[int, ...] = ()
     contrast: str | None = None
     cell: Cell | None = None
     seed: int = 0
@@ -78,20 +80,32 @@ class Gallery:
         labels = None if self.labels is None else self.labels[part]
         rng = PerImageRng.of(self.seed, indices)
         explained, clean = self._explain(images, rng)
-        arrays = _arrays(images, clean, "")
-        attacked: list[View] | list[None] = [None] * len(images)
+        shown = self._for_each_target(images)
+        arrays = _arrays(shown, clean, "")
+        attacked: list[View] | list[None] = [None] * len(shown)
         if self.cell is not None:
-            led_from = predicted_classes(clean.logits) if labels is None else labels
+            led_from = predicted_classes(clean.logits[:: self._maps]) if labels is None else labels
             attack = self.cell.attack.with_loss(self.model.loss).in_full()
             target = make_target(self.model, self.cell, images, led_from, seed=self.seed, indices=indices).slow
             adversarials = attack_and_judge(attack, target, subject=self.cell.key).adversarials
             _, after = self._explain(adversarials, rng)
+            adversarials = self._for_each_target(adversarials)
             attacked = make_views(adversarials, after, self.model.trained_with)
             arrays |= _arrays(adversarials, after, "attacked_")
         known: list[int | None] = [None] * len(images) if labels is None else labels.tolist()
-        columns = zip(indices, known, make_views(images, clean, self.model.trained_with), attacked, strict=True)
+        whose = [place for place in range(len(images)) for _ in range(self._maps)]
+        numbers, labelled = [indices[place] for place in whose], [known[place] for place in whose]
+        columns = zip(numbers, labelled, make_views(shown, clean, self.model.trained_with), attacked, strict=True)
         pictures = [Picture(image=index, label=label, clean=one, attacked=two) for index, label, one, two in columns]
         return ExplainedGallery(pictures, arrays, self._finding(explained))
+
+    @property
+    def _maps(self) -> int:
+        """Of each image."""
+        return len(self.targets) or 1
+
+    def _for_each_target(self, values: Tensor) -> Tensor:
+        return values if self._maps == 1 else values.repeat_interleave(self._maps, dim=0)
 
     def _finding(self, explanation: Explanation) -> str:
         classifier = self.model.classifier
@@ -106,10 +120,17 @@ class Gallery:
         predicted = predicted_classes(logits)
         if (predicted < 0).any():
             raise RequestError(f"model {self.model.name!r} gives NaN or infinite logits on these images: check both")
-        targets = predicted if self.target is None else self.target
+        targets = torch.tensor(self.targets).expand(len(images), -1) if self.targets else predicted[:, None]
         method = method_for(classifier, self.method)
-        explained = explain(classifier, images, targets, method, contrast=self.contrast, rng=rng)
-        return explained, explained if self.contrast is None else replace(explained, logits=logits)
+        found = explain(classifier, images, targets, method, contrast=self.contrast, rng=rng)
+        explained = Explanation(
+            weights=None if found.weights is None else found.weights.flatten(0, 1),
+            contributions=found.contributions.flatten(0, 1),
+            logits=self._for_each_target(found.logits),
+            targets=found.targets.flatten(),
+        )
+        own = explained if self.contrast is None else replace(explained, logits=self._for_each_target(logits))
+        return explained, own
 
 
 def _arrays(images: Images, explanation: Explanation, prefix: str) -> Arrays:

@@ -21,6 +21,7 @@ from robustbench_bcos.data.image_files import Frames, is_moving, read_frames, re
 from robustbench_bcos.data.opening import check_index
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.models import Model, ModelSource
+from robustbench_bcos.reports.panels import telling
 
 
 class Chosen(NamedTuple):
@@ -37,6 +38,14 @@ class Chosen(NamedTuple):
     """Where the images are one moving picture."""
     notes: tuple[str, ...] = ()
     """What was converted, a sentence each."""
+
+    def for_each(self, texts: Sequence[str]) -> "Chosen":
+        """Names and heads for a map of each text, of one image after the other."""
+        short = telling(texts)
+        return self._replace(
+            names=[f"{name}-{text}" for name in self.names for text in texts],
+            heads=[text if len(self.heads) == 1 else f"{head}: {text}" for head in self.heads for text in short],
+        )
 
 
 def only_source(config: RunConfig, verb: str) -> ModelSource:

@@ -64,7 +64,7 @@ def explain(
     text: Annotated[
         list[str] | None,
         typer.Option(
-            help="A text that a vision-language model compares the images with; give several.",
+            help="A text that a vision-language model compares the images with; give several, and each has its map.",
             rich_help_panel=EXPLANATIONS,
         ),
     ] = None,
@@ -106,7 +106,9 @@ def explain(
     from robustbench_bcos.bench.request import find_sources
 
     sources = [source.for_texts(text) if text else source for source in find_sources(config)]
-    explanations = [_Explanation.of(config, source, files or [], target, contrast, attacked) for source in sources]
+    explanations = [
+        _Explanation.of(config, source, files or [], target, text or [], contrast, attacked) for source in sources
+    ]
     for note in dict.fromkeys(note for one in explanations for note in one.chosen.notes):
         errors.print(note, markup=False, highlight=False, soft_wrap=True)
     if overwrite and out.is_dir():
@@ -145,6 +147,7 @@ class _Explanation:
         source: "ModelSource",
         files: Sequence[Path],
         target: str | None,
+        texts: Sequence[str],
         contrast: str | None,
         attacked: bool,
     ) -> "_Explanation":
@@ -161,19 +164,22 @@ class _Explanation:
             chosen = from_files(config, source, loaded, files, attacked=attacked)
         else:
             chosen = from_dataset(opened, source, loaded, config.images)
+        targets: tuple[int, ...] = () if target is None else (_class(target, chosen.class_names),)
+        if texts and not targets and chosen.frames is None:
+            targets, chosen = tuple(range(len(texts))), chosen.for_each(texts)
         gallery = Gallery(
             model=loaded,
             images=chosen.images,
             indices=chosen.indices,
             labels=chosen.labels,
             method=config.explanation,
-            target=None if target is None else _class(target, chosen.class_names),
+            targets=targets,
             contrast=contrast,
             cell=_cell(config, loaded, chosen) if attacked else None,
             seed=config.seed,
         )
         title = f"{loaded.name} · {method_for(loaded.classifier, config.explanation)}"
-        title += f" of class {chosen.class_names[gallery.target]}" if gallery.target is not None else ""
+        title += f" of class {chosen.class_names[targets[0]]}" if len(targets) == 1 else ""
         title += f" · contrast {contrast}" if contrast is not None else ""
         title += _attack_text(config) if attacked else ""
         return cls(config=config, chosen=chosen, gallery=gallery, title=title)
@@ -230,6 +236,7 @@ def _check_classes(config: RunConfig, target: str | None, text: list[str] | None
     from robustbench_bcos.model_zoo import CLIP
     from robustbench_bcos.model_zoo.cards import Zoo
     from robustbench_bcos.model_zoo.foreign import knows_no_texts
+    from robustbench_bcos.model_zoo.prompts import PLACE, Prompts
 
     zoo = Zoo(config.zoo)
     for model in config.model:
@@ -241,6 +248,12 @@ def _check_classes(config: RunConfig, target: str | None, text: list[str] | None
                 raise knows_no_texts(entry.card.name)
             if target is not None and (names := _known_classes(entry.card, text, dataset)):
                 _class(target, list(names))
+    if text:
+        Prompts(tuple(text), (PLACE,))
+        # As the encoders read them.
+        read = [" ".join(one.lower().split()) for one in text]
+        if twice := [one for place, one in enumerate(text) if read[place] in read[:place]]:
+            raise RequestError(f"text {twice[0]!r} is given twice: leave one of them out")
 
 
 def _known_classes(card: "Card", text: list[str] | None, dataset: str | None) -> Sequence[str] | None:
@@ -319,15 +332,15 @@ def _show_moving(gallery: "Gallery", frames: "Frames", class_names: list[str], o
     from robustbench_bcos.explanations.stability import stability
     from robustbench_bcos.reports.gallery import write_maps, write_moving
 
-    if gallery.target is None:
+    if not gallery.targets:
         # One class for all frames: maps of different classes are not comparable.
         with torch.no_grad():
-            gallery = replace(gallery, target=int(gallery.model.classifier(frames.images).mean(dim=0).argmax()))
+            gallery = replace(gallery, targets=(int(gallery.model.classifier(frames.images).mean(dim=0).argmax()),))
     explained = gallery.explain()
     made(out)
     files = [write_moving(explained.pictures, frames, out), *write_maps(explained, out)]
     steady = stability(frames.images, torch.from_numpy(explained.arrays["contributions"]))
-    results.print(f"{len(frames.images)} frames, class {class_names[gallery.target or 0]}", markup=False)
+    results.print(f"{len(frames.images)} frames, class {class_names[gallery.targets[0]]}", markup=False)
     results.print(
         f"stability of maps {steady.maps:.3f}, of frames {steady.frames:.3f} (mean correlation of neighbours)"
     )

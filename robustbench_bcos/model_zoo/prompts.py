@@ -30,7 +30,7 @@ class Prompts:
     def __post_init__(self) -> None:
         if len(self.classes) < 2:
             raise RequestError(
-                f"{len(self.classes)} texts were given: an image is compared with at least two, so give more of them"
+                f"there are too few texts, {len(self.classes)}: an image is compared with at least two, give more"
             )
         if blank := [index for index, name in enumerate(self.classes) if not name.strip()]:
             raise RequestError(f"text {blank[0]} is empty: say what is to be compared with images")

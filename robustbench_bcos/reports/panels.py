@@ -111,14 +111,15 @@ def models_panel(
         sheet = _Sheet(first, title, rows=1 + each * len(rows), captions=len(rows) * (2 if attacked else 1))
         sheet.images("input", lambda picture: _colour(picture.clean.pixels))
         for model, pictures in rows.items():
-            of = {picture.image: picture for picture in pictures}
+            # By place: one image may be there several times, with another class explained each time.
+            of = dict(zip(map(id, first), pictures, strict=True))
             clean = _predictions(pictures, names[model], "clean")
-            sheet.images(model, lambda picture, of=of: on_grey(of[picture.image].clean), clean)  # type: ignore[misc]
-            sheet.maps("contributions", lambda picture, of=of: _share(of[picture.image], "clean"))  # type: ignore[misc]
+            sheet.images(model, lambda picture, of=of: on_grey(of[id(picture)].clean), clean)  # type: ignore[misc]
+            sheet.maps("contributions", lambda picture, of=of: _share(of[id(picture)], "clean"))  # type: ignore[misc]
             if attacked:
                 after = _predictions(pictures, names[model], "attacked")
-                sheet.images("attacked", lambda picture, of=of: on_grey(_after(of[picture.image])), after)  # type: ignore[misc]
-                sheet.maps("contributions", lambda picture, of=of: _share(of[picture.image], "attacked"))  # type: ignore[misc]
+                sheet.images("attacked", lambda picture, of=of: on_grey(_after(of[id(picture)])), after)  # type: ignore[misc]
+                sheet.maps("contributions", lambda picture, of=of: _share(of[id(picture)], "attacked"))  # type: ignore[misc]
         sheet.signed_bar(2, 1 + each, "contribution\n(clean map's\nlargest = 1)", SIGNED, 1.0)
         return sheet.finish(next(iter(names.values())), heads, outcomes=False)
 

@@ -63,6 +63,24 @@ def holds(explained: ExplainedGallery, images: Tensor, expected: Explanation, pr
 # Explanations
 
 
+@pytest.mark.parametrize("contrast", [None, "mean"])
+def test_each_image_is_pictured_once_for_each_class_that_is_asked_for(
+    contrast: str | None, models: dict[str, Model]
+) -> None:
+    model, batch = models["digits-bcos-b2"], digits()
+    how = {"model": model, "indices": INDICES, "labels": batch.labels, "contrast": contrast}
+    many = Gallery(images=batch.images, targets=(7, 2, 4), **how).explain()
+    assert [picture.image for picture in many.pictures] == [index for index in INDICES for _ in range(3)]
+    assert many.arrays["targets"].tolist() == [7, 2, 4] * len(INDICES)
+    for place, target in enumerate((7, 2, 4)):
+        one = Gallery(images=batch.images, targets=(target,), **how).explain()
+        assert set(one.arrays) == set(many.arrays)
+        for name, array in one.arrays.items():
+            np.testing.assert_allclose(many.arrays[name][place::3], array, rtol=1e-4, atol=1e-6, err_msg=name)
+        shows = [picture.clean.prediction for picture in one.pictures]
+        assert [picture.clean.prediction for picture in many.pictures[place::3]] == shows
+
+
 @every_model
 def test_arrays_are_what_the_public_explain_gives(name: str, models: dict[str, Model]) -> None:
     images = digits().images
@@ -134,7 +152,7 @@ def test_images_of_no_known_class_have_no_label(models: dict[str, Model]) -> Non
 @every_model
 def test_a_target_is_explained_in_place_of_the_prediction(name: str, models: dict[str, Model]) -> None:
     images = digits().images
-    explained = Gallery(model=models[name], images=images, indices=INDICES, target=3).explain()
+    explained = Gallery(model=models[name], images=images, indices=INDICES, targets=(3,)).explain()
     holds(explained, images, public(models[name], images, torch.full((5,), 3)))
     assert (explained.arrays["targets"] == 3).all()
     predictions = explained.arrays["logits"].argmax(axis=1)
@@ -221,7 +239,7 @@ def test_a_target_is_explained_before_and_after_and_changes_no_attack(models: di
     model, batch = models["digits-bcos-b2"], digits()
     how = cell(model)
     explained = Gallery(
-        model=model, images=batch.images, indices=INDICES, labels=batch.labels, target=8, cell=how
+        model=model, images=batch.images, indices=INDICES, labels=batch.labels, targets=(8,), cell=how
     ).explain()
     adversarials = attacked(model, batch.images, batch.labels, norm="l2")
     holds(explained, adversarials, public(model, adversarials, torch.full((5,), 8)), "attacked_")
@@ -297,8 +315,8 @@ def test_logits_that_are_no_numbers_are_refused(value: float) -> None:
     [
         ({"method": "gradcamm"}, "unknown explanation method 'gradcamm': did you mean 'gradcam'?"),
         ({"method": "deeplift"}, "deeplift has no rule for B-cos layers: choose"),
-        ({"target": 10}, "target 10 is not a class of this model: choose from 0 to 9"),
-        ({"target": -1}, "target -1 is not a class of this model: choose from 0 to 9"),
+        ({"targets": (10,)}, "target 10 is not a class of this model: choose from 0 to 9"),
+        ({"targets": (-1,)}, "target -1 is not a class of this model: choose from 0 to 9"),
     ],
 )
 def test_what_cannot_be_explained_is_refused(asked: dict[str, Any], said: str, models: dict[str, Model]) -> None:

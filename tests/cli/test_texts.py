@@ -54,9 +54,9 @@ def test_texts_are_classes_in_place_of_the_cards(zoo: Path, file: Path) -> None:
     assert TEXTS[own["logits"].argmax()] in out
     texts = ["a photo of a frog", "A photo of a horse."]
     out, found = explained(file, "--model", "tower", "--zoo", zoo, *(f"--text={text}" for text in texts))
-    assert found["logits"].shape == (1, 2)
-    assert texts[found["logits"].argmax()] in out
-    assert found["contributions"].sum() == pytest.approx(found["logits"].max(), abs=1e-5)
+    assert found["logits"].shape == (2, 2)
+    assert texts[found["logits"][0].argmax()] in out
+    np.testing.assert_allclose(found["contributions"].sum(axis=(1, 2)), found["logits"][0], atol=1e-5)
     out, asked = explained(file, "--model", "tower", "--zoo", zoo, "--text=dog", "--text=ship", "--target=ship")
     assert asked["contributions"].sum() == pytest.approx(asked["logits"][0, 1], abs=1e-5)
 
@@ -75,13 +75,18 @@ def test_images_of_a_dataset_are_compared_with_texts_that_are_no_classes_of_it(z
         *("--dataset", "digits", "--images", "3,14", "--model", "tower", "--zoo", zoo),
         *("--text", "animal", "--text", "vehicle"),
     )
-    assert found["logits"].shape == (2, 2)
+    assert found["logits"].shape == (4, 2)
+    assert found["targets"].tolist() == [0, 1, 0, 1]
+    np.testing.assert_allclose(
+        found["contributions"].sum(axis=(1, 2)), found["logits"][range(4), [0, 1, 0, 1]], atol=1e-5
+    )
     assert ("animal" in out) or ("vehicle" in out)
 
 
 def test_what_is_no_text_is_refused_in_one_sentence(zoo: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tower = ("explain", file, "--model", "tower", "--zoo", zoo)
-    assert "1 texts were given" in refusal(*tower, "--text", "dog")
+    assert "too few texts, 1: an image is compared with at least two" in refusal(*tower, "--text", "dog")
+    assert "text 'Dog ' is given twice: leave one of them out" in refusal(*tower, "--text", "dog", "--text", "Dog ")
     assert "text 1 is empty" in refusal(*tower, "--text", "dog", "--text", " ")
     assert "knows no texts: leave them out" in refusal("explain", file, "--model", "digits-bcos-b2", "--text", "dog")
     assert "unknown contrast 'next'" in refusal(*tower, "--contrast", "next")

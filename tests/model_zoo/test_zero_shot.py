@@ -118,8 +118,8 @@ def test_prompts_are_names_in_templates_and_their_digest_is_of_all() -> None:
 @pytest.mark.parametrize(
     ("classes", "templates", "message"),
     [
-        ((), ONE, "0 texts were given"),
-        (("dog",), ONE, "1 texts were given"),
+        ((), ONE, "too few texts, 0"),
+        (("dog",), ONE, "too few texts, 1"),
         (("dog", " "), ONE, "text 1 is empty"),
         (("dog", "cat"), (), "there is no template"),
         (("dog", "cat"), ("a photo",), "template 'a photo' must have one place"),
