@@ -25,6 +25,7 @@ from robustbench_bcos.bench.evidence.alternatives import (
 )
 from robustbench_bcos.bench.evidence.class_order import find_order
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.prediction import are_probabilities
 from robustbench_bcos.core.types import Flags, Images
 from robustbench_bcos.data.opening import takes_class_order
 from robustbench_bcos.data.subset import EvalSubset
@@ -86,7 +87,7 @@ def probabilities(tried: Tried) -> str:
     """Rows in [0, 1] that sum to 1, or one number in [0, 1] for each image: losses for logits saturate on them."""
     with torch.no_grad():
         rows = tried.classifier(tried.images(answers.FEW))
-    if answers.are_probabilities(rows):
+    if are_probabilities(rows):
         return "gives probabilities, and attacks need logits: return what its softmax or sigmoid is given"
     return ""
 

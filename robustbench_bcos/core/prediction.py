@@ -3,6 +3,9 @@
 from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.types import Classifier, Labels, Logits
 
+SUMS_TO_ONE = 1e-4
+"""How far the sum of a row of probabilities may be from 1."""
+
 NO_CLASS = -1
 """The prediction of a classifier whose logits are not all finite: no class, hence never the label."""
 
@@ -18,3 +21,13 @@ def predicted_classes(logits: Logits) -> Labels:
     ``argmax`` alone would call the position of a NaN a class.
     """
     return logits.argmax(dim=1).masked_fill(~logits.isfinite().all(dim=1), NO_CLASS)
+
+
+def are_probabilities(logits: Logits) -> bool:
+    """Whether rows are what a softmax gives, or what is made of one number per image that a sigmoid gives."""
+    rows = logits.double()
+    sums, gaps = rows.sum(dim=1), rows[:, 1] - rows[:, 0]
+    softmax = ((rows >= 0) & (rows <= 1)).all(dim=1) & ((sums - 1).abs() < SUMS_TO_ONE)
+    sigmoid = (sums == 0) & (gaps >= 0) & (gaps <= 1) & (rows.shape[1] == 2)
+    # Zeros alone are what an untrained network gives.
+    return bool(softmax.all() or (sigmoid.all() and (gaps > 0).any()))

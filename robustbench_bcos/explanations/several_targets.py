@@ -31,17 +31,12 @@ class ConvolutionsTogether(TorchFunctionMode):
 
 
 class _Convolution(torch.autograd.Function):
+    # Not with setup_context, for which torch looks up the signature at each call.
     @staticmethod
-    def forward(
-        features: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
-    ) -> Tensor:
-        return F.conv2d(features, weight, bias, stride, padding, dilation, groups)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:  # noqa: ANN401
-        features, weight, _, *ctx.settings = inputs
-        ctx.size = features.shape[2:]
+    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:  # noqa: ANN401
+        ctx.settings, ctx.size = settings, features.shape[2:]
         ctx.save_for_backward(weight)
+        return F.conv2d(features, weight, bias, *settings)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # noqa: ANN401

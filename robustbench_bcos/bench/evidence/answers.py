@@ -10,6 +10,7 @@ from robustbench_bcos.attacks.gradients import image_gradient, usable, usable_gr
 from robustbench_bcos.attacks.losses.margin import margin
 from robustbench_bcos.attacks.norms.l2 import L2
 from robustbench_bcos.bench.evidence.found import Found
+from robustbench_bcos.core.prediction import are_probabilities
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Classifier, Flags, Images, Labels, Logits, PerImage
 
@@ -61,9 +62,6 @@ one is also the width of the noise that takes images off their edges, where pool
 WHOLE = 0.9
 """Median cosine between promised and real growth along them, at the best stride, below which parts of a gradient are
 missing. Honest networks have 0.99 and more, a gradient that was blurred 0.5."""
-
-SUMS_TO_ONE = 1e-4
-"""How far the sum of a row of probabilities may be from 1."""
 
 TINY = 1e-300
 """A norm that is not 0."""
@@ -136,16 +134,6 @@ def logit_scale(classifier: nn.Module, images: Images) -> Found:
     varies = logits.amax(dim=0) > logits.amin(dim=0)
     against = (immovable & varies[ordered.indices[:, 0]]) | probabilities | wrong_scale
     return Found(against=against, values=ranges, passes=2)
-
-
-def are_probabilities(logits: Logits) -> bool:
-    """Whether rows are what a softmax gives, or what is made of one number per image that a sigmoid gives."""
-    rows = logits.double()
-    sums, gaps = rows.sum(dim=1), rows[:, 1] - rows[:, 0]
-    softmax = ((rows >= 0) & (rows <= 1)).all(dim=1) & ((sums - 1).abs() < SUMS_TO_ONE)
-    sigmoid = (sums == 0) & (gaps >= 0) & (gaps <= 1) & (rows.shape[1] == 2)
-    # Zeros alone are what an untrained network gives.
-    return bool(softmax.all() or (sigmoid.all() and (gaps > 0).any()))
 
 
 def gradient_matches_finite_differences(classifier: nn.Module, images: Images, labels: Labels) -> Found:

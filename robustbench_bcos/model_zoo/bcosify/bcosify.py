@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from robustbench_bcos.core.adapted import as_logits, copied, name_of, parted
 from robustbench_bcos.core.errors import RequestError, named_reason_of
+from robustbench_bcos.core.prediction import are_probabilities
 from robustbench_bcos.core.types import AnyModel
 from robustbench_bcos.model_zoo.bcos.layers import BcosModule, LogitLayer
 from robustbench_bcos.model_zoo.bcosify.build import published_logit_bias
@@ -203,6 +204,11 @@ def _answers(original: nn.Module, images: Tensor) -> Answers:
         raise RequestError("the network gives one logit per image: it must give one for each of at least two classes")
     if not logits.isfinite().all():
         raise RequestError("the network gives NaN or infinite logits: check its weights")
+    if are_probabilities(logits) or are_probabilities(logits.exp()):
+        raise RequestError(
+            "the network gives probabilities or their logarithms: give it without its softmax, which no contributions "
+            "of an image sum to"
+        )
     with torch.no_grad():
         if (logits == logits[0]).all() and torch.equal(logits, original(1 - first)):
             raise RequestError(

@@ -66,6 +66,11 @@ def _refusal(module: nn.Module) -> str | None:
         return "is lazy and has no weights yet: run the network once"
     if any(not parameter.is_floating_point() or parameter.is_sparse for parameter in own):
         return "has weights that are no real numbers: give the network in floating point"
+    if any(type(hook).__module__.startswith("torch.nn.utils.") for hook in module._forward_pre_hooks.values()):
+        return (
+            "has a weight that is made before each pass: remove_weight_norm, remove_spectral_norm or prune.remove of "
+            "torch.nn.utils makes it a plain one"
+        )
     if module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__:
         return "has hooks, which would be lost: remove them, or write what they do into a module"
     return None

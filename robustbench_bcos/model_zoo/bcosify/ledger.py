@@ -145,9 +145,10 @@ def account(network: nn.Module, encoded: Tensor, known: Collection[nn.Module] = 
     with explanation_mode(network), _followed(network, ledger), torch.enable_grad(), InDouble(), ledger:
         logit = network(leaf).max()
     for path, function in ledger.weights.items():
+        where = path.removeprefix("layers").removeprefix(".") or "the network"
         raise RequestError(
-            f"{path or 'the network'} multiplies by weights of its own in its forward ({function}): put them into a "
-            "torch.nn.Linear or Conv2d, or register a converter for this module, see docs/bcosify.md"
+            f"{where} multiplies by weights of its own in its forward ({function}): put them into a torch.nn.Linear or "
+            "Conv2d, or register a converter for this module, see docs/bcosify.md"
         )
     constants = [constant for _, constant in ledger.constants]
     asked = [leaf, *constants]

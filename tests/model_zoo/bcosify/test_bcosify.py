@@ -225,11 +225,17 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: _followed_by(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3))),
         "remove_parametrizations",
     ),
+    "weight norm of old": (
+        lambda: _followed_by(nn.utils.weight_norm(nn.Conv2d(3, 4, 3))),
+        "1 (Conv2d) has a weight that is made before each pass: remove_weight_norm",
+    ),
+    "probabilities": (lambda: Wrong(after=lambda x: x.softmax(dim=1)), "without its softmax"),
+    "log-probabilities": (lambda: Wrong(after=lambda x: x.log_softmax(dim=1)), "without its softmax"),
     "hooks": (BoundHook, "conv (Conv2d) has hooks"),
     "lazy": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(CLASSES)), "run the network once"),
     "transposed": (lambda: _followed_by(nn.ConvTranspose2d(3, 4, 3)), "1 (ConvTranspose2d) cannot be converted"),
     "batch statistics": (lambda: _followed_by(nn.BatchNorm2d(3, track_running_stats=False)), "track_running_stats"),
-    "weights of its own": (OwnWeights, "multiplies by weights of its own"),
+    "weights of its own": (OwnWeights, "the network multiplies by weights of its own"),
     "unknown function": (lambda: Wrong(after=torch.sin), "neither linear nor a gate"),
     "B-cos": (
         lambda: build_architecture("bcos_resnet8", in_channels=6, classes=5, arguments={}),
