@@ -15,6 +15,9 @@ COLUMN_KEYS = tuple(key for key in KEY if key not in (*NAMED_ALWAYS, "model", "d
 CELL_KEYS = ["model", "attack", "norm", "epsilon", "steps"]
 """What rows agree in that would stand in one place of one cell, but for ``COLUMN_KEYS``."""
 
+TOLD_APART = ("criterion", "options")
+"""Of these, what headings say beside the values of a key: the criterion has a note of its own."""
+
 JOIN = " / "
 
 
@@ -24,7 +27,7 @@ def column_names(records: pd.DataFrame) -> pd.Series:
     A key differs where rows of one model, attack, threat and number of steps have several values of it: ``auto`` gives
     each family its own loss, and each epsilon has a step size of its own.
     """
-    several = {key for key in COLUMN_KEYS if (records.groupby(CELL_KEYS)[key].nunique() > 1).any()}
+    several = _differing(records)
 
     def named(row: pd.Series) -> str:
         shown = (key for key in COLUMN_KEYS if key in several or row[key] != USUAL.get(key, row[key]))
@@ -44,7 +47,9 @@ def attacks_of(records: pd.DataFrame, *, steps: bool = False) -> str:
     told = []
     for attack, rows in records.groupby((records["attack"] + " " + records["options"]).str.strip(), sort=False):
         counts = JOIN.join(str(count) for count in sorted(rows["steps"].unique()) if count > 0)
-        told.append(f"{attack} ({counts} steps)" if steps and counts else str(attack))
+        said = [f"{counts} steps"] if steps and counts else []
+        said += [_values(key, rows[key]) for key in _differing(rows) if key not in TOLD_APART]
+        told.append(f"{attack} ({', '.join(said)})" if said else str(attack))
     return " and ".join(told)
 
 
@@ -79,6 +84,17 @@ def wide_table(records: pd.DataFrame, text: Callable[[pd.Series], str]) -> pd.Da
     ordered = shown.sort_values("steps", kind="stable")
     joined = ordered.groupby(["model", "column"])["text"].agg(JOIN.join).unstack("column")
     return joined.reindex(index=records["model"].unique(), columns=shown["column"].unique()).fillna("")
+
+
+def _differing(records: pd.DataFrame) -> list[str]:
+    """Keys of which rows that would stand in one place have several values."""
+    return [key for key in COLUMN_KEYS if (records.groupby(CELL_KEYS)[key].nunique() > 1).any()]
+
+
+def _values(key: str, column: pd.Series) -> str:
+    """All values of a key as they stand in a heading: ``ce / margin``, ``1 / 2 restarts``."""
+    *others, last = (value for value in column.unique() if value != "" and not pd.isna(value))
+    return JOIN.join([*(value if isinstance(value, str) else f"{value:g}" for value in others), _part(key, last)])
 
 
 def _part(key: str, value: Any) -> str:  # noqa: ANN401 (of any column)

@@ -86,6 +86,12 @@ def test_a_heading_names_attacks_and_the_steps_that_share_a_cell() -> None:
     assert attacks_of(rows, steps=True) == "pgd (20 / 100 steps) and noise and autoattack fab=False (100 steps)"
 
 
+def test_a_heading_names_what_tells_two_of_one_attack_apart() -> None:
+    losses = table(*(record("net", 1, loss=loss, restarts=n) for loss in ("ce", "margin") for n in (1, 2)))
+    assert attacks_of(losses) == "pgd (ce / margin, 1 / 2 restarts)"
+    assert attacks_of(table(record("net", 1, loss="ce"), record("bcos", 1, loss="bce"))) == "pgd"
+
+
 def test_steps_do_not_make_a_column() -> None:
     assert names({"steps": 20}, {"steps": 100}) == ["l2 0.5 pgd", "l2 0.5 pgd"]
 
