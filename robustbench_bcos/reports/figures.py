@@ -28,7 +28,7 @@ from robustbench_bcos.reports.marks import legend, marked
 from robustbench_bcos.reports.panels import attack_panel, noise_panel
 from robustbench_bcos.reports.run_folder import RunFolder
 from robustbench_bcos.reports.style import drawn, write_figure
-from robustbench_bcos.reports.tables import strongest, variants
+from robustbench_bcos.reports.tables import attack_texts, strongest, variants
 
 SAID = {"attack": "attacked", "noise": "noise", "other": "other image"}
 """Comparisons in few words."""
@@ -130,54 +130,66 @@ def _check_images(run: RunFolder, images: Sequence[int]) -> None:
 
 
 def _curves(run: RunFolder) -> Iterator[ReportFigure]:
-    records = run.records.assign(cell=run.cells)
-    for variant, rows in variants(records):
-        at_most_steps = strongest(rows)
-        suffix = slug(variant)
+    for variant, rows in variants(run.records.assign(cell=run.cells)):
+        yield from _named(run, variant, _curves_of(run, variant, rows))
+
+
+def _named(run: RunFolder, variant: str, found: Iterable[ReportFigure]) -> Iterator[ReportFigure]:
+    """Figures that say themselves how images were attacked, where the run attacked in several ways under a norm."""
+    several = len(variants(run.records)) > run.records["norm"].nunique()
+    for one in found:
+        if several and one.figure is not None:
+            one.figure.suptitle(variant, fontsize=8)
+        yield one
+
+
+def _curves_of(run: RunFolder, variant: str, rows: pd.DataFrame) -> Iterator[ReportFigure]:
+    at_most_steps = strongest(rows)
+    suffix = slug(variant)
+    yield ReportFigure(
+        name=f"accuracy_over_epsilon_{suffix}",
+        figure=accuracy_over_epsilon(at_most_steps),
+        caption=f"Robust accuracy over epsilon, {variant}.{_bars(at_most_steps)}{_marks(at_most_steps['trust'])}",
+        description=_accuracies(at_most_steps, "eps"),
+    )
+    for eps, same in rows.groupby("eps", sort=False):
+        if same["steps"].nunique() > 1:
+            yield ReportFigure(
+                name=f"accuracy_over_steps_{suffix}_{slug(str(eps))}",
+                figure=accuracy_over_steps(same),
+                caption=(
+                    f"Robust accuracy over steps, {variant}, epsilon {eps}. More steps should change little."
+                    f"{_bars(same)}{_marks(same['trust'])}"
+                ),
+                description=_accuracies(same, "steps"),
+            )
+    if (at_most_steps["explained_images"] > 0).any():
         yield ReportFigure(
-            name=f"accuracy_over_epsilon_{suffix}",
-            figure=accuracy_over_epsilon(at_most_steps),
-            caption=f"Robust accuracy over epsilon, {variant}.{_bars(at_most_steps)}{_marks(at_most_steps['trust'])}",
-            description=_accuracies(at_most_steps, "eps"),
+            name=f"explanation_similarity_{suffix}",
+            figure=similarity_over_epsilon(at_most_steps, run.similarities),
+            caption=(
+                f"How far contribution maps for the true class move, {variant}: cosine with the clean map. "
+                "An attack moved them only as far as its line lies below that of noise of the same size; a model "
+                "whose maps hardly differ between images of a class has little to lose."
+                f"{_marks(at_most_steps['trust'])}"
+            ),
+            description=_similarities(at_most_steps),
         )
-        for eps, same in rows.groupby("eps", sort=False):
-            if same["steps"].nunique() > 1:
-                yield ReportFigure(
-                    name=f"accuracy_over_steps_{suffix}_{slug(str(eps))}",
-                    figure=accuracy_over_steps(same),
-                    caption=(
-                        f"Robust accuracy over steps, {variant}, epsilon {eps}. More steps should change little."
-                        f"{_bars(same)}{_marks(same['trust'])}"
-                    ),
-                    description=_accuracies(same, "steps"),
-                )
-        if (at_most_steps["explained_images"] > 0).any():
-            yield ReportFigure(
-                name=f"explanation_similarity_{suffix}",
-                figure=similarity_over_epsilon(at_most_steps, run.similarities),
-                caption=(
-                    f"How far contribution maps for the true class move, {variant}: cosine with the clean map. "
-                    "An attack moved them only as far as its line lies below that of noise of the same size; a model "
-                    "whose maps hardly differ between images of a class has little to lose."
-                    f"{_marks(at_most_steps['trust'])}"
-                ),
-                description=_similarities(at_most_steps),
-            )
-        with_b = at_most_steps[at_most_steps["b"].notna()]
-        if with_b["b"].nunique() > 1:
-            yield ReportFigure(
-                name=f"over_b_{suffix}",
-                figure=over_b(with_b),
-                caption=(
-                    f"The exponent B against robust accuracy and against similarity of explanations, {variant}. "
-                    "Points are models, lines their means at each B, whatever else the models differ in."
-                    f"{_marks(with_b['trust'])}"
-                ),
-                description="; ".join(
-                    marked("{model}: B {b:g}, {norm} {eps}, {robust_accuracy_worst:.1%}".format_map(row), row["trust"])
-                    for row in with_b.to_dict("records")
-                ),
-            )
+    with_b = at_most_steps[at_most_steps["b"].notna()]
+    if with_b["b"].nunique() > 1:
+        yield ReportFigure(
+            name=f"over_b_{suffix}",
+            figure=over_b(with_b),
+            caption=(
+                f"The exponent B against robust accuracy and against similarity of explanations, {variant}. "
+                "Points are models, lines their means at each B, whatever else the models differ in."
+                f"{_marks(with_b['trust'])}"
+            ),
+            description="; ".join(
+                marked("{model}: B {b:g}, {norm} {eps}, {robust_accuracy_worst:.1%}".format_map(row), row["trust"])
+                for row in with_b.to_dict("records")
+            ),
+        )
 
 
 def _distances(run: RunFolder) -> Iterator[ReportFigure]:
@@ -204,22 +216,25 @@ def _distances(run: RunFolder) -> Iterator[ReportFigure]:
 def _transfer_matrices(run: RunFolder) -> Iterator[ReportFigure]:
     if not len(run.transfers):
         return
-    records = run.records.assign(cell=run.cells)
-    for variant, rows in variants(records):
-        for eps, same in strongest(rows).groupby("eps", sort=False):
-            shown = run.transfers[run.transfers["cell"].isin(same["cell"])]
-            if len(shown):
-                yield ReportFigure(
-                    name=f"transfer_{slug(variant)}_{slug(str(eps))}",
-                    figure=transfer_matrix(shown),
-                    caption=(
-                        f"Share of {shown['images'].max()} images at most that candidates made on one model fool on "
-                        f"another, {variant}, epsilon {eps}. On the diagonal a model's own."
-                    ),
-                    description="; ".join(
-                        "{source} to {target}: {share:.0%}".format_map(row) for row in shown.to_dict("records")
-                    ),
-                )
+    for variant, rows in variants(run.records.assign(cell=run.cells)):
+        yield from _named(run, variant, _transfers_of(run, variant, rows))
+
+
+def _transfers_of(run: RunFolder, variant: str, rows: pd.DataFrame) -> Iterator[ReportFigure]:
+    for eps, same in strongest(rows).groupby("eps", sort=False):
+        shown = run.transfers[run.transfers["cell"].isin(same["cell"])]
+        if len(shown):
+            yield ReportFigure(
+                name=f"transfer_{slug(variant)}_{slug(str(eps))}",
+                figure=transfer_matrix(shown),
+                caption=(
+                    f"Share of {shown['images'].max()} images at most that candidates made on one model fool on "
+                    f"another, {variant}, epsilon {eps}. On the diagonal a model's own."
+                ),
+                description="; ".join(
+                    "{source} to {target}: {share:.0%}".format_map(row) for row in shown.to_dict("records")
+                ),
+            )
 
 
 def _noise_panels(run: RunFolder, images: Sequence[int]) -> Iterator[ReportFigure]:
@@ -242,15 +257,14 @@ def _noise_panels(run: RunFolder, images: Sequence[int]) -> Iterator[ReportFigur
 
 
 def _attack_panels(run: RunFolder, images: Sequence[int]) -> Iterator[ReportFigure]:
-    records = run.records.assign(cell=run.cells)
+    records = run.records.assign(cell=run.cells, attacked=attack_texts(run.records))
     at_most_steps = set(strongest(records)["cell"])
     rows = records.to_dict("records")
     for place, row in enumerate(rows, start=1):
         pictures = chosen(run.pictures[row["cell"]], images)
         if not pictures:
             continue
-        model, explanation = row["model"], row["explanation"]
-        attack = f"{row['attack']} {row['norm']} {row['eps']}" + (f", {row['steps']} steps" if row["steps"] else "")
+        model, explanation, attack = row["model"], row["explanation"], row["attacked"]
         space = ", encoded space: the first three channels are shown" if row["space"] == "encoded" else ""
         yield ReportFigure(
             name=f"panel_{place:03d}_{slug(model)}_{slug(row['norm'] + ' ' + row['eps'])}",
@@ -271,26 +285,27 @@ def _fooled(run: RunFolder) -> Iterator[ReportFigure]:
     """What attacks on explanations did: curves over epsilon, and panels of pictures whose prediction is the same."""
     if not len(run.fooled):
         return
-    ways = ["goal", "attack", "norm", "steps"]
-    for (goal, attack, norm, steps), rows in run.fooled.groupby(ways, sort=False):
+    ways = dict(zip(run.cells, attack_texts(run.records.assign(eps="")), strict=True))
+    for (goal, attack), rows in run.fooled.groupby(["goal", run.fooled["cell"].map(ways)], sort=False):
         images = run.fooled_images.loc[run.fooled_images["goal"] == map_goal(str(goal))]
         means = "; ".join(
             marked("{model}, {method}, at {eps}: {cosine_explanation:g}".format_map(row), row["trust"])
             for row in rows.to_dict("records")
         )
         yield ReportFigure(
-            name=f"fooled_{slug(f'{goal} {attack} {norm} {steps} steps')}",
+            name=f"fooled_{slug(f'{goal} {attack}')}",
             figure=fooled_over_epsilon(rows, images),
             caption=(
-                f"How far maps move while the prediction stays, {goal}, {attack} {norm}, {steps} steps: cosine with "
-                "the clean map. Beside it the same for the attack on the prediction, noise of the same size, and "
-                f"another image of the class.{_marks(rows['trust'])}"
+                f"How far maps move while the prediction stays, {goal}, {attack}: cosine with the clean map. Beside it "
+                "the same for the attack on the prediction, noise of the same size, and another image of the class."
+                f"{_marks(rows['trust'])}"
             ),
             description=means,
         )
+    told = dict(zip(run.cells, attack_texts(run.records), strict=True))
     strongest_of = run.fooled.groupby(["model", "method", "goal"], sort=False)["epsilon"].idxmax()
     for place, row in enumerate(run.fooled.to_dict("records"), start=1):
-        goal, way = map_goal(row["goal"]), f"{row['goal']} {row['attack']} {row['norm']} {row['eps']}"
+        goal, way = map_goal(row["goal"]), f"{row['goal']} {told[row['cell']]}"
         rows_of_cell = run.fooled_pictures.get(row["cell"], ())
         pictures = [one.picture for one in rows_of_cell if (one.method, one.goal) == (row["method"], goal)][:COLUMNS]
         if pictures:

@@ -28,7 +28,7 @@ from robustbench_bcos.reports.console import best_models, interval_text, percent
 from robustbench_bcos.reports.figures import SAID, ReportFigure
 from robustbench_bcos.reports.marks import marked, trust_of
 from robustbench_bcos.reports.run_folder import RunFolder
-from robustbench_bcos.reports.tables import attacks_of, column_names, strongest, wide_table
+from robustbench_bcos.reports.tables import attack_texts, attacks_of, column_names, strongest, wide_table
 
 PAGE = "report.html"
 
@@ -112,7 +112,7 @@ def render(run: RunFolder, figures: Sequence[ReportFigure]) -> str:
         evidence=evidence(run) if len(run.evidence) else None,
         checks=[_check(CHECKS[name]) for name in CHECKS],
         similarities=similarities(run.records) if len(run.similarities) else None,
-        fooled=fooled(run.fooled) if len(run.fooled) else None,
+        fooled=fooled(run) if len(run.fooled) else None,
         smoothed=smoothed(run.smoothed) if len(run.smoothed) else None,
         figures=[_embedded(figure) for figure in shown if figure.model is None],
         browsable=browsable(run),
@@ -214,18 +214,19 @@ def similarities(records: pd.DataFrame) -> Content:
     )
 
 
-def fooled(records: pd.DataFrame) -> Content:
-    """What attacks on explanations did at the largest epsilon: shares, and a measure beside its controls."""
+def fooled(run: RunFolder) -> Content:
+    """What attacks on explanations did: shares, and a measure beside its controls."""
+    told = dict(zip(run.cells, attack_texts(run.records), strict=True))
     columns = ["model", "maps", "goal", "threat", "images", "prediction kept", "fooled", "withstood"]
     columns += [f"{MEASURE}: {said}" for said in MOVED_SAID.values()]
     rows = []
-    for record in records.to_dict("records"):
-        threat = f"{record['attack']} {record['norm']} {record['eps']}"
+    for record in run.fooled.to_dict("records"):
+        threat = told[record["cell"]]
         cells = [
             TableCell(text=record["method"], value=record["method"]),
             TableCell(text=map_goal(record["goal"]), value=map_goal(record["goal"])),
             # Sorted as text: eps as it is written would put 16/255 before 8/255.
-            TableCell(text=threat, value=f"{record['norm']} {record['epsilon']:014.9f} {record['attack']}"),
+            TableCell(text=threat, value=f"{record['norm']} {record['epsilon']:014.9f} {threat}"),
             TableCell(text=str(record["images"]), value=str(record["images"])),
             _number(record["kept"]),
             _number(record["fooled"]),

@@ -53,6 +53,18 @@ def attacks_of(records: pd.DataFrame, *, steps: bool = False) -> str:
     return " and ".join(told)
 
 
+def attack_texts(records: pd.DataFrame) -> pd.Series:
+    """Attack, threat, whatever else is in the name of its column, and steps of each record: for a title."""
+    names = column_names(records)
+
+    def said(row: pd.Series) -> str:
+        before = " ".join(str(row[key]) for key in NAMED_ALWAYS if row[key] != "")
+        threat = " ".join(str(row[key]) for key in ("attack", "norm", "eps") if row[key] != "")
+        return f"{threat}{names[row.name].removeprefix(before)}" + (f", {row['steps']} steps" if row["steps"] else "")
+
+    return records.apply(said, axis=1)
+
+
 def variants(records: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Rows that differ in model, epsilon and steps alone, each group named by its norm and whatever else differs."""
     named = column_names(records.assign(eps=""))

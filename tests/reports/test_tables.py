@@ -6,7 +6,14 @@ import pandas as pd
 import pytest
 
 from robustbench_bcos.bench.records import KEY
-from robustbench_bcos.reports.tables import COLUMN_KEYS, NAMED_ALWAYS, attacks_of, column_names, wide_table
+from robustbench_bcos.reports.tables import (
+    COLUMN_KEYS,
+    NAMED_ALWAYS,
+    attack_texts,
+    attacks_of,
+    column_names,
+    wide_table,
+)
 from tests.reports.handmade import record, table
 
 
@@ -90,6 +97,13 @@ def test_a_heading_names_what_tells_two_of_one_attack_apart() -> None:
     losses = table(*(record("net", 1, loss=loss, restarts=n) for loss in ("ce", "margin") for n in (1, 2)))
     assert attacks_of(losses) == "pgd (ce / margin, 1 / 2 restarts)"
     assert attacks_of(table(record("net", 1, loss="ce"), record("bcos", 1, loss="bce"))) == "pgd"
+
+
+def test_titles_of_two_of_one_attack_differ() -> None:
+    losses = table(
+        record("net", 1, loss="ce"), record("net", 1, loss="margin"), record("net", 1, attack="noise", steps=0)
+    )
+    assert attack_texts(losses).tolist() == ["pgd l2 0.5 ce, 20 steps", "pgd l2 0.5 margin, 20 steps", "noise l2 0.5"]
 
 
 def test_steps_do_not_make_a_column() -> None:
