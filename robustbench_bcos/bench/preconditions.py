@@ -136,8 +136,9 @@ def try_model(model: Model, images: Images, device: str, remedy: str = FIT) -> t
         RequestError: it fails, with gradients or without, does not give one logit per image and class, or changes its
             input.
     """
-    tried = images.to(device)
-    untouched = tried.clone()
+    untouched = images.to(device)
+    # These may be the user's own.
+    tried = untouched.clone()
     try:
         with torch.no_grad():
             logits = as_logits(model.classifier.to(device)(tried), len(tried))
@@ -150,7 +151,7 @@ def try_model(model: Model, images: Images, device: str, remedy: str = FIT) -> t
         ) from error
     if not torch.equal(tried, untouched):
         raise RequestError(f"model {model.name!r} changes the images it is given: it must work on a copy of them")
-    _try_gradients(model, untouched)
+    _try_gradients(model, tried)
     return logits
 
 

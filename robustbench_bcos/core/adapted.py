@@ -20,7 +20,8 @@ from robustbench_bcos.core.types import AnyModel, Images, Logits
 class Adapted(nn.Module):
     """A model of any form, whose answers are logits of shape (image, class) on the device of the images.
 
-    Images are handed on in the precision and on the device of the model's parameters. Of several outputs, the logits
+    Images are handed on in the precision and on the device of the model's parameters, as a copy, which a model may
+    write into. Of several outputs, the logits
     are taken (:func:`as_logits`); of one logit, which tells two classes apart, two are made.
 
     Args:
@@ -46,19 +47,20 @@ class Adapted(nn.Module):
     def forward(self, images: Images) -> Logits:
         """Images in [0, 1] to logits."""
         (like,) = self._typical
-        answer = self.model(images if like is None else images.to(like))
+        answer = self.model(images.clone() if like is None else images.to(like, copy=True))
         return as_logits(answer, len(images)).to(images.device)
 
 
 def adapted(module: nn.Module, images: Images) -> nn.Module:
-    """The module itself where it answers these images with logits, or fails on them; otherwise adapted."""
+    """The module itself where it answers images with logits and leaves them as they are, or fails; else adapted."""
+    shown = images.clone()
     try:
         with torch.no_grad():
-            answer = module(images.clone())
+            answer = module(shown)
     except Exception:  # Whatever user code raises: what is asked next says it with the model's name.
         return module
     plain = isinstance(answer, Tensor) and answer.dim() > 1 and answer.shape[1:] != (1,)
-    return module if plain else Adapted(module)
+    return module if plain and torch.equal(shown, images) else Adapted(module)
 
 
 def as_logits(answer: object, count: int) -> Logits:

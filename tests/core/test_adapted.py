@@ -87,6 +87,19 @@ def test_images_come_in_the_precision_of_the_parameters(dtype: torch.dtype) -> N
         assert bool((gradient != 0).any())
 
 
+def test_a_model_that_writes_into_its_images_is_asked_with_copies_that_have_gradients() -> None:
+    model = nn.Sequential(nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(12, 3))
+    images = torch.linspace(-1, 1, 24).reshape(2, 3, 2, 2)
+    kept = images.clone().requires_grad_()
+    asked = adapted(model, images)
+    assert torch.equal(images, kept)
+    assert isinstance(asked, Adapted)
+    asked(kept).sum().backward()
+    assert kept.grad is not None
+    assert torch.equal(kept.grad != 0, images > 0)
+    assert torch.equal(kept, images)
+
+
 def test_a_module_that_gives_logits_is_left_alone_and_so_is_one_that_fails() -> None:
     for module in (net().eval(), nn.Linear(7, 3)):
         assert adapted(module, IMAGES) is module

@@ -101,7 +101,7 @@ def test_a_heading_names_what_tells_two_of_one_attack_apart() -> None:
 
 def test_titles_of_two_of_one_attack_differ() -> None:
     losses = table(
-        record("net", 1, loss="ce"), record("net", 1, loss="margin"), record("net", 1, attack="noise", steps=0)
+        record("net", 1, loss="ce"), record("net", 1, loss="margin"), record("net", 1, attack="noise", steps=0, loss="")
     )
     assert attack_texts(losses).tolist() == ["pgd l2 0.5 ce, 20 steps", "pgd l2 0.5 margin, 20 steps", "noise l2 0.5"]
 
