@@ -55,14 +55,14 @@ def attacks_of(records: pd.DataFrame, *, steps: bool = False) -> str:
 
 def attack_texts(records: pd.DataFrame) -> pd.Series:
     """Attack, threat, whatever else is in the name of its column, and steps of each record: for a title."""
-    names = column_names(records)
-
-    def said(row: pd.Series) -> str:
-        before = " ".join(str(row[key]) for key in NAMED_ALWAYS if row[key] != "")
-        threat = " ".join(str(row[key]) for key in ("attack", "norm", "eps") if row[key] != "")
-        return f"{threat}{names[row.name].removeprefix(before)}" + (f", {row['steps']} steps" if row["steps"] else "")
-
-    return records.apply(said, axis=1)
+    told = []
+    for name, row in zip(column_names(records), records.to_dict("records"), strict=True):
+        before, threat = (
+            " ".join(str(row[key]) for key in keys if row[key] != "")
+            for keys in (NAMED_ALWAYS, ("attack", "norm", "eps"))
+        )
+        told.append(f"{threat}{name.removeprefix(before)}" + (f", {row['steps']} steps" if row["steps"] else ""))
+    return pd.Series(told, index=records.index)
 
 
 def variants(records: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
