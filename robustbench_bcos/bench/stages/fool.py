@@ -1,6 +1,7 @@
 """Attacks on explanations: another map for the same prediction, beside what an attack on the prediction does."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -45,8 +46,8 @@ GRAPHS = 4
 PICTURED = 6
 """Images of a run that are pictured for each cell, method and goal, the first ones, unless all are to be saved."""
 
-EXAMINED = 10
-"""Maps that withstood which quick evidence searches again, for each batch, method and goal."""
+EXAMINED, AMONG = 10, 64
+"""Maps that withstood which quick evidence searches again, the first so many among so many images of the run."""
 
 
 def fool_maps(
@@ -75,7 +76,7 @@ def fool_maps(
                         rows += _not_attacked(cell, method, request, set(indices) - correct, followed[method])
                         if right:
                             batch = _Batch.of(request, model, cell, method, followed[method], chosen, size.images)
-                            rows += batch.rows()
+                            rows += batch.rows(known)
                 timing = TimingRow(cell=cell.key, work="fooling", images=0, seconds=time.perf_counter() - began)
                 yield Progress(cell=cell, images=len(indices), rows=(*rows, timing) if rows else ())
 
@@ -177,8 +178,12 @@ class _Batch:
             rng=PerImageRng.of(request.config.seed, indices),
         )
 
-    def rows(self) -> Iterator[FooledRow | FooledPictureRow]:
-        """Of every goal: the attack, its controls, pictures, and what evidence finds."""
+    def rows(self, known: Store) -> Iterator[FooledRow | FooledPictureRow]:
+        """Of every goal: the attack, its controls, pictures, and what evidence finds.
+
+        Args:
+            known: what batches before this one have found.
+        """
         clean = self._maps(self.images)
         attacked = self._attacked()
         for goal in self.request.config.map_goals:
@@ -196,7 +201,7 @@ class _Batch:
             yield from self._pictures(goal, found)
             limits = [row.values for row in others["other"]]
             stood = [place for place, row in enumerate(ours) if withstands(row, limits[place])]
-            yield from self._evidence(goal, clean, stood, attacked)
+            yield from self._evidence(goal, clean, self._examined(goal, stood, known), attacked)
 
     def _pictures(self, goal: str, found: Fooled) -> Iterator[FooledPictureRow]:
         """Of the first images of the run, or of all that are to be saved, where there is a candidate."""
@@ -224,10 +229,25 @@ class _Batch:
                 levels=to_levels(found.pictures[place]),
             )
 
-    def _evidence(self, goal: str, clean: Tensor, stood: Sequence[int], attacked: Images) -> Iterator[FooledRow]:
+    def _examined(self, goal: str, stood: Sequence[int], known: Store) -> list[int]:
+        """Which of the maps that withstood are searched again, whatever batches they came in."""
+        assert self.request.fooled is not None
+        kind, indices = self.request.config.evidence, self.request.fooled.indices
+        if kind != "quick":
+            return list(stood) if kind == "full" else []
+        part = {index: place // AMONG for place, index in enumerate(indices)}
+        method = self.fooling.method
+        before = known.select(FooledRow, cell=self.cell.key, method=method, goal=goal, comparison="longer")
+        counts = Counter(part[row.image] for row in before)
+        examined = []
+        for place in stood:
+            counts[part[self.rng.indices[place]]] += 1
+            if counts[part[self.rng.indices[place]]] <= EXAMINED:
+                examined.append(place)
+        return examined
+
+    def _evidence(self, goal: str, clean: Tensor, examined: Sequence[int], attacked: Images) -> Iterator[FooledRow]:
         """Searches for maps that withstood: longer ones, and to another goal."""
-        kind = self.request.config.evidence
-        examined = stood[: EXAMINED if kind == "quick" else len(stood)] if kind != "off" else []
         if not examined:
             return
         positions = torch.tensor(examined, device=self.images.device)

@@ -28,6 +28,7 @@ from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.rows import FooledRow
 from robustbench_bcos.bench.runner import execute
 from robustbench_bcos.bench.saving import save_adversarials
+from robustbench_bcos.bench.stages import fool as stage
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.explanations.similarity import MEASURES
@@ -90,11 +91,16 @@ def test_every_image_that_the_model_is_right_about_has_an_attack_and_its_control
         assert ours[image].values["cosine"] == pytest.approx((1 - sine**2) ** 0.5, abs=5e-3)
 
 
-def test_batches_and_interruptions_change_nothing() -> None:
-    whole = found(asked(evidence="quick"))
-    assert found(asked(evidence="quick", batch_size=8)) == whole
+def test_batches_and_interruptions_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "EXAMINED", 2)
+    monkeypatch.setattr(stage, "AMONG", 4)
+    flags: dict[str, Any] = {"evidence": "quick", "eps": ("0.05",)}
+    whole = found(asked(**flags))
+    # The run begins with images 0, 6, 1 and 2, of which 6 is misclassified.
+    assert sorted(by_comparison(whole, "longer")) == [0, 1, 3, 4]
+    assert found(asked(**flags, batch_size=8)) == whole
     with Store() as store:
-        request = asked(evidence="quick", batch_size=8)
+        request = asked(**flags, batch_size=8)
         for progress in execute(request, store):
             if any(isinstance(row, FooledRow) for row in progress.rows):
                 break
