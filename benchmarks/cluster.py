@@ -87,7 +87,7 @@ def kills(options: list[str], wanted: int, every: float, place: Path) -> None:
                         survived["submitter"] += 1
             finished = process.returncode == 0
             if process.returncode == 1:
-                print("four jobs of a unit in a row were killed: repeated", flush=True)
+                print(f"four jobs of a unit in a row were killed: repeated; so far {survived}", flush=True)
         print(f"run {runs}: {survived}, {compared(folder, whole)}", flush=True)
 
 

@@ -4,12 +4,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic, sleep
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from robustbench_bcos.bench.executor import AbstractJobs, AnyUnit, Handle
 from robustbench_bcos.bench.executors import EXECUTORS
 from robustbench_bcos.bench.job_folder import FAILED, LOGS, WHOLE, JobFolder
-from robustbench_bcos.core.errors import Broken, Interrupted
+from robustbench_bcos.core.errors import Broken, Interrupted, RequestError
 
 ATTEMPTS = 4
 """Times that a unit is submitted without leaving anything."""
@@ -48,10 +48,10 @@ class Dispatch(Generic[U]):
     def __init__(self, engine: AbstractJobs, earlier: Mapping[str, Handle]) -> None:
         self.engine = engine
         self.jobs = engine.jobs
-        self.earlier = dict(earlier)
-        """Those that nothing has waited for yet."""
+        self._earlier = dict(earlier)
         self._waiting: deque[U] = deque()
         self._running: dict[str, _Running[U]] = {}
+        self._answered: list[Handle] = []
 
     def answers(self, units: Sequence[U], progress: Callable[[U], object] = lambda unit: None) -> Iterator[Answer[U]]:
         """Submit units, and yield each once its job has left a file, or when it is given up.
@@ -64,7 +64,7 @@ class Dispatch(Generic[U]):
             Interrupted: somebody has cancelled them.
         """
         for unit in units:
-            if (handle := self.earlier.pop(unit.name, None)) is not None:
+            if (handle := self._earlier.pop(unit.name, None)) is not None:
                 self._running[unit.name] = _Running(unit, handle)
         self._waiting = deque(unit for unit in units if unit.name not in self._running)
         tries: Counter[str] = Counter()
@@ -77,7 +77,7 @@ class Dispatch(Generic[U]):
                 )
             ended = list(self._ended())
             for unit, endings in ended:
-                del self._running[unit.name]
+                self._answered.append(self._running.pop(unit.name).handle)
                 if not endings:
                     # An attempt that came further is not the last one.
                     came = progress(unit)
@@ -92,10 +92,53 @@ class Dispatch(Generic[U]):
             else:
                 sleep(self.engine.pause)
 
-    def cancel(self) -> None:
-        """End what is submitted."""
-        for one in self._running.values():
-            one.handle.cancel()
+    def carry_out(self, missing: Callable[[], Mapping[U, int]], collect: Callable[[], object]) -> Iterator[Answer[U]]:
+        """Submit what is missing, until nothing is; yields each whole answer.
+
+        Args:
+            missing: units and how much of each, asked again once all that was submitted has left something.
+            collect: takes what they have left.
+
+        Raises:
+            RequestError: a job says that it cannot be carried out.
+            Broken: a job has failed, or so many have left nothing, or nothing new.
+            Interrupted: somebody has cancelled them.
+        """
+        before, idle = 0, 0
+        while units := missing():
+            left = sum(units.values())
+            idle = idle + 1 if left == before else 0
+            before = left
+            if idle == ATTEMPTS:
+                raise no_progress(self.jobs, next(iter(units)))
+            for answer in self.answers(list(units)):
+                if WHOLE in answer.endings:
+                    yield answer
+                elif FAILED in answer.endings:
+                    raise self.jobs.failure(answer.unit)
+                elif not answer.endings:
+                    raise no_progress(self.jobs, answer.unit)
+                # What has a part is for the next time: only what is still missing of it.
+            collect()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End jobs that nothing waits for: all of them after an error, but not after an interruption.
+
+        One that has answered may have been put into the queue once more.
+        """
+        try:
+            if kind is not None and issubclass(kind, RequestError | Broken | Interrupted):
+                for one in self._running.values():
+                    one.handle.cancel()
+        finally:
+            self.engine.close()
+        if kind is None:
+            for handle in (*self._earlier.values(), *self._answered):
+                if handle.alive():
+                    handle.cancel()
 
     def _submit(self) -> None:
         """As many as there is room for; the others have their turn when something has ended."""

@@ -5,19 +5,24 @@ import secrets
 import socket
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
+from robustbench_bcos.bench.config import RunConfig
 from robustbench_bcos.bench.executor import AnyUnit
 from robustbench_bcos.bench.job_folder import PART, WHOLE, JobFolder
 from robustbench_bcos.bench.provenance import code_digest, commit
 from robustbench_bcos.bench.rows import Row
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.errors import Broken, RequestError, named_reason_of
+from robustbench_bcos.core.plugins import load_plugins
+
+C = TypeVar("C", bound=RunConfig)
 
 EVERY = 60.0
 """Seconds after which a job shows what it has so far: a machine that vanishes takes no more with it."""
@@ -135,3 +140,22 @@ class AbstractRowsJob(AbstractJob):
 def of_this_code() -> dict[str, Any]:
     """What every order tells, and every job compares."""
     return {"code": code_digest(), "commit": commit(clean=True), "directory": str(Path.cwd())}
+
+
+def told_configuration(kind: type[C], order: Mapping[str, Any]) -> C:
+    """The configuration of an order, whose names may be those of plug-ins.
+
+    Raises:
+        RequestError: a plug-in is not here, or is another one.
+    """
+    told = order["configuration"]
+    files = [Path(file) for file in told["plugin"]]
+    for file in files:
+        expected = told["plugin_digests"].get(file.name)
+        if not file.is_file() or sha256(file.read_bytes()).hexdigest() != expected:
+            raise RequestError(
+                f"plugin {file} on {socket.gethostname()} is missing or another one than on the machine that submitted "
+                "the run: copy it"
+            )
+    load_plugins(files)
+    return kind.model_validate(told)

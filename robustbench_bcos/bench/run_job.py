@@ -1,19 +1,16 @@
 """What a job of a run does: it plans the run again, sees that it is the same run, and carries out units of it."""
 
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from hashlib import sha256
-from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
 
 import torch
 
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.config import RunConfig
 from robustbench_bcos.bench.identity import RunIdentity
-from robustbench_bcos.bench.job import AbstractRowsJob
+from robustbench_bcos.bench.job import AbstractRowsJob, told_configuration
 from robustbench_bcos.bench.job_folder import LATE
 from robustbench_bcos.bench.request import Request, replan
 from robustbench_bcos.bench.rows import Row
@@ -21,7 +18,6 @@ from robustbench_bcos.bench.runner import STAGES
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.units import Unit, of_unit
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.plugins import load_plugins
 
 
 class RunJob(AbstractRowsJob):
@@ -43,9 +39,7 @@ class RunJob(AbstractRowsJob):
     @cached_property
     def _request(self) -> Request:
         order = self.order
-        # Plug-ins first: names in the configuration may be theirs.
-        _load_plugins(order["configuration"])
-        configuration = RunConfig.model_validate(order["configuration"])
+        configuration = told_configuration(RunConfig, order)
         identity = RunIdentity.from_json(order["identity"])
         torch.set_num_threads(configuration.threads or self.threads or torch.get_num_threads())
         digests = {int(index): digest for index, digest in order["images"].items()}
@@ -70,16 +64,3 @@ def _wait_for_attacks(known: Store, unit: Unit, request: Request) -> None:
                 "--out a folder that all machines share"
             )
         sleep(1.0)
-
-
-def _load_plugins(configuration: Mapping[str, Any]) -> None:
-    """Those that the run was submitted with, and no others."""
-    here = socket.gethostname()
-    files = [Path(file) for file in configuration["plugin"]]
-    for file in files:
-        expected = configuration["plugin_digests"].get(file.name)
-        if not file.is_file() or sha256(file.read_bytes()).hexdigest() != expected:
-            raise RequestError(
-                f"plugin {file} on {here} is missing or another one than on the machine that submitted the run: copy it"
-            )
-    load_plugins(files)

@@ -8,17 +8,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from robustbench_bcos.bench.dispatch import ATTEMPTS, Dispatch, earlier_jobs, no_progress
+from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.dispatch import Dispatch, earlier_jobs
 from robustbench_bcos.bench.executor import AbstractJobs, Handle
 from robustbench_bcos.bench.job import of_this_code
-from robustbench_bcos.bench.job_folder import FAILED, WHOLE, JobFolder
+from robustbench_bcos.bench.job_folder import JobFolder
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.run_job import RunJob
 from robustbench_bcos.bench.schedule import Schedule
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.units import Costs, Plan, Unit
-from robustbench_bcos.core.errors import Broken, Interrupted, RequestError
+from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.checked import image_digests
 from robustbench_bcos.model_zoo.models import LoadedModel
 
@@ -49,7 +50,7 @@ class Submitter:
     def carry_out(self) -> Iterator[Progress]:
         """Do what is not yet in the store."""
         self.jobs.open()
-        self.jobs.collect(self.store, self.request.digest)
+        self._collect()
         # Nothing needs to be measured for this.
         plan = self._plan({source.name: Costs(batch_size=1, pass_seconds=0.0) for source in self.request.sources})
         missing = sum(planned.images for wave in plan.waves() for planned in plan.missing(wave, self.store))
@@ -62,17 +63,9 @@ class Submitter:
         order, earlier = self._order()
         plan = self._plan({name: Costs(**costs) for name, costs in order["costs"].items()})
         engine = self.kind(self.request, self.jobs, self.jobs.order(order), RunJob)
-        dispatch: Dispatch[Unit] = Dispatch(engine, earlier)
-        try:
+        with Dispatch[Unit](engine, earlier) as dispatch:
             for wave in plan.waves():
                 yield from self._wave(dispatch, plan, wave)
-        except (RequestError, Broken, Interrupted):
-            dispatch.cancel()
-            raise
-        finally:
-            engine.close()
-        for handle in dispatch.earlier.values():
-            handle.cancel()
 
     def _plan(self, costs: Mapping[str, Costs]) -> Plan:
         return Plan(
@@ -85,25 +78,20 @@ class Submitter:
 
     def _wave(self, dispatch: Dispatch[Unit], plan: Plan, stages: tuple[str, ...]) -> Iterator[Progress]:
         """Stages whose units need nothing of one another."""
-        before, idle = 0, 0
-        while missing := plan.missing(stages, self.store):
-            left = sum(planned.images for planned in missing)
-            idle = idle + 1 if left == before else 0
-            before = left
-            if idle == ATTEMPTS:
-                raise no_progress(self.jobs, missing[0].unit)
-            work = {planned.unit: planned.work for planned in missing}
-            for unit, endings, others in dispatch.answers(list(work)):
-                if WHOLE in endings:
-                    stage = f"{others} other jobs{', which go on' if self.kind.outlives else ''}" if others else ""
-                    for cell, images in work[unit]:
-                        yield Progress(cell=cell, images=images, stage=stage)
-                elif FAILED in endings:
-                    raise self.jobs.failure(unit)
-                elif not endings:
-                    raise no_progress(self.jobs, unit)
-                # What has a part is for the next plan: only what is still missing of it.
-            self.jobs.collect(self.store, self.request.digest)
+        work: dict[Unit, tuple[tuple[Cell, int], ...]] = {}
+
+        def missing() -> dict[Unit, int]:
+            planned = plan.missing(stages, self.store)
+            work.update((one.unit, one.work) for one in planned)
+            return {one.unit: one.images for one in planned}
+
+        for unit, _, others in dispatch.carry_out(missing, self._collect):
+            stage = f"{others} other jobs{', which go on' if self.kind.outlives else ''}" if others else ""
+            for cell, images in work[unit]:
+                yield Progress(cell=cell, images=images, stage=stage)
+
+    def _collect(self) -> None:
+        self.jobs.collect(self.store, self.request.digest)
 
     def _order(self) -> tuple[dict[str, Any], dict[str, Handle]]:
         """The order of jobs, and jobs of an earlier session that had the same and still wait or work.

@@ -1,5 +1,6 @@
 """``localise``: do explanations point at the right place, clean and attacked?"""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from robustbench_bcos.localisation.config import OPTIONS, SINGLE, LocaliseConfig
 
 if TYPE_CHECKING:
     from robustbench_bcos.bench.store import Store
+    from robustbench_bcos.localisation.playing import Played
     from robustbench_bcos.localisation.setting import Play
 
 EXAMPLES = (
@@ -24,6 +26,7 @@ EXAMPLES = (
     "localise --game masks --dataset digit_pairs",
     "localise --game masks --dataset voc --data-dir DIR --mask-classes FILE --model torchvision:resnet50",
     "localise --protocol bcos-v2 --condition clean",
+    "localise --executor processes",
 )
 
 
@@ -34,6 +37,7 @@ EXAMPLES = (
     figures={"help": "No figures."},
     figure_format={"help": "Files of each figure: {names}."},
     limit={"help": "Make pictures of so many images, balanced over classes."},
+    jobs={"help": "Jobs at the same time, with another `executor`."},
 )
 def localise(
     flags: Flags,
@@ -52,9 +56,11 @@ def localise(
         with disk_explained(out):
             check_place(out)
     # Not above: --help needs neither cards nor datasets.
+    from robustbench_bcos.bench.executors import EXECUTORS
     from robustbench_bcos.bench.foreseen import check_foreseeable
 
     check_foreseeable(config, attacked=config.attacked)
+    EXECUTORS[config.executor].prepare("robustbench_bcos.localisation.blocks")
     try:
         # This imports torch; a mistake that can be told without it has been told.
         import torch
@@ -73,7 +79,6 @@ def _carry_out(game: "Play", folder: Path, *, overwrite: bool, quiet: bool) -> N
     from robustbench_bcos.bench.display import watch
     from robustbench_bcos.bench.folder import open_run
     from robustbench_bcos.bench.store import Store
-    from robustbench_bcos.localisation.playing import play
     from robustbench_bcos.localisation.rows import ScoreRow
 
     with open_run(folder, game, game.describe(), overwrite=overwrite):
@@ -82,13 +87,24 @@ def _carry_out(game: "Play", folder: Path, *, overwrite: bool, quiet: bool) -> N
         try:
             with Store(folder / DATABASE, kinds=[ScoreRow]) as store:
                 store.verify()
-                for _ in watch(play(game, store), game.work, None if quiet else errors):
+                for _ in watch(_played(game, store, folder), game.work, None if quiet else errors):
                     pass
                 _report(game, store, folder, quiet=quiet)
         except Broken as failure:
             raise Broken(f"{failure}, then repeat the same command, which goes on in {folder}") from failure
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; repeat the same command to continue in {folder}") from None
+
+
+def _played(game: "Play", store: "Store", folder: Path) -> "Iterator[Played]":
+    """By this process, or by jobs."""
+    from robustbench_bcos.bench.executor import AbstractJobs
+    from robustbench_bcos.bench.executors import EXECUTORS
+    from robustbench_bcos.localisation.blocks import play_by_jobs
+    from robustbench_bcos.localisation.playing import play
+
+    kind = EXECUTORS[game.config.executor]
+    return play_by_jobs(kind, game, store, folder) if issubclass(kind, AbstractJobs) else play(game, store)
 
 
 def _report(game: "Play", store: "Store", folder: Path, *, quiet: bool) -> None:

@@ -25,6 +25,7 @@ OPTIONS = (
     *("dataset", "data_dir", "download", "limit", "resize", "crop", "interpolation", "image_list", "channels"),
     *("classes", "templates"),
     *("method", "figures", "figure_format", "batch_size", "device", "threads", "seed", "plugin"),
+    *("jobs", "executor", "job_minutes", "slurm"),
 )
 """Fields that are options of the verb; those of a run that it does not take have their defaults."""
 

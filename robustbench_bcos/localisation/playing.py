@@ -64,23 +64,45 @@ class Variant(NamedTuple):
 def play(game: Play, store: Store) -> Iterator[Played]:
     """Score what is not scored yet, model by model and batch by batch; each batch is written as a whole."""
     for name in game.setting.names:
-        scenes = game.scenes[name]
-        done = {row.scene for row in store.select(ScoreRow, model=name)}
-        if len(done) == scenes.count:
-            yield Played(name=name, images=scenes.count)
+        count = game.scenes[name].count
+        if len(scored(store, name)) == count:
+            yield Played(name=name, images=count)
             continue
-        model = game.setting.model(name)
-        player = Player(game, model)
-        example = game.game.shown(scenes.make(0))[None].to(game.setting.device)
-        size = BatchSize.of(model.attack_model, example, game.setting.config.batch_size)
-        for attempt in size.over(scenes.count):
-            numbers = range(attempt.start, attempt.stop)
-            with attempt, failures_named(model, game.setting.subset.dataset, (), f"on pictures of {game.game.name}"):
-                rows: tuple[Row, ...] = ()
-                if not done.issuperset(numbers):
-                    rows = tuple(player.score([scenes.make(number) for number in numbers], size.images))
-                    store.add(*rows)
-                yield Played(name=name, images=len(numbers), rows=rows)
+        for played in play_some(game, store, name, range(count), batch_size(game, name)):
+            store.add(*played.rows)
+            yield played
+
+
+def play_some(game: Play, known: Store, name: str, numbers: range, size: BatchSize) -> Iterator[Played]:
+    """Score some pictures of a model, in batches; the rows are not written.
+
+    Args:
+        game: what is played.
+        known: what is scored already.
+        name: of the model.
+        numbers: of the pictures, one after another.
+        size: pictures of a batch, at most.
+    """
+    scenes, model, done = game.scenes[name], game.setting.model(name), scored(known, name)
+    player = Player(game, model)
+    for attempt in size.over(len(numbers)):
+        some = numbers[attempt.start : attempt.stop]
+        with attempt, failures_named(model, game.setting.subset.dataset, (), f"on pictures of {game.game.name}"):
+            rows: tuple[Row, ...] = ()
+            if not done.issuperset(some):
+                rows = tuple(player.score([scenes.make(number) for number in some], size.images))
+            yield Played(name=name, images=len(some), rows=rows)
+
+
+def batch_size(game: Play, name: str) -> BatchSize:
+    """How many pictures a model is shown at a time."""
+    example = game.game.shown(game.scenes[name].make(0))[None].to(game.setting.device)
+    return BatchSize.of(game.setting.model(name).attack_model, example, game.setting.config.batch_size)
+
+
+def scored(store: Store, name: str) -> set[int]:
+    """Numbers of the pictures of a model whose scores are known."""
+    return {row.scene for row in store.select(ScoreRow, model=name)}
 
 
 class Player:

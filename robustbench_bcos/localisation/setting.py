@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell, make_cells
+from robustbench_bcos.bench.executors import EXECUTORS
 from robustbench_bcos.bench.failures import failures_named
 from robustbench_bcos.bench.folder import LOCALISATION, Session
 from robustbench_bcos.bench.foreseen import check_radius
@@ -48,6 +49,9 @@ class Setting:
     sources: tuple[ModelSource, ...]
     models: ModelCache
     device: str
+    """Of this process."""
+    elsewhere: str | None = None
+    """The device of jobs, where it is another one."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -111,14 +115,15 @@ class Play:
     def to_json(self) -> dict[str, Any]:
         """All that decides the numbers: batch size and number of threads do not."""
         config, setting = self.setting.config, self.setting
-        left_out = {"batch_size", "threads", "jobs", "data_dir", "zoo", "log", "plugin", "figures", "figure_format"}
+        left_out = {"batch_size", "threads", "data_dir", "zoo", "log", "plugin", "figures", "figure_format"}
+        left_out |= {"jobs", "executor", "job_minutes", "slurm"}
         asked = config.model_dump(mode="json", exclude=left_out)
         return {
             LOCALISATION: asked | {"dataset": portable_name(config.dataset)},
             "weights": {name: setting.model(name).weights_sha256 for name in setting.names},
             "subset": setting.subset.digest,
             "scenes": {name: scenes.digest for name, scenes in self.scenes.items()},
-            "device": torch.device(setting.device).type,
+            "device": torch.device(setting.elsewhere or setting.device).type,
             "version": VERSION,
             "torch": versions()["torch"],
         }
@@ -138,10 +143,24 @@ class Play:
         }
 
     @property
+    def config(self) -> LocaliseConfig:
+        """What is asked for."""
+        return self.setting.config
+
+    @property
+    def device(self) -> str:
+        """Of this process."""
+        return self.setting.device
+
+    @cached_property
+    def digest(self) -> str:
+        """Eight characters that only this configuration has."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:8]
+
+    @property
     def folder_name(self) -> str:
         """A name that only this configuration has."""
-        digest = hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
-        return f"localise-{self.setting.config.dataset.partition(':')[0]}-{self.game.name}-{digest[:8]}"
+        return f"localise-{self.config.dataset.partition(':')[0]}-{self.game.name}-{self.digest}"
 
 
 def prepare(config: LocaliseConfig) -> Play:
@@ -162,11 +181,12 @@ def check_play(config: LocaliseConfig, subset: EvalSubset, sources: Sequence[Mod
         RequestError: they cannot be used as asked.
     """
     check_game_options(config)
-    device = choose_device(config.device)
-    check_precision(config.precision, device)
+    elsewhere = EXECUTORS[config.executor].device_of_jobs(config)
+    device = "cpu" if elsewhere else choose_device(config.device)
+    check_precision(config.precision, elsewhere or device)
     models = ModelCache(lambda model: prepared(config, subset, device, model))
     named = tuple(source.for_classes(subset.class_names) for source in sources)
-    setting = Setting(config=config, subset=subset, sources=named, models=models, device=device)
+    setting = Setting(config=config, subset=subset, sources=named, models=models, device=device, elsewhere=elsewhere)
     for name in setting.names:
         kind = GAMES[config.game]
         sized, classes = kind.sized, kind.same_classes

@@ -18,7 +18,7 @@ from robustbench_bcos.bench.job_folder import FAILED, WHOLE, JobFolder
 from robustbench_bcos.bench.request import SMALL_IMAGE
 from robustbench_bcos.core.devices import choose_device
 from robustbench_bcos.core.disk import held, made
-from robustbench_bcos.core.errors import Broken, Interrupted, RequestError, named_reason_of
+from robustbench_bcos.core.errors import RequestError, named_reason_of
 from robustbench_bcos.data.class_order import read_class_order
 from robustbench_bcos.model_zoo.cards import Card
 from robustbench_bcos.training.recipes import Training
@@ -168,15 +168,9 @@ class Crew:
             order = self._order()
             _, earlier = earlier_jobs(jobs, order)
             engine = self.kind(self, jobs, jobs.order(order), TrainingJob)
-            dispatch: Dispatch[Training] = Dispatch(engine, earlier)
-            try:
+            with Dispatch[Training](engine, earlier) as dispatch:
                 for training, endings, _ in dispatch.answers(self.trainings, self._progress):
                     yield _outcome(jobs, training, endings)
-            except (RequestError, Broken, Interrupted):
-                dispatch.cancel()
-                raise
-            finally:
-                engine.close()
             jobs.clear()
 
     def _order(self) -> dict[str, Any]:

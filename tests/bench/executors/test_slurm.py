@@ -6,6 +6,7 @@ because they take minutes.
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -100,6 +101,15 @@ def test_jobs_in_arrays_that_all_kinds_of_things_happen_to(folder: Path, whole: 
     assert min(harmed.values()) >= 1, harmed
     assert "is in use by another process" in second
     same_bytes(folder / "run", whole, EXPORTS)
+    nothing_is_left(slurm)
+
+
+def nothing_is_left(slurm: Mapping[str, str]) -> None:
+    """Jobs that have answered, too, end; in their time."""
+    until = time.monotonic() + 60
+    while said("squeue -h -r -o %i", slurm):
+        assert time.monotonic() < until
+        time.sleep(0.5)
 
 
 def test_the_submitter_may_end_before_its_jobs_and_finds_them_again(
@@ -131,10 +141,7 @@ def test_cancelling_ends_jobs_and_submitter(folder: Path, slurm: Mapping[str, st
         _, error = process.communicate(timeout=120)
     assert process.returncode == 130
     assert error.startswith("cancelled; repeat the same command")
-    until = time.monotonic() + 60
-    while said("squeue -h -r -o %i", slurm):
-        assert time.monotonic() < until
-        time.sleep(0.5)
+    nothing_is_left(slurm)
 
 
 def test_a_partition_that_does_not_exist_is_refused(folder: Path, slurm: Mapping[str, str]) -> None:
@@ -153,7 +160,7 @@ steps = [1]
 [trainings]
 recipe = "digits-natural"
 seeds = [0]
-all = { epochs = 3 }
+all = { epochs = 30 }
 [trainings.variations]
 "plain" = {}
 "layered" = { arguments.norm = "layer" }
@@ -170,6 +177,8 @@ def test_trainings_whose_jobs_and_submitter_are_killed(folder: Path, slurm: Mapp
         while not list((folder / "zoo").glob("*.ckpt")):
             assert process.poll() is None
             time.sleep(0.2)
+        # It would be done before a second command has found out that there is a first.
+        process.send_signal(signal.SIGSTOP)
         refused = carried_out(line, folder, slurm)
         assert "in the hands of another process" in refused.stderr
         process.kill()

@@ -1,0 +1,156 @@
+"""A game played by jobs: each plays some pictures with one model, and this process alone writes the store."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+from robustbench_bcos.bench.batch_size import BatchSize
+from robustbench_bcos.bench.dispatch import Dispatch, earlier_jobs
+from robustbench_bcos.bench.executor import AbstractJobs
+from robustbench_bcos.bench.job import AbstractRowsJob, of_this_code, told_configuration
+from robustbench_bcos.bench.job_folder import JobFolder
+from robustbench_bcos.bench.rows import Row
+from robustbench_bcos.bench.store import Store
+from robustbench_bcos.bench.units import BLOCKS_A_WORKER
+from robustbench_bcos.core.disk import slug
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.localisation.config import LocaliseConfig
+from robustbench_bcos.localisation.playing import Played, batch_size, play_some, scored
+from robustbench_bcos.localisation.rows import ScoreRow
+from robustbench_bcos.localisation.setting import Play, prepare
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Pictures that one job plays with."""
+
+    run: str
+    """Digest of the game."""
+    model: str
+    """Its name."""
+    start: int
+    """Number of the first picture."""
+    stop: int
+    """Number behind the last."""
+    batch_size: int
+    """Pictures at a time."""
+
+    @property
+    def name(self) -> str:
+        """As part of a file's name."""
+        said = json.dumps(asdict(self), sort_keys=True).encode()
+        return f"{self.run}-localise-{slug(self.model)}-{blake2b(said, digest_size=6).hexdigest()}"
+
+    def __str__(self) -> str:
+        return f"localisation of {self.model}, pictures {self.start} to {self.stop - 1}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Of a model."""
+
+    batch_size: int
+    seconds: float
+    """Of a picture."""
+
+
+class GameJob(AbstractRowsJob):
+    """Plays blocks."""
+
+    kinds = (ScoreRow,)
+
+    def begin(self, unit: Block) -> Callable[[Store], Iterator[Sequence[Row]]]:
+        """Pictures of a model."""
+        game = self._game
+
+        def rows(own: Store) -> Iterator[Sequence[Row]]:
+            size = BatchSize(unit.batch_size)
+            for played in play_some(game, own, unit.model, range(unit.start, unit.stop), size):
+                yield played.rows
+
+        return rows
+
+    @cached_property
+    def _game(self) -> Play:
+        order = self.order
+        config = told_configuration(LocaliseConfig, order)
+        torch.set_num_threads(config.threads or self.threads or torch.get_num_threads())
+        game = prepare(config)
+        here, there = game.to_json(), order["identity"]
+        if different := [key for key, value in there.items() if here.get(key) != value]:
+            raise RequestError(
+                f"{', '.join(different)} of this game are others here than where it was submitted: make the two alike"
+            )
+        return game
+
+
+def play_by_jobs(kind: type[AbstractJobs], game: Play, store: Store, folder: Path) -> Iterator[Played]:
+    """As :func:`play`.
+
+    Args:
+        kind: what jobs are submitted to.
+        game: what to play.
+        store: of the run.
+        folder: of the run.
+    """
+    kind.check_folder(folder)
+    jobs = JobFolder(folder)
+
+    def collect() -> None:
+        jobs.collect(store, game.digest)
+
+    jobs.open()
+    collect()
+    if all(len(scored(store, name)) == scenes.count for name, scenes in game.scenes.items()):
+        yield from (Played(name=name, images=scenes.count) for name, scenes in game.scenes.items())
+        jobs.clear()
+        return
+    order = of_this_code() | {
+        "identity": game.to_json(),
+        "configuration": game.setting.config.model_dump(mode="json"),
+    }
+    told, earlier = earlier_jobs(jobs, order)
+    if not told:
+        told = order | {"costs": {name: asdict(_measured(game, store, name)) for name in game.setting.names}}
+    costs = {name: Cost(**cost) for name, cost in told["costs"].items()}
+    for name in game.setting.names:
+        yield Played(name=name, images=len(scored(store, name)))
+    with Dispatch[Block](kind(game, jobs, jobs.order(told), GameJob), earlier) as dispatch:
+        for answer in dispatch.carry_out(lambda: _missing(kind, game, store, costs), collect):
+            block = answer.unit
+            yield Played(name=block.model, images=block.stop - block.start)
+    jobs.clear()
+
+
+def _measured(game: Play, store: Store, name: str) -> Cost:
+    """By playing one picture that is missing."""
+    size, count = batch_size(game, name), game.scenes[name].count
+    missing = sorted(set(range(count)) - scored(store, name))[:1]
+    began = perf_counter()
+    for number in missing:
+        for played in play_some(game, store, name, range(number, number + 1), BatchSize(1)):
+            store.add(*played.rows)
+    return Cost(batch_size=size.images, seconds=perf_counter() - began)
+
+
+def _missing(kind: type[AbstractJobs], game: Play, store: Store, costs: Mapping[str, Cost]) -> dict[Block, int]:
+    """Blocks that are not done, those that take longest first."""
+    found: dict[Block, int] = {}
+    workers = kind.workers_for(game)
+    for name, cost in costs.items():
+        count, done = game.scenes[name].count, scored(store, name)
+        block = max(1, int(60 * game.config.job_minutes / cost.seconds)) if cost.seconds else count
+        if workers is not None:
+            block = min(block, -(-count * len(costs) // (BLOCKS_A_WORKER * workers)))
+        for start in range(0, count, block):
+            stop = min(start + block, count)
+            if left := stop - start - len(done & set(range(start, stop))):
+                one = Block(run=game.digest, model=name, start=start, stop=stop, batch_size=cost.batch_size)
+                found[one] = left
+    return dict(sorted(found.items(), key=lambda item: (-item[1] * costs[item[0].model].seconds, item[0].name)))

@@ -1,0 +1,84 @@
+"""A game is the same whoever plays it, in how many pieces, in which order, and whatever happens to jobs."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from robustbench_bcos.bench.config import configured
+from robustbench_bcos.bench.executor import Stopped
+from robustbench_bcos.bench.job_folder import JobFolder
+from robustbench_bcos.bench.store import Store
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.localisation.blocks import Block, play_by_jobs
+from robustbench_bcos.localisation.config import LocaliseConfig
+from robustbench_bcos.localisation.playing import play
+from robustbench_bcos.localisation.rows import ScoreRow
+from robustbench_bcos.localisation.setting import Play, prepare
+from tests.bench.executors.inline import inline
+from tests.bench.tiny_zoo import NAMES, write_tiny_zoo
+
+
+@pytest.fixture(scope="module")
+def game(tmp_path_factory: pytest.TempPathFactory) -> Play:
+    zoo = write_tiny_zoo(tmp_path_factory.mktemp("zoo"))
+    asked = {"zoo": (zoo,), "model": NAMES, "eps": "0.5", "norm": "l2", "steps": (1,), "grids": 7, "device": "cpu"}
+    return prepare(configured(LocaliseConfig, asked | {"batch_size": 1, "limit": 120, "job_minutes": 1e-9}))
+
+
+def by_jobs(game: Play, folder: Path, **settings: Any) -> tuple[Any, Counter[str], list[Block]]:
+    """Scores, pictures that were told to be done by model, and blocks in the order of their jobs."""
+    folder.mkdir(exist_ok=True)
+    kind = inline(**settings)
+    with Store(folder / "run.sqlite", kinds=[ScoreRow]) as store:
+        told: Counter[str] = Counter()
+        for played in play_by_jobs(kind, game, store, folder):
+            told[played.model] += played.images
+        store.verify()
+        return store.select(ScoreRow), told, kind.seen
+
+
+def test_whatever_happens_to_jobs_scores_are_those_of_one_process(game: Play, tmp_path: Path) -> None:
+    def faults(job: Any, unit: Block, number: int) -> None:
+        """Killed, stopped on the way, or answered twice, whatever the picture's number says."""
+
+        def stop() -> None:
+            raise Stopped
+
+        kind = unit.start % 4
+        if kind == 0 and number == 0:
+            return
+        if kind == 1 and number == 0:
+            with pytest.raises(Stopped):
+                job.carry_out(unit, stop)
+            return
+        job.carry_out(unit)
+        if kind == 2:
+            job.carry_out(unit)
+
+    with Store(kinds=[ScoreRow]) as store:
+        for _ in play(game, store):
+            pass
+        whole = store.select(ScoreRow)
+    found, _, seen = by_jobs(game, tmp_path / "run", fault=faults, order_of=lambda units: list(reversed(units)))
+    assert found == whole
+    # One picture of each model was played to see what it costs.
+    assert {(unit.model, unit.start) for unit in seen} == {(name, number) for name in NAMES for number in range(1, 7)}
+    assert not list((tmp_path / "run" / "jobs").iterdir())
+    again = by_jobs(game, tmp_path / "run")
+    assert again == (whole, dict.fromkeys(NAMES, 7), [])
+
+
+def test_jobs_that_would_play_another_game_say_what_is_different(game: Play, tmp_path: Path) -> None:
+    def elsewhere(job: Any, unit: Block, number: int) -> None:
+        file = job.jobs.path / "order.json"
+        told = json.loads(file.read_text(encoding="utf-8"))
+        told["identity"] |= {"weights": {}, "torch": "1.0"}
+        del told["digest"]
+        other = type(job)(job.jobs.run, JobFolder(job.jobs.run).order(told))
+        other.carry_out(unit)
+
+    with pytest.raises(RequestError, match=r"^weights, torch of this game are others here than where it was submitted"):
+        by_jobs(game, tmp_path / "run", fault=elsewhere, jobs_at_once=1)
