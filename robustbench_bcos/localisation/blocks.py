@@ -1,4 +1,7 @@
-"""A game played by jobs: each plays some pictures with one model, and this process alone writes the store."""
+"""A game played by jobs: each plays some pictures with one model, and this process alone writes the store.
+
+Blocks begin and end where batches do: maps of a picture differ in their seventh digit with what else is in its batch.
+"""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -117,7 +120,7 @@ def play_by_jobs(kind: type[AbstractJobs], game: Play, store: Store, folder: Pat
     }
     told, earlier = earlier_jobs(jobs, order)
     if not told:
-        told = order | {"costs": {name: asdict(_measured(game, store, name)) for name in game.setting.names}}
+        told = order | {"costs": {name: asdict(_measured(game, name)) for name in game.setting.names}}
     costs = {name: Cost(**cost) for name, cost in told["costs"].items()}
     for name in game.setting.names:
         yield Played(name=name, images=len(scored(store, name)))
@@ -128,14 +131,11 @@ def play_by_jobs(kind: type[AbstractJobs], game: Play, store: Store, folder: Pat
     jobs.clear()
 
 
-def _measured(game: Play, store: Store, name: str) -> Cost:
-    """By playing one picture that is missing."""
-    size, count = batch_size(game, name), game.scenes[name].count
-    missing = sorted(set(range(count)) - scored(store, name))[:1]
-    began = perf_counter()
-    for number in missing:
-        for played in play_some(game, store, name, range(number, number + 1), BatchSize(1)):
-            store.add(*played.rows)
+def _measured(game: Play, name: str) -> Cost:
+    """By playing one picture."""
+    size, began = batch_size(game, name), perf_counter()
+    for _ in play_some(game, Store(kinds=[ScoreRow]), name, range(1), BatchSize(1)):
+        pass
     return Cost(batch_size=size.images, seconds=perf_counter() - began)
 
 
@@ -145,9 +145,10 @@ def _missing(kind: type[AbstractJobs], game: Play, store: Store, costs: Mapping[
     workers = kind.workers_for(game)
     for name, cost in costs.items():
         count, done = game.scenes[name].count, scored(store, name)
-        block = max(1, int(60 * game.config.job_minutes / cost.seconds)) if cost.seconds else count
+        pictures = 60 * game.config.job_minutes / cost.seconds
         if workers is not None:
-            block = min(block, -(-count * len(costs) // (BLOCKS_A_WORKER * workers)))
+            pictures = min(pictures, count * len(costs) / (BLOCKS_A_WORKER * workers))
+        block = cost.batch_size * max(1, int(pictures / cost.batch_size))
         for start in range(0, count, block):
             stop = min(start + block, count)
             if left := stop - start - len(done & set(range(start, stop))):

@@ -142,6 +142,19 @@ def test_leaving_ends_what_is_submitted() -> None:
     assert Ended.cancelled
 
 
+def test_a_job_that_is_put_into_the_queue_after_its_answer_is_ended() -> None:
+    class Again(Ended):
+        def alive(self) -> bool:
+            return not self.cancelled
+
+    class Queue(inline()):  # type: ignore[misc] # made for this test
+        def submit(self, units: Any, *, others: bool = False) -> Any:
+            return [Again() for _ in super().submit(units, others=others)]
+
+    assert outcomes(Queue, "a")["a"].card is not None
+    assert Again.cancelled
+
+
 def test_jobs_of_slurm_have_a_folder_that_all_machines_see(monkeypatch: pytest.MonkeyPatch) -> None:
     from robustbench_bcos.bench.executors import slurm
 
