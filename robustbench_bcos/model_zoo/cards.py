@@ -59,6 +59,8 @@ class BcosifiedSpec(Table):
     source: str = ""
     """The model that it was made from."""
     b: float = Field(default=2.0, ge=1)
+    learn_b: Literal["no", "layer", "shared"] = "no"
+    """Whether B is learned, from that on: not, for each layer, or once for all."""
     biases: bool = False
     """Whether biases were kept."""
     max_pools: Pools = "kept"

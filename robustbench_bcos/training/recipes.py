@@ -23,7 +23,7 @@ class Augmentation(Table):
 
 
 class LearnedB(Table):
-    """How exponents follow the training, where ``arguments`` has ``learn_b``. They have no weight decay."""
+    """How exponents follow the training, where ``arguments`` or ``bcosified`` has ``learn_b``, without weight decay."""
 
     objective: Literal["descent", "minimax", "alignment"] = "minimax"
     """What B minimises beside the loss: nothing, which drives it to 1 where no norm makes up for |y|, which falls as B
@@ -85,6 +85,9 @@ class Recipe(ModelSpec):
             raise ValueError(f"kept must be numbers of epochs from 0 to {self.epochs}, each once")
         if self.scheduled_b is not None and self.family != "bcos":
             raise ValueError("scheduled_b belongs to B-cos networks: leave it out")
+        learned = self.arguments.get("learn_b", "no") if self.bcosified is None else self.bcosified.learn_b
+        if self.scheduled_b is not None and learned != "no":
+            raise ValueError("scheduled_b sets the B that learn_b lets the training find: leave one of them out")
         if self.bcosified is not None and self.start is None:
             raise ValueError("bcosified needs start, the model that is converted")
         return self

@@ -44,6 +44,7 @@ def begin(recipe: Recipe, images: EvalSubset) -> ImageClassifier:
             source,
             images=images.batch(0, min(PROVED, len(images))).images,
             b=said.b,
+            learn_b=said.learn_b,
             biases=said.biases,
             max_pools=said.max_pools,
             unpooled=said.unpooled,

@@ -12,9 +12,11 @@ from torch import nn
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.opening import open_dataset
 from robustbench_bcos.data.subset import EvalSubset
-from robustbench_bcos.model_zoo.bcos.layers import b_of
+from robustbench_bcos.explanations.explanation import explain
+from robustbench_bcos.model_zoo.bcos.layers import b_of, learned_exponents
 from robustbench_bcos.model_zoo.bcosify.bcosify import bcosify
 from robustbench_bcos.model_zoo.cards import Zoo
+from robustbench_bcos.model_zoo.classifier import build_classifier
 from robustbench_bcos.model_zoo.models import load_model
 from robustbench_bcos.training.clipping import clip_by_weights
 from robustbench_bcos.training.objectives import objective_of
@@ -71,6 +73,25 @@ def test_training_goes_on_from_a_checkpoint_as_it_would_have(tmp_path: Path) -> 
     assert b_of(again) == 2
 
 
+def test_b_is_learned_from_that_of_the_conversion_on() -> None:
+    converted = recipe_of().bcosified
+    assert converted is not None
+    said = converted.model_copy(update={"learn_b": "layer"}).model_dump()
+    recipe = recipe_of(epochs=1, batch_size=20, bcosified=said, learned_b={"weight": 1.0})
+    made, batch = train(recipe, few_digits()), few_digits().batch(0, 3).images
+    found = learned_exponents(made)
+    assert len(found) == 10
+    assert all(1e-4 < abs(b - 2) < 0.5 for b in found.values())
+    # The card's table builds the network that these weights are of.
+    again = build_classifier(recipe).eval()
+    again.network.load_state_dict(made.network.state_dict())
+    assert torch.equal(again(batch), made(batch))
+    explained = explain(made, batch)
+    torch.testing.assert_close(
+        explained.contributions.sum(dim=(1, 2)) + converted.logit_bias, explained.logits.amax(dim=1)
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -93,6 +114,8 @@ def test_tables_that_need_each_other_are_asked_for() -> None:
     values = recipe_of().model_dump(exclude_none=True)
     with pytest.raises(ValueError, match="bcosified needs start"):
         Recipe.model_validate({key: value for key, value in values.items() if key != "start"})
+    with pytest.raises(ValueError, match="scheduled_b sets the B that learn_b lets the training find"):
+        recipe_of(bcosified=values["bcosified"] | {"learn_b": "layer"}, scheduled_b={"epochs": 1})
     natural = RECIPES.load("digits-natural").model_dump(exclude_none=True)
     with pytest.raises(ValueError, match="belongs to B-cos networks"):
         Recipe.model_validate(natural | {"scheduled_b": {"epochs": 1}})

@@ -10,7 +10,8 @@ from robustbench_bcos.core.adapted import as_logits, copied, name_of, parted
 from robustbench_bcos.core.errors import RequestError, named_reason_of
 from robustbench_bcos.core.prediction import are_probabilities
 from robustbench_bcos.core.types import AnyModel
-from robustbench_bcos.model_zoo.bcos.layers import BcosModule, LogitLayer
+from robustbench_bcos.model_zoo.bcos.exponents import LearnB
+from robustbench_bcos.model_zoo.bcos.layers import BcosModule, LogitLayer, learn_exponents
 from robustbench_bcos.model_zoo.bcosify.build import published_logit_bias
 from robustbench_bcos.model_zoo.bcosify.convert import ConvertedLayer, check_convertible, convert_layers, settle
 from robustbench_bcos.model_zoo.bcosify.image_layers import find_image_layers, widen
@@ -77,6 +78,7 @@ def bcosify(
     *,
     images: Tensor,
     b: float = 2.0,
+    learn_b: LearnB = "no",
     encoding: str | AbstractEncoding | None = None,
     biases: bool = False,
     max_pools: Pools = "kept",
@@ -93,6 +95,7 @@ def bcosify(
         model: from images in [0, 1] to logits, or a network behind the encoding that is stated.
         images: real ones in [0, 1], (image, channel, height, width).
         b: the exponent; with 1 and ``biases``, the source's logits.
+        learn_b: let a training move it from there, above 1: ``layer``, one of each layer, or ``shared``.
         encoding: how images are prepared for a network: ``none``, ``normalize:imagenet``, ...; a classifier of this
             package has its own.
         biases: keep them, so that contributions do not sum to the logit. Otherwise they are dropped, as published.
@@ -136,6 +139,7 @@ def bcosify(
         weights="raw",
         source=name or name_of(source),
         b=b,
+        learn_b=learn_b,
         biases=biases,
         max_pools=max_pools,
         unpooled=unpooled,
@@ -148,6 +152,7 @@ def bcosify(
     for module in bcos.modules():
         if isinstance(module, BcosModule):
             module.b = b
+    learn_exponents(bcos, learn_b)
     bcos.logit_layer.bias = spec.logit_bias or None
     freeze(bcos)
     residuals, remainder = _accounts(bcos, encoded(given[:ACCOUNTED]), rows)

@@ -10,7 +10,7 @@ from robustbench_bcos.core.adapted import copied
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo import CLIP, LIBRARIES
 from robustbench_bcos.model_zoo.architectures import build_architecture
-from robustbench_bcos.model_zoo.bcos.layers import LogitLayer
+from robustbench_bcos.model_zoo.bcos.layers import LogitLayer, learn_exponents
 from robustbench_bcos.model_zoo.bcosify.convert import check_convertible, convert_layers, settle
 from robustbench_bcos.model_zoo.bcosify.image_layers import Layer, replace_weight
 from robustbench_bcos.model_zoo.bcosify.network import BcosifiedNetwork
@@ -43,6 +43,7 @@ def converted(network: nn.Module, spec: BcosifiedSpec) -> BcosifiedNetwork:
     check_convertible(network)
     network, rows = convert_layers(network, spec.b)
     settle(network, rows, spec)
+    learn_exponents(network, spec.learn_b)
     return BcosifiedNetwork(network, LogitLayer(bias=spec.logit_bias or None))
 
 
