@@ -9,17 +9,29 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Generic, TypeGuard, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from robustbench_bcos.core.disk import no_pipe
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import unknown
 
+LARGEST = 2**53
+"""Of whole numbers: tensors, stores and other programs' JSON hold those up to here exactly."""
+
 
 class Table(BaseModel):
-    """An immutable record that refuses keys it does not know."""
+    """An immutable record that refuses keys it does not know, and numbers that nothing can count to."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, defer_build=True)
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _countable(cls, value: Any) -> Any:  # noqa: ANN401 (whatever a field was declared as)
+        values = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(one, int) and abs(one) > LARGEST for one in values):
+            raise PydanticCustomError("too_large", f"a whole number must be at most {LARGEST}")
+        return value
 
 
 T = TypeVar("T", bound=Table)

@@ -1,5 +1,6 @@
 """Cards of forecasters, which can be read without torch."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,14 @@ class ForecasterCard(Table):
     states: Range
     parameters: Range
     sha256: str
+    """Of the weights."""
+    card_sha256: str = ""
+    """Of all the rest of the card, which nobody writes by hand: another range would be another forecaster."""
+
+    @property
+    def digest(self) -> str:
+        """What ``card_sha256`` has to be."""
+        return sha256(self.model_dump_json(exclude={"card_sha256"}).encode()).hexdigest()
 
 
 def forecasters_in(folder: Path) -> list[Path]:

@@ -28,6 +28,7 @@ def write_forecaster(trained: Trained, times: tuple[float, ...], folder: Path, f
         parameters=Range.of(trained.parameters),
         sha256=write_weights(trained.model, folder / f"{name}.safetensors"),
     )
+    card = card.model_copy(update={"card_sha256": card.digest})
     write_text(folder / f"{name}.toml", tomli_w.dumps(card.model_dump(mode="json", exclude_none=True)))
 
 
@@ -38,6 +39,8 @@ def read_forecaster(file: Path) -> tuple[Trained, ForecasterCard]:
         RequestError: card or weights cannot be read, or do not fit each other.
     """
     card = read_table(ForecasterCard, file)
+    if card.card_sha256 != card.digest:
+        raise RequestError(f"{file} is not as it was written: train the model again")
     weights = file.with_suffix(".safetensors")
     found = sha256_of(weights)
     if found != card.sha256:

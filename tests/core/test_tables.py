@@ -13,6 +13,7 @@ from tests.refusals import refused
 class Wheel(Table):
     spokes: int
     tyre: str = Field(default="", pattern="^[A-Z]*$")
+    spare: tuple[int, ...] = ()
 
 
 class Bicycle(Table):
@@ -57,9 +58,9 @@ def test_an_unknown_key_is_refused_with_the_nearest_one(tmp_path: Path, addition
 
 
 def test_an_unknown_key_of_an_inner_table_is_compared_with_that_tables_keys(tmp_path: Path) -> None:
-    said = "'front.spoke': did you mean 'front.spokes'? choose from front.spokes, front.tyre"
+    said = "'front.spoke': did you mean 'front.spokes'? choose from front.spare, front.spokes, front.tyre"
     assert refusal(tmp_path, WHOLE + "spoke = 3\n").endswith(said)
-    said = "'rear.tire': did you mean 'rear.tyre'? choose from rear.spokes, rear.tyre"
+    said = "'rear.tire': did you mean 'rear.tyre'? choose from rear.spare, rear.spokes, rear.tyre"
     assert refusal(tmp_path, WHOLE + "[rear]\nspokes = 28\ntire = 'A'\n").endswith(said)
 
 
@@ -119,3 +120,9 @@ def test_a_name_may_have_many_dots(tmp_path: Path) -> None:
     file = tmp_path / "bicycle.toml"
     file.write_text(WHOLE.replace("steel", 900 * "."), encoding="utf-8")
     assert read_table(Bicycle, file).frame == 900 * "."
+
+
+@pytest.mark.parametrize("written", ["spokes = 1{}", "spokes = 32\nspare = [3, 1{}]"])
+def test_numbers_that_nothing_counts_to_are_refused(tmp_path: Path, written: str) -> None:
+    content = WHOLE.replace("spokes = 32", written.format("0" * 30))
+    assert f"a whole number must be at most {2**53}" in refusal(tmp_path, content)

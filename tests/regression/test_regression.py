@@ -146,6 +146,11 @@ def test_files_give_the_forecaster_back_and_damaged_ones_are_refused(tmp_path: P
     read, card = read_forecaster(tmp_path / "one.toml")
     assert card.recipe == model.recipe
     assert torch.equal(read.model(read.inputs(DATA)), model.model(model.inputs(DATA)))
+    content = (tmp_path / "one.toml").read_text()
+    (tmp_path / "one.toml").write_text(content.replace("spread = 0.1", "spread = 0.2"))
+    with pytest.raises(RequestError, match=r"one\.toml is not as it was written: train the model again"):
+        read_forecaster(tmp_path / "one.toml")
+    (tmp_path / "one.toml").write_text(content)
     (tmp_path / "one.safetensors").write_bytes(b"other")
     with pytest.raises(RequestError, match=r"have SHA-256 .* train the model again"):
         read_forecaster(tmp_path / "one.toml")
