@@ -21,7 +21,7 @@ from robustbench_bcos.core.disk import held, made
 from robustbench_bcos.core.errors import RequestError, named_reason_of
 from robustbench_bcos.data.class_order import read_class_order
 from robustbench_bcos.model_zoo.cards import Card
-from robustbench_bcos.training.recipes import Training
+from robustbench_bcos.training.recipes import Recipe, Training
 from robustbench_bcos.training.trainer import Epoch
 from robustbench_bcos.training.workshop import dataset_of, image_digests, make_model
 
@@ -124,7 +124,7 @@ def make(
         compiled=config.compile,
         fold=training.fold,
         on_epoch=on_epoch,
-        elsewhere=None if images is None else images[name],
+        elsewhere=None if images is None else images[_images_of(recipe, dataset)],
     )
 
 
@@ -174,8 +174,14 @@ class Crew:
             jobs.clear()
 
     def _order(self) -> dict[str, Any]:
-        names = {dataset_of(training.recipe, self.dataset) for training in self.trainings}
-        images = {name: image_digests(name, **_opened(self.config)) for name in sorted(names)}
+        opened = {
+            _images_of(training.recipe, self.dataset): (dataset_of(training.recipe, self.dataset), training.recipe)
+            for training in self.trainings
+        }
+        images = {
+            images: image_digests(name, framing=recipe.framing, **_opened(self.config))
+            for images, (name, recipe) in sorted(opened.items())
+        }
         configuration = self.config.model_dump(mode="json")
         return of_this_code() | {"configuration": configuration, "dataset": self.dataset, "images": images}
 
@@ -185,6 +191,11 @@ class Crew:
             return (self.folder / f"{training.recipe.name}.ckpt").stat().st_mtime_ns
         except OSError:
             return None
+
+
+def _images_of(recipe: Recipe, dataset: str | None) -> str:
+    """What tells images apart that trainings ask for: where they come from, and how a recipe frames them."""
+    return dataset_of(recipe, dataset) + (f", {recipe.framing}" if recipe.framing is not None else "")
 
 
 def _outcome(jobs: JobFolder, training: Training, endings: set[str]) -> Outcome:

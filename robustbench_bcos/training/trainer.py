@@ -1,5 +1,6 @@
 """The training loop: a recipe and a slice in, a classifier out."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,12 @@ from robustbench_bcos.training.objectives import objective_of
 from robustbench_bcos.training.recipes import Recipe
 from robustbench_bcos.training.schedules import schedule_of, set_b
 from robustbench_bcos.training.start import begin
+
+FLOAT32 = 4
+"""Bytes of a number."""
+
+HELD = 8 * 2**30
+"""Bytes of training images that are held in memory, at most: CIFAR-10 is 0.6 GB of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +70,8 @@ def train(
 
     Args:
         recipe: what to train and how.
-        images: the training images; they are held in memory.
+        images: the training images; they are held in memory where they fit into ``HELD``, and otherwise each is read
+            when a batch needs it.
         device: where to train.
         compiled: use ``torch.compile``.
         checkpoint: file to resume from, if it exists, and to write after every epoch.
@@ -80,13 +88,33 @@ def train(
     first = run.resume(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
     if first == 0:
         run.keep(0)
-    pixels, labels = (tensor.to(device) for tensor in images.batch(0, len(images))[:2])
+    pictures = _Pictures(images, device)
     for number in range(first, recipe.epochs):
-        on_epoch(run.epoch(number, pixels, labels))
+        on_epoch(run.epoch(number, pictures))
         if checkpoint is not None:
             run.save(checkpoint, number + 1)
     run.finish()
     return run.finished(classifier)
+
+
+class _Pictures:
+    """Training images by their places, with labels, on a device."""
+
+    def __init__(self, images: EvalSubset, device: str) -> None:
+        self.images = images
+        self.device = device
+        bytes_needed = FLOAT32 * len(images) * math.prod(images.image_shape)
+        self.held = images.batch(0, len(images)).on(device) if bytes_needed <= HELD else None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __call__(self, places: Tensor) -> tuple[Images, Labels]:
+        if self.held is not None:
+            return self.held.images[places], self.held.labels[places]
+        indices = tuple(self.images.indices[place] for place in places.tolist())
+        images, labels, _ = EvalSubset(self.images.dataset, indices).batch(0, len(indices)).on(self.device)
+        return images, labels
 
 
 def check_fit(recipe: Recipe, images: EvalSubset) -> None:
@@ -130,21 +158,23 @@ class _Training:
         self.schedule = schedule_of(recipe, self.optimiser, self.batches)
         self.b = b_of(classifier)
 
-    def epoch(self, number: int, pixels: Images, labels: Labels) -> Epoch:
+    def epoch(self, number: int, pictures: _Pictures) -> Epoch:
         started = time.perf_counter()
         random = generator(self.recipe.seed, number)
         total_loss = correct = 0.0
-        for batch_number, chosen in enumerate(self._shuffled(len(pixels), random)):
+        for batch_number, chosen in enumerate(self._shuffled(len(pictures), random)):
             if self.b is not None:
                 set_b(self.classifier, self.recipe.scheduled_b, number + batch_number / self.batches, self.b)
-            batch = augment(pixels[chosen], self.recipe.augmentation, random)
-            batch = self._attacked(batch, labels[chosen], PerImageRng.of(self._noise_seed(number), chosen))
-            logits, loss = self._step(batch, labels[chosen])
+            pixels, labels = pictures(chosen)
+            batch = augment(pixels, self.recipe.augmentation, random)
+            batch = self._attacked(batch, labels, PerImageRng.of(self._noise_seed(number), chosen))
+            logits, loss = self._step(batch, labels)
             total_loss += float(loss) * len(chosen)
-            correct += int((logits.argmax(dim=1) == labels[chosen]).sum())
+            correct += int((logits.argmax(dim=1) == labels).sum())
             self.keep(number * self.batches + batch_number + 1)
         seconds = time.perf_counter() - started
-        return Epoch(number + 1, total_loss / len(pixels), correct / len(pixels), seconds, *self.exponents.range())
+        count = len(pictures)
+        return Epoch(number + 1, total_loss / count, correct / count, seconds, *self.exponents.range())
 
     def _shuffled(self, images: int, random: torch.Generator) -> Iterator[Tensor]:
         yield from torch.randperm(images, generator=random).tensor_split(self.batches)

@@ -12,12 +12,14 @@ from torch import nn
 from robustbench_bcos.core.devices import choose_device
 from robustbench_bcos.core.disk import held, made, sweep, write_text
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.framing import Framing
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.tables import read_table
 from robustbench_bcos.core.trainings import ENDING, kept_name
 from robustbench_bcos.data.class_order import ClassOrder
 from robustbench_bcos.data.grey import WithChannels
 from robustbench_bcos.data.opening import is_dataset, open_dataset, takes_class_order
+from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.bcos.layers import learned_exponents
 from robustbench_bcos.model_zoo.cards import Card, CleanAccuracy, ModelSpec, WeightsSpec
@@ -64,7 +66,7 @@ def make_model(
         RequestError: the recipe does not fit the data, the folder is not writable, its disk is full, another process
             trains this model there, or images are others than elsewhere.
     """
-    images, test = _splits(dataset, data_dir, class_order)
+    images, test = _splits(dataset, data_dir, class_order, recipe.framing)
     if elsewhere is not None and (images.digest, test.digest) != tuple(elsewhere):
         raise RequestError(
             f"images of {dataset} on {socket.gethostname()} are others than where the work was submitted: copy them"
@@ -167,32 +169,37 @@ def check_request(
     Raises:
         RequestError: a recipe does not fit the data, its network cannot be built, or there are too many folds.
     """
-    slices: dict[str, tuple[EvalSubset, EvalSubset]] = {}
+    slices: dict[tuple[str, Framing | None], tuple[EvalSubset, EvalSubset]] = {}
     for recipe in recipes:
-        name = dataset_of(recipe, dataset)
-        if name not in slices:
-            slices[name] = _splits(name, data_dir, class_order)
+        opened = dataset_of(recipe, dataset), recipe.framing
+        if opened not in slices:
+            slices[opened] = _splits(opened[0], data_dir, class_order, recipe.framing)
             if folds is not None:
-                without_fold(slices[name][0], 0, folds)
-        for images in slices[name]:
+                without_fold(slices[opened][0], 0, folds)
+        for images in slices[opened]:
             check_fit(recipe, images)
         with torch.device("meta"):
             build_classifier(recipe)
 
 
-def _splits(dataset: str, data_dir: Path | None, class_order: ClassOrder | None) -> tuple[EvalSubset, EvalSubset]:
+def _splits(
+    dataset: str, data_dir: Path | None, class_order: ClassOrder | None, framing: Framing | None
+) -> tuple[EvalSubset, EvalSubset]:
     """Training and test images, with the same labels for the same classes."""
-    images = open_dataset(dataset, "train", data_dir=data_dir, class_order=class_order)
+    frame = AS_THEY_ARE if framing is None else Preprocessing(**vars(framing))
+    images = open_dataset(dataset, "train", data_dir=data_dir, preprocessing=frame, class_order=class_order)
     if class_order is None and takes_class_order(dataset):
         class_order = ClassOrder.of("the training images", [[name] for name in images.class_names])
-    test = open_dataset(dataset, "test", data_dir=data_dir, class_order=class_order)
+    test = open_dataset(dataset, "test", data_dir=data_dir, preprocessing=frame, class_order=class_order)
     # Recipes are of networks for RGB images.
     return EvalSubset.of(WithChannels(images, 3)), EvalSubset.of(WithChannels(test, 3))
 
 
-def image_digests(dataset: str, *, data_dir: Path | None, class_order: ClassOrder | None) -> tuple[str, str]:
-    """Of training and test images."""
-    images, test = _splits(dataset, data_dir, class_order)
+def image_digests(
+    dataset: str, *, data_dir: Path | None, class_order: ClassOrder | None, framing: Framing | None = None
+) -> tuple[str, str]:
+    """Of training and test images, as a recipe frames them."""
+    images, test = _splits(dataset, data_dir, class_order, framing)
     return images.digest, test.digest
 
 

@@ -8,6 +8,7 @@ import torch
 from robustbench_bcos.attacks import NORMS
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity
+from robustbench_bcos.model_zoo.bcosify.build import published_logit_bias
 from robustbench_bcos.model_zoo.classifier import build_classifier
 from robustbench_bcos.training.recipes import RECIPES, Recipe
 
@@ -44,6 +45,18 @@ def test_a_packaged_recipe_is_read_and_its_model_built(name: str) -> None:
     classifier = build_classifier(recipe)
     classifier.eval()
     assert classifier(torch.zeros(1, 3, *recipe.image_size)).shape == (1, recipe.classes)
+
+
+@pytest.mark.parametrize("file", sorted((Path(__file__).parents[2] / "docs" / "examples").glob("*.toml")), ids=str)
+def test_a_recipe_of_the_documentation_is_read_and_its_model_built(file: Path) -> None:
+    recipe = RECIPES.load(str(file))
+    assert recipe.framing is not None
+    assert recipe.bcosified is not None
+    assert recipe.bcosified.logit_bias == published_logit_bias(recipe.classes)
+    with torch.device("meta"):
+        names = build_classifier(recipe).network.state_dict()
+    assert names["layers.conv1.linear.weight"].shape == (64, 6, 7, 7)
+    assert not any(name.endswith("bias") for name in names)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "-adv-" in name and "-bcosified-" not in name])

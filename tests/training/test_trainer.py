@@ -150,6 +150,17 @@ def test_global_generators_are_neither_used_nor_moved(name: str) -> None:
     assert_same_state(*trained)
 
 
+def test_images_that_do_not_fit_into_memory_are_read_for_each_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, images = VARIANTS["adversarial"], tiny_images()
+    held = train(recipe, images)
+    monkeypatch.setattr(trainer, "HELD", 13 * 3 * 8 * 4 * 4 - 1)
+    largest: list[int] = []
+    read = EvalSubset.batch
+    monkeypatch.setattr(EvalSubset, "batch", lambda self, a, b: (largest.append(b - a), read(self, a, b))[1])
+    assert_same_state(train(recipe, images), held)
+    assert 1 < max(largest) <= recipe.batch_size < len(images)
+
+
 def test_a_trained_classifier_is_frozen() -> None:
     classifier = train(VARIANTS["natural"], tiny_images())
     assert not any(module.training for module in classifier.modules())

@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.framing import Framing
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.data.class_order import ClassOrder
 from robustbench_bcos.data.opening import open_dataset
@@ -21,7 +22,7 @@ from robustbench_bcos.model_zoo.cards import Card, TrainingSpec, Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.models import ZooModel, load_model
 from robustbench_bcos.training.trainer import Epoch, train
-from robustbench_bcos.training.workshop import clean_accuracy, image_digests, is_made, make_model
+from robustbench_bcos.training.workshop import check_request, clean_accuracy, image_digests, is_made, make_model
 from tests.drafts import AS_BCOS, make_recipe
 
 RECIPE = make_recipe(
@@ -179,6 +180,21 @@ def test_a_job_that_finds_another_at_work_waits_and_trains_nothing_twice(tmp_pat
         first = make_model(RECIPE, tmp_path / "zoo", dataset=dataset, on_epoch=submit_again)
     assert second[0].result() == first
     assert epochs == []
+
+
+def test_pictures_of_any_size_are_framed_as_the_recipe_says(tmp_path: Path) -> None:
+    for split, (height, width) in {"train": (9, 12), "test": (16, 8)}.items():
+        for number, name in enumerate(("a", "b")):
+            (tmp_path / split / name).mkdir(parents=True)
+            pixels = np.full((height + number, width, 3), 40 * number, dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / split / name / "0.png")
+    recipe = RECIPE.model_copy(update={"classes": 2, "resize": 8, "image_size": (8, 8)})
+    dataset = f"folder:{tmp_path}"
+    check_request([recipe], dataset)
+    with pytest.raises(RequestError, match="expects"):
+        check_request([recipe.model_copy(update={"resize": None})], dataset)
+    framed = image_digests(dataset, data_dir=None, class_order=None, framing=recipe.framing)
+    assert framed != image_digests(dataset, data_dir=None, class_order=None, framing=Framing(resize=8, crop=(8, 4)))
 
 
 def test_a_job_that_has_other_images_says_so(tmp_path: Path, dataset: str) -> None:
