@@ -21,6 +21,7 @@ from robustbench_bcos.bench.evidence.alternatives import (
     Standard,
     compare,
     counts,
+    in_words,
     other_ranges,
 )
 from robustbench_bcos.bench.evidence.class_order import find_order
@@ -133,10 +134,9 @@ def made_for_another_range(tried: Tried) -> str:
     better = tried.better(other_ranges(tried.classifier))
     if better is None:
         return ""
-    return (
-        f"gets {better.words} if it is given pixels {RANGES[better.name]}: give --encoding {better.name}, or correct "
-        "its card"
-    )
+    stated = f"give --encoding {better.name}, or correct its card"
+    remedy = stated if better.name in RANGES else "read them so, or undo it in the model's code"
+    return f"gets {better.words} if it is given {in_words(better.name)}: {remedy}"
 
 
 def made_with_other_arguments(tried: Tried) -> str:

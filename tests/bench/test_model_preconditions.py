@@ -15,6 +15,7 @@ from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.evidence.alternatives import (
     CERTAIN_IF_ASSUMED,
     RANGES,
+    READINGS,
     Asked,
     Standard,
     by_answers,
@@ -199,6 +200,26 @@ def test_a_network_for_another_range_is_told_which(encoding: str) -> None:
     assert f"{RANGES[f'normalize:{encoding}']}: give --encoding normalize:{encoding}, or correct its card" in said
     # The remedy is one.
     assert objection(ImageClassifier(Normalize(*CONSTANTS[encoding]), picky(encoding))) == ""
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_images_that_are_read_in_another_way_than_those_of_the_training_are_told(reading: str) -> None:
+    colours = torch.tensor([1.0, 0.6, 0.3]).view(3, 1, 1)
+    labels = DIGITS.batch(0, 64).labels
+    images = DIGITS.batch(0, 64).images * colours
+
+    def forward(network: nn.Module, images: Tensor) -> Tensor:
+        """Right about coloured digits, and constant on what is none."""
+        coloured = images[:, 0].amax(dim=(1, 2)) > images[:, 2].amax(dim=(1, 2)) + 0.1
+        return torch.where(coloured[:, None] & (images.amin() < 0.1), network(images / colours), constant(images))
+
+    def said(images: Tensor) -> str:
+        return objection(Own(forward), EvalSubset.of(InMemory(images, labels, classes=10)))
+
+    assert said(images) == ""
+    assert f"if it is given images {reading}: read them so, or undo it in the model's code" in said(
+        READINGS[reading](images)
+    )
 
 
 def test_a_real_network_for_bytes_is_recognised() -> None:

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from robustbench_bcos.bench.evidence.found import Found
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.statistics import binomial_greater, mcnemar_worse, self_normalised
-from robustbench_bcos.core.types import Flags, Labels, Logits, PerImage
+from robustbench_bcos.core.types import Flags, Images, Labels, Logits, PerImage
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.encodings import parse_encoding
@@ -39,6 +39,13 @@ RANGES: dict[str, str] = {
     "normalize:0.485,0.456,0.406/0.00392157": "in [0, 255], less ImageNet's mean",
 }
 """Encodings that networks are made for, and what they do to pixels."""
+
+READINGS: dict[str, Callable[[Images], Images]] = {
+    "with red and blue in each other's place": lambda images: images.flip(1),
+    "with rows as columns": lambda images: images.transpose(2, 3),
+    "in negative": lambda images: 1 - images,
+}
+"""Other ways in which files are read, in words, and what gives images as they would have been."""
 
 Alternatives = Mapping[str, Callable[[], nn.Module]]
 """How to make each, by name."""
@@ -188,13 +195,30 @@ def counts(subset: EvalSubset) -> Iterator[int]:
 
 
 def other_ranges(classifier: nn.Module) -> Alternatives:
-    """The network behind each encoding of RGB images, in place of its own."""
+    """The network behind each encoding of RGB images, in place of its own, and the model with images read otherwise."""
     network, channels = classifier, 3
     if isinstance(classifier, ImageClassifier):
         network, channels = classifier.network, classifier.encoding.channels
     if channels != 3:
         return {}
-    return {name: partial(_behind, name, network) for name in RANGES}
+    encoded = {name: partial(_behind, name, network) for name in RANGES}
+    return encoded | {name: partial(_Reading, read, classifier) for name, read in READINGS.items()}
+
+
+def in_words(name: str) -> str:
+    """What the model is given by one of these alternatives."""
+    return f"pixels {RANGES[name]}" if name in RANGES else f"images {name}"
+
+
+class _Reading(nn.Module):
+    def __init__(self, read: Callable[[Images], Images], classifier: nn.Module) -> None:
+        super().__init__()
+        self._read = read
+        self.classifier = classifier
+
+    def forward(self, images: Images) -> Logits:
+        answers: Logits = self.classifier(self._read(images))
+        return answers
 
 
 def _behind(encoding: str, network: nn.Module) -> nn.Module:
