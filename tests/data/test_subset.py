@@ -282,8 +282,9 @@ def test_tensors_that_are_no_labelled_images_are_refused(images: Tensor, labels:
         (torch.rand(1, *SHAPE).expand(6, *SHAPE), ["all 6 are the same picture"]),
         (torch.rand(6, *SHAPE).round(), ["only the values 0, 1."]),
         (torch.rand(6, *SHAPE), []),
+        (torch.rand(4, *SHAPE)[[0, 1, 2, 3, 1, 1]], ["2 of the 6 are copies of another one"]),
     ],
-    ids=["black", "single colours", "one picture", "black and white", "noise"],
+    ids=["black", "single colours", "one picture", "black and white", "noise", "copies"],
 )
 def test_images_that_do_not_differ_are_named(images: Tensor, said: list[str]) -> None:
     subset = EvalSubset.of(InMemory(images.contiguous(), torch.arange(6) % 3, classes=3))
