@@ -1,10 +1,10 @@
-"""Makes fooled_maps.csv, fooled_maps_differences.csv, fooled_maps_certified.csv and fooled_maps.png for fooled-maps.md.
+"""Makes the tables and figures of fooled-maps.md.
 
-python docs/findings/fooled_maps.py RUN ...
+python docs/findings/fooled_maps.py NAME RUN ...
 
-Each RUN is the folder of a ``run`` with ``--goal explanation:away``, and other goals at will, or with ``--certify
-sparsified_maps``. `way` is the way that a map has gone, as a share of that to another image of the class: (1 - cosine)
-over its mean (1 - cosine) of other images.
+NAME.csv, NAME_differences.csv and NAME.png are of runs with ``--goal explanation:away``, and other goals at will;
+NAME_certified.csv is of runs with ``--certify sparsified_maps``. `way` is the way that a map has gone, as a share of
+that to another image of the class: (1 - cosine) over its mean (1 - cosine) of other images.
 """
 
 import sys
@@ -26,6 +26,9 @@ PAIRS = [
     ("digits-adv-l2", "input_x_gradient", "digits-bcos-adv-l2", "dynamic_weights"),
     ("digits-natural", "gradcam", "digits-bcos-b2", "dynamic_weights"),
     ("digits-natural", "integrated_gradients", "digits-bcos-b2", "dynamic_weights"),
+    ("digits-natural", "integrated_gradients", "digits-bcos-b2", "integrated_gradients"),
+    ("digits-natural", "integrated_gradients", "digits-adv-l2", "integrated_gradients"),
+    ("digits-bcos-b2", "integrated_gradients", "digits-bcos-adv-l2", "integrated_gradients"),
     ("digits-bcos-b2", "input_x_gradient", "digits-bcos-b2", "dynamic_weights"),
     ("digits-bcos-b2", "integrated_gradients", "digits-bcos-b2", "dynamic_weights"),
     ("digits-bcos-b2", "gradcam", "digits-bcos-b2", "dynamic_weights"),
@@ -59,11 +62,11 @@ CERTIFIED = [
 RADIUS = 0.1
 
 
-def certify(runs: list[Path]) -> None:
+def certify(name: str, runs: list[Path]) -> None:
     """Write what is certified of smoothed maps, and print differences, image by image."""
     rows = pd.concat([pd.read_csv(run / "smoothed.csv") for run in runs])
     table = rows[rows["certificate"] == "sparsified_maps"].drop(columns=["smoothed_correct", "smoothed_abstained"])
-    table.round(4).to_csv(HERE / "fooled_maps_certified.csv", index=False)
+    table.round(4).to_csv(HERE / f"{name}_certified.csv", index=False)
     images = pd.concat([pd.read_csv(run / "smoothed_images.csv") for run in runs])
     maps = images[images["certificate"] == "sparsified_maps"]
     kept = maps.assign(kept=maps["smoothed_radius"] >= RADIUS).groupby(["model", "sigma", "image"])["kept"].mean()
@@ -125,7 +128,7 @@ def compare(rows: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     return table.assign(p_holm=holm(table["p"].tolist()))
 
 
-def draw(rows: pd.DataFrame) -> None:
+def draw(file: Path, rows: pd.DataFrame) -> None:
     """Cosine with the clean map in each comparison: a row for each model and method, a panel for each norm."""
     kinds = {(row.model, row.method) for row in rows.itertuples()}
     order = [
@@ -157,17 +160,23 @@ def draw(rows: pd.DataFrame) -> None:
         handles = [plt.Line2D([], [], ls="", marker=marker, color="black" if marker == "|" else colour, label=label)
                    for (label, marker), colour in zip(COMPARED.values(), COLOURS, strict=False)]  # fmt: skip
         figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=7)
-        figure.savefig(HERE.parent / "images" / "fooled_maps.png")
+        figure.savefig(file)
+
+
+def fool(name: str, runs: list[Path]) -> None:
+    """Write what became of maps, and differences, image by image."""
+    found, seen = read(runs)
+    shown = with_ways(found.reset_index(drop=True))
+    shown.round(4).to_csv(HERE / f"{name}.csv", index=False)
+    away = shown[shown["goal"] == "explanation:away"]
+    differences = compare(away, seen)
+    differences.round(5).to_csv(HERE / f"{name}_differences.csv", index=False)
+    draw(HERE.parent / "images" / f"{name}.png", away)
+    sys.stdout.write(f"{shown.round(3).to_string()}\n{differences.round(4).to_string()}\n")
 
 
 if __name__ == "__main__":
-    folders = [Path(run) for run in sys.argv[1:]]
-    certify([run for run in folders if (run / "smoothed.csv").exists()])
-    found, seen = read([run for run in folders if (run / "fooled.csv").exists()])
-    shown = with_ways(found.reset_index(drop=True))
-    shown.round(4).to_csv(HERE / "fooled_maps.csv", index=False)
-    away = shown[shown["goal"] == "explanation:away"]
-    differences = compare(away, seen)
-    differences.round(5).to_csv(HERE / "fooled_maps_differences.csv", index=False)
-    draw(away)
-    sys.stdout.write(f"{shown.round(3).to_string()}\n{differences.round(4).to_string()}\n")
+    written, *folders = sys.argv[1:]
+    for file, make in (("fooled.csv", fool), ("smoothed.csv", certify)):
+        if having := [Path(run) for run in folders if (Path(run) / file).exists()]:
+            make(written, having)
