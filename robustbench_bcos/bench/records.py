@@ -170,6 +170,8 @@ class Record:
     draws: int = field(metadata=_key(absent=1))
     """Draws that each answer of a random model averages (``--eot``), the same for the attack and its judge; 1 for a
     model that is not averaged. Passes count answers, each of which takes so many passes through the network."""
+    texts: str
+    """Of a model that compares images with texts: how many classes and templates they are, and a digest of all."""
     attacked_maps: str
     """With ``--goal``: methods and goals of attacks on explanations; see [fooled-maps.md](fooled-maps.md)."""
     explanation_fooled_most: float | None
@@ -474,6 +476,7 @@ def _record(store: Store, cell: Cell, identity: RunIdentity, trust: Trust) -> di
         inherited=sums.inherited,
         criterion=cell.criterion,
         draws=model.draws,
+        texts=model.texts,
         attacked_maps=", ".join(f"{one.method} {one.goal}" for one in maps),
         explanation_fooled_most=max((one.fooled for one in maps if one.fooled is not None), default=None),
         explanation_withstood_least=min(

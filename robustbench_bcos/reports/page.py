@@ -295,6 +295,7 @@ def _model(run: RunFolder, model: str, figures: Sequence[ReportFigure]) -> dict[
         ("parameters", f"{first['parameters']:,}"),
         ("training", first["training"]),
         *([("B", f"{first['b']:g}")] if pd.notna(first["b"]) else []),
+        *([("texts", first["texts"])] if first["texts"] else []),
         *([("explained by", first["explanation"])] if first["explanation"] else []),
         ("weights (SHA-256)", first["weights_sha256"]),
     ]

@@ -40,11 +40,13 @@ PROMISED = """
     mean_perturbation, forward_passes, backward_passes, weights_sha256, version, b, explanation, explained_images,
     explanation_changed_attack, explanation_changed_noise, explanation_changed_other, encoding, queries, targets,
     evidence, evidence_images, evidence_passes, attack_backend, inherited, criterion, options,
-    assumed, draws,
+    assumed, draws, texts,
 attacked_maps, explanation_fooled_most, explanation_withstood_least
 """
 DIFFERENCES = ("cosine", "pearson", "spearman", "topk", "ssim", "mass", "centre")
-MODEL = model_row(training="adversarial l2 0.5", explanation="dynamic_weights")
+MODEL = model_row(
+    training="adversarial l2 0.5", explanation="dynamic_weights", texts="2 classes in 1 templates, 0123456789ab"
+)
 LABELS = (1, 1, 1, 1, 2)
 
 
@@ -88,8 +90,11 @@ def test_columns_are_those_that_were_promised_in_that_order(store: Store) -> Non
 def test_a_record_says_what_was_measured(store: Store) -> None:
     (cell,) = cells(steps=(20,), restarts=(3,), select="last")
     record = one_record(store, cell)
-    assert {key: record[key] for key in ("family", "architecture", "parameters", "training", "weights_sha256")} == {
-        key: getattr(MODEL, key) for key in ("family", "architecture", "parameters", "training", "weights_sha256")
+    assert {
+        key: record[key] for key in ("family", "architecture", "parameters", "training", "weights_sha256", "texts")
+    } == {
+        key: getattr(MODEL, key)
+        for key in ("family", "architecture", "parameters", "training", "weights_sha256", "texts")
     }
     assert (record["dataset"], record["subset"], record["seed"], record["version"]) == (
         "digits",

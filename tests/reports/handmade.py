@@ -76,6 +76,7 @@ def record(model: str, robust: int, *, clean: int = 190, **changes: Any) -> dict
         "options": "",
         "assumed": "",
         "draws": 1,
+        "texts": "",
         "attacked_maps": "",
         "explanation_fooled_most": None,
         "explanation_withstood_least": None,
