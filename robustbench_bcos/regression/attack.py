@@ -84,8 +84,9 @@ def attack(
     tolerance: float,
     steps: int,
     among: Tensor | None = None,
+    draw: int | None = None,
 ) -> list[Attacked]:
-    """PGD on the error, from the clean inputs; judged afresh.
+    """PGD on the error; judged afresh.
 
     All cells are one batch. An input is an image of two rows: its values, and 1 where they may be moved. Perturbed
     inputs stay within [0, 1], which is the range of the training data.
@@ -99,6 +100,7 @@ def attack(
         tolerance: of the criterion.
         steps: of PGD.
         among: which trajectories to attack in each cell, of shape (cell, trajectory); by default all that are right.
+        draw: number of the random perturbation that PGD begins at; by default it begins at the clean inputs.
 
     Raises:
         RequestError: no such norm.
@@ -123,14 +125,22 @@ def attack(
         # Inputs outside the range are brought to its border for the search: the pixel box is [0, 1].
         start = torch.stack([clean[positions].clamp(0, 1), free[numbers].float()], dim=1)[:, None]
         epsilons = torch.tensor([eps for eps, _ in cells])[numbers]
+        rng = PerImageRng.of(0, positions)
+        starts = None
+        if draw is not None:
+            unit = Threat.of(norm, 1.0).sample(start.shape[1:], rng.fold_in("starts")(draw))
+            # Perturbations of a part of the inputs are within the threat as well.
+            may_move = torch.stack([free[numbers], torch.zeros_like(free[numbers])], dim=1)[:, None]
+            starts = (start + epsilons[:, None, None, None] * unit * may_move).clamp(0, 1)
         problem = Problem(
             classifier=classifier,
             images=start,
             goals=truth[positions],
             threat=Threat.of(norm, epsilons),
             criterion=criterion,
-            rng=PerImageRng.of(0, positions),
+            rng=rng,
             batch_size=len(start),
+            starts=starts,
         )
         moved, trace = PGD(steps=steps).solve(problem)
         if not bool((measured_sizes(problem.threat, start, moved) <= allowed_sizes(problem.threat, moved)).all()):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -12,6 +13,9 @@ from robustbench_bcos.regression.training import Trained
 
 LONGER = 4
 """A second search has so many times the steps; where it breaks anything, a third has so many times those."""
+
+STARTS = 4
+"""Random perturbations at which these searches begin, too: errors of a field have many maxima."""
 
 DRAWS = 32
 """Random perturbations of each trajectory that every search has left right."""
@@ -58,8 +62,11 @@ def gather(
     stuck = torch.stack([one.stuck for one in found])
 
     def search(among: Flags, length: int) -> Flags:
-        searched = attack(trained, data, norm=norm, cells=cells, tolerance=tolerance, steps=length * steps, among=among)
-        return torch.stack([one.robust for one in searched]) | (robust & ~among)
+        left = among
+        for draw in (None, *range(STARTS)):
+            asked: dict[str, Any] = {"tolerance": tolerance, "steps": length * steps, "among": left, "draw": draw}
+            left = torch.stack([one.robust for one in attack(trained, data, norm=norm, cells=cells, **asked)])
+        return left | (robust & ~among)
 
     second = search(robust, LONGER)
     unsettled = (second != robust).any(dim=1, keepdim=True)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from robustbench_bcos.regression import evidence
-from robustbench_bcos.regression.attack import Attacked, attack, robust_to_noise
-from robustbench_bcos.regression.evidence import LONGER, gather
+from robustbench_bcos.regression.attack import Attacked, attack, free_inputs, robust_to_noise
+from robustbench_bcos.regression.evidence import LONGER, STARTS, gather
 from tests.regression.test_regression import DATA, errors, trained
 
 FEW = DATA.select(range(3))
@@ -87,3 +87,29 @@ def test_only_trajectories_that_are_asked_for_are_searched_around() -> None:
     for one, asked in zip(searched, among, strict=True):
         assert torch.equal((one.inputs != model.inputs(FEW)).any(dim=1), asked)
         assert torch.equal(one.robust, asked)
+
+
+@pytest.mark.parametrize("targets", ["initial", "parameters", "both"])
+def test_a_search_begins_at_random_within_the_threat_and_moves_what_it_may(targets: str) -> None:
+    model = trained(iterations=1)
+    clean = model.inputs(FEW)
+    fixed = ~free_inputs(model.model.states, clean.shape[1], targets)
+    among: dict[str, Any] = {"norm": "l2", "cells": [(0.1, targets)], "tolerance": 1e9, "steps": 1}
+    moved = [attack(model, FEW, draw=draw, **among)[0].inputs - clean for draw in (None, 0, 1)]
+    for one in moved:
+        assert not one[:, fixed].any()
+        assert 0 < float(one.norm(dim=1).max()) <= 0.1 * (1 + 1e-6)
+    assert not torch.equal(moved[1], moved[0])
+    assert not torch.equal(moved[2], moved[1])
+
+
+def test_longer_searches_begin_at_random_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[tuple[int, int | None]] = []
+
+    def search(*args: object, steps: int, draw: int | None, **others: Any) -> list[Attacked]:
+        tried.append((steps, draw))
+        return Searches({5 * LONGER: [1]})(steps=steps, **others)
+
+    monkeypatch.setattr(evidence, "attack", search)
+    gather(trained(iterations=1), FEW, found(), tolerance=1e9, steps=5, **WITHIN)
+    assert tried == [(steps, draw) for steps in (5 * LONGER, 5 * LONGER**2) for draw in (None, *range(STARTS))]
