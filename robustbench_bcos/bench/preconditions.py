@@ -151,8 +151,21 @@ def try_model(model: Model, images: Images, device: str, remedy: str = FIT) -> t
         ) from error
     if not torch.equal(tried, untouched):
         raise RequestError(f"model {model.name!r} changes the images it is given: it must work on a copy of them")
+    _try_alone(model, tried[:1])
     _try_gradients(model, tried)
     return logits
+
+
+def _try_alone(model: Model, image: Images) -> None:
+    """The last image of a search is alone in its batch, whose axis some code drops then."""
+    try:
+        with torch.no_grad():
+            as_logits(model.classifier(image), 1)
+    except Exception as error:
+        raise RequestError(
+            f"model {model.name!r} fails on one image alone ({_first_sentence(error)}): it must keep the images' axis "
+            "whatever its length, which squeeze() without a dim does not"
+        ) from error
 
 
 def _try_gradients(model: Model, images: Images) -> None:
@@ -179,6 +192,8 @@ def _other_channels(model: Model, images: Images) -> str:
 
 
 def _first_sentence(error: Exception) -> str:
+    if isinstance(error, RequestError):
+        return str(error).partition(": ")[0]
     # The messages of most other errors say nothing without their type.
     reason = reason_of if isinstance(error, RuntimeError | ValueError | AssertionError) else named_reason_of
     return reason(error).partition(". ")[0]

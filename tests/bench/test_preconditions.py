@@ -39,6 +39,12 @@ def raising(error: Exception) -> Callable[[Tensor], Any]:
     return function
 
 
+def two_or_more(images: Tensor) -> Tensor:
+    if len(images) == 1:
+        raise ValueError("more than one value is needed")
+    return good(images)
+
+
 def check(function: Callable[[Tensor], Any], **changes: Any) -> None:
     images = torch.rand(3, 3, 6, 5, generator=torch.Generator().manual_seed(0))
     chosen = EvalSubset.of(InMemory(images, torch.tensor([0, 1, 2]), classes=4))
@@ -71,6 +77,8 @@ def test_a_model_that_fits_is_accepted() -> None:
         (lambda images: good(images[:1]), "it must give one logit per image and class"),
         (lambda images: good(images) / 0, "NaN or infinite logits on clean images: check its weights"),
         (lambda images: good(images.mul_(2)), "changes the images it is given: it must work on a copy"),
+        (lambda images: good(images)[..., None].squeeze(), r"fails on one image alone \(the model gives .* \(4,\) for"),
+        (two_or_more, r"fails on one image alone \(more than one value is needed\): it must keep the images' axis"),
     ],
 )
 def test_a_model_that_does_not_fit_is_refused_in_a_sentence(function: Callable[[Tensor], Any], said: str) -> None:
