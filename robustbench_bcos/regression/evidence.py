@@ -15,7 +15,7 @@ LONGER = 4
 """A second search has so many times the steps; where it breaks anything, a third has so many times those."""
 
 STARTS = 4
-"""Random perturbations at which these searches begin, too: errors of a field have many maxima."""
+"""Random perturbations at which these searches begin, too, together as long: errors of a field have many maxima."""
 
 DRAWS = 32
 """Random perturbations of each trajectory that every search has left right."""
@@ -62,9 +62,9 @@ def gather(
     stuck = torch.stack([one.stuck for one in found])
 
     def search(among: Flags, length: int) -> Flags:
-        left = among
-        for draw in (None, *range(STARTS)):
-            asked: dict[str, Any] = {"tolerance": tolerance, "steps": length * steps, "among": left, "draw": draw}
+        left, longest = among, length * steps
+        for draw, taken in [(None, longest), *((draw, longest // STARTS) for draw in range(STARTS))]:
+            asked: dict[str, Any] = {"tolerance": tolerance, "steps": taken, "among": left, "draw": draw}
             left = torch.stack([one.robust for one in attack(trained, data, norm=norm, cells=cells, **asked)])
         return left | (robust & ~among)
 
