@@ -25,6 +25,7 @@ from robustbench_bcos.bench.rows import (
     FooledPictureRow,
     FooledRow,
     Row,
+    SmoothedRow,
     TimingRow,
     UnfinishedRow,
     VerdictRow,
@@ -358,8 +359,8 @@ def test_stages_read_and_only_the_runner_writes(tiny_zoo: Path, tmp_path: Path, 
     request = tiny_request(tiny_zoo, limit=4, **asked)
     carry_out(request, store)
     file = tmp_path / "run.sqlite"
-    # Nothing is left unfinished by a run that ended, and no explanation was attacked.
-    empty = UnfinishedRow, FooledRow, FooledPictureRow
+    # Nothing is left unfinished by a run that ended, no explanation was attacked, and no network smoothed.
+    empty = UnfinishedRow, FooledRow, FooledPictureRow, SmoothedRow
     with Store(file) as written, ReadOnly(file) as known:
         for stage in (_attack, gather_evidence, measure_distances):
             for source in request.sources:

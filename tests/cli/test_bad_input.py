@@ -18,6 +18,7 @@ from tests.cli.command_line import refusal, succeed
 from tests.cli.own_models import OWN_MODELS
 
 SMALL = "--model tiny-natural --limit 6 --steps 2 --no-figures".split()
+WHOLE = Zoo()["digits-natural"].weights_file
 NETS = f"""{OWN_MODELS}
 class Seven(Pixels):
     def answer(self, logits):
@@ -116,7 +117,7 @@ def test_the_command_is_fine_before_anything_is_added_to_it(tiny_zoo: Path) -> N
         (["--explained", "-1"], "explained: input should be greater than or equal to 0, got -1"),
         (["--images", "0,-3"], "images '-3' is not the index of an image: give numbers from 0"),
         (["--images", "zero"], "images 'zero' is not the index of an image: give numbers from 0"),
-        (["--images", "1797"], "images 1797 is not among the 6 images of this run: give indices of digits such as "),
+        (["--images", "1797"], "images 1797 is not in digits: its images are numbered 0 to 363"),
         (["--images", ","], "--images is empty: give it a value"),
     ],
 )
@@ -298,7 +299,7 @@ def test_the_program_in_the_checkpoint_would_have_run(here: Path) -> None:
         (["--ema"], "ema describes weights: give them too, or leave it out"),
         (["--weights", "nowhere.pt", "--architecture", "resnet8"], "weights nowhere.pt cannot be read (No such file"),
         (["--weights", ".", "--architecture", "resnet8"], "cannot be read (Is a directory)"),
-        (["--weights", "own_nets.py", "--architecture", "resnt8"], "unknown architecture 'resnt8': did you mean"),
+        (["--weights", str(WHOLE), "--architecture", "resnt8"], "unknown architecture 'resnt8': did you mean"),
     ],
 )
 def test_weights_that_are_not_there_are_named(added: list[str], said: str, run: Callable[..., str]) -> None:

@@ -214,10 +214,11 @@ def test_times_of_all_work_are_a_row_for_each_cell(tmp_path: Path) -> None:
         first, second = write_description(tmp_path, store)
     run = read_run(tmp_path)
     export(run)
-    names = ["attack_seconds", "explanation_seconds", "evidence_seconds", "distances_seconds", "fooling_seconds"]
+    works = ("attack", "explanation", "evidence", "distances", "fooling", "smoothing")
+    names = [f"{work}_seconds" for work in works]
     assert rows(tmp_path / "timings.csv") == [
-        {"cell": first.key, **dict(zip(names, ("1.5", "0.0", "0.75", "0.125", "0.0"), strict=True))},
-        {"cell": second.key, **dict(zip(names, ("0.0", "0.0", "0.25", "0.0", "0.0"), strict=True))},
+        {"cell": first.key, **dict(zip(names, ("1.5", "0.0", "0.75", "0.125", "0.0", "0.0"), strict=True))},
+        {"cell": second.key, **dict(zip(names, ("0.0", "0.0", "0.25", "0.0", "0.0", "0.0"), strict=True))},
     ]
     for name in ("results.csv", "table_l2.csv"):
         assert "0.75" not in (tmp_path / name).read_text(encoding="utf-8")
