@@ -141,7 +141,7 @@ def test_sessions_that_all_die_get_there_in_the_end(
     how: str, command: list[str], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
-    for number in itertools.count(1, step=3):
+    for number in itertools.count(1, step=6):
         with monkeypatch.context() as fatal:
             fatal.setattr(Store, "_insert", dying(number, how))
             with suppress(Killed):
