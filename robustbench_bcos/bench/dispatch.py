@@ -179,7 +179,7 @@ def no_progress(jobs: JobFolder, unit: AnyUnit) -> Broken:
 def earlier_jobs(jobs: JobFolder, order: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Handle]]:
     """Jobs of an earlier session that still wait or work, by name of their units, and what they were told.
 
-    Nothing where what they were told is not what is told now; they are ended then.
+    None where their order was another one; they are ended then.
 
     Args:
         jobs: where they are recorded.

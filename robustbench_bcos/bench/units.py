@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
+from typing import Any, ClassVar, Protocol
 
 import torch
 
@@ -38,6 +39,26 @@ FEWEST = 32
 """Images of a batch, at least, where batches are smaller so that each worker has some."""
 
 
+class _Work(Protocol):
+    """A record of one model's part in a run."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def run(self) -> str:
+        """Digest of the run."""
+
+    @property
+    def model(self) -> str:
+        """Its name."""
+
+
+def name_of(unit: _Work, stage: str) -> str:
+    """A unit as part of a file's name: the same unit has the same, and no other unit has it."""
+    said = json.dumps(asdict(unit), sort_keys=True).encode()
+    return f"{unit.run}-{stage}-{slug(unit.model)}-{blake2b(said, digest_size=6).hexdigest()}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Unit:
     """What one job does."""
@@ -59,9 +80,8 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """As part of a file's name: the same unit has the same, and no other unit has it."""
-        said = json.dumps(asdict(self), sort_keys=True).encode()
-        return f"{self.run}-{self.stage}-{slug(self.model)}-{blake2b(said, digest_size=6).hexdigest()}"
+        """As part of a file's name."""
+        return name_of(self, self.stage)
 
     def __str__(self) -> str:
         images = f", images {self.start} to {self.stop - 1} of the subset" if self.stage in BLOCKWISE else ""

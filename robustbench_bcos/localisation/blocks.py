@@ -3,11 +3,9 @@
 Blocks begin and end where batches do: maps of a picture differ in their seventh digit with what else is in its batch.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from hashlib import blake2b
 from pathlib import Path
 from time import perf_counter
 
@@ -20,8 +18,7 @@ from robustbench_bcos.bench.job import AbstractRowsJob, of_this_code, told_confi
 from robustbench_bcos.bench.job_folder import JobFolder
 from robustbench_bcos.bench.rows import Row
 from robustbench_bcos.bench.store import Store
-from robustbench_bcos.bench.units import BLOCKS_A_WORKER
-from robustbench_bcos.core.disk import slug
+from robustbench_bcos.bench.units import BLOCKS_A_WORKER, name_of
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.localisation.config import LocaliseConfig
 from robustbench_bcos.localisation.playing import Played, batch_size, play_some, scored
@@ -47,8 +44,7 @@ class Block:
     @property
     def name(self) -> str:
         """As part of a file's name."""
-        said = json.dumps(asdict(self), sort_keys=True).encode()
-        return f"{self.run}-localise-{slug(self.model)}-{blake2b(said, digest_size=6).hexdigest()}"
+        return name_of(self, "localise")
 
     def __str__(self) -> str:
         return f"localisation of {self.model}, pictures {self.start} to {self.stop - 1}"

@@ -111,7 +111,7 @@ def make(
     """
     recipe = training.recipe
     height, width = recipe.image_size
-    # Of images of few pixels, weights are the same whoever trains.
+    # Of images of few pixels, weights do not depend on the machine.
     few = 1 if height * width < SMALL_IMAGE else None
     torch.set_num_threads(config.threads or few or threads or torch.get_num_threads())
     name = dataset_of(recipe, dataset)

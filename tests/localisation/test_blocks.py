@@ -1,4 +1,4 @@
-"""A game is the same whoever plays it, in how many pieces, in which order, and whatever happens to jobs."""
+"""A game does not depend on its jobs: how many they are, their order, and what happens to them."""
 
 import json
 from collections import Counter
