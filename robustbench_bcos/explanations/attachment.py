@@ -11,6 +11,7 @@ from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images
 from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.explanations.explanation import explain
+from robustbench_bcos.explanations.method import AbstractAttachableMethod
 from robustbench_bcos.explanations.second_derivatives import Attached, Softened, twice_differentiable
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 
@@ -27,7 +28,22 @@ ROUNDING = 1e-6
 
 def attachable_methods() -> list[str]:
     """Methods whose maps can be attacked."""
-    return [name for name in METHODS if METHODS[name].attachable]
+    return [name for name in METHODS if isinstance(METHODS[name], AbstractAttachableMethod)]
+
+
+def attachable_method(name: str) -> AbstractAttachableMethod:
+    """The method of that name.
+
+    Raises:
+        RequestError: its maps have no derivative.
+    """
+    method = METHODS[name]
+    if not isinstance(method, AbstractAttachableMethod):
+        raise RequestError(
+            f"maps of {name} have no derivative, so that no attack can move them: choose from "
+            f"{', '.join(attachable_methods())}"
+        )
+    return method
 
 
 def agrees_with_differences(explained: "Explained", images: Images, rng: PerImageRng) -> bool:
@@ -82,11 +98,7 @@ class Explained(nn.Module):
 
     def __init__(self, model: nn.Module, method: str, *, softened: bool = False) -> None:
         super().__init__()
-        if not METHODS[method].attachable:
-            raise RequestError(
-                f"maps of {method} have no derivative, so that no attack can move them: choose from "
-                f"{', '.join(attachable_methods())}"
-            )
+        attachable_method(method)
         self.model = model
         self.method = method
         self.softened = softened
@@ -106,7 +118,7 @@ class Explained(nn.Module):
         return torch.cat([found.logits, found.maps.flatten(1)], dim=1)
 
     def _attached(self, images: Images, *, differentiated: bool) -> Attached:
-        method = METHODS[self.method]
+        method = attachable_method(self.method)
         with twice_differentiable():
             if not differentiated:
                 explanation = explain(self.model, images.detach(), method=self.method)

@@ -19,12 +19,6 @@ class AbstractMethod(ABC):
     differentiates: ClassVar[bool] = True
     """Whether it takes gradients of the network."""
 
-    attachable: ClassVar[bool] = False
-    """Whether its maps can be differentiated, so that they can be attacked."""
-
-    points: ClassVar[int] = 1
-    """Images that the network is shown for each map, where that is differentiated."""
-
     of_modules: ClassVar[bool] = True
     """Whether its maps depend on which modules a network is made of, and not on what it computes alone. Of other
     methods a folded copy, which is faster, has the same maps up to rounding."""
@@ -56,6 +50,18 @@ class AbstractMethod(ABC):
         self.check(network)
         return self._attribute(network, encoded, targets, rng)
 
+    @abstractmethod
+    def _attribute(self, network: nn.Module, encoded: Images, targets: Targets | None, rng: PerImageRng) -> Explanation:
+        """Explain several targets of each image, (image, target, ...)."""
+
+
+class AbstractAttachableMethod(AbstractMethod):
+    """A method whose maps can be differentiated by the image, so that they can be attacked."""
+
+    points: ClassVar[int] = 1
+    """Images that the network is shown for each map, where that is differentiated."""
+
+    @abstractmethod
     def attached(self, network: nn.Module, encoded: Images) -> Attached:
         """Logits, and the map of the class predicted, as functions of the image: their gradients are those of maps.
 
@@ -65,15 +71,7 @@ class AbstractMethod(ABC):
         Args:
             network: frozen.
             encoded: requires a gradient, and may be in the graph of an image.
-
-        Raises:
-            NotImplementedError: the method has no derivative, and is not ``attachable``.
         """
-        raise NotImplementedError(self.name)
-
-    @abstractmethod
-    def _attribute(self, network: nn.Module, encoded: Images, targets: Targets | None, rng: PerImageRng) -> Explanation:
-        """Explain several targets of each image, (image, target, ...)."""
 
 
 def largest(logits: Logits) -> Targets:

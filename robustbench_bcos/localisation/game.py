@@ -38,7 +38,6 @@ class AbstractGame(ABC):
         unit: what one scene is called, in a sentence.
         sized: whether images of the dataset must have the size that models were made for.
         same_classes: whether outputs of models must be the classes of the dataset; a game that knows better says so.
-        controls: names of what :meth:`control` gives.
         fits: whether scores depend on maps of other pictures, which :meth:`fitted` is shown first.
     """
 
@@ -47,7 +46,6 @@ class AbstractGame(ABC):
     unit: ClassVar[str] = "scene"
     sized: ClassVar[bool] = True
     same_classes: ClassVar[bool] = True
-    controls: ClassVar[tuple[str, ...]] = ()
     fits: ClassVar[bool] = False
 
     def __init__(self, config: "LocaliseConfig") -> None:
@@ -74,13 +72,10 @@ class AbstractGame(ABC):
         """What an oracle scores under the same smoothing: a map that is 1 in its own region and 0 elsewhere."""
         return self.scores(scene.regions.float(), scene).values
 
-    def control(self, name: str, scene: Scene) -> TargetMaps:
-        """Maps that know nothing of the picture, which are scored beside those of methods.
-
-        Raises:
-            NotImplementedError: the game has no controls, and names none.
-        """
-        raise NotImplementedError(name)
+    @property
+    def controls(self) -> Mapping[str, Callable[[Scene], TargetMaps]]:
+        """By name, what makes maps that know nothing of the picture; they are scored beside those of methods."""
+        return {}
 
     def fitted(self, explained: Iterable[tuple[Scene, TargetMaps]]) -> "AbstractGame":
         """The game with what it takes from clean maps of one model and method.

@@ -151,7 +151,7 @@ class Player:
         for method in self.methods:
             yield method, self.maps(scenes, variant.pictures, method)
         for name in self.game.controls if variant.condition == CLEAN else ():
-            yield name, [self.game.control(name, scene) for scene in scenes]
+            yield name, list(map(self.game.controls[name], scenes))
 
     def fitted_to(self, method: str, batch_size: int) -> AbstractGame:
         """The game, with what it takes from the clean maps of a method or control."""
@@ -169,7 +169,7 @@ class Player:
             if method in self.methods:
                 maps = self.maps(scenes, [scene.picture for scene in scenes], method)
             else:
-                maps = [self.game.control(method, scene) for scene in scenes]
+                maps = list(map(self.game.controls[method], scenes))
             yield from ((scene, some) for scene, some in zip(scenes, maps, strict=True) if some.isfinite().all())
 
     def variants(self, scenes: Sequence[Scene], batch_size: int) -> Iterator[Variant]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.explanations import METHODS
-from robustbench_bcos.explanations.attachment import Explained, attachable_methods
+from robustbench_bcos.explanations.attachment import Explained, attachable_method, attachable_methods
 from robustbench_bcos.explanations.explanation import explain
 from robustbench_bcos.explanations.second_derivatives import Softened, has_rectifiers, is_curved
 from robustbench_bcos.model_zoo.architectures import build_architecture
@@ -77,7 +77,7 @@ def served() -> list[tuple[str, str]]:
         (method, name)
         for method, name in pairs
         if (method != "dynamic_weights" or name.startswith("bcos"))
-        and (METHODS[method].points == 1 or name in ("bcos with statistics of the image", "conventional"))
+        and (attachable_method(method).points == 1 or name in ("bcos with statistics of the image", "conventional"))
     ]
 
 
@@ -152,7 +152,7 @@ def test_a_model_without_second_derivatives_is_told(name: str, curved: bool) -> 
         assert is_curved(model, images(), rng).tolist() == [name != "linear"] * 2
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if not METHODS[name].attachable])
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {*attachable_methods()}))
 def test_a_method_without_derivatives_is_refused_with_those_that_have_some(method: str) -> None:
     with pytest.raises(RequestError, match=rf"maps of {method} .* choose from dynamic_weights, gradcam"):
         Explained(make("bcos"), method)

@@ -33,8 +33,7 @@ from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.rounding import significant
 from robustbench_bcos.core.types import Images, Labels
 from robustbench_bcos.data.subset import EvalSubset
-from robustbench_bcos.explanations import METHODS
-from robustbench_bcos.explanations.attachment import Explained, agrees_with_differences
+from robustbench_bcos.explanations.attachment import Explained, agrees_with_differences, attachable_method
 from robustbench_bcos.explanations.explanation import explain, method_for
 from robustbench_bcos.explanations.second_derivatives import Softened, has_rectifiers, is_curved
 from robustbench_bcos.explanations.similarity import MEASURES
@@ -57,7 +56,7 @@ def fool_maps(
     assert request.fooled is not None
     pairs = (request.fooled, others_of_class(request.fooled), others_of_another_class(request.fooled))
     methods = dict.fromkeys(method_for(model.classifier, method) for method in request.config.methods)
-    points = max(METHODS[method].points for method in methods)
+    points = max(attachable_method(method).points for method in methods)
     size = BatchSize(max(1, size.images // (GRAPHS * points)))
     correct = {image for image, row in known.clean(model.name).items() if row.correct}
     image = request.fooled.batch(0, 1).images.to(request.device)

@@ -9,7 +9,7 @@ from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images
 from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.explanations.explanation import Explanation, Targets
-from robustbench_bcos.explanations.method import AbstractMethod
+from robustbench_bcos.explanations.method import AbstractAttachableMethod
 from robustbench_bcos.explanations.methods.input_x_gradient import InputXGradient
 from robustbench_bcos.explanations.second_derivatives import Attached, gradient_times_input
 from robustbench_bcos.model_zoo.bcos.explanation_mode import Gates, explanation_mode
@@ -18,14 +18,13 @@ from robustbench_bcos.model_zoo.bcos.layers import is_bcos
 
 @final
 @METHODS.registered("dynamic_weights")
-class DynamicWeights(AbstractMethod):
+class DynamicWeights(AbstractAttachableMethod):
     """Rows of the linear map W(x) that a B-cos network applied (Böhle et al., 2022, eq. 13).
 
     Contributions sum to the target's logit less the logit bias wherever the network adds no other constant; see
     :func:`~robustbench_bcos.explanations.completeness.additive_constants`.
     """
 
-    attachable = True
     of_modules = False
 
     def preference(self, network: nn.Module) -> int:

@@ -12,7 +12,7 @@ from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images
 from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.explanations.explanation import Explanation, Targets
-from robustbench_bcos.explanations.method import AbstractMethod
+from robustbench_bcos.explanations.method import AbstractAttachableMethod
 from robustbench_bcos.explanations.methods._post_hoc import logits_and_targets
 from robustbench_bcos.explanations.second_derivatives import Attached, largest_of
 from robustbench_bcos.model_zoo.bcos.layers import UnitConv2d
@@ -20,13 +20,11 @@ from robustbench_bcos.model_zoo.bcos.layers import UnitConv2d
 
 @final
 @METHODS.registered("gradcam")
-class GradCAM(AbstractMethod):
+class GradCAM(AbstractAttachableMethod):
     """Positive part of the last feature maps weighted by their mean gradients (Selvaraju et al., 2017).
 
     Enlarged to the image bilinearly. It needs feature maps of more than one position.
     """
-
-    attachable = True
 
     def attached(self, network: nn.Module, encoded: Images) -> Attached:
         """The same steps, written out."""

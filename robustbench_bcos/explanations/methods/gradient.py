@@ -8,21 +8,20 @@ from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images
 from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.explanations.explanation import Explanation, Targets
-from robustbench_bcos.explanations.method import AbstractMethod
+from robustbench_bcos.explanations.method import AbstractAttachableMethod
 from robustbench_bcos.explanations.methods.input_x_gradient import InputXGradient
 from robustbench_bcos.explanations.second_derivatives import Attached, gradient_of_largest
 
 
 @final
 @METHODS.registered("gradient")
-class Gradient(AbstractMethod):
+class Gradient(AbstractAttachableMethod):
     """Gradient of the logit, its signed sum over channels (Simonyan et al., 2014, take the largest magnitude instead).
 
     Behind ``add_inverse`` a channel and its complement are summed as they are: brighter and darker cancel.
     """
 
     of_modules = False
-    attachable = True
 
     def attached(self, network: nn.Module, encoded: Images) -> Attached:
         """As it is."""

@@ -10,7 +10,7 @@ from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images
 from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.explanations.explanation import Explanation, Targets
-from robustbench_bcos.explanations.method import AbstractMethod, largest
+from robustbench_bcos.explanations.method import AbstractAttachableMethod, largest
 from robustbench_bcos.explanations.second_derivatives import Attached, gradient_times_input
 from robustbench_bcos.explanations.several_targets import ConvolutionsTogether, gradients_together
 
@@ -20,13 +20,12 @@ MANY = 4
 
 @final
 @METHODS.registered("input_x_gradient")
-class InputXGradient(AbstractMethod):
+class InputXGradient(AbstractAttachableMethod):
     """Gradient of the logit times the encoded image (Shrikumar et al., 2017).
 
     It is to a conventional network what dynamic weights are to a B-cos network: the linear map applied near this image.
     """
 
-    attachable = True
     of_modules = False
 
     def preference(self, network: nn.Module) -> int:

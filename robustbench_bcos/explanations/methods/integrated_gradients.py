@@ -10,7 +10,7 @@ from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images
 from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.explanations.explanation import Explanation, Targets
-from robustbench_bcos.explanations.method import AbstractMethod
+from robustbench_bcos.explanations.method import AbstractAttachableMethod
 from robustbench_bcos.explanations.methods._post_hoc import shown_together, weights_times_input
 from robustbench_bcos.explanations.second_derivatives import Attached
 
@@ -20,11 +20,10 @@ POINTS = 32
 
 @final
 @METHODS.registered("integrated_gradients")
-class IntegratedGradients(AbstractMethod):
+class IntegratedGradients(AbstractAttachableMethod):
     """Mean gradient on the straight path from 0, times the encoded image (Sundararajan et al., 2017)."""
 
     of_modules = False
-    attachable = True
     points = POINTS
 
     def attached(self, network: nn.Module, encoded: Images) -> Attached:

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import final
 
 import torch
@@ -55,7 +55,6 @@ class MaskPointing(AbstractGame):
     unit = "image"
     sized = False
     same_classes = False
-    controls = (RANDOM, CENTRE)
     fits = True
 
     def __init__(self, config: LocaliseConfig) -> None:
@@ -129,12 +128,13 @@ class MaskPointing(AbstractGame):
         area = areas(scene.regions, scene.valid)
         return dict.fromkeys(MEASURES, torch.ones_like(area)) | {ENERGY_RATIO: 1 / area}
 
-    def control(self, name: str, scene: Scene) -> TargetMaps:
-        """A random map, or the middle of the picture."""
-        targets, size = len(scene.targets), scene.regions.shape[1:]
-        if name == CENTRE:
-            return centre_maps(targets, size)
-        return random_maps(targets, size, self.config.seed, scene.images[0])
+    @property
+    def controls(self) -> Mapping[str, Callable[[Scene], TargetMaps]]:
+        """A random map, and the middle of the picture."""
+        return {
+            RANDOM: lambda scene: random_maps(*_shape(scene), self.config.seed, scene.images[0]),
+            CENTRE: lambda scene: centre_maps(*_shape(scene)),
+        }
 
     def fitted(self, explained: Iterable[tuple[Scene, TargetMaps]]) -> "MaskPointing":
         """With the thresholds that are best on the other half."""
@@ -146,6 +146,11 @@ class MaskPointing(AbstractGame):
         game = copy.copy(self)
         game.thresholds = (odd, even)
         return game
+
+
+def _shape(scene: Scene) -> tuple[int, torch.Size]:
+    """How many maps a scene needs, and of which size."""
+    return len(scene.targets), scene.regions.shape[1:]
 
 
 def _scene(setting: Setting, model: str, outputs: Outputs, number: int, index: int, labels: tuple[int, ...]) -> Scene:
