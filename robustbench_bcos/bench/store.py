@@ -52,6 +52,10 @@ ATTACHED = 8
 BLOCK = 256
 """Images of a block: adding a batch hashes its blocks anew, and each has a row."""
 
+KEPT = 100 * 2**20
+"""Bytes of a file whose rows are kept once they have been compared with their digests: in memory they take five times
+as many."""
+
 INTERRUPTED = (sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_READONLY_RECOVERY)
 """What SQLite says to a reader of a file that a writer left in the middle of a transaction."""
 
@@ -116,6 +120,8 @@ class Store:
         self._kinds = kinds
         self._tables: tuple[type[Row], ...] = tables() if kinds is None else (*kinds, DigestRow)
         self.beside = beside
+        self._reading = reading
+        self._verified: dict[tuple[type[Row], object], list[tuple[Any, ...]]] = {}
         self._lock = RLock()
         with self._explained():
             if file is not None and file.exists() and not file.is_file():
@@ -178,10 +184,12 @@ class Store:
     def verify(self) -> None:
         """Compare all rows with their digests, and the file's structure with itself.
 
+        A store that is only read gives the same rows afterwards, and does not read images' rows again.
+
         Raises:
             RequestError: something was changed, lost or damaged.
         """
-        self._blocks()
+        self._blocks(keep=self._reading and self.file is not None and self.file.stat().st_size <= KEPT)
 
     def merge(self, *files: Path) -> list[Path]:
         """Take over the rows of other stores, some in a transaction; gives the damaged ones, which are left out.
@@ -233,8 +241,8 @@ class Store:
         with self._explained(), closing(self._connect(self.file)) as source, closing(self._connect(file)) as copy:
             source.backup(copy)
 
-    def _blocks(self) -> dict["_Block", DigestRow]:
-        """The digest of every block, which its rows have.
+    def _blocks(self, keep: bool = False) -> dict["_Block", DigestRow]:
+        """The digest of every block, which its rows have; they may be kept.
 
         Raises:
             RequestError: a block is not as it was written, or missing; or the file's structure is damaged.
@@ -249,6 +257,8 @@ class Store:
                     if _hashed(row.subject, row.part, block) != row.digest:
                         what = "not as they were written" if block else "missing"
                         raise self._damaged(f"{table.table} of {row.subject!r} are {what}")
+                    if keep and _in_order(table):
+                        self._verified.setdefault((table, row.subject), []).extend(block)
                 if next(rows, None) is not None:
                     raise self._damaged(f"some {table.table} have no digest")
         if (structure := self._select("PRAGMA quick_check(1)")[0][0]) != "ok":
@@ -288,6 +298,8 @@ class Store:
         if unknown := where.keys() - columns.keys():
             # SQLite would take the quoted name for a text.
             raise TypeError(f"{row.__name__} has no column {', '.join(sorted(unknown))}")
+        if len(where) == 1 and (kept := self._verified.get((row, where.get(row.blocks_of)))):
+            return list(columns), kept
         condition = " AND ".join(f"{_quoted(column)} = ?" for column in where) or "TRUE"
         order = ", ".join(map(_quoted, row.key)) or "rowid"
         query = f"SELECT {', '.join(map(_quoted, columns))} FROM {row.table} WHERE {condition} ORDER BY {order}"
@@ -563,10 +575,15 @@ def _listed(table: type[Row]) -> str:
 def _order(table: type[Row]) -> str:
     """Blocks one after another, and rows of a block as their key has them."""
     key = ", ".join(map(_quoted, table.key or ["rowid"]))
-    if table.key[:2] == (table.blocks_of, "image"):
-        return key  # Which the table itself is sorted by.
+    if _in_order(table):
+        return key
     part = [_part(table)] if "image" in table.columns() else []
     return ", ".join([_quoted(table.blocks_of), *part, key])
+
+
+def _in_order(table: type[Row]) -> bool:
+    """Whether its key puts blocks one after another."""
+    return table.key[:2] == (table.blocks_of, "image")
 
 
 def _hashed(subject: Any, part: Any, rows: list[tuple[Any, ...]]) -> str:  # noqa: ANN401 (as SQLite has it)

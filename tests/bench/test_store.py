@@ -527,6 +527,17 @@ def test_a_row_that_is_not_as_it_was_written_is_noticed(tmp_path: Path, damage: 
         store.verify()
 
 
+def test_rows_that_were_compared_are_those_that_are_given(tmp_path: Path) -> None:
+    file = filled(tmp_path / "run.sqlite")
+    with Store(file, reading=True) as store:
+        before = store.verdicts(CELL), store.columns(CleanRow, model="net")
+        store.verify()
+        with closing(sqlite3.connect(file)) as database, database:
+            database.execute("UPDATE verdicts SET success = 1 - success")
+            database.execute("UPDATE clean SET correct = 1 - correct")
+        assert (store.verdicts(CELL), store.columns(CleanRow, model="net")) == before
+
+
 def test_reading_writes_nothing_and_takes_no_lock(tmp_path: Path) -> None:
     file = filled(tmp_path / "run.sqlite")
     with closing(sqlite3.connect(file, isolation_level=None)) as writer:
