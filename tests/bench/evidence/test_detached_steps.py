@@ -1,0 +1,48 @@
+"""The check whose attack goes through what a model detaches."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustbench_bcos.bench.evidence.checks.detached_steps import _Undetached
+
+
+def unrolled(images: Tensor) -> Tensor:
+    """A step of gradient descent on the sum of cubes."""
+    leaf = images.detach().requires_grad_()
+    with torch.enable_grad():
+        (step,) = torch.autograd.grad((leaf**3).sum(), leaf)
+    return leaf - 0.1 * step
+
+
+@torch.no_grad()
+def frozen(images: Tensor) -> Tensor:
+    return images**2
+
+
+@pytest.mark.parametrize(
+    ("hidden", "slope"),
+    [
+        (lambda x: x.detach() ** 2, 1.0),
+        (lambda x: torch.detach(x) ** 2, 1.0),
+        (lambda x: x.data**2, 1.0),
+        (frozen, 1.0),
+        (unrolled, 1 - 0.3 * 2 * 0.5),
+    ],
+    ids=["detach", "torch.detach", "data", "no_grad", "unrolled"],
+)
+def test_gradients_go_through_what_is_hidden(hidden: Callable[[Tensor], Tensor], slope: float) -> None:
+    class Hiding(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images + hidden(images)
+
+    images = torch.full((2, 3), 0.5, requires_grad=True)
+    answers = _Undetached(Hiding())(images)
+    torch.testing.assert_close(answers, Hiding()(images))
+    (gradient,) = torch.autograd.grad(answers.sum(), images)
+    torch.testing.assert_close(gradient, torch.full((2, 3), 1 + slope))
+    with torch.no_grad():
+        _Undetached(Hiding())(images)
+        assert not torch.is_grad_enabled()
