@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, final
 
-import torch
-
 from robustbench_bcos.attacks.attack import AttackResult, LongAttack, Problem
 from robustbench_bcos.attacks.criterion import AbstractCriterion
 from robustbench_bcos.attacks.driver import Evaluation, IterativeAttack, Rows, State
 from robustbench_bcos.attacks.halts import Frames, Steps, split, within
 from robustbench_bcos.attacks.norm import AbstractNorm
+from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.types import Flags, Images, PerImage
 
 FIRST, LAST = 1.0, 0.01
@@ -52,7 +51,7 @@ class Refinement(IterativeAttack):
         """A forward pass for each iterate, a backward pass for all but the last."""
         return self.restarts * (2 * self.steps + 1)
 
-    def remember(self, problem: Problem, images: Images, sources: Sequence[torch.Generator]) -> "Seen":
+    def remember(self, problem: Problem, images: Images, sources: "Sequence[torch.Generator]") -> "Seen":
         """What was reached at the last look: nothing."""
         return Seen(losses=torch.full((len(images),), -torch.inf, dtype=torch.float64, device=images.device))
 

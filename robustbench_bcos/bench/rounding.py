@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustbench_bcos.attacks.gradients import usable_gradient
 from robustbench_bcos.bench.judge import RELATIVE_TOLERANCE, allowed_sizes, judge, measured_sizes, rounding_of
@@ -35,6 +35,21 @@ class Rounded:
 def nearest_level(images: Images) -> Images:
     """Each pixel value as the nearest of 256 levels, to the bit as a reader of pictures computes it."""
     return (images * LEVELS).round() / LEVELS
+
+
+class RoundingModel(nn.Module):
+    """A model behind a rounding to 256 levels that lets gradients through."""
+
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of the nearest picture."""
+        still = images.detach()
+        # To the bit a level, which adding a difference would not be.
+        logits: Tensor = self.classifier(nearest_level(still) + (images - still))
+        return logits
 
 
 def towards(images: Images, adversarials: Images) -> Images:

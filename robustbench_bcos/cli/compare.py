@@ -96,13 +96,13 @@ def compare(
 
 
 def _check_options(runs: list[Path], by: str | None, where: str | None) -> None:
-    """Refuse, before runs are read, which imports torch, what could be said of none."""
+    """Refuse, before runs are read, what could be said of none."""
     from robustbench_bcos.reports.comparison import check_group
     from robustbench_bcos.reports.condition import check_condition
 
     if by is not None:
         check_group(by)
-    # CSVs may have columns of their own, and are read without torch.
+    # CSVs may have columns of their own.
     if where is not None and all(map(is_run, runs)):
         check_condition(where)
 

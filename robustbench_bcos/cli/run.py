@@ -106,10 +106,7 @@ def _tell_of_jobs(flags: Flags, status: Path | None, cancel: Path | None) -> Non
     from rich.text import Text
 
     make_config(flags)
-    from robustbench_bcos.bench.folder import read_description
-
-    read_description(status or cancel or Path())
-    # This imports torch; a mistake that can be told without it has been told.
+    # Not above: --help needs none of it.
     from robustbench_bcos.bench import status as jobs
 
     if cancel is not None:

@@ -13,7 +13,6 @@ from robustbench_bcos.bench.pictures import Picture
 from robustbench_bcos.bench.records import make_curves
 from robustbench_bcos.bench.rows import PictureRow
 from robustbench_bcos.core.disk import made_below, slug
-from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.reports.curves import (
     BARS,
     accuracy_over_distance,
@@ -70,7 +69,7 @@ def write_figures(
         folder: which ``figures`` is in; by default the run's.
 
     Raises:
-        RequestError: images are asked for that the run has no pictures of, or the disk is full.
+        RequestError: the disk is full.
     """
     folder = folder or run.folder
     return [_write(figure, folder, formats) for figure in draw(run, images)]
@@ -78,7 +77,6 @@ def write_figures(
 
 def draw(run: RunFolder, images: Sequence[int] = ()) -> Iterator[ReportFigure]:
     """All figures of a run, curves first."""
-    _check_images(run, images)
     if len(run.records):
         yield from _curves(run)
         yield from _distances(run)
@@ -112,21 +110,6 @@ def chosen(rows: Sequence[PictureRow], images: Sequence[int] = ()) -> list[Pictu
     wrong = [row.picture for row in rows if row.picture.wrong_before]
     filled = [*broken[:half], *robust[:half], *broken[half:], *robust[half:], *wrong][:COLUMNS]
     return sorted(filled, key=lambda picture: picture.image)
-
-
-def _check_images(run: RunFolder, images: Sequence[int]) -> None:
-    if not images:
-        return
-    if not len(run.similarities):
-        raise RequestError(f"run {run.folder} has no attacked images to picture: repeat it without --no-figures")
-    for cell in run.cells:
-        known = [row.picture.image for row in run.pictures[cell]]
-        for image in images:
-            if image not in known:
-                raise RequestError(
-                    f"--images {image} was not pictured for {cell}: choose from {', '.join(map(str, known))}, "
-                    f"or repeat the run with --images {image}"
-                )
 
 
 def _curves(run: RunFolder) -> Iterator[ReportFigure]:

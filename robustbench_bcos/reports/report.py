@@ -27,6 +27,7 @@ def write_report(
     Raises:
         RequestError: images are asked for that the run has no pictures of, or the disk is full.
     """
+    run.check_pictured(images)
     written = export(run, folder)
     if not figures:
         return written

@@ -112,6 +112,23 @@ class RunFolder:
         """Cells that are not complete."""
         return len(self.identity.cells) - len(self.records)
 
+    def check_pictured(self, images: Sequence[int]) -> None:
+        """Refuse images that cannot be shown.
+
+        Raises:
+            RequestError: the run has no pictures of one of them.
+        """
+        if images and not len(self.similarities):
+            raise RequestError(f"run {self.folder} has no attacked images to picture: repeat it without --no-figures")
+        for cell in self.cells if images else ():
+            known = [row.picture.image for row in self.pictures[cell]]
+            for image in images:
+                if image not in known:
+                    raise RequestError(
+                        f"--images {image} was not pictured for {cell}: choose from {', '.join(map(str, known))}, "
+                        f"or repeat the run with --images {image}"
+                    )
+
 
 def read_run(folder: Path) -> RunFolder:
     """Read a run folder.

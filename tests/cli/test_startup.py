@@ -9,6 +9,7 @@ import pytest
 
 import robustbench_bcos
 from robustbench_bcos.core.version import VERSION
+from tests.cli.command_line import succeed
 
 LIGHT = [
     ["--help"],
@@ -20,6 +21,11 @@ LIGHT = [
     ["export", "--help"],
     ["train"],
     ["fetch", "official-*", "--dry-run"],
+    ["report", "done", "--no-figures"],
+    ["report", "done", "--format", "latex"],
+    ["compare", "done", "--filter", "norm == 'l2'"],
+    ["check", "done", "--baseline", "done/results.csv"],
+    ["run", "--status", "done"],
 ]
 MISTAKES = [
     "run --norm l3",
@@ -62,6 +68,16 @@ MISTAKES = [
     "compare text.csv",
     "compare text.csv --format docx",
     "compare text.csv --by nothing",
+    "compare done --sort nothing",
+    "compare done --reference nothing",
+    "compare done --filter nothing",
+    "compare done --by family --reference nothing",
+    "compare done --across-seeds --measure nothing",
+    "report done --images 9 --no-figures",
+    "report done --images 9",
+    "report done --robustbench json",
+    "check done --baseline text.csv",
+    "run --cancel done",
     "check nowhere --baseline nothing.csv",
     "check damaged --baseline text.csv",
     "check text.csv --baseline text.csv --tolerance abc",
@@ -138,7 +154,10 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(attack, 0)[1]))
 """
 
 
-def test_help_lists_and_plain_mistakes_import_no_torch_and_attacks_little_else(tmp_path: Path) -> None:
+def test_help_lists_reports_and_plain_mistakes_import_no_torch_and_attacks_little_else(
+    tmp_path: Path, tiny_zoo: Path
+) -> None:
+    succeed("run", "--zoo", tiny_zoo, "--limit", 2, "--steps", 1, "--evidence", "off", "--no-figures", "--out", "done")
     (tmp_path / "taken").touch()
     (tmp_path / "garbage.pt").write_bytes(b"garbage")
     (tmp_path / "text.csv").write_text("a,b\n")

@@ -42,6 +42,7 @@ from robustbench_bcos.reports.curves import (
 )
 from robustbench_bcos.reports.figures import COLUMNS, ReportFigure, chosen, draw, write_figures
 from robustbench_bcos.reports.marks import legend
+from robustbench_bcos.reports.report import write_report
 from robustbench_bcos.reports.run_folder import RunFolder
 from robustbench_bcos.reports.style import styled, write_figure
 from tests.bench.by_hand import distance_row
@@ -404,7 +405,7 @@ def test_an_image_that_was_not_pictured_is_refused_with_those_that_were(tmp_path
         similarities=similarities_of("cell 0", {"attack": [0.5]}),
     )
     with pytest.raises(RequestError) as refused:
-        write_figures(run, (3, 7))
+        write_report(run, figures=True, images=(3, 7))
     assert str(refused.value) == (
         "--images 7 was not pictured for cell 0: choose from 3, 14, 15, 92, or repeat the run with --images 7"
     )
@@ -413,7 +414,7 @@ def test_an_image_that_was_not_pictured_is_refused_with_those_that_were(tmp_path
 
 def test_a_run_without_pictures_is_refused_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="has no attacked images to picture: repeat it without --no-figures"):
-        write_figures(run_of([record("net", 100)], tmp_path), (3,))
+        write_report(run_of([record("net", 100)], tmp_path), figures=True, images=(3,))
     assert not list(tmp_path.iterdir())
 
 

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-import torch
+import numpy as np
+from jaxtyping import Bool
 
 from robustbench_bcos.core.prediction import NO_CLASS
 from robustbench_bcos.core.statistics import mcnemar_worse
-from robustbench_bcos.core.types import Flags
+
+Flags = Bool[np.ndarray, "image"]
 
 CERTAIN = 1e-3
 """P value, for all readings together, below which another order of the classes is the model's."""
@@ -128,8 +130,8 @@ def _tried(
     """The order, if it makes certain images right, and enough of them; each is read as was learnt without it."""
     readings = readings or [order.reading] * len(labels)
     read = [reading.get(label, label) for reading, label in zip(readings, labels, strict=True)]
-    right = torch.tensor([label == prediction for label, prediction in zip(labels, predictions, strict=True)])
-    right_if_read = torch.tensor([label == prediction for label, prediction in zip(read, predictions, strict=True)])
+    right = np.array([label == prediction for label, prediction in zip(labels, predictions, strict=True)])
+    right_if_read = np.array([label == prediction for label, prediction in zip(read, predictions, strict=True)])
     won, lost = int((right_if_read & ~right).sum()), int((right & ~right_if_read).sum())
     moved = [was != now for was, now in zip(labels, read, strict=True)]
     meant = {now for now, has_moved in zip(read, moved, strict=True) if has_moved}

@@ -4,31 +4,33 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from robustbench_bcos.attacks.attack import AbstractAttack
 from robustbench_bcos.attacks.criterion import make_criterion
 from robustbench_bcos.attacks.driver import GradientAttack
-from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence import CHECKS
-from robustbench_bcos.bench.evidence.alternatives import Alternatives, Asked, Compared, Standard, compare
 from robustbench_bcos.bench.evidence.check import AbstractCheck, AbstractSearchCheck, NotApplicable
 from robustbench_bcos.bench.evidence.found import Found
-from robustbench_bcos.bench.evidence.indicators import Path
 from robustbench_bcos.bench.evidence.selection import Part, Selection, nearest_first
-from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.rows import ResultRow
 from robustbench_bcos.bench.store import Store
-from robustbench_bcos.bench.target import AttackTarget, make_target
-from robustbench_bcos.bench.trial import attack_and_judge
+from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images, Labels
-from robustbench_bcos.data.subset import EvalSubset
-from robustbench_bcos.model_zoo.models import Model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from robustbench_bcos.bench.batch_size import BatchSize
+    from robustbench_bcos.bench.evidence.alternatives import Alternatives, Compared, Standard
+    from robustbench_bcos.bench.evidence.indicators import Path
+    from robustbench_bcos.bench.request import Request
+    from robustbench_bcos.bench.target import AttackTarget
+    from robustbench_bcos.data.subset import EvalSubset
+    from robustbench_bcos.model_zoo.models import Model
 
 FIRST = 32
 """Images of which paths are read and read-outs are fitted."""
@@ -55,19 +57,21 @@ anything."""
 class ModelContext:
     """A model, and the first images of the evaluation subset."""
 
-    classifier: nn.Module
+    classifier: "nn.Module"
     images: Images
     labels: Labels
     predictions: Labels
     """What the model said of them before the attacks."""
-    subset: EvalSubset
+    subset: "EvalSubset"
     rng: PerImageRng
     """Of these images."""
-    alternatives: Alternatives = field(default_factory=dict)
+    alternatives: "Alternatives" = field(default_factory=dict)
     """Other models that the same weights may have been, by the argument that makes them."""
 
-    def compare(self, alternatives: Alternatives, standard: Standard) -> Compared:
+    def compare(self, alternatives: "Alternatives", standard: "Standard") -> "Compared":
         """The model, beside others."""
+        from robustbench_bcos.bench.evidence.alternatives import Asked, compare
+
         device = str(self.images.device)
         asked = Asked(self.classifier, self.subset, device)
         return compare(asked, alternatives, self.subset, device, standard)
@@ -77,11 +81,11 @@ class ModelContext:
 class CellContext:
     """One cell and the images of it that its attack did not break."""
 
-    request: Request
-    model: Model
+    request: "Request"
+    model: "Model"
     cell: Cell
     known: Store
-    size: BatchSize
+    size: "BatchSize"
 
     @cached_property
     def attack(self) -> AbstractAttack:
@@ -98,8 +102,11 @@ class CellContext:
         """Whether all images are examined, whatever that costs."""
         return self.request.config.evidence == "full"
 
-    def target(self, indices: Sequence[int], *, stream: str) -> AttackTarget:
+    def target(self, indices: Sequence[int], *, stream: str) -> "AttackTarget":
         """Some images, ready to be attacked; what is drawn comes from the stream of this name."""
+        from robustbench_bcos.bench.target import make_target
+        from robustbench_bcos.data.subset import EvalSubset
+
         subset = EvalSubset(self.request.subset.dataset, tuple(indices))
         images, labels, _ = subset.batch(0, len(indices)).on(self.request.device)
         made = make_target(self.model, self.cell, images, labels, seed=self.request.config.seed, indices=indices)
@@ -117,12 +124,14 @@ class CellContext:
             raise NotApplicable("no image is classified correctly")
         return right[:FIRST]
 
-    def path(self) -> tuple[AttackTarget, Path]:
+    def path(self) -> "tuple[AttackTarget, Path]":
         """What the attack saw on its way, for the first images.
 
         Raises:
             NotApplicable: the attack follows no path.
         """
+        from robustbench_bcos.bench.evidence.indicators import Path
+
         if not isinstance(self.attack, GradientAttack) or not self.attack.has_path:
             raise NotApplicable("only the paths of pgd and apgd can be read")
         target = self.target(self.first_correct(), stream="path")
@@ -141,11 +150,13 @@ class CellContext:
             passes=passes,
         )
 
-    def rows(self, check: AbstractCheck, target: AttackTarget, found: Found) -> list[ResultRow]:
+    def rows(self, check: AbstractCheck, target: "AttackTarget", found: Found) -> list[ResultRow]:
         """The results of a check that looked at a batch of images."""
         return found.rows(self.cell.key, check.name, dict.fromkeys(target.rng.indices, "sample"))
 
-    def searched(self, check: AbstractCheck, most: int, search: Callable[[AttackTarget], Found]) -> Iterator[ResultRow]:
+    def searched(
+        self, check: AbstractCheck, most: int, search: "Callable[[AttackTarget], Found]"
+    ) -> Iterator[ResultRow]:
         """Rows of a search that is no attack, over so many robust images: the nearest, and a sample of the others."""
         chosen = Selection.of(self.robust, len(self.request.subset), most).first
         for attempt in self.size.over(len(chosen)):
@@ -255,6 +266,8 @@ class CellContext:
     def _attacked(
         self, check: AbstractSearchCheck, attacks: Sequence[AbstractAttack], indices: tuple[int, ...], draw: int
     ) -> Found:
+        from robustbench_bcos.bench.trial import attack_and_judge
+
         target = self.target(indices, stream=check.name)
         target = target.within(check.threat(target.threat, target.images))
         broken = torch.zeros(len(indices), dtype=torch.bool, device=target.images.device)

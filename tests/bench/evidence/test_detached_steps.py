@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.bench.evidence.checks.detached_steps import _Undetached
+from robustbench_bcos.bench.evidence.detached import Undetached
 
 
 def unrolled(images: Tensor) -> Tensor:
@@ -39,10 +39,10 @@ def test_gradients_go_through_what_is_hidden(hidden: Callable[[Tensor], Tensor],
             return images + hidden(images)
 
     images = torch.full((2, 3), 0.5, requires_grad=True)
-    answers = _Undetached(Hiding())(images)
+    answers = Undetached(Hiding())(images)
     torch.testing.assert_close(answers, Hiding()(images))
     (gradient,) = torch.autograd.grad(answers.sum(), images)
     torch.testing.assert_close(gradient, torch.full((2, 3), 1 + slope))
     with torch.no_grad():
-        _Undetached(Hiding())(images)
+        Undetached(Hiding())(images)
         assert not torch.is_grad_enabled()

@@ -1,1 +1,4 @@
-"""Checks, one a module."""
+"""Checks, one a module.
+
+A run is read with all of them, and without torch: what examines a model is imported by the method that does.
+"""

@@ -3,7 +3,6 @@
 from typing import final
 
 from robustbench_bcos.bench.evidence import CHECKS
-from robustbench_bcos.bench.evidence.alternatives import CERTAIN_IF_ASSUMED
 from robustbench_bcos.bench.evidence.check import AbstractModelCheck
 from robustbench_bcos.bench.evidence.contexts import ModelContext
 from robustbench_bcos.bench.evidence.found import Found
@@ -19,4 +18,6 @@ class AssumedArguments(AbstractModelCheck):
 
     def examine(self, model: ModelContext) -> Found:
         """The model, beside the same weights with other arguments."""
+        from robustbench_bcos.bench.evidence.alternatives import CERTAIN_IF_ASSUMED
+
         return model.compare(model.alternatives, CERTAIN_IF_ASSUMED).found(str)

@@ -2,7 +2,7 @@
 
 from typing import final
 
-from robustbench_bcos.bench.evidence import CHECKS, answers
+from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import AbstractModelCheck
 from robustbench_bcos.bench.evidence.contexts import ModelContext
 from robustbench_bcos.bench.evidence.found import Found
@@ -18,4 +18,6 @@ class BatchDependent(AbstractModelCheck):
 
     def examine(self, model: ModelContext) -> Found:
         """Images alone, compared with the same images at other places of two batches."""
+        from robustbench_bcos.bench.evidence import answers
+
         return answers.batch_independence(model.classifier, model.images)

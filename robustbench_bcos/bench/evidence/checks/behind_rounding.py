@@ -4,14 +4,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import final
 
-from torch import Tensor, nn
-
 from robustbench_bcos.attacks.attack import AbstractAttack
 from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import AbstractCellCheck
 from robustbench_bcos.bench.evidence.contexts import CellContext
 from robustbench_bcos.bench.evidence.found import Found
-from robustbench_bcos.bench.rounding import nearest_level, round_successes
 from robustbench_bcos.bench.rows import ResultRow
 
 
@@ -25,13 +22,15 @@ class BehindRounding(AbstractCellCheck):
 
     def examine(self, cell: CellContext) -> Iterator[ResultRow]:
         """Search around all robust images where rounding broke another one: elsewhere there are no rows."""
+        from robustbench_bcos.bench.rounding import RoundingModel, round_successes
+
         if not any(row.rounded for row in cell.known.verdicts(cell.cell)):
             return
         for attempt in cell.size.over(len(cell.robust)):
             with attempt as part:
                 indices = cell.robust[part]
                 target = cell.target(indices, stream=self.name)
-                behind = replace(target, attack_model=_Rounding(target.attack_model))
+                behind = replace(target, attack_model=RoundingModel(target.attack_model))
                 adversarials, trace = cell.attack.solve(behind.problem(len(indices)))
                 subject = f"{cell.cell.key}, {self.name}"
                 success = round_successes(target, adversarials, subject=subject, batch_size=len(indices)).success
@@ -41,15 +40,3 @@ class BehindRounding(AbstractCellCheck):
     def passes(self, attack: AbstractAttack) -> int:
         """Those of the attack."""
         return attack.passes
-
-
-class _Rounding(nn.Module):
-    def __init__(self, classifier: nn.Module) -> None:
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, images: Tensor) -> Tensor:
-        still = images.detach()
-        # To the bit a level, which adding a difference would not be.
-        logits: Tensor = self.classifier(nearest_level(still) + (images - still))
-        return logits

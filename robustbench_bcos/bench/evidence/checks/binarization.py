@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import final
 
 from robustbench_bcos.bench.evidence import CHECKS
-from robustbench_bcos.bench.evidence.binarization import Features, binarize
 from robustbench_bcos.bench.evidence.check import AbstractCellCheck, NotApplicable
 from robustbench_bcos.bench.evidence.contexts import CellContext
 from robustbench_bcos.bench.rows import ResultRow
@@ -21,6 +20,8 @@ class Binarization(AbstractCellCheck):
 
     def examine(self, cell: CellContext) -> Iterator[ResultRow]:
         """Image by image, because each has a read-out of its own."""
+        from robustbench_bcos.bench.evidence.binarization import Features, binarize
+
         usable = 0
         for image in cell.first_correct():
             target = cell.target([image], stream=self.name)

@@ -1,33 +1,18 @@
 """Whether the attack succeeds once gradients go through what the model detaches."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, final
-
-import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from typing import final
 
 from robustbench_bcos.attacks.attack import AbstractAttack
-from robustbench_bcos.attacks.gradients import usable_gradient
 from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import AbstractCellCheck
 from robustbench_bcos.bench.evidence.contexts import CellContext
 from robustbench_bcos.bench.evidence.found import Found
-from robustbench_bcos.bench.judge import judge
 from robustbench_bcos.bench.rows import ResultRow
-from robustbench_bcos.bench.target import AttackTarget
-from robustbench_bcos.core.types import Images
 
 FOLLOWED = 8
 """Robust images, the nearest ones, whose gradients are compared."""
-
-SAME = 1e-3
-"""Relative distance of two gradients that is rounding: what is computed twice is the same otherwise."""
-
-
-ENDS = (torch.Tensor.detach, torch.detach, vars(torch._C.TensorBase)["data"].__get__)
-"""What gives a tensor without its gradient; the last one is the attribute ``data``."""
 
 
 @final
@@ -40,13 +25,16 @@ class DetachedSteps(AbstractCellCheck):
 
     def examine(self, cell: CellContext) -> Iterator[ResultRow]:
         """Search around all robust images where gradients change: elsewhere there are no rows."""
-        if not cell.robust or not _detaches(cell.target(cell.robust[:FOLLOWED], stream=self.name).slow):
+        from robustbench_bcos.bench.evidence.detached import Undetached, detaches
+        from robustbench_bcos.bench.judge import judge
+
+        if not cell.robust or not detaches(cell.target(cell.robust[:FOLLOWED], stream=self.name).slow):
             return
         for attempt in cell.size.over(len(cell.robust)):
             with attempt as part:
                 indices = cell.robust[part]
                 target = cell.target(indices, stream=self.name).slow
-                through = replace(target, attack_model=_Undetached(target.classifier))
+                through = replace(target, attack_model=Undetached(target.classifier))
                 adversarials, trace = cell.attack.solve(through.problem(len(indices)))
                 success = judge(target, adversarials, subject=f"{cell.cell.key}, {self.name}").success
                 found = Found(against=success, passes=trace.forward_passes + trace.backward_passes, broken=success)
@@ -55,54 +43,3 @@ class DetachedSteps(AbstractCellCheck):
     def passes(self, attack: AbstractAttack) -> int:
         """Those of the attack."""
         return attack.passes
-
-
-def _detaches(target: AttackTarget) -> bool:
-    """Whether gradients through the steps that a model detaches are others than its own."""
-    try:
-        through = _gradient(target, _Undetached(target.classifier))
-    except RuntimeError:
-        # What is written in place without gradients cannot be written with them.
-        return False
-    own = _gradient(target, target.classifier)
-    return bool((through - own).norm() > SAME * through.norm())
-
-
-def _gradient(target: AttackTarget, classifier: nn.Module) -> Images:
-    with torch.enable_grad():
-        leaf = target.images.clone().requires_grad_()
-        return usable_gradient(target.criterion.nearness, classifier(leaf), leaf, target.goals).gradient
-
-
-class _Undetached(nn.Module):
-    """The same answers as those of a classifier, with the gradients that it leaves out."""
-
-    def __init__(self, classifier: nn.Module) -> None:
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, images: Tensor) -> Tensor:
-        # Whose end restores what the mode did not let the classifier set.
-        with torch.set_grad_enabled(torch.is_grad_enabled()), _Attached():
-            logits: Tensor = self.classifier(images)
-        return logits
-
-
-class _Attached(TorchFunctionMode):
-    """Nothing that Python asks of torch ends a gradient."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401 (whatever the function gives)
-        named = dict(kwargs or {})
-        if func in ENDS:
-            return args[0].view_as(args[0])
-        if func is torch._C._set_grad_enabled and not args[0]:
-            return None
-        if func is torch.autograd.grad:
-            named["create_graph"] = True
-        return func(*args, **named)

@@ -2,7 +2,7 @@
 
 from typing import final
 
-from robustbench_bcos.bench.evidence import CHECKS, answers
+from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import AbstractModelCheck
 from robustbench_bcos.bench.evidence.contexts import ModelContext
 from robustbench_bcos.bench.evidence.found import Found
@@ -18,4 +18,6 @@ class DetectsAttack(AbstractModelCheck):
 
     def examine(self, model: ModelContext) -> Found:
         """Answers with gradients, compared with answers without."""
+        from robustbench_bcos.bench.evidence import answers
+
         return answers.gradient_mode_invariance(model.classifier, model.images)

@@ -3,9 +3,7 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 from statistics import median
-from typing import final
-
-import torch
+from typing import TYPE_CHECKING, final
 
 from robustbench_bcos.attacks.attack import AbstractAttack
 from robustbench_bcos.attacks.gradients import usable_gradient
@@ -16,10 +14,12 @@ from robustbench_bcos.bench.evidence.check import AbstractCellCheck
 from robustbench_bcos.bench.evidence.contexts import CellContext
 from robustbench_bcos.bench.evidence.found import Found
 from robustbench_bcos.bench.evidence.selection import FEWEST
-from robustbench_bcos.bench.judge import judge
 from robustbench_bcos.bench.rows import ResultRow
-from robustbench_bcos.bench.target import AttackTarget
+from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.types import Images, PerImage
+
+if TYPE_CHECKING:
+    from robustbench_bcos.bench.target import AttackTarget
 
 DOUBTS = ("wrong_gradients", "filtered_gradients")
 """Checks of the model without whose word it is not carried out: where gradients are right it can find nothing more."""
@@ -70,8 +70,10 @@ def _in_doubt(results: Sequence[ResultRow]) -> bool:
     return any(row.against for row in doubts) or median(distances or [0.0]) > DOUBTFUL
 
 
-def _search(target: AttackTarget, *, subject: str) -> Found:
+def _search(target: "AttackTarget", *, subject: str) -> Found:
     """Steepest ascent of the criterion's own order of outputs, from each image, by what was measured of it."""
+    from robustbench_bcos.bench.judge import judge
+
     iterates, proposals = target.images, target.images
     succeeded = torch.zeros(len(iterates), dtype=torch.bool, device=iterates.device)
     lacking = torch.zeros_like(iterates)
@@ -90,7 +92,7 @@ def _search(target: AttackTarget, *, subject: str) -> Found:
     return Found(against=success, passes=PASSES, broken=success)
 
 
-def _measured(target: AttackTarget, iterates: Images, number: int) -> tuple[Images, Images]:
+def _measured(target: "AttackTarget", iterates: Images, number: int) -> tuple[Images, Images]:
     """What grows along the model's own gradient, and an estimate of what does across it, where that says nothing.
 
     The two apart: a gradient that lacks a part is mostly right, and what random directions say of the right part would
@@ -114,12 +116,12 @@ def _measured(target: AttackTarget, iterates: Images, number: int) -> tuple[Imag
     return slopes[0] / root * along, rest
 
 
-def _slope(target: AttackTarget, iterates: Images, direction: Images) -> Images:
+def _slope(target: "AttackTarget", iterates: Images, direction: Images) -> Images:
     """Of the criterion's order, by central differences, as a factor of each image."""
     growth = _nearness(target, iterates + STRIDE * direction) - _nearness(target, iterates - STRIDE * direction)
     return (growth / (2 * STRIDE)).to(iterates)[:, None, None, None]
 
 
-@torch.no_grad()
-def _nearness(target: AttackTarget, images: Images) -> PerImage:
-    return target.criterion.nearness(target.attack_model(images.clamp(0, 1)).double(), target.goals)
+def _nearness(target: "AttackTarget", images: Images) -> PerImage:
+    with torch.no_grad():
+        return target.criterion.nearness(target.attack_model(images.clamp(0, 1)).double(), target.goals)

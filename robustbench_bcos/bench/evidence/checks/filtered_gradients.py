@@ -2,7 +2,7 @@
 
 from typing import final
 
-from robustbench_bcos.bench.evidence import CHECKS, answers
+from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import AbstractModelCheck
 from robustbench_bcos.bench.evidence.contexts import ModelContext
 from robustbench_bcos.bench.evidence.found import Found
@@ -18,5 +18,7 @@ class FilteredGradients(AbstractModelCheck):
 
     def examine(self, model: ModelContext) -> Found:
         """Growth of the margin in random directions."""
+        from robustbench_bcos.bench.evidence import answers
+
         rng = model.rng.fold_in(self.name)
         return answers.gradient_lacks_nothing(model.classifier, model.images, model.labels, rng)

@@ -7,7 +7,6 @@ from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import AbstractCellCheck
 from robustbench_bcos.bench.evidence.contexts import CellContext
 from robustbench_bcos.bench.evidence.found import Found
-from robustbench_bcos.bench.evidence.indicators import PROGRESS
 from robustbench_bcos.bench.rows import ResultRow
 
 
@@ -22,6 +21,8 @@ class IncompleteSearch(AbstractCellCheck):
 
     def examine(self, cell: CellContext) -> Iterator[ResultRow]:
         """One restart to its end."""
+        from robustbench_bcos.bench.evidence.indicators import PROGRESS
+
         target, path = cell.path()
         values = path.progress(target.criterion.objective(getattr(cell.attack, "loss", "ce")))
         yield from cell.rows(self, target, Found(against=values > PROGRESS, values=values, passes=path.passes))

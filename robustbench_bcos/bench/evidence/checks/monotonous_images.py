@@ -2,13 +2,11 @@
 
 from typing import final
 
-import torch
-
 from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import AbstractModelCheck
 from robustbench_bcos.bench.evidence.contexts import ModelContext
 from robustbench_bcos.bench.evidence.found import Found
-from robustbench_bcos.data.variety import Variety
+from robustbench_bcos.core.deferred import torch
 
 
 @final
@@ -21,6 +19,8 @@ class MonotonousImages(AbstractModelCheck):
 
     def examine(self, model: ModelContext) -> Found:
         """All images speak against the number, or none."""
+        from robustbench_bcos.data.variety import Variety
+
         variety = Variety()
         variety.see(model.images)
         return Found(against=torch.full((len(model.images),), variety.monotonous), passes=0)

@@ -2,14 +2,12 @@
 
 from typing import final
 
-import torch
-
 from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import AbstractModelCheck
 from robustbench_bcos.bench.evidence.contexts import ModelContext
 from robustbench_bcos.bench.evidence.found import Found
+from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.prediction import predicted_classes
-from robustbench_bcos.model_zoo.draws import draws_of, other_draws
 
 
 @final
@@ -22,6 +20,8 @@ class OtherDraws(AbstractModelCheck):
 
     def examine(self, model: ModelContext) -> Found:
         """Predictions of as many other draws; a model that draws nothing has none."""
+        from robustbench_bcos.model_zoo.draws import draws_of, other_draws
+
         if draws_of(model.classifier) == 1:
             return Found(against=torch.zeros_like(model.labels, dtype=torch.bool), passes=0)
         with torch.no_grad(), other_draws(model.classifier):

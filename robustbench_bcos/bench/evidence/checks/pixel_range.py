@@ -3,7 +3,6 @@
 from typing import final
 
 from robustbench_bcos.bench.evidence import CHECKS
-from robustbench_bcos.bench.evidence.alternatives import CERTAIN, RANGES, in_words, other_ranges
 from robustbench_bcos.bench.evidence.check import AbstractModelCheck
 from robustbench_bcos.bench.evidence.contexts import ModelContext
 from robustbench_bcos.bench.evidence.found import Found
@@ -19,5 +18,7 @@ class PixelRange(AbstractModelCheck):
 
     def examine(self, model: ModelContext) -> Found:
         """The model, beside its network behind other encodings."""
+        from robustbench_bcos.bench.evidence.alternatives import CERTAIN, RANGES, in_words, other_ranges
+
         compared = model.compare(other_ranges(model.classifier), CERTAIN)
         return compared.found(lambda name: f"{in_words(name)} ({name})" if name in RANGES else in_words(name))

@@ -2,7 +2,7 @@
 
 from typing import final
 
-from robustbench_bcos.bench.evidence import CHECKS, answers
+from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import AbstractModelCheck
 from robustbench_bcos.bench.evidence.contexts import ModelContext
 from robustbench_bcos.bench.evidence.found import Found
@@ -18,6 +18,8 @@ class Stochastic(AbstractModelCheck):
 
     def examine(self, model: ModelContext) -> Found:
         """Answers of now, and predictions of the time before the attacks."""
+        from robustbench_bcos.bench.evidence import answers
+
         found = answers.determinism(model.classifier, model.images)
         changed = answers.predictions_changed(model.classifier, model.images, model.predictions)
         return Found(against=found.against | changed, values=found.values, passes=found.passes + 1)

@@ -4,11 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import final
 
-from robustbench_bcos.bench.adversarials import from_bytes
 from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import AbstractCellCheck, NotApplicable
 from robustbench_bcos.bench.evidence.contexts import CellContext
-from robustbench_bcos.bench.judge import judge
 from robustbench_bcos.bench.rows import ResultRow, TransferRow
 
 
@@ -35,6 +33,9 @@ class Transfer(AbstractCellCheck):
             yield replace(cell.row(self, image, against=success, passes=len(kept)), broken=success)
 
     def _judged(self, cell: CellContext, source: str, adversarials: Mapping[int, bytes]) -> Iterator[TransferRow]:
+        from robustbench_bcos.bench.adversarials import from_bytes
+        from robustbench_bcos.bench.judge import judge
+
         for attempt in cell.size.over(len(adversarials)):
             with attempt as part:
                 indices = tuple(adversarials)[part]

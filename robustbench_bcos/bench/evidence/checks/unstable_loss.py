@@ -7,7 +7,6 @@ from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import AbstractCellCheck
 from robustbench_bcos.bench.evidence.contexts import CellContext
 from robustbench_bcos.bench.evidence.found import Found
-from robustbench_bcos.bench.evidence.indicators import DRAWS, UNSTABLE, instability
 from robustbench_bcos.bench.rows import ResultRow
 
 
@@ -22,6 +21,8 @@ class UnstableLoss(AbstractCellCheck):
 
     def examine(self, cell: CellContext) -> Iterator[ResultRow]:
         """On the first images that are classified correctly."""
+        from robustbench_bcos.bench.evidence.indicators import DRAWS, UNSTABLE, instability
+
         target = cell.target(cell.first_correct(), stream=self.name)
         loss = target.criterion.objective(getattr(cell.attack, "loss", "ce"))
         values = instability(target.classifier, target.images, target.goals, loss, target.rng)

@@ -2,7 +2,7 @@
 
 from typing import final
 
-from robustbench_bcos.bench.evidence import CHECKS, answers
+from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import AbstractModelCheck
 from robustbench_bcos.bench.evidence.contexts import ModelContext
 from robustbench_bcos.bench.evidence.found import Found
@@ -18,4 +18,6 @@ class WrongGradients(AbstractModelCheck):
 
     def examine(self, model: ModelContext) -> Found:
         """Growth of the margin along parts of its gradient."""
+        from robustbench_bcos.bench.evidence import answers
+
         return answers.gradient_matches_finite_differences(model.classifier, model.images, model.labels)
