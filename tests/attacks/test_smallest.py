@@ -44,7 +44,7 @@ def test_what_is_returned_is_the_smallest_success_that_was_seen(
     norm: str, net: TanhNet, images: Tensor, labels: Tensor
 ) -> None:
     witness = Witness(net)
-    attack = Smallest(steps=12)
+    attack = Smallest(steps=6, walks=2)
     found = attack(witness, images, labels, norm, radius_of(norm))
     down = broken(net, found, labels)
     shown = torch.stack(witness.seen)

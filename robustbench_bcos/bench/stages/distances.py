@@ -32,8 +32,8 @@ from robustbench_bcos.core.types import Flags
 from robustbench_bcos.data.subset import Batch, EvalSubset
 from robustbench_bcos.model_zoo.models import Model
 
-REPEATED = 6
-"""Steps along the boundary, in those of the attack within each epsilon."""
+REPEATED = 2
+"""Steps of a walk along the boundary, in those of the attack within each epsilon."""
 
 WITHIN = 0.985
 """Part of the smallest perturbation within which an attack looks for a smaller one."""
