@@ -193,16 +193,17 @@ def _is_a_name(name: str) -> bool:
 
 
 def _places(cells: Iterable[Cell]) -> dict[Cell, str]:
-    """A folder of its own for each cell: threat and attack, and those options that differ between cells."""
+    """A folder of its own for each cell: threat and attack, and what differs between cells of its options and aim."""
     alike: dict[str, list[Cell]] = {}
     for cell in cells:
         alike.setdefault(f"{slug(cell.model)}/{slug(f'{cell.threat} {cell.attack.name}')}", []).append(cell)
     places: dict[Cell, str] = {}
     for place, same in alike.items():
-        options = [cell.attack.to_json() for cell in same]
+        options = [cell.attack.to_json() | {"criterion": cell.criterion} for cell in same]
         differing = [name for name in options[0] if len({str(other.get(name)) for other in options}) > 1]
         for cell, values in zip(same, options, strict=True):
-            name = "-".join([place, *(f"{slug(option)}-{slug(str(values.get(option)))}" for option in differing)])
+            told = [slug(f"{'' if option == 'criterion' else option} {values.get(option)}") for option in differing]
+            name = "-".join([place, *told])
             # Two models may differ in nothing that a folder's name can hold.
             places[cell] = f"{name}-{len(places)}" if name in places.values() else name
     return places

@@ -9,6 +9,7 @@ from torch import nn
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo import CLIP, LIBRARIES, ONNX
 from robustbench_bcos.model_zoo.cards import Zoo
+from robustbench_bcos.model_zoo.checkpoints.kind import Stated
 from robustbench_bcos.model_zoo.checkpoints.load import architecture_needed
 from robustbench_bcos.model_zoo.sources.checkpoint import CheckpointModel
 from robustbench_bcos.model_zoo.sources.clip import ClipCheckpoint, ClipModel
@@ -87,15 +88,18 @@ def find_weights(
 
     With ``clip:NAME`` the file is of a B-cosified image tower, which is compared with texts in these templates.
 
+    What is not given is as the header of a file that ``export`` has written says.
+
     Raises:
         RequestError: the library is not installed, or no architecture is given.
     """
+    architecture, encoding, arguments = Stated(architecture, encoding, arguments or {}).completed_by(file)
     if architecture is None:
         raise architecture_needed(file, ema=ema)
     prefix, colon, name = architecture.partition(":")
     if prefix == CLIP and colon:
         chosen = _fixed(templates)
-        return ClipCheckpoint(name, chosen, encoding, file=file, arguments=arguments or {}, ema=ema)
+        return ClipCheckpoint(name, chosen, encoding, file=file, arguments=arguments, ema=ema)
     if prefix in LIBRARIES and prefix != "robustbench" and colon:
         return LibraryCheckpoint(library_of(prefix), file, name, encoding, arguments, ema)
     return CheckpointModel(file, architecture, encoding, arguments, ema)
@@ -131,7 +135,7 @@ def load_model(
     Args:
         name_or_path: a zoo name, ``torchvision:NAME``, ``timm:NAME``, ``robustbench:ID``, ``module:callable``, or a
             weights file.
-        architecture: architecture of a weights file.
+        architecture: architecture of a weights file, unless ``export`` has written it.
         encoding: of a model without a card: ``none``, ``add_inverse``, ``normalize:imagenet``, or with constants
             ``normalize:0.485,0.456,0.406/0.229,0.224,0.225``.
         zoo: a folder with further cards.
@@ -144,13 +148,11 @@ def load_model(
     Raises:
         RequestError: there is no such model, or its weights are missing or do not fit.
     """
-    if architecture is not None:
+    if architecture is not None or Path(name_or_path).is_file():
         source = find_weights(
             Path(name_or_path), architecture, encoding=encoding, arguments=arguments, ema=ema, templates=templates
         )
         return source.for_classes(classes).load().classifier
-    if Path(name_or_path).is_file():
-        raise architecture_needed(Path(name_or_path), ema=ema)
     if arguments:
         raise RequestError(
             f"arguments ({', '.join(arguments)}) go with a weights file and its architecture: model {name_or_path!r} "

@@ -1,5 +1,6 @@
 """Adversarial images that leave the tool: what is in the files is what was judged, and is read back as it was."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,9 @@ def test_two_models_whose_names_no_folder_can_hold_do_not_share_one() -> None:
     places = list(saving._places(request.cells).values())
     assert len(set(places)) == 4
     assert places[0] == "a-b/l2-0.1-pgd-steps-1"
+    # A class in a row of its own, in a folder that says so.
+    aimed = [replace(request.cells[0], criterion=f"targeted:{target}") for target in (0, 3)]
+    assert list(saving._places(aimed).values()) == ["a-b/l2-0.1-pgd-targeted-0", "a-b/l2-0.1-pgd-targeted-3"]
 
 
 class TwoClasses(nn.Module):

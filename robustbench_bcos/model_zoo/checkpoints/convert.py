@@ -14,6 +14,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.tables import parse_table
 from robustbench_bcos.model_zoo.architectures import ARCHITECTURES
 from robustbench_bcos.model_zoo.cards import Card
+from robustbench_bcos.model_zoo.checkpoints.kind import Stated
 from robustbench_bcos.model_zoo.checkpoints.layouts import Checkpoint
 from robustbench_bcos.model_zoo.checkpoints.load import LoadedCheckpoint, architecture_needed, load_checkpoint
 from robustbench_bcos.model_zoo.checkpoints.write import write_weights
@@ -77,9 +78,10 @@ def convert(
     for written in (weights, card_file):
         if written.exists():
             raise RequestError(f"{written} is there already: choose another --name or --out, or remove it")
+    architecture, encoding, arguments = Stated(architecture, encoding, arguments or {}).completed_by(file)
     if architecture is None:
         raise architecture_needed(file, ema=ema)
-    restored = load_checkpoint(file, architecture, encoding=encoding, arguments=arguments or {}, ema=ema)
+    restored = load_checkpoint(file, architecture, encoding=encoding, arguments=arguments, ema=ema)
     # Check the card without the digest first, so that nothing is written if the card is invalid.
     _card(name, architecture, restored, facts, {"file": weights.name, "sha256": 64 * "0"})
     if half:

@@ -53,9 +53,7 @@ def write_weights(network: nn.Module, file: Path, *, half: bool = False, float8_
         RequestError: the disk is full, or the folder is not writable.
     """
     # Written here and not by safetensors, whose files no one else may read.
-    kind = weights_of(network)
-    facts = {KIND: kind} if kind == RAW else None
-    content = serialised(network, half=half, float8_filters=float8_filters, facts=facts)
+    content = serialised(network, half=half, float8_filters=float8_filters)
     return sha256_of(write_bytes(file, content))
 
 
@@ -68,7 +66,7 @@ def serialised(
         network: whose state to save.
         half: round to half precision.
         float8_filters: as of :func:`write_weights`.
-        facts: for the file's header.
+        facts: for the file's header, which says in any case if weights are raw ones.
     """
     # Copies, because an exponent that layers share is one tensor under several names, which safetensors does not take.
     state = {name: tensor.cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
@@ -76,4 +74,5 @@ def serialised(
         state = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     if float8_filters:
         state |= {f"{name}.weight": state[f"{name}.weight"].to(FLOAT8) for name in _unit_layers(network)}
-    return bytes(save(state, None if facts is None else dict(facts)))
+    said = dict(facts or {}) | ({KIND: RAW} if weights_of(network) == RAW else {})
+    return bytes(save(state, said or None))

@@ -1,5 +1,6 @@
 """Exports a model, and writes nothing unless what was exported answers as the model does."""
 
+import json
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -107,7 +108,7 @@ def _compared(model: Model, form: str, exported: Classifier, images: Images, exp
 
 
 def facts_of(model: Model) -> dict[str, str]:
-    """What is kept in a file, so that a reader knows where it comes from and what it takes."""
+    """What is kept in a file, so that a reader knows where it comes from, what it takes and how to build it."""
     classifier, b = model.classifier, b_of(model.classifier)
     facts = {
         "model": model.name,
@@ -115,9 +116,13 @@ def facts_of(model: Model) -> dict[str, str]:
         "weights_sha256": model.weights_sha256,
         "exported_by": f"robustbench_bcos {VERSION}, torch {torch.__version__}",
     }
+    arguments = dict(model.arguments)
     if isinstance(classifier, ImageClassifier):
         facts["encoding"] = encoding_spec(classifier.encoding).text
-    return facts if b is None else facts | {"b": str(b)}
+    if b is not None:
+        facts["b"] = str(b)
+        arguments.setdefault("b", b)
+    return facts | ({"arguments": json.dumps(arguments, sort_keys=True)} if arguments else {})
 
 
 @torch.no_grad()

@@ -8,19 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.types import Classifier
 from robustbench_bcos.data.datasets.digits import Digits
 from robustbench_bcos.data.subset import EvalSubset
+from robustbench_bcos.model_zoo.bcos.layers import b_of
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import NoEncoding
 from robustbench_bcos.model_zoo.exporting import FORMATS
 from robustbench_bcos.model_zoo.exporting.export import SAME, export
 from robustbench_bcos.model_zoo.exporting.format import AbstractFormat
-from robustbench_bcos.model_zoo.models import Model, find_models, own_model
+from robustbench_bcos.model_zoo.models import Model, find_models, find_weights, load_model, own_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit")
 
@@ -79,6 +81,9 @@ def keeps_its_logits(form: str, name: str, file: Path) -> None:
     assert found.difference < 1e-5
     exported = FORMATS[form].load(file.read_bytes(), model.classifier)
     assert same(exported(images[:3]), model.classifier(images[:3]))
+    # Of a network that compares with texts, the header names the tower alone.
+    if form == "safetensors" and not model.texts:
+        assert torch.equal(load_model(file)(images), model.classifier(images))
 
 
 def same(logits: Tensor, expected: Tensor) -> bool:
@@ -102,9 +107,26 @@ def test_a_file_says_what_it_holds(tmp_path: Path) -> None:
 
 def test_an_encoding_is_written_as_the_command_line_takes_it(tmp_path: Path) -> None:
     (source,) = find_models("torchvision:resnet18@none", Zoo())
-    export(source.load(), "safetensors", tmp_path / "weights", torch.rand(1, 3, 32, 32))
+    model, images = source.load(), torch.rand(1, 3, 32, 32)
+    export(model, "safetensors", tmp_path / "weights", images)
     with safe_open(tmp_path / "weights", "pt") as file:
         assert file.metadata()["encoding"] == "normalize:0.485,0.456,0.406/0.229,0.224,0.225"
+    assert torch.equal(load_model(tmp_path / "weights")(images), model.classifier(images))
+
+
+def test_weights_are_read_back_as_their_header_says_and_as_is_stated(tmp_path: Path) -> None:
+    file = tmp_path / "weights"
+    model, images = packaged("digits-bcos-b2.5")
+    export(model, "safetensors", file, images)
+    for architecture in (None, "bcos_resnet8"):
+        read = find_weights(file, architecture).load()
+        assert torch.equal(read.classifier(images), model.classifier(images))
+        assert read.assumed == "strides=bcos_resnet8"
+    assert b_of(find_weights(file, None, arguments={"b": 2.0}).load().classifier) == 2.0
+    # What another program has written there may mean anything.
+    save_file(load_file(file), file, {"architecture": "bcos_resnet8", "arguments": '{"b": 2.5}'})
+    with pytest.raises(RequestError, match="need the architecture"):
+        find_weights(file, None)
 
 
 class Linear(nn.Module):
