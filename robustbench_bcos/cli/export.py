@@ -75,11 +75,18 @@ def export(
     *sizes, largest = map(str, found.batch_sizes)
     results.print(
         f"{source.name} as {form} gives the model's logits, up to {found.difference:.1e} of their range, on "
-        f"{len(images)} images of {of}, their mirror images and their negatives, in batches of {', '.join(sizes)} and "
-        f"{largest}",
+        f"{len(images)} images of {of}, their mirror images, their negatives and darker ones, in batches of "
+        f"{', '.join(sizes)} and {largest}",
         markup=False,
         soft_wrap=True,
     )
+    if found.one_path:
+        results.print(
+            f"Its code decides by values or shapes ({found.one_path}), and the file holds the way that it took with "
+            "these images alone: compare on images that take the other one",
+            markup=False,
+            soft_wrap=True,
+        )
     shape = ", ".join(map(str, images.shape[1:]))
     results.print(
         f"Written to {written}: {FORMATS[form].contents}; images in [0, 1] of shape (any, {shape}), logits of "

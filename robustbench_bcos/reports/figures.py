@@ -152,8 +152,9 @@ def _curves_of(run: RunFolder, variant: str, rows: pd.DataFrame) -> Iterator[Rep
             figure=similarity_over_epsilon(at_most_steps, run.similarities),
             caption=(
                 f"How far contribution maps for the true class move, {variant}: cosine with the clean map. "
-                "An attack moved them only as far as its line lies below that of noise of the same size; a model "
-                "whose maps hardly differ between images of a class has little to lose."
+                "Bands are 95 % intervals of the means. An attack moved them only as far as its line lies below that "
+                "of noise of the same size; a model whose maps hardly differ between images of a class has little to "
+                "lose."
                 f"{_marks(at_most_steps['trust'])}"
             ),
             description=_similarities(at_most_steps),
@@ -280,7 +281,8 @@ def _fooled(run: RunFolder) -> Iterator[ReportFigure]:
             figure=fooled_over_epsilon(rows, images),
             caption=(
                 f"How far maps move while the prediction stays, {goal}, {attack}: cosine with the clean map. Beside it "
-                "the same for the attack on the prediction, noise of the same size, and another image of the class."
+                "the same for the attack on the prediction, noise of the same size, and another image of the class. "
+                "Bands are 95 % intervals of the means."
                 f"{_marks(rows['trust'])}"
             ),
             description=means,

@@ -45,6 +45,9 @@ MOVED_SAID = {
 }
 """Comparisons in few words."""
 
+ATTACKED = ("explanation", "prediction")
+"""Comparisons that a better attack would change."""
+
 GRAVITY = ("undermined", "repaired", "not done", "reported", "held")
 """Outcomes of a check, the gravest first."""
 
@@ -177,10 +180,15 @@ def evidence(run: RunFolder) -> Content:
 
 
 def _answer(outcomes: pd.DataFrame) -> TableCell:
-    """Of a check's outcomes for one model the gravest."""
-    gravest = min(outcomes.to_dict("records"), key=lambda row: (GRAVITY.index(row["status"]), -row["against"]))
+    """Of a check's outcomes for one model the gravest, and of equal ones that of the most images."""
+    gravest = min(
+        outcomes.to_dict("records"),
+        key=lambda row: (GRAVITY.index(row["status"]), -row["against"], -row["examined"]),
+    )
     if gravest["status"] == "not done":
         return TableCell(text="not done", value="")
+    if not gravest["examined"]:
+        return TableCell(text="none to examine", value="")
     return TableCell(
         text=f"{gravest['against']} of {gravest['examined']}",
         value=str(gravest["against"]),
@@ -208,7 +216,7 @@ def similarities(records: pd.DataFrame) -> Content:
         rows.append(Row(record["model"], cells, alarming=record["trust"] == "suspect"))
     return Content(
         "Mean similarity of contribution maps for the true class (1 is equal), and the share of explained images whose "
-        "prediction the attack changed",
+        f"prediction the attack changed{_alone(records[f'explanation_{measures[0]}_true_other'])}",
         columns,
         rows,
     )
@@ -229,17 +237,22 @@ def fooled(run: RunFolder) -> Content:
             TableCell(text=threat, value=f"{record['norm']} {record['epsilon']:014.9f} {threat}"),
             TableCell(text=str(record["images"]), value=str(record["images"])),
             _number(record["kept"]),
-            _number(record["fooled"]),
+            _number(record["fooled"], record["trust"]),
             _number(record["withstood_worst"], record["trust"]),
-            *(_number(record[f"{MEASURE}_{comparison}"]) for comparison in MOVED_SAID),
+            *(_number(record[f"{MEASURE}_{name}"], record["trust"] * (name in ATTACKED)) for name in MOVED_SAID),
         ]
         rows.append(Row(record["model"], cells, alarming=record["trust"] == "suspect"))
     return Content(
         "Shares of images whose explanation was attacked, and mean similarity of maps for the class that is kept "
-        "(1 is equal)",
+        f"(1 is equal){_alone(run.fooled[f'{MEASURE}_other'])}",
         columns,
         rows,
     )
+
+
+def _alone(others: pd.Series) -> str:
+    """Why there is no similarity to another image of the class, if there is none."""
+    return "" if others.notna().any() else ". No two of the explained images are of one class: explain more"
 
 
 def smoothed(records: pd.DataFrame) -> Content:

@@ -369,6 +369,14 @@ def test_of_a_models_rows_the_gravest_answer_is_shown(evidence: Element) -> None
         assert len(list(cell.all("span", **{"class": "interval"}))) == 1
 
 
+def test_a_check_that_had_nothing_to_examine_has_held_nothing() -> None:
+    counts = (0, 0, 0, 4)
+    found = examined(*(outcome(place, "noise", "held", 0, count) for place, count in enumerate(counts)))
+    rows = parsed(render(found, []))
+    said = [column(table(rows, "evidence"), name)["noise"].text for name in ("net", "bcos")]
+    assert said == ["none to examine", "0 of 4held"]
+
+
 def test_evidence_is_sorted_by_counts_and_what_was_not_done_has_none(evidence: Element) -> None:
     found = table(evidence, "evidence")
     values = {

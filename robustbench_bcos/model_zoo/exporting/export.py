@@ -23,6 +23,12 @@ EXAMPLE = 2
 """Images in the batch that a format may follow through the network: torch takes a batch of one for a constant."""
 
 
+PACKAGE = Path(__file__).parents[2]
+
+DECIDED = "to a Python boolean"
+"""What torch says where code that is traced takes one of two ways."""
+
+
 class Agreement(NamedTuple):
     """How near the exported network is to the model."""
 
@@ -31,12 +37,15 @@ class Agreement(NamedTuple):
     images: int
     batch_sizes: tuple[int, ...]
     classes: int
+    one_path: str
+    """Where the model's code decided by values while it was traced, so that the file holds one path; or nothing."""
 
 
 def export(model: Model, form: str, file: Path, images: Images) -> Agreement:
     """Write a model to a file of a format, if the file's network gives the model's logits.
 
-    Both are shown the images, their mirror images and their negatives, one by one and in batches of two sizes.
+    Both are shown the images, their mirror images, their negatives and darker ones, one by one and in batches of two
+    sizes.
 
     Args:
         model: on the CPU.
@@ -51,7 +60,7 @@ def export(model: Model, form: str, file: Path, images: Images) -> Agreement:
     FORMATS[form].check()
     if file.exists():
         raise RequestError(f"{file} is there already: choose another --out, or remove it")
-    shown = torch.cat([images, images.flip(-1), 1 - images])
+    shown = torch.cat([images, images.flip(-1), 1 - images, images / 8])
     batches = [*shown.split(1), shown[:EXAMPLE], shown]
     expected = [_asked(model.classifier, batch) for batch in batches]
     again = max(map(apart, [_asked(model.classifier, batch) for batch in batches], expected))
@@ -60,23 +69,27 @@ def export(model: Model, form: str, file: Path, images: Images) -> Agreement:
             f"model {model.name!r} answers differently when it is asked again, so nothing can be its export: make it "
             "deterministic"
         )
-    content, exported = _exported(model, form, shown[:EXAMPLE])
+    content, exported, one_path = _exported(model, form, shown[:EXAMPLE])
     difference = 0.0
     for batch, logits in zip(batches, expected, strict=True):
         difference = max(difference, _compared(model, form, exported, batch, logits))
     made(file.parent)
     write_bytes(file, content)
-    return Agreement(difference, len(shown), (1, EXAMPLE, len(shown)), expected[0].shape[1])
+    return Agreement(difference, len(shown), (1, EXAMPLE, len(shown)), expected[0].shape[1], one_path)
 
 
-def _exported(model: Model, form: str, example: Images) -> tuple[bytes, Classifier]:
-    """The content of the file, and the network that is read back from it."""
+def _exported(model: Model, form: str, example: Images) -> tuple[bytes, Classifier, str]:
+    """The content of the file, the network that is read back from it, and where its code decided by values."""
     try:
-        # Exporters warn of what they are themselves, and of everything that is checked here.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        # Exporters warn of what they are themselves, too, and of what is checked here.
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
             content = FORMATS[form].dump(model.classifier, example, facts_of(model))
-            return content, FORMATS[form].load(content, model.classifier)
+            exported = FORMATS[form].load(content, model.classifier)
+        # This package decides by shapes alone.
+        decided = [one for one in told if DECIDED in str(one.message) and PACKAGE not in Path(one.filename).parents]
+        lines = [f"{Path(one.filename).name}:{one.lineno}" for one in decided]
+        return content, exported, ", ".join(dict.fromkeys(lines))
     except Exception as error:
         raise RequestError(
             f"model {model.name!r} cannot be written as {form} ({_root(error)}): choose another --format"

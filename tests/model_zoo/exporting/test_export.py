@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -142,9 +143,13 @@ class Linear(nn.Module):
 class ByBrightness(Linear):
     """A program, of which a trace is one path."""
 
+    def __init__(self, above: float = 0.5) -> None:
+        super().__init__()
+        self.above = above
+
     def forward(self, images: Tensor) -> Tensor:
         logits = super().forward(images)
-        return -logits if images.mean() > 0.5 else logits
+        return -logits if images.mean() > self.above else logits
 
 
 class OfTwo(Linear):
@@ -174,7 +179,7 @@ class Hidden(Linear):
     ("network", "form", "message"),
     [
         (ByBrightness, "torchscript", "other logits than the model on a batch of 1"),
-        (OfTwo, "torchscript", "fails on a batch of 12|gives outputs of shape"),
+        (OfTwo, "torchscript", "fails on a batch of 16|gives outputs of shape"),
         (Random, "torchscript", "answers differently when it is asked again"),
         (Hidden, "safetensors", "other logits"),
         (lambda: ImageClassifier(NoEncoding(), Hidden()), "safetensors", "other logits"),
@@ -187,6 +192,11 @@ def test_what_a_format_cannot_hold_is_refused_and_leaves_nothing(
     with pytest.raises(RequestError, match=message):
         export(of_code(network()), form, tmp_path / "network", DIGITS)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_code_that_decides_is_named_though_no_image_takes_the_other_way(tmp_path: Path) -> None:
+    found = export(of_code(ByBrightness(above=2.0)), "torchscript", tmp_path / "network", DIGITS)
+    assert re.fullmatch(r"test_export\.py:\d+", found.one_path)
 
 
 def changed(images: Tensor, logits: Tensor) -> Tensor:
@@ -215,7 +225,7 @@ def failing(images: Tensor, logits: Tensor) -> Tensor:
     [
         (changed, "other logits"),
         (not_finite, "other logits"),
-        (only_large_batches, "other logits than the model on a batch of 12"),
+        (only_large_batches, "other logits than the model on a batch of 16"),
         (one_class_less, r"shape \(1, 9\)"),
         (failing, "no such kernel"),
     ],
@@ -242,7 +252,7 @@ def test_a_format_that_changes_the_answers_is_found_out(
 
 def test_one_image_is_enough_for_several_batch_sizes(tmp_path: Path) -> None:
     found = export(of_code(Linear()), "torchscript", tmp_path / "new" / "network", DIGITS[:1])
-    assert (found.images, found.batch_sizes, found.classes) == (3, (1, 2, 3), 10)
+    assert (found.images, found.batch_sizes, found.classes) == (4, (1, 2, 4), 10)
     assert (tmp_path / "new" / "network").is_file()
 
 
