@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from time import monotonic, sleep
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
-from robustbench_bcos.bench.executor import AbstractJobs, AnyUnit, Handle
+from robustbench_bcos.bench.executor import AbstractJobs, AnyUnit, Assignment, Handle
 from robustbench_bcos.bench.executors import EXECUTORS
+from robustbench_bcos.bench.job import AbstractJob, of_this_code
 from robustbench_bcos.bench.job_folder import FAILED, LOGS, WHOLE, JobFolder
 from robustbench_bcos.core.errors import Broken, Interrupted, RequestError
 
@@ -38,17 +39,36 @@ class _Running(Generic[U]):
 
 
 class Dispatch(Generic[U]):
-    """Units of an executor.
+    """Units of an executor. Jobs of an earlier session that had the same order are waited for, others are ended.
 
     Args:
-        engine: what they are submitted to.
-        earlier: jobs of an earlier session that wait or work, by name of their units: those are waited for.
+        kind: what they are submitted to.
+        asked: what they are units of.
+        jobs: where jobs find their order, and leave what they have found.
+        job: what carries out units of this kind.
+        order: what jobs are told, beside the configuration.
+        costs: measures what units cost, where no earlier session that had the same order has: with other costs there
+            would be other units.
+
+    Attributes:
+        costs: of this order.
     """
 
-    def __init__(self, engine: AbstractJobs, earlier: Mapping[str, Handle]) -> None:
-        self.engine = engine
-        self.jobs = engine.jobs
-        self._earlier = dict(earlier)
+    def __init__(
+        self,
+        kind: type[AbstractJobs],
+        asked: Assignment,
+        jobs: JobFolder,
+        job: type[AbstractJob],
+        order: Mapping[str, Any],
+        costs: Callable[[], Mapping[str, Any]] = dict,
+    ) -> None:
+        order = {**of_this_code(), "configuration": asked.config.model_dump(mode="json"), **order}
+        told, self._earlier = _earlier_jobs(jobs, order)
+        told = told or {**order, "costs": costs()}
+        self.costs: dict[str, dict[str, Any]] = told["costs"]
+        self.engine = kind(asked, jobs, jobs.order(told), job)
+        self.jobs = jobs
         self._waiting: deque[U] = deque()
         self._running: dict[str, _Running[U]] = {}
         self._answered: list[Handle] = []
@@ -176,7 +196,7 @@ def no_progress(jobs: JobFolder, unit: AnyUnit) -> Broken:
     )
 
 
-def earlier_jobs(jobs: JobFolder, order: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Handle]]:
+def _earlier_jobs(jobs: JobFolder, order: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Handle]]:
     """Jobs of an earlier session that still wait or work, by name of their units, and what they were told.
 
     None where their order was another one; they are ended then.

@@ -119,6 +119,21 @@ def read_description(folder: Path) -> Description:
         raise RequestError(f"{folder / CONFIGURATION} {_not_of_this_version(content)}") from None
 
 
+def read_localisation(folder: Path) -> dict[str, Any]:
+    """The identity of what `localise` has written.
+
+    Raises:
+        RequestError: there is none, it is damaged, another version of this package wrote it, or `run` did.
+    """
+    content = _read(folder)
+    if LOCALISATION not in content["identity"]:
+        raise RequestError(f"run {folder} holds robust accuracies, not scores of `localise`: it is one of verb `run`")
+    if _written_by(content) != VERSION:
+        raise RequestError(f"{folder / CONFIGURATION} {_not_of_this_version(content)}")
+    identity: dict[str, Any] = content["identity"]
+    return identity
+
+
 def _read(folder: Path) -> dict[str, Any]:
     file = folder / CONFIGURATION
     check_run(folder)

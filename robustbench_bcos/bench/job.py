@@ -11,7 +11,9 @@ from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
+
+import torch
 
 from robustbench_bcos.bench.config import RunConfig
 from robustbench_bcos.bench.executor import AnyUnit
@@ -21,8 +23,6 @@ from robustbench_bcos.bench.rows import Row
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.errors import Broken, RequestError, named_reason_of
 from robustbench_bcos.core.plugins import load_plugins
-
-C = TypeVar("C", bound=RunConfig)
 
 EVERY = 60.0
 """Seconds after which a job shows what it has so far: a machine that vanishes takes no more with it."""
@@ -95,8 +95,28 @@ class AbstractRowsJob(AbstractJob):
 
     kinds: ClassVar[Sequence[type[Row]] | None] = None
     """The store's tables, those of a run by default."""
+    options: ClassVar[type[RunConfig]] = RunConfig
+    """Of what is asked for."""
 
     _show: Callable[[], None] | None = None
+
+    @abstractmethod
+    def plan(self, config: Any, order: Mapping[str, Any]) -> Any:  # noqa: ANN401 (of its kind)
+        """What was asked for, once more here.
+
+        Raises:
+            RequestError: something is not as it was where the work was submitted.
+        """
+
+    @cached_property
+    def asked(self) -> Any:  # noqa: ANN401 (of its kind)
+        """What units are parts of, with as many threads as that has."""
+        order = self.order
+        config = _told_configuration(self.options, order)
+        torch.set_num_threads(config.threads or self.threads or torch.get_num_threads())
+        asked = self.plan(config, order)
+        torch.set_num_threads(asked.threads)
+        return asked
 
     @abstractmethod
     def begin(self, unit: Any) -> Callable[[Store], Iterator[Sequence[Row]]]:  # noqa: ANN401
@@ -142,7 +162,7 @@ def of_this_code() -> dict[str, Any]:
     return {"code": code_digest(), "commit": commit(clean=True), "directory": str(Path.cwd())}
 
 
-def told_configuration(kind: type[C], order: Mapping[str, Any]) -> C:
+def _told_configuration(kind: type[RunConfig], order: Mapping[str, Any]) -> RunConfig:
     """The configuration of an order, whose names may be those of plug-ins.
 
     Raises:

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from robustbench_bcos.bench.executor import AnyUnit
-from robustbench_bcos.bench.run_files import DATABASE
+from robustbench_bcos.bench.run_files import DATABASE, JOBS
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.disk import disk_explained, made_below, write_text, write_with
 from robustbench_bcos.core.errors import Broken, RequestError
 from robustbench_bcos.core.tables import read_json
 
-FOLDER = "jobs"
 ORDER, SUBMITTED, CANCELLED, LOGS = "order.json", "submitted.json", "cancelled", "logs"
 
 WHOLE, PART, FAILED = ".whole", ".part", ".failed"
@@ -39,7 +38,7 @@ class JobFolder:
 
     def __init__(self, run: Path) -> None:
         self.run = run
-        self.path = run / FOLDER
+        self.path = run / JOBS
 
     @property
     def database(self) -> Path:
@@ -50,7 +49,7 @@ class JobFolder:
 
     def open(self) -> None:
         """Make it, or find it."""
-        made_below(self.run, FOLDER)
+        made_below(self.run, JOBS)
         with disk_explained(self.path):
             for litter in (self.path / CANCELLED, *(file for file in self._files() if file.suffix == FAILED)):
                 litter.unlink(missing_ok=True)
@@ -155,7 +154,7 @@ class JobFolder:
 
     def cancel(self) -> None:
         """Tell a submitter that is at work to stop."""
-        write_text(made_below(self.run, FOLDER) / CANCELLED, "")
+        write_text(made_below(self.run, JOBS) / CANCELLED, "")
 
     @property
     def cancelled(self) -> bool:

@@ -2,13 +2,17 @@
 
 import hashlib
 import platform
+import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.version import VERSION
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "safetensors")
@@ -41,6 +45,19 @@ def code_digest() -> str:
             f"{file.relative_to(package).as_posix()} {hashlib.sha256(file.read_bytes()).hexdigest()}".encode()
         )
     return digest.hexdigest()
+
+
+def check_same(here: Mapping[str, Any], there: Mapping[str, Any]) -> None:
+    """See that a job has what the submitter had.
+
+    Raises:
+        RequestError: something is different.
+    """
+    for key, found in here.items():
+        if (told := there.get(key)) != found:
+            values = f"{key} is {found} on {socket.gethostname()} and {told} where the work was submitted"
+            long = f"{key} on {socket.gethostname()} and where the work was submitted are not the same"
+            raise RequestError(f"{values if len(values) < 200 else long}: make the two alike")
 
 
 def describe_device(device: str) -> str:

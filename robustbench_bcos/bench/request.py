@@ -29,7 +29,7 @@ from robustbench_bcos.bench.images import open_images
 from robustbench_bcos.bench.model_preconditions import check_answers
 from robustbench_bcos.bench.models import ModelCache
 from robustbench_bcos.bench.preconditions import adapt_model, check_attackable, check_explanation, check_model
-from robustbench_bcos.bench.provenance import command, commit, describe_device, versions
+from robustbench_bcos.bench.provenance import check_same, command, commit, describe_device, versions
 from robustbench_bcos.core.devices import choose_device
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity
@@ -305,11 +305,7 @@ def replan(config: RunConfig, identity: RunIdentity, digests: Mapping[int, str])
         "preprocessing": str(subset.dataset.preprocessing),
         "classes": len(subset.class_names),
     }
-    for key, here in found.items():
-        if (there := getattr(identity, key)) != here:
-            raise RequestError(
-                f"{key} is {here} on {socket.gethostname()} and {there} where the run was submitted: make the two alike"
-            )
+    check_same(found, {key: getattr(identity, key) for key in found})
 
     def compared(model: Model) -> Model:
         if model.weights_sha256 != identity.weights[model.name]:

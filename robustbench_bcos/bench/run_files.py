@@ -7,6 +7,8 @@ from robustbench_bcos.core.errors import RequestError
 CONFIGURATION = "run.json"
 DATABASE = "run.sqlite"
 LOCK = "run.lock"
+JOBS = "jobs"
+"""The folder in which work and its jobs meet."""
 RESULTS = "results.csv"
 """Written when a run is finished, and again by `report`."""
 PROVENANCE = "provenance.json"

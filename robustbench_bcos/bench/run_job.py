@@ -1,16 +1,14 @@
 """What a job of a run does: it plans the run again, sees that it is the same run, and carries out units of it."""
 
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic, sleep
-
-import torch
+from typing import Any
 
 from robustbench_bcos.bench.batch_size import BatchSize
 from robustbench_bcos.bench.config import RunConfig
 from robustbench_bcos.bench.identity import RunIdentity
-from robustbench_bcos.bench.job import AbstractRowsJob, told_configuration
+from robustbench_bcos.bench.job import AbstractRowsJob
 from robustbench_bcos.bench.job_folder import LATE
 from robustbench_bcos.bench.request import Request, replan
 from robustbench_bcos.bench.rows import Row
@@ -23,9 +21,14 @@ from robustbench_bcos.core.errors import RequestError
 class RunJob(AbstractRowsJob):
     """Carries out units of a run."""
 
+    def plan(self, config: RunConfig, order: Mapping[str, Any]) -> Request:
+        """The run."""
+        digests = {int(index): digest for index, digest in order["images"].items()}
+        return replan(config, RunIdentity.from_json(order["identity"]), digests)
+
     def begin(self, unit: Unit) -> Callable[[Store], Iterator[Sequence[Row]]]:
         """A stage of a model."""
-        request = of_unit(self._request, unit)
+        request = of_unit(self.asked, unit)
         source = next(source for source in request.sources if source.name == unit.model)
         model, cells = request.models.get(source), [request.cells[place] for place in unit.cells]
 
@@ -35,17 +38,6 @@ class RunJob(AbstractRowsJob):
                 yield progress.rows
 
         return rows
-
-    @cached_property
-    def _request(self) -> Request:
-        order = self.order
-        configuration = told_configuration(RunConfig, order)
-        identity = RunIdentity.from_json(order["identity"])
-        torch.set_num_threads(configuration.threads or self.threads or torch.get_num_threads())
-        digests = {int(index): digest for index, digest in order["images"].items()}
-        request = replan(configuration, identity, digests)
-        torch.set_num_threads(request.threads)
-        return request
 
 
 def _wait_for_attacks(known: Store, unit: Unit, request: Request) -> None:

@@ -1,5 +1,6 @@
-"""What is where of a run that jobs carry out: done, submitted, to be merged, or missing."""
+"""What is where of what jobs carry out: done, submitted, to be merged, or missing."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,19 +18,32 @@ STATES = {WHOLE: "answered, and not merged yet", FAILED: "failed", PART: "partly
 
 
 @dataclass(frozen=True, kw_only=True)
-class Status:
-    """What is known of a run without carrying out any of it."""
+class Inventory:
+    """How much of what was asked for is in a folder, whoever has done it."""
 
-    cells: dict[str, tuple[int, int]]
-    """Of each cell, images with a verdict in the run's store, and images without one."""
+    part: str
+    """What is counted apart: cell, model."""
+    amount: str
+    """What is counted: images, pictures, epochs."""
+    parts: Mapping[str, tuple[int, int | None]]
+    """Of each part, how many are done and how many are missing, where that is known."""
+    results: Path | None
+    """Where results are, of what is complete."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """What is known of a folder without carrying out anything."""
+
+    inventory: Inventory
     units: list[tuple[str, str, str]]
     """What was submitted last: the unit, its job, and its state."""
     sentence: str
-    """Where the run is as a whole."""
+    """How it stands as a whole."""
 
 
-def status_of(run: Path) -> Status:
-    """Look at a run, finished or not.
+def inventory(run: Path) -> Inventory:
+    """Of a run: an image of a cell is done when its verdict is in the store.
 
     Raises:
         RequestError: it is no run, or of another version.
@@ -40,28 +54,42 @@ def status_of(run: Path) -> Status:
     if (run / DATABASE).is_file():
         with Store(run / DATABASE, reading=True) as store:
             done = {cell.key: len(store.done(cell)) for cell in description.identity.cells}
-    cells = {cell.key: (done.get(cell.key, 0), images - done.get(cell.key, 0)) for cell in description.identity.cells}
-    return Status(cells=cells, units=_units(JobFolder(run)), sentence=_sentence(run))
+    parts = {cell.key: (done.get(cell.key, 0), images - done.get(cell.key, 0)) for cell in description.identity.cells}
+    results = run / RESULTS
+    return Inventory(part="cell", amount="images", parts=parts, results=results if results.is_file() else None)
 
 
-def cancel(run: Path) -> str:
-    """End the jobs of a run, and the process that submits them; says what was done.
+def status_of(folder: Path, found: Inventory) -> Status:
+    """Look at a folder, finished or not.
+
+    Args:
+        folder: of a run, of trainings.
+        found: in it.
+    """
+    return Status(inventory=found, units=_units(JobFolder(folder)), sentence=_sentence(folder, found.results))
+
+
+def cancel(folder: Path) -> str:
+    """End the jobs of a folder, and the process that submits them; says what was done.
 
     Raises:
         RequestError: nothing of it is submitted.
     """
-    jobs = JobFolder(run)
+    jobs = JobFolder(folder)
     executor, units = jobs.submitted()
     if not units:
-        raise RequestError(f"nothing of {run} is submitted: there is nothing to cancel")
-    at_work = is_held(run / LOCK)
+        raise RequestError(f"nothing of {folder} is submitted: there is nothing to cancel")
+    at_work = is_held(folder / LOCK)
     if at_work:
         jobs.cancel()
     found = [handle for one in units.values() if (handle := find_job(executor, one["job"])) is not None]
     for handle in found:
         handle.cancel()
     told = ", and the process that submits them stops" if at_work else ""
-    return f"{len(found)} jobs of {run} are cancelled{told}; what they have found is kept, and `run` continues"
+    return (
+        f"{len(found)} jobs of {folder} are cancelled{told}; what they have found is kept, and the same command "
+        "continues"
+    )
 
 
 def _units(jobs: JobFolder) -> list[tuple[str, str, str]]:
@@ -84,12 +112,12 @@ def _state(endings: set[str], handle: Handle | None, job: str) -> str:
     return "has ended without an answer" if job else "not answered"
 
 
-def _sentence(run: Path) -> str:
-    if (run / RESULTS).is_file():
-        return f"Complete: its results are in {run / RESULTS}."
-    if is_held(run / LOCK):
-        return "A process is at work on it, and merges what jobs find."
+def _sentence(folder: Path, results: Path | None) -> str:
+    if is_held(folder / LOCK):
+        return "A process is at work on it, and takes what jobs find."
+    if results is not None:
+        return f"Complete: its results are in {results}."
     return (
-        f"No process is at work on it: the same command continues it, and submits only what is missing. Logs are in "
-        f"{run / JobFolder(run).path.name / LOGS}."
+        "No process is at work on it: the same command continues it, and submits only what is missing. Logs are in "
+        f"{JobFolder(folder).path / LOGS}."
     )

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from robustbench_bcos.bench.cells import Cell
-from robustbench_bcos.bench.dispatch import Dispatch, earlier_jobs
-from robustbench_bcos.bench.executor import AbstractJobs, Handle
-from robustbench_bcos.bench.job import of_this_code
+from robustbench_bcos.bench.dispatch import Dispatch
+from robustbench_bcos.bench.executor import AbstractJobs
 from robustbench_bcos.bench.job_folder import JobFolder
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.request import Request
@@ -60,12 +59,17 @@ class Submitter:
         self.jobs.clear()
 
     def _missing(self) -> Iterator[Progress]:
-        order, earlier = self._order()
-        plan = self._plan({name: Costs(**costs) for name, costs in order["costs"].items()})
-        engine = self.kind(self.request, self.jobs, self.jobs.order(order), RunJob)
-        with Dispatch[Unit](engine, earlier) as dispatch:
+        request = self.request
+        digests = image_digests(request.subset.dataset, request.subset.indices)
+        order = {"identity": request.identity.to_json(), "images": {str(key): one for key, one in digests.items()}}
+        with Dispatch[Unit](self.kind, request, self.jobs, RunJob, order, self._costs) as dispatch:
+            plan = self._plan({name: Costs(**costs) for name, costs in dispatch.costs.items()})
             for wave in plan.waves():
                 yield from self._wave(dispatch, plan, wave)
+
+    def _costs(self) -> dict[str, dict[str, Any]]:
+        request, workers = self.request, self.kind.workers_for(self.request)
+        return {source.name: vars(Costs.of(request, source, self.store, workers)) for source in request.sources}
 
     def _plan(self, costs: Mapping[str, Costs]) -> Plan:
         return Plan(
@@ -92,22 +96,3 @@ class Submitter:
 
     def _collect(self) -> None:
         self.jobs.collect(self.store, self.request.digest)
-
-    def _order(self) -> tuple[dict[str, Any], dict[str, Handle]]:
-        """The order of jobs, and jobs of an earlier session that had the same and still wait or work.
-
-        What was measured by that session stays, so that its units are found again; its other jobs are ended.
-        """
-        request = self.request
-        digests = image_digests(request.subset.dataset, request.subset.indices)
-        order: dict[str, Any] = of_this_code() | {
-            "identity": request.identity.to_json(),
-            "configuration": request.config.model_dump(mode="json"),
-            "images": {str(index): digest for index, digest in digests.items()},
-        }
-        earlier, handles = earlier_jobs(self.jobs, order)
-        if earlier:
-            return earlier, handles
-        workers = self.kind.workers_for(request)
-        costs = {source.name: vars(Costs.of(request, source, self.store, workers)) for source in request.sources}
-        return order | {"costs": costs}, {}

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from robustbench_bcos.bench.config import configured
+from robustbench_bcos.bench.folder import read_localisation
 from robustbench_bcos.bench.run_files import DATABASE, check_place
+from robustbench_bcos.cli.jobs import Cancel, Status, told_of_jobs
 from robustbench_bcos.cli.options import Flags, OutFolder, Overwrite, Quiet, takes
 from robustbench_bcos.cli.output import errors, results
 from robustbench_bcos.core.disk import disk_explained
@@ -15,6 +17,7 @@ from robustbench_bcos.core.errors import Broken, Interrupted
 from robustbench_bcos.localisation.config import OPTIONS, SINGLE, LocaliseConfig, check_game_options
 
 if TYPE_CHECKING:
+    from robustbench_bcos.bench.status import Inventory
     from robustbench_bcos.bench.store import Store
     from robustbench_bcos.localisation.playing import Played
     from robustbench_bcos.localisation.setting import Play
@@ -44,12 +47,16 @@ def localise(
     out: OutFolder = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
+    status: Status = None,
+    cancel: Cancel = None,
 ) -> None:
     """Score whether explanations point at the right place: in clean pictures, under attack, and under noise.
 
     By default grids of images of distinct classes, the same for all models. The same command continues what was
     interrupted.
     """
+    if told_of_jobs(flags, status, cancel, (out, overwrite), read_localisation, _inventory):
+        return
     config = configured(LocaliseConfig, flags)
     check_game_options(config)
     if out is not None:
@@ -67,12 +74,17 @@ def localise(
 
         from robustbench_bcos.localisation.setting import prepare
 
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
         game = prepare(config)
+        torch.set_num_threads(game.threads)
         _carry_out(game, out or Path("runs") / game.folder_name, overwrite=overwrite, quiet=quiet)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; repeat the same command to continue") from None
+
+
+def _inventory(folder: Path) -> "Inventory":
+    from robustbench_bcos.localisation.blocks import inventory
+
+    return inventory(folder)
 
 
 def _carry_out(game: "Play", folder: Path, *, overwrite: bool, quiet: bool) -> None:

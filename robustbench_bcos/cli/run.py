@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustbench_bcos.bench.config import ATTACK, RUN, RunConfig, check_trained, make_config
+from robustbench_bcos.bench.folder import read_description
 from robustbench_bcos.bench.run_files import DATABASE, RESULTS, check_place
+from robustbench_bcos.cli.jobs import Cancel, Status, told_of_jobs
 from robustbench_bcos.cli.options import Flags, OutFolder, Overwrite, Quiet, takes
 from robustbench_bcos.cli.output import errors, print_report, results
 from robustbench_bcos.core.disk import disk_explained, made_below
-from robustbench_bcos.core.errors import Broken, Interrupted, RequestError, named_reason_of
+from robustbench_bcos.core.errors import Broken, Interrupted, named_reason_of
 
 if TYPE_CHECKING:
     from robustbench_bcos.bench.request import Request
+    from robustbench_bcos.bench.status import Inventory
     from robustbench_bcos.bench.store import Store
     from robustbench_bcos.reports.run_folder import RunFolder
 
@@ -44,22 +47,14 @@ def run(
     ] = False,
     quiet: Quiet = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.", rich_help_panel=RUN)] = False,
-    status: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN", help="Print what of a run is done, submitted and missing.", rich_help_panel=RUN),
-    ] = None,
-    cancel: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="End the jobs of a run.", rich_help_panel=RUN)
-    ] = None,
+    status: Status = None,
+    cancel: Cancel = None,
 ) -> None:
     """Attack models and report which images stay robust.
 
     The same command continues a run that was interrupted.
     """
-    if status is not None or cancel is not None:
-        if flags.keys() - {"plugin"} or suite or out or (status and cancel):
-            raise RequestError("--status and --cancel are about a run that there is: leave out everything else")
-        _tell_of_jobs(flags, status, cancel)
+    if told_of_jobs(flags, status, cancel, (suite, out, overwrite, dry_run), read_description, _inventory):
         return
     config = make_config(flags, suite)
     if suite is not None:
@@ -101,29 +96,10 @@ def _plan(config: RunConfig, *, prepared: bool) -> "Request":
     return request
 
 
-def _tell_of_jobs(flags: Flags, status: Path | None, cancel: Path | None) -> None:
-    from rich.table import Table
-    from rich.text import Text
+def _inventory(folder: Path) -> "Inventory":
+    from robustbench_bcos.bench.status import inventory
 
-    make_config(flags)
-    # Not above: --help needs none of it.
-    from robustbench_bcos.bench import status as jobs
-
-    if cancel is not None:
-        results.print(jobs.cancel(cancel), markup=False, soft_wrap=True)
-        return
-    assert status is not None
-    found = jobs.status_of(status)
-    table = Table("cell", "images done", "missing")
-    for key, (done, missing) in found.cells.items():
-        table.add_row(Text(key), str(done), str(missing))
-    results.print(table)
-    if found.units:
-        table = Table("unit", "job", "state")
-        for unit in found.units:
-            table.add_row(*map(Text, unit))
-        results.print(table)
-    results.print(found.sentence, markup=False, soft_wrap=True)
+    return inventory(folder)
 
 
 def _print_assumed(config: RunConfig) -> None:

@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustbench_bcos.bench.config import SUITES, RunConfig, make_config
+from robustbench_bcos.bench.run_files import JOBS
+from robustbench_bcos.cli.jobs import Cancel, Status, told_of_jobs
 from robustbench_bcos.cli.listed import LIST, split
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import errors, results
 from robustbench_bcos.core.devices import check_device
 from robustbench_bcos.core.errors import Interrupted, RequestError
-from robustbench_bcos.core.trainings import name_of
+from robustbench_bcos.core.trainings import find_logs, name_of
 from robustbench_bcos.data.class_order import read_class_order
 from robustbench_bcos.data.opening import is_dataset, locate_dataset
 
 if TYPE_CHECKING:
     from robustbench_bcos.bench.executor import AbstractExecutor
+    from robustbench_bcos.bench.status import Inventory
     from robustbench_bcos.model_zoo.cards import Card
     from robustbench_bcos.training.recipes import Training
     from robustbench_bcos.training.trainer import Epoch
@@ -74,12 +77,17 @@ def train(
         int | None,
         typer.Option(min=2, help="Train so many times, each without another part of the images: NAME-fold0, ..."),
     ] = None,
+    status: Status = None,
+    cancel: Cancel = None,
 ) -> None:
     """Make a model and its card from a recipe, or all models of a suite.
 
     The same command continues a training that was interrupted, from its last whole epoch; models that are done are
     not trained again with --suite, --seeds, --folds and --executor. Exit status 1: some of several trainings failed.
     """
+    others = (recipe, suite, model, epochs, seeds, folds)
+    if told_of_jobs(flags, status, cancel, others, _check_folder, _inventory):
+        return
     if recipe is None and suite is None:
         _list_recipes()
         return
@@ -108,6 +116,18 @@ def train(
     recipes = [training.recipe for training in trainings]
     check_request(recipes, dataset, data_dir=config.data_dir, class_order=order, folds=folds)
     _train_several(_missing(trainings, out), kind, config, dataset, out)
+
+
+def _check_folder(folder: Path) -> None:
+    """Jobs make no log before their first epoch."""
+    if not (folder / JOBS).is_dir():
+        find_logs(folder)
+
+
+def _inventory(folder: Path) -> "Inventory":
+    from robustbench_bcos.training.crew import inventory
+
+    return inventory(folder)
 
 
 def _executor(config: RunConfig) -> "type[AbstractExecutor]":

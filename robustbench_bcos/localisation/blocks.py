@@ -4,25 +4,27 @@ Blocks begin and end where batches do: maps of a picture differ in their seventh
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
-
-import torch
+from typing import Any
 
 from robustbench_bcos.bench.batch_size import BatchSize
-from robustbench_bcos.bench.dispatch import Dispatch, earlier_jobs
+from robustbench_bcos.bench.dispatch import Dispatch
 from robustbench_bcos.bench.executor import AbstractJobs
-from robustbench_bcos.bench.job import AbstractRowsJob, of_this_code, told_configuration
+from robustbench_bcos.bench.folder import read_localisation
+from robustbench_bcos.bench.job import AbstractRowsJob
 from robustbench_bcos.bench.job_folder import JobFolder
+from robustbench_bcos.bench.provenance import check_same
 from robustbench_bcos.bench.rows import Row
+from robustbench_bcos.bench.run_files import DATABASE
+from robustbench_bcos.bench.status import Inventory
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.units import BLOCKS_A_WORKER, name_of
-from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.localisation.config import LocaliseConfig
 from robustbench_bcos.localisation.playing import Played, batch_size, play_some, scored
-from robustbench_bcos.localisation.rows import ScoreRow
+from robustbench_bcos.localisation.rows import SUMMARY, ScoreRow
 from robustbench_bcos.localisation.setting import Play, prepare
 
 
@@ -63,10 +65,17 @@ class GameJob(AbstractRowsJob):
     """Plays blocks."""
 
     kinds = (ScoreRow,)
+    options = LocaliseConfig
+
+    def plan(self, config: LocaliseConfig, order: Mapping[str, Any]) -> Play:
+        """The game."""
+        game = prepare(config)
+        check_same(game.to_json(), order["identity"])
+        return game
 
     def begin(self, unit: Block) -> Callable[[Store], Iterator[Sequence[Row]]]:
         """Pictures of a model."""
-        game = self._game
+        game: Play = self.asked
 
         def rows(own: Store) -> Iterator[Sequence[Row]]:
             size = BatchSize(unit.batch_size)
@@ -74,19 +83,6 @@ class GameJob(AbstractRowsJob):
                 yield played.rows
 
         return rows
-
-    @cached_property
-    def _game(self) -> Play:
-        order = self.order
-        config = told_configuration(LocaliseConfig, order)
-        torch.set_num_threads(config.threads or self.threads or torch.get_num_threads())
-        game = prepare(config)
-        here, there = game.to_json(), order["identity"]
-        if different := [key for key, value in there.items() if here.get(key) != value]:
-            raise RequestError(
-                f"{', '.join(different)} of this game are others here than where it was submitted: make the two alike"
-            )
-        return game
 
 
 def play_by_jobs(kind: type[AbstractJobs], game: Play, store: Store, folder: Path) -> Iterator[Played]:
@@ -106,33 +102,40 @@ def play_by_jobs(kind: type[AbstractJobs], game: Play, store: Store, folder: Pat
 
     jobs.open()
     collect()
-    if all(len(scored(store, name)) == scenes.count for name, scenes in game.scenes.items()):
-        yield from (Played(name=name, images=scenes.count) for name, scenes in game.scenes.items())
-        jobs.clear()
-        return
-    order = of_this_code() | {
-        "identity": game.to_json(),
-        "configuration": game.setting.config.model_dump(mode="json"),
-    }
-    told, earlier = earlier_jobs(jobs, order)
-    if not told:
-        told = order | {"costs": {name: asdict(_measured(game, name)) for name in game.setting.names}}
-    costs = {name: Cost(**cost) for name, cost in told["costs"].items()}
-    for name in game.setting.names:
-        yield Played(name=name, images=len(scored(store, name)))
-    with Dispatch[Block](kind(game, jobs, jobs.order(told), GameJob), earlier) as dispatch:
-        for answer in dispatch.carry_out(lambda: _missing(kind, game, store, costs), collect):
-            block = answer.unit
-            yield Played(name=block.model, images=block.stop - block.start)
+    done = {name: len(scored(store, name)) for name in game.setting.names}
+    yield from (Played(name=name, images=images) for name, images in done.items())
+    if sum(done.values()) < game.work:
+        order = {"identity": game.to_json()}
+        with Dispatch[Block](kind, game, jobs, GameJob, order, partial(_measured, game)) as dispatch:
+            costs = {name: Cost(**cost) for name, cost in dispatch.costs.items()}
+            for answer in dispatch.carry_out(lambda: _missing(kind, game, store, costs), collect):
+                block = answer.unit
+                yield Played(name=block.model, images=block.stop - block.start)
     jobs.clear()
 
 
-def _measured(game: Play, name: str) -> Cost:
-    """By playing one picture."""
-    size, began = batch_size(game, name), perf_counter()
-    for _ in play_some(game, Store(kinds=[ScoreRow]), name, range(1), BatchSize(1)):
-        pass
-    return Cost(batch_size=size.images, seconds=perf_counter() - began)
+def inventory(folder: Path) -> Inventory:
+    """Of a folder that `localise` has written."""
+    parts = {}
+    for name, count in read_localisation(folder)["pictures"].items():
+        done = 0
+        if (folder / DATABASE).is_file():
+            with Store(folder / DATABASE, kinds=[ScoreRow], reading=True) as store:
+                done = len(scored(store, name))
+        parts[name] = done, count - done
+    results = folder / SUMMARY
+    return Inventory(part="model", amount="pictures", parts=parts, results=results if results.is_file() else None)
+
+
+def _measured(game: Play) -> dict[str, dict[str, Any]]:
+    """Costs of every model, by playing one picture."""
+    costs = {}
+    for name in game.setting.names:
+        size, began = batch_size(game, name), perf_counter()
+        for _ in play_some(game, Store(kinds=[ScoreRow]), name, range(1), BatchSize(1)):
+            pass
+        costs[name] = vars(Cost(batch_size=size.images, seconds=perf_counter() - began))
+    return costs
 
 
 def _missing(kind: type[AbstractJobs], game: Play, store: Store, costs: Mapping[str, Cost]) -> dict[Block, int]:

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from robustbench_bcos.bench.rows import Row
 
+SUMMARY = "localisation.csv"
+"""Written when everything is scored."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRow(

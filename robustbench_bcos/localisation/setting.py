@@ -21,7 +21,7 @@ from robustbench_bcos.bench.images import open_images
 from robustbench_bcos.bench.models import ModelCache
 from robustbench_bcos.bench.preconditions import check_model, try_model
 from robustbench_bcos.bench.provenance import command, commit, describe_device, versions
-from robustbench_bcos.bench.request import check_precision, find_sources, portable_name, prepared
+from robustbench_bcos.bench.request import check_precision, find_sources, portable_name, prepared, threads_for
 from robustbench_bcos.core.devices import choose_device
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
@@ -123,6 +123,7 @@ class Play:
             "weights": {name: setting.model(name).weights_sha256 for name in setting.names},
             "subset": setting.subset.digest,
             "scenes": {name: scenes.digest for name, scenes in self.scenes.items()},
+            "pictures": {name: scenes.count for name, scenes in self.scenes.items()},
             "device": torch.device(setting.elsewhere or setting.device).type,
             "version": VERSION,
             "torch": versions()["torch"],
@@ -151,6 +152,11 @@ class Play:
     def device(self) -> str:
         """Of this process."""
         return self.setting.device
+
+    @property
+    def threads(self) -> int:
+        """CPU threads to use."""
+        return threads_for(self.setting.config, self.setting.subset)
 
     @cached_property
     def digest(self) -> str:

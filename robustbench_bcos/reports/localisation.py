@@ -14,12 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from robustbench_bcos.core.disk import made_below, slug, write_text
-from robustbench_bcos.localisation.rows import ComparisonRow, LocalisationRow, ScoreRow
+from robustbench_bcos.localisation.rows import SUMMARY, ComparisonRow, LocalisationRow, ScoreRow
 from robustbench_bcos.localisation.summary import as_table
 from robustbench_bcos.reports.spreadsheet import csv_of
 from robustbench_bcos.reports.style import COLOURS, legend_above, styled, write_figure
 
-SUMMARY, CELLS, COMPARISONS = "localisation.csv", "cells.csv", "comparisons.csv"
+CELLS, COMPARISONS = "cells.csv", "comparisons.csv"
 
 WORDS = {"clean": "clean", "attack": "attacked", "noise": "noise"}
 """Conditions in few words."""

@@ -11,23 +11,23 @@ from typing import Any, NamedTuple
 import torch
 
 from robustbench_bcos.bench.config import RunConfig
-from robustbench_bcos.bench.dispatch import Dispatch, earlier_jobs, no_progress
+from robustbench_bcos.bench.dispatch import Dispatch, no_progress
 from robustbench_bcos.bench.executor import AbstractExecutor, AbstractJobs
-from robustbench_bcos.bench.job import AbstractJob, of_this_code
+from robustbench_bcos.bench.job import AbstractJob
 from robustbench_bcos.bench.job_folder import FAILED, WHOLE, JobFolder
 from robustbench_bcos.bench.request import SMALL_IMAGE
+from robustbench_bcos.bench.run_files import LOCK
+from robustbench_bcos.bench.status import Inventory
 from robustbench_bcos.core.devices import choose_device
 from robustbench_bcos.core.disk import held, made
 from robustbench_bcos.core.errors import RequestError, named_reason_of
+from robustbench_bcos.core.trainings import ENDING
 from robustbench_bcos.data.class_order import read_class_order
 from robustbench_bcos.model_zoo.cards import Card
+from robustbench_bcos.training.logs import read_log
 from robustbench_bcos.training.recipes import Recipe, Training
 from robustbench_bcos.training.trainer import Epoch
 from robustbench_bcos.training.workshop import dataset_of, image_digests, make_model
-
-LOCK = ".jobs.lock"
-"""In the folder of the models: held by the process that has them trained by jobs."""
-
 
 Watch = Callable[[Training, Epoch], None]
 """Called after every epoch of a training in this process."""
@@ -165,10 +165,7 @@ class Crew:
         busy = f"trainings in {self.folder} are in the hands of another process: wait for it, or choose another --out"
         with held(self.folder / LOCK, busy=busy):
             jobs.open()
-            order = self._order()
-            _, earlier = earlier_jobs(jobs, order)
-            engine = self.kind(self, jobs, jobs.order(order), TrainingJob)
-            with Dispatch[Training](engine, earlier) as dispatch:
+            with Dispatch[Training](self.kind, self, jobs, TrainingJob, self._order(), self._epochs) as dispatch:
                 for training, endings, _ in dispatch.answers(self.trainings, self._progress):
                     yield _outcome(jobs, training, endings)
             jobs.clear()
@@ -182,8 +179,11 @@ class Crew:
             images: image_digests(name, framing=recipe.framing, **_opened(self.config))
             for images, (name, recipe) in sorted(opened.items())
         }
-        configuration = self.config.model_dump(mode="json")
-        return of_this_code() | {"configuration": configuration, "dataset": self.dataset, "images": images}
+        return {"dataset": self.dataset, "images": images}
+
+    def _epochs(self) -> dict[str, int]:
+        """What trainings cost."""
+        return {training.recipe.name: training.recipe.epochs for training in self.trainings}
 
     def _progress(self, training: Training) -> object:
         """What every epoch changes."""
@@ -191,6 +191,18 @@ class Crew:
             return (self.folder / f"{training.recipe.name}.ckpt").stat().st_mtime_ns
         except OSError:
             return None
+
+
+def inventory(folder: Path) -> Inventory:
+    """Of a folder of models: what their logs have, and what jobs were told of them."""
+    asked: dict[str, int] = JobFolder(folder).earlier_order().get("costs", {})
+    logs = {file.name.removesuffix(ENDING): len(read_log(file)) for file in sorted(folder.glob(f"*{ENDING}"))}
+    parts: dict[str, tuple[int, int | None]] = {}
+    for name, done in {**dict.fromkeys(asked, 0), **logs}.items():
+        made = (folder / f"{name}.toml").is_file()
+        parts[name] = done, 0 if made else asked[name] - done if name in asked else None
+    missing = any(left != 0 for _, left in parts.values())
+    return Inventory(part="model", amount="epochs", parts=parts, results=None if missing else folder)
 
 
 def _images_of(recipe: Recipe, dataset: str | None) -> str:

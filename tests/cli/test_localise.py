@@ -55,7 +55,11 @@ def test_what_was_interrupted_goes_on_and_ends_with_the_same_bytes(
         from tests.cli.command_line import call
 
         assert call(*command, "halted").code == 130
+    lines = [line.split() for line in succeed("localise", "--status", "halted").splitlines()]
+    assert ["│", "tiny-natural", "│", "4", "│", "2", "│"] in lines
+    assert ["│", "tiny-bcos", "│", "0", "│", "6", "│"] in lines
     succeed(*command, "halted")
+    assert "Complete: its results are in halted/localisation.csv." in succeed("localise", "--status", "halted")
     for name in ("localisation.csv", "cells.csv"):
         assert (tmp_path / "halted" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -70,6 +74,8 @@ def test_verbs_that_read_runs_say_what_a_folder_of_scores_is(zoo: tuple[object, 
     succeed("localise", *zoo, "--condition", "clean", "--no-figures", "--quiet", "--out", "run")
     for verb in ("report", "compare"):
         assert "holds scores of `localise`" in refusal(verb, "run")
+    assert "holds scores of `localise`" in refusal("run", "--status", "run")
+    assert refusal("localise", "--cancel", "run") == "nothing of run is submitted: there is nothing to cancel"
 
 
 @pytest.mark.parametrize(

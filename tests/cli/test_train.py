@@ -318,6 +318,9 @@ def test_an_interruption_ends_every_process_and_says_how_to_continue(suite: str,
         time.sleep(0.05)
     epochs = [len(file.with_suffix(".log.csv").read_text(encoding="utf-8").splitlines()) for file in checkpoints]
     assert min(epochs) > 1
+    status = [line.replace("│", "").split() for line in succeed("train", "--status", "zoo").splitlines()]
+    for name, lines in zip(("plain", "layered"), epochs, strict=True):
+        assert [f"{name}-seed0", f"{lines - 1}", f"{1001 - lines}"] in status
     refused = call(*options, "1001")
     assert refused.code == 1
     assert refused.err.count("belongs to another recipe or to other images") == 2

@@ -80,5 +80,5 @@ def test_jobs_that_would_play_another_game_say_what_is_different(game: Play, tmp
         other = type(job)(job.jobs.run, JobFolder(job.jobs.run).order(told))
         other.carry_out(unit)
 
-    with pytest.raises(RequestError, match=r"^weights, torch of this game are others here than where it was submitted"):
+    with pytest.raises(RequestError, match=r"^weights on .* and where the work was submitted are not"):
         by_jobs(game, tmp_path / "run", fault=elsewhere, jobs_at_once=1)

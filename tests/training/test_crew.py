@@ -10,7 +10,7 @@ from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.dispatch import ATTEMPTS
 from robustbench_bcos.bench.executor import AbstractExecutor, Stopped
 from robustbench_bcos.bench.executors import EXECUTORS
-from robustbench_bcos.bench.job_folder import JobFolder
+from robustbench_bcos.bench.run_files import LOCK
 from robustbench_bcos.core.disk import held
 from robustbench_bcos.core.errors import Interrupted, RequestError
 from robustbench_bcos.model_zoo.cards import Card, WeightsSpec
@@ -19,6 +19,7 @@ from robustbench_bcos.training.crew import Outcome, train_all
 from robustbench_bcos.training.recipes import RECIPES, ModelSpec, Recipe, Training
 from robustbench_bcos.training.trainer import Epoch
 from tests.bench.executors.inline import Ended, do, inline
+from tests.cli.command_line import succeed
 
 EPOCH = Epoch(1, 0.5, 0.5, 0.0)
 
@@ -128,18 +129,32 @@ def test_a_job_that_is_stopped_has_not_failed() -> None:
 
 
 def test_a_second_command_for_the_folder_is_refused(made: list[tuple[str, Any]]) -> None:
-    with held(Path("zoo") / crew.LOCK), pytest.raises(RequestError, match="in the hands of another process: wait for"):
+    with held(Path("zoo") / LOCK), pytest.raises(RequestError, match="in the hands of another process: wait for"):
         outcomes(inline(), "a")
     assert made == []
 
 
-def test_leaving_ends_what_is_submitted() -> None:
-    def cancels(job: Any, unit: Training, number: int) -> None:
-        JobFolder(Path("zoo")).cancel()
+def test_cancelling_ends_what_is_submitted_and_status_says_how_far_it_is() -> None:
+    class Waiting(Ended):
+        def alive(self) -> bool:
+            told.append(succeed("train", "--status", "zoo"))
+            told.append(succeed("train", "--cancel", "zoo"))
+            return True
 
+    class Queue(inline(fault=lambda *_: None)):  # type: ignore[misc] # made for this test
+        def submit(self, units: Any, *, others: bool = False) -> Any:
+            return [Waiting() for _ in super().submit(units, others=others)]
+
+    told: list[str] = []
     with pytest.raises(Interrupted, match="cancelled; repeat the same command to continue in zoo"):
-        outcomes(inline(fault=cancels), "a")
-    assert Ended.cancelled
+        outcomes(Queue, "a", "b")
+    assert Waiting.cancelled
+    epochs = RECIPES.load("digits-natural").epochs
+    lines = [line.replace("│", "").split() for line in told[0].splitlines()]
+    assert ["a", "0", f"{epochs}"] in lines
+    assert "training of b" in told[0]
+    assert "A process is at work on it" in told[0]
+    assert "0 jobs of zoo are cancelled, and the process that submits them stops" in told[1]
 
 
 def test_a_job_that_is_put_into_the_queue_after_its_answer_is_ended() -> None:

@@ -20,7 +20,7 @@ from robustbench_bcos.bench.executor import AbstractJobs
 from robustbench_bcos.bench.executors import EXECUTORS
 from robustbench_bcos.bench.executors import slurm as slurms
 from robustbench_bcos.bench.executors.slurm import Slurm, minutes_of, slurm_options
-from robustbench_bcos.bench.status import status_of
+from robustbench_bcos.bench.status import inventory
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.units import FEWEST, Costs, Plan
 from robustbench_bcos.core.errors import RequestError
@@ -60,7 +60,7 @@ def test_processes_that_are_killed_change_nothing(command: list[str], whole: Pat
     said = succeed("run", "--status", folder)
     assert "No process is at work on it: the same command continues it" in said
     # What is not merged is shown as missing, and as nothing else.
-    assert set(status_of(folder).cells.values()) == {(0, 10)}
+    assert set(inventory(folder).parts.values()) == {(0, 10)}
     with ThreadPoolExecutor(1) as beside:
         killing = beside.submit(kill_workers, folder, 3)
         succeed(*line)
@@ -202,7 +202,7 @@ def test_models_in_memory_are_not_for_jobs() -> None:
 def test_status_and_cancel_are_about_a_run_that_there_is(whole: Path, tmp_path: Path) -> None:
     assert refusal("run", "--status", tmp_path / "nothing").startswith(f"{tmp_path / 'nothing'} is not a run")
     assert refusal("run", "--cancel", whole) == f"nothing of {whole} is submitted: there is nothing to cancel"
-    assert refusal("run", "--status", whole, "--eps", "0.5").startswith("--status and --cancel are about a run")
+    assert refusal("run", "--status", whole, "--eps", "0.5").startswith("--status and --cancel are about a folder")
 
 
 def test_status_says_of_every_unit_where_it_is(whole: Path, tmp_path: Path) -> None:

@@ -301,9 +301,9 @@ def order_of(folder: Path) -> dict[str, Any]:
     [
         (lambda order: order.update(code="0" * 64), "robustbench_bcos on .* has another code than where the work"),
         (lambda order: order.update(directory="/nowhere/at/all"), "has no folder /nowhere/at/all, where the work"),
-        (lambda order: order["identity"].update(torch="1.0"), "torch is .* on .* and 1.0 where the run was submitted"),
-        (lambda order: order["identity"].update(version="0.0"), "version is .* on .* and 0.0 where the run"),
-        (lambda order: order["identity"].update(device="cuda"), "device is cpu on .* and cuda where the run"),
+        (lambda order: order["identity"].update(torch="1.0"), "torch is .* on .* and 1.0 where the work was submitted"),
+        (lambda order: order["identity"].update(version="0.0"), "version is .* on .* and 0.0 where the work"),
+        (lambda order: order["identity"].update(device="cuda"), "device is cpu on .* and cuda where the work"),
         (
             lambda order: order["identity"]["weights"].update({"tiny-natural": "f" * 64, "tiny-bcos": "f" * 64}),
             "the weights of model 'tiny-.*' on .* are others than where the run was submitted",
