@@ -293,7 +293,8 @@ class SimilarityRow(Row, table="similarities", key=("cell", "image", "comparison
     changed: bool
     """Whether the prediction differs from that of the clean image."""
     values: Mapping[str, float | None] = field(metadata={SPREAD: tuple(MEASURES)})
-    """The measure of that name; empty where it is not defined."""
+    """The measure of that name, to 4 significant digits: more would be float noise of the batch. Empty where it is not
+    defined."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,7 +330,8 @@ class FooledRow(Row, table="fooled", key=("cell", "method", "goal", "image", "co
     """Second derivatives that it followed: ``own``, or those of ``softplus`` in place of rectifiers; ``none`` where
     they are 0, ``wrong`` where they are not the slopes of the maps."""
     values: Mapping[str, float | None] = field(metadata={SPREAD: tuple(MEASURES)})
-    """The measure of that name; empty where it is not defined."""
+    """The measure of that name, to 4 significant digits: more would be float noise of the batch. Empty where it is not
+    defined."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,10 @@
 
 import math
 
+OF_MAPS = 4
+"""Significant digits of what is measured on a map: it adds up many rounded numbers of either sign, in an order that
+depends on how many images a network is shown at a time."""
+
 
 def rounded(value: float, digits: int = 6) -> float:
     """A finite number to ``digits`` significant digits: further ones are float noise of the image's batch."""

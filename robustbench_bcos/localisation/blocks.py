@@ -1,6 +1,6 @@
 """A game played by jobs: each plays some pictures with one model, and this process alone writes the store.
 
-Blocks begin and end where batches do: maps of a picture differ in their seventh digit with what else is in its batch.
+Blocks begin and end where batches do.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

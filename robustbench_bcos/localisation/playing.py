@@ -1,4 +1,8 @@
-"""Playing a game: pictures clean, attacked and with noise, explained by every method, and scored."""
+"""Playing a game: pictures clean, attacked and with noise, explained by every method, and scored.
+
+Scores are to depend on the batch that a picture is in as little as can be. While tensors are contiguous, CPUs mostly
+add up in one order for two pictures and more, and in another for a picture alone, which is therefore shown twice.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +21,7 @@ from robustbench_bcos.bench.rows import Row
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.prediction import in_parts, predicted_classes
 from robustbench_bcos.core.rng import PerImageRng
-from robustbench_bcos.core.rounding import significant
+from robustbench_bcos.core.rounding import OF_MAPS, significant
 from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.explanations.explanation import explain
 from robustbench_bcos.localisation.attacked import perturb
@@ -128,6 +132,7 @@ class Player:
                     for target in range(len(scene.targets)):
                         for measure in self.game.measures:
                             floor, ceiling = (limit[measure][target].item() for limit in limits[place])
+                            score = scores.values[measure][target].item()
                             yield ScoreRow(
                                 model=self.model.name,
                                 method=method,
@@ -138,7 +143,7 @@ class Player:
                                 image=scene.images[target],
                                 label=scene.targets[target],
                                 measure=measure,
-                                score=significant(scores.values[measure][target].item()) if finite[target] else None,
+                                score=significant(score, OF_MAPS) if finite[target] else None,
                                 floor=significant(floor),
                                 ceiling=significant(ceiling),
                                 outcome=_outcome(scores, target, finite=bool(finite[target])),
@@ -213,6 +218,8 @@ class Player:
 
     def maps(self, scenes: Sequence[Scene], pictures: Sequence[Tensor], method: str) -> list[Tensor]:
         """A map for each target of each scene."""
+        if len(scenes) == 1:
+            return self.maps([*scenes, *scenes], [*pictures, *pictures], method)[:1]
         rng = PerImageRng.of(self.setting.config.seed, [scene.number for scene in scenes]).fold_in("picture")
         asked = self.model.classifier if METHODS[method].of_modules else self._folded
         most = max(len(scene.targets) for scene in scenes)
@@ -238,7 +245,7 @@ def explained_copy(model: Model) -> nn.Module:
     # A gradient of conventional layers may jump where rounding moves a ReLU across its kink.
     if not (is_pure(classifier) and is_bcos(classifier)):
         return classifier
-    return ImageClassifier(classifier.encoding, fold(classifier).network.to(memory_format=torch.channels_last))
+    return ImageClassifier(classifier.encoding, fold(classifier).network)
 
 
 def _shape(shown: tuple[int, Box]) -> tuple[int, int]:

@@ -37,7 +37,7 @@ class ScoreRow(
     """What is measured: ``share``, of the map's positive contributions those in its own cell; of masks, see their
     game."""
     score: float | None
-    """Its value, to 6 significant digits; empty where it is not defined."""
+    """Its value, to 4 significant digits: more would be float noise of the batch. Empty where it is not defined."""
     floor: float | None
     """What a map without information scores."""
     ceiling: float | None

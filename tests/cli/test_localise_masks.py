@@ -36,7 +36,7 @@ def test_pairs_are_scored_by_all_measures_beside_controls(zoo: tuple[object, ...
     assert wide.notna().all(axis=None)
     cells = pd.read_csv(tmp_path / "run/cells.csv")
     energy, ratio = (cells[cells["measure"] == name].reset_index() for name in ("energy", "energy_ratio"))
-    np.testing.assert_allclose(ratio["score"], energy["score"] / energy["floor"], rtol=1e-4)
+    np.testing.assert_allclose(ratio["score"], energy["score"] / energy["floor"], rtol=1e-3)
     np.testing.assert_allclose(ratio["ceiling"], 1 / energy["floor"], rtol=1e-4)
     # A random map has its evidence wherever the area is.
     random = rows[(rows["method"] == "random map") & (rows["measure"] == "energy_ratio")].iloc[0]

@@ -1,6 +1,7 @@
 """A game does not depend on its jobs: how many they are, their order, and what happens to them."""
 
 import json
+import operator
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from robustbench_bcos.bench.executor import Stopped
 from robustbench_bcos.bench.job_folder import JobFolder
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.rounding import rounded
 from robustbench_bcos.localisation.blocks import Block, play_by_jobs
 from robustbench_bcos.localisation.config import LocaliseConfig
 from robustbench_bcos.localisation.playing import play
@@ -38,6 +40,21 @@ def by_jobs(game: Play, folder: Path, **settings: Any) -> tuple[Any, Counter[str
             told[played.model] += played.images
         store.verify()
         return store.select(ScoreRow), told, kind.seen
+
+
+def test_digits_that_are_written_do_not_depend_on_the_batch_size(game: Play) -> None:
+    found = []
+    for size in (1, 5):
+        asked = game.config.model_dump(exclude_unset=True) | {"batch_size": size}
+        with Store(kinds=[ScoreRow]) as store:
+            for _ in play(prepare(LocaliseConfig.model_validate(asked)), store):
+                pass
+            found.append([row.score for row in store.select(ScoreRow)])
+    alone, together = found
+    # What lies at the edge between two numbers of four digits may be rounded to either.
+    assert together == pytest.approx(alone, rel=1e-3 + 1e-6)
+    assert sum(map(operator.ne, alone, together)) <= 1
+    assert alone == [rounded(score, 4) for score in alone if score is not None]
 
 
 def test_whatever_happens_to_jobs_scores_are_those_of_one_process(game: Play, tmp_path: Path) -> None:

@@ -47,7 +47,9 @@ def test_scores_are_those_of_the_linear_map_itself() -> None:
                 image: torch.einsum("chw,c->hw", pixels, weights[row.label]).clamp(min=0).sum().item()
                 for image, pixels in shown.items()
             }
-            assert row.score == pytest.approx(positive[row.image] / sum(positive.values()), rel=1e-5)
+            assert row.score == pytest.approx(
+                positive[row.image] / sum(positive.values()), rel=5.01e-4
+            )  # half a unit of the fourth digit
 
 
 def test_several_models_are_compared_on_the_same_grids_and_only_then() -> None:
@@ -223,9 +225,9 @@ def test_masks_score_the_linear_map_and_thresholds_come_from_other_pictures() ->
         }
         if measure == "iou":
             curve = [mask_scores.iou(one, region, valid, step / 20) for step in range(1, 20)]
-            assert any(score == pytest.approx(value, rel=1e-5) for value in curve)
+            assert any(score == pytest.approx(value, rel=5.01e-4) for value in curve)
         else:
-            assert score == pytest.approx(expected[measure], rel=1e-4)
+            assert score == pytest.approx(expected[measure], rel=5.01e-4)
 
 
 def test_maps_that_are_not_finite_are_counted_and_the_others_scored() -> None:

@@ -28,7 +28,7 @@ from robustbench_bcos.bench.target import AttackTarget, in_space, make_target
 from robustbench_bcos.bench.trial import search_and_judge
 from robustbench_bcos.bench.unfinished import Unfinished
 from robustbench_bcos.core.rng import PerImageRng
-from robustbench_bcos.core.rounding import significant
+from robustbench_bcos.core.rounding import OF_MAPS, significant
 from robustbench_bcos.core.types import Images
 from robustbench_bcos.data.subset import Batch, EvalSubset
 from robustbench_bcos.explanations.explanation import Explanation, method_for
@@ -146,7 +146,9 @@ class _Explainer:
                 comparison=similarity.comparison,
                 explained_class=similarity.explained_class,
                 changed=bool(changed[position]),
-                values={name: None if alone else significant(column[position]) for name, column in columns.items()},
+                values={
+                    name: None if alone else significant(column[position], OF_MAPS) for name, column in columns.items()
+                },
             )
 
     def _pictures(

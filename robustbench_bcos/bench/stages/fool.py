@@ -30,7 +30,7 @@ from robustbench_bcos.bench.target import make_target
 from robustbench_bcos.bench.trial import attack_and_judge
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.rng import PerImageRng
-from robustbench_bcos.core.rounding import significant
+from robustbench_bcos.core.rounding import OF_MAPS, significant
 from robustbench_bcos.core.types import Images, Labels
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.explanations.attachment import Explained, agrees_with_differences, attachable_method
@@ -325,5 +325,8 @@ class _Batch:
                 degenerate_gradient=trace is not None and bool(trace.degenerate_gradient[position]),
                 passes=0 if trace is None else int((trace.forward_passes + trace.backward_passes)[position]),
                 derivatives=self.derivatives,
-                values={name: None if undefined else significant(column[position]) for name, column in values.items()},
+                values={
+                    name: None if undefined else significant(column[position], OF_MAPS)
+                    for name, column in values.items()
+                },
             )

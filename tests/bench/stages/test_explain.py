@@ -148,9 +148,9 @@ def test_rows_are_those_of_one_image_at_a_time(
     assert set(found) == set(itertools.product(explained(request), COMPARISONS, EXPLAINED_CLASSES))
     for point, (changed, values) in expected.items():
         assert found[point][0] == changed, point
-        np.testing.assert_allclose(
-            np.array(found[point][1], dtype=float), np.array(values, dtype=float), **ROUNDING, err_msg=str(point)
-        )
+        measured, alone = np.array(found[point][1], dtype=float), np.array(values, dtype=float)
+        # Half a unit of the fourth digit, and what batches round.
+        np.testing.assert_allclose(measured, alone, rtol=5.01e-4 + 1e-4, atol=1e-5, err_msg=str(point))
 
 
 def test_every_model_and_cell_is_explained_by_its_own_method(tiny_zoo: Path, store: Store) -> None:
