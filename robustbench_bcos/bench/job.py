@@ -13,8 +13,6 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Any, ClassVar
 
-import torch
-
 from robustbench_bcos.bench.config import RunConfig
 from robustbench_bcos.bench.executor import AnyUnit
 from robustbench_bcos.bench.job_folder import PART, WHOLE, JobFolder
@@ -111,6 +109,9 @@ class AbstractRowsJob(AbstractJob):
     @cached_property
     def asked(self) -> Any:  # noqa: ANN401 (of its kind)
         """What units are parts of, with as many threads as that has."""
+        # Not above: those who ask how jobs are need none.
+        import torch
+
         order = self.order
         config = _told_configuration(self.options, order)
         torch.set_num_threads(config.threads or self.threads or torch.get_num_threads())

@@ -10,8 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.version import VERSION
 
@@ -62,6 +60,9 @@ def check_same(here: Mapping[str, Any], there: Mapping[str, Any]) -> None:
 
 def describe_device(device: str) -> str:
     """The device's own name and, on a CPU, the number of threads."""
+    # Not above: those who submit jobs, and ask how they are, need it without torch.
+    import torch
+
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

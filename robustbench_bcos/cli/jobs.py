@@ -41,7 +41,7 @@ def told_of_jobs(
         status: the folder to tell of.
         cancel: the folder whose jobs are to end.
         others: what else the verb was given.
-        check: refuses a folder that is of another verb, without importing torch.
+        check: refuses a folder that is of another verb.
         inventory: counts what is in it.
 
     Raises:
@@ -54,7 +54,7 @@ def told_of_jobs(
         raise RequestError("--status and --cancel are about a folder that there is: leave out everything else")
     make_config(flags)
     check(folder)
-    # This imports torch; a mistake that can be told without it has been told.
+    # Not above: --help needs none of it.
     from robustbench_bcos.bench import status as jobs
 
     if cancel is not None:
