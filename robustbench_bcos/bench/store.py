@@ -461,11 +461,16 @@ class Store:
             self._database.execute("COMMIT")
 
     def _digest(self, table: type[Row], subject: str, part: int) -> DigestRow:
-        query = (
-            f"SELECT {_listed(table)} FROM main.{table.table} WHERE {_quoted(table.blocks_of)} = ? "
-            f"AND {_part(table)} = ? ORDER BY {_order(table)}"
+        values: list[object] = [subject]
+        within = f"{_quoted(table.blocks_of)} = ?"
+        if "image" in table.columns():
+            # A range, which the key finds; a division would be carried out for every image of the subject.
+            first = part * _images_in_block(table)
+            values += [first, first + _images_in_block(table)]
+            within += ' AND "image" >= ? AND "image" < ?'
+        rows = self._select(
+            f"SELECT {_listed(table)} FROM main.{table.table} WHERE {within} ORDER BY {_order(table)}", *values
         )
-        rows = self._select(query, subject, part)
         digest = _hashed(subject, part, rows)
         return DigestRow(of=table.table, subject=subject, part=part, rows=len(rows), digest=digest)
 

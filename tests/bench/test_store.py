@@ -527,6 +527,20 @@ def test_a_row_that_is_not_as_it_was_written_is_noticed(tmp_path: Path, damage: 
         store.verify()
 
 
+def test_adding_a_batch_looks_at_its_own_block_alone() -> None:
+    steps = [0] * 40
+
+    with Store() as store:
+        for number in range(len(steps)):
+
+            def count(number: int = number) -> None:
+                steps[number] += 1
+
+            store._database.set_progress_handler(count, 100)
+            store.add(*(verdict_row(CELL, 256 * number + image) for image in range(256)))
+    assert steps[-1] < 1.2 * steps[1]
+
+
 def test_rows_that_were_compared_are_those_that_are_given(tmp_path: Path) -> None:
     file = filled(tmp_path / "run.sqlite")
     with Store(file, reading=True) as store:
