@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.rng import PerImageRng
-from robustbench_bcos.core.types import Images
+from robustbench_bcos.core.types import Images, Maps
 from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.explanations.explanation import Explanation, Targets
-from robustbench_bcos.explanations.method import AbstractAttachableMethod
-from robustbench_bcos.explanations.methods._post_hoc import logits_and_targets
+from robustbench_bcos.explanations.method import AbstractAttachableMethod, largest
 from robustbench_bcos.explanations.second_derivatives import Attached, largest_of
 from robustbench_bcos.model_zoo.bcos.layers import UnitConv2d
 
@@ -34,25 +33,36 @@ class GradCAM(AbstractAttachableMethod):
             logits = network(encoded)
         finally:
             hook.remove()
-        maps = features[-1]
-        (gradients,) = torch.autograd.grad(
-            largest_of(logits).sum(), maps, create_graph=torch.is_grad_enabled(), materialize_grads=True
-        )
-        coarse = (gradients.mean(dim=(2, 3), keepdim=True) * maps).sum(dim=1, keepdim=True).clamp(min=0)
-        fine = F.interpolate(coarse, tuple(encoded.shape[2:]), mode="bilinear")
-        return Attached(logits, fine.squeeze(1))
+        return Attached(logits, _weighted(features[-1], largest_of(logits), encoded))
 
     def _attribute(self, network: nn.Module, encoded: Images, targets: Targets | None, rng: PerImageRng) -> Explanation:
-        from captum import attr
+        features: list[Tensor] = []
 
-        gradcam = attr.LayerGradCam(network, last_feature_maps(network, encoded))
-        logits, chosen = logits_and_targets(network, encoded, targets)
-        maps = []
-        for target in chosen.unbind(dim=1):
-            coarse = gradcam.attribute(encoded.detach().clone(), target=target, relu_attributions=True)
-            fine = attr.LayerAttribution.interpolate(coarse, tuple(encoded.shape[2:]), "bilinear")
-            maps.append(fine.squeeze(1))
-        return Explanation(weights=None, contributions=torch.stack(maps, dim=1).detach(), logits=logits, targets=chosen)
+        def cut(_: nn.Module, __: object, output: Tensor) -> Tensor:
+            """Gradients end at the feature maps, so that nothing before them is kept, and targets share one pass."""
+            features.append(output.detach().requires_grad_())
+            return features[-1].clone()  # The next layer may work in place.
+
+        hook = last_feature_maps(network, encoded).register_forward_hook(cut)
+        try:
+            with torch.enable_grad():
+                logits = network(encoded.detach())
+        finally:
+            hook.remove()
+        chosen = largest(logits.detach()) if targets is None else targets
+        maps = [_weighted(features[-1], logit, encoded).detach() for logit in logits.gather(1, chosen).unbind(dim=1)]
+        return Explanation(
+            weights=None, contributions=torch.stack(maps, dim=1), logits=logits.detach(), targets=chosen
+        )
+
+
+def _weighted(features: Tensor, logits: Tensor, encoded: Images) -> Maps:
+    """The positive part of feature maps weighted by the mean gradient of a logit of each image, as large as images."""
+    (gradients,) = torch.autograd.grad(
+        logits.sum(), features, retain_graph=True, create_graph=torch.is_grad_enabled(), materialize_grads=True
+    )
+    coarse = (gradients.mean(dim=(2, 3), keepdim=True) * features).sum(dim=1, keepdim=True).clamp(min=0)
+    return F.interpolate(coarse, tuple(encoded.shape[2:]), mode="bilinear").squeeze(1)
 
 
 def last_feature_maps(network: nn.Module, encoded: Images) -> nn.Module:
