@@ -218,6 +218,15 @@ class TestGradCam:
         assert (found.contributions >= 0).all()
         assert found.contributions.any()
 
+    def test_classes_of_an_image_share_a_forward_pass(self) -> None:
+        network, images, passes = make_convolutional(nn.ReLU), make_images(), []
+        for targets in TARGETS[:, :1], TARGETS:
+            hook = network[0].register_forward_hook(lambda *_: passes.append(1))
+            gradcam(network, images, targets, SOURCE)
+            hook.remove()
+            assert len(passes) == 2  # One of them to find the feature maps.
+            passes.clear()
+
     @pytest.mark.parametrize("network", [as_module(SMOOTH, nn.Tanh), nn.Sequential(nn.Flatten(), nn.Linear(90, 4))])
     def test_refuses_networks_without_feature_maps(self, network: nn.Module) -> None:
         with pytest.raises(RequestError, match=r"gradcam needs feature maps .*: choose integrated_gradients"):

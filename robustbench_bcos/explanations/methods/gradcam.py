@@ -51,9 +51,7 @@ class GradCAM(AbstractAttachableMethod):
             hook.remove()
         chosen = largest(logits.detach()) if targets is None else targets
         maps = [_weighted(features[-1], logit, encoded).detach() for logit in logits.gather(1, chosen).unbind(dim=1)]
-        return Explanation(
-            weights=None, contributions=torch.stack(maps, dim=1), logits=logits.detach(), targets=chosen
-        )
+        return Explanation(weights=None, contributions=torch.stack(maps, dim=1), logits=logits.detach(), targets=chosen)
 
 
 def _weighted(features: Tensor, logits: Tensor, encoded: Images) -> Maps:

@@ -1,6 +1,6 @@
 """From a trained conventional classifier to a B-cos one, with the proof that the conversion changed nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,10 +14,10 @@ from robustbench_bcos.model_zoo.bcos.exponents import LearnB
 from robustbench_bcos.model_zoo.bcos.layers import BcosModule, LogitLayer, learn_exponents
 from robustbench_bcos.model_zoo.bcosify.build import published_logit_bias
 from robustbench_bcos.model_zoo.bcosify.convert import ConvertedLayer, check_convertible, convert_layers, settle
-from robustbench_bcos.model_zoo.bcosify.image_layers import find_image_layers, widen
-from robustbench_bcos.model_zoo.bcosify.ledger import account
+from robustbench_bcos.model_zoo.bcosify.image_layers import calls_with_image, find_image_layers, widen
+from robustbench_bcos.model_zoo.bcosify.ledger import Account, account
 from robustbench_bcos.model_zoo.bcosify.network import BcosifiedNetwork
-from robustbench_bcos.model_zoo.bcosify.proof import BATCH, Answers, Proof, answers, prove
+from robustbench_bcos.model_zoo.bcosify.proof import BATCH, Proof, answers, prove
 from robustbench_bcos.model_zoo.cards import BcosifiedSpec, Pools
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import AbstractEncoding, AddInverse, parse_encoding
@@ -121,10 +121,14 @@ def bcosify(
     network = freeze(copied(source, sharing=True))
     original = ImageClassifier(prepared, network)
     given = images.to(next(iter(network.parameters()), images).device, torch.float32)
-    expected = _answers(original, given)
+    first = given[:BATCH]
+    logits, calls = _first_logits(original, first)
+    expected = answers(original, given, logits)
+    if expected.rounding > UNSTEADY:
+        _check_steady(original, first)
     shape = tuple(prepared(given[:1]).shape[1:])
     has_complement = prepared.channels == SIX
-    places = [] if has_complement else find_image_layers(network, shape)
+    places = [] if has_complement else find_image_layers(network, shape, calls)
     layers = dict(network.named_modules())
     for place in places:
         widen(layers[place.path], place, prepared)
@@ -155,9 +159,13 @@ def bcosify(
     learn_exponents(bcos, learn_b)
     bcos.logit_layer.bias = spec.logit_bias or None
     freeze(bcos)
-    residuals, remainder = _accounts(bcos, encoded(given[:ACCOUNTED]), rows)
+    known = {row.module for row in rows if row.known}
+    accounts = [account(bcos, one[None], known) for one in encoded(given[:ACCOUNTED])]
+    if not any(found.contributions for found in accounts):
+        _check_alive(_unconverted(source, prepared, given), first)
     parted(bcos, source)
-    changes = _changes(rows, dropped, residuals)
+    changes = _changes(rows, dropped, _residuals(accounts))
+    remainder = max(found.remainder for found in accounts)
     conversion = Conversion(spec=spec, proof=proof, layers=changes, remainder=remainder)
     return freeze(BcosifiedClassifier(encoded, bcos, conversion))
 
@@ -187,24 +195,23 @@ def _check_images(images: Tensor) -> None:
         raise RequestError("images must be real numbers in [0, 1]: divide them by 255, and do not normalise them")
 
 
-def _answers(original: nn.Module, images: Tensor) -> Answers:
-    """Logits of the source, which are to be those of the converted network."""
-    first = images[:BATCH]
+def _first_logits(original: ImageClassifier, images: Tensor) -> tuple[Tensor, Mapping[str, int]]:
+    """Logits of the source, which are to be those of the converted network, and calls of layers with the image."""
     try:
-        with torch.no_grad():
-            logits = original(first)
+        with torch.no_grad(), calls_with_image(original.network, original.encoding(images)) as calls:
+            logits = original(images)
     except Exception as error:
         raise RequestError(
             f"the network fails on images of shape {tuple(images.shape[1:])} ({named_reason_of(error)}): give images "
             "that fit it"
         ) from error
-    if not isinstance(logits, Tensor) or logits.shape[:1] != first.shape[:1] or logits.dim() != 2:
+    if not isinstance(logits, Tensor) or logits.shape[:1] != images.shape[:1] or logits.dim() != 2:
         what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise RequestError(
-            f"the network gives {what} for {len(first)} images: it must return a tensor with one logit per image and "
+            f"the network gives {what} for {len(images)} images: it must return a tensor with one logit per image and "
             "class, and nothing else"
         )
-    as_logits(logits, len(first))
+    as_logits(logits, len(images))
     if logits.shape[1] < 2:
         raise RequestError("the network gives one logit per image: it must give one for each of at least two classes")
     if not logits.isfinite().all():
@@ -214,15 +221,18 @@ def _answers(original: nn.Module, images: Tensor) -> Answers:
             "the network gives probabilities or their logarithms: give it without its softmax, which no contributions "
             "of an image sum to"
         )
+    # Of a single image, contributions will tell.
+    if len(images) > 1 and (logits == logits[0]).all():
+        _check_alive(original, images)
+    return logits, calls
+
+
+def _check_alive(original: nn.Module, images: Tensor) -> None:
     with torch.no_grad():
-        if (logits == logits[0]).all() and torch.equal(logits, original(1 - first)):
+        if torch.equal(original(images), original(1 - images)):
             raise RequestError(
                 "the network answers every image alike, as one whose last layer has zeros for weights: load its weights"
             )
-    found = answers(original, images, logits)
-    if found.rounding > UNSTEADY:
-        _check_steady(original, first)
-    return found
 
 
 def _unconverted(source: nn.Module, encoding: AbstractEncoding, images: Tensor) -> ImageClassifier:
@@ -248,13 +258,8 @@ def _dropped(row: ConvertedLayer, biases: bool) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for _, name in row.biases)) + (("running_mean",) if row.means else ())
 
 
-def _accounts(
-    bcos: BcosifiedNetwork, encoded: Tensor, rows: Sequence[ConvertedLayer]
-) -> tuple[dict[str, float], float]:
-    """Shares of the logits by layer, and the largest remainder."""
-    known = {row.module for row in rows if row.known}
-    accounts = [account(bcos, one[None], known) for one in encoded]
-    remainder = max(found.remainder for found in accounts)
+def _residuals(accounts: Sequence[Account]) -> dict[str, float]:
+    """Shares of the logits by layer."""
     shares: dict[str, float] = {}
     for found in accounts:
         # The logit bias is known and the same for all classes.
@@ -262,7 +267,7 @@ def _accounts(
         for path, part in found.residuals.items():
             name = path.removeprefix("layers.")
             shares[name] = shares.get(name, 0.0) + part / whole / len(accounts)
-    return shares, remainder
+    return shares
 
 
 def _changes(

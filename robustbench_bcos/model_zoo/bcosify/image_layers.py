@@ -4,7 +4,9 @@ Whatever a network does to its image before its first product, cut it into patch
 permutation, is found out by handing it an image whose values are all different.
 """
 
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,19 +33,51 @@ class ImageLayer:
     """The same of its counterpart, whose image has the complement of each channel behind its channels."""
 
 
-def find_image_layers(network: nn.Module, shape: tuple[int, ...]) -> list[ImageLayer]:
+@contextmanager
+def calls_with_image(network: nn.Module, encoded: Tensor) -> Iterator[Mapping[str, int]]:
+    """How often each layer is called inside the ``with`` that may take the image, as a glance at its inputs says.
+
+    Args:
+        network: the source's, in evaluation mode.
+        encoded: the images that it is given there.
+    """
+    values = encoded.flatten().sort().values
+    counts, calls = Counter[str](), Counter[str]()
+    handles = []
+
+    def note(path: str) -> Any:  # noqa: ANN401
+        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            counts[path] += 1
+            part = _glance(args[0].detach())
+            nearest = values[torch.searchsorted(values, part).clamp(max=len(values) - 1)]
+            if path in calls or ((part == nearest) | (part == 0)).all():
+                calls[path] = counts[path]
+
+        return hook
+
+    for path, layer in _layers(network).items():
+        handles.append(layer.register_forward_pre_hook(note(path)))
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def find_image_layers(network: nn.Module, shape: tuple[int, ...], calls: Mapping[str, int]) -> list[ImageLayer]:
     """Layers that take the image.
 
     Args:
         network: the source's, in evaluation mode.
         shape: channels, height and width of its image.
+        calls: of all layers that may, as :func:`calls_with_image` counted them.
 
     Raises:
         RequestError: there are none, because the network computes with the image first; or one cannot be paired.
     """
     channels, height, width = shape
-    layers = {path: module for path, module in network.named_modules() if isinstance(module, Layer)}
-    plain = _inputs(network, layers, _numbered(shape), {})
+    layers = {path: layer for path, layer in _layers(network).items() if path in calls}
+    plain = _inputs(network, layers, _numbered(shape), {}, calls) if calls else {}
     count = channels * height * width
     found = {path: given for path, given in plain.items() if any(_is_image(part, count) for part in given)}
     for path, given in found.items():
@@ -58,7 +92,7 @@ def find_image_layers(network: nn.Module, shape: tuple[int, ...]) -> list[ImageL
         )
     first = {path: given[0] for path, given in found.items()}
     wide = _numbered((2 * channels, height, width))
-    paired = _inputs(network, {path: layers[path] for path in found}, wide, first)
+    paired = _inputs(network, {path: layers[path] for path in found}, wide, first, dict.fromkeys(found, 1))
     return [_paired(path, layers[path], first[path], paired[path][0], height * width) for path in found]
 
 
@@ -87,6 +121,10 @@ def replace_weight(layer: Layer, weight: Tensor) -> None:
     setattr(layer, "in_channels" if isinstance(layer, nn.Conv2d) else "in_features", weight.shape[1])
 
 
+def _layers(network: nn.Module) -> dict[str, Layer]:
+    return {path: module for path, module in network.named_modules() if isinstance(module, Layer)}
+
+
 def _numbered(shape: tuple[int, ...]) -> Tensor:
     """An image whose values are 1, 2, 3, ...; single precision holds these exactly, and a padded 0 is none of them."""
     count = shape[0] * shape[1] * shape[2]
@@ -98,16 +136,16 @@ class _AllAsked(Exception):
 
 
 def _inputs(
-    network: nn.Module, layers: dict[str, Layer], image: Tensor, instead: dict[str, Tensor]
+    network: nn.Module, layers: dict[str, Layer], image: Tensor, instead: dict[str, Tensor], calls: Mapping[str, int]
 ) -> dict[str, list[Tensor]]:
-    """What each layer is given in turn; ``instead``, by layer, is what it then works on, until each has been asked."""
+    """What each layer is given in turn; ``instead``, by layer, is what it then works on, until all calls are made."""
     given: dict[str, list[Tensor]] = {}
     handles = []
 
     def record(path: str) -> Any:  # noqa: ANN401
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
             given.setdefault(path, []).append(args[0].detach().clone())
-            if given.keys() == instead.keys():
+            if all(len(given.get(asked, ())) >= count for asked, count in calls.items()):
                 raise _AllAsked
             return (instead[path], *args[1:]) if path in instead else None
 
@@ -134,13 +172,19 @@ def _is_image(values: Tensor, count: int) -> bool:
     """Whether values are numbers of an image's values, and zeros that were padded."""
     plain = values.flatten()
     # Of all the layers few take the image, and one value tells.
-    part = plain[:: max(1, plain.numel() // GLANCE)]
+    part = _glance(plain)
     if not ((part == part.round()) & (part >= 0) & (part <= count)).all():
         return False
     numbers = plain[plain != 0]
     if numbers.numel() * 2 < plain.numel() or numbers.numel() == 0:
         return False
     return bool(((numbers == numbers.round()) & (numbers >= 1) & (numbers <= count)).all())
+
+
+def _glance(values: Tensor) -> Tensor:
+    """Some of the values."""
+    plain = values.flatten()
+    return plain[:: max(1, plain.numel() // GLANCE)].contiguous()
 
 
 def _paired(path: str, layer: Layer, plain: Tensor, paired: Tensor, area: int) -> ImageLayer:

@@ -260,6 +260,23 @@ def test_what_cannot_be_converted_is_refused_with_its_path_and_the_remedy(name: 
     assert message in str(error.value)
 
 
+def test_of_a_single_image_a_constant_network_is_refused_too() -> None:
+    with pytest.raises(RequestError, match="answers every image alike"):
+        bcosify(Constant(), images=torch.rand(1, 3, 8, 8), encoding="none")
+
+
+def test_networks_are_asked_once_in_either_precision_and_for_the_account() -> None:
+    """And only as far as the layers that take the image to find these."""
+    asked: list[torch.dtype] = []
+
+    def noted(logits: Tensor) -> Tensor:
+        asked.append(logits.dtype)
+        return logits
+
+    bcosify(Wrong(after=noted), images=torch.rand(1, 3, 8, 8), encoding="none")
+    assert asked == [torch.float32, torch.float64] * 2 + [torch.float64]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
