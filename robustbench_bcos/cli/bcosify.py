@@ -149,3 +149,11 @@ def _print(conversion: "Conversion") -> None:
         markup=False,
         soft_wrap=True,
     )
+    if conversion.vanishes:
+        results.print(
+            f"With B = {conversion.spec.b:g} a largest logit is {conversion.faintest:.1e}, which single precision does "
+            "not hold: its map is empty, and there is no gradient to train with. Start nearer to 1, with --b 1.25, "
+            "say, or let B grow in a recipe (scheduled_b).",
+            markup=False,
+            soft_wrap=True,
+        )

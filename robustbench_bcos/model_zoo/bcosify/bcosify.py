@@ -59,6 +59,13 @@ class Conversion:
     """In the order of the network's modules; constants that no layer adds are rows of their own."""
     remainder: float
     """What of a logit, in parts of it, is neither a contribution of the image nor a constant of a layer: rounding."""
+    faintest: float
+    """Magnitude of an image's largest logit, without the logit bias and in double precision; the least of some."""
+
+    @property
+    def vanishes(self) -> bool:
+        """Whether single precision does not hold that logit, so that there is no gradient to train with."""
+        return self.faintest < torch.finfo(torch.float32).tiny
 
 
 class BcosifiedClassifier(ImageClassifier):
@@ -157,16 +164,21 @@ def bcosify(
         if isinstance(module, BcosModule):
             module.b = b
     learn_exponents(bcos, learn_b)
-    bcos.logit_layer.bias = spec.logit_bias or None
     freeze(bcos)
+    # Before the logit bias, beside which logits of a network that is not trained yet may be rounding.
     known = {row.module for row in rows if row.known}
     accounts = [account(bcos, one[None], known) for one in encoded(given[:ACCOUNTED])]
     if not any(found.contributions for found in accounts):
         _check_alive(_unconverted(source, prepared, given), first)
+    bcos.logit_layer.bias = spec.logit_bias or None
     parted(bcos, source)
-    changes = _changes(rows, dropped, _residuals(accounts))
-    remainder = max(found.remainder for found in accounts)
-    conversion = Conversion(spec=spec, proof=proof, layers=changes, remainder=remainder)
+    conversion = Conversion(
+        spec=spec,
+        proof=proof,
+        layers=_changes(rows, dropped, _residuals(accounts)),
+        remainder=max(found.remainder for found in accounts),
+        faintest=min(abs(found.logit) for found in accounts),
+    )
     return freeze(BcosifiedClassifier(encoded, bcos, conversion))
 
 
@@ -262,11 +274,9 @@ def _residuals(accounts: Sequence[Account]) -> dict[str, float]:
     """Shares of the logits by layer."""
     shares: dict[str, float] = {}
     for found in accounts:
-        # The logit bias is known and the same for all classes.
-        whole = found.logit - found.residuals.pop("logit_layer", 0.0)
         for path, part in found.residuals.items():
             name = path.removeprefix("layers.")
-            shares[name] = shares.get(name, 0.0) + part / whole / len(accounts)
+            shares[name] = shares.get(name, 0.0) + part / found.logit / len(accounts)
     return shares
 
 

@@ -32,6 +32,9 @@ ADDING = frozenset(
 TOLERANCE = 1e-5
 """Part of a logit that may be left, by rounding."""
 
+LEAST = 1e-290
+"""Logits below it are rounded in double precision, too, and nothing is said of what is left of them."""
+
 JOINING = frozenset(("cat", "concat", "concatenate", "stack", "hstack", "vstack"))
 """Functions of several values that put constants beside what depends on the image."""
 
@@ -58,7 +61,7 @@ class Account:
     def remainder(self) -> float:
         """What is left of the logit, relative to the largest part of it."""
         parts = [self.contributions, *self.residuals.values()]
-        return abs(self.logit - sum(parts)) / max(abs(self.logit), *map(abs, parts))
+        return abs(self.logit - sum(parts)) / max(abs(self.logit), *map(abs, parts), LEAST)
 
 
 class _Ledger(TorchFunctionMode):

@@ -112,6 +112,17 @@ def test_what_changes_is_told_layer_by_layer() -> None:
     assert made.network.layers.conv1.linear.weight.shape[1] == 6
 
 
+def test_logits_that_single_precision_does_not_hold_are_told() -> None:
+    """The logit bias does not hide them, nor what contributions leave of them."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 8), nn.Flatten(), *[nn.Linear(4, 4, bias=False) for _ in range(8)])
+    for layer in network[2:]:
+        nn.init.constant_(layer.weight, 0.01)
+    told = [bcosify(network, images=torch.rand(1, 3, 8, 8), encoding="none", b=b).conversion for b in (1.0, 2.0)]
+    assert [conversion.vanishes for conversion in told] == [False, True]
+    assert 0 < told[1].faintest < 1e-38
+    assert all(conversion.remainder < 1e-12 for conversion in told)
+
+
 def test_the_image_and_its_complement_give_what_the_normalised_image_gave() -> None:
     source = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.Flatten(), nn.Linear(4 * 25, CLASSES))
     made = bcosify(source, images=torch.rand(2, 3, 5, 5), encoding=ENCODING, b=1.0)
