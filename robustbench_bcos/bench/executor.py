@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, final, runtime_checkable
 
 from robustbench_bcos.bench.config import RunConfig
+from robustbench_bcos.core.devices import check_driver
 from robustbench_bcos.core.errors import RequestError
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class AbstractExecutor(ABC):
         """
         if config.slurm:
             raise RequestError(f"slurm says what jobs of slurm get, and the executor is {cls.name}: leave out either")
+        check_driver(config.device)
 
     @classmethod  # noqa: B027 (most have nothing to begin)
     def prepare(cls, job: str) -> None:

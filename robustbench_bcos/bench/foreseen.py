@@ -1,7 +1,7 @@
 """Mistakes that need neither torch nor an image to be told. Importing this imports no torch, which takes seconds."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,19 +19,18 @@ from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.data.class_order import read_class_order
 from robustbench_bcos.data.opening import (
     check_any_size,
-    check_index,
-    check_limit,
+    check_images,
     class_names,
     image_shape,
     locate_dataset,
     models_of,
-    test_images,
 )
 from robustbench_bcos.model_zoo import CLIP, LIBRARIES, ONNX
 from robustbench_bcos.model_zoo.cards import Card, Zoo
 from robustbench_bcos.model_zoo.checkpoints.container import container_of
 from robustbench_bcos.model_zoo.encoding_spec import EncodingSpec
 from robustbench_bcos.model_zoo.foreign import check_foreign
+from robustbench_bcos.model_zoo.registered import check_registered
 
 LARGE = 100_000
 """Pixels of a side that no image exceeds: an epsilon that is too large for those is too large for any."""
@@ -57,10 +56,7 @@ def check_foreseeable(config: RunConfig, *, attacked: bool = True) -> None:
     )
     if any(given is not None for given in (config.resize, config.crop, config.interpolation)):
         check_any_size(config.dataset)
-    if (there := test_images(config.dataset)) is not None:
-        check_limit(config.limit, there, config.dataset)
-        for index in config.images:
-            check_index(index, there, config.dataset)
+    check_images(config.dataset, limit=config.limit, indices=config.images, data_dir=config.data_dir)
     EXECUTORS[config.executor].check(config)
     for tracker in config.log:
         TRACKERS[tracker].check()
@@ -86,7 +82,8 @@ def check_models(config: RunConfig) -> list[Card]:
     zoo, patterns = Zoo(config.zoo), config.model
     if config.weights is not None:
         container_of(config.weights)
-        _check_architecture(config.architecture)
+        if config.architecture is not None:
+            check_architecture(config.architecture, config.argument)
     elif not patterns:
         patterns = tuple(zoo.at_hand(models_of(config.dataset)))
     cards = []
@@ -137,11 +134,17 @@ def check_attacks(config: RunConfig, attacks: Sequence[AbstractAttack]) -> None:
         raise RequestError(f"goal {config.goal[-1]} needs an attack that can follow it: choose from {able}")
 
 
-def _check_architecture(architecture: str | None) -> None:
-    """Whether the library is there that it is of; names of this package's own are known to torch modules alone."""
-    prefix, colon, name = (architecture or "").partition(":")
-    if colon and prefix in LIBRARIES:
+def check_architecture(architecture: str, arguments: Iterable[str]) -> None:
+    """Refuse an architecture that is not registered, or that no library has.
+
+    Raises:
+        RequestError: or it takes no such argument.
+    """
+    prefix, colon, name = architecture.partition(":")
+    if colon and prefix in (*LIBRARIES, CLIP):
         check_foreign(prefix, name)
+    else:
+        check_registered(architecture, arguments)
 
 
 def _check_target(config: RunConfig) -> None:

@@ -11,6 +11,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.training_loss import TrainingLoss
 from robustbench_bcos.data.opening import usual_size
 from robustbench_bcos.model_zoo.checkpoints.container import container_of
+from robustbench_bcos.model_zoo.registered import check_registered
 
 if TYPE_CHECKING:
     from robustbench_bcos.model_zoo.checkpoints.convert import Converted
@@ -64,12 +65,14 @@ def convert(
     if size is None:
         raise RequestError("--image-size is needed, because checkpoints do not say it: 224, or 224x160, in pixels")
     container_of(file)
+    if (architecture := flags.get("architecture")) is not None:
+        check_registered(architecture, flags.get("argument", {}))
     # This imports torch; a mistake that can be told without it has been told.
     from robustbench_bcos.model_zoo.checkpoints.convert import CardFacts, convert
 
     converted = convert(
         file,
-        flags.get("architecture"),
+        architecture,
         out,
         CardFacts(image_size=size, licence=licence, dataset=dataset, training=training, loss=loss, reference=reference),
         name=name,

@@ -14,7 +14,7 @@ from robustbench_bcos.cli.options import Flags, OutFolder, Overwrite, Quiet, tak
 from robustbench_bcos.cli.output import errors, results
 from robustbench_bcos.core.disk import disk_explained
 from robustbench_bcos.core.errors import Broken, Interrupted
-from robustbench_bcos.localisation.config import OPTIONS, SINGLE, LocaliseConfig, check_game_options
+from robustbench_bcos.localisation.config import OPTIONS, SINGLE, LocaliseConfig, check_game
 
 if TYPE_CHECKING:
     from robustbench_bcos.bench.status import Inventory
@@ -58,7 +58,7 @@ def localise(
     if told_of_jobs(flags, status, cancel, (out, overwrite), read_localisation, _inventory):
         return
     config = configured(LocaliseConfig, flags)
-    check_game_options(config)
+    check_game(config)
     if out is not None:
         with disk_explained(out):
             check_place(out)

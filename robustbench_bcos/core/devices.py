@@ -1,6 +1,10 @@
 """Where tensors live. Importing this imports no torch."""
 
+import ctypes
+import sys
 from importlib.util import find_spec
+from pathlib import Path
+from runpy import run_path
 
 from robustbench_bcos.core.errors import RequestError, reason_of
 from robustbench_bcos.core.registry import unknown
@@ -23,6 +27,28 @@ def check_device(asked: str) -> None:
         raise unknown("device", asked, EXAMPLES)
 
 
+def check_driver(asked: str) -> None:
+    """Refuse a GPU of NVIDIA on a machine without its driver, before torch is imported.
+
+    Raises:
+        RequestError: as :func:`choose_device` says it.
+    """
+    check_device(asked)
+    if asked.partition(":")[0] != "cuda" or _is_rocm():
+        return
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        raise _not_available(asked, "there is no NVIDIA driver") from None
+
+
+def _is_rocm() -> bool:
+    """Whether this torch calls GPUs of AMD ``cuda``, as its file of versions says."""
+    found = find_spec("torch")
+    file = Path(found.origin or "").with_name("version.py") if found else Path()
+    return file.is_file() and run_path(str(file)).get("hip") is not None
+
+
 def choose_device(asked: str) -> str:
     """The device to compute on; ``auto`` is the first GPU, or the CPU where there is none.
 
@@ -42,9 +68,12 @@ def choose_device(asked: str) -> str:
         # Read back, because a device that holds no values (meta) can be allocated on.
         torch.zeros(1, device=asked).item()
     except (RuntimeError, AssertionError, ImportError) as error:
-        reason = reason_of(error).partition(". ")[0]
-        raise RequestError(f"device {asked} is not available here ({reason}): use cpu, or leave it out") from None
+        raise _not_available(asked, reason_of(error).partition(". ")[0]) from None
     return asked
+
+
+def _not_available(asked: str, reason: str) -> RequestError:
+    return RequestError(f"device {asked} is not available here ({reason}): use cpu, or leave it out")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -101,6 +101,16 @@ def find_images(folder: Path, asked: Collection[str] = ()) -> ImageFiles:
     return found
 
 
+def images_if_fewer(folder: Path, wanted: int) -> int | None:
+    """How many images class folders hold; ``None`` where there are as many files as are wanted, which are not opened.
+
+    Raises:
+        RequestError: one holds a folder of a split.
+    """
+    files = sum(len(names) for _, _, names in os.walk(folder, followlinks=True))
+    return sum(len(find_images(folder / name).images) for name in _folders(folder)) if files < wanted else None
+
+
 def notes_of_left_out(folder: Path, found: Collection[ImageFiles]) -> Iterator[str]:
     """What lies in a folder of class folders and is not used, and why; nothing where all is."""
     litter = [Path(entry.name) for entry in _entries(folder) if _is_litter(entry.name) and entry.is_dir()]

@@ -174,6 +174,15 @@ class AbstractNamedDataset(AbstractDataset):
         """
 
     @classmethod
+    def images_if_fewer(cls, request: DatasetRequest, wanted: int) -> int | None:
+        """How many images there are, where they may be fewer than so many; ``None`` where to count them takes long.
+
+        Raises:
+            RequestError: as :meth:`open` says it.
+        """
+        return cls.test_images
+
+    @classmethod
     def known_classes(cls) -> tuple[str, ...] | None:
         """Its class names, where no file says them."""
         return None

@@ -1,5 +1,6 @@
 """Datasets by their names, which :data:`DATASETS` knows. Importing this imports no torch."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from robustbench_bcos.core.errors import RequestError
@@ -78,13 +79,18 @@ def usual_size(dataset: str) -> tuple[int, int] | None:
     return kind.usual_size if kind.image_shape is None else kind.image_shape[1:]
 
 
-def test_images(dataset: str) -> int | None:
-    """How many images a dataset has to test on, where that is known before it is opened.
+def check_images(dataset: str, *, limit: int | None, indices: Sequence[int], data_dir: Path | None = None) -> None:
+    """Refuse, without torch, more images or others than a dataset has to test on, where that can be seen at a glance.
 
     Raises:
-        RequestError: no such dataset.
+        RequestError: there are not so many.
     """
-    return dataset_class(dataset.partition(":")[0]).test_images
+    kind, request = _request(dataset, "test", data_dir=data_dir, download=False, image_list=None, class_order=None)
+    there = kind.images_if_fewer(request, max([limit or 0, *(index + 1 for index in indices)]))
+    if there is not None:
+        check_limit(limit, there, dataset)
+        for index in indices:
+            check_index(index, there, dataset)
 
 
 def check_limit(limit: int | None, images: int, dataset: str) -> None:

@@ -155,14 +155,15 @@ class LocaliseConfig(RunConfig):
             return False
 
 
-def check_game_options(config: LocaliseConfig) -> None:
-    """Whether the game reads all options that were given.
+def check_game(config: LocaliseConfig) -> None:
+    """Whether the game reads all options that were given, and can be played with them.
 
     Raises:
-        RequestError: one belongs to another game.
+        RequestError: one belongs to another game, or the game refuses it.
     """
     for name, parameter in parameters(type(config)).items():
         game = parameter.option.of
         given = name in config.model_fields_set and getattr(config, name) != parameter.field.default
         if given and game not in ("", config.game):
             raise RequestError(f"{name} is an option of game {game}, and the game is {config.game}: leave it out")
+    GAMES[config.game].check(config)

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from jaxtyping import Bool, Float
-from torch import Tensor
 
+from robustbench_bcos.core.types import Tensor
 from robustbench_bcos.localisation.scene import PerTarget, Scene, Scenes
 
 if TYPE_CHECKING:
@@ -50,6 +50,14 @@ class AbstractGame(ABC):
 
     def __init__(self, config: "LocaliseConfig") -> None:
         self.config = config
+
+    @classmethod  # noqa: B027 (most can be played with anything)
+    def check(cls, config: "LocaliseConfig") -> None:
+        """Refuse, before torch is imported, what the game cannot be played with.
+
+        Raises:
+            RequestError: as a user reads it.
+        """
 
     @abstractmethod
     def scenes(self, setting: "Setting", model: str) -> Scenes:

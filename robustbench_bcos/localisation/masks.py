@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
 
+from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.rng import generator
+from robustbench_bcos.core.types import Tensor
 from robustbench_bcos.localisation.game import PerTargetFlags, TargetMaps
 from robustbench_bcos.localisation.scene import Area, PerTarget, Regions
 
@@ -45,7 +44,7 @@ def at_mask(maps: TargetMaps, size: Sequence[int]) -> Float[Tensor, "target rows
     maps = maps.double()
     if tuple(maps.shape[1:]) == tuple(size):
         return maps
-    return F.interpolate(maps[:, None], size=tuple(size), mode="bilinear", align_corners=False)[:, 0]
+    return torch.nn.functional.interpolate(maps[:, None], size=tuple(size), mode="bilinear", align_corners=False)[:, 0]
 
 
 def areas(regions: Regions, valid: Area) -> PerTarget:

@@ -4,12 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
 
+from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.rng import generator
+from robustbench_bcos.core.types import Tensor
 from robustbench_bcos.localisation.game import Explainer, Scores, TargetMaps
 from robustbench_bcos.localisation.scene import Box, PerTarget
 
@@ -72,7 +71,7 @@ def smoothed(maps: TargetMaps, kernel: int) -> TargetMaps:
     """Means over windows, with zeros around the picture that count, as in the official code."""
     if kernel == 1:
         return maps
-    return F.avg_pool2d(maps[:, None], kernel, stride=1, padding=(kernel - 1) // 2)[:, 0]
+    return torch.nn.functional.avg_pool2d(maps[:, None], kernel, stride=1, padding=(kernel - 1) // 2)[:, 0]
 
 
 def in_cells(maps: TargetMaps, cells: Sequence[Box]) -> Float[Tensor, "target cell"]:

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+
+from robustbench_bcos.core.deferred import torch
+from robustbench_bcos.core.types import Tensor
 
 Picture = Float[Tensor, "channel height width"]
 Units = Float[Tensor, "unit channel unit_height unit_width"]

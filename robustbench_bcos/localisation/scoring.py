@@ -2,12 +2,11 @@
 
 import math
 
-import torch
-from torch import Tensor
-
 from robustbench_bcos.core.arrays import Array
+from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import as_known, unknown
+from robustbench_bcos.core.types import Tensor
 from robustbench_bcos.localisation import PROTOCOLS
 from robustbench_bcos.localisation.protocol import SHARE, AbstractProtocol
 from robustbench_bcos.localisation.scene import Box

@@ -31,7 +31,7 @@ from robustbench_bcos.core.version import VERSION
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.explanations.explanation import explain, method_for
 from robustbench_bcos.localisation import GAMES
-from robustbench_bcos.localisation.config import LocaliseConfig, check_game_options
+from robustbench_bcos.localisation.config import LocaliseConfig, check_game
 from robustbench_bcos.localisation.game import AbstractGame
 from robustbench_bcos.localisation.scene import Scenes
 from robustbench_bcos.model_zoo.models import Model, ModelSource
@@ -186,7 +186,7 @@ def check_play(config: LocaliseConfig, subset: EvalSubset, sources: Sequence[Mod
     Raises:
         RequestError: they cannot be used as asked.
     """
-    check_game_options(config)
+    check_game(config)
     elsewhere = EXECUTORS[config.executor].device_of_jobs(config)
     device = "cpu" if elsewhere else choose_device(config.device)
     check_precision(config.precision, elsewhere or device)

@@ -1,5 +1,9 @@
 """Models of other packages and files, ``PREFIX:NAME``: what can be told of a name without torch."""
 
+import difflib
+import re
+import sys
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +21,31 @@ NEEDED = {
     ONNX: (("onnx", "onnx2torch", "onnxruntime"), "onnx onnx2torch onnxruntime"),
 }
 """Packages that models come from, by prefix, and what pip calls them."""
+
+
+class Shelf(NamedTuple):
+    """Where the files of a package name its models."""
+
+    library: str
+    """What a message calls it."""
+    files: str
+    """In the package's folder."""
+    entry: str = ""
+    """Finds the names in a file; by default a file is called as its model."""
+    everything: str = ""
+    """Where all are listed; by default the library says it."""
+
+
+REGISTERED = r"^@register_model\b.*\n(?:@.*\n)*def (\w+)\("
+
+SHELVES = {
+    "torchvision": Shelf("torchvision.models", "models/*.py", REGISTERED),
+    "timm": Shelf("timm", "models/*.py", REGISTERED),
+    ROBUSTBENCH: Shelf(
+        "RobustBench", "model_zoo/*.py", r"^ +\('(\w+)', ", "https://robustbench.github.io has them all"
+    ),
+    CLIP: Shelf("open_clip", "model_configs/*.json"),
+}
 
 DATASETS = ("cifar10", "cifar100", "imagenet")
 THREATS = ("Linf", "L2", "corruptions", "corruptions_3d")
@@ -79,8 +108,44 @@ def check_foreign(prefix: str, name: str) -> None:
     if prefix == ROBUSTBENCH:
         Identity.parse(name)
     check_installed(prefix)
+    if prefix in SHELVES:
+        _check_shelf(prefix, name)
     if prefix == ONNX and not Path(name).is_file():
         raise RequestError(f"--model onnx:{name} is no file: check the path")
+
+
+def not_listed(library: str, name: str, known: Iterable[str], everything: str = "") -> RequestError:
+    """The error for a name that is not among ``known``, which are too many to list."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return RequestError(
+        f"{library} has no classifier {name!r}: {hint}{everything or f'{library}.list_models() has them all'}"
+    )
+
+
+def names_in_files(prefix: str) -> list[str]:
+    """The models that the files of an installed package name, which need not be all that it has."""
+    shelf = SHELVES[prefix]
+    return [name for text in _texts(prefix) for name in re.findall(shelf.entry or ".+", text, re.MULTILINE)]
+
+
+def _check_shelf(prefix: str, name: str) -> None:
+    """Refuse a name that no file of the package mentions: once imported, with torch, it knows its models itself."""
+    model = Identity.parse(name).name if prefix == ROBUSTBENCH else re.split(r"[.@]", name)[0]
+    mentioned = re.compile(rf"(?<!\w){re.escape(model)}(?!\w)")
+    texts = () if _package(prefix) in sys.modules else _texts(prefix)
+    if texts and not any(map(mentioned.search, texts)):
+        raise not_listed(SHELVES[prefix].library, model, names_in_files(prefix), SHELVES[prefix].everything)
+
+
+def _texts(prefix: str) -> list[str]:
+    found, shelf = find_spec(_package(prefix)), SHELVES[prefix]
+    files = sorted(Path(found.origin).parent.glob(shelf.files)) if found and found.origin else []
+    return [file.read_text(encoding="utf-8", errors="replace") if shelf.entry else file.stem for file in files]
+
+
+def _package(prefix: str) -> str:
+    return NEEDED[prefix][0][0] if prefix in NEEDED else prefix
 
 
 def knows_no_texts(model: str) -> RequestError:

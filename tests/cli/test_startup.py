@@ -1,16 +1,19 @@
 """Start-up: what needs no torch is answered without it, and an attack waits for nothing that it does not need."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import robustbench_bcos
 from robustbench_bcos.core.version import VERSION
 from tests.cli.command_line import succeed
 
+NO_GPU = not torch.cuda.is_available()
 LIGHT = [
     ["--help"],
     ["run", "--help"],
@@ -117,6 +120,20 @@ MISTAKES = [
     "dynamics explain nothing.toml",
     "check text.csv --baseline text.csv --gate nothing",
     "convert nothing.pt --architecture resnet56 --licence MIT --out mine",
+    "convert some.safetensors --architecture nothing --image-size 8 --licence MIT --out mine",
+    "run --weights some.safetensors --architecture nothing",
+    "run --weights some.safetensors --architecture resnet8 --argument nothing=1",
+    "run --weights some.safetensors --architecture torchvision:resnet999",
+    "explain text.csv --weights some.safetensors --architecture nothing",
+    "run --model torchvision:resnet999",
+    "run --model timm:resnet999",
+    "run --model clip:nothing",
+    "run --model robustbench:Rade999",
+    "run --dataset folder:pictures --limit 9 --norm l2 --eps 1 --model digits-natural",
+    "run --dataset folder:pictures --images 9 --norm l2 --eps 1 --model digits-natural",
+    "localise --budget grid --protocol windowed",
+    "localise --game masks --dataset folder:pictures",
+    *(["run --device cuda:7", "localise --device cuda", "train digits-natural --device cuda"] * NO_GPU),
 ]
 SCRIPT = """
 import os
@@ -158,6 +175,8 @@ def test_help_lists_reports_and_plain_mistakes_import_no_torch_and_attacks_littl
     tmp_path: Path, tiny_zoo: Path
 ) -> None:
     succeed("run", "--zoo", tiny_zoo, "--limit", 2, "--steps", 1, "--evidence", "off", "--no-figures", "--out", "done")
+    (tmp_path / "pictures" / "class").mkdir(parents=True)
+    shutil.copyfile(next(tiny_zoo.glob("*.safetensors")), tmp_path / "some.safetensors")
     (tmp_path / "taken").touch()
     (tmp_path / "garbage.pt").write_bytes(b"garbage")
     (tmp_path / "text.csv").write_text("a,b\n")

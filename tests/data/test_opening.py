@@ -6,20 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.plugins import load_plugins
 from robustbench_bcos.data.dataset import AbstractDataset
 from robustbench_bcos.data.opening import (
     any_size,
+    check_images,
     is_dataset,
     models_of,
     open_dataset,
     usages,
     usual_size,
-)
-from robustbench_bcos.data.opening import (
-    test_images as known_images,
 )
 from robustbench_bcos.data.subset import EvalSubset
 
@@ -62,8 +61,17 @@ def test_a_dataset_of_ones_own_is_one_file(name: str, size: int) -> None:
     assert "squares" in usages()
 
 
-def test_the_number_of_images_that_is_known_without_torch_is_theirs() -> None:
-    assert known_images("digits") == len(open_dataset("digits", "test"))
+@pytest.mark.parametrize("name", ["digits", "folder"])
+def test_more_images_than_there_are_is_refused_without_torch(name: str, tmp_path: Path) -> None:
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        Image.new("RGB", (2, 2)).save(tmp_path / label / "0.png")
+    dataset = name if name == "digits" else f"folder:{tmp_path}"
+    there = len(open_dataset(dataset, "test"))
+    check_images(dataset, limit=there, indices=[there - 1])
+    for asked in ({"limit": there + 1, "indices": []}, {"limit": None, "indices": [there]}):
+        with pytest.raises(RequestError, match=f"{there} images of|0 to {there - 1}$"):
+            check_images(dataset, **asked)  # type: ignore[arg-type] # mypy sees one type for both
 
 
 def test_what_is_made_of_a_dataset_is_answered_by_the_models_of_that() -> None:

@@ -154,7 +154,7 @@ def test_the_official_grids_skip_an_image_and_stop_while_a_grid_is_left() -> Non
 
 def test_whole_grids_are_not_attacked_for_models_that_see_none() -> None:
     with pytest.raises(RequestError, match="leave out budget"):
-        GridPointing(LocaliseConfig(protocol="windowed", budget="grid"))
+        GridPointing.check(LocaliseConfig(protocol="windowed", budget="grid"))
 
 
 def test_windows_give_the_mean_of_their_maps() -> None:

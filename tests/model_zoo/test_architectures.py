@@ -13,6 +13,8 @@ from robustbench_bcos.model_zoo.architectures import (
     initialise,
 )
 from robustbench_bcos.model_zoo.architectures.bcosified import PREFIX as BCOSIFIED_PREFIX
+from robustbench_bcos.model_zoo.registered import FILE
+from tools.architectures import content
 
 CLASSES = 7
 
@@ -84,3 +86,7 @@ def test_the_key_layers_of_every_architecture_are_layers_it_has(name: str) -> No
     assert last.get_parameter(inner).shape[0] == CLASSES
     if layers.norm is not None:
         assert network.get_submodule(layers.norm).state_dict()
+
+
+def test_what_is_said_of_architectures_before_torch_is_imported_is_what_is_registered() -> None:
+    assert FILE.read_text(encoding="utf-8") == content(), "run: python -m tools.architectures"

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.digests import sha256_of
+from robustbench_bcos.model_zoo.foreign import names_in_files
 from robustbench_bcos.model_zoo.models import Model, find_models, find_weights, load_model
 from robustbench_bcos.model_zoo.sources.library import FORCED, weights_only
 from robustbench_bcos.model_zoo.sources.timm import Timm
@@ -361,3 +362,9 @@ def test_a_file_that_does_not_fit_is_refused(
 ) -> None:
     torch.save(torchvision.models.get_model(SMALL, num_classes=7).state_dict(), tmp_path / "net.pth")
     assert re.search(said, refused(lambda: find_weights(tmp_path / "net.pth", architecture, **stated).load()))
+
+
+def test_files_of_a_library_name_the_models_that_it_lists() -> None:
+    classifiers = torchvision.models.list_models(module=torchvision.models)
+    assert sorted(names_in_files("torchvision")) == sorted(classifiers)
+    assert sorted(names_in_files("timm")) == sorted(timm.list_models())

@@ -57,7 +57,8 @@ class Slurm(SubmititJobs):
                 "submitted, or use processes"
             )
         slurm_options(config)
-        super().check(config.model_copy(update={"slurm": ()}))
+        # Jobs may run where there are GPUs.
+        super().check(config.model_copy(update={"slurm": (), "device": "auto"}))
 
     @classmethod
     def device_of_jobs(cls, config: RunConfig) -> str | None:

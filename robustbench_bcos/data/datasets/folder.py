@@ -5,7 +5,7 @@ from typing import final
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data import DATASETS
-from robustbench_bcos.data.class_folders import find_classes, find_split
+from robustbench_bcos.data.class_folders import find_classes, find_split, images_if_fewer
 from robustbench_bcos.data.class_order import ClassOrder, check_order
 from robustbench_bcos.data.dataset import DatasetRequest, Split
 from robustbench_bcos.data.file_dataset import AbstractFileDataset
@@ -70,6 +70,12 @@ class Folder(AbstractFileDataset):
     def locate(cls, request: DatasetRequest) -> None:
         """Whether the folder is one."""
         _check_folder(Path(request.argument).expanduser())
+
+    @classmethod
+    def images_if_fewer(cls, request: DatasetRequest, wanted: int) -> int | None:
+        """Those in its class folders."""
+        root = Path(request.argument).expanduser()
+        return images_if_fewer(find_split(root, request.split) or root, wanted)
 
     @classmethod
     def open(cls, request: DatasetRequest) -> "Folder":

@@ -3,20 +3,21 @@
 import math
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import final
+from typing import TYPE_CHECKING, final
 
-import torch
-from torch import Tensor
-
+from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.data.subset import EvalSubset
+from robustbench_bcos.core.types import Tensor
 from robustbench_bcos.localisation import GAMES, PROTOCOLS
 from robustbench_bcos.localisation.config import LocaliseConfig
 from robustbench_bcos.localisation.game import AbstractGame, Explainer, Scores, TargetMaps
 from robustbench_bcos.localisation.protocol import SHARE, Candidates, deal
 from robustbench_bcos.localisation.scene import Box, PerTarget, Scene, Scenes, Unit
 from robustbench_bcos.localisation.scoring import cells_of
-from robustbench_bcos.localisation.setting import Setting
+
+if TYPE_CHECKING:
+    from robustbench_bcos.data.subset import EvalSubset
+    from robustbench_bcos.localisation.setting import Setting
 
 
 @final
@@ -31,13 +32,17 @@ class GridPointing(AbstractGame):
         super().__init__(config)
         self.protocol = PROTOCOLS[config.protocol]
         self.side = math.isqrt(config.cells)
-        if not self.protocol.whole and config.budget == "grid":
+
+    @classmethod
+    def check(cls, config: LocaliseConfig) -> None:
+        """Whole grids are attacked where models are shown them."""
+        if not PROTOCOLS[config.protocol].whole and config.budget == "grid":
             raise RequestError(
-                f"budget grid perturbs whole grids, which protocol {self.protocol.name} shows to no model: leave out "
+                f"budget grid perturbs whole grids, which protocol {config.protocol} shows to no model: leave out "
                 "budget"
             )
 
-    def scenes(self, setting: Setting, model: str) -> Scenes:
+    def scenes(self, setting: "Setting", model: str) -> Scenes:
         """Grids of images that all models classify correctly and confidently; an image is in one grid at most."""
         config, subset = self.config, setting.subset
         classes = len(set(subset.dataset.labels))
@@ -99,7 +104,9 @@ class GridPointing(AbstractGame):
         """Side of the smoothing window."""
         return self.config.smooth or self.protocol.kernel(scene.views[0].height)
 
-    def _scene(self, setting: Setting, number: int, places: tuple[int, ...]) -> Scene:
+    def _scene(self, setting: "Setting", number: int, places: tuple[int, ...]) -> Scene:
+        from robustbench_bcos.data.subset import EvalSubset
+
         chosen = tuple(setting.subset.indices[place] for place in places)
         images, labels, indices = EvalSubset(setting.subset.dataset, chosen).batch(0, len(chosen))
         _, channels, height, width = images.shape
@@ -123,7 +130,7 @@ class GridPointing(AbstractGame):
         )
 
 
-def _candidates(subset: EvalSubset, right: Tensor, confidences: Tensor) -> Candidates:
+def _candidates(subset: "EvalSubset", right: Tensor, confidences: Tensor) -> Candidates:
     """The images that may be used."""
     found: dict[int, list[tuple[int, float]]] = defaultdict(list)
     columns = zip(subset.indices, right.tolist(), confidences.tolist(), strict=True)

@@ -4,15 +4,15 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import final
+from typing import TYPE_CHECKING, final
 
-import torch
-
+from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.framing import by
+from robustbench_bcos.core.types import Tensor
 from robustbench_bcos.data import DATASETS
 from robustbench_bcos.data.dataset import BACKGROUND, VOID
-from robustbench_bcos.data.subset import EvalSubset
+from robustbench_bcos.data.opening import dataset_class, is_dataset
 from robustbench_bcos.localisation import GAMES
 from robustbench_bcos.localisation.config import LocaliseConfig
 from robustbench_bcos.localisation.game import AbstractGame, Scores, TargetMaps
@@ -33,7 +33,9 @@ from robustbench_bcos.localisation.masks import (
     random_maps,
 )
 from robustbench_bcos.localisation.scene import Box, PerTarget, Scene, Scenes, Unit
-from robustbench_bcos.localisation.setting import Setting
+
+if TYPE_CHECKING:
+    from robustbench_bcos.localisation.setting import Setting
 
 RANDOM, CENTRE = "random map", "centre"
 """Controls, named where methods are."""
@@ -61,14 +63,17 @@ class MaskPointing(AbstractGame):
         super().__init__(config)
         self.thresholds: tuple[int | None, int | None] = (None, None)
 
-    def scenes(self, setting: Setting, model: str) -> Scenes:
+    @classmethod
+    def check(cls, config: LocaliseConfig) -> None:
+        """Datasets say whether they have masks; images in memory are of none."""
+        if is_dataset(config.dataset) and not dataset_class(config.dataset.partition(":")[0]).has_masks:
+            raise _without_masks(config.dataset)
+
+    def scenes(self, setting: "Setting", model: str) -> Scenes:
         """The first images of the subset that show an object, the same for all models."""
         subset = setting.subset
         if not subset.dataset.has_masks:
-            raise RequestError(
-                f"game masks needs a dataset with masks, and {subset.dataset.name} has none: choose from "
-                f"{', '.join(sorted(name for name in DATASETS.packaged if DATASETS[name].has_masks))}"
-            )
+            raise _without_masks(subset.dataset.name)
         outputs = outputs_of(setting, model)
         found: list[tuple[int, tuple[int, ...]]] = []
         digest = hashlib.sha256(json.dumps(sorted(outputs.items())).encode())
@@ -138,7 +143,7 @@ class MaskPointing(AbstractGame):
 
     def fitted(self, explained: Iterable[tuple[Scene, TargetMaps]]) -> "MaskPointing":
         """With the thresholds that are best on the other half."""
-        curves: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
+        curves: tuple[list[Tensor], list[Tensor]] = ([], [])
         for scene, maps in explained:
             sized = at_mask(maps, scene.regions.shape[1:])
             curves[scene.number % 2].append(iou_curves(sized, scene.regions, scene.valid))
@@ -148,12 +153,19 @@ class MaskPointing(AbstractGame):
         return game
 
 
-def _shape(scene: Scene) -> tuple[int, torch.Size]:
+def _shape(scene: Scene) -> "tuple[int, torch.Size]":
     """How many maps a scene needs, and of which size."""
     return len(scene.targets), scene.regions.shape[1:]
 
 
-def _scene(setting: Setting, model: str, outputs: Outputs, number: int, index: int, labels: tuple[int, ...]) -> Scene:
+def _without_masks(dataset: str) -> RequestError:
+    have = ", ".join(sorted(name for name in DATASETS.packaged if DATASETS[name].has_masks))
+    return RequestError(f"game masks needs a dataset with masks, and {dataset} has none: choose from {have}")
+
+
+def _scene(setting: "Setting", model: str, outputs: Outputs, number: int, index: int, labels: tuple[int, ...]) -> Scene:
+    from robustbench_bcos.data.subset import EvalSubset
+
     dataset = setting.subset.dataset
     picture = EvalSubset(dataset, (index,)).batch(0, 1).images[0]
     mask = dataset.mask(index)
@@ -170,7 +182,7 @@ def _scene(setting: Setting, model: str, outputs: Outputs, number: int, index: i
     )
 
 
-def _targets(setting: Setting, model: str, picture: torch.Tensor, outputs: list[tuple[int, ...]]) -> tuple[int, ...]:
+def _targets(setting: "Setting", model: str, picture: Tensor, outputs: list[tuple[int, ...]]) -> tuple[int, ...]:
     """The output to explain for each object: of several that stand for its class, that of the largest clean logit."""
     if all(len(some) == 1 for some in outputs):
         return tuple(some[0] for some in outputs)

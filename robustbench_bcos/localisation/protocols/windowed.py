@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import final
 
-from torch import Tensor
-
+from robustbench_bcos.core.types import Tensor
 from robustbench_bcos.localisation import PROTOCOLS
 from robustbench_bcos.localisation.game import Explainer, Scores, TargetMaps
 from robustbench_bcos.localisation.protocol import SHARE, AbstractProtocol, in_cells, own_shares, smoothed

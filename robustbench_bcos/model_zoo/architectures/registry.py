@@ -13,6 +13,7 @@ from robustbench_bcos.model_zoo.architectures.layers import LayerFactory, bcos_l
 from robustbench_bcos.model_zoo.bcos.layers import learn_exponents
 from robustbench_bcos.model_zoo.bcos.norms import Affine
 from robustbench_bcos.model_zoo.cards import EncodingSpec, Family
+from robustbench_bcos.model_zoo.registered import GROUP, check_arguments
 
 BCOS_PREFIX = "bcos_"
 
@@ -59,7 +60,7 @@ class Architecture:
         return TrainingLoss.BCE if self.family == "bcos" else TrainingLoss.CE
 
 
-ARCHITECTURES: Registry[Architecture] = Registry("architecture", group="robustbench_bcos.architectures")
+ARCHITECTURES: Registry[Architecture] = Registry("architecture", group=GROUP)
 
 
 @runtime_checkable
@@ -131,10 +132,7 @@ def build_architecture(name: str, *, in_channels: int, classes: int, arguments: 
         RequestError: unknown architecture, or an argument it does not take.
     """
     architecture = ARCHITECTURES[name]
-    for key in arguments:
-        if key not in architecture.arguments:
-            taken = ", ".join(architecture.arguments) or "none"
-            raise RequestError(f"architecture {name!r} takes no argument {key!r}: it takes {taken}")
+    check_arguments(name, arguments, architecture.arguments)
     affine = arguments.get("norm_affine", "full")
     if affine not in get_args(Affine):
         raise unknown("norm_affine", str(affine), get_args(Affine))

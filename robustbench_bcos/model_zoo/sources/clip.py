@@ -26,9 +26,9 @@ from robustbench_bcos.model_zoo.checkpoints.assign import assign_weights
 from robustbench_bcos.model_zoo.checkpoints.layouts import read_checkpoint
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import AbstractEncoding, Normalize, NormalizeAddInverse, parse_encoding
-from robustbench_bcos.model_zoo.foreign import check_installed
+from robustbench_bcos.model_zoo.foreign import check_installed, not_listed
 from robustbench_bcos.model_zoo.prompts import PLAIN, Prompts, read_templates
-from robustbench_bcos.model_zoo.sources.library import RANDOM, SEED, not_listed, weights_only
+from robustbench_bcos.model_zoo.sources.library import RANDOM, SEED, weights_only
 from robustbench_bcos.model_zoo.sources.model import UNKNOWN, Model, ModelSource, own_model
 from robustbench_bcos.model_zoo.zero_shot import ZeroShotNetwork, prototypes_for
 

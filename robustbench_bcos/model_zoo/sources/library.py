@@ -1,11 +1,10 @@
 """Classifiers of other libraries: built by the library, with weights read as data and its own normalisation."""
 
-import difflib
 import os
 import re
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -200,13 +199,6 @@ def weights_only() -> Iterator[None]:
             del os.environ[FORCED]
         else:
             os.environ[FORCED] = before
-
-
-def not_listed(library: str, name: str, known: Iterable[str]) -> RequestError:
-    """The error for a name that is not among ``known``, which are too many to list."""
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return RequestError(f"{library} has no classifier {name!r}: {hint}{library}.list_models() has them all")
 
 
 def library_of(prefix: str) -> AbstractLibrary:

@@ -15,12 +15,12 @@ from torch import nn
 
 from robustbench_bcos.core.errors import RequestError, reason_of
 from robustbench_bcos.core.framing import Framing, Interpolation
+from robustbench_bcos.model_zoo.foreign import not_listed
 from robustbench_bcos.model_zoo.sources.library import (
     RANDOM,
     AbstractLibrary,
     InputSpec,
     Trained,
-    not_listed,
     weights_only,
 )
 from robustbench_bcos.model_zoo.sources.model import state_digest

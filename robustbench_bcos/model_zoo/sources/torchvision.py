@@ -17,12 +17,12 @@ from robustbench_bcos.core.errors import RequestError, reason_of
 from robustbench_bcos.core.framing import Framing
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.model_zoo.digests import sha256_of
+from robustbench_bcos.model_zoo.foreign import not_listed
 from robustbench_bcos.model_zoo.sources.library import (
     RANDOM,
     AbstractLibrary,
     InputSpec,
     Trained,
-    not_listed,
     weights_only,
 )
 
