@@ -1,6 +1,7 @@
 """The runner for a model and images that are in memory, without a folder."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -279,6 +280,9 @@ def benchmark(
 
 
 def _carry_out(request: Request, store: Store, *, progress: bool) -> None:
+    # What the command prints before it begins: copies among the images, say.
+    for note in request.subset.notes:
+        warnings.warn(note, stacklevel=3)
     console = Console(stderr=True) if progress else None
     for _ in watch(execute(request, store), Schedule(request=request).work, console):
         pass

@@ -10,6 +10,7 @@ from robustbench_bcos.bench.config import IMAGES, make_config
 from robustbench_bcos.cli.options import Flags, model_or_weights, takes
 from robustbench_bcos.cli.output import results
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.text import counted
 
 if TYPE_CHECKING:
     from robustbench_bcos.model_zoo.bcosify.bcosify import Conversion
@@ -101,7 +102,7 @@ def bcosify(
         f"with B = {b:g}": clean_accuracy(classifier, subset, "cpu"),
     }
     _print(classifier.conversion)
-    of = f"{len(subset)} images of {subset.dataset.name}"
+    of = f"{counted(len(subset), 'image')} of {subset.dataset.name}"
     for what, found in accuracies.items():
         results.print(f"accuracy on {of}, {what}: {found.correct / found.total:.1%}", markup=False, soft_wrap=True)
     card = write_bcosified(

@@ -7,6 +7,7 @@ import typer
 
 from robustbench_bcos.cli.listed import LIST, split
 from robustbench_bcos.cli.output import results
+from robustbench_bcos.core.text import counted
 from robustbench_bcos.core.trainings import find_logs
 
 EXAMPLES = (
@@ -32,4 +33,5 @@ def curves(
     logs = read_logs(folder, patterns)
     files = write_figure(learning_curves(logs), figure.parent, figure.name.removesuffix(".png").removesuffix(".pdf"))
     count, recipes = logs["model"].nunique(), logs["recipe"].nunique()
-    results.print(f"{count} trainings of {recipes} recipes: {', '.join(map(str, files))}", markup=False, soft_wrap=True)
+    told = f"{counted(count, 'training')} of {counted(recipes, 'recipe')}"
+    results.print(f"{told}: {', '.join(map(str, files))}", markup=False, soft_wrap=True)

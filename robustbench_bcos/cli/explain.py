@@ -14,6 +14,7 @@ from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import errors, results
 from robustbench_bcos.core.disk import emptied, slug
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.text import counted
 from robustbench_bcos.explanations import contrast_named
 
 if TYPE_CHECKING:
@@ -271,7 +272,7 @@ def _attacked(flags: Flags) -> bool:
 
 def _attack_text(config: RunConfig) -> str:
     ((norm, eps), *_), (steps, *_) = config.threats, config.steps
-    return f" · {norm} {eps}, {steps} steps"
+    return f" · {norm} {eps}, {counted(steps, 'step')}"
 
 
 def _class(asked: str, names: list[str]) -> int:
@@ -320,7 +321,9 @@ def _show(
     results.print(table)
     if explained.finding:
         errors.print(explained.finding, style="yellow", markup=False, highlight=False, soft_wrap=True)
-    results.print(f"Written to {out}: {len(written)} files, maps.npz with all arrays", soft_wrap=True, markup=False)
+    results.print(
+        f"Written to {out}: {counted(len(written), 'file')}, maps.npz with all arrays", soft_wrap=True, markup=False
+    )
 
 
 def _show_moving(gallery: "Gallery", frames: "Frames", class_names: list[str], out: Path) -> None:

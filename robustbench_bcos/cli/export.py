@@ -10,6 +10,7 @@ from robustbench_bcos.bench.config import IMAGES, make_config
 from robustbench_bcos.cli.options import Flags, model_or_weights, takes
 from robustbench_bcos.cli.output import results
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.text import counted
 from robustbench_bcos.model_zoo.exporting import FORMATS
 
 COMPARED = 8
@@ -75,7 +76,7 @@ def export(
     *sizes, largest = map(str, found.batch_sizes)
     results.print(
         f"{source.name} as {form} gives the model's logits, up to {found.difference:.1e} of their range, on "
-        f"{len(images)} images of {of}, their mirror images, their negatives and darker ones, in batches of "
+        f"{counted(len(images), 'image')} of {of}, their mirror images, their negatives and darker ones, in batches of "
         f"{', '.join(sizes)} and {largest}",
         markup=False,
         soft_wrap=True,

@@ -15,6 +15,7 @@ from robustbench_bcos.cli.options import Flags, OutFolder, Overwrite, Quiet, tak
 from robustbench_bcos.cli.output import errors, print_report, results
 from robustbench_bcos.core.disk import disk_explained, made_below
 from robustbench_bcos.core.errors import Broken, Interrupted, named_reason_of
+from robustbench_bcos.core.text import counted
 
 if TYPE_CHECKING:
     from robustbench_bcos.bench.request import Request
@@ -199,8 +200,8 @@ def _print_cells(request: "Request") -> None:
     # The digest reads every image once: a broken one is found now, too.
     subset, dataset = request.subset, request.subset.dataset
     framed = f" ({dataset.preprocessing})" if str(dataset.preprocessing) else ""
-    images = f"{len(subset)} images of {dataset.name}{framed}, subset {subset.digest[:12]}"
-    table = Table("cell", "images", "passes at most", title=f"{len(request.cells)} cells", title_justify="left")
+    images = f"{counted(len(subset), 'image')} of {dataset.name}{framed}, subset {subset.digest[:12]}"
+    table = Table("cell", "images", "passes at most", title=counted(len(request.cells), "cell"), title_justify="left")
     for cell in request.cells:
         table.add_row(Text(cell.key), str(len(subset)), f"{cell.attack.passes * len(subset):,}")
     results.print(table)

@@ -20,6 +20,11 @@ def printable(text: str) -> str:
     return "".join(_escaped(character) if _is_active(character) else character for character in text)
 
 
+def counted(number: int, what: str) -> str:
+    """``1 step`` and ``20 steps``, of what has a regular plural."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def in_markdown(text: str) -> str:
     """Markdown that shows the text: on one line, in one cell of a table, without tags, links and pictures."""
     escaped = re.sub(r"[\\`*|\[\]]", r"\\\g<0>", " ".join(printable(text).splitlines()))

@@ -10,6 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from robustbench_bcos.bench.pictures import Array, Picture
+from robustbench_bcos.core.text import counted
 from robustbench_bcos.reports.panels import Pixels, change_of_pixels, in_bytes, largest_change, on_grey
 from robustbench_bcos.reports.run_folder import RunFolder
 from robustbench_bcos.reports.tables import column_names, strongest
@@ -41,7 +42,9 @@ def browsable(run: RunFolder) -> dict[str, Any] | None:
     if not 0 < len(run.images) <= ROWS:
         return None
     by_cell = dict(list(run.images.groupby("cell", sort=False)))
-    names = column_names(run.records) + [f", {steps} steps" if steps else "" for steps in run.records["steps"]]
+    names = column_names(run.records) + [
+        f", {counted(steps, 'step')}" if steps else "" for steps in run.records["steps"]
+    ]
     pictured = set(strongest(run.records.assign(cell=run.cells))["cell"])
     first = by_cell[run.cells[0]]
     return {

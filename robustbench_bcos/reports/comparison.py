@@ -17,6 +17,7 @@ from robustbench_bcos.core.statistics import (
     paired_bootstrap,
     wilson,
 )
+from robustbench_bcos.core.text import counted
 from robustbench_bcos.reports.condition import fulfilled
 from robustbench_bcos.reports.marks import legend, mark_notes
 from robustbench_bcos.reports.results import Results, same_numbers
@@ -85,7 +86,9 @@ def compare(
     notes = [*trust_notes(rows, "contender"), *differences(rows)]
     if rows["contender"].nunique() > 1:
         tests = int(table["p"].notna().sum())
-        notes.insert(0, f"Differences are to {first}; p of exact tests, corrected by Holm over {tests} rows.")
+        notes.insert(
+            0, f"Differences are to {first}; p of exact tests, corrected by Holm over {counted(tests, 'row')}."
+        )
     else:
         table = table.drop(columns=[*_NO_DIFFERENCE])
     return Comparison(table, notes, legend(table["trust"]))
@@ -243,6 +246,6 @@ def _filtered(rows: pd.DataFrame, where: str | None) -> pd.DataFrame:
 
 def _threat(row: Mapping[Hashable, Any], written: Mapping[Any, str]) -> str:
     parts = [row["attack"], row["norm"], written[row["epsilon"]]]
-    parts += [f"{row['steps']} steps"] if row["steps"] else []
-    parts += [f"{row['restarts']} restarts"] if row["restarts"] != 1 else []
+    parts += [counted(row["steps"], "step")] if row["steps"] else []
+    parts += [counted(row["restarts"], "restart")] if row["restarts"] != 1 else []
     return " ".join(map(str, parts))

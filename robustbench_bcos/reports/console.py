@@ -6,6 +6,7 @@ from rich.text import Text
 
 from robustbench_bcos.attacks import UNTARGETED
 from robustbench_bcos.core.statistics import wilson
+from robustbench_bcos.core.text import counted
 from robustbench_bcos.reports.marks import marked
 from robustbench_bcos.reports.reasons import trust_notes
 from robustbench_bcos.reports.run_folder import RunFolder
@@ -15,7 +16,7 @@ from robustbench_bcos.reports.tables import attacks_of, column_names, strongest,
 def accuracy_table(run: RunFolder) -> Table:
     """Models as rows; clean and robust accuracy in percent over their 95 % intervals; the best of a column in bold."""
     records = run.records
-    images = f"{run.identity.images} images of {run.identity.dataset}"
+    images = f"{counted(run.identity.images, 'image')} of {run.identity.dataset}"
     title = f"Robust accuracy in % under {attacks_of(records)} on {images}"
     table = Table(title=Text(title), title_justify="left", pad_edge=False)
     table.add_column("model", overflow="fold")

@@ -14,6 +14,7 @@ from robustbench_bcos.bench.records import COLUMNS, USUAL
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.statistics import fisher_worse, holm, mcnemar_worse
+from robustbench_bcos.core.text import counted
 from robustbench_bcos.explanations.similarity import MEASURES, Distance
 from robustbench_bcos.reports.marks import legend, mark_notes
 from robustbench_bcos.reports.results import SURVIVORS, Results, keys_of
@@ -409,8 +410,8 @@ def _distance(row: Moved) -> float:
 
 def _name(row: Row) -> str:
     parts = [row["model"], row["attack"], row["norm"], row["eps"]]
-    parts += [f"{row['steps']} steps"] if row["steps"] else []
+    parts += [counted(row["steps"], "step")] if row["steps"] else []
     usual = {"loss": "", **USUAL}
     parts += [row[column] for column, value in usual.items() if row[column] and row[column] != value]
-    parts += [f"{row['restarts']} restarts"] if row["restarts"] != 1 else []
+    parts += [counted(row["restarts"], "restart")] if row["restarts"] != 1 else []
     return " ".join(map(str, parts))

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from robustbench_bcos.core.disk import made_below, slug, write_text
+from robustbench_bcos.core.text import counted
 from robustbench_bcos.localisation.rows import SUMMARY, ComparisonRow, LocalisationRow, ScoreRow
 from robustbench_bcos.localisation.summary import as_table
 from robustbench_bcos.reports.spreadsheet import csv_of
@@ -57,7 +58,8 @@ def write_localisation(
 def localisation_table(rows: Sequence[LocalisationRow], differences: Sequence[ComparisonRow]) -> Table:
     """Models and methods as rows; conditions, paired differences between them, floor and ceiling as columns."""
     first = rows[0]
-    title = f"Localisation in %: {first.measure}, {first.pictures} pictures of game {first.game} from {first.dataset}"
+    pictures = counted(first.pictures, "picture")
+    title = f"Localisation in %: {first.measure}, {pictures} of game {first.game} from {first.dataset}"
     shown = Table(title=Text(title), title_justify="left", pad_edge=False)
     for head in ("model", "method"):
         shown.add_column(head, overflow="fold")

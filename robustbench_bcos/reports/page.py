@@ -23,6 +23,7 @@ from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import PAGE as PAGE_OF_CHECKS
 from robustbench_bcos.bench.evidence.check import AbstractCheck
 from robustbench_bcos.core.disk import write_text
+from robustbench_bcos.core.text import counted
 from robustbench_bcos.reports.browser import browsable
 from robustbench_bcos.reports.console import best_models, interval_text, percent, reading_notes
 from robustbench_bcos.reports.figures import SAID, ReportFigure
@@ -286,18 +287,14 @@ def _number(value: float | None, trust: str = "") -> TableCell:
 
 
 def _title(run: RunFolder) -> str:
-    models = _counted(run.records["model"].nunique(), "model")
+    models = counted(run.records["model"].nunique(), "model")
     return f"Robustness of {models} on {run.identity.dataset} under {attacks_of(run.records)}"
 
 
 def _lead(run: RunFolder) -> str:
-    cells = f"{_counted(len(run.records), 'cell')} on {run.identity.images} images"
+    cells = f"{counted(len(run.records), 'cell')} on {counted(run.identity.images, 'image')}"
     missing = f"; {run.missing} more are not complete and are left out" if run.missing else ""
     return f"{cells}{missing}. robustbench_bcos {run.identity.version}, {run.session['started']}."
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _model(run: RunFolder, model: str, figures: Sequence[ReportFigure]) -> dict[str, Any]:

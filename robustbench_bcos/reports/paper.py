@@ -1,6 +1,7 @@
 """The table of a run as papers print it: models as rows, epsilons as columns, few steps before many in a cell."""
 
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.text import counted
 from robustbench_bcos.reports.comparison import Comparison, trust_notes
 from robustbench_bcos.reports.console import percent
 from robustbench_bcos.reports.marks import legend, marked, trust_of
@@ -30,7 +31,7 @@ def paper_table(run: RunFolder, *, fractions: bool = False) -> Comparison:
     table.insert(0, "clean", by_model["clean_accuracy"].first().map(written))
     if fractions:
         table["trust"] = by_model["trust"].agg(trust_of)
-    images = f"{run.identity.images} images of {run.identity.dataset}"
+    images = f"{counted(run.identity.images, 'image')} of {run.identity.dataset}"
     left_out = [f"{run.missing} of {len(run.identity.cells)} cells are not complete and are left out."]
     notes = [
         f"Accuracy in % on {images}; worst case over everything tried under {attacks_of(records, steps=True)}.",

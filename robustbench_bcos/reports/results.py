@@ -17,6 +17,7 @@ from robustbench_bcos.bench.run_files import DATABASE, RESULTS, check_results, i
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.errors import RequestError, reason_of
 from robustbench_bcos.core.tables import read_json
+from robustbench_bcos.core.text import counted
 from robustbench_bcos.reports.run_folder import RunFolder, read_run
 from robustbench_bcos.reports.spreadsheet import as_written, csv_of
 
@@ -189,7 +190,7 @@ def _check(results: Results) -> None:
     records, source = results.records, results.source
     if results.run is not None and results.run.missing:
         raise RequestError(
-            f"{source} has {results.run.missing} cells that are not complete: repeat the command that made it to finish"
+            f"{source} lacks {counted(results.run.missing, 'cell')}: repeat the command that made it to finish"
         )
     if (records["reasons"] == UNFINISHED).any():
         raise RequestError(f"{source}: the evidence for its rows is not finished: repeat the command that made it")
@@ -206,8 +207,8 @@ def _check(results: Results) -> None:
             f"({records['model'].iloc[row]}): keep one of them"
         )
     for row, bits in results.survivors.items():
-        counted = (records["images"].iloc[row], records["worst_correct"].iloc[row])
-        if set(bits) - {"0", "1"} or (bits and (len(bits), bits.count("1")) != counted):
+        counts = (records["images"].iloc[row], records["worst_correct"].iloc[row])
+        if set(bits) - {"0", "1"} or (bits and (len(bits), bits.count("1")) != counts):
             raise RequestError(f"{source}, row {row + 1}: {SURVIVORS} and worst_correct disagree: restore the file")
 
 

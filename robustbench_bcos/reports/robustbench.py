@@ -17,6 +17,7 @@ from robustbench_bcos.core.disk import made_below, write_text
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.core.registry import Registry
+from robustbench_bcos.core.text import counted
 from robustbench_bcos.model_zoo.cards import Card, Paper, Published, Zoo
 from robustbench_bcos.reports.marks import MEANINGS, mark_notes
 from robustbench_bcos.reports.run_folder import RunFolder
@@ -100,7 +101,7 @@ def _reported(row: Mapping[str, Any], published: Published) -> str:
 
 def _footnote(row: Mapping[str, Any]) -> str:
     return (
-        f"Measured with robustbench_bcos {row['version']} on {row['images']} images of {row['dataset']} "
+        f"Measured with robustbench_bcos {row['version']} on {counted(row['images'], 'image')} of {row['dataset']} "
         f"(subset {row['subset']}), weights {row['weights_sha256'][:12]}." + "".join(_marks(row))
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from robustbench_bcos.bench.records import KEY, USUAL
+from robustbench_bcos.core.text import counted
 
 NAMED_ALWAYS = ("norm", "eps", "attack")
 
@@ -47,7 +48,7 @@ def attacks_of(records: pd.DataFrame, *, steps: bool = False) -> str:
     told = []
     for attack, rows in records.groupby((records["attack"] + " " + records["options"]).str.strip(), sort=False):
         counts = JOIN.join(str(count) for count in sorted(rows["steps"].unique()) if count > 0)
-        said = [f"{counts} steps"] if steps and counts else []
+        said = [f"{counts} {'step' if counts == '1' else 'steps'}"] if steps and counts else []
         said += [_values(key, rows[key]) for key in _differing(rows) if key not in TOLD_APART]
         told.append(f"{attack} ({', '.join(said)})" if said else str(attack))
     return " and ".join(told)
@@ -61,7 +62,9 @@ def attack_texts(records: pd.DataFrame) -> pd.Series:
             " ".join(str(row[key]) for key in keys if row[key] != "")
             for keys in (NAMED_ALWAYS, ("attack", "norm", "eps"))
         )
-        told.append(f"{threat}{name.removeprefix(before)}" + (f", {row['steps']} steps" if row["steps"] else ""))
+        told.append(
+            f"{threat}{name.removeprefix(before)}" + (f", {counted(row['steps'], 'step')}" if row["steps"] else "")
+        )
     return pd.Series(told, index=records.index)
 
 

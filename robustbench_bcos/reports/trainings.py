@@ -10,6 +10,7 @@ from robustbench_bcos.bench.evidence.trust import least_trusted
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.statistics import summarise, welch, welch_interval
+from robustbench_bcos.core.text import counted
 from robustbench_bcos.core.trainings import REPEATED
 from robustbench_bcos.reports.comparison import (
     INCOMPARABLE,
@@ -167,7 +168,7 @@ def _reading(table: pd.DataFrame, first: str) -> list[str]:
     counts = f"{few}" if few == many else f"{few} to {many}"
     return [
         f"Differences are to {first}; their intervals are Welch's, p by Welch's t-test over trainings, corrected by "
-        f"Holm over {int(table['p'].notna().sum())} rows.",
+        f"Holm over {counted(int(table['p'].notna().sum()), 'row')}.",
         f"Means are over {counts} trainings: where the interval of a difference holds 0, neither a difference nor its "
         "absence was shown.",
     ]

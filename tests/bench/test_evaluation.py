@@ -63,6 +63,13 @@ def test_rows_are_those_of_a_run_on_the_same_images(tiny_zoo: Path) -> None:
     assert here["explanation_cosine_true_attack"].notna().all()
 
 
+def test_copies_among_the_images_are_warned_of() -> None:
+    again = IMAGES[:1].repeat(3, 1, 1, 1)
+    with pytest.warns(UserWarning, match="all 3 are the same picture") as told:
+        evaluate(Small(), again, LABELS[:3], "l2", 0.25, steps=1, evidence="off", device="cpu")
+    assert told[0].filename == __file__
+
+
 def test_ones_own_model_is_attacked_like_the_zoos(tiny_zoo: Path) -> None:
     # The loss on its card is not known of a bare module, and neither are its family and training.
     model = robustbench_bcos.load_model("tiny-bcos", zoo=tiny_zoo)

@@ -176,6 +176,7 @@ def test_an_encoding_is_no_image(tiny_zoo: Path) -> None:
         make_config({"space": "encoded", "save_adversarials": True})
 
 
+@pytest.mark.filterwarnings("ignore:Images")
 def test_evaluate_returns_the_images_of_each_row() -> None:
     images, labels = torch.full((3, 3, 4, 4), 0.5), torch.zeros(3, dtype=torch.long)
     rows, found = evaluate(

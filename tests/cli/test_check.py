@@ -336,7 +336,7 @@ def test_a_run_that_is_not_finished_is_refused(tiny_zoo: Path, baseline: Path, h
                 next(steps)
             # The run is in progress: its process holds the folder and has the database open.
             for arguments in ([folder, "--baseline", baseline], [baseline, "--baseline", folder]):
-                assert "2 cells that are not complete" in refused(*arguments)
+                assert "lacks 2 cells" in refused(*arguments)
             assert "not complete" in refused(folder, "--baseline", "new.csv", "--update")
 
 

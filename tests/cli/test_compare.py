@@ -70,7 +70,7 @@ def test_models_are_shown_side_by_side_with_what_differs_below(write: Write) -> 
     assert "60.0" in out
     assert "45.0" in out
     assert "-15.0" in out
-    assert "Differences are to net; p of exact tests, corrected by Holm over 1 rows." in out
+    assert "Differences are to net; p of exact tests, corrected by Holm over 1 row." in out
     assert "loss differs (ce: net; bce: bcos)." in out
     assert "\x1b" not in out
 
@@ -343,7 +343,7 @@ def test_a_run_in_progress_is_refused(finished: Path, here: Path) -> None:
         database.execute("DELETE FROM digests WHERE of = 'verdicts' AND subject LIKE 'tiny-bcos%'")
     database.close()
     said = refusal("compare", "running", finished)
-    assert said == "running has 1 cells that are not complete: repeat the command that made it to finish"
+    assert said == "running lacks 1 cell: repeat the command that made it to finish"
 
 
 def test_an_empty_run_is_refused(finished: Path, here: Path) -> None:

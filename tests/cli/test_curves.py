@@ -21,7 +21,7 @@ def logs(here: Path) -> Path:
     ("options", "said"),
     [
         ([], "3 trainings of 2 recipes: "),
-        (["--model", "net-*"], "2 trainings of 1 recipes: "),
+        (["--model", "net-*"], "2 trainings of 1 recipe: "),
         (["--model", "bcos,net-seed1"], "2 trainings of 2 recipes: "),
     ],
 )

@@ -32,7 +32,7 @@ def test_a_weights_file_is_compared_on_images_of_ones_own(tiny_zoo: Path, here: 
     weights = tiny_zoo / "tiny-natural.safetensors"
     options = ["--format", "safetensors", "--out", "out/weights.safetensors", "red.png"]
     out = succeed("export", weights, "--architecture", "resnet8", *options)
-    assert "on 1 images of files" in out
+    assert "on 1 image of files" in out
     before, after = load_file(weights), load_file("out/weights.safetensors")
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)

@@ -114,7 +114,7 @@ def test_a_run_takes_the_models_and_compare_their_trainings(trained: Trained) ->
     found = succeed("compare", "mine", "--across-seeds", "--format", "csv").splitlines()
     assert len(found) == 3
     assert found[1].startswith("clean_accuracy,no attack,digits-natural,4,")
-    assert found[2].startswith("robust_accuracy_worst,pgd l2 0.5 1 steps,digits-natural,4,")
+    assert found[2].startswith("robust_accuracy_worst,pgd l2 0.5 1 step,digits-natural,4,")
 
 
 # The same command again

@@ -208,7 +208,7 @@ def scenes(count: int = 4) -> tuple[Tensor, Tensor]:
 def test_masks_score_the_linear_map_and_thresholds_come_from_other_pictures() -> None:
     images, masks = scenes()
     found = rb.localise(Colours(), images, masks=masks.numpy())
-    assert any("Left out: 1 images" in note for note in found.notes)
+    assert any("Left out: 1 image " in note for note in found.notes)
     cells = found.cells[found.cells["method"] == "input_x_gradient"]
     assert set(cells["scene"]) == {0, 1, 2}
     assert set(cells["label"]) == {0, 2}

@@ -390,7 +390,7 @@ def test_rows_that_are_not_comparable_have_no_difference_and_are_said_so(column:
     assert line(found, "b")["test"] == "McNemar"
     values = [record("a", 90)[column], OTHER[column]]
     assert found.notes[1:] == [f"Not comparable: {column} differs ({values[0]}: a, b; {values[1]}: c)."]
-    assert "over 1 rows" in found.notes[0]
+    assert "over 1 row" in found.notes[0]
 
 
 @pytest.mark.parametrize("column", NAMED)

@@ -119,7 +119,7 @@ def test_a_run_that_is_not_finished_is_refused(complete: int, missing: int, tmp_
     other = replace(CELL, model="b")
     outcomes = {CELL: (True,) * (5 if complete else 0), other: (True, False)}
     said = refused(write_run(tmp_path / "run", outcomes))
-    assert f"{missing} cells that are not complete" in said
+    assert f"lacks {missing} cell" in said
     assert "repeat the command" in said
 
 

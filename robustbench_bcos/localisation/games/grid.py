@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, final
 
 from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.text import counted
 from robustbench_bcos.core.types import Tensor
 from robustbench_bcos.localisation import GAMES, PROTOCOLS
 from robustbench_bcos.localisation.config import LocaliseConfig
@@ -74,7 +75,7 @@ class GridPointing(AbstractGame):
         def make(number: int) -> Scene:
             return self._scene(setting, number, grids[number])
 
-        note = f"{found}; {len(grids)} grids of {config.cells}, no image in two"
+        note = f"{found}; {counted(len(grids), 'grid')} of {config.cells}, no image in two"
         if len(dealt) > len(grids):
             note += f" ({len(dealt)} are possible)"
         return Scenes(count=len(grids), make=make, notes=(f"{note}.",))

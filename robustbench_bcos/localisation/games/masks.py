@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, final
 from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.framing import by
+from robustbench_bcos.core.text import counted
 from robustbench_bcos.core.types import Tensor
 from robustbench_bcos.data import DATASETS
 from robustbench_bcos.data.dataset import BACKGROUND, VOID
@@ -98,12 +99,15 @@ class MaskPointing(AbstractGame):
         def make(number: int) -> Scene:
             return _scene(setting, model, outputs, number, *found[number])
 
-        notes = [f"{len(found)} images with {sum(len(shown) for _, shown in found)} objects, a map for each."]
+        objects = counted(sum(len(shown) for _, shown in found), "object")
+        notes = [f"{counted(len(found), 'image')} with {objects}, a map for each."]
         size, made_for = (subset.image_shape[1], subset.image_shape[2]), setting.model(model).image_size
         if made_for is not None and made_for != size:
             notes.append(f"Models made for {by(made_for)} pixels are shown {by(size)}.")
         if without:
-            notes.append(f"Left out: {without} images whose masks show no object that models have a class for.")
+            notes.append(
+                f"Left out: {counted(without, 'image')} whose masks show no object that models have a class for."
+            )
         return Scenes(count=len(found), make=make, digest=digest.hexdigest(), notes=tuple(notes))
 
     def scores(self, maps: TargetMaps, scene: Scene) -> Scores:
