@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from robustbench_bcos.attacks import goal_text
 from robustbench_bcos.bench.cells import Cell
@@ -80,6 +80,10 @@ class FooledRecord:
     """The same as a number."""
     steps: int
     """Steps of the search."""
+    loss: str
+    """What the attack on the prediction, with whose outcome ``changed`` is, maximised; maps are moved by their goal."""
+    restarts: int
+    """Restarts of the search."""
     confidence_band: float | None
     """By how much the confidence was allowed to change; empty where only the class had to stay."""
     images: int
@@ -161,10 +165,19 @@ def fooled_of(store: Store, cell: Cell, identity: RunIdentity) -> list[FooledRec
     rows: dict[tuple[str, str], list[FooledRow]] = {}
     for row in store.select(FooledRow, cell=cell.key):
         rows.setdefault((row.method, row.goal), []).append(row)
-    return [_record(cell, method, goal, found, identity) for (method, goal), found in rows.items()]
+    reported = cell.attack.with_loss(store.model(cell.model).loss).reported(cell.threat)
+    attack = {"loss": reported.get("loss", ""), "restarts": reported.get("restarts", 1)}
+    return [_record(cell, method, goal, found, identity, attack) for (method, goal), found in rows.items()]
 
 
-def _record(cell: Cell, method: str, goal: str, rows: Sequence[FooledRow], identity: RunIdentity) -> FooledRecord:
+def _record(
+    cell: Cell,
+    method: str,
+    goal: str,
+    rows: Sequence[FooledRow],
+    identity: RunIdentity,
+    attack: Mapping[str, Any],
+) -> FooledRecord:
     assert identity.maps is not None
     by_comparison: dict[str, dict[int, FooledRow]] = {}
     for row in rows:
@@ -192,7 +205,7 @@ def _record(cell: Cell, method: str, goal: str, rows: Sequence[FooledRow], ident
     }
     reasons = _reasons(attacked, by_comparison.get("noise", {}), moved, len(examined))
     count = len(judged)
-    ends = {
+    ends: dict[str, Any] = {
         f"{name}_{end}": getattr(wilson(len(images), count), end) if count else None
         for name, images in (("fooled", fooled), ("withstood", stood))
         for end in ("low", "high")
@@ -207,6 +220,7 @@ def _record(cell: Cell, method: str, goal: str, rows: Sequence[FooledRow], ident
         eps=cell.threat.text,
         epsilon=cell.threat.radius,
         steps=cell.attack.effort,
+        **attack,
         confidence_band=identity.maps.band,
         images=len(attacked),
         kept=_share([row.kept for row in attacked.values()]),

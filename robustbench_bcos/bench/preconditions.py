@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from robustbench_bcos.bench.config import Space
 from robustbench_bcos.core.adapted import adapted, as_logits
 from robustbench_bcos.core.devices import is_out_of_memory
 from robustbench_bcos.core.errors import RequestError, named_reason_of, reason_of
+from robustbench_bcos.core.text import counted
 from robustbench_bcos.core.types import Images
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.explanations.attachment import Explained
@@ -147,7 +149,7 @@ def try_model(model: Model, images: Images, device: str, remedy: str = FIT) -> t
     except Exception as error:
         raise RequestError(
             f"model {model.name!r} fails on images of shape {tuple(images.shape[1:])} ({_first_sentence(error)}): "
-            f"{_other_channels(model, tried) or remedy}"
+            f"{_other_channels(model, tried) or _of_sequences(model) or remedy}"
         ) from error
     if not torch.equal(tried, untouched):
         raise RequestError(f"model {model.name!r} changes the images it is given: it must work on a copy of them")
@@ -188,7 +190,16 @@ def _other_channels(model: Model, images: Images) -> str:
             model.classifier(other)
     except Exception:
         return ""
-    return f"it takes images of {channels} channels: give channels {channels}" if channels in (1, 3) else ""
+    return f"it takes images of {counted(channels, 'channel')}: give channels {channels}" if channels in (1, 3) else ""
+
+
+def _of_sequences(model: Model) -> str:
+    """The remedy for a network with a layer that takes no images, whatever their size."""
+    kinds = (nn.Conv1d, nn.Conv3d, nn.RNNBase, nn.Embedding)
+    layer = next((layer for layer in model.classifier.modules() if isinstance(layer, kinds)), None)
+    if layer is None:
+        return ""
+    return f"its layer {type(layer).__name__} takes no images: put in front of it what makes its input of them"
 
 
 def _first_sentence(error: Exception) -> str:

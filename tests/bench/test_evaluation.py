@@ -63,6 +63,12 @@ def test_rows_are_those_of_a_run_on_the_same_images(tiny_zoo: Path) -> None:
     assert here["explanation_cosine_true_attack"].notna().all()
 
 
+@pytest.mark.parametrize("layer", [nn.Conv1d(3, 4, 3), nn.Conv3d(3, 4, 3), nn.LSTM(8, 4), nn.Embedding(4, 4)])
+def test_a_network_of_layers_that_take_no_images_is_told_so(layer: nn.Module) -> None:
+    said = refusal(nn.Sequential(layer), IMAGES, LABELS, "l2", 0.25)
+    assert said.endswith(f"{type(layer).__name__} takes no images: put in front of it what makes its input of them")
+
+
 def test_copies_among_the_images_are_warned_of() -> None:
     again = IMAGES[:1].repeat(3, 1, 1, 1)
     with pytest.warns(UserWarning, match="all 3 are the same picture") as told:

@@ -55,7 +55,7 @@ def test_a_model_that_takes_the_other_number_of_channels_is_refused_with_the_rem
     (here / "png/0").mkdir(parents=True)
     Image.fromarray(LEVELS[0]).save(here / "png/0/0.png")
     said = refusal("run", "--dataset", "folder:png", *QUICK)
-    assert said.endswith("it takes images of 1 channels: give channels 1")
+    assert said.endswith("it takes images of 1 channel: give channels 1")
     write(here / "idx", levels=LEVELS.repeat(2, axis=1)[:, :8].repeat(2, axis=2))
     said = refusal("run", "--dataset", "idx:idx", "--model", "digits-natural", *"--norm linf --eps 0.2".split())
     assert said.endswith("it takes images of 3 channels: give channels 3")
