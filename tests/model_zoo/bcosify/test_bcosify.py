@@ -17,6 +17,7 @@ from robustbench_bcos.model_zoo.bcos.folding import fold
 from robustbench_bcos.model_zoo.bcos.layers import b_of, is_bcos
 from robustbench_bcos.model_zoo.bcos.norms import BatchNormUncentred2d
 from robustbench_bcos.model_zoo.bcosify.bcosify import bcosify
+from robustbench_bcos.model_zoo.bcosify.network import DynamicFunctions
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.encodings import AddInverse, NoEncoding, parse_encoding
 from tests.model_zoo.bcosify.networks import CLASSES, ENCODING, KINDS, Kind, images_of, make
@@ -121,6 +122,12 @@ def test_logits_that_single_precision_does_not_hold_are_told() -> None:
     assert [conversion.vanishes for conversion in told] == [False, True]
     assert 0 < told[1].faintest < 1e-38
     assert all(conversion.remainder < 1e-12 for conversion in told)
+
+
+def test_lengths_that_are_kept_from_zero_stay_so_in_explanation_mode() -> None:
+    lengths = torch.tensor([0.0, 2.0], requires_grad=True)
+    with DynamicFunctions():
+        assert lengths.clamp(min=1e-3).tolist() == pytest.approx([1e-3, 2.0])
 
 
 def test_the_image_and_its_complement_give_what_the_normalised_image_gave() -> None:

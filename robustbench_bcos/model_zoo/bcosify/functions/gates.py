@@ -32,6 +32,10 @@ class Gates(AbstractRule):
         with constants():
             # Where x is 0, the gate is the slope there, which the least x that can be divided by shows.
             least = torch.finfo(features.dtype).tiny ** 0.5
-            safe = torch.where(features.abs() < least, torch.full_like(features, least), features)
+            none = features.abs() < least
+            safe = torch.where(none, torch.full_like(features, least), features)
             gate = function(safe.clone(), *rest, **settings) / safe
-        return features * constant(gate)
+            # A length that is kept from 0 is no multiple of it there.
+            at_none = function(torch.zeros_like(features), *rest, **settings) if none.any() else None
+        made = features * constant(gate)
+        return made if at_none is None or not at_none.any() else torch.where(none, constant(at_none), made)
