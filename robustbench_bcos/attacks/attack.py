@@ -46,7 +46,7 @@ class Trace(NamedTuple):
 
     @classmethod
     def blank(cls, images: Images) -> "Trace":
-        """The trace of an attack that has not begun."""
+        """No passes, and no degenerate gradient, for so many images."""
         counts = torch.zeros(len(images), dtype=torch.long, device=images.device)
         return cls(degenerate_gradient=counts.bool(), forward_passes=counts, backward_passes=counts.clone())
 
@@ -66,7 +66,7 @@ class AttackResult(NamedTuple):
 
     @property
     def frame(self) -> dict[str, Tensor]:
-        """As a frame of a search holds it."""
+        """The tensors by name, to be written down when a search is interrupted."""
         return {"adversarials": self.adversarials, **self.trace._asdict()}
 
     @classmethod
@@ -257,12 +257,12 @@ class AbstractAttack(ABC):
 
     @property
     def effort(self) -> int:
-        """Order of an attack among those that differ in effort alone; a larger one may use what a smaller one found."""
+        """Sorts attacks that differ in effort alone; a larger one may take over what a smaller one found."""
         return 0
 
     @property
     def inherits(self) -> bool:
-        """Whether what a weaker version of it found counts as found: not where a later iterate is what counts."""
+        """Whether an adversarial example of a weaker version serves: not where the last or best iterate counts."""
         return True
 
     def extends(self, other: "AbstractAttack") -> bool:
@@ -270,7 +270,7 @@ class AbstractAttack(ABC):
         return self == other
 
     def stronger(self) -> "AbstractAttack":
-        """A version that should find whatever this one was too short to find."""
+        """A longer search, which evidence runs to see whether this one was too short."""
         return self
 
     def at_full_length(self, fewest_steps: int) -> "AbstractAttack":
@@ -278,7 +278,7 @@ class AbstractAttack(ABC):
         return self
 
     def in_full(self) -> "AbstractAttack":
-        """The attack carried on to its end, whatever it meets on the way: what is shown and explained."""
+        """The attack without early stopping, which returns its strongest iterate: what is pictured and explained."""
         return self
 
     @property
@@ -292,7 +292,7 @@ class AbstractAttack(ABC):
 
     @property
     def at_any_step_size(self) -> "AbstractAttack":
-        """The attack without what it says of one epsilon alone."""
+        """The attack without options that suit one epsilon alone, such as a step size."""
         return self
 
     def with_loss(self, auto: str) -> "AbstractAttack":
@@ -302,11 +302,11 @@ class AbstractAttack(ABC):
         return replace(self, loss=auto)  # type: ignore[call-arg] # of those that have a loss, which the base has not
 
     def left_out(self, classes: int) -> Mapping[str, str]:
-        """Parts of the attack that cannot be had here or of this model, with the reason of each."""
+        """Parts of the attack that this machine or this model cannot run, each with the reason."""
         return {}
 
     def lacks(self, norm: str) -> Mapping[str, str]:
-        """Parts of the attack as it was published that it goes without under a norm, each with the reason.
+        """Parts of the published attack that are missing under a norm, each with the reason.
 
         A number under such an attack is no number under the attack of that name, whatever checks say of it.
         """
@@ -323,7 +323,7 @@ class AbstractAttack(ABC):
 
     @property
     def unusual(self) -> dict[str, Any]:
-        """Those of its options, as JSON takes them, that have another value than where nothing is said."""
+        """Options that differ from their defaults, as JSON."""
         usual = {field.name: field.default for field in fields(self)}
         usual |= {field.name: field.default_factory() for field in fields(self) if callable(field.default_factory)}
         return {option: value for option, value in self.to_json().items() if value != usual[option]}
@@ -353,11 +353,11 @@ class LongAttack(AbstractAttack):
 
     @abstractmethod
     def _walk(self, problem: Problem, left: Frames) -> Steps[AttackResult]:
-        """Propose an image within the threat for each image of the problem, going on from where it was left."""
+        """Propose an image within the threat for each image of the problem, resuming an interrupted search."""
 
 
 def require_known(norm: AbstractNorm, known: Collection[str], what: str) -> None:
-    """Refuse a norm that is not among those an attack has moves for.
+    """Refuse a norm that an attack does not support.
 
     Raises:
         RequestError: naming both.

@@ -73,7 +73,7 @@ class Rows:
                 setattr(self, field.name, frame[field.name].clone())
 
 
-@dataclass
+@dataclass(kw_only=True)
 class State(Rows):
     """The images that are searched together, each at a step of its own."""
 
@@ -311,13 +311,13 @@ class Search:
         else:
             first, entered = 0, min(self.problem.batch_size, len(remaining))
             state = self._enter(remaining[:entered], sources[:entered], random=random)
-            # Turns at which images have taken all steps: known without asking the device.
+            # Iterations after which some image has taken all its steps: counted here, without a GPU synchronisation.
             ends = {self.attack.moves}
         for turn in itertools.count(first):
             if monotonic() - self._halted >= halts.SECONDS:
                 yield self._halt(state, number, remaining, [turn, entered, *sorted(ends)])
                 self._halted = monotonic()
-            # For each turn alone, because the caller of the search goes on in between.
+            # Gradients are enabled per iteration, because the generator gives control back to its caller in between.
             with torch.set_grad_enabled(self.attack.uses_gradients):
                 finished = state.steps == self.attack.moves
                 releases = turn in ends or turn % self._released_every == 0
@@ -356,7 +356,7 @@ class Search:
         )
 
     def _restored(self, left: Frame, remaining: Tensor, sources: "Sequence[torch.Generator]", *, random: bool) -> State:
-        """The images that were searched together when the search was left."""
+        """The batch of an interrupted search."""
         searched = _below("state", left)
         places = {position: place for place, position in enumerate(remaining.tolist())}
         chosen = [sources[places[position]] for position in searched["position"].tolist()]
@@ -395,7 +395,7 @@ class Search:
         return state.dismissed | state.succeeded if self.attack.selects == "first_success" else state.dismissed
 
     def _select(self, state: State, found: Evaluation, finished: Flags) -> Flags:
-        """Take over the iterates that are to be returned; say which images are to leave."""
+        """Keep the iterates that are to be returned; gives a mask of the images whose search is over."""
         done = self._done(state)
         given_up = self.attack.dismisses(state, found) & ~done & ~found.success
         finished = finished | given_up
@@ -423,7 +423,7 @@ class Search:
         state.steps = state.steps + 1
 
     def _release(self, state: State, leaving: Flags) -> None:
-        """Propose what was found for the images whose search has ended, and let them go."""
+        """Store the results of images whose search is over, and drop them from the batch."""
         written = leaving
         if self._tracks_best:
             # A restart without success counts only where its loss is larger than what was found before.
@@ -437,7 +437,7 @@ class Search:
 
 
 def _below(name: str, frame: Frame) -> dict[str, Tensor]:
-    """The part of a frame whose names begin with this one and a dot, without both."""
+    """Entries named ``NAME.rest``, as ``rest``."""
     return {key.removeprefix(f"{name}."): tensor for key, tensor in frame.items() if key.startswith(f"{name}.")}
 
 
@@ -449,7 +449,7 @@ def _without_positions(loss: Loss) -> Objective:
 
 
 def check_search(*, moves: int, restarts: int, start: Start = "image", select: Select = "last") -> None:
-    """Refuse settings that no search has.
+    """Refuse fewer than one step or restart, and an unknown start or selection.
 
     Raises:
         ValueError: steps or restarts below 1, or no such start or selection.

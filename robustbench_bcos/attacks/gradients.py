@@ -35,7 +35,7 @@ def logit_gradient(loss: Loss, logits: Logits, labels: Goals) -> Logits:
 
 
 def image_gradient(logits: Logits, images: Images, slope: Logits, *, keep: bool = False) -> Images:
-    """Pull a slope back through the network that made ``logits`` from ``images``; ``keep`` where another one follows.
+    """Vector-Jacobian product: backpropagate ``slope`` from logits to images; ``keep`` retains the graph for another.
 
     Zero where the network gives no gradient at all: the caller records that as a gradient of 0.
     """

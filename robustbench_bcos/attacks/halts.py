@@ -1,4 +1,4 @@
-"""Where a search stands now and then, so that a long one can be watched, interrupted and gone on with.
+"""Checkpoints of a search, so that a long one can report progress, be interrupted and be resumed.
 
 A search is a generator. What it yields is a halt; what it returns is its result. A search that is begun again with the
 frames of its last halt goes on there, with the bits of one that was never interrupted.
@@ -24,7 +24,7 @@ Frames = tuple[Frame, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Halt:
-    """A moment of a search."""
+    """A checkpoint of a search."""
 
     frames: Frames
     stage: str = ""

@@ -78,7 +78,7 @@ class AbstractNorm(ABC):
         """Distance between opposite corners of the pixel box: no larger epsilon allows anything more."""
 
     def longest(self, shape: Sequence[int]) -> float:
-        """Largest Euclidean norm of a perturbation of size 1; infinite where nobody has said, which proves nothing."""
+        """Largest Euclidean norm of a perturbation of size 1; infinite if unknown: then nothing is certified."""
         return inf
 
     def __repr__(self) -> str:

@@ -52,7 +52,7 @@ class Refinement(IterativeAttack):
         return self.restarts * (2 * self.steps + 1)
 
     def remember(self, problem: Problem, images: Images, sources: "Sequence[torch.Generator]") -> "Seen":
-        """What was reached at the last look: nothing."""
+        """No loss has been seen yet."""
         return Seen(losses=torch.full((len(images),), -torch.inf, dtype=torch.float64, device=images.device))
 
     def step(self, problem: Problem, state: State, found: Evaluation) -> Images:

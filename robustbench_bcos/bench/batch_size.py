@@ -87,7 +87,7 @@ class BatchSize:
 
 
 class Attempt:
-    """A part of a subset; the ``with`` around its work forgives running out of memory, and nothing else."""
+    """A part of a subset; its ``with`` suppresses out-of-memory errors, and no others."""
 
     def __init__(self, start: int, stop: int) -> None:
         self.start = start

@@ -25,7 +25,7 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """All that tells it apart from other cells of a run, as text."""
+        """Identifies the cell within a run, as text."""
         return " ".join([self.model, str(self.threat), self.attack.key, self.criterion, self.space])
 
     @property
@@ -35,7 +35,7 @@ class Cell:
 
     @property
     def effort(self) -> tuple[float, int]:
-        """By which the cells of a model are put in order: what an earlier one finds, a later one may use."""
+        """Sort key of a model's cells: a later cell may take over adversarial examples of an earlier one."""
         return self.threat.radius, self.attack.effort
 
     def includes(self, other: "Cell") -> bool:

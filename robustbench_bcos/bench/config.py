@@ -41,7 +41,7 @@ from robustbench_bcos.core.tables import PackagedTables, Table, parse_table
 from robustbench_bcos.core.trainings import Trainings
 from robustbench_bcos.data import DATASETS
 from robustbench_bcos.data.opening import dataset_class
-from robustbench_bcos.explanations import METHODS
+from robustbench_bcos.explanations import method_names
 
 DEFAULT_NORM = "l2"
 
@@ -69,7 +69,7 @@ T = TypeVar("T")
 
 
 def _several(given: Any) -> Any:  # noqa: ANN401 (values before they are checked)
-    """One value where several may be given, and arrays, are lists too."""
+    """Make a list of a single value or of an array."""
     values = given.tolist() if hasattr(given, "tolist") else given
     return (values,) if isinstance(values, str | int | float | Path | Quantity) else values
 
@@ -406,7 +406,7 @@ class RunConfig(Grid):
         Option(
             help="Method: {names}; auto is dynamic_weights for B-cos networks and input_x_gradient for others.",
             panel=EXPLANATIONS,
-            names=lambda: ("auto", *METHODS),
+            names=method_names,
         ),
     ] = "auto"
     goal: Annotated[
@@ -424,7 +424,7 @@ class RunConfig(Grid):
             help="Whose maps a `goal` of explanations is about: {names}.",
             panel=EXPLANATIONS,
             default="that of `explanation`",
-            names=lambda: ("auto", *METHODS),
+            names=method_names,
         ),
     ] = ()
     confidence_band: Annotated[
@@ -587,7 +587,7 @@ class Suite(Grid):
     """What ``train --suite`` makes, and what is attacked unless models are named."""
 
 
-SUITES = PackagedTables("suite", Suite, "robustbench_bcos.bench", "suites")
+SUITES = PackagedTables(noun="suite", kind=Suite, package="robustbench_bcos.bench", folder="suites")
 
 
 def make_config(flags: Mapping[str, Any], suite: str | None = None) -> RunConfig:
@@ -616,7 +616,7 @@ def configured(kind: type[C], flags: Mapping[str, Any], suite: str | None = None
     config = parse_table(kind, {**values, "plugin_digests": digests}, "the request")
     _check_options_belong_together(config)
     if kind is RunConfig:
-        # What is derived from it gives methods another meaning.
+        # In subclasses ``method`` names the methods that are scored, not those that are attacked.
         _check_goals(config)
         _check_certificates(config)
     return config

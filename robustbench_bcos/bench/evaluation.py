@@ -45,7 +45,7 @@ OPTIONS = {name: one for name, one in parameters(RunConfig).items() if one.optio
 """What ``evaluate`` takes beside the model and the images."""
 
 DEFAULTS: dict[str, Any] = {"skip_model_checks": True}
-"""Where those of a run would be in the way: evidence judges rows."""
+"""Defaults that differ from those of ``run``: evidence judges the model on its row instead of refusing it."""
 
 GOAL = "explanation"
 """Of ``fool``."""
@@ -270,7 +270,7 @@ def benchmark(
     with in_evaluation_mode(model):
         loaded = load_one(model, name)
         config = config.model_copy(update={"device": device_of(config, loaded)})
-        # How a zoo model frames its images is said by its source.
+        # The source of a zoo model knows how its images are resized and cropped.
         framed = find_models(model, Zoo()) if isinstance(model, str) else [LoadedModel(loaded)]
         subset = EvalSubset.of(open_images(config, framed), config.limit)
         request = check_request(config, subset, [LoadedModel(loaded)])
@@ -314,12 +314,12 @@ def load_one(model: AnyModel | str, name: str | None) -> Model:
 
 
 def _own(model: AnyModel) -> nn.Module:
-    """A module to do with as we like; or one that asks the user's own, which :func:`in_evaluation_mode` restores."""
+    """A copy of the module, or, where it cannot be copied, a wrapper of it; :func:`in_evaluation_mode` restores it."""
     if not isinstance(model, nn.Module):
         return Adapted(model)
     try:
         return copied(model)
-    except Exception:  # What a module holds may be of any kind, a lock or a file, say.
+    except Exception:  # A module may hold objects that cannot be copied, such as locks or files.
         return Adapted(model)
 
 

@@ -65,7 +65,7 @@ def make_fast_copy(
 
 
 def is_pure(classifier: nn.Module) -> TypeGuard[ImageClassifier]:
-    """Whether it is an encoding and a network of which a copy answers as they do."""
+    """Whether a classifier consists of known modules without hooks, so that a copy computes the same."""
     return isinstance(classifier, ImageClassifier) and all(
         type(module).__module__.startswith(HOMES) and not module._forward_hooks and not module._forward_pre_hooks
         for module in classifier.modules()

@@ -71,10 +71,10 @@ def open_run(folder: Path, identity: Identity, session: Session, *, overwrite: b
     with alone(folder):
         known = _read(folder) if (folder / CONFIGURATION).exists() else None
         if known is not None and not overwrite and _written_by(known) != VERSION:
-            # Before it is found that it asks for something else, in words of that version.
+            # Checked first, because an old identity would otherwise be reported as a different request.
             read_description(folder)
         if known is not None and overwrite:
-            # Only what can be read as a run: anything else may be somebody's work.
+            # Only a folder that holds a run is emptied: anything else may be the user's work.
             emptied(folder, keep=(LOCK,))
             known = None
         _refuse_lost_store(folder)

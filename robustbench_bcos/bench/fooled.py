@@ -1,4 +1,4 @@
-"""What became of explanations under attack: whether a map has moved, what speaks against it, and a table of both.
+"""Attacks on explanations, evaluated: which maps moved, the evidence, and the rows of ``fooled.csv``.
 
 How far is far enough is not a number of ours: a map has moved by a measure where it is no nearer to the clean map than
 that of another image of the class is. No single measure is enough, since each can be cheated.

@@ -113,7 +113,7 @@ class Gallery:
         return what_is_missing(classifier, explanation, self.contrast) if dynamic else ""
 
     def _explain(self, images: Images, rng: PerImageRng) -> tuple[Explanation, Explanation]:
-        """What was explained, and the same beside the model's own logits."""
+        """The explanation, and the same with the logits of the model itself."""
         classifier = self.model.classifier
         with torch.no_grad():
             logits = classifier(images)

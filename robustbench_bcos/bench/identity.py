@@ -1,4 +1,4 @@
-"""What makes a run the run it is: all that decides its numbers."""
+"""The identity of a run: everything that its numbers depend on."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -106,7 +106,7 @@ class RunIdentity:
             if values[name] is not None:
                 values[name] = {key: _plain(value) for key, value in asdict(values[name]).items()}
         values["cells"] = [cell.as_dict() for cell in self.cells]
-        # What few runs have is left out of all others.
+        # Optional parts are left out of run.json where they are None, so that identities of older runs stay equal.
         few = {"reading", "adversarial", "maps", "smoothed"}
         return {key: _plain(value) for key, value in values.items() if key not in few or value is not None}
 

@@ -26,7 +26,7 @@ def open_images(config: RunConfig, sources: Sequence[ModelSource]) -> AbstractDa
         "test",
         data_dir=config.data_dir,
         download=config.download,
-        # Of images that have one size, cards say what it is, and not what to do.
+        # For datasets of one size, a card's framing describes the images and is not applied.
         preprocessing=preprocessing_for(config, sources if any_size(config.dataset) else ()),
         image_list=config.image_list,
         class_order=class_order_for(config, sources),

@@ -1,4 +1,4 @@
-"""The attack proposes, the judge disposes.
+"""The judge re-measures what attacks propose: range, size and prediction, with the unmodified model.
 
 It measures every adversarial example again, in float64, and asks the unmodified classifier again. What an attack says
 of its own success counts for nothing; an image outside the threat is an error and is never clipped.

@@ -33,7 +33,7 @@ class ModelCache:
             return model
 
     def _forget(self, latest: Model) -> None:
-        """Let go of the models used longest ago, until the others fit."""
+        """Drop the least recently used models until the others fit."""
         device = next(latest.classifier.parameters(), None)
         if device is None:
             return

@@ -84,5 +84,5 @@ class _SharedOut(torch.autograd.Function):
                 "a network shared by threads has no gradients that can be differentiated again: ask the model itself"
             )
         replicas: ThreadedReplicas = ctx.replicas
-        # Each lane lets go of its features on the way back, as autograd does: a second way back is an error.
+        # The backward pass frees each replica's graph, as autograd does: a second backward pass is an error.
         return torch.cat(replicas.each(image_gradient, ctx.logits, ctx.leaves, replicas.shares(slopes))), None

@@ -199,7 +199,7 @@ class Request:
 
 
 def explains_its_own(attack: AbstractAttack) -> bool:
-    """Whether what an attack returns is what is explained, so that it need not be carried out once more for that."""
+    """Whether explanations can use the attack's own adversarial examples, so that it need not run again."""
     return attack.in_full() == attack
 
 
@@ -371,7 +371,7 @@ def _attacked_shape(config: RunConfig, subset: EvalSubset) -> tuple[int, int, in
 
 
 def _different(cells: Sequence[Cell], losses: Mapping[str, str]) -> Iterator[Cell]:
-    """Cells without repetitions: for a model whose own loss is ce, ``auto`` and ``ce`` are one."""
+    """Cells without duplicates: ``auto`` and ``ce`` are the same loss for a model whose card says ce."""
     seen = set()
     for cell in cells:
         meant = replace(cell, attack=cell.attack.with_loss(losses[cell.model]))
@@ -392,7 +392,7 @@ def explained_subset(config: RunConfig, images: EvalSubset) -> EvalSubset | None
                 f"images {index} is not among the {len(images)} images of this run: give indices of "
                 f"{images.dataset.name} such as {', '.join(map(str, images.indices[:3]))}, or a larger limit"
             )
-    # A dict, because it keeps the order and drops what is named twice.
+    # A dict keeps the order and drops duplicates.
     indices = tuple(dict.fromkeys((*config.images, *images.indices[: config.explanations])))
     return EvalSubset(images.dataset, indices) if indices else None
 
@@ -403,13 +403,13 @@ def fooled_subset(config: RunConfig, images: EvalSubset) -> EvalSubset | None:
 
 
 def portable_name(dataset: str) -> str:
-    """A folder goes by its last part: where it lies differs from one machine to the next."""
+    """The dataset's name without the path of its folder, which differs between machines."""
     kind, _, path = dataset.partition(":")
     return f"{kind}:{Path(path).resolve().name}" if path else dataset
 
 
 def check_precision(precision: Precision, device: str) -> None:
-    """Refuse a way of rounding that a device has not.
+    """Reject a precision that the device does not support.
 
     Raises:
         RequestError: TF32 without a GPU.

@@ -114,7 +114,7 @@ def _along_the_gradient(target: AttackTarget, adversarials: Images, around: Imag
     """
     down, up = ((adversarials * LEVELS).floor() / LEVELS, (adversarials * LEVELS).ceil() / LEVELS)
     below, above = ((level - target.images).abs() for level in (down, up))
-    # Of the two, the one that changes the image less: no choice is smaller than all of these.
+    # The level nearer to the image: taking it everywhere gives the smallest perturbation of all choices.
     near, far = torch.where(below <= above, down, up), torch.where(below <= above, up, down)
     gains = ((far - near) * _gradient(target, around, batch_size)).flatten(1)
     # A single value may be too much for the threat, as it is in linf.

@@ -334,8 +334,25 @@ class FooledRow(Row, table="fooled", key=("cell", "method", "goal", "image", "co
     defined."""
 
 
+class Pictured:
+    """A row that holds an image to be looked at."""
+
+    image: int
+    label: int | None
+    views: bytes
+
+    @cached_property
+    def picture(self) -> Picture:
+        """The picture.
+
+        Raises:
+            ValueError: its bytes are damaged.
+        """
+        return Picture.from_bytes(self.image, self.label, self.views)
+
+
 @dataclass(frozen=True, kw_only=True)
-class PictureRow(Row, table="pictures", key=("cell", "image")):
+class PictureRow(Pictured, Row, table="pictures", key=("cell", "image")):
     """An image to be looked at: clean, attacked, and the explanations of both."""
 
     cell: str
@@ -354,18 +371,9 @@ class PictureRow(Row, table="pictures", key=("cell", "image")):
         """A picture of a cell."""
         return cls(cell=cell, image=picture.image, label=picture.label, broken=broken, views=picture.to_bytes())
 
-    @cached_property
-    def picture(self) -> Picture:
-        """The picture.
-
-        Raises:
-            ValueError: its bytes are damaged.
-        """
-        return Picture.from_bytes(self.image, self.label, self.views)
-
 
 @dataclass(frozen=True, kw_only=True)
-class FooledPictureRow(Row, table="fooled_pictures", key=("cell", "method", "goal", "image")):
+class FooledPictureRow(Pictured, Row, table="fooled_pictures", key=("cell", "method", "goal", "image")):
     """An image to be looked at whose explanation was attacked, if a picture with the same prediction was found."""
 
     cell: str
@@ -382,15 +390,6 @@ class FooledPictureRow(Row, table="fooled_pictures", key=("cell", "method", "goa
     """As of ``pictures``: clean, and with the explanation attacked."""
     levels: bytes
     """The attacked picture as a file holds it: a byte for each pixel value, channel by channel."""
-
-    @cached_property
-    def picture(self) -> Picture:
-        """The picture.
-
-        Raises:
-            ValueError: its bytes are damaged.
-        """
-        return Picture.from_bytes(self.image, self.label, self.views)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Carries out a request, stage by stage, and writes what the stages yield. Models do not meet in a stage."""
+"""Carries out a request, stage by stage, and writes the rows that stages yield. A stage sees one model at a time."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial

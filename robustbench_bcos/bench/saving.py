@@ -135,7 +135,7 @@ def _write_arrays(request: Request, store: Store, cell: Cell, stream: IO[bytes])
     rows = [one.values for one in _found(request, store, cell, pixels=False)]
     with zipfile.ZipFile(stream, "w") as archive:
         for name in COLUMNS:
-            # A name alone has no date.
+            # A ZipInfo made of a name alone carries no date, so that equal arrays give equal bytes.
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 if name not in PIXELS:
                     np.save(member, np.array([row[name] for row in rows]))

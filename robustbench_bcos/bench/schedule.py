@@ -69,7 +69,7 @@ class Schedule:
 
     @property
     def _evidence_passes(self) -> int:
-        """Of these, about as many as evidence can take: in ``quick`` as many as the attack."""
+        """Upper bound, about, of the passes of evidence: those of the attack in ``quick``."""
         request, images = self.request, len(self.request.subset)
         if request.config.evidence == "full":
             checks = checks_of("full", AbstractCellCheck)

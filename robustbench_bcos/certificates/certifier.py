@@ -59,7 +59,7 @@ class Certifier:
             graph = tracer.trace(classifier)
         except CannotBound:
             raise
-        except Exception as error:  # Whatever the code of a module makes of a tracer's placeholders.
+        except Exception as error:  # A module's code may raise anything when it is given the tracer's proxies.
             raise CannotBound(
                 f"{_named(tracer.inside, classifier)} cannot be traced ({_line(error)}), so that nothing is certified"
             ) from error
@@ -165,7 +165,7 @@ class _Tracer(fx.Tracer):
 
     def __init__(self) -> None:
         super().__init__()
-        # torch replaces the call of all modules while it traces; those that other threads ask are none of its business.
+        # torch.fx patches Module.__call__ for the whole process while tracing; other threads must not notice.
         self.thread = threading.get_ident()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:

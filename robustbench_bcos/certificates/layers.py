@@ -432,7 +432,7 @@ def _bcos(
         low = output(responses.low, torch.where(responses.low > 0, most, least))
         high = output(responses.high, torch.where(responses.high > 0, least, most))
         centre = output(responses.centre, clean)
-        # Constants of what can happen in the ball.
+        # Constants of the bound for every input within the ball.
         cosines = (torch.maximum(responses.low.abs(), responses.high.abs()) / least).clamp(max=1)
         constants = squared_constant(b, (cosines + e).square()) + 4 * e * b * b * (1 + e) ** (2 * b)
         factors = b * (cosines + e) ** (b - 1)

@@ -2,8 +2,8 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import Tensor
 
@@ -14,17 +14,17 @@ from robustbench_bcos.bench.request import find_sources
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data import DATASETS
 from robustbench_bcos.data.dataset import AbstractDataset
-from robustbench_bcos.data.datasets.imagenet import imagenet_class_names
 from robustbench_bcos.data.decoding import notes_of
 from robustbench_bcos.data.grey import MADE_GREY, coloured, with_channels
 from robustbench_bcos.data.image_files import Frames, is_moving, read_frames, read_images
-from robustbench_bcos.data.opening import check_index
+from robustbench_bcos.data.opening import check_index, class_names, is_dataset
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.models import Model, ModelSource
 from robustbench_bcos.reports.panels import telling
 
 
-class Chosen(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
     """Images to explain, and what is known of them."""
 
     images: Tensor
@@ -42,7 +42,8 @@ class Chosen(NamedTuple):
     def for_each(self, texts: Sequence[str]) -> "Chosen":
         """Names and heads for a map of each text, of one image after the other."""
         short = telling(texts)
-        return self._replace(
+        return replace(
+            self,
             names=[f"{name}-{text}" for name in self.names for text in texts],
             heads=[text if len(self.heads) == 1 else f"{head}: {text}" for head in self.heads for text in short],
         )
@@ -76,15 +77,14 @@ def from_dataset(opened: AbstractDataset, source: ModelSource, model: Model, ask
     same = tuple(names) == opened.class_names
     check_model(model, chosen, device="cpu", space="image", classes=same)
     batch = chosen.batch(0, len(asked))
-    heads = [f"image {index}" for index in asked]
     return Chosen(
-        batch.images,
-        [f"image-{index}" for index in asked],
-        asked,
-        list(names),
-        heads,
+        images=batch.images,
+        names=[f"image-{index}" for index in asked],
+        indices=asked,
+        class_names=list(names),
+        heads=[f"image {index}" for index in asked],
         # Classes of the dataset are not texts that somebody made up.
-        batch.labels if same else None,
+        labels=batch.labels if same else None,
         notes=opened.notes,
     )
 
@@ -132,18 +132,19 @@ def from_files(
         conversions += Counter({MADE_GREY: coloured(images)})
     images = with_channels(images, config.channels or 3)
     frames = frames and frames._replace(images=images)
-    class_names = _class_names(source, classes=try_model(model, images[:2], "cpu").shape[1])
-    heads = [file.name for file in files]
-    indices = tuple(range(len(images)))
-    return Chosen(images, names, indices, class_names, heads, frames=frames, notes=notes_of(conversions))
+    return Chosen(
+        images=images,
+        names=names,
+        indices=tuple(range(len(images))),
+        class_names=_class_names(source, classes=try_model(model, images[:2], "cpu").shape[1]),
+        heads=[file.name for file in files],
+        frames=frames,
+        notes=notes_of(conversions),
+    )
 
 
 def _class_names(source: ModelSource, *, classes: int) -> list[str]:
-    """Those on the card, or ImageNet's of a model that is known to be for it, or numbers."""
-    stated = source.texts or source.class_names
-    if stated is not None and len(stated) == classes:
-        return list(stated)
-    names = imagenet_class_names()
-    if source.dataset == "imagenet" and classes == len(names):
-        return list(names)
-    return [str(number) for number in range(classes)]
+    """Those on the card, or of the dataset that the model is known to be for, or numbers."""
+    of_dataset = class_names(source.dataset) if source.dataset is not None and is_dataset(source.dataset) else None
+    stated = (source.texts or source.class_names, of_dataset)
+    return list(next((names for names in stated if names and len(names) == classes), map(str, range(classes))))

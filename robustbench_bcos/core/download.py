@@ -89,7 +89,7 @@ def download(url: str, file: Path, report: Report, *, size: int | None = None) -
 
 
 def discard(partial: Path) -> None:
-    """Forget what was on its way."""
+    """Delete a partial download."""
     partial.unlink(missing_ok=True)
     _version_file(partial).unlink(missing_ok=True)
 
@@ -154,7 +154,7 @@ def _judge_status(error: HTTPError, partial: Path) -> None:
     """Return if everything is here, and raise what is to be done about it otherwise."""
     begun = _size(partial)
     if error.code == 416 and begun:
-        # There is nothing behind what is here, so either it is all, or it is not of this file.
+        # Status 416: the part is as long as the file, so it is either complete or of another file.
         if error.headers.get("Content-Range", "").rpartition("/")[2] == str(begun):
             return
         discard(partial)
@@ -176,7 +176,7 @@ def _receive(response: HTTPResponse, partial: Path, url: str, report: Report) ->
     _check_space(partial, total)
     with _appended(partial, first) as stream:
         if not first:
-            # After what was there is gone: the rest of this version is never put behind a part of another.
+            # Only after the old part is deleted: bytes of two versions are never joined.
             _keep_version(partial, url, response.headers)
         report(first, total)
         done = first

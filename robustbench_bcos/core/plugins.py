@@ -1,4 +1,4 @@
-"""Files of one's own that register norms, attacks, losses, checks, datasets and the like before anything is checked."""
+"""The user's Python files, which register norms, attacks, losses, checks, datasets and the like before any check."""
 
 import sys
 from collections.abc import Iterable, Mapping

@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+FLIPS = 9999
+"""Draws of signs."""
+
 RARE = 10
 """Draws as extreme as what was observed, below which their number says little."""
 
@@ -161,7 +164,7 @@ def _drawn_means(values: Sequence[float], generator: np.random.Generator, draws:
     )
 
 
-def sign_flip(differences: Sequence[float], *, seed: int, draws: int = 9999) -> float:
+def sign_flip(differences: Sequence[float], *, seed: int) -> float:
     """Two-sided p that the mean of paired differences is 0: their signs are drawn at random (Fisher, 1935).
 
     Where fewer than ten draws are as extreme, so that their number says little, p is that of the normal distribution of
@@ -175,13 +178,13 @@ def sign_flip(differences: Sequence[float], *, seed: int, draws: int = 9999) -> 
     values = np.abs(differences)
     observed = abs(float(np.sum(differences)))
     generator, extreme = np.random.default_rng(seed), 0
-    for start in range(0, draws, DRAWN):
-        signs = 2 * generator.integers(2, size=(min(DRAWN, draws - start), len(values)), dtype=np.int8) - 1
+    for start in range(0, FLIPS, DRAWN):
+        signs = 2 * generator.integers(2, size=(min(DRAWN, FLIPS - start), len(values)), dtype=np.int8) - 1
         extreme += int((np.abs(signs @ values) >= observed * (1 - 1e-12)).sum())
     if extreme >= RARE:
-        return (1 + extreme) / (1 + draws)
+        return (1 + extreme) / (1 + FLIPS)
     tail = math.erfc(observed / float(np.linalg.norm(values)) / math.sqrt(2))
-    return min((1 + extreme) / (1 + draws), max(tail, 2.0 ** (1 - len(values))))
+    return min((1 + extreme) / (1 + FLIPS), max(tail, 2.0 ** (1 - len(values))))
 
 
 def self_normalised(differences: Sequence[float]) -> float:

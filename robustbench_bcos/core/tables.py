@@ -81,7 +81,7 @@ def read_table(kind: type[T], file: Path | Traversable) -> T:
     """
     try:
         text = (no_pipe(file) if isinstance(file, Path) else file).read_text(encoding="utf-8")
-        # The parser takes the square of it.
+        # tomllib takes time quadratic in the dots of a key.
         if max((line.count(".") for line in text.splitlines()), default=0) > DOTS:
             raise RecursionError
         values = tomllib.loads(text)
@@ -107,7 +107,7 @@ def read_json(file: Path) -> Any:  # noqa: ANN401 (any value of JSON)
         raise ValueError("it is nested too deeply") from None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PackagedTables(Generic[T]):
     """TOML files that ship in a folder of a package, by name; a path to a file of one's own serves as well."""
 
@@ -118,7 +118,7 @@ class PackagedTables(Generic[T]):
     folder: str
 
     def names(self) -> list[str]:
-        """What ships."""
+        """Names of the files that ship."""
         files = [file.name for file in self._files().iterdir()]
         return sorted(name.removesuffix(".toml") for name in files if name.endswith(".toml"))
 

@@ -1,4 +1,4 @@
-"""A dataset that is handed over as tensors."""
+"""A dataset of tensors that the caller already has."""
 
 import torch
 from jaxtyping import Int

@@ -1,4 +1,4 @@
-"""A classifier that says why along with what: what attacks on explanations ask."""
+"""A module that returns logits and explanation maps together: the target of attacks on explanations."""
 
 from contextlib import nullcontext
 
@@ -54,7 +54,7 @@ def agrees_with_differences(explained: "Explained", images: Images, rng: PerImag
     """
     try:
         exact = Explained(copied(explained.model).double(), explained.method)
-    except Exception:  # Whatever a module raises that cannot be copied: nothing is known against it.
+    except Exception:  # Copying failed for a reason of the module's own: there is no evidence against it.
         return True
     images = images.double().clamp(STEP, 1 - STEP)
     shape = (DIRECTIONS, *images.shape[1:])
@@ -126,7 +126,7 @@ class Explained(nn.Module):
             if isinstance(self.model, ImageClassifier):
                 encoded, network = self.model.encoding(images), self.model.network
             else:
-                # A function of its own, so that the gradient by the image itself can be asked for.
+                # A new tensor in the graph, so that gradients can be taken by it and by the image.
                 encoded, network = images * 1, self.model
             method.check(network)
             return method.attached(network, encoded)

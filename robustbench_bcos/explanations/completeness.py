@@ -70,7 +70,7 @@ def what_is_missing(network: nn.Module, explanation: Explanation, contrast: str 
 
 
 def _logit_bias(module: nn.Module) -> float:
-    """Of our last steps and of the official one."""
+    """The bias of the last layer, in this package's networks and in the official ones."""
     if isinstance(module, ZeroShotNetwork):
         return module.bias
     if isinstance(module, LogitLayer):

@@ -87,7 +87,7 @@ CLOSE: Final = 1e-4
 
 
 class Role(Enum):
-    """What a value is to the image."""
+    """How a value depends on the image."""
 
     CONSTANT = "constant"
     LINEAR = "linear"
@@ -184,7 +184,7 @@ class _Recorder(TorchDispatchMode):
         if self._refuse_mutations and func._schema.is_mutable:
             raise RuntimeError(f"{func} overwrites a value")
         result = func(*args, **kwargs or {})
-        # Kept alive: what is looked up by its identity must not be forgotten and come back.
+        # Kept alive, because tensors are found by id(), which Python reuses.
         self._kept.append(result)
         node = self._graph.call_function(func, *tree_map(self._node, (args, kwargs or {})))
         if isinstance(result, Tensor):
@@ -248,7 +248,7 @@ class _Replay(fx.Interpreter):
             )
 
     def _culprit(self, node: fx.Node) -> fx.Node:
-        """The last operation behind a value that made a gate of what was linear."""
+        """The operation that made a value nonlinear in the image."""
         while self._roles[node] is Role.GATE:
             before = [source for source in node.all_input_nodes if self._roles[source] is not Role.CONSTANT]
             if any(self._roles[source] is Role.LINEAR for source in before):

@@ -1,4 +1,4 @@
-"""What every method of explanation takes and gives, below the level of models and images."""
+"""The interface of explanation methods: from a network and encoded images to contributions."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar, final

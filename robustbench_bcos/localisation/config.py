@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 from robustbench_bcos.bench.config import EXPLANATIONS, Listed, Positive, RunConfig, Several
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.options import Option, parameters
-from robustbench_bcos.explanations import METHODS
+from robustbench_bcos.explanations import method_names
 from robustbench_bcos.localisation import GAMES, PROTOCOLS
 from robustbench_bcos.localisation.mask_classes import read_mask_classes
 
@@ -128,7 +128,7 @@ class LocaliseConfig(RunConfig):
             help="Explanation methods: {names}; auto is dynamic_weights for B-cos networks and input_x_gradient for "
             "others.",
             panel=EXPLANATIONS,
-            names=lambda: ("auto", *METHODS),
+            names=method_names,
         ),
     ] = ("auto",)
 

@@ -97,12 +97,13 @@ def find_weights(
     if architecture is None:
         raise architecture_needed(file, ema=ema)
     prefix, colon, name = architecture.partition(":")
+    described: dict[str, Any] = {"file": file, "encoding": encoding, "arguments": arguments or {}, "ema": ema}
     if prefix == CLIP and colon:
         chosen = _fixed(templates)
         return ClipCheckpoint(name, chosen, encoding, file=file, arguments=arguments, ema=ema)
     if prefix in LIBRARIES and prefix != "robustbench" and colon:
-        return LibraryCheckpoint(library_of(prefix), file, name, encoding, arguments, ema)
-    return CheckpointModel(file, architecture, encoding, arguments, ema)
+        return LibraryCheckpoint(library=library_of(prefix), requested=name, **described)
+    return CheckpointModel(architecture=architecture, **described)
 
 
 def _fixed(templates: str | Sequence[str] | None) -> str | tuple[str, ...] | None:

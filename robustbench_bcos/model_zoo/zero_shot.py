@@ -84,7 +84,7 @@ class ZeroShotNetwork(DynamicLayer):
 
 
 def zero_shot_of(model: nn.Module) -> ZeroShotNetwork:
-    """The part of a model that compares images with texts, whatever it is wrapped in."""
+    """The zero-shot head inside a model that has one."""
     return next(module for module in model.modules() if isinstance(module, ZeroShotNetwork))
 
 

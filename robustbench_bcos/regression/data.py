@@ -80,8 +80,10 @@ class Trajectories:
         return len(self.states)
 
 
-def make_trajectories(system: str, count: int, *, points: int, spread: float, seed: int = SEED) -> Trajectories:
+def make_trajectories(system: str, count: int, *, points: int, spread: float) -> Trajectories:
     """Solve a system from initial states and with parameters around the nominal ones.
+
+    Trajectory i is the same however many there are.
 
     A chaotic system begins where it comes to from there: on its attractor.
 
@@ -90,13 +92,12 @@ def make_trajectories(system: str, count: int, *, points: int, spread: float, se
         count: how many.
         points: in time, beside the initial one, evenly spaced to the system's end.
         spread: part of the nominal values by which they vary uniformly to either side.
-        seed: of the draws; trajectory i is the same however many there are.
     """
     one = SYSTEMS[system]
     times = np.linspace(0.0, one.end, points + 1)
     states, parameters = [], []
     for index in range(count):
-        random = np.random.default_rng([seed, index])
+        random = np.random.default_rng([SEED, index])
         values = np.array(list(one.parameters.values())) * (1 + spread * random.uniform(-1, 1, len(one.parameters)))
         initial = np.array(one.initial) * (1 + spread * random.uniform(-1, 1, len(one.initial)))
         if one.lyapunov is not None:

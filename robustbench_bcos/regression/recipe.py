@@ -95,4 +95,4 @@ class Suite(Table):
         ]
 
 
-SUITES = PackagedTables("suite of dynamics", Suite, "robustbench_bcos.regression", "suites")
+SUITES = PackagedTables(noun="suite of dynamics", kind=Suite, package="robustbench_bcos.regression", folder="suites")

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from robustbench_bcos.attacks.searches.pgd import RELATIVE_STEP
+from robustbench_bcos.attacks.searches.pgd import PGD, RELATIVE_STEP
 from robustbench_bcos.bench.evidence.trust import least_trusted
 from robustbench_bcos.bench.provenance import command, commit, versions
 from robustbench_bcos.bench.run_files import PROVENANCE
@@ -157,7 +157,7 @@ def run_forecasters(
     each = list(_each(partial(_run, threats=threats, data=data), cards, jobs))
     results = pd.concat([one.results for one in each], ignore_index=True)
     trajectories, shares = (pd.concat([getattr(one, name) for one in each]) for name in ("trajectories", "shares"))
-    tables = Tables(results, trajectories, shares, summary_of(results))
+    tables = Tables(results=results, trajectories=trajectories, contributions=shares, summary=summary_of(results))
     made(out)
     for name, table in tables._asdict().items():
         write_text(out / f"{name}.csv", table.to_csv(index=False))
@@ -214,7 +214,7 @@ def _attacked(
             last = found.outputs
             # The columns that a run of classifiers has, too, so that gate and comparison read both.
             shared = {
-                "attack": "pgd",
+                "attack": PGD.name,
                 "norm": norm,
                 "eps": f"{eps:g}",
                 "epsilon": eps,
@@ -292,27 +292,19 @@ def _counts(found: Attacked, evidence: Evidence) -> dict[str, object]:
 
 def _points(trained: Trained, data: Trajectories, clean: torch.Tensor, attacked: torch.Tensor) -> pd.DataFrame:
     """In the system's units."""
-    names, count = SYSTEMS[data.system].states, trained.model.states
-    rows = []
-    for trajectory in range(min(SHOWN, len(data))):
-        views = {
-            "prediction": trained.states.original(clean[trajectory].double().numpy().reshape(-1, count)),
-            "attacked": trained.states.original(attacked[trajectory].double().numpy().reshape(-1, count)),
+    prediction, broken = (
+        trained.states.original(outputs.double().numpy().reshape(len(data), -1, trained.model.states))
+        for outputs in (clean, attacked)
+    )
+    return pd.DataFrame(
+        key
+        | {
+            "truth": data.states[trajectory, time + 1, state],
+            "prediction": prediction[trajectory, time, state],
+            "attacked": broken[trajectory, time, state],
         }
-        for place, time in enumerate(data.times[1:]):
-            for state, name in enumerate(names):
-                rows.append(
-                    {
-                        "model": trained.recipe.name,
-                        "system": data.system,
-                        "trajectory": trajectory,
-                        "time": time,
-                        "state": name,
-                        "truth": data.states[trajectory, place + 1, state],
-                        **{view: values[place, state] for view, values in views.items()},
-                    }
-                )
-    return pd.DataFrame(rows)
+        for key, (trajectory, time, state) in _places(trained, data, min(SHOWN, len(data)))
+    )
 
 
 def explained(trained: Trained, data: Trajectories) -> pd.DataFrame:
@@ -323,23 +315,32 @@ def explained(trained: Trained, data: Trajectories) -> pd.DataFrame:
     system = SYSTEMS[data.system]
     found = contributions(trained, trained.inputs(data))
     names = [*system.states, *system.parameters, "drive"]
-    rows = []
-    for trajectory in range(len(found.outputs)):
+    return pd.DataFrame(
+        key
+        | {
+            "prediction": found.outputs[place].item(),
+            **dict(zip(names, found.shares[place].tolist(), strict=True)),
+            "missing": found.missing[place].item(),
+        }
+        for key, place in _places(trained, data, len(found.outputs))
+    )
+
+
+def _places(
+    trained: Trained, data: Trajectories, count: int
+) -> Iterator[tuple[dict[str, object], tuple[int, int, int]]]:
+    """Each predicted value of the first trajectories: the columns that name it, and its indices."""
+    for trajectory in range(count):
         for place, time in enumerate(data.times[1:]):
-            for state, name in enumerate(system.states):
-                rows.append(
-                    {
-                        "model": trained.recipe.name,
-                        "system": data.system,
-                        "trajectory": trajectory,
-                        "time": time,
-                        "state": name,
-                        "prediction": found.outputs[trajectory, place, state].item(),
-                        **dict(zip(names, found.shares[trajectory, place, state].tolist(), strict=True)),
-                        "missing": found.missing[trajectory, place, state].item(),
-                    }
-                )
-    return pd.DataFrame(rows)
+            for state, name in enumerate(SYSTEMS[data.system].states):
+                key = {
+                    "model": trained.recipe.name,
+                    "system": data.system,
+                    "trajectory": trajectory,
+                    "time": time,
+                    "state": name,
+                }
+                yield key, (trajectory, place, state)
 
 
 UNATTACKED = ("mse", "relative_error", "r2", "valid_time", "clean_accuracy")

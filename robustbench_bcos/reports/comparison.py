@@ -223,7 +223,7 @@ def _reference(rows: pd.DataFrame, asked: str | None) -> str:
 
 
 def known(asked: str | None, names: list[str], kind: str) -> str:
-    """What differences are to: the name that was asked for, or else the first.
+    """The reference of differences: the name that was asked for, or else the first.
 
     Raises:
         RequestError: none is called so.

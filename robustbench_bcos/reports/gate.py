@@ -253,7 +253,7 @@ def _check_same_images(sides: _Sides) -> None:
 
 
 def _check_same_evidence(sides: _Sides) -> None:
-    """What more checks find is no regression."""
+    """Refuse to compare runs with different evidence: findings of additional checks are no regression."""
     for before, now in sides.both:
         here, there = _evidence(now), _evidence(before)
         if here != there:

@@ -1,4 +1,4 @@
-"""What the gate says, for machines: JUnit XML, JSON, GitHub's annotations and step summary."""
+"""The gate's report as JUnit XML, JSON, GitHub annotations and step summary."""
 
 import json
 import math

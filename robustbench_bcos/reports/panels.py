@@ -309,7 +309,7 @@ def _prediction(view: View, names: Names) -> str:
 
 
 def telling(names: Names) -> Names:
-    """Names without the words that all of them begin with, where they are too long for a caption with them."""
+    """Names shortened by their common first words, where they are too long for a caption."""
     words = [name.split() for name in names]
     if len(names) < 2 or max(map(len, names)) <= CAPTION_WIDTH // 2:
         return names

@@ -46,7 +46,7 @@ SURVIVORS = "survivors"
 """Column of a baseline: for each image of the subset, in the order of their indices, 1 where nothing broke it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Results:
     """Rows of results, checked; and which images are robust, where that is known."""
 
@@ -108,7 +108,7 @@ def _from_run(folder: Path) -> Results:
         cells = {cell.key: cell for cell in run.identity.cells}
         judgement = Judgement(store, run.identity)
         survivors = {place: _bits(store, judgement, cells[key]) for place, key in enumerate(run.cells)}
-    return Results(folder, run.records, survivors, run)
+    return Results(source=folder, records=run.records, survivors=survivors, run=run)
 
 
 def _bits(store: Store, judgement: Judgement, cell: Cell) -> str:
@@ -156,7 +156,7 @@ def _text(file: Path) -> str:
 
 
 def _from_csv(file: Path) -> Results:
-    # Nothing at all is an empty text, or no number.
+    # An empty cell reads as an empty text or as NaN.
     numbers = [column for column in COLUMNS if column not in TEXTS]
     try:
         records = pd.read_csv(
@@ -177,13 +177,13 @@ def _from_csv(file: Path) -> Results:
             f"{file} has no column {missing[0]!r}: it was not written by this tool, or by a version too old to "
             "compare; repeat its run"
         )
-    # What is not there is missing, and no number that is none.
+    # pd.NA, because NaN would be a float in columns of text.
     added = {column: [pd.NA] * len(records) for column in COLUMNS if column not in records}
     records = pd.concat([records, pd.DataFrame(added, index=records.index)], axis=1)
     # A word that is not known, or none at all, says that nothing was checked.
     records["trust"] = records["trust"].where(records["trust"].isin(LEVELS), "unchecked")
     survivors = dict(enumerate(records[SURVIVORS])) if SURVIVORS in records else {}
-    return Results(file, records, survivors)
+    return Results(source=file, records=records, survivors=survivors)
 
 
 def _check(results: Results) -> None:

@@ -62,7 +62,7 @@ class StoredPictures(Mapping[str, Sequence[P]]):
         return len(self._cells)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunFolder:
     """Records of the complete cells of a run, and how long each took."""
 
@@ -143,40 +143,30 @@ def read_run(folder: Path) -> RunFolder:
     with Store(folder / DATABASE, reading=True) as store, _uncollected():
         store.verify()
         judgement = Judgement(store, identity)
-        records = make_records(store, identity, judgement)
-        complete = [cell.key for cell in complete_cells(store, identity)]
-        timings = pd.DataFrame([_timing(store, cell) for cell in identity.cells])
-        similarities = make_similarities(store, identity)
-        evidence = make_evidence(store, identity, judgement)
-        transfers = make_transfers(store, identity)
-        distances = make_distances(store, identity)
-        images = make_images(store, identity, judgement)
-        fooled, fooled_images = make_fooled(store, identity), make_fooled_images(store, identity)
-        smoothed, smoothed_images = make_smoothed(store, identity), make_smoothed_images(store, identity)
-    return RunFolder(
-        folder=folder,
-        identity=identity,
-        records=records,
-        timings=timings,
-        similarities=similarities,
-        cells=complete,
-        pictures=StoredPictures(folder / DATABASE, identity.cells, Store.pictures),
-        evidence=evidence,
-        transfers=transfers,
-        distances=distances,
-        session=description.sessions[-1],
-        images=images,
-        fooled=fooled,
-        fooled_images=fooled_images,
-        smoothed=smoothed,
-        smoothed_images=smoothed_images,
-        fooled_pictures=StoredPictures(folder / DATABASE, identity.cells, Store.fooled_pictures),
-    )
+        return RunFolder(
+            folder=folder,
+            identity=identity,
+            session=description.sessions[-1],
+            cells=[cell.key for cell in complete_cells(store, identity)],
+            records=make_records(store, identity, judgement),
+            timings=pd.DataFrame([_timing(store, cell) for cell in identity.cells]),
+            similarities=make_similarities(store, identity),
+            pictures=StoredPictures(folder / DATABASE, identity.cells, Store.pictures),
+            evidence=make_evidence(store, identity, judgement),
+            transfers=make_transfers(store, identity),
+            distances=make_distances(store, identity),
+            images=make_images(store, identity, judgement),
+            fooled=make_fooled(store, identity),
+            fooled_images=make_fooled_images(store, identity),
+            fooled_pictures=StoredPictures(folder / DATABASE, identity.cells, Store.fooled_pictures),
+            smoothed=make_smoothed(store, identity),
+            smoothed_images=make_smoothed_images(store, identity),
+        )
 
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Python does not look for cycles, of which rows have none: for millions of them that is a fifth of the time."""
+    """Without cyclic garbage collection: a fifth of the time for millions of rows, which form no cycles."""
     collects = gc.isenabled()
     gc.disable()
     try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -33,11 +33,12 @@ Watch = Callable[[Training, Epoch], None]
 """Called after every epoch of a training in this process."""
 
 
-class Outcome(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
     """What became of one training."""
 
     name: str
-    card: Card | None
+    card: Card | None = None
     """``None`` where it failed."""
     failure: str = ""
     """In one sentence."""
@@ -78,11 +79,11 @@ def train_all(
     for training in trainings:
         name = training.recipe.name
         try:
-            yield Outcome(name, make(training, config, dataset, folder, partial(watch, training)))
+            yield Outcome(name=name, card=make(training, config, dataset, folder, partial(watch, training)))
         except RequestError as error:
-            yield Outcome(name, None, str(error))
-        except Exception as error:  # Whatever it is, the others go on.
-            yield Outcome(name, None, named_reason_of(error), traceback.format_exc())
+            yield Outcome(name=name, failure=str(error))
+        except Exception as error:  # An unforeseen error of one training must not stop the others.
+            yield Outcome(name=name, failure=named_reason_of(error), details=traceback.format_exc())
 
 
 def make(
@@ -111,7 +112,7 @@ def make(
     """
     recipe = training.recipe
     height, width = recipe.image_size
-    # Of images of few pixels, weights do not depend on the machine.
+    # One thread for small images, so that weights do not depend on the number of cores.
     few = 1 if height * width < SMALL_IMAGE else None
     torch.set_num_threads(config.threads or few or threads or torch.get_num_threads())
     name = dataset_of(recipe, dataset)
@@ -213,9 +214,9 @@ def _images_of(recipe: Recipe, dataset: str | None) -> str:
 def _outcome(jobs: JobFolder, training: Training, endings: set[str]) -> Outcome:
     name = training.recipe.name
     if WHOLE in endings:
-        return Outcome(name, Card.model_validate_json(jobs.answered(training)))
+        return Outcome(name=name, card=Card.model_validate_json(jobs.answered(training)))
     failure = jobs.failure(training) if FAILED in endings else no_progress(jobs, training)
-    return Outcome(name, None, str(failure), "".join(getattr(failure, "__notes__", ())))
+    return Outcome(name=name, failure=str(failure), details="".join(getattr(failure, "__notes__", ())))
 
 
 class TrainingJob(AbstractJob):

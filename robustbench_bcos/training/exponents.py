@@ -31,10 +31,10 @@ class Exponents:
         self._how = how
         self._alignments: list[Tensor] = []
 
-    def range(self) -> tuple[float, float] | tuple[()]:
-        """The smallest and the largest; nothing where none is learned."""
+    def range(self) -> tuple[float | None, float | None]:
+        """The smallest and the largest; ``None`` where none is learned."""
         values = [layer.b for layer in self._layers]
-        return (min(values), max(values)) if values else ()
+        return min(values, default=None), max(values, default=None)
 
     def penalty(self) -> Tensor | float:
         """What is added to the loss; only exponents have a gradient of it."""

@@ -93,7 +93,7 @@ class Recipe(ModelSpec):
         return self
 
 
-RECIPES = PackagedTables("recipe", Recipe, "robustbench_bcos.training", "recipes")
+RECIPES = PackagedTables(noun="recipe", kind=Recipe, package="robustbench_bcos.training", folder="recipes")
 
 
 @dataclass(frozen=True, kw_only=True)

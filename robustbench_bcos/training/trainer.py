@@ -1,4 +1,4 @@
-"""The training loop: a recipe and a slice in, a classifier out."""
+"""The training loop: from a recipe and images to a classifier."""
 
 import math
 import time
@@ -39,9 +39,9 @@ HELD = 8 * 2**30
 """Bytes of training images that are held in memory, at most: CIFAR-10 is 0.6 GB of them."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Epoch:
-    """A finished epoch."""
+    """Statistics of one epoch of training."""
 
     number: int
     loss: float
@@ -174,7 +174,15 @@ class _Training:
             self.keep(number * self.batches + batch_number + 1)
         seconds = time.perf_counter() - started
         count = len(pictures)
-        return Epoch(number + 1, total_loss / count, correct / count, seconds, *self.exponents.range())
+        smallest, largest = self.exponents.range()
+        return Epoch(
+            number=number + 1,
+            loss=total_loss / count,
+            accuracy=correct / count,
+            seconds=seconds,
+            smallest_b=smallest,
+            largest_b=largest,
+        )
 
     def _shuffled(self, images: int, random: torch.Generator) -> Iterator[Tensor]:
         yield from torch.randperm(images, generator=random).tensor_split(self.batches)

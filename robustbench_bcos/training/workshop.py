@@ -85,7 +85,7 @@ def make_model(
         device = choose_device(device)
         checkpoint = folder / f"{recipe.name}.ckpt"
         log = Log(folder / f"{recipe.name}{ENDING}", on_epoch, goes_on=checkpoint.exists())
-        # Class folders are in an order that only their names tell.
+        # The class order of a folder is known from its folders' names alone, so the card must state it.
         order = images.class_names if takes_class_order(dataset) and recipe.texts is None else None
 
         def write(name: str, classifier: ImageClassifier) -> Card:

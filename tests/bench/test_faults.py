@@ -28,8 +28,8 @@ from robustbench_bcos.bench.store import Store
 from tests.cli.command_line import call, same_bytes, succeed
 
 EXPORTS = ("results.csv", "table_l2.csv", "table_linf.csv")
-# 8 cells of 3 parts.
-OPTIONS = "--norm l2,linf --eps 0.1 --steps 2,4 --limit 20 --batch-size 2 --start random --no-figures --quiet"
+# 8 cells of 5 parts.
+OPTIONS = "--norm l2,linf --eps 0.1 --steps 2,4 --limit 10 --batch-size 2 --start random --no-figures --quiet"
 
 
 class Killed(BaseException):
@@ -119,13 +119,17 @@ def test_an_interrupted_run_says_how_to_continue_and_another_process_is_refused_
 # At every moment
 
 
-def dying(number: int, how: str) -> Callable[..., None]:
-    """``Store._insert``, whose call of that number is the last thing that this session does."""
+Wanted = Callable[[type[Row], list[Any]], bool]
+"""Whether rows that are about to be written to a table count."""
+
+
+def dying(number: int, how: str, wanted: Wanted = lambda table, rows: True) -> Callable[..., None]:
+    """``Store._insert``, whose call of that number, of those that count, is the last thing that this session does."""
     calls, insert = itertools.count(1), Store._insert
 
     def replacement(store: Store, table: type[Row], rows: Iterable[Any]) -> None:
-        last = next(calls) == number
         rows = list(rows)
+        last = wanted(table, rows) and next(calls) == number
         if last and how == "within":
             rows = rows[: len(rows) // 2]
         if not last or how != "before":
@@ -209,24 +213,15 @@ def short_members(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unfinished, "PIECE", 5000)
 
 
-def dying_at_halt(number: int, how: str, seen: list[int]) -> Callable[..., None]:
-    """``Store._insert``, which dies when a session writes down where an attack stands for that time."""
-    calls, insert = itertools.count(1), Store._insert
+def halts_of_attacks(seen: list[int]) -> Wanted:
+    """When a session writes down where an attack stands; how many pieces it takes is added to ``seen``."""
 
-    def replacement(store: Store, written: type[Row], rows: Iterable[Any]) -> None:
-        rows = list(rows)
-        last = False
-        if written is UnfinishedRow and rows[0].state:
-            last = next(calls) == number
-            seen.append(len(rows))
-        if last and how == "within":
-            rows = rows[: len(rows) // 2]
-        if not last or how != "before":
-            insert(store, written, rows)
-        if last:
-            raise Killed
+    def wanted(table: type[Row], rows: list[Any]) -> bool:
+        halts = table is UnfinishedRow and bool(rows[0].state)
+        seen.extend([len(rows)] * halts)
+        return halts
 
-    return replacement
+    return wanted
 
 
 @pytest.mark.usefixtures("short_members")
@@ -237,7 +232,7 @@ def test_sessions_that_die_in_the_middle_of_one_attack_get_there_in_the_end(
     whole, folder = tmp_path / "whole", tmp_path / "run"
     halted: list[int] = []
     with monkeypatch.context() as watched:
-        watched.setattr(Store, "_insert", dying_at_halt(10**9, how, halted))
+        watched.setattr(Store, "_insert", dying(10**9, how, halts_of_attacks(halted)))
         succeed(*long, whole)
     # Tensors were cut into pieces, and what is done leaves nothing behind.
     assert max(halted) > 2
@@ -246,7 +241,7 @@ def test_sessions_that_die_in_the_middle_of_one_attack_get_there_in_the_end(
     again: list[int] = []
     for _ in range(200):
         with monkeypatch.context() as fatal:
-            fatal.setattr(Store, "_insert", dying_at_halt(16, how, again))
+            fatal.setattr(Store, "_insert", dying(16, how, halts_of_attacks(again)))
             with suppress(Killed):
                 succeed(*long, folder)
                 break
@@ -266,7 +261,7 @@ def test_what_was_left_in_batches_of_another_size_begins_anew(
     whole, folder = tmp_path / "whole", tmp_path / "run"
     succeed(*long, whole)
     with monkeypatch.context() as fatal:
-        fatal.setattr(Store, "_insert", dying_at_halt(9, "after", []))
+        fatal.setattr(Store, "_insert", dying(9, "after", halts_of_attacks([])))
         with pytest.raises(Killed):
             call(*long, folder)
     succeed(*long, folder, "--batch-size", 12)
@@ -280,7 +275,7 @@ def test_a_damaged_record_of_an_attack_is_named(
 ) -> None:
     folder = tmp_path / "run"
     with monkeypatch.context() as fatal:
-        fatal.setattr(Store, "_insert", dying_at_halt(9, "after", []))
+        fatal.setattr(Store, "_insert", dying(9, "after", halts_of_attacks([])))
         with pytest.raises(Killed):
             call(*long, folder)
     with closing(sqlite3.connect(folder / "run.sqlite")) as database, database:
@@ -338,22 +333,9 @@ def pictures(folder: Path) -> list[tuple[Any, ...]]:
         ).fetchall()
 
 
-def dying_in_the_second_batch(table: type[Row], how: str) -> Callable[..., None]:
-    """``Store._insert``, which dies when a session writes to a table of explanations for the second time."""
-    calls, insert = itertools.count(1), Store._insert
-
-    def replacement(store: Store, written: type[Row], rows: Iterable[Any]) -> None:
-        rows = list(rows)
-        mine = written is table and (table is not TimingRow or rows[0].work == "explanation")
-        last = mine and next(calls) == 2
-        if last and how == "within":
-            rows = rows[: len(rows) // 2]
-        if not last or how != "before":
-            insert(store, written, rows)
-        if last:
-            raise Killed
-
-    return replacement
+def explanations_in(table: type[Row]) -> Wanted:
+    """When a session writes to a table of explanations."""
+    return lambda written, rows: written is table and (table is not TimingRow or rows[0].work == "explanation")
 
 
 @pytest.mark.parametrize(("table", "how"), [(SimilarityRow, "within"), (TimingRow, "before"), (TimingRow, "after")])
@@ -363,7 +345,7 @@ def test_sessions_that_die_at_every_batch_of_explanations_get_there_in_the_end(
     folder = tmp_path / "run"
     for _ in range(5):
         with monkeypatch.context() as fatal:
-            fatal.setattr(Store, "_insert", dying_in_the_second_batch(table, how))
+            fatal.setattr(Store, "_insert", dying(2, how, explanations_in(table)))
             with pytest.raises(Killed):
                 call(*explaining, folder)
         assert not (folder / "results.csv").exists()

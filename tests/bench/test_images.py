@@ -50,7 +50,10 @@ def test_cards_that_agree_decide_where_options_are_silent() -> None:
     assert chosen(SHORT) == chosen(SHORT, SHORT) == chosen(SHORT, None) == chosen(None, SHORT) == SHORT
     assert chosen(BICUBIC) == BICUBIC
     assert chosen(None) == chosen() == AS_THEY_ARE
-    assert preprocessing_for(make_config({}), [CheckpointModel(Path("w.pth"), "resnet20")]) == AS_THEY_ARE
+    assert (
+        preprocessing_for(make_config({}), [CheckpointModel(file=Path("w.pth"), architecture="resnet20")])
+        == AS_THEY_ARE
+    )
 
 
 @pytest.mark.parametrize(

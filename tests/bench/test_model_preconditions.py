@@ -370,7 +370,7 @@ def test_the_tiny_zoo_is_admitted(tiny_zoo: Path) -> None:
 
 def said_of(architecture: str, card: str, count: int = 150, **arguments: Any) -> str:
     """What is said of a card's weights, given to an architecture."""
-    model = CheckpointModel(Zoo()[card].weights_file, architecture, arguments=arguments).load()
+    model = CheckpointModel(file=Zoo()[card].weights_file, architecture=architecture, arguments=arguments).load()
     try:
         check_answers(model, EvalSubset.of(Digits("test"), count), device="cpu")
     except RequestError as error:

@@ -94,7 +94,11 @@ def test_a_converted_model_gives_the_logits_of_its_checkpoint(layout: str) -> No
     stated = dict(zip(options[::2], options[1::2], strict=False))
     given = {"b": 1.5} if layout == "b" else {}
     read = CheckpointModel(
-        Path("net.pt"), stated["--architecture"], stated.get("--encoding"), given, ema="--ema" in options
+        file=Path("net.pt"),
+        architecture=stated["--architecture"],
+        encoding=stated.get("--encoding"),
+        arguments=given,
+        ema="--ema" in options,
     )
     assert torch.equal(load_model("net", zoo=Path("zoo"))(images()), read.load().classifier(images()))
 

@@ -26,8 +26,15 @@ def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize("module", ["robustbench_bcos.cli", "typer", "robustbench_bcos.cli.models", "rich.table"])
+@pytest.mark.parametrize(
+    ("module", "sent"),
+    [
+        ("robustbench_bcos.cli", "SIGINT"),
+        ("typer", "SIGTERM"),
+        ("robustbench_bcos.cli.models", "SIGINT"),
+        ("rich.table", "SIGTERM"),
+    ],
+)
 def test_an_interruption_while_something_is_imported_is_not_a_traceback(module: str, sent: str, tmp_path: Path) -> None:
     # Found by Python at its start, and imported before anything else.
     (tmp_path / "sitecustomize.py").write_text(

@@ -276,7 +276,7 @@ class TestCheckpoints:
         for architecture, family, loss in [("bcos_resnet8", "bcos", "bce"), ("resnet8", "conventional", "ce")]:
             file = tmp_path / f"{architecture}.v1.safetensors"
             write_weights(make_checkpoint(tmp_path / "unused.pt", architecture), file)
-            model = CheckpointModel(file, architecture).load()
+            model = CheckpointModel(file=file, architecture=architecture).load()
             assert (model.name, model.family, model.architecture) == (f"{architecture}.v1", family, architecture)
             assert (model.training, model.loss, model.weights_sha256) == ("unknown", loss, sha256_of(file))
             assert (model.image_size, model.classes) == (None, 3)
@@ -534,20 +534,22 @@ def test_a_torchscript_module_of_ones_own_is_frozen(tmp_path: Path, monkeypatch:
 
 def test_what_neither_the_file_nor_anybody_says_is_said(tmp_path: Path) -> None:
     file = Zoo()["digits-bcos-b2.5"].weights_file
-    model = CheckpointModel(file, "bcos_resnet8").load()
+    model = CheckpointModel(file=file, architecture="bcos_resnet8").load()
     assert model.assumed == "strides=bcos_resnet8 b=2 norm=batch-uncentred encoding=add_inverse"
     assert {"--argument b=1", "--argument b=2.5", "--argument norm=batch"} <= model.alternatives.keys()
     assert "--argument b=2" not in model.alternatives
-    stated = CheckpointModel(file, "bcos_resnet8", "add_inverse", {"b": 2.5, "norm": "batch-uncentred"}).load()
+    stated = CheckpointModel(
+        file=file, architecture="bcos_resnet8", encoding="add_inverse", arguments={"b": 2.5, "norm": "batch-uncentred"}
+    ).load()
     assert (stated.assumed, stated.alternatives) == ("strides=bcos_resnet8", {})
 
 
 def test_an_alternative_is_the_model_with_that_argument_and_leaves_the_model_as_it_is() -> None:
     file = Zoo()["digits-bcos-b2.5"].weights_file
     images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    assumed = CheckpointModel(file, "bcos_resnet8").load()
+    assumed = CheckpointModel(file=file, architecture="bcos_resnet8").load()
     before = assumed.classifier(images)
     for argument, stated in (("b=2.5", {"b": 2.5}), ("norm=batch", {"norm": "batch"})):
-        expected = CheckpointModel(file, "bcos_resnet8", arguments=stated).load().classifier
+        expected = CheckpointModel(file=file, architecture="bcos_resnet8", arguments=stated).load().classifier
         torch.testing.assert_close(assumed.alternatives[f"--argument {argument}"]()(images), expected(images))
     torch.testing.assert_close(assumed.classifier(images), before, rtol=0, atol=0)

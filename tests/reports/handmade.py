@@ -11,6 +11,7 @@ from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.evidence.trust import Outcome, Status
 from robustbench_bcos.bench.records import COLUMNS, SIMILARITY_COLUMNS
 from robustbench_bcos.core.statistics import wilson
+from robustbench_bcos.reports.results import Results
 from robustbench_bcos.reports.run_folder import RunFolder
 from tests.bench.by_hand import identity_of
 
@@ -97,6 +98,11 @@ def outcome(cell: str, check: str, status: Status, against: int = 0, examined: i
 
 def table(*rows: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(list(rows), columns=list(COLUMNS))
+
+
+def results_of(*rows: dict[str, Any], survivors: dict[int, str] | None = None, name: str = "now") -> Results:
+    """As read from a file."""
+    return Results(source=Path(name), records=table(*rows), survivors=survivors or {})
 
 
 def run_of(

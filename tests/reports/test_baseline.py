@@ -43,7 +43,7 @@ def results() -> Results:
     ]
     run = replace(run_of(table(*rows)), identity=identity_of(**OF_IMAGES), session=BORN | {"class_names": ["0"]})
     survivors = {0: "0" * 60 + "1" * 140, 1: "111" + "0" * 197}
-    return Results(Path("mine"), run.records, survivors, run)
+    return Results(source=Path("mine"), records=run.records, survivors=survivors, run=run)
 
 
 def test_a_baseline_is_read_as_it_was_written(results: Results, tmp_path: Path) -> None:

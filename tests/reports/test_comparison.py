@@ -54,7 +54,7 @@ NOISE: dict[str, Any] = {"attack": "noise", "steps": 0, "step_size": None, "loss
 
 
 def source(*rows: dict[str, Any], name: str = "a.csv", survivors: list[str] | None = None) -> Results:
-    return Results(Path(name), table(*rows), dict(enumerate(survivors or [])))
+    return Results(source=Path(name), records=table(*rows), survivors=dict(enumerate(survivors or [])))
 
 
 def line(comparison: Comparison, model: str, threat: str = THREAT) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import io
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 from pandas.api.types import is_numeric_dtype
@@ -14,9 +13,8 @@ from pandas.api.types import is_numeric_dtype
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.reports.comparison import Comparison, compare
 from robustbench_bcos.reports.comparison_formats import FORMATS, readable
-from robustbench_bcos.reports.results import Results
 from robustbench_bcos.reports.trainings import compare_trainings
-from tests.reports.handmade import record, table
+from tests.reports.handmade import record, results_of
 
 HOSTILE = (
     "a|b",
@@ -51,7 +49,7 @@ def in_threads(*names: str) -> Comparison:
     """The second is comparable with the first, the third is not, the fourth has no reference."""
     changes: dict[int, dict[str, str]] = {1: {"loss": "bce"}, 2: {"subset": "other"}, 3: {"norm": "linf"}}
     rows = [record(name, 120 - 7 * place, **changes.get(place, {})) for place, name in enumerate(names)]
-    return compare([Results(Path("a.csv"), table(*rows), {})])
+    return compare([results_of(*rows)])
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +59,7 @@ def hostile() -> Comparison:
 
 def over_trainings() -> Comparison:
     rows = [record(f"{name}-seed{seed}", 100 + seed) for name in ("net", "b_cos & co") for seed in range(3)]
-    return compare_trainings([Results(Path("a.csv"), table(*rows, record("single", 90)), {})])
+    return compare_trainings([results_of(*rows, record("single", 90))])
 
 
 # Each format read back: its heading and its rows, as they are shown
@@ -238,7 +236,7 @@ def test_similarities_are_shown_as_they_are() -> None:
         for recipe, similar in values.items()
         for seed, value in enumerate(similar)
     ]
-    found = compare_trainings([Results(Path("a.csv"), table(*rows), {})], measures=[name])
+    found = compare_trainings([results_of(*rows)], measures=[name])
     net, bcos = readable(found.table).to_dict("records")
     # 4.303 * 0.01 / sqrt(3) = 0.025, and 2.776 * 0.01 * sqrt(2 / 3) = 0.023.
     assert (net["mean"], net["deviation"], net["95 %"]) == ("0.920", "0.010", "0.895 to 0.945")

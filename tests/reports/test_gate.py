@@ -2,7 +2,6 @@
 
 import math
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,15 +12,10 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.explanations.similarity import MEASURES, Distance
 from robustbench_bcos.reports.gate import TRUST, GateReport, Tolerance, check, higher_is_better
 from robustbench_bcos.reports.marks import legend
-from robustbench_bcos.reports.results import Results
-from tests.reports.handmade import TOTAL, record, table
+from tests.reports.handmade import TOTAL, record, results_of
 
 COSINE = "explanation_cosine_true_attack"
 MASS = "explanation_mass_true_attack"
-
-
-def results_of(*rows: dict[str, Any], survivors: dict[int, str] | None = None, name: str = "now") -> Results:
-    return Results(Path(name), table(*rows), survivors or {})
 
 
 def counted(robust: int, images: int, model: str = "a") -> dict[str, Any]:

@@ -18,9 +18,9 @@ from robustbench_bcos.bench.records import COLUMNS, SIMILARITY_COLUMNS
 from robustbench_bcos.bench.run_files import CONFIGURATION, DATABASE
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.reports.results import KEY, NEEDED, SURVIVORS, Results, keys_of, read_results
+from robustbench_bcos.reports.results import KEY, NEEDED, SURVIVORS, keys_of, read_results
 from tests.bench.by_hand import SESSION, clean_row, identity_of, model_row, not_attacked, verdict_row
-from tests.reports.handmade import TOTAL, record, table
+from tests.reports.handmade import TOTAL, record, results_of, table
 
 FIRST_VERSION = COLUMNS[: COLUMNS.index("version") + 1]
 """Columns of 0.1.0."""
@@ -51,10 +51,6 @@ def _fill(store: Store, cell: Cell, verdicts: Sequence[bool | None]) -> None:
         store.add(clean_row(7 * place, prediction=2 if robust is None else 1, model=cell.model))
         row = not_attacked(cell, 7 * place) if robust is None else verdict_row(cell, 7 * place, prediction=2 - robust)
         store.add(row)
-
-
-def results_of(*rows: dict[str, Any], survivors: dict[int, str] | None = None) -> Results:
-    return Results(Path("nowhere"), table(*rows), survivors or {})
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from robustbench_bcos.training.trainer import Epoch
 from tests.bench.executors.inline import Ended, do, inline
 from tests.cli.command_line import succeed
 
-EPOCH = Epoch(1, 0.5, 0.5, 0.0)
+EPOCH = Epoch(number=1, loss=0.5, accuracy=0.5, seconds=0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +72,7 @@ def outcomes(
 def test_in_this_process_epochs_are_told() -> None:
     told: list[tuple[str, Epoch]] = []
     found = outcomes(EXECUTORS["local"], "a", watch=lambda training, epoch: told.append((training.recipe.name, epoch)))
-    assert found == {"a": Outcome("a", card("a"))}
+    assert found == {"a": Outcome(name="a", card=card("a"))}
     assert told == [("a", EPOCH)]
 
 
@@ -81,8 +81,8 @@ def test_a_training_that_fails_is_named_and_the_others_go_on(kind: type[Abstract
     if kind.name == "debug":
         pytest.importorskip("submitit")
     found = outcomes(kind, "refused", "broken", "fine")
-    assert found["fine"] == Outcome("fine", card("fine"))
-    assert found["refused"] == Outcome("refused", None, "no such thing: choose another")
+    assert found["fine"] == Outcome(name="fine", card=card("fine"))
+    assert found["refused"] == Outcome(name="refused", failure="no such thing: choose another")
     assert found["broken"].card is None
     assert "ZeroDivisionError: by nothing" in found["broken"].failure
     assert "in make_model" in found["broken"].details

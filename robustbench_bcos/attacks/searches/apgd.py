@@ -167,7 +167,7 @@ class Memory(Rows):
         self.best_losses = torch.where(better, losses, self.best_losses)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class DenseMemory(Memory):
     """What a search with momentum needs to know besides."""
 

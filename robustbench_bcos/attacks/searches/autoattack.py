@@ -80,7 +80,7 @@ class Ensemble(LongAttack):
 
     @property
     def passes(self) -> int:
-        """Those of all members, and the looks between them."""
+        """Those of all members, and a forward pass between two members to see who is still robust."""
         return sum(member.passes for member in self.members) + len(self.members) - 1
 
 

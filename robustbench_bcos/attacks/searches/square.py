@@ -144,7 +144,7 @@ class Memory(Rows):
 
 @dataclass
 class Sources(Rows):
-    """A generator for each image, which no tensor holds."""
+    """A generator for each image: unlike the rest of the state, no tensor."""
 
     of_images: "list[torch.Generator]"
 
@@ -295,7 +295,7 @@ class L2Moves(AbstractPyramids):
         return epsilon * _unit(perturbations.flatten(1), self.order).view_as(perturbations)
 
     def length(self, held: Tensor, unspent: Tensor, channels: int) -> Tensor:
-        """All that there is."""
+        """All of the norm that is left."""
         return (held + unspent).sqrt()
 
 
@@ -314,7 +314,7 @@ class L1Moves(AbstractPyramids):
         return self.tiles(shape, draws)
 
     def length(self, held: Tensor, unspent: Tensor, channels: int) -> Tensor:
-        """As many times what there is as there are channels."""
+        """The norm that is left, times the number of channels."""
         return channels * (held + unspent)
 
 

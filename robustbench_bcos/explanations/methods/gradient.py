@@ -24,7 +24,7 @@ class Gradient(AbstractAttachableMethod):
     of_modules = False
 
     def attached(self, network: nn.Module, encoded: Images) -> Attached:
-        """As it is."""
+        """The gradient, summed over channels."""
         logits, weights = gradient_of_largest(network, encoded)
         return Attached(logits, weights.sum(dim=1))
 

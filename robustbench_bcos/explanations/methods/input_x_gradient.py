@@ -37,7 +37,7 @@ class InputXGradient(AbstractAttachableMethod):
         return 1
 
     def attached(self, network: nn.Module, encoded: Images) -> Attached:
-        """As it is."""
+        """The product, summed over channels."""
         return gradient_times_input(network, encoded)
 
     def _attribute(self, network: nn.Module, encoded: Images, targets: Targets | None, rng: PerImageRng) -> Explanation:

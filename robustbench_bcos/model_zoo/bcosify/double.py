@@ -78,7 +78,7 @@ class _Call:
         origin = self.made.get(_memory(saved))
         if origin is None:
             return saved
-        return _Again(origin, saved.size(), saved.stride(), int(saved.storage_offset()))
+        return _Again(tensor=origin, size=saved.size(), stride=saved.stride(), offset=int(saved.storage_offset()))
 
 
 def _unpack(packed: Tensor | _Again) -> Tensor:

@@ -75,7 +75,13 @@ def export(model: Model, form: str, file: Path, images: Images) -> Agreement:
         difference = max(difference, _compared(model, form, exported, batch, logits))
     made(file.parent)
     write_bytes(file, content)
-    return Agreement(difference, len(shown), (1, EXAMPLE, len(shown)), expected[0].shape[1], one_path)
+    return Agreement(
+        difference=difference,
+        images=len(shown),
+        batch_sizes=(1, EXAMPLE, len(shown)),
+        classes=expected[0].shape[1],
+        one_path=one_path,
+    )
 
 
 def _exported(model: Model, form: str, example: Images) -> tuple[bytes, Classifier, str]:

@@ -1,37 +1,26 @@
 """A weights file for an architecture of the registry."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from robustbench_bcos.model_zoo.architectures import ARCHITECTURES
 from robustbench_bcos.model_zoo.checkpoints.load import load_checkpoint
 from robustbench_bcos.model_zoo.digests import sha256_of
-from robustbench_bcos.model_zoo.sources.model import Model, ModelSource, as_text
+from robustbench_bcos.model_zoo.sources.model import Model, WeightsFile, as_text
 
 
-@dataclass(frozen=True)
-class CheckpointModel(ModelSource):
-    """A weights file and its architecture, whose arguments are inferred from the tensors."""
+@dataclass(frozen=True, kw_only=True)
+class CheckpointModel(WeightsFile):
+    """A weights file for an architecture of the registry, whose arguments are inferred from the tensors.
 
-    file: Path
+    Without an encoding, that of a file that states none is ``add_inverse`` for six channels and ``none`` for three.
+    """
+
     architecture: str
-    encoding: str | None = None
-    """As on the command line; by default the file's own, ``add_inverse`` for six channels and ``none`` for three."""
-    arguments: Mapping[str, Any] | None = None
-    ema: bool = False
-    """Whether to take the moving average of the weights."""
-
-    @property
-    def name(self) -> str:
-        """The file's name without its suffix."""
-        return self.file.stem
 
     def load(self) -> Model:
         """Read the tensors, infer the architecture's arguments, and load strictly."""
         loaded = load_checkpoint(
-            self.file, self.architecture, encoding=self.encoding, arguments=self.arguments or {}, ema=self.ema
+            self.file, self.architecture, encoding=self.encoding, arguments=self.arguments, ema=self.ema
         )
         architecture = ARCHITECTURES[self.architecture]
         return Model(

@@ -92,7 +92,7 @@ def where(error: Exception) -> str:
 
 
 def is_own(error: Exception) -> bool:
-    """Whether code of the user's had a part in an error: a line outside Python, installed packages and this one."""
+    """Whether a traceback passes through the user's code: outside Python, installed packages and this package."""
     files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
     return any(not _ours(file) and not _installed(file) for file in files)
 

@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -21,7 +20,7 @@ from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.digests import sha256_of
 from robustbench_bcos.model_zoo.encodings import Normalize, parse_encoding
 from robustbench_bcos.model_zoo.foreign import check_installed
-from robustbench_bcos.model_zoo.sources.model import UNKNOWN, Model, ModelSource, as_text, state_digest
+from robustbench_bcos.model_zoo.sources.model import UNKNOWN, Model, ModelSource, WeightsFile, as_text, state_digest
 
 RANDOM = "none"
 """Tag of random weights."""
@@ -132,25 +131,13 @@ class LibraryModel(ModelSource):
         return name, tag
 
 
-@dataclass(frozen=True)
-class LibraryCheckpoint(ModelSource):
-    """A weights file for a network of a library."""
+@dataclass(frozen=True, kw_only=True)
+class LibraryCheckpoint(WeightsFile):
+    """A weights file for a network of a library, whose default weights say what the file does not."""
 
     library: AbstractLibrary
-    file: Path
     requested: str
     """The library's name for the network."""
-    encoding: str | None = None
-    """In place of the file's own, and of what the library says of its default weights."""
-    arguments: Mapping[str, Any] | None = None
-    """Of the library's own builder."""
-    ema: bool = False
-    """Whether to take the moving average of the weights."""
-
-    @property
-    def name(self) -> str:
-        """The file's name without its suffix."""
-        return self.file.stem
 
     @property
     def framing(self) -> Framing:
@@ -167,7 +154,7 @@ class LibraryCheckpoint(ModelSource):
             spec = InputSpec(**checkpoint.encoding.constants, framing=spec.framing)
         tensors = {_modern(name): tensor for name, tensor in checkpoint.tensors.items()}
         architecture = f"{self.library.prefix}:{self.requested}"
-        arguments = self.library.arguments_of(self.requested, tensors) | dict(self.arguments or {})
+        arguments = self.library.arguments_of(self.requested, tensors) | dict(self.arguments)
         with torch.random.fork_rng(devices=[]):
             network = self._build(architecture, arguments)
         assign_weights(network, _as_saved_by(network, tensors), self.file)

@@ -4,6 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -109,6 +110,24 @@ class ModelSource(ABC):
         Raises:
             RequestError: there are no such weights, or they do not fit.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsFile(ModelSource):
+    """A weights file, which gives the model its name."""
+
+    file: Path
+    encoding: str | None = None
+    """As on the command line, in place of what the file says."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Of the architecture, in place of what the tensors say."""
+    ema: bool = False
+    """Whether to take the moving average of the weights."""
+
+    @property
+    def name(self) -> str:
+        """The file's name without its suffix."""
+        return self.file.stem
 
 
 @dataclass(frozen=True)

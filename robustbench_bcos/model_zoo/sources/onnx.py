@@ -62,7 +62,7 @@ def read_onnx(file: Path) -> nn.Module:
         if not graph.graph.node:
             raise ValueError("it has no operators")
         _check_external_data(file, graph)
-        # What it warns of is looked at below.
+        # Its warnings are about what is checked below.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             network: nn.Module = convert(onnx.load(str(file)))
@@ -73,7 +73,7 @@ def read_onnx(file: Path) -> nn.Module:
             f"--model onnx:{file} needs what onnx2torch lacks ({reason_of(error)}): export it with an older set of "
             "operators, torch.onnx.export(..., dynamo=False, opset_version=17)"
         ) from None
-    except Exception as error:  # Protocol buffers and converters raise nearly anything.
+    except Exception as error:  # protobuf and onnx2torch document no exceptions for damaged files.
         raise RequestError(
             f"--model onnx:{file} cannot be read ({reason_of(error)}): give a whole ONNX file of a classifier"
         ) from None

@@ -68,7 +68,7 @@ class Timm(AbstractLibrary):
         return network
 
     def head(self, name: str) -> str:
-        """As its configuration says."""
+        """Named in timm's configuration."""
         classifier = _config(name, "").classifier
         return f"{classifier if isinstance(classifier, str) else (classifier or ('',))[0]}.weight"
 
@@ -86,7 +86,7 @@ class Timm(AbstractLibrary):
                     # Otherwise timm asks the hub for news first, which takes most of a minute without a connection.
                     pretrained_cfg_overlay=None if cached is None else {"file": cached},
                 )
-        except Exception as error:  # Whatever a hub, a connection or a file has to say.
+        except Exception as error:  # Hub, network and file errors have no common base class.
             raise RequestError(
                 f"the weights of timm:{name} cannot be had ({reason_of(error)}): get them from {_address(config)} "
                 f"and give them with --weights FILE --architecture timm:{name}, or take random ones with "

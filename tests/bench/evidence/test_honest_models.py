@@ -22,9 +22,8 @@ DIGITS = sorted(
 )
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_every_network_of_the_zoo_is_sound(seed: int) -> None:
-    flags: dict[str, Any] = {"steps": (20,), "eps": ("0.5",), "limit": 100, "seed": seed}
+def test_every_network_of_the_zoo_is_sound() -> None:
+    flags: dict[str, Any] = {"steps": (20,), "eps": ("0.5",), "limit": 100}
     table = measure(make_request(make_config(flags | {"device": "cpu", "figures": False})))
     assert sorted(table["model"]) == DIGITS
     accused = {row["model"]: row["reasons"] for _, row in table.iterrows() if row["trust"] != "sound"}

@@ -126,7 +126,7 @@ def test_a_lightning_checkpoint_of_the_official_training_gives_the_official_logi
     network = trained.average if ema else trained.network
     assert_same(read_checkpoint(file, ema=ema).tensors, network.state_dict())
     assert_same(read_checkpoint(file, kind="lightning", ema=ema).tensors, network.state_dict())
-    loaded = CheckpointModel(file, "bcos_resnet20", ema=ema).load().classifier
+    loaded = CheckpointModel(file=file, architecture="bcos_resnet20", ema=ema).load().classifier
     with torch.no_grad():
         expected = network(torch.cat([images(), 1 - images()], dim=1))
     torch.testing.assert_close(loaded(images()), expected, rtol=1e-5, atol=1e-5)
@@ -134,7 +134,10 @@ def test_a_lightning_checkpoint_of_the_official_training_gives_the_official_logi
 
 def test_averaged_weights_are_not_the_last_ones(tmp_path: Path) -> None:
     file = save(lightning(official()).content, tmp_path / "last.ckpt")
-    last, averaged = load_model(file, architecture="bcos_resnet20"), CheckpointModel(file, "bcos_resnet20", ema=True)
+    last, averaged = (
+        load_model(file, architecture="bcos_resnet20"),
+        CheckpointModel(file=file, architecture="bcos_resnet20", ema=True),
+    )
     assert not torch.allclose(last(images()), averaged.load().classifier(images()))
 
 
