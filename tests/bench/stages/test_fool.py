@@ -131,7 +131,7 @@ def test_columns_are_those_declared_and_agree_with_the_images() -> None:
         carry_out(request, store)
         table, images = make_fooled(store, request.identity), make_fooled_images(store, request.identity)
     assert tuple(table.columns) == FOOLED_COLUMNS
-    assert {*zip(table["loss"], table["restarts"], strict=True)} == {("bce", 1)}
+    assert {*zip(table["loss"], table["restarts"], strict=True)} == {("ce", 1)}
     assert list(images.columns) == list(FooledRow.columns())
     pairs = [(row["method"], row["goal"]) for row in table.to_dict("records")]
     assert sorted(pairs) == [
