@@ -39,7 +39,7 @@ def read_images(given: Array, *, rgb: bool = True, channels: int = 3) -> Images:
         return images.float() / 255
     if not images.is_floating_point():
         raise RequestError(
-            f"images must be floating-point numbers in [0, 1] or uint8, got {_dtype(images)}: divide them by 255"
+            f"images must be floating-point numbers in [0, 1] or uint8, got {_dtype(images)}: {_divided(images)}"
         )
     if images.numel() == 0:
         return images
@@ -47,13 +47,19 @@ def read_images(given: Array, *, rgb: bool = True, channels: int = 3) -> Images:
         raise RequestError("images must be finite, got NaN or infinite values: repair or leave out those images")
     low, high = images.min().item(), images.max().item()
     if low < 0 or high > 1:
-        remedy = "divide them by 255" if low >= 0 else "undo the normalisation, which belongs inside the model"
+        remedy = _divided(images) if low >= 0 else "undo the normalisation, which belongs inside the model"
         if low > -0.1 and high < 1.1:
             remedy = "clip them to [0, 1]"
         raise RequestError(f"images must have values in [0, 1], got {low:g} to {high:g}: {remedy}")
     # Of what was made in inference mode, a copy: autograd can do nothing with it.
     images = images.clone() if images.is_inference() else images.detach()
     return images if images.dtype == torch.float64 else images.float()
+
+
+def _divided(images: Tensor) -> str:
+    """The remedy for pixels of another range; what is divided by too much is dark, and nothing refuses it."""
+    high = images.max().item() if images.numel() else 255
+    return f"divide them by {'255' if 128 <= high <= 255 else 'the largest value that a pixel can have'}"
 
 
 def read_pairs(

@@ -52,6 +52,8 @@ def test_images_may_be_tensors_arrays_or_bytes(given: Any, expected: torch.Tenso
         (RGB[:0], "images must not be empty, got shape (0, 3, 5, 6)"),
         (255 * RGB, "images must have values in [0, 1], got "),
         (255 * RGB, ": divide them by 255"),
+        (16 * RGB, ": divide them by the largest value that a pixel can have"),
+        (65535 * RGB, ": divide them by the largest value that a pixel can have"),
         (1.05 * RGB / RGB.max(), "clip them to [0, 1]"),
         (2 * RGB - 1, "undo the normalisation, which belongs inside the model"),
         ((255 * RGB).int(), "floating-point numbers in [0, 1] or uint8, got int32: divide them by 255"),
