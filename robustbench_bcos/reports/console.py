@@ -40,10 +40,11 @@ def smoothed_table(smoothed: pd.DataFrame) -> Table:
     """What is certified within each radius, of networks that are not those of the table above."""
     title = "Certified in % of the smoothed networks, not of those above; radii without are left out"
     table = Table(title=title, title_justify="left", pad_edge=False)
-    rows = smoothed[smoothed["smoothed_certified"] > 0].assign(radius=lambda found: found["norm"] + " " + found["eps"])
-    radii = list(rows.sort_values("radius_l2")["radius"].unique())
+    rows = smoothed.assign(radius=smoothed["norm"] + " " + smoothed["eps"]).sort_values("radius_l2", kind="stable")
+    radii = list(rows.loc[rows["smoothed_certified"] > 0, "radius"].unique())
     for column in ("smoothed network", "certificate", "sigma", "abstained", *radii):
         table.add_column(Text(column), overflow="fold")
+    # A network of which nothing is certified is a row, too.
     for _, found in rows.groupby(["model", "certificate", "sigma"], sort=False):
         first, by_radius = found.iloc[0], found.set_index("radius")["smoothed_certified"]
         abstained = first["smoothed_abstained"]

@@ -418,8 +418,9 @@ def test_models_of_one_name_are_told_apart_in_notes() -> None:
     assert note == "loss differs (ce: a (a.csv); dlr: a (b.csv))."
 
 
-def test_what_an_older_version_did_not_record_is_not_said_to_differ() -> None:
-    rows = [record("a", 90, encoding=None), record("b", 80, encoding="none"), record("c", 80, encoding="add_inverse")]
+@pytest.mark.parametrize("unknown", [None, ""], ids=["of an older version", "of one's own code"])
+def test_what_is_not_known_is_not_said_to_differ(unknown: str | None) -> None:
+    rows = [record("a", 90, encoding=unknown), record("b", 80, encoding="none"), record("c", 80, encoding="add_inverse")]
     assert compare([source(*rows)]).notes[1:] == ["encoding differs (none: b; add_inverse: c)."]
 
 

@@ -72,6 +72,9 @@ def test_the_terminal_has_each_radius_within_which_something_is_certified(run: R
     ]
     assert "l2 0.5" in said
     assert "l2 1.5" not in said
+    nothing = printed(replace(run, smoothed=run.smoothed.assign(smoothed_certified=0.0)))
+    assert "smoothing" in nothing
+    assert "l2 0.5" not in nothing
 
 
 def test_the_page_keeps_them_apart_from_the_networks_that_were_attacked(run: RunFolder) -> None:
