@@ -208,7 +208,9 @@ class _Sheet:
             # Pointed, where what is larger has the colour of the end.
             top, bottom = top + TIP, bottom - TIP
             for end, tip, value in ((top, top - TIP, 1.0), (bottom, bottom + TIP, 0.0)):
-                self.axes.fill([left, (left + right) / 2, right], [end, tip, end], color=colormap(value), lw=0)
+                across, along = [left, (left + right) / 2, right], [end, tip, end]
+                # With an edge, because one of the ends may be white.
+                self.axes.fill(across, along, facecolor=colormap(value), edgecolor="black", lw=0.5)
         shades = colormap(np.linspace(1, 0, 256))[:, None, :3].astype(np.float32)
         self._image(in_bytes(shades), left, top, right - left, bottom - top)
         self.axes.plot([left, left, right, right, left], [top, bottom, bottom, top, top], color="black", lw=0.5)

@@ -420,7 +420,11 @@ def test_models_of_one_name_are_told_apart_in_notes() -> None:
 
 @pytest.mark.parametrize("unknown", [None, ""], ids=["of an older version", "of one's own code"])
 def test_what_is_not_known_is_not_said_to_differ(unknown: str | None) -> None:
-    rows = [record("a", 90, encoding=unknown), record("b", 80, encoding="none"), record("c", 80, encoding="add_inverse")]
+    rows = [
+        record("a", 90, encoding=unknown),
+        record("b", 80, encoding="none"),
+        record("c", 80, encoding="add_inverse"),
+    ]
     assert compare([source(*rows)]).notes[1:] == ["encoding differs (none: b; add_inverse: c)."]
 
 

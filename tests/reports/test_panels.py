@@ -218,6 +218,8 @@ def test_a_colour_bar_says_where_maps_are_cut_off(panel: Figure) -> None:
     # Two tips for each scale that cuts off; that of pixels ends at the largest change.
     (axes,) = panel.axes
     assert len(axes.patches) == 4
+    # A white one would not be seen on white.
+    assert all(tip.get_edgecolor() == (0, 0, 0, 1) and tip.get_linewidth() > 0 for tip in axes.patches)
 
 
 def test_columns_say_which_image_it_is_and_what_became_of_it(panel: Figure) -> None:
