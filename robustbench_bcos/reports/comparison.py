@@ -134,7 +134,7 @@ def differences(rows: pd.DataFrame, columns: Sequence[str] = NAMED) -> list[str]
     """What else differs between rows that were put side by side, a sentence for each column."""
     notes = []
     # What is not known is empty in a run, and missing in its CSV.
-    rows = rows.replace({column: {"": None} for column in columns})
+    rows = rows.assign(**{column: rows[column].mask(rows[column] == "") for column in columns})
     sources_share_models = rows.groupby("model")["source"].nunique().gt(1).any()
     for column in columns:
         per_threat = rows.groupby("threat")[column].nunique()
