@@ -130,11 +130,15 @@ def contenders(results: Sequence[Results], where: str | None = None) -> pd.DataF
     return rows.assign(contender=names, threat=threats)
 
 
+UNKNOWN = ("encoding",)
+"""Columns that are empty where the value is not known, rather than where there is none."""
+
+
 def differences(rows: pd.DataFrame, columns: Sequence[str] = NAMED) -> list[str]:
     """What else differs between rows that were put side by side, a sentence for each column."""
     notes = []
-    # What is not known is empty in a run, and missing in its CSV.
-    rows = rows.assign(**{column: rows[column].mask(rows[column] == "") for column in columns})
+    # It is empty in a run, and missing in its CSV.
+    rows = rows.assign(**{column: rows[column].mask(rows[column] == "") for column in UNKNOWN if column in columns})
     sources_share_models = rows.groupby("model")["source"].nunique().gt(1).any()
     for column in columns:
         per_threat = rows.groupby("threat")[column].nunique()
