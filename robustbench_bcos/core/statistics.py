@@ -203,10 +203,15 @@ def self_normalised(differences: Sequence[float]) -> float:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """P values corrected for their number, step by step (Holm, 1979, Scand. J. Stat. 6)."""
+    """P values corrected for their number, step by step (Holm, 1979, Scand. J. Stat. 6); what is NaN is no test."""
     from statsmodels.stats.multitest import multipletests
 
-    return [float(p) for p in multipletests(ps, method="holm")[1]] if ps else []
+    corrected = np.array(ps, dtype=float)
+    # statsmodels counts what is NaN, so that the others' would be larger.
+    made = ~np.isnan(corrected)
+    if made.any():
+        corrected[made] = multipletests(corrected[made], method="holm")[1]
+    return [float(p) for p in corrected]
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> float:

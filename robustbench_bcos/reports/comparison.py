@@ -220,8 +220,7 @@ def _survivors(row: Mapping[Hashable, Any], results: Sequence[Results]) -> str:
 
 def corrected(ps: pd.Series) -> pd.Series:
     """P values corrected by Holm for as many as there are; those that are missing stay so."""
-    there = ps.dropna()
-    return pd.Series(holm(there.astype(float).tolist()), index=there.index, dtype=float).reindex(ps.index)
+    return pd.Series(holm(ps.astype(float).tolist()), index=ps.index, dtype=float)
 
 
 def _reference(rows: pd.DataFrame, asked: str | None) -> str:
