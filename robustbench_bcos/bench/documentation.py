@@ -77,8 +77,9 @@ def _columns_of_results() -> str:
 
 def _columns_of_fooled() -> str:
     spread = f"{_listed(MEASURES)}, each with `_COMPARISON`, which is {_listed(FOOLED_BY)}"
+    names = {field.name: _listed(field.metadata.get(SPREAD, [field.name])) for field in fields(FooledRecord)}
     columns = descriptions(FooledRecord).items()
-    return _table((spread if column == "values" else f"`{column}`", text) for column, text in columns)
+    return _table((spread if column == "values" else names[column], text) for column, text in columns)
 
 
 def _tables_of_the_store() -> str:

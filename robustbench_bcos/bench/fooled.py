@@ -114,6 +114,10 @@ class FooledRecord:
         metadata={SPREAD: tuple(f"{m}_{c}" for m in MEASURES for c in FOOLED_BY)}
     )
     """Mean of the measure in that comparison."""
+    energies: Mapping[str, float | None] = field(
+        metadata={SPREAD: ("energy_clean", *(f"energy_{c}" for c in FOOLED_BY))}
+    )
+    """Mean share of the maps' positive evidence that is on the object of the class; empty without masks."""
     derivatives: str
     """Second derivatives that were followed: ``own``, or those of ``softplus`` in place of rectifiers; ``none`` where
     they are 0, ``wrong`` where they are not the slopes of the maps."""
@@ -142,8 +146,7 @@ def make_fooled(store: Store, identity: RunIdentity) -> "pd.DataFrame":
     rows = []
     for record in (record for cell in identity.cells for record in fooled_of(store, cell, identity)):
         columns = asdict(record)
-        values = columns.pop("values")
-        rows.append(columns | values)
+        rows.append(columns | columns.pop("values") | columns.pop("energies"))
     return pd.DataFrame(rows, columns=list(FOOLED_COLUMNS))
 
 
@@ -203,6 +206,10 @@ def _record(
         for measure in MEASURES
         for comparison in FOOLED_BY
     }
+    energies = {
+        f"energy_{comparison}": _mean([row.energy for row in by_comparison.get(comparison, {}).values()])
+        for comparison in FOOLED_BY
+    } | {"energy_clean": _mean([row.energy_clean for row in attacked.values()])}
     reasons = _reasons(attacked, by_comparison.get("noise", {}), moved, len(examined))
     count = len(judged)
     ends: dict[str, Any] = {
@@ -230,6 +237,7 @@ def _record(
         left=_mean([row.left for row in attacked.values()]),
         changed=_share([not row.kept for row in by_comparison.get("prediction", {}).values()]),
         values=means,
+        energies=energies,
         derivatives=next((row.derivatives for row in attacked.values()), ""),
         examined=len(examined),
         passes=sum(row.passes for row in rows),

@@ -40,7 +40,7 @@ from robustbench_bcos.core.disk import no_link
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.version import VERSION
 
-LAYOUT = 8
+LAYOUT = 9
 """Version of the tables, recorded in the file: another version's would be read wrongly."""
 
 RELEASES = {6: "0.2.0"}

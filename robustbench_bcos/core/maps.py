@@ -1,7 +1,9 @@
 """Where the mass of a contribution map lies, whatever its scale; each can be differentiated, and is in float64."""
 
+from collections.abc import Sequence
+
 from robustbench_bcos.core.deferred import torch
-from robustbench_bcos.core.types import Maps, PerImage, Tensor
+from robustbench_bcos.core.types import Flags, Maps, PerImage, Tensor
 
 TOP_SHARE = 0.1
 """Pixels that count as the top: 10 %, as the 100 of 1,024 in Ghorbani et al. (2019)."""
@@ -50,3 +52,25 @@ def mass_centre(maps: Maps) -> Tensor:
     height, width = mass.shape[1:]
     rows, columns = (torch.arange(n, dtype=mass.dtype, device=mass.device) for n in (height, width))
     return torch.stack([mass.sum(dim=2) @ rows, mass.sum(dim=1) @ columns], dim=1)
+
+
+def at_mask(maps: Maps, size: Sequence[int]) -> Maps:
+    """Maps in the size of a mask, (height, width): bilinear, in float64."""
+    maps = maps.double()
+    if tuple(maps.shape[1:]) == tuple(size):
+        return maps
+    return torch.nn.functional.interpolate(maps[:, None], size=tuple(size), mode="bilinear", align_corners=False)[:, 0]
+
+
+def energies(maps: Maps, regions: Tensor, valid: Tensor) -> tuple[PerImage, Flags]:
+    """The share of each map's positive evidence that is on its object, and which maps have none, whose share is NaN.
+
+    Args:
+        maps: one for each object.
+        regions: whether a pixel is of the object.
+        valid: whether a pixel counts, in all maps.
+    """
+    positive = maps.clamp(min=0) * valid
+    total = positive.flatten(1).sum(dim=1)
+    empty = total <= 0
+    return ((positive * regions).flatten(1).sum(dim=1) / total).masked_fill(empty, torch.nan), empty

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.types import Images, Labels
-from robustbench_bcos.data.dataset import AbstractDataset
+from robustbench_bcos.core.types import Flags, Images, Labels
+from robustbench_bcos.data.dataset import VOID, AbstractDataset
 from robustbench_bcos.data.opening import check_limit
 from robustbench_bcos.data.variety import Variety
 
@@ -35,6 +35,15 @@ class Batch(NamedTuple):
         """The images at these positions of the batch."""
         chosen = list(positions)
         return Batch(self.images[chosen], self.labels[chosen], tuple(self.indices[position] for position in chosen))
+
+
+class ShownObject(NamedTuple):
+    """Where an image shows its class, as its mask says."""
+
+    region: Flags
+    """Of shape (1, height, width), in the mask's size."""
+    valid: Flags
+    """Of shape (height, width): which pixels count."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,15 @@ class EvalSubset:
                 )
         labels = torch.tensor([self.dataset.labels[index] for index in indices])
         return Batch(torch.stack(images), labels, indices)
+
+    def objects(self) -> list[ShownObject | None]:
+        """Where each image shows its class; ``None`` where it has no mask, or the mask does not show the class."""
+        if not self.dataset.has_masks:
+            return [None] * len(self)
+        pairs = ((self.dataset.mask(index), self.dataset.labels[index]) for index in self.indices)
+        return [
+            ShownObject((mask == label)[None], mask != VOID) if (mask == label).any() else None for mask, label in pairs
+        ]
 
     def batches(self, size: int) -> Iterator[Batch]:
         """All images in batches; the last may be smaller."""

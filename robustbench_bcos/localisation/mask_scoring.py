@@ -8,6 +8,7 @@ from torch import Tensor
 
 from robustbench_bcos.core.arrays import Array
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.maps import at_mask, energies
 from robustbench_bcos.localisation.masks import (
     AVERAGE_PRECISION,
     ENERGY,
@@ -15,10 +16,8 @@ from robustbench_bcos.localisation.masks import (
     IOU,
     THRESHOLDS,
     areas,
-    at_mask,
     average_precisions,
     best_threshold,
-    energies,
     iou_curves,
 )
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.rng import generator
 from robustbench_bcos.core.types import Tensor
-from robustbench_bcos.localisation.game import PerTargetFlags, TargetMaps
+from robustbench_bcos.localisation.game import TargetMaps
 from robustbench_bcos.localisation.scene import Area, PerTarget, Regions
 
 ENERGY: Final = "energy"
@@ -39,25 +39,9 @@ SPREAD: Final = 0.25
 Curves = Float[Tensor, "target threshold"]
 
 
-def at_mask(maps: TargetMaps, size: Sequence[int]) -> Float[Tensor, "target rows columns"]:
-    """Maps in the size of a mask, (height, width): bilinear, in float64."""
-    maps = maps.double()
-    if tuple(maps.shape[1:]) == tuple(size):
-        return maps
-    return torch.nn.functional.interpolate(maps[:, None], size=tuple(size), mode="bilinear", align_corners=False)[:, 0]
-
-
 def areas(regions: Regions, valid: Area) -> PerTarget:
     """The share of the valid pixels that each object has: what evidence without a place scores. NaN without any."""
     return (regions & valid).flatten(1).sum(dim=1).double() / valid.sum()
-
-
-def energies(maps: TargetMaps, regions: Regions, valid: Area) -> tuple[PerTarget, PerTargetFlags]:
-    """The share of each map's positive evidence that is on its object, and which maps have none, whose share is NaN."""
-    positive = maps.clamp(min=0) * valid
-    total = positive.flatten(1).sum(dim=1)
-    empty = total <= 0
-    return ((positive * regions).flatten(1).sum(dim=1) / total).masked_fill(empty, torch.nan), empty
 
 
 def average_precisions(maps: TargetMaps, regions: Regions, valid: Area) -> PerTarget:

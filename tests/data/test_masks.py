@@ -16,6 +16,7 @@ from robustbench_bcos.data.grey import WithChannels
 from robustbench_bcos.data.opening import locate_dataset, open_dataset
 from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing
 from robustbench_bcos.data.remembered import Remembered
+from robustbench_bcos.data.subset import EvalSubset
 from tests.refusals import refused
 
 AEROPLANE, BICYCLE, CAT = 1, 2, 8
@@ -214,3 +215,15 @@ def test_a_dataset_without_masks_says_so(tmp_path: Path) -> None:
     assert not images.has_masks
     with pytest.raises(RequestError, match="has no masks"):
         images.mask(0)
+
+
+def test_an_image_shows_its_own_class_alone_and_void_does_not_count() -> None:
+    digits = Digits("test")
+    (first, second) = EvalSubset(digits, (0, 7)).objects()
+    assert first is not None
+    mask = digits.mask(0)
+    assert torch.equal(first.region[0], mask == digits.labels[0])
+    assert torch.equal(first.valid, mask != VOID)
+    assert 0 < int(first.valid.sum()) < mask.numel()
+    assert second is not None
+    assert not torch.equal(first.region, second.region)

@@ -9,16 +9,15 @@ from torch import Tensor
 
 import robustbench_bcos as rb
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.maps import at_mask, energies
 from robustbench_bcos.localisation.config import LocaliseConfig
 from robustbench_bcos.localisation.games.masks import MaskPointing
 from robustbench_bcos.localisation.masks import (
     THRESHOLDS,
     areas,
-    at_mask,
     average_precisions,
     best_threshold,
     centre_maps,
-    energies,
     iou_curves,
     random_maps,
 )

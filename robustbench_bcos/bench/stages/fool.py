@@ -28,11 +28,12 @@ from robustbench_bcos.bench.stages.explain import others_of_class
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.target import make_target
 from robustbench_bcos.bench.trial import attack_and_judge
+from robustbench_bcos.core.maps import at_mask, energies
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.rounding import OF_MAPS, significant
-from robustbench_bcos.core.types import Images, Labels
-from robustbench_bcos.data.subset import EvalSubset
+from robustbench_bcos.core.types import Images, Labels, Maps
+from robustbench_bcos.data.subset import EvalSubset, ShownObject
 from robustbench_bcos.explanations.attachment import Explained, agrees_with_differences, attachable_method
 from robustbench_bcos.explanations.explanation import explain, method_for
 from robustbench_bcos.explanations.second_derivatives import Softened, has_rectifiers, is_curved
@@ -142,6 +143,10 @@ class _Batch:
     different: Images
     """An image of another class."""
     rng: PerImageRng
+    objects: Sequence[ShownObject | None]
+    """Where each image shows its class."""
+    objects_of_same: Sequence[ShownObject | None]
+    """Where the other image of the class does."""
 
     @classmethod
     def of(
@@ -175,6 +180,8 @@ class _Batch:
             others=tuple(same[2]),
             different=different[0],
             rng=PerImageRng.of(request.config.seed, indices),
+            objects=chosen[0].objects(),
+            objects_of_same=chosen[1].objects(),
         )
 
     def rows(self, known: Store) -> Iterator[FooledRow | FooledPictureRow]:
@@ -308,6 +315,9 @@ class _Batch:
         kept = (self._predicted(images) == classes) if found is None else found.kept
         sizes = measured_sizes(self.cell.threat, self.images[places], images).tolist()
         indices = [self.rng.indices[place] for place in places.tolist()]
+        objects = self.objects_of_same if comparison == "other" else self.objects
+        energy = _energies(maps, [objects[place] for place in places.tolist()])
+        energy_clean = _energies(clean, [self.objects[place] for place in places.tolist()])
         alone = {index for index, other in zip(self.rng.indices, self.others, strict=True) if index == other}
         for position, index in enumerate(indices):
             undefined = comparison == "other" and index in alone
@@ -329,4 +339,15 @@ class _Batch:
                     name: None if undefined else significant(column[position], OF_MAPS)
                     for name, column in values.items()
                 },
+                energy=None if undefined else energy[position],
+                energy_clean=energy_clean[position],
             )
+
+
+def _energies(maps: Maps, objects: Sequence[ShownObject | None]) -> list[float | None]:
+    """Of each map, to as many digits as hold."""
+    shares = (
+        torch.nan if shown is None else energies(at_mask(one[None].cpu(), shown.valid.shape), *shown)[0]
+        for one, shown in zip(maps, objects, strict=True)
+    )
+    return [significant(float(share), OF_MAPS) for share in shares]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, final
 from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.framing import by
+from robustbench_bcos.core.maps import at_mask, energies
 from robustbench_bcos.core.text import counted
 from robustbench_bcos.core.types import Tensor
 from robustbench_bcos.data import DATASETS
@@ -25,11 +26,9 @@ from robustbench_bcos.localisation.masks import (
     IOU,
     MEASURES,
     areas,
-    at_mask,
     average_precisions,
     best_threshold,
     centre_maps,
-    energies,
     iou_curves,
     random_maps,
 )

@@ -31,6 +31,7 @@ from robustbench_bcos.bench.saving import save_adversarials
 from robustbench_bcos.bench.stages import fool as stage
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.data.subset import EvalSubset, ShownObject
 from robustbench_bcos.explanations.similarity import MEASURES
 from tests.bench.own_request import own_request
 from tests.bench.test_fooling import Aligned
@@ -89,6 +90,30 @@ def test_every_image_that_the_model_is_right_about_has_an_attack_and_its_control
         # The map is the image, so that the farthest is known.
         sine = 0.4 / float(IMAGES[image].norm())
         assert ours[image].values["cosine"] == pytest.approx((1 - sine**2) ** 0.5, abs=5e-3)
+
+
+def test_evidence_on_the_object_is_that_of_each_maps_own_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The map is the image; a pixel is void, and an image has an object of its own."""
+    valid = torch.ones(4, 4, dtype=torch.bool)
+    valid[0, 0] = False
+
+    def region(index: int) -> Tensor:
+        return (torch.arange(16).view(1, 4, 4) + index) % 3 == 0
+
+    def shown(subset: EvalSubset) -> list[ShownObject | None]:
+        return [None if index == 5 else ShownObject(region(index), valid) for index in subset.indices]
+
+    monkeypatch.setattr(EvalSubset, "objects", shown)
+    rows = found(asked())
+    shares = [float((IMAGES[i] * region(i) * valid).sum() / (IMAGES[i] * valid).sum()) for i in range(5)]
+    for comparison in FOOLED_BY:
+        clean = [row.energy_clean for _, row in sorted(by_comparison(rows, comparison).items()) if row.attacked]
+        assert clean == [*(pytest.approx(share, rel=1e-3) for share in shares), None]
+    others = by_comparison(rows, "other")
+    # Of each class the next one of the run, the first after the last.
+    assert [others[image].energy for image in range(5)] == [*(pytest.approx(s, rel=1e-3) for s in shares[1:]), None]
+    assert others[5].energy == pytest.approx(shares[0], rel=1e-3)
+    assert by_comparison(rows, "explanation")[0].energy != pytest.approx(shares[0], rel=1e-3)
 
 
 def test_batches_and_interruptions_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
