@@ -113,11 +113,11 @@ def _state(endings: set[str], handle: Handle | None, job: str) -> str:
 
 
 def _sentence(folder: Path, results: Path | None) -> str:
-    if is_held(folder / LOCK):
-        return "A process is at work on it, and takes what jobs find."
+    # A training in the command's own process holds a lock of its model's name.
+    if any(map(is_held, folder.glob("*.lock"))):
+        return "A process is at work on it."
     if results is not None:
         return f"Complete: its results are in {results}."
-    return (
-        "No process is at work on it: the same command continues it, and submits only what is missing. Logs are in "
-        f"{JobFolder(folder).path / LOGS}."
-    )
+    logs = JobFolder(folder).path / LOGS
+    told = f", and submits only what is missing. Logs are in {logs}." if logs.is_dir() else "."
+    return f"No process is at work on it: the same command continues it{told}"

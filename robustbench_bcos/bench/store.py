@@ -247,6 +247,7 @@ class Store:
         Raises:
             RequestError: a block is not as it was written, or missing; or the file's structure is damaged.
         """
+        verified: dict[tuple[type[Row], object], list[tuple[Any, ...]]] = {}
         known = {table: self.select(DigestRow, of=table.table) for table in self._tables if table is not DigestRow}
         for table, digests in known.items():
             with closing(
@@ -258,11 +259,12 @@ class Store:
                         what = "not as they were written" if block else "missing"
                         raise self._damaged(f"{table.table} of {row.subject!r} are {what}")
                     if keep and _in_order(table):
-                        self._verified.setdefault((table, row.subject), []).extend(block)
+                        verified.setdefault((table, row.subject), []).extend(block)
                 if next(rows, None) is not None:
                     raise self._damaged(f"some {table.table} have no digest")
         if (structure := self._select("PRAGMA quick_check(1)")[0][0]) != "ok":
             raise self._damaged(structure)
+        self._verified = verified
         return {_Block(table, row.subject, row.part): row for table, digests in known.items() for row in digests}
 
     def _some(self, rows: Iterator[tuple[Any, ...]], count: object) -> list[tuple[Any, ...]]:

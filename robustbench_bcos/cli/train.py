@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustbench_bcos.bench.config import SUITES, RunConfig, make_config
-from robustbench_bcos.bench.run_files import JOBS
+from robustbench_bcos.bench.run_files import JOBS, is_run
 from robustbench_bcos.cli.jobs import Cancel, Status, told_of_jobs
 from robustbench_bcos.cli.listed import LIST, split
 from robustbench_bcos.cli.options import Flags, takes
@@ -120,7 +120,7 @@ def train(
 
 def _check_folder(folder: Path) -> None:
     """Jobs make no log before their first epoch."""
-    if not (folder / JOBS).is_dir():
+    if is_run(folder) or not (folder / JOBS).is_dir():
         find_logs(folder)
 
 

@@ -107,8 +107,12 @@ def images_if_fewer(folder: Path, wanted: int) -> int | None:
     Raises:
         RequestError: one holds a folder of a split.
     """
-    files = sum(len(names) for _, _, names in os.walk(folder, followlinks=True))
-    return sum(len(find_images(folder / name).images) for name in _folders(folder)) if files < wanted else None
+    files = 0
+    for _, _, names in os.walk(folder, followlinks=True):
+        files += len(names)
+        if files >= wanted:
+            return None
+    return sum(len(find_images(folder / name).images) for name in _folders(folder))
 
 
 def notes_of_left_out(folder: Path, found: Collection[ImageFiles]) -> Iterator[str]:

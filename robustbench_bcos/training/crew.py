@@ -202,8 +202,8 @@ def inventory(folder: Path) -> Inventory:
     for name, done in {**dict.fromkeys(asked, 0), **logs}.items():
         made = (folder / f"{name}.toml").is_file()
         parts[name] = done, 0 if made else asked[name] - done if name in asked else None
-    missing = any(left != 0 for _, left in parts.values())
-    return Inventory(part="model", amount="epochs", parts=parts, results=None if missing else folder)
+    complete = bool(parts) and all(left == 0 for _, left in parts.values())
+    return Inventory(part="model", amount="epochs", parts=parts, results=folder if complete else None)
 
 
 def _images_of(recipe: Recipe, dataset: str | None) -> str:

@@ -48,6 +48,9 @@ def test_what_is_returned_is_the_smallest_success_that_was_seen(
     found = attack(witness, images, labels, norm, radius_of(norm))
     down = broken(net, found, labels)
     shown = torch.stack(witness.seen)
+    # Further walks begin elsewhere.
+    assert torch.equal(shown[0], images)
+    assert not torch.equal(shown[attack.steps + 1], images)
     for place in range(len(images)):
         fooled = broken(net, shown[:, place], labels[place].expand(len(shown)))
         assert bool(fooled.any()) == bool(down[place])

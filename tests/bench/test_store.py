@@ -546,6 +546,7 @@ def test_rows_that_were_compared_are_those_that_are_given(tmp_path: Path) -> Non
     with Store(file, reading=True) as store:
         before = store.verdicts(CELL), store.columns(CleanRow, model="net")
         store.verify()
+        store.verify()
         with closing(sqlite3.connect(file)) as database, database:
             database.execute("UPDATE verdicts SET success = 1 - success")
             database.execute("UPDATE clean SET correct = 1 - correct")

@@ -10,8 +10,10 @@ from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.dispatch import ATTEMPTS
 from robustbench_bcos.bench.executor import AbstractExecutor, Stopped
 from robustbench_bcos.bench.executors import EXECUTORS
-from robustbench_bcos.bench.run_files import LOCK
+from robustbench_bcos.bench.job_folder import JobFolder
+from robustbench_bcos.bench.run_files import CONFIGURATION, LOCK
 from robustbench_bcos.core.disk import held
+from robustbench_bcos.core.disk import made as made_folder
 from robustbench_bcos.core.errors import Interrupted, RequestError
 from robustbench_bcos.model_zoo.cards import Card, WeightsSpec
 from robustbench_bcos.training import crew
@@ -19,7 +21,7 @@ from robustbench_bcos.training.crew import Outcome, train_all
 from robustbench_bcos.training.recipes import RECIPES, ModelSpec, Recipe, Training
 from robustbench_bcos.training.trainer import Epoch
 from tests.bench.executors.inline import Ended, do, inline
-from tests.cli.command_line import succeed
+from tests.cli.command_line import refusal, succeed
 
 EPOCH = Epoch(number=1, loss=0.5, accuracy=0.5, seconds=0.0)
 
@@ -155,6 +157,17 @@ def test_cancelling_ends_what_is_submitted_and_status_says_how_far_it_is() -> No
     assert "training of b" in told[0]
     assert "A process is at work on it" in told[0]
     assert "0 jobs of zoo are cancelled, and the process that submits them stops" in told[1]
+
+
+def test_status_tells_of_trainings_alone_and_of_nothing_as_complete() -> None:
+    jobs = JobFolder(made_folder(Path("other")))
+    jobs.open()
+    assert "No process is at work on it: the same command continues it." in succeed("train", "--status", "other")
+    with held(Path("other/a.lock")):
+        assert "A process is at work on it." in succeed("train", "--status", "other")
+    jobs.order({"costs": {"net": {"seconds": 1}}})
+    Path("other", CONFIGURATION).touch()
+    assert "has no logs of trainings" in refusal("train", "--status", "other")
 
 
 def test_a_job_that_is_put_into_the_queue_after_its_answer_is_ended() -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.bench.evidence.detached import Undetached
+from robustbench_bcos.bench.evidence.check import NotApplicable
+from robustbench_bcos.bench.evidence.detached import Undetached, failures_told
 
 
 def unrolled(images: Tensor) -> Tensor:
@@ -28,10 +29,11 @@ def frozen(images: Tensor) -> Tensor:
         (lambda x: x.detach() ** 2, 1.0),
         (lambda x: torch.detach(x) ** 2, 1.0),
         (lambda x: x.data**2, 1.0),
+        (lambda x: (x**2).detach_(), 1.0),
         (frozen, 1.0),
         (unrolled, 1 - 0.3 * 2 * 0.5),
     ],
-    ids=["detach", "torch.detach", "data", "no_grad", "unrolled"],
+    ids=["detach", "torch.detach", "data", "detach_", "no_grad", "unrolled"],
 )
 def test_gradients_go_through_what_is_hidden(hidden: Callable[[Tensor], Tensor], slope: float) -> None:
     class Hiding(nn.Module):
@@ -46,3 +48,32 @@ def test_gradients_go_through_what_is_hidden(hidden: Callable[[Tensor], Tensor],
     with torch.no_grad():
         Undetached(Hiding())(images)
         assert not torch.is_grad_enabled()
+
+
+def test_what_a_forward_pass_keeps_has_no_graph() -> None:
+    class Keeping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(()))
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.last = images.detach()
+            with torch.no_grad():
+                self.mean += images.mean()
+            return images
+
+    model = Keeping()
+    Undetached(model)(torch.ones(2, 3, requires_grad=True))
+    assert not hasattr(model, "last")
+    assert (model.mean.item(), model.mean.requires_grad) == (0.0, False)
+
+
+def test_code_that_counts_on_tensors_without_gradients_is_told() -> None:
+    class Leaving(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images + torch.from_numpy(images.detach().numpy() ** 2)
+
+    with pytest.raises(NotApplicable, match=r"not detached \(RuntimeError: Can't call numpy"), failures_told():
+        Undetached(Leaving())(torch.ones(2, 3, requires_grad=True))
+    with pytest.raises(MemoryError), failures_told():
+        raise MemoryError

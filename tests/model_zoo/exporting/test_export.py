@@ -21,7 +21,7 @@ from robustbench_bcos.model_zoo.cards import Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 from robustbench_bcos.model_zoo.encodings import NoEncoding
 from robustbench_bcos.model_zoo.exporting import FORMATS
-from robustbench_bcos.model_zoo.exporting.export import SAME, export
+from robustbench_bcos.model_zoo.exporting.export import SAME, export, facts_of
 from robustbench_bcos.model_zoo.exporting.format import AbstractFormat
 from robustbench_bcos.model_zoo.models import Model, find_models, find_weights, load_model, own_model
 
@@ -124,6 +124,9 @@ def test_weights_are_read_back_as_their_header_says_and_as_is_stated(tmp_path: P
         assert torch.equal(read.classifier(images), model.classifier(images))
         assert read.assumed == "strides=bcos_resnet8"
     assert b_of(find_weights(file, None, arguments={"b": 2.0}).load().classifier) == 2.0
+    # An exponent that was assumed is one that the network has.
+    assumed = find_weights(Zoo()["digits-bcos-b2.5"].weights_file, "bcos_resnet8").load()
+    assert json.loads(facts_of(assumed)["arguments"])["b"] == 2.0
     # What another program has written there may mean anything.
     save_file(load_file(file), file, {"architecture": "bcos_resnet8", "arguments": '{"b": 2.5}'})
     with pytest.raises(RequestError, match="need the architecture"):

@@ -25,17 +25,22 @@ class DetachedSteps(AbstractCellCheck):
 
     def examine(self, cell: CellContext) -> Iterator[ResultRow]:
         """Search around all robust images where gradients change: elsewhere there are no rows."""
-        from robustbench_bcos.bench.evidence.detached import Undetached, detaches
+        from robustbench_bcos.bench.evidence.detached import Undetached, detaches, failures_told
         from robustbench_bcos.bench.judge import judge
 
-        if not cell.robust or not detaches(cell.target(cell.robust[:FOLLOWED], stream=self.name).slow):
+        if not cell.robust:
             return
-        for attempt in cell.size.over(len(cell.robust)):
+        nearest = cell.target(cell.robust[:FOLLOWED], stream=self.name)
+        with failures_told():
+            through = Undetached(nearest.classifier)
+            followed = detaches(nearest, through)
+        for attempt in cell.size.over(len(cell.robust) * followed):
             with attempt as part:
                 indices = cell.robust[part]
-                target = cell.target(indices, stream=self.name).slow
-                through = replace(target, attack_model=Undetached(target.classifier))
-                adversarials, trace = cell.attack.solve(through.problem(len(indices)))
+                target = cell.target(indices, stream=self.name)
+                with failures_told():
+                    problem = replace(target, attack_model=through).problem(len(indices))
+                    adversarials, trace = cell.attack.solve(problem)
                 success = judge(target, adversarials, subject=f"{cell.cell.key}, {self.name}").success
                 found = Found(against=success, passes=trace.forward_passes + trace.backward_passes, broken=success)
                 yield from found.rows(cell.cell.key, self.name, dict.fromkeys(indices, "nearest"))

@@ -110,10 +110,11 @@ def _measured(target: "AttackTarget", iterates: Images, number: int) -> tuple[Im
     root = iterates[0].numel() ** 0.5
     drawn = [torch.randint(0, 2, (DIRECTIONS, *iterates.shape[1:]), generator=source) for source in target.rng(number)]
     signs = torch.stack(drawn, dim=1).to(iterates) * 2 - 1
-    across = signs - (signs * along).flatten(2).sum(dim=2)[..., None, None, None] * along
-    slopes = [_slope(target, iterates, direction) for direction in (root * along, *across)]
-    rest = torch.stack([slope * direction for slope, direction in zip(slopes[1:], across, strict=True)]).mean(dim=0)
-    return slopes[0] / root * along, rest
+    rest = torch.zeros_like(iterates)
+    for drawn_signs in signs:
+        across = drawn_signs - (drawn_signs * along).flatten(1).sum(dim=1)[:, None, None, None] * along
+        rest += _slope(target, iterates, across) * across / DIRECTIONS
+    return _slope(target, iterates, root * along) / root * along, rest
 
 
 def _slope(target: "AttackTarget", iterates: Images, direction: Images) -> Images:
