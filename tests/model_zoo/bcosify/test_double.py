@@ -36,7 +36,7 @@ class Made(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        if func is torch.ops.aten._to_copy.default:
+        if func is torch.ops.aten.copy_.default:
             self.copies.append(weakref.ref(made))
         return made
 
@@ -44,10 +44,12 @@ class Made(TorchDispatchMode):
 def test_gradients_are_those_of_a_network_in_double_precision_and_no_weight_is_kept_for_them() -> None:
     network = Network().eval().requires_grad_(False)
     images = torch.rand(2, 3, 8, 8, dtype=torch.float64).requires_grad_()
-    with Made() as made, InDouble():
+    with Made() as made, InDouble() as double:
         found = network(images)
     assert len(made.copies) >= 6
     assert not any(copy() is not None for copy in made.copies)
+    # Nor is there memory for more of them than one function takes.
+    assert len(double.rooms.rooms) <= 2
     (gradient,) = torch.autograd.grad(found.square().sum(), images)
     expected = network.double()(images)
     (exact,) = torch.autograd.grad(expected.square().sum(), images)
@@ -62,3 +64,13 @@ def test_views_of_weights_wait_in_single_precision_and_what_is_computed_does_not
         computed = [weight + 1, weight.sum(), weight.t() @ weight]
     assert {view.dtype for view in views} == {torch.float32}
     assert {value.dtype for value in computed} == {torch.float64}
+
+
+def test_what_somebody_still_has_is_not_written_over() -> None:
+    first, second = torch.rand(3), torch.rand(3)
+    with InDouble():
+        kept = torch.Tensor.add_(first, 0)  # Gives its argument.
+        found = torch.dot(second, second)
+    assert kept.dtype == torch.float64
+    assert torch.equal(kept, first.double())
+    assert torch.equal(found, second.double() @ second.double())
