@@ -12,6 +12,7 @@ from robustbench_bcos.bench.run_files import DATABASE, LOCK, RESULTS
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.disk import is_held
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.text import counted
 
 STATES = {WHOLE: "answered, and not merged yet", FAILED: "failed", PART: "partly answered"}
 """What the file of a unit says of it; in this order."""
@@ -86,10 +87,8 @@ def cancel(folder: Path) -> str:
     for handle in found:
         handle.cancel()
     told = ", and the process that submits them stops" if at_work else ""
-    return (
-        f"{len(found)} jobs of {folder} are cancelled{told}; what they have found is kept, and the same command "
-        "continues"
-    )
+    ended = counted(len(found), "job")
+    return f"Cancelled {ended} of {folder}{told}; what they have found is kept, and the same command continues"
 
 
 def _units(jobs: JobFolder) -> list[tuple[str, str, str]]:

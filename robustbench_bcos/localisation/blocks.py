@@ -132,8 +132,9 @@ def _measured(game: Play) -> dict[str, dict[str, Any]]:
     costs = {}
     for name in game.setting.names:
         size, began = batch_size(game, name), perf_counter()
-        for _ in play_some(game, Store(kinds=[ScoreRow]), name, range(1), BatchSize(1)):
-            pass
+        with Store(kinds=[ScoreRow]) as own:
+            for _ in play_some(game, own, name, range(1), BatchSize(1)):
+                pass
         costs[name] = vars(Cost(batch_size=size.images, seconds=perf_counter() - began))
     return costs
 

@@ -222,7 +222,8 @@ class TestGradCam:
         network, images, passes = make_convolutional(nn.ReLU), make_images(), []
         for targets in TARGETS[:, :1], TARGETS:
             hook = network[0].register_forward_hook(lambda *_: passes.append(1))
-            gradcam(network, images, targets, SOURCE)
+            with torch.no_grad():
+                gradcam(network, images, targets, SOURCE)
             hook.remove()
             assert len(passes) == 2  # One of them to find the feature maps.
             passes.clear()

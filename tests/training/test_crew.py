@@ -156,7 +156,7 @@ def test_cancelling_ends_what_is_submitted_and_status_says_how_far_it_is() -> No
     assert ["a", "0", f"{epochs}"] in lines
     assert "training of b" in told[0]
     assert "A process is at work on it" in told[0]
-    assert "0 jobs of zoo are cancelled, and the process that submits them stops" in told[1]
+    assert "Cancelled 0 jobs of zoo, and the process that submits them stops" in told[1]
 
 
 def test_status_tells_of_trainings_alone_and_of_nothing_as_complete() -> None:

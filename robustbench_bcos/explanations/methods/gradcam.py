@@ -33,7 +33,7 @@ class GradCAM(AbstractAttachableMethod):
             logits = network(encoded)
         finally:
             hook.remove()
-        return Attached(logits, _weighted(features[-1], largest_of(logits), encoded))
+        return Attached(logits, _weighted(features[-1], largest_of(logits).sum(), encoded))
 
     def _attribute(self, network: nn.Module, encoded: Images, targets: Targets | None, rng: PerImageRng) -> Explanation:
         features: list[Tensor] = []
@@ -47,17 +47,19 @@ class GradCAM(AbstractAttachableMethod):
         try:
             with torch.enable_grad():
                 logits = network(encoded.detach())
+                chosen = largest(logits.detach()) if targets is None else targets
+                scores = logits.gather(1, chosen).sum(dim=0).unbind()
         finally:
             hook.remove()
-        chosen = largest(logits.detach()) if targets is None else targets
-        maps = [_weighted(features[-1], logit, encoded).detach() for logit in logits.gather(1, chosen).unbind(dim=1)]
+        with torch.no_grad():  # Nothing is kept for second derivatives.
+            maps = [_weighted(features[-1], score, encoded) for score in scores]
         return Explanation(weights=None, contributions=torch.stack(maps, dim=1), logits=logits.detach(), targets=chosen)
 
 
-def _weighted(features: Tensor, logits: Tensor, encoded: Images) -> Maps:
-    """The positive part of feature maps weighted by the mean gradient of a logit of each image, as large as images."""
+def _weighted(features: Tensor, score: Tensor, encoded: Images) -> Maps:
+    """The positive part of feature maps weighted by the mean gradient of a sum of logits, as large as images."""
     (gradients,) = torch.autograd.grad(
-        logits.sum(), features, retain_graph=True, create_graph=torch.is_grad_enabled(), materialize_grads=True
+        score, features, retain_graph=True, create_graph=torch.is_grad_enabled(), materialize_grads=True
     )
     coarse = (gradients.mean(dim=(2, 3), keepdim=True) * features).sum(dim=1, keepdim=True).clamp(min=0)
     return F.interpolate(coarse, tuple(encoded.shape[2:]), mode="bilinear").squeeze(1)

@@ -124,6 +124,10 @@ def test_weights_are_read_back_as_their_header_says_and_as_is_stated(tmp_path: P
         assert torch.equal(read.classifier(images), model.classifier(images))
         assert read.assumed == "strides=bcos_resnet8"
     assert b_of(find_weights(file, None, arguments={"b": 2.0}).load().classifier) == 2.0
+    normalised = "normalize:0.5,0.5,0.5/0.25,0.25,0.25"
+    model = find_weights(Zoo()["digits-natural"].weights_file, "resnet8", encoding=normalised).load()
+    export(model, "safetensors", tmp_path / "normalised", images)
+    assert torch.equal(load_model(tmp_path / "normalised")(images), model.classifier(images))
     # An exponent that was assumed is one that the network has.
     assumed = find_weights(Zoo()["digits-bcos-b2.5"].weights_file, "bcos_resnet8").load()
     assert json.loads(facts_of(assumed)["arguments"])["b"] == 2.0
