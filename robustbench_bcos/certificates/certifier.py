@@ -27,6 +27,10 @@ MOST_PARAMETERS = 2_000_000
 BLOCK = 32
 """Images that are bounded together."""
 
+TRACING = threading.Lock()
+"""torch.fx patches ``Module.__call__`` while it traces. Of two that trace at a time, the one that ends last would
+restore the other's patch, and leave it there."""
+
 
 class CannotBound(Exception):
     """A network has a part of which no bound is known; the message is a sentence that names it."""
@@ -56,7 +60,8 @@ class Certifier:
             )
         tracer = _Tracer()
         try:
-            graph = tracer.trace(classifier)
+            with TRACING:
+                graph = tracer.trace(classifier)
         except CannotBound:
             raise
         except Exception as error:  # A module's code may raise anything when it is given the tracer's proxies.

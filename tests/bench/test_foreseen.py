@@ -79,7 +79,7 @@ def test_what_is_not_to_be_had_is_refused(flags: dict[str, Any], said: str, tmp_
         {},
         {"model": "digits-*", "eps": "13.8"},
         {"space": "encoded", "eps": "19"},
-        {"dataset": "folder:.", "model": "torchvision:any,timm:any,robustbench:any,sys:path", "eps": "1000"},
+        {"dataset": "folder:.", "model": "torchvision:any,timm:any,robustbench:Standard,sys:path", "eps": "1000"},
         {"dataset": "cifar10", "data_dir": Path("nowhere"), "download": True, "model": "digits-natural", "eps": "0.5"},
     ],
 )

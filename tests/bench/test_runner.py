@@ -265,6 +265,7 @@ def test_an_attack_without_a_gradient_is_seen_in_the_row() -> None:
     assert (row["robust_correct"], row["degenerate_gradient_share"]) == (5, 1.0)
 
 
+@pytest.mark.filterwarnings("ignore:Images. :UserWarning")  # All are black.
 def test_logits_that_are_no_numbers_are_not_robust() -> None:
     (row,) = evaluate(Faltering(), torch.zeros(4, 3, 4, 6), torch.zeros(4, dtype=torch.long), "linf", 0.1).to_dict(
         "records"

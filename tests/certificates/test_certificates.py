@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -356,3 +357,35 @@ def test_radii_do_not_depend_on_the_batch() -> None:
     together = certifier.radii(images, labels, NORMS["l2"])
     alone = [certifier.radii(images[i : i + 1], labels[i : i + 1], NORMS["l2"]) for i in range(3)]
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-9, atol=0)
+
+
+def test_two_that_are_traced_at_once_leave_torch_as_it_was() -> None:
+    """The one that begins first ends first, which would leave the other's patch of torch in place."""
+    before, first_began, first_ended, second_began = nn.Module.__call__, Event(), Event(), Event()
+
+    class Slow(nn.Module):
+        def __init__(self, began: Event, awaited: Event) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+            self.began, self.awaited = began, awaited
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.began.set()
+            self.awaited.wait(0.3)
+            logits: Tensor = self.layer(images.flatten(1))
+            return logits
+
+    def first() -> None:
+        Certifier(Slow(first_began, second_began).eval())
+        first_ended.set()
+
+    def second() -> None:
+        first_began.wait(10)
+        Certifier(Slow(second_began, first_ended).eval())
+
+    threads = [Thread(target=first), Thread(target=second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert nn.Module.__call__ is before

@@ -337,7 +337,7 @@ def test_a_run_that_is_not_finished_is_refused(tiny_zoo: Path, baseline: Path, h
             # The run is in progress: its process holds the folder and has the database open.
             for arguments in ([folder, "--baseline", baseline], [baseline, "--baseline", folder]):
                 assert "lacks 2 cells" in refused(*arguments)
-            assert "not complete" in refused(folder, "--baseline", "new.csv", "--update")
+            assert "lacks 2 cells" in refused(folder, "--baseline", "new.csv", "--update")
 
 
 def test_paths_that_lead_to_no_results_are_refused(run: Path, baseline: Path, here: Path) -> None:

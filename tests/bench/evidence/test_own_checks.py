@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from robustbench_bcos.bench import trial
 from robustbench_bcos.bench.evidence import contexts
 from robustbench_bcos.bench.evidence.trust import Judgement
 from robustbench_bcos.bench.records import make_evidence, make_records
@@ -225,7 +226,7 @@ def test_a_search_out_of_memory_goes_on_with_fewer_images(asked: Asked, monkeypa
             carry_out(request, store)
             return store.results(request.cells[0].key)
 
-    request, real, sizes = asked(SEARCH), contexts.attack_and_judge, []
+    request, real, sizes = asked(SEARCH), trial.attack_and_judge, []
 
     def small(attack: Any, target: Any, **options: Any) -> Any:
         sizes.append(len(target.images))
@@ -234,6 +235,6 @@ def test_a_search_out_of_memory_goes_on_with_fewer_images(asked: Asked, monkeypa
         return real(attack, target, **options)
 
     expected = rows(request)
-    monkeypatch.setattr(contexts, "attack_and_judge", small)
+    monkeypatch.setattr(trial, "attack_and_judge", small)
     assert rows(request) == expected
     assert max(sizes) > 4 >= min(sizes)

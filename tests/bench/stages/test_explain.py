@@ -195,7 +195,8 @@ def test_batches_of_another_size_give_the_same_rows(
             tables.append(similarities(tiny_request(tiny_zoo, explained=13, limit=13, batch_size=size, **flags), store))
     exact = [*POINT, "changed", "counted"]
     pd.testing.assert_frame_equal(*(table[exact] for table in tables))
-    pd.testing.assert_frame_equal(*(table[list(MEASURES)] for table in tables), **ROUNDING)
+    # The fourth digit of what is at an edge may be another one.
+    pd.testing.assert_frame_equal(*(table[list(MEASURES)] for table in tables), rtol=2e-3, atol=1e-4)
 
 
 def test_batches_of_another_size_give_the_same_pictures(tiny_zoo: Path) -> None:
