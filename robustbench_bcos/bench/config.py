@@ -34,7 +34,7 @@ from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.framing import Interpolation
 from robustbench_bcos.core.options import Option, parameters
 from robustbench_bcos.core.plugins import load_plugins
-from robustbench_bcos.core.quantities import Quantity
+from robustbench_bcos.core.quantities import Quantity, as_written
 from robustbench_bcos.core.registry import as_known, unknown
 from robustbench_bcos.core.selection import Select, Start
 from robustbench_bcos.core.tables import PackagedTables, Table, parse_table
@@ -70,7 +70,7 @@ T = TypeVar("T")
 
 def _several(given: Any) -> Any:  # noqa: ANN401 (values before they are checked)
     """Make a list of a single value or of an array."""
-    values = given.tolist() if hasattr(given, "tolist") else given
+    values = as_written(given)
     return (values,) if isinstance(values, str | int | float | Path | Quantity) else values
 
 

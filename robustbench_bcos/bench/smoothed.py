@@ -1,5 +1,6 @@
 """What a run certifies of smoothed networks, as tables. Nothing here is about the networks that were attacked."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from statistics import fmean
@@ -56,6 +57,8 @@ class SmoothedRecord:
     """Lower end of its 95 % interval over images: Wilson's of a share, a bootstrap of a mean."""
     smoothed_certified_high: float
     """Upper end."""
+    certifiable: bool
+    """Whether so many draws can certify the radius at all; where not, a 0 is due to them."""
     seed: int
     """Of the noise."""
 
@@ -105,10 +108,12 @@ def _of_radii(
     of_classes = first.smoothed_prediction is not None
     right = [not of_classes or predictions[rows[0].image] == labels[rows[0].image] for rows in images]
     abstained = [prediction == NO_CLASS for prediction in predictions.values()]
+    certificate = CERTIFICATES[first.certificate]
     radii = {
         (threat.norm, threat.text): threat.radius * NORMS[threat.norm].longest(asked.shape) if threat.radius else 0.0
         for threat in (cell.threat for cell in identity.cells)
     }
+    largest = certificate.largest(asked.draws, asked.alpha, math.prod(asked.shape[-2:])) * first.sigma
     radii |= {("l2", text): float(text) for text in RADII}
     for (norm, eps), radius in sorted(radii.items(), key=lambda item: item[1]):
         shares = [_share(rows, radius) * ok for rows, ok in zip(images, right, strict=True)]
@@ -116,7 +121,7 @@ def _of_radii(
         yield SmoothedRecord(
             model=first.model,
             certificate=first.certificate,
-            certifies=CERTIFICATES[first.certificate].certifies,
+            certifies=certificate.certifies,
             sigma=first.sigma,
             draws=asked.draws,
             alpha=asked.alpha,
@@ -129,6 +134,7 @@ def _of_radii(
             smoothed_certified=fmean(shares),
             smoothed_certified_low=low,
             smoothed_certified_high=high,
+            certifiable=radius <= largest,
             seed=identity.seed,
         )
 

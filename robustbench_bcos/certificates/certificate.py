@@ -4,6 +4,7 @@ A smoothed network is another function than the network: what that does on avera
 bounds what an attack on the network itself may find.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -78,6 +79,16 @@ class AbstractCertificate(ABC):
             label: its class.
             rng: of this image alone; the only source of randomness.
         """
+
+    def largest(self, draws: int, alpha: float, pixels: int) -> float:
+        """The largest radius that so many draws can certify of any image, in units of sigma; infinite if not known.
+
+        Args:
+            draws: that probabilities are bounded from.
+            alpha: probability that what is said of an image is wrong, at most.
+            pixels: of an image.
+        """
+        return math.inf
 
     @abstractmethod
     def passes(self, draws: int) -> int:

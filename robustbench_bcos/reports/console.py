@@ -12,6 +12,9 @@ from robustbench_bcos.reports.reasons import trust_notes
 from robustbench_bcos.reports.run_folder import RunFolder
 from robustbench_bcos.reports.tables import attacks_of, column_names, strongest, wide_table
 
+TOO_FEW_DRAWS = "too few draws"
+"""In place of a share that is 0 whatever the network does."""
+
 
 def accuracy_table(run: RunFolder) -> Table:
     """Models as rows; clean and robust accuracy in percent over their 95 % intervals; the best of a column in bold."""
@@ -46,11 +49,13 @@ def smoothed_table(smoothed: pd.DataFrame) -> Table:
         table.add_column(Text(column), overflow="fold")
     # A network of which nothing is certified is a row, too.
     for _, found in rows.groupby(["model", "certificate", "sigma"], sort=False):
-        first, by_radius = found.iloc[0], found.set_index("radius")["smoothed_certified"]
+        first, by_radius = found.iloc[0], found.set_index("radius").loc[radii]
         abstained = first["smoothed_abstained"]
         cells = [first["model"], first["certificate"], f"{first['sigma']:g}"]
         cells.append("" if pd.isna(abstained) else percent(abstained))
-        table.add_row(*(Text(str(cell)) for cell in cells), *(percent(by_radius.get(radius, 0.0)) for radius in radii))
+        certified = zip(by_radius["smoothed_certified"], by_radius["certifiable"], strict=True)
+        cells += [percent(share) if certifiable else TOO_FEW_DRAWS for share, certifiable in certified]
+        table.add_row(*(Text(str(cell)) for cell in cells))
     return table
 
 

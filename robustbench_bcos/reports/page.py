@@ -25,7 +25,7 @@ from robustbench_bcos.bench.evidence.check import AbstractCheck
 from robustbench_bcos.core.disk import write_text
 from robustbench_bcos.core.text import counted
 from robustbench_bcos.reports.browser import browsable
-from robustbench_bcos.reports.console import best_models, interval_text, percent, reading_notes
+from robustbench_bcos.reports.console import TOO_FEW_DRAWS, best_models, interval_text, percent, reading_notes
 from robustbench_bcos.reports.figures import SAID, ReportFigure
 from robustbench_bcos.reports.marks import marked, trust_of
 from robustbench_bcos.reports.run_folder import RunFolder
@@ -262,14 +262,14 @@ def smoothed(records: pd.DataFrame) -> Content:
     noise = ["sigma", "draws", "alpha"]
     radii = {f"{norm} {eps}": None for norm, eps in zip(records["norm"], records["eps"], strict=True)}
     for _, found in records.groupby(["model", "certificate", "sigma"], sort=False):
-        first, by_radius = found.iloc[0], found.set_index(found["norm"] + " " + found["eps"])["smoothed_certified"]
+        first, by_radius = found.iloc[0], found.set_index(found["norm"] + " " + found["eps"]).loc[list(radii)]
         cells = [
             TableCell(text=first["certifies"], value=first["certifies"]),
             *(TableCell(text=f"{first[name]:g}", value=repr(float(first[name]))) for name in noise),
             TableCell(text=str(first["images"]), value=str(first["images"])),
             _number(first["smoothed_correct"]),
             _number(first["smoothed_abstained"]),
-            *(_number(by_radius[radius]) for radius in radii),
+            *map(_certified, by_radius["smoothed_certified"], by_radius["certifiable"]),
         ]
         rows.append(Row(f"smoothed {first['model']}", cells))
     return Content(
@@ -277,6 +277,10 @@ def smoothed(records: pd.DataFrame) -> Content:
         ["smoothed network", "lower bound of", *noise, "images", "right", "abstained", *radii],
         rows,
     )
+
+
+def _certified(share: float, certifiable: bool) -> TableCell:
+    return _number(share) if certifiable else TableCell(text=TOO_FEW_DRAWS, value="")
 
 
 def _number(value: float | None, trust: str = "") -> TableCell:

@@ -7,7 +7,8 @@ Only cells of AutoAttack are written, because ``autoattack_acc`` is what those f
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,12 @@ def export_robustbench(run: RunFolder, folder: Path, zoo: Zoo) -> tuple[list[Pat
             f"({' '.join(notes) or 'no cell is complete.'}): run with --attack {' or '.join(_known(ATTACKS))}"
         )
     files = []
-    for row in written:
-        radii = {other["eps"] for other in written if (other["model"], other["norm"]) == (row["model"], row["norm"])}
-        place = made_below(folder, _file_name(row["dataset"]), NORMS[row["norm"]].leaderboard)
-        name = _file_name(row["model"]) + (f"_{_file_name(row['eps'])}" if len(radii) > 1 else "")
-        files.append(place / f"{name}.json")
+    places = [_place(row, written) for row in written]
+    # As systems see them to which A and a are one file.
+    times = Counter((norm, name.casefold()) for norm, name in places)
+    for row, (norm, name) in zip(written, places, strict=True):
+        unique = f"{name}_{_digest(row)}" if times[norm, name.casefold()] > 1 else name
+        files.append(made_below(folder, _file_name(row["dataset"]), norm) / f"{unique}.json")
         write_text(files[-1], json.dumps(model_info(row, _card(row, zoo)), indent=2) + "\n")
     return files, [*notes, *mark_notes((row["model"], row) for row in written)]
 
@@ -122,6 +124,18 @@ def _card(row: Mapping[str, Any], zoo: Zoo) -> Card | None:
 
 def _file_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
+
+
+def _place(row: Mapping[str, Any], written: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """RobustBench's name of the threat and what a file may be called, which is not that of its row alone."""
+    radii = {other["eps"] for other in written if (other["model"], other["norm"]) == (row["model"], row["norm"])}
+    name = _file_name(row["model"]) + (f"_{_file_name(row['eps'])}" if len(radii) > 1 else "")
+    return NORMS[row["norm"]].leaderboard, name
+
+
+def _digest(row: Mapping[str, Any]) -> str:
+    """What tells names apart that a file cannot hold."""
+    return sha256(f"{row['model']} {row['eps']}".encode()).hexdigest()[:8]
 
 
 def _left_out(row: Mapping[str, Any]) -> str:

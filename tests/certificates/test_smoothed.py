@@ -44,6 +44,17 @@ def smoothing(of: Smoothed, image: Tensor, rng: PerImageRng = RNG) -> Certified:
     return CERTIFICATES["smoothing"].certify(of, image, 1, rng)
 
 
+@pytest.mark.parametrize(("name", "pixels"), [("smoothing", 60), ("sparsified_maps", 20)])
+def test_the_largest_radius_is_that_of_a_network_whose_answers_no_noise_changes(name: str, pixels: int) -> None:
+    of = smoothed(linear(np.eye(1, math.prod(SHAPE))[0], torch.zeros(1, *SHAPE), 1e3))
+    if name == "smoothing":
+        (radius,) = smoothing(of, torch.zeros(1, *SHAPE)).radii
+    else:
+        radius = radii_of([300] * 2 + [0] * 18, 2, of)[0]
+    assert radius is not None
+    assert SIGMA * CERTIFICATES[name].largest(300, ALPHA, pixels) == pytest.approx(radius, rel=1e-3)
+
+
 # The prediction of the smoothed classifier
 
 

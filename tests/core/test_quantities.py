@@ -1,9 +1,14 @@
 """Epsilons as people write them."""
 
+from typing import Any
+
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity
 
@@ -24,6 +29,15 @@ def test_a_radius_keeps_its_text_beside_its_value(written: str, text: str, value
     radius = Quantity.of(written)
     assert (radius.text, radius.value) == (text, value)
     assert str(radius) == text
+
+
+@pytest.mark.parametrize(
+    "written", [np.float32(0.1), np.float16(0.1), np.float64(0.1), np.array(0.1, "f4"), torch.tensor(0.1)], ids=repr
+)
+def test_a_scalar_of_lower_precision_is_what_its_user_wrote(written: Any) -> None:
+    assert Quantity.of(written) == Quantity("0.1", 0.1)
+    for several in (written, [written], written.reshape(1)):
+        assert [str(eps) for eps in make_config({"eps": several}).eps] == ["0.1"]
 
 
 @given(pixels=st.integers(0, 10**6), levels=st.integers(1, 10**6))

@@ -1,5 +1,6 @@
 """Models of open_clip, on small towers: the same logits, fixed texts, and explanations after B-cosification."""
 
+import logging
 import re
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from robustbench_bcos.model_zoo.bcosify.card import CardFacts, write_bcosified
 from robustbench_bcos.model_zoo.bcosify.image_layers import replace_weight
 from robustbench_bcos.model_zoo.cards import BcosifiedSpec, Zoo
 from robustbench_bcos.model_zoo.models import find_models
-from robustbench_bcos.model_zoo.sources.clip import ClipModel, open_clip
+from robustbench_bcos.model_zoo.sources.clip import ClipModel, _towers, open_clip
 from robustbench_bcos.model_zoo.zero_shot import zero_shot_of
 
 VISION: dict[str, dict[str, Any]] = {
@@ -47,6 +48,20 @@ def small_towers(library: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
         return both
 
     monkeypatch.setattr(library, "create_model", create)
+
+
+@pytest.mark.parametrize(("tag", "said"), [("none", 0), ("openai", 1)])
+def test_random_weights_that_were_asked_for_are_no_warning(
+    library: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tag: str, said: int
+) -> None:
+    def create(name: str, pretrained: str | None = None) -> nn.Module:
+        # As open_clip does.
+        logging.getLogger().warning(f"No pretrained weights loaded for model '{name}'. Model initialized randomly.")
+        return nn.Identity()
+
+    monkeypatch.setattr(library, "create_model", create)
+    _towers(library, "RN50", tag)
+    assert len(caplog.records) == said
 
 
 @pytest.mark.parametrize(("name", "templates"), [("RN50", "plain"), ("ViT-B-32", "openai")])

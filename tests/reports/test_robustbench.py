@@ -187,6 +187,15 @@ def test_each_model_and_cell_has_a_file(tmp_path: Path) -> None:
     assert len({*files}) == len(files) == len([*tmp_path.rglob("*.json")])
 
 
+def test_names_that_a_file_cannot_tell_apart_have_files_of_their_own(tmp_path: Path) -> None:
+    rows = [record(model, 7, attack="autoattack") for model in ("a/b", "a:b", "A:b", "c", "...")]
+    files, _ = export(*rows, folder=tmp_path)
+    assert [content(file)["name"] for file in files] == ["a/b", "a:b", "A:b", "c", "..."]
+    assert len({file.name.casefold() for file in files}) == 5
+    assert files[3].name == "c.json"
+    assert export(*rows, folder=tmp_path)[0] == files
+
+
 def test_names_stay_inside_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     row = record("../../up:net", 7, attack="autoattack", dataset="folder:../x")

@@ -33,6 +33,7 @@ def row(certificate: str, radius: float, share: float, *, right: float | None) -
         smoothed_certified=share,
         smoothed_certified_low=share,
         smoothed_certified_high=share,
+        certifiable=radius < 1.5,
         seed=0,
     )
 
@@ -72,6 +73,11 @@ def test_the_terminal_has_each_radius_within_which_something_is_certified(run: R
     ]
     assert "l2 0.5" in said
     assert "l2 1.5" not in said
+    # Shown for the sake of another row.
+    shares = [1.0 if certificate == "smoothing" else 0.0 for certificate in run.smoothed["certificate"]]
+    assert "too few draws" in " ".join(
+        printed(replace(run, smoothed=run.smoothed.assign(smoothed_certified=shares))).split()
+    )
     nothing = printed(replace(run, smoothed=run.smoothed.assign(smoothed_certified=0.0)))
     assert "smoothing" in nothing
     assert "l2 0.5" not in nothing
@@ -84,7 +90,7 @@ def test_the_page_keeps_them_apart_from_the_networks_that_were_attacked(run: Run
     assert 'id="smoothed"' not in render(run_of([record("a", 100)]), [])
     content = smoothed(run.smoothed)
     assert all(one.name == "smoothed <a>" for one in content.rows)
-    assert [cell.text for cell in content.rows[1].cells[-5:]] == ["", "", "0.90", "0.00", "0.00"]
+    assert [cell.text for cell in content.rows[1].cells[-5:]] == ["", "", "0.90", "0.00", "too few draws"]
     assert not any("smoothed" in column for column in accuracies(run.records).columns)
     assert "smoothed" not in str([column.header for column in accuracy_table(run).columns])
 

@@ -12,6 +12,7 @@ from robustbench_bcos.attacks.norms.l2 import L2
 from robustbench_bcos.bench.evidence.found import Found
 from robustbench_bcos.core.prediction import are_probabilities
 from robustbench_bcos.core.rng import PerImageRng
+from robustbench_bcos.core.text import counted
 from robustbench_bcos.core.types import Classifier, Flags, Images, Labels, Logits, PerImage
 
 ASKED = 16
@@ -119,6 +120,7 @@ def logit_scale(classifier: nn.Module, images: Images) -> Found:
     """Range of each image's logits; against the model where they are probabilities, or far too large or too small.
 
     And where the largest logit has come to an end that no pixel moves it from, though other images are below it.
+    The finding says which.
     """
     with torch.enable_grad():
         leaf = images.clone().requires_grad_()
@@ -128,12 +130,19 @@ def logit_scale(classifier: nn.Module, images: Images) -> Found:
         largest = torch.zeros_like(answers).scatter(1, ordered.indices[:, :1], 1.0)
         immovable = usable(image_gradient(answers, leaf, largest)).degenerate
     ranges, gaps = ordered.values[:, 0] - ordered.values[:, -1], ordered.values[:, 0] - ordered.values[:, 1]
-    probabilities = bool(((logits >= 0) & (logits <= 1)).all()) or are_probabilities(logits)
-    wrong_scale = bool(gaps.median() > UNDERFLOW) or bool(ranges.median() < FLAT)
     # A class may have no logit of its own, but 0 for every image.
     varies = logits.amax(dim=0) > logits.amin(dim=0)
-    against = (immovable & varies[ordered.indices[:, 0]]) | probabilities | wrong_scale
-    return Found(against=against, values=ranges, passes=2)
+    stuck = immovable & varies[ordered.indices[:, 0]]
+    of_all = {
+        "they are probabilities, and not logits": bool(((logits >= 0) & (logits <= 1)).all())
+        or are_probabilities(logits),
+        f"the two largest logits are more than {UNDERFLOW:g} apart": bool(gaps.median() > UNDERFLOW),
+        f"all logits of an image are within {FLAT:g}": bool(ranges.median() < FLAT),
+    }
+    seen = [what for what, so in of_all.items() if so]
+    if stuck.any():
+        seen.append(f"the largest logit of {counted(int(stuck.sum()), 'image')} has a gradient that is 0 or not finite")
+    return Found(against=stuck | any(of_all.values()), values=ranges, passes=2, finding="; ".join(seen))
 
 
 def gradient_matches_finite_differences(classifier: nn.Module, images: Images, labels: Labels) -> Found:

@@ -47,6 +47,9 @@ class AbstractCheck(ABC):
     asks: ClassVar[str]
     """What must not be found, as the end of a sentence that begins with a count of images."""
     rule: ClassVar[Rule]
+    of_misses: ClassVar[bool] = False
+    """Whether all that it doubts is that the attack found every adversarial example, as ``gradients`` and ``search``
+    do: it says nothing against a number that is 0."""
     gross: ClassVar[bool] = False
     """Whether it searches in another way than the attack, so that a few images more are no reason to distrust it."""
     full_only: ClassVar[bool] = False
@@ -60,6 +63,10 @@ class AbstractCheck(ABC):
     tolerated: ClassVar[float] = 0.05
     """Share of the images that may speak against the number where ``share`` is the rule; by default what an attack may
     miss of planted adversarial examples (Zimmermann et al., 2022)."""
+
+    def can_undermine(self, robust: int) -> bool:
+        """Whether what it finds speaks against a number, where the attack left so many images robust."""
+        return robust > 0 or not (self.of_misses or self.rule in {"gradients", "search"})
 
     @property
     def link(self) -> str:

@@ -1,10 +1,11 @@
 """What follows from the checks: how many images are really robust, whether the number can be trusted, and why not."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from robustbench_bcos.bench.cells import Cell
+from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import (
     PAGE,
     POINTS,
@@ -107,7 +108,8 @@ class Judgement:
         if not is_finished(self.identity.evidence, cell, self.store):
             return Trust(trust="unchecked", reasons=UNFINISHED, worst_correct=correct)
         results = self.store.results(cell.key)
-        checked = [*self._of_verdicts(cell), *self._of_model(cell), *self._of_cell(cell, results)]
+        found = [*self._of_verdicts(cell), *self._of_model(cell), *self._of_cell(cell, results)]
+        checked = [_weighed(outcome, self.store.sums(cell).robust_correct) for outcome in found]
         outcomes = [*checked, *self._left_out(cell)]
         if self.identity.evidence == "off":
             # What nobody asked to be checked is no reason for praise.
@@ -318,6 +320,13 @@ def _outcome(
         sentence=sentence,
         link=check.link,
     )
+
+
+def _weighed(outcome: Outcome, robust: int) -> Outcome:
+    """A number that is 0 cannot be too high: what says that it is undermines nothing, and is told."""
+    if outcome.status != "undermined" or CHECKS[outcome.check].can_undermine(robust):
+        return outcome
+    return replace(outcome, status="reported")
 
 
 def _not_done(name: str, why: str, link: str) -> Outcome:

@@ -40,6 +40,12 @@ class Smoothing(AbstractCertificate):
                 return Certified((rounded_down(smoothed.sigma * float(ndtri(low))),), chosen[0])
         return Certified((None,), NO_CLASS)
 
+    def largest(self, draws: int, alpha: float, pixels: int) -> float:
+        """Where the class is predicted in every draw."""
+        from scipy.special import ndtri
+
+        return float(ndtri(clopper_pearson(draws, draws, 1 - 2 * alpha).low))
+
     def passes(self, draws: int) -> int:
         """One for each draw of both samples."""
         return SELECTION + draws

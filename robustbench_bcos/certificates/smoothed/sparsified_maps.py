@@ -39,6 +39,13 @@ class SparsifiedMaps(AbstractCertificate):
         radii = radii_of(counts, maps.top_count(len(counts)), smoothed)
         return Certified(tuple(rounded_down(radius) if radius > 0 else None for radius in radii))
 
+    def largest(self, draws: int, alpha: float, pixels: int) -> float:
+        """Where a pixel is among the largest in every draw, and another in none."""
+        from scipy.special import ndtri
+
+        always, never = (clopper_pearson(count, draws, 1 - alpha / pixels) for count in (draws, 0))
+        return float(ndtri(always.low) - ndtri(never.high)) / 2
+
     def passes(self, draws: int) -> int:
         """Forward and backward, of methods that differentiate once."""
         return 2 * draws

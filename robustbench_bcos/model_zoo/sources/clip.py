@@ -3,7 +3,9 @@
 Files of published B-cosified image towers (Arya et al., 2024) are loaded beside the text tower that they learned from.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -256,7 +258,7 @@ def open_clip() -> ModuleType:
 
 def _towers(library: ModuleType, name: str, tag: str) -> Any:  # noqa: ANN401 (open_clip has no types)
     try:
-        with torch.random.fork_rng(devices=[]), weights_only():
+        with torch.random.fork_rng(devices=[]), weights_only(), _as_asked(tag):
             torch.manual_seed(SEED)
             both: Any = library.create_model(name, pretrained=None if tag == RANDOM else tag)
     except Exception as error:  # Whatever a hub, a connection or a file has to say.
@@ -266,6 +268,21 @@ def _towers(library: ModuleType, name: str, tag: str) -> Any:  # noqa: ANN401 (o
         ) from error
     # open_clip's come in training mode.
     return freeze(both)
+
+
+@contextmanager
+def _as_asked(tag: str) -> Iterator[None]:
+    """Weights that were asked to be random are no reason for open_clip to warn of them."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return tag != RANDOM or not record.getMessage().startswith("No pretrained weights loaded")
+
+    root = logging.getLogger()
+    root.addFilter(other)
+    try:
+        yield
+    finally:
+        root.removeFilter(other)
 
 
 def _encoded(both: Any, tokenizer: Any, texts: list[str]) -> Tensor:  # noqa: ANN401 (open_clip has no types)

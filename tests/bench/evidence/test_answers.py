@@ -247,26 +247,28 @@ def test_what_layers_do_in_training_is_not_held_against_them(layer: nn.Module) -
 
 
 @pytest.mark.parametrize(
-    ("finish", "wrong"),
+    ("finish", "seen"),
     [
-        (lambda z: z, False),
-        (lambda z: 20 * z, False),
-        (lambda z: z / 20, False),
-        (lambda z: 1000 * z, True),
-        (lambda z: z / 1000, True),
-        (lambda z: z.softmax(dim=1), True),
-        (torch.sigmoid, True),
-        (lambda z: z.log_softmax(dim=1), False),
-        (lambda z: torch.cat([0 * z[:, :1], z[:, 1:] - 6], dim=1), False),
-        (lambda z: (40 * z).tanh(), True),
-        (lambda z: z.clamp(max=1), True),
+        (lambda z: z, ""),
+        (lambda z: 20 * z, ""),
+        (lambda z: z / 20, ""),
+        (lambda z: 1000 * z, "the two largest logits are more than 104 apart"),
+        (lambda z: z / 1000, "all logits of an image are within 0.1"),
+        (lambda z: z.softmax(dim=1), "they are probabilities, and not logits"),
+        (torch.sigmoid, "they are probabilities, and not logits"),
+        (lambda z: z.log_softmax(dim=1), ""),
+        (lambda z: torch.cat([0 * z[:, :1], z[:, 1:] - 6], dim=1), ""),
+        (lambda z: (40 * z).tanh(), "the largest logit of 9 images has a gradient that is 0 or not finite"),
+        (lambda z: z.clamp(max=1), "the largest logit of 5 images has a gradient that is 0 or not finite"),
     ],
     ids=["plain", "x20", "/20", "x1000", "/1000", "softmax", "sigmoid", "log-softmax", "reference", "tanh", "clamped"],
 )
 def test_probabilities_and_scales_that_hide_every_gradient_are_saturated(
-    finish: Callable[[Tensor], Tensor], wrong: bool
+    finish: Callable[[Tensor], Tensor], seen: str
 ) -> None:
-    assert logit_scale(model(lambda x: finish(smooth(x))), IMAGES).against.any().item() is wrong
+    found = logit_scale(model(lambda x: finish(smooth(x))), IMAGES)
+    assert found.finding == seen
+    assert found.against.any().item() is bool(seen)
 
 
 def test_the_range_of_logits_is_told() -> None:

@@ -244,6 +244,45 @@ def test_a_share_undermines_where_it_is_more_than_chance_explains(missed: int, s
     assert trust.worst_correct == IMAGES
 
 
+@pytest.mark.parametrize(
+    ("name", "level"),
+    [
+        ("saturated_output", "sound"),
+        ("wrong_gradients", "sound"),
+        ("filtered_gradients", "sound"),
+        ("binarization", "sound"),
+        ("solver_dependent", "sound"),
+        ("unbounded_attack", "sound"),
+        ("stochastic", "suspect"),
+        ("batch_dependent", "suspect"),
+        ("pixel_range", "suspect"),
+        ("other_draws", "suspect"),
+        ("surrogate", "suspect"),
+    ],
+)
+def test_a_number_that_is_0_cannot_be_too_high_and_may_be_that_of_something_else(
+    name: str, level: str, store: Store
+) -> None:
+    attack(store, broken=range(IMAGES))
+    examine(store, {name: against(range(16), "sample")})
+    trust = judged(store)
+    assert (trust.trust, reasons(trust), trust.worst_correct) == (level, [name] * (level == "suspect"), 0)
+    assert counts(trust, name) == ("undermined" if level == "suspect" else "reported", 16, 16)
+    # One that is left may be broken yet.
+    attack_one_less = Store()
+    attack(attack_one_less, broken=range(IMAGES - 1))
+    examine(attack_one_less, {name: against(range(16), "sample")})
+    assert judged(attack_one_less).trust == "suspect"
+
+
+def test_gradients_that_are_0_say_nothing_against_a_number_that_is_0(store: Store) -> None:
+    store.add(model_row(), *map(clean_row, range(IMAGES)))
+    for image in range(IMAGES):
+        store.add(verdict_row(CELL, image, success=True, prediction=0, nearness=1.0, degenerate_gradient=True))
+    examine(store)
+    assert (judged(store).trust, counts(judged(store), "degenerate_gradients")[0]) == ("sound", "reported")
+
+
 # What no search along gradients broke
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import norm
 from torch import nn
 
 from robustbench_bcos.bench.config import make_config
@@ -75,6 +76,10 @@ def test_tables_have_the_radii_of_the_run_and_those_of_papers_and_name_the_smoot
     for eps in RADII:
         assert shares[eps] == sum(radius >= float(eps) for radius in known) / COUNT
     assert 0 < shares["0.1"] <= of_class[0]["smoothed_correct"] < 1
+    # Clopper and Pearson's bound where every draw is for the class.
+    largest = 0.1 * norm.ppf(of_class[0]["alpha"] ** (1 / of_class[0]["draws"]))
+    assert [row["certifiable"] for row in of_class] == [row["radius_l2"] <= largest for row in of_class]
+    assert {row["certifiable"] for row in of_class} == {True, False}
     of_maps, parts = of(table, "sparsified_maps"), of(images, "sparsified_maps")
     at_once = {row["eps"]: row["smoothed_certified"] for row in of_maps}["0"]
     assert at_once == pytest.approx(sum(row["smoothed_radius"] >= 0 for row in parts) / len(parts))

@@ -16,6 +16,7 @@ class Binarization(AbstractCellCheck):
 
     asks = "whose planted adversarial example the attack does not find"
     rule = "share"
+    of_misses = True
     full_only = True
 
     def examine(self, cell: CellContext) -> Iterator[ResultRow]:

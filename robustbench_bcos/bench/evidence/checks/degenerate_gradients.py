@@ -17,6 +17,7 @@ class DegenerateGradients(AbstractVerdictsCheck):
 
     asks = "with a gradient that is 0 everywhere, NaN or infinite on the attack's way"
     rule = "share"
+    of_misses = True
 
     def count(self, verdicts: VerdictsContext) -> tuple[int, int]:
         """Images with at least one such step."""

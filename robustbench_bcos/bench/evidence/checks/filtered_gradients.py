@@ -15,6 +15,7 @@ class FilteredGradients(AbstractModelCheck):
 
     asks = "whose margin grows in directions that its gradient says nothing of"
     rule = "any"
+    of_misses = True
 
     def examine(self, model: ModelContext) -> Found:
         """Growth of the margin in random directions."""

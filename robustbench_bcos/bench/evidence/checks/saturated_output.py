@@ -11,10 +11,11 @@ from robustbench_bcos.bench.evidence.found import Found
 @final
 @CHECKS.registered("saturated_output")
 class SaturatedOutput(AbstractModelCheck):
-    """Probabilities, and logits far apart, leave losses without a slope."""
+    """Probabilities, logits far apart or close together, and such as nothing moves leave losses without a slope."""
 
-    asks = "given logits that are probabilities, or of a scale that no loss can be ascended on"
+    asks = "given outputs on which losses have no slope, or hardly any"
     rule = "any"
+    of_misses = True
 
     def examine(self, model: ModelContext) -> Found:
         """The range of each image's logits."""

@@ -19,6 +19,7 @@ class SolverDependent(AbstractCellCheck):
 
     asks = "broken by the attack through another solver of its differential equation"
     rule = "share"
+    of_misses = True
 
     def examine(self, cell: CellContext) -> Iterator[ResultRow]:
         """Search through fixed steps and through a tighter solver; networks without a flow have no rows."""

@@ -25,6 +25,7 @@ class UnboundedAttack(AbstractSearchCheck):
 
     asks = "still right when two attacks may change every pixel at will"
     rule = "share"
+    of_misses = True
     budget = 1 / 16
     fewest = 16
     tolerated = 0.5

@@ -15,6 +15,7 @@ class WrongGradients(AbstractModelCheck):
 
     asks = "whose margin does not grow along its gradient"
     rule = "any"
+    of_misses = True
 
     def examine(self, model: ModelContext) -> Found:
         """Growth of the margin along parts of its gradient."""
