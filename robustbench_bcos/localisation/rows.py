@@ -47,7 +47,8 @@ class ScoreRow(
     kept: bool
     """Whether the model, shown this part of the picture by itself, predicts the label."""
     size: float
-    """Norm of the perturbation of the unit that has a budget, to 6 significant digits; 0 for clean pictures."""
+    """Norm of the perturbation of the unit that has a budget, to 6 significant digits, of which the last may be float
+    noise of the batch; 0 for clean pictures."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
