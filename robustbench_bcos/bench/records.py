@@ -209,8 +209,8 @@ class ImageRecord:
     robust_worst: bool
     """Robust against everything that was tried within this epsilon, too: what ``robust_accuracy_worst`` counts."""
     size: float | None
-    """Norm of the perturbation, to 6 significant digits, of which the last may be float noise of the batch it was in; empty
-    where nothing was attacked."""
+    """Norm of the perturbation, to 6 significant digits, of which the last may be float noise of the batch it was in;
+    empty where nothing was attacked."""
     nearness: float | None
     """How near the image is to success, to 3 significant digits: the margin where any wrong class will do."""
     eight_bit: bool | None

@@ -150,8 +150,8 @@ class VerdictRow(Row, table="verdicts", key=("cell", "image")):
     prediction: int
     """The class predicted for the adversarial example; -1 where a logit is not finite."""
     size: float
-    """Norm of the perturbation, to 6 significant digits: the last may be float noise of the batch it was in, and more would
-    be."""
+    """Norm of the perturbation, to 6 significant digits: the last may be float noise of the batch it was in, and more
+    would be."""
     degenerate_gradient: bool
     """Whether some gradient of the attack was 0 everywhere, NaN or infinite."""
     forward_passes: int
@@ -320,7 +320,8 @@ class FooledRow(Row, table="fooled", key=("cell", "method", "goal", "image", "co
     """Whether the prediction is that of the clean image, for attacks on explanations in 256 levels, too. An attack on
     the explanation that finds no such picture leaves the image as it is."""
     size: float
-    """Norm of the perturbation, to 6 significant digits, of which the last may be float noise of the batch it was in."""
+    """Norm of the perturbation, to 6 significant digits, of which the last may be float noise of the batch it was
+    in."""
     left: float | None
     """What is left of the way to the goal, from 0 to 1; empty for controls."""
     degenerate_gradient: bool
