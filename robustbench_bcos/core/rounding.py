@@ -4,7 +4,7 @@ import math
 
 OF_MAPS = 4
 """Significant digits of what is measured on a map: it adds up many rounded numbers of either sign, in an order that
-depends on how many images a network is shown at a time. Of similarities, the last may differ in one of 100 rows."""
+depends on how many images a network is shown at a time. Of similarities, the last may differ in one of 40 rows."""
 
 
 def rounded(value: float, digits: int = 6) -> float:
