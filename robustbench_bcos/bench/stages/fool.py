@@ -43,6 +43,10 @@ from robustbench_bcos.model_zoo.models import Model
 GRAPHS = 4
 """Times the memory of a backward pass that a second derivative takes, about."""
 
+TOGETHER = 8
+"""Images whose maps are attacked at a time, at most. On CPUs the last digit depends on how many are in a batch, and
+where maps bend sharply, as for B below 2, steps make it the second digit; so larger batches change nothing."""
+
 PICTURED = 6
 """Images of a run that are pictured for each cell, method and goal, the first ones, unless all are to be saved."""
 
@@ -58,7 +62,7 @@ def fool_maps(
     pairs = (request.fooled, others_of_class(request.fooled), others_of_another_class(request.fooled))
     methods = dict.fromkeys(method_for(model.classifier, method) for method in request.config.methods)
     points = max(attachable_method(method).points for method in methods)
-    size = BatchSize(max(1, size.images // (GRAPHS * points)))
+    size = BatchSize(max(1, min(TOGETHER, size.images // (GRAPHS * points))))
     correct = {image for image, row in known.clean(model.name).items() if row.correct}
     image = request.fooled.batch(0, 1).images.to(request.device)
     followed = {method: _derivatives(model, method, image, request.config.seed) for method in methods}
