@@ -331,14 +331,14 @@ class FooledRow(Row, table="fooled", key=("cell", "method", "goal", "image", "co
     derivatives: str
     """Second derivatives that it followed: ``own``, or those of ``softplus`` in place of rectifiers; ``none`` where
     they are 0, ``wrong`` where they are not the slopes of the maps."""
-    values: Mapping[str, float | None] = field(metadata={SPREAD: tuple(MEASURES)})
-    """The measure of that name, to 4 significant digits: more would be float noise of the batch. Empty where it is not
-    defined."""
     energy: float | None = None
     """Share of the map's positive evidence that is on the object of the class, as the mask of that image says; empty
     without a mask, or without positive evidence."""
     energy_clean: float | None = None
     """The same of the clean image's map."""
+    values: Mapping[str, float | None] = field(metadata={SPREAD: tuple(MEASURES)})
+    """The measure of that name, to 4 significant digits: more would be float noise of the batch. Empty where it is not
+    defined."""
 
 
 class Pictured:

@@ -87,8 +87,9 @@ def check_images(dataset: str, *, limit: int | None, indices: Sequence[int], dat
     """
     kind, request = _request(dataset, "test", data_dir=data_dir, download=False, image_list=None, class_order=None)
     there = kind.images_if_fewer(request, max([limit or 0, *(index + 1 for index in indices)]))
-    # A folder without any is refused with what it lacks, by whoever opens it.
-    if there:
+    if there == 0:
+        raise RequestError(f"{dataset} holds no images in class folders: choose another dataset")
+    if there is not None:
         check_limit(limit, there, dataset)
         for index in indices:
             check_index(index, there, dataset)
