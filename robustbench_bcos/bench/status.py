@@ -20,7 +20,7 @@ STATES = {WHOLE: "answered, and not merged yet", FAILED: "failed", PART: "partly
 
 @dataclass(frozen=True, kw_only=True)
 class Inventory:
-    """How much of what was asked for is in a folder, whoever has done it."""
+    """How much of what was asked for a folder holds, from any process or job."""
 
     part: str
     """What is counted apart: cell, model."""

@@ -20,7 +20,7 @@ FILE = Path(__file__).with_name("architectures.json")
 def check_registered(name: str, arguments: Iterable[str]) -> None:
     """Refuse an architecture that there is not, or an argument that it does not take.
 
-    Where the registry has been imported, by a plug-in say, nothing is said: whoever builds the network asks it.
+    Does nothing where the registry has been imported, by a plug-in say: building the network asks the registry itself.
 
     Raises:
         RequestError: as the registry says it.

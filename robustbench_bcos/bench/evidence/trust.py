@@ -323,7 +323,7 @@ def _outcome(
 
 
 def _weighed(outcome: Outcome, robust: int) -> Outcome:
-    """A number that is 0 cannot be too high: what says that it is undermines nothing, and is told."""
+    """A number that is 0 cannot be too high, so checks that suspect it of that are reported and undermine nothing."""
     if outcome.status != "undermined" or CHECKS[outcome.check].can_undermine(robust):
         return outcome
     return replace(outcome, status="reported")

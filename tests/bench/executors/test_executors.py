@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,9 +18,11 @@ import pytest
 from robustbench_bcos.bench.config import make_config
 from robustbench_bcos.bench.evaluation import evaluate
 from robustbench_bcos.bench.executor import AbstractJobs
-from robustbench_bcos.bench.executors import EXECUTORS
+from robustbench_bcos.bench.executors import EXECUTORS, processes
 from robustbench_bcos.bench.executors import slurm as slurms
 from robustbench_bcos.bench.executors.slurm import Slurm, minutes_of, slurm_options
+from robustbench_bcos.bench.job import AbstractJob
+from robustbench_bcos.bench.job_folder import JobFolder
 from robustbench_bcos.bench.status import inventory
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.bench.units import FEWEST, Costs, Plan
@@ -189,6 +192,27 @@ def test_jobs_may_have_a_gpu_that_the_submitter_lacks(
     assert request.elsewhere == expected
     assert request.device == "cpu"
     assert request.identity.device == (expected or "cpu")
+
+
+@pytest.mark.parametrize("visible", ["4,6,7", ""], ids=["some", "all"])
+def test_each_gpu_of_a_node_has_a_process_of_its_own(
+    visible: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    given: list[str] = []
+
+    def hire(*order: Any) -> Any:
+        given.append(order[4])
+        return SimpleNamespace(gpu=order[4])
+
+    monkeypatch.setattr(processes, "_Worker", hire)
+    asked: Any = SimpleNamespace(config=make_config({"eps": "0.5"}), device="cuda", digest="00000000")
+    team = processes.Processes(asked, JobFolder(tmp_path), "order", AbstractJob)
+    assert team.workers == 3
+    for _ in range(6):
+        team._new()
+    assert given == 2 * (["4", "6", "7"] if visible else ["0", "1", "2"])
 
 
 def test_models_in_memory_are_not_for_jobs() -> None:
