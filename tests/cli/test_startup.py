@@ -60,6 +60,7 @@ MISTAKES = [
     "run --resize 32 --model digits-natural",
     "run --dataset idx:nowhere --norm linf --eps 0.1 --model digits-natural",
     "run --status damaged",
+    "localise --status done",
     "localise --option nothing=1 --model digits-natural",
     "localise --game nothing",
     "localise --dataset folder:nowhere",
