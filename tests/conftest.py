@@ -29,6 +29,8 @@ def pytest_configure(config: pytest.Config) -> None:
 SHORT = {
     # How often the nearest images are searched again.
     "evidence.contexts": {"AGAIN": 8, "FEWEST_AGAIN": 2, "IN_VAIN": 8},
+    # How often each model is asked before its gradients are believed.
+    "evidence.answers": {"DIRECTIONS": 6, "REPETITIONS": 1},
     # Steps along the boundary for each step of an attack.
     "stages.distances": {"REPEATED": 1},
 }
@@ -63,6 +65,22 @@ def second_search() -> Iterator[dict[tuple[Any, str], Any]]:
             for name, value in numbers.items():
                 shorter.setattr(module, name, value)
         yield really
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_disks() -> Iterator[None]:
+    """Nobody cuts the power in the middle of a test, and processes that are killed have written all the same."""
+    from robustbench_bcos.bench.store import Store
+
+    opened = Store.__init__
+
+    def unsynchronised(store: Store, *arguments: Any, **named: Any) -> None:
+        opened(store, *arguments, **named)
+        store._database.execute("PRAGMA synchronous = OFF")
+
+    with pytest.MonkeyPatch.context() as faster:
+        faster.setattr(Store, "__init__", unsynchronised)
+        yield
 
 
 @pytest.fixture

@@ -138,8 +138,8 @@ class Store:
                 # Which compute something else than what was written, or have no end.
                 raise self._damaged(f"it has a {kind}, {name!r}")
             if not reading:
-                # The version first: if the process dies between statements, the next session makes the missing tables.
-                statements = [f"PRAGMA user_version = {LAYOUT}", *map(_creation, self._tables)]
+                # At once: a disk is waited for once, and a session that dies leaves all of it or nothing.
+                statements = ["BEGIN", f"PRAGMA user_version = {LAYOUT}", *map(_creation, self._tables), "COMMIT"]
                 self._database.executescript(";\n".join(statements))
             if beside is not None:
                 # A job's own store is nothing without its process, and need not wait for a disk.

@@ -103,7 +103,8 @@ def wide_table(records: pd.DataFrame, text: Callable[[pd.Series], str]) -> pd.Da
 
 def _differing(records: pd.DataFrame) -> list[str]:
     """Keys of which rows that would stand in one place have several values."""
-    return [key for key in COLUMN_KEYS if (records.groupby(CELL_KEYS)[key].nunique() > 1).any()]
+    several = (records.groupby(CELL_KEYS)[list(COLUMN_KEYS)].nunique() > 1).any()
+    return [key for key in COLUMN_KEYS if several[key]]
 
 
 def _values(key: str, column: pd.Series) -> str:

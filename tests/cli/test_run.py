@@ -53,6 +53,12 @@ def tiny(tiny_zoo: Path) -> list[str]:
     return ["run", "--zoo", str(tiny_zoo), "--model", ",".join(NAMES), "--limit", "12", "--steps", "2", "--no-figures"]
 
 
+@pytest.fixture
+def unchecked(tiny: list[str]) -> list[str]:
+    """The same without evidence, which takes most of the time."""
+    return [*tiny, "--evidence", "off"]
+
+
 def rows(file: Path) -> list[dict[str, str]]:
     with file.open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
@@ -89,7 +95,7 @@ def test_class_names_and_what_was_left_out_are_recorded_and_said(here: Path, mon
     (here / "images/1/notes.txt").write_text("none")
     (here / "names.json").write_text(json.dumps({"0": "dark", "1": "grey", "2": "bright"}))
     command = ["run", "--dataset", "folder:images", "--model", "own_pixels:Pixels", "--steps", "1", "--no-figures"]
-    command += ["--eps", "0.5", "--classes", "names.json"]
+    command += ["--eps", "0.5", "--classes", "names.json", "--evidence", "off"]
     out = succeed(*command, "--out", "done", "--skip-model-checks")
     said = "Left out: 1 that is no image of the formats BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP (1/notes.txt)."
     assert said in out
@@ -108,16 +114,16 @@ def test_numbered_folders_are_refused_with_both_orders_before_anything_is_attack
 
 
 def test_the_first_screen_needs_no_options(here: Path) -> None:
-    out = succeed("run", "--limit", 10, "--steps", 1, "--no-figures")
+    out = succeed("run", "--limit", 5, "--steps", 1, "--no-figures")
     (folder,) = (here / "runs").iterdir()
     assert folder.name.startswith("digits-l2-")
     written = rows(folder / "results.csv")
     assert {"digits-natural", "digits-adv-l2", "digits-bcos-b2"} <= {row["model"] for row in written}
     assert all(row["model"] in out for row in written)
     assert {(row["norm"], row["eps"], row["dataset"], row["images"]) for row in written} == {
-        ("l2", "0.5", "digits", "10")
+        ("l2", "0.5", "digits", "5")
     }
-    assert "Robust accuracy in % under pgd on 10 images of digits" in " ".join(out.split())
+    assert "Robust accuracy in % under pgd on 5 images of digits" in " ".join(out.split())
     assert "Trust: " in out
     assert (
         f"Written to runs/{folder.name}: results.csv, timings.csv, images.csv, evidence.csv, transfer.csv, table_l2.csv"
@@ -126,16 +132,16 @@ def test_the_first_screen_needs_no_options(here: Path) -> None:
     assert "\x1b" not in out
 
 
-def test_quiet_prints_the_path_of_the_csv_and_nothing_else(tiny: list[str]) -> None:
-    assert call(*tiny, "--out", "mine", "--quiet") == (0, "mine/results.csv\n", "")
+def test_quiet_prints_the_path_of_the_csv_and_nothing_else(unchecked: list[str]) -> None:
+    assert call(*unchecked, "--out", "mine", "--quiet") == (0, "mine/results.csv\n", "")
     assert Path("mine/results.csv").is_file()
 
 
-def test_json_is_the_rows_of_the_csv_and_strict(tiny: list[str]) -> None:
+def test_json_is_the_rows_of_the_csv_and_strict(unchecked: list[str]) -> None:
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
 
-    out = succeed(*tiny, "--out", "mine", "--json", "--attack", "pgd,noise", "--eps", "8/255,0")
+    out = succeed(*unchecked, "--out", "mine", "--json", "--attack", "pgd,noise", "--eps", "8/255,0")
     printed = json.loads(out, parse_constant=refuse)
     assert printed["run"] == "mine"
     written = rows(Path("mine/results.csv"))
@@ -230,10 +236,10 @@ def test_what_an_attack_is_at_is_told_and_what_was_found_done_says_nothing_of_it
     ]
 
 
-def test_a_run_can_be_overwritten(tiny: list[str]) -> None:
-    succeed(*tiny, "--out", "mine", "--quiet")
-    assert "or --overwrite that run" in refusal(*tiny, "--out", "mine", "--seed", "4")
-    succeed(*tiny, "--out", "mine", "--seed", "4", "--quiet", "--overwrite")
+def test_a_run_can_be_overwritten(unchecked: list[str]) -> None:
+    succeed(*unchecked, "--out", "mine", "--quiet")
+    assert "or --overwrite that run" in refusal(*unchecked, "--out", "mine", "--seed", "4")
+    succeed(*unchecked, "--out", "mine", "--seed", "4", "--quiet", "--overwrite")
     assert {row["seed"] for row in rows(Path("mine/results.csv"))} == {"4"}
 
 
@@ -272,11 +278,11 @@ def test_explanations_are_a_table_of_their_own_and_pictures_of_the_images_asked_
     assert description["identity"]["explained"]["pictured"] == [4]
 
 
-def test_without_figures_nothing_is_explained_unless_it_is_asked_for(tiny: list[str]) -> None:
-    succeed(*tiny, "--out", "none")
-    succeed(*tiny, "--explained", 2, "--out", "some")
+def test_without_figures_nothing_is_explained_unless_it_is_asked_for(unchecked: list[str]) -> None:
+    succeed(*unchecked, "--out", "none")
+    succeed(*unchecked, "--explained", 2, "--out", "some")
     names = {folder: {file.name for file in Path(folder).iterdir()} for folder in ("none", "some")}
-    assert names["none"] == {*FILES, "table_l2.csv"}
+    assert names["none"] == {*FILES, "table_l2.csv"} - {"evidence.csv", "transfer.csv"}
     assert names["some"] == {*names["none"], "explanations.csv"}
 
 
@@ -288,9 +294,9 @@ def test_the_same_command_on_a_finished_run_repeats_its_answer(tiny: list[str]) 
     assert len(json.loads(Path("mine/run.json").read_text(encoding="utf-8"))["sessions"]) == 2
 
 
-def test_another_configuration_goes_to_another_folder_by_itself(tiny: list[str], here: Path) -> None:
+def test_another_configuration_goes_to_another_folder_by_itself(unchecked: list[str], here: Path) -> None:
     for seed in ("0", "1", "0"):
-        succeed(*tiny, "--seed", seed, "--quiet")
+        succeed(*unchecked, "--seed", seed, "--quiet")
     assert len(list((here / "runs").iterdir())) == 2
 
 
@@ -461,6 +467,8 @@ def test_ones_own_model_and_images_need_no_card(here: Path, monkeypatch: pytest.
         "mine",
         "--quiet",
         "--skip-model-checks",
+        "--evidence",
+        "off",
     ]
     succeed("run", "--model", models, "--dataset", f"folder:{here / 'colours'}", *options)
     written = rows(Path("mine/results.csv"))

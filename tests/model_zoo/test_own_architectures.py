@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.plugins import load_plugins
 from robustbench_bcos.model_zoo import architectures
 
 EXAMPLE, ENTRY_POINTS = map(textwrap.dedent, re.findall(r"::\n\n((?:    .*\n|\n)+)", (architectures.__doc__ or "")))
@@ -34,10 +36,10 @@ for name, channels, loss in (("tinynet", 3, "ce"), ("bcos_tinynet", 6, "bce")):
 """
 
 
-def use(folder: Path, *plugins: Path, code: str = USE) -> str:
+def use(folder: Path, code: str = USE) -> str:
     paths = os.pathsep.join([str(folder), str(Path(__file__).parents[2])])
     done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, plugins)],
+        [sys.executable, "-c", code],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": paths},
         capture_output=True,
@@ -59,26 +61,35 @@ def install(folder: Path, content: str) -> None:
     (info / "entry_points.txt").write_text(group.replace('"', ""))
 
 
-@pytest.mark.parametrize("installed", [False, True])
-def test_one_file_adds_an_architecture_of_both_families(tmp_path: Path, installed: bool) -> None:
-    if installed:
-        install(tmp_path, EXAMPLE)
-        assert use(tmp_path) == ""
-    else:
-        plugin = tmp_path / "tiny.py"
-        plugin.write_text(EXAMPLE)
-        assert use(tmp_path, plugin) == ""
+def test_one_file_adds_an_architecture_of_both_families(tmp_path: Path) -> None:
+    install(tmp_path, EXAMPLE)
+    assert use(tmp_path) == ""
 
 
-def test_a_taken_name_is_refused_and_a_broken_package_harms_nothing_else(tmp_path: Path) -> None:
-    install(tmp_path, "raise OSError('no such device')")
+@pytest.mark.usefixtures("registries")
+def test_it_may_be_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    plugin = tmp_path / "tiny.py"
+    plugin.write_text(EXAMPLE)
+    monkeypatch.setattr(sys, "argv", ["", str(plugin)])
+    exec(USE, {})
+
+
+@pytest.mark.usefixtures("registries")
+def test_a_taken_name_is_refused(tmp_path: Path) -> None:
     plugin = tmp_path / "taken.py"
     plugin.write_text(EXAMPLE.replace('"tinynet"', '"resnet20"'))
-    assert "architecture 'resnet20' is already registered as Architecture(" in use(tmp_path, plugin)
+    with pytest.raises(RequestError, match=r"architecture 'resnet20' is already registered as Architecture\("):
+        load_plugins([plugin])
+
+
+def test_a_broken_package_harms_nothing_else(tmp_path: Path) -> None:
+    install(tmp_path, "raise OSError('no such device')")
     start = USE[: USE.index("load_plugins(map")]
     build = "build_architecture({!r}, in_channels=6, classes=5, arguments={{}})\n"
-    assert use(tmp_path, code=start + build.format("bcos_resnet20")) == ""
-    said = use(tmp_path, code=start + build.format("bcos_tinynet"))
+    told = "print('resnet20 is there', file=sys.stderr)\n"
+    said = use(tmp_path, code=start + build.format("bcos_resnet20") + told + build.format("bcos_tinynet"))
+    assert said.startswith("resnet20 is there\n")
     assert (
         "architecture 'bcos_tinynet' of my_package.tinynet cannot be imported (OSError: no such device): repair or"
         in said

@@ -103,8 +103,7 @@ def assert_same_network(network: nn.Module, peer: Any) -> None:
     assert_proportionally_close(explained.weights, dynamic_weights_of_peer(peer, inputs, targets))
 
 
-@pytest.mark.parametrize("max_out", [1, 2])
-@pytest.mark.parametrize("b", [1.0, 1.5, 2.0, 2.5])
+@pytest.mark.parametrize(("b", "max_out"), [(1.0, 1), (1.5, 2), (2.0, 1), (2.5, 2)])
 @pytest.mark.parametrize("norm", PUBLISHED_NORMS)
 def test_network_equals_the_published_one_for_every_norm_and_exponent(norm: str, b: float, max_out: int) -> None:
     arguments = {"b": b, "max_out": max_out, "logit_bias": NO_LOGIT_BIAS}

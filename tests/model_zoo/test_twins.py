@@ -1,4 +1,4 @@
-"""What holds for convolutional twins: one skeleton, read off its tensors, folded, explained to the last logit."""
+"""What holds for convolutional twins: one skeleton, read off its tensors, explained to the last logit."""
 
 from typing import Any, get_args
 
@@ -14,15 +14,13 @@ from tests.model_zoo.peers import (
     NO_LOGIT_BIAS,
     assert_arguments_are_read_off,
     assert_contributions_sum_to_the_logit,
-    assert_folds,
     encoded,
     ours,
 )
 
-SMALL = {"resnet8": 0, "resnext29_32x4d": 0, "cifar_resnet50": 0, "densenet52_12": 27}
-LARGE = {"resnet18": 0, "resnext50_32x4d": 0, "densenet121": 62}
-"""Names of conventional twins for small and large images, and how many norms cannot be folded: a DenseNet's before its
-1x1 convolutions, in transitions and at its end, whose inputs others see too."""
+SMALL = ("resnet8", "resnext29_32x4d", "cifar_resnet50", "densenet52_12")
+LARGE = ("resnet18", "resnext50_32x4d", "densenet121")
+"""Names of conventional twins for small and large images; test_folded_architectures.py folds them."""
 
 each_twin = pytest.mark.parametrize("name", [*SMALL, *LARGE])
 
@@ -76,12 +74,6 @@ def test_arguments_are_read_off_a_conventional_state(name: str, given: dict[str,
 def test_arguments_are_read_off_a_bcos_state(name: str, given: dict[str, Any], max_out: int) -> None:
     uncentred = given if given["norm"] == "none" else given | {"norm": "batch-uncentred"}
     assert_arguments_are_read_off(BCOS_PREFIX + name, {"max_out": max_out, **uncentred})
-
-
-@pytest.mark.parametrize(("name", "norms_left"), (SMALL | LARGE).items())
-def test_folded_network_is_the_same_with_norms_only_where_they_cannot_be_folded(name: str, norms_left: int) -> None:
-    network = ours(BCOS_PREFIX + name, logit_bias=NO_LOGIT_BIAS)
-    assert_folds(network, inputs(name), norms_left=norms_left)
 
 
 @each_twin

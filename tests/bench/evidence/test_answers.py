@@ -24,6 +24,8 @@ from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.subset import EvalSubset
 
+pytestmark = pytest.mark.usefixtures("whole_second_search")
+
 IMAGES = torch.rand(9, 3, 4, 5, generator=torch.Generator().manual_seed(0))
 MIXED = torch.randn(60, 7, generator=torch.Generator().manual_seed(1))
 

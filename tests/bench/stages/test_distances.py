@@ -76,7 +76,7 @@ def highs(rows: Sequence[DistanceRow]) -> NDArray[np.float64]:
 
 @every_norm
 @given(seed=st.integers(0, 10_000), lead=st.floats(-3, 3))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 def test_distances_are_those_to_a_plane_in_the_pixel_box(norm: str, seed: int, lead: float) -> None:
     *rows, _ = found(request_for(seed, norm, lead=lead), norm)
     distances, reached = exact(seed, norm, lead=lead), highs(rows)
@@ -96,7 +96,7 @@ def test_distances_of_two_layers_are_those_of_all_patterns_of_activation(norm: s
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 3))
     for parameter in network.parameters():
         parameter.data = torch.from_numpy(random.normal(size=parameter.shape)).float()
-    images = torch.from_numpy(random.uniform(size=(5, 3, 2, 2))).float()
+    images = torch.from_numpy(random.uniform(size=(3, 3, 2, 2))).float()
     labels = network(images).argmax(dim=1)
     features, offset, readout, bias = (parameter.detach().double().numpy() for parameter in network.parameters())
     twin = HiddenLayer(features, offset, readout, bias)
@@ -340,8 +340,8 @@ def test_batches_of_another_size_give_the_same_distances(norm: str) -> None:
 
 def test_batches_of_another_size_give_the_same_distances_of_a_convolutional_network(tiny_zoo: Path) -> None:
     one, other = (
-        found(tiny_request(tiny_zoo, model=("tiny-bcos",), limit=3, distances=True, batch_size=size), "l2", "tiny-bcos")
-        for size in (2, 3)
+        found(tiny_request(tiny_zoo, model=("tiny-bcos",), limit=2, distances=True, batch_size=size), "l2", "tiny-bcos")
+        for size in (1, 2)
     )
     assert [row.passes for row in one] == [row.passes for row in other]
     # A convolution sums in another order in another batch.

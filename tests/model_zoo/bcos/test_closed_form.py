@@ -1,7 +1,6 @@
 """B-cos convolutions in closed form are what the layer says, forward and backward, and where they are not used."""
 
 import copy
-import shutil
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -319,11 +318,12 @@ from robustbench_bcos import fold
 from tests.model_zoo.bcos.test_closed_form import assert_same, make_layer, normal
 
 network = torch.nn.Sequential(make_layer(), make_layer(stride=(2, 2))).float()
-assert_same(network, torch.compile(fold(network), fullgraph=True), normal(2, 4, 8, 8).float(), 1e-5)
+compiled = torch.compile(fold(network), fullgraph=True, backend="aot_eager")
+assert_same(network, compiled, normal(2, 4, 8, 8).float(), 1e-5)
 """
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler, and finds no g++")
 def test_compiled_network_gives_the_same() -> None:
-    # The compiler cannot see through the checks of shapes that tests run under.
+    # The compiler cannot see through the checks of shapes that tests run under. What it has traced is run as it is:
+    # to write it in C++ takes most of the time, and is torch's part.
     subprocess.run([sys.executable, "-c", COMPILED], check=True, timeout=300)

@@ -27,8 +27,12 @@ from robustbench_bcos.model_zoo.models import Model, find_models, find_weights, 
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit")
 
-BCOS = [name for name, entry in Zoo().entries.items() if entry.card.family == "bcos" and entry.card.weights.url is None]
-"""Cards whose weights are packaged."""
+BCOS = [
+    name
+    for name, entry in Zoo().entries.items()
+    if entry.card.family == "bcos" and entry.card.weights.url is None and entry.card.training.kind == "natural"
+]
+"""Cards whose weights are packaged, of every network once: others have the same with other weights."""
 
 DIGITS = EvalSubset.of(Digits("test"), 4).batch(0, 4).images
 
