@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import robustbench_bcos as rb
 from robustbench_bcos.attacks.attack import AbstractAttack
 from robustbench_bcos.attacks.refined import Refined
 from robustbench_bcos.attacks.searches.apgd import APGD
@@ -18,6 +19,9 @@ from robustbench_bcos.attacks.searches.square import Square
 from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import AbstractSearchCheck, checks_of
 from robustbench_bcos.bench.evidence.checks import other_losses
+from robustbench_bcos.core.prediction import predicted_classes
+from robustbench_bcos.data.datasets.digits import Digits
+from robustbench_bcos.data.subset import EvalSubset
 
 pytestmark = pytest.mark.usefixtures("whole_second_search")
 every_search = pytest.mark.parametrize("check", checks_of("quick", AbstractSearchCheck), ids=lambda check: check.name)
@@ -98,6 +102,14 @@ def test_every_attack_is_followed_by_targeted_searches_first_short_and_then_deep
     brief, at_length = other_losses.SCREEN[:1], check.deeper(attack)
     assert sum(search.passes for search in brief) < sum(search.passes for search in at_length)
     assert all(any(isinstance(search.search, TargetedAPGD) for search in level) for level in (brief, at_length))
+
+
+def test_the_screen_looks_beyond_the_classes_that_are_nearest_by_their_linear_distance() -> None:
+    """What 100 steps of PGD leave standing and AutoAttack does not; three targets left all of these as robust."""
+    batch = EvalSubset(Digits("test"), (60, 120, 149, 256, 361)).batch(0, 5)
+    model = rb.load_model("digits-bcos-b2.5")
+    found = other_losses.SCREEN[0](model, batch.images, batch.labels, "linf", 0.1)
+    assert (predicted_classes(model(found.adversarials)) != batch.labels).all()
 
 
 def test_few_steps_are_not_refuted_with_few_steps() -> None:
