@@ -42,7 +42,8 @@ class InputXGradient(AbstractAttachableMethod):
 
     def _attribute(self, network: nn.Module, encoded: Images, targets: Targets | None, rng: PerImageRng) -> Explanation:
         many = targets is not None and targets.shape[1] >= MANY and encoded.shape[2:].numel() <= SMALL
-        leaf = encoded.detach().clone().requires_grad_()
+        order = torch.channels_last if many else torch.preserve_format
+        leaf = encoded.detach().clone(memory_format=order).requires_grad_()
         with torch.enable_grad(), ConvolutionsTogether() if many else nullcontext():
             logits = network(leaf)
         chosen = largest(logits.detach()) if targets is None else targets
