@@ -21,7 +21,7 @@ from torch import Tensor
 
 from robustbench_bcos.attacks import NORMS
 from robustbench_bcos.bench.cells import Cell, make_cells
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.fast_copy import make_fast_copy
 from robustbench_bcos.model_zoo.models import Model
 

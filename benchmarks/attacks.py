@@ -21,7 +21,7 @@ from subjects import BATCH, Attacked, add_options, find_model, make_run, right_i
 from torch import Tensor
 
 from robustbench_bcos.bench.cells import Cell, make_cells
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.fast_copy import make_fast_copy
 
 DIGITS = ("digits-natural", "digits-adv-l2", "digits-bcos-b2")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import robustbench_bcos as rb
 from robustbench_bcos.attacks.searches.autoattack import AutoAttack
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.evidence.trust import Judgement
 from robustbench_bcos.bench.request import make_request
 from robustbench_bcos.bench.runner import execute

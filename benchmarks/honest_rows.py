@@ -25,7 +25,7 @@ from robustbench_bcos.attacks.searches.apgd import APGD
 from robustbench_bcos.attacks.searches.apgd_targeted import TargetedAPGD
 from robustbench_bcos.attacks.searches.autoattack import AutoAttack
 from robustbench_bcos.bench.cells import Cell
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.evidence.selection import nearest_first
 from robustbench_bcos.bench.evidence.trust import Judgement
 from robustbench_bcos.bench.request import Request, make_request

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.evidence.trust import Judgement
 from robustbench_bcos.bench.request import check_request
 from robustbench_bcos.bench.runner import execute

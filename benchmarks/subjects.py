@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_bcos.bench.cells import Cell
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.request import Request, check_request, make_request
 from robustbench_bcos.bench.target import AttackTarget, make_target
 from robustbench_bcos.bench.trial import Judged, attack_and_judge

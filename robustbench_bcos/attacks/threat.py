@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import final
 
 from robustbench_bcos.attacks import NORMS, norm_name
-from robustbench_bcos.attacks.norm import AbstractNorm
+from robustbench_bcos.attacks.norm import AbstractNorm, broadcast, or_one
 from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity
@@ -85,6 +85,11 @@ class Threat:
     def sample(self, shape: Sequence[int], generators: "Sequence[torch.Generator]") -> Images:
         """One perturbation per generator, uniform in the ball."""
         return self.geometry.sample(shape, self.radius, generators)
+
+    def sample_sphere(self, shape: Sequence[int], generators: "Sequence[torch.Generator]") -> Images:
+        """Draws from the ball, lengthened to its radius."""
+        draws = self.sample(shape, generators)
+        return draws * broadcast(self.radius / or_one(self.size(draws)))
 
     def select(self, positions: Tensor) -> "Threat":
         """The threat to some of the images."""

@@ -16,7 +16,8 @@ from torch import nn
 from robustbench_bcos.attacks import PREDICTION, goal_names, norm_name
 from robustbench_bcos.attacks.attack import AbstractAttack
 from robustbench_bcos.bench.cells import make_attacks
-from robustbench_bcos.bench.config import RunConfig, make_config, radius_of
+from robustbench_bcos.bench.config import RunConfig, radius_of
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.display import watch
 from robustbench_bcos.bench.fooled import make_fooled, make_fooled_images
 from robustbench_bcos.bench.images import open_images
@@ -217,7 +218,7 @@ def _in_memory(
     attacks = _attacks(attack)
     named = tuple(one for one in attacks if isinstance(one, str))
     memory = {"dataset": "memory", "figures": False, "save_adversarials": save}
-    asked = {"norm": norm, "eps": eps, "attack": named or ("pgd",), **options}
+    asked = {"norm": norm, "eps": eps, "attack": named, **options}
     config = make_config(DEFAULTS | memory | asked)
     if not (config.threat or (config.norm and config.eps)):
         raise RequestError("threat is missing: give norm and eps, or a threat such as linf:8/255")

@@ -73,6 +73,11 @@ class AbstractExecutor(ABC):
         """
 
     @classmethod
+    def for_several(cls) -> "type[AbstractExecutor]":
+        """What carries out several trainings at a time."""
+        return cls
+
+    @classmethod
     def device_of_jobs(cls, config: RunConfig) -> str | None:
         """The device that work is done on, where that is another one than this machine has."""
         return None

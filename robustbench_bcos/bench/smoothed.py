@@ -114,7 +114,7 @@ def _of_radii(
         for threat in (cell.threat for cell in identity.cells)
     }
     largest = certificate.largest(asked.draws, asked.alpha, math.prod(asked.shape[-2:])) * first.sigma
-    radii |= {("l2", text): float(text) for text in RADII}
+    radii |= {(certificate.norm, text): float(text) for text in RADII}
     for (norm, eps), radius in sorted(radii.items(), key=lambda item: item[1]):
         shares = [_share(rows, radius) * ok for rows, ok in zip(images, right, strict=True)]
         low, high = _interval(shares, of_classes=of_classes)

@@ -66,6 +66,9 @@ class AbstractCertificate(ABC):
 
     name: ClassVar[str]
 
+    norm: ClassVar[str] = "l2"
+    """Of radii: Gaussian noise is as likely in every direction (Cohen et al., 2019)."""
+
     certifies: ClassVar[str]
     """Of what it is a lower bound, as a phrase."""
 

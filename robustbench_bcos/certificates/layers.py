@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustbench_bcos.certificates.bound import SLACK, Bound, LinearMap, Rows, spread
+from robustbench_bcos.certificates.bcos_map import BcosMap
+from robustbench_bcos.certificates.bound import SLACK, Bound, LinearMap, Rows
 from robustbench_bcos.certificates.operators import convolution_norm, overlaps, spectral_norm
 from robustbench_bcos.model_zoo.architectures.layers import PointwiseLinear, PooledClassMaps, PooledLinear
-from robustbench_bcos.model_zoo.bcos.closed_form import COSINE_EPSILON, PATCH_EPSILON
+from robustbench_bcos.model_zoo.bcos.closed_form import PATCH_EPSILON
 from robustbench_bcos.model_zoo.bcos.layers import (
     LINEAR_EPSILON,
-    AbstractBcosLayer,
     BcosConv2d,
     BcosLinear,
     LogitLayer,
@@ -312,22 +312,6 @@ def _to_one(layer: nn.AdaptiveAvgPool2d) -> Transform:
 # B-cos layers
 
 
-def squared_constant(b: float, squares: Tensor) -> Tensor:
-    """The squared Lipschitz constant of a B-cos unit with a filter of norm 1, by its patch, while c^2 is at most this.
-
-    With y = |c|^(B-1) a, where a = w.p and c = a / |p|, the gradient is |c|^(B-1) (B w - (B-1) c p/|p|), of squared
-    norm t^(B-1) (B^2 - (B^2-1) t) with t = c^2, which grows up to t = B / (B+1). There the constant is
-    sqrt(B (B/(B+1))^(B-1)): 1, 1.1547 and 1.2285 for B = 1, 2 and 2.5. It is one of a *unit* over its patch; how it
-    makes one of a layer is said in :func:`_bcos`.
-
-    Args:
-        b: the exponent.
-        squares: largest squared cosines.
-    """
-    reached = squares.clamp(max=b / (b + 1))
-    return reached ** (b - 1) * (b * b - (b * b - 1) * reached)
-
-
 @bounds(BcosConv2d)
 def _bcos_convolution(layer: BcosConv2d) -> Transform:
     conv = layer.linear
@@ -343,125 +327,39 @@ def _bcos_convolution(layer: BcosConv2d) -> Transform:
     stretch = max(spectral_norm(part) for part in filters.flatten(1).unflatten(0, (conv.groups, -1)))
     # With B = 1 nothing else bounds the layer's norm.
     respond = convolution(filters, None, conv, norm=None if layer.b == 1 else math.sqrt(shared) * stretch)
-    return _bcos(layer, respond, energies, PATCH_EPSILON, 0.0, shared, stretch)
+    return BcosMap(
+        b=layer.b,
+        max_out=layer.max_out,
+        groups=conv.groups,
+        axis=layer.channel_axis,
+        filters=filters.flatten(1),
+        respond=respond,
+        energies=energies,
+        inside=PATCH_EPSILON,
+        shared=shared,
+        stretch=stretch,
+    )
 
 
 @bounds(BcosLinear)
 def _bcos_linear(layer: BcosLinear) -> Transform:
     filters = _unit_weight(layer.linear)
-    respond = linear(filters, None)
-    stretch = spectral_norm(filters)
-    return _bcos(layer, respond, lambda squares: squares.sum(dim=-1, keepdim=True), 0.0, LINEAR_EPSILON, 1, stretch)
+    return BcosMap(
+        b=layer.b,
+        max_out=layer.max_out,
+        axis=layer.channel_axis,
+        filters=filters,
+        respond=linear(filters, None),
+        energies=lambda squares: squares.sum(dim=-1, keepdim=True),
+        outside=LINEAR_EPSILON,
+        stretch=spectral_norm(filters),
+    )
 
 
 @bounds(PooledClassMaps)
 def _pooled_class_maps(layer: PooledClassMaps) -> Transform:
     classify, finish = _bcos_convolution(layer), transform_of(layer.logit_layer)
     return lambda bound: finish(mean_over_positions(classify(bound)))
-
-
-def _bcos(
-    layer: AbstractBcosLayer,
-    respond: LinearMap,
-    energies: Callable[[Tensor], Tensor],
-    inside: float,
-    outside: float,
-    shared: int,
-    stretch: float,
-) -> Transform:
-    """Of a B-cos layer, from its responses a to patches p of norm n.
-
-    *Intervals.* y = |c|^(B-1) a with c = a / n grows with a; with n it falls where a is positive and grows where it is
-    negative; and n is never less than |a|. So its extremes are at the ends of the intervals of a and n.
-
-    *Moves.* At one position the layer's Jacobian is D W P, with filters W of norm 1, D = diag(B |c|^(B-1)) and
-    P = I - (B-1)/B q q^T for q = p/|p|, so that it stretches by max D times the spectral norm of W at most; nor by more
-    than the root of the sum of the units' squared constants (:func:`squared_constant`, of the largest cosine that
-    is possible). Both hold for every point between the clean image's patch and another one in the ball,
-    because what is known of them, boxes and balls, is convex. Over all positions, each pixel is in ``shared`` patches
-    at most, so the patches together move by sqrt(shared) times as much as the map; and the layer by the largest of
-    these constants times that. MaxOut hands on one response of several, whose Jacobian has some of the rows of W.
-
-    *Epsilons.* That inside the root of a convolution's norm is a further pixel that never changes, of which filters see
-    nothing. That added to a linear layer's norm makes c smaller than w.q, and the squared norm above is then no larger.
-    That on the cosine where B is neither 1 nor 2, e, adds 4 e B^2 (1+e)^(2B) to the squared constant at most, and to
-    the spectral bound a factor of (1+e)^(B-1) and sqrt(units) e.
-
-    Args:
-        layer: for its exponent and MaxOut.
-        respond: of its linear map.
-        energies: sums of squares under each output, or group of outputs.
-        inside: added to a sum of squares.
-        outside: added to a norm.
-        shared: at most so many patches contain a given value.
-        stretch: spectral norm of the filters as a matrix.
-    """
-    b, e = layer.b, 0.0 if layer.b in (1, 2) else COSINE_EPSILON
-    filters = _unit_weight(layer.linear).flatten(1)
-    units, inputs = len(filters) // layer.max_out, filters.shape[1]
-    groups = layer.linear.groups if isinstance(layer.linear, UnitConv2d) else 1
-    axis = layer.channel_axis
-    sums = filters.abs().sum(dim=1).unflatten(0, (-1, layer.max_out)).amax(dim=1)
-    sums = sums if axis == -1 else sums[:, None, None]
-
-    def norms(patches: Tensor) -> Tensor:
-        found = (energies(patches.square()) + inside).sqrt() + outside
-        return found if found.shape[axis] in (1, units) else found.repeat_interleave(units // groups, dim=1)
-
-    def of_maxout(values: Tensor) -> Tensor:
-        at = axis % values.dim()
-        largest: Tensor = values.unflatten(at, (-1, layer.max_out)).amax(dim=at + 1)
-        return largest
-
-    def output(responses: Tensor, norms: Tensor) -> Tensor:
-        cosines = (responses.abs() / norms.clamp(min=torch.finfo(torch.float64).tiny)).clamp(max=1)
-        return responses * (cosines if b == 2 else (cosines + e) ** (b - 1))
-
-    def transform(bound: Bound) -> Bound:
-        responses = respond(bound)
-        if layer.max_out > 1:
-            responses = responses.mapped(of_maxout)
-        if b == 1:
-            return responses.sharpened()
-        same_sign = bound.low.sign() == bound.high.sign()
-        smallest = torch.minimum(bound.low.abs(), bound.high.abs()).where(same_sign, 0)
-        least, clean, most = (norms(values) for values in (smallest, bound.centre, bound.magnitude))
-        reach = spread(bound.euclidean, clean)
-        least = torch.maximum(least, clean - reach).clamp(min=math.sqrt(inside) + outside) / SLACK
-        most = torch.minimum(most, clean + reach) * SLACK
-        low = output(responses.low, torch.where(responses.low > 0, most, least))
-        high = output(responses.high, torch.where(responses.high > 0, least, most))
-        centre = output(responses.centre, clean)
-        # Constants of the bound for every input within the ball.
-        cosines = (torch.maximum(responses.low.abs(), responses.high.abs()) / least).clamp(max=1)
-        constants = squared_constant(b, (cosines + e).square()) + 4 * e * b * b * (1 + e) ** (2 * b)
-        factors = b * (cosines + e) ** (b - 1)
-        steepest = factors.flatten(1).amax(dim=1) * (stretch + math.sqrt(units) * e)
-        together = constants.sum(dim=axis).reshape(len(constants), -1).amax(dim=1).sqrt()
-        slopes = constants.sqrt() * SLACK
-        reach = slopes * spread(bound.euclidean, centre)
-        # The gradient's absolute sum is at most the root of the number of values times its norm, and that of its parts.
-        steps = torch.minimum(slopes * math.sqrt(inputs), factors * (sums + (b - 1) / b * math.sqrt(inputs) * cosines))
-        reach = torch.minimum(reach, steps * SLACK * spread(bound.largest, centre))
-        # The output is B |c|^(B-1) times as sensitive to the response's rounding, and (B-1) times to the norm's; twice,
-        # because of the filters' norms and of products of errors.
-        relative = bound.rounding(inputs + 16)
-        sums_of_sizes = respond.absolute(bound.magnitude)
-        if layer.max_out > 1:
-            sums_of_sizes = of_maxout(sums_of_sizes)
-        sensitive = b * (cosines + e + 4 * relative) ** (b - 1)
-        outputs = replace(
-            bound,
-            centre=centre,
-            low=torch.maximum(low, centre - reach),
-            high=torch.minimum(high, centre + reach),
-            euclidean=bound.euclidean * math.sqrt(shared) * torch.minimum(steepest, together) * SLACK,
-            largest=bound.largest * steps.flatten(1).amax(dim=1) * SLACK,
-            rows=None,
-        ).sharpened()
-        return outputs.rounded(2 * relative * (sensitive * sums_of_sizes + b * outputs.magnitude))
-
-    return transform
 
 
 def _unit_weight(layer: UnitConv2d | UnitLinear) -> Tensor:

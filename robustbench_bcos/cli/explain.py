@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_bcos.bench.config import EXPLANATIONS, IMAGES, RunConfig, make_config
+from robustbench_bcos.bench.config import EXPLANATIONS, IMAGES, RunConfig
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.run_files import check_free, remove_explanations
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import errors, results

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from robustbench_bcos.bench.config import IMAGES, make_config
+from robustbench_bcos.bench.config import IMAGES
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.cli.options import Flags, model_or_weights, takes
 from robustbench_bcos.cli.output import results
 from robustbench_bcos.core.errors import RequestError

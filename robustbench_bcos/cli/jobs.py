@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_bcos.bench.config import RUN, make_config
+from robustbench_bcos.bench.config import RUN
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.cli.options import Flags
 from robustbench_bcos.cli.output import results
 from robustbench_bcos.core.errors import RequestError

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from robustbench_bcos.bench.config import configured
+from robustbench_bcos.bench.configured import configured
 from robustbench_bcos.bench.folder import read_localisation
 from robustbench_bcos.bench.run_files import DATABASE, check_place
 from robustbench_bcos.cli.jobs import Cancel, Status, told_of_jobs

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_bcos.bench.config import RunConfig, make_config
+from robustbench_bcos.bench.config import RunConfig
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.run_files import RESULTS, check_place, is_run
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import print_report, results

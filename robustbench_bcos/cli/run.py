@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_bcos.bench.config import ATTACK, RUN, RunConfig, check_trained, make_config
+from robustbench_bcos.bench.config import ATTACK, RUN, RunConfig
+from robustbench_bcos.bench.configured import check_trained, make_config
 from robustbench_bcos.bench.folder import read_description
 from robustbench_bcos.bench.run_files import DATABASE, RESULTS, check_place
 from robustbench_bcos.cli.jobs import Cancel, Status, told_of_jobs

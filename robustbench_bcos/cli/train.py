@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_bcos.bench.config import SUITES, RunConfig, make_config
+from robustbench_bcos.bench.config import SUITES, RunConfig
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.run_files import JOBS, is_run
 from robustbench_bcos.cli.jobs import Cancel, Status, told_of_jobs
 from robustbench_bcos.cli.listed import LIST, split
@@ -136,7 +137,7 @@ def _executor(config: RunConfig) -> "type[AbstractExecutor]":
 
     kind = EXECUTORS[config.executor]
     kind.check(config)
-    return EXECUTORS["processes"] if kind.name == "local" and (config.jobs or 1) > 1 else kind
+    return kind.for_several() if (config.jobs or 1) > 1 else kind
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -5,7 +5,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
-from robustbench_bcos.bench.config import EXPLANATIONS, Listed, Positive, RunConfig, Several
+from robustbench_bcos.bench.config import EXPLANATIONS, RunConfig
+from robustbench_bcos.bench.values import Listed, Positive, Several
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.options import Option, parameters
 from robustbench_bcos.explanations import method_names

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from robustbench_bcos.bench.config import configured
+from robustbench_bcos.bench.configured import configured
 from robustbench_bcos.bench.display import watch
 from robustbench_bcos.bench.evaluation import classes_of, device_of, load_one
 from robustbench_bcos.bench.store import Store

@@ -21,6 +21,9 @@ from robustbench_bcos.model_zoo.bcos.folding import fold
 from robustbench_bcos.regression.data import Trajectories
 from robustbench_bcos.regression.training import Trained
 
+Cells = Sequence[tuple[float, str]]
+"""Each with its epsilon, and which inputs may be moved."""
+
 
 @final
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class ErrorAbove(AbstractCriterion):
 
     tolerance: float
     name = "error_above"
+    loss = "mse"
     goals_are_labels = False
 
     def success(self, outputs: Tensor, goals: Goals) -> Flags:
@@ -80,7 +84,7 @@ def attack(
     data: Trajectories,
     *,
     norm: str,
-    cells: Sequence[tuple[float, str]],
+    cells: Cells,
     tolerance: float,
     steps: int,
     among: Tensor | None = None,
@@ -105,49 +109,21 @@ def attack(
     Raises:
         RequestError: no such norm.
     """
-    model, criterion = fold(trained.model), ErrorAbove(tolerance)
-    clean, truth = trained.inputs(data), trained.truth(data)
-    free = torch.stack([free_inputs(model.states, clean.shape[1], targets) for _, targets in cells])
-
-    def classifier(images: Tensor) -> Tensor:
-        values, may_move = images.flatten(1).chunk(2, dim=1)
-        # Without a gradient a value is not moved.
-        outputs: Tensor = model(torch.where(may_move.detach() > 0, values, values.detach()))
-        return outputs
-
+    criterion, clean, truth = ErrorAbove(tolerance), trained.inputs(data), trained.truth(data)
     with torch.no_grad():
         eligible = criterion.correct(trained.model(clean), truth)
     chosen = eligible.expand(len(cells), -1) if among is None else among & eligible
-    numbers, positions = chosen.nonzero(as_tuple=True)
     inputs = clean.expand(len(cells), -1, -1).clone()
     stuck = torch.zeros_like(chosen)
-    if len(positions):
-        # Inputs outside the range are brought to its border for the search: the pixel box is [0, 1].
-        start = torch.stack([clean[positions].clamp(0, 1), free[numbers].float()], dim=1)[:, None]
-        epsilons = torch.tensor([eps for eps, _ in cells])[numbers]
-        rng = PerImageRng.of(0, positions)
-        starts = None
-        if draw is not None:
-            unit = Threat.of(norm, 1.0).sample(start.shape[1:], rng.fold_in("starts")(draw))
-            # Perturbations of a part of the inputs are within the threat as well.
-            may_move = torch.stack([free[numbers], torch.zeros_like(free[numbers])], dim=1)[:, None]
-            starts = (start + epsilons[:, None, None, None] * unit * may_move).clamp(0, 1)
-        problem = Problem(
-            classifier=classifier,
-            images=start,
-            goals=truth[positions],
-            threat=Threat.of(norm, epsilons),
-            criterion=criterion,
-            rng=rng,
-            batch_size=len(start),
-            starts=starts,
-        )
+    if chosen.any():
+        problem = _problem(trained, clean, truth, chosen, criterion=criterion, norm=norm, cells=cells, draw=draw)
         moved, trace = PGD(steps=steps).solve(problem)
-        if not bool((measured_sizes(problem.threat, start, moved) <= allowed_sizes(problem.threat, moved)).all()):
+        sizes = measured_sizes(problem.threat, problem.images, moved)
+        if not bool((sizes <= allowed_sizes(problem.threat, moved)).all()):
             raise AssertionError(f"an attack left {norm}")
         # Added to the inputs as they are, those outside the range, too.
-        inputs[numbers, positions] += (moved - start)[:, 0, 0]
-        stuck[numbers, positions] = trace.degenerate_gradient
+        inputs[chosen] += (moved - problem.images)[:, 0, 0]
+        stuck[chosen] = trace.degenerate_gradient
     found = []
     for attacked, tried, met in zip(inputs, chosen, stuck, strict=True):
         with torch.no_grad():
@@ -155,6 +131,49 @@ def attack(
         robust = tried & criterion.correct(outputs, truth)
         found.append(Attacked(inputs=attacked, outputs=outputs, eligible=eligible, robust=robust, stuck=robust & met))
     return found
+
+
+def _problem(
+    trained: Trained,
+    clean: Tensor,
+    truth: Tensor,
+    chosen: Flags,
+    *,
+    criterion: ErrorAbove,
+    norm: str,
+    cells: Cells,
+    draw: int | None,
+) -> Problem:
+    """All cells at once: each chosen trajectory with the epsilon and the targets of its cell."""
+    model = fold(trained.model)
+
+    def classifier(images: Tensor) -> Tensor:
+        values, may_move = images.flatten(1).chunk(2, dim=1)
+        # Without a gradient a value is not moved.
+        outputs: Tensor = model(torch.where(may_move.detach() > 0, values, values.detach()))
+        return outputs
+
+    numbers, positions = chosen.nonzero(as_tuple=True)
+    free = torch.stack([free_inputs(model.states, clean.shape[1], targets) for _, targets in cells])[numbers]
+    # Inputs outside the range are brought to its border for the search: the pixel box is [0, 1].
+    start = torch.stack([clean[positions].clamp(0, 1), free.float()], dim=1)[:, None]
+    epsilons = torch.tensor([eps for eps, _ in cells])[numbers]
+    rng, starts = PerImageRng.of(0, positions), None
+    if draw is not None:
+        unit = Threat.of(norm, 1.0).sample(start.shape[1:], rng.fold_in("starts")(draw))
+        # Perturbations of a part of the inputs are within the threat as well.
+        may_move = torch.stack([free, torch.zeros_like(free)], dim=1)[:, None]
+        starts = (start + epsilons[:, None, None, None] * unit * may_move).clamp(0, 1)
+    return Problem(
+        classifier=classifier,
+        images=start,
+        goals=truth[positions],
+        threat=Threat.of(norm, epsilons),
+        criterion=criterion,
+        rng=rng,
+        batch_size=len(start),
+        starts=starts,
+    )
 
 
 def robust_to_noise(

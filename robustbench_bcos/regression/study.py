@@ -220,7 +220,7 @@ def _attacked(
                 "epsilon": eps,
                 "steps": threats.steps,
                 "step_size": RELATIVE_STEP * eps / threats.steps,
-                "loss": "mse",
+                "loss": ErrorAbove.loss,
                 "restarts": 1,
                 "start": "image",
                 "select": "first_success",

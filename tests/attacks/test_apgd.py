@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from robustbench_bcos.attacks import NORMS
 from robustbench_bcos.attacks.loss import resolve_loss
-from robustbench_bcos.attacks.searches.apgd import APGD, checkpoints, on_the_sphere
+from robustbench_bcos.attacks.searches.apgd import APGD, checkpoints
 from robustbench_bcos.attacks.searches.pgd import PGD
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.core.prediction import predicted_classes
@@ -103,7 +103,7 @@ def test_search_is_that_of_the_paper(
     few = slice(0, 8)
     found, _ = attack(network, images[few], labels[few], norm, RADII[norm])
     sources = PerImageRng.of(0, range(8))(0)
-    noise = on_the_sphere(Threat.of(norm, RADII[norm]), images.shape[1:], sources)
+    noise = Threat.of(norm, RADII[norm]).sample_sphere(images.shape[1:], sources)
     for position in range(8):
         image, label = images[position : position + 1], labels[position : position + 1]
         start = (image + noise[position].to(image)).clamp(0, 1)
@@ -129,7 +129,8 @@ def test_verdicts_are_those_of_torchattacks(
     monkeypatch.undo()
 
     monkeypatch.setattr(
-        "robustbench_bcos.attacks.searches.apgd.on_the_sphere",
+        Threat,
+        "sample_sphere",
         lambda *_: delta * (epsilon / NORMS[norm].size(delta)).view(-1, 1, 1, 1),
     )
     attack = APGD(steps=25, loss=loss, zero_index=True)
@@ -156,5 +157,5 @@ def test_blind_steps_are_told(images: Tensor) -> None:
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_start_has_exactly_the_radius(norm: str) -> None:
-    draws = on_the_sphere(Threat.of(norm, 0.3), torch.Size((3, 6, 8)), [generator(i) for i in range(5)])
+    draws = Threat.of(norm, 0.3).sample_sphere((3, 6, 8), [generator(i) for i in range(5)])
     torch.testing.assert_close(NORMS[norm].size(draws), torch.full((5,), 0.3))

@@ -278,7 +278,7 @@ def test_verdicts_are_those_of_torchattacks(
     def same_start(threat: Threat, shape: Any, sources: Any) -> Tensor:
         return (delta * threat.radius / threat.size(delta[None])).expand(len(sources), *shape)
 
-    monkeypatch.setattr("robustbench_bcos.attacks.searches.apgd.on_the_sphere", same_start)
+    monkeypatch.setattr(Threat, "sample_sphere", same_start)
     attack = TargetedAPGD(steps=5, targets=6, zero_index=True)
     ours = broken(net, attack(net, images, labels, norm, epsilon), labels)
     once = TargetedAPGD(steps=5, targets=1, zero_index=True)(net, images, labels, norm, epsilon)

@@ -199,7 +199,7 @@ def test_searches_reach_more_targets_than_noise(norm: str, net: TanhNet, images:
 
     def reached(attack: AbstractAttack) -> int:
         count = 0
-        for target in range(7):
+        for target in range(0, 7, 2):
             found = attack(net, images, labels, norm, epsilon, criterion=f"targeted:{target}")
             success = predicted_classes(net(found.adversarials).detach()) == target
             # Another class than the target is no success, however wrong.

@@ -67,8 +67,7 @@ def test_places_of_images_that_leave_are_taken_at_once(
 
 
 @every_attack
-@pytest.mark.parametrize("every", [2, 50])
-@pytest.mark.parametrize("batch_size", [None, 3])
+@pytest.mark.parametrize(("batch_size", "every"), [(None, 50), (3, 2)])
 def test_releasing_successes_seldom_changes_nothing(
     attack: AbstractAttack,
     norm: str,

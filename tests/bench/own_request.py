@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.request import Request, check_request
 from robustbench_bcos.data.memory import InMemory
 from robustbench_bcos.data.subset import EvalSubset

@@ -21,7 +21,7 @@ from robustbench_bcos.attacks.searches.pgd import PGD
 from robustbench_bcos.attacks.searches.square import Square
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.bench.cells import Cell, make_cells
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.core.errors import RequestError
 
 FULL: dict[str, Any] = {

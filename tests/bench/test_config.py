@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.bench.cells import make_threats
-from robustbench_bcos.bench.config import SUITES, RunConfig, check_trained, make_config
+from robustbench_bcos.bench.config import SUITES, RunConfig
+from robustbench_bcos.bench.configured import check_trained, make_config
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.options import parameters
 from robustbench_bcos.core.quantities import Quantity

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import robustbench_bcos as rb
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.evidence.checks.other_draws import OtherDraws
 from robustbench_bcos.bench.evidence.contexts import ModelContext
 from robustbench_bcos.bench.request import Request, check_request

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import robustbench_bcos as rb
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.fast_copy import in_tf32, make_fast_copy
 from robustbench_bcos.bench.request import check_precision
 from robustbench_bcos.core.errors import RequestError

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from robustbench_bcos.bench.cells import make_cells
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.folder import Description, Session, open_run, read_description
 from robustbench_bcos.bench.identity import ExplainedImages, RunIdentity
 from robustbench_bcos.bench.run_files import CONFIGURATION, DATABASE, LOCK, RESULTS

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from robustbench_bcos.attacks import NORMS
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.foreseen import check_foreseeable, check_radius
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity

@@ -13,7 +13,7 @@ from robustbench_bcos import RequestError
 from robustbench_bcos.attacks.searches.pgd import PGD
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.bench.cells import Cell, make_cells
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.gallery import BATCH, ExplainedGallery, Gallery
 from robustbench_bcos.bench.pictures import View
 from robustbench_bcos.core.rng import PerImageRng

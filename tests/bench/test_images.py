@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.images import open_images, preprocessing_for
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.data.preprocessing import AS_THEY_ARE, Preprocessing

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import robustbench_bcos as rb
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.evidence.alternatives import (
     CERTAIN_IF_ASSUMED,
     RANGES,

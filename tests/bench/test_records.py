@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from robustbench_bcos.bench.cells import Cell, make_cells
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.evidence.check import AbstractCellCheck, AbstractModelCheck, checks_of
 from robustbench_bcos.bench.identity import ExplainedImages, RunIdentity
 from robustbench_bcos.bench.records import (

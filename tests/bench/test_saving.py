@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robustbench_bcos.bench import request as requests
 from robustbench_bcos.bench import saving
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.evaluation import evaluate
 from robustbench_bcos.bench.records import make_records
 from robustbench_bcos.bench.request import Request, check_request

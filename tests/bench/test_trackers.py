@@ -8,7 +8,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from robustbench_bcos.bench import tracker as trackers
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.foreseen import check_foreseeable
 from robustbench_bcos.bench.tracker import Logged
 from robustbench_bcos.bench.trackers import TRACKERS

@@ -10,7 +10,7 @@ from robustbench_bcos.attacks.criterion import make_criterion
 from robustbench_bcos.attacks.searches.pgd import PGD
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.bench.cells import make_cells
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.fast_copy import make_fast_copy
 from robustbench_bcos.bench.target import AttackTarget, make_target
 from robustbench_bcos.bench.trial import Judged, attack_and_judge

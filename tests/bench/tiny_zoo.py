@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustbench_bcos.attacks.attack import AbstractAttack
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.records import make_records
 from robustbench_bcos.bench.request import Request, make_request
 from robustbench_bcos.bench.runner import execute

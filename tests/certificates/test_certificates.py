@@ -19,7 +19,7 @@ from robustbench_bcos.attacks.attack import AbstractAttack
 from robustbench_bcos.attacks.searches.apgd import APGD
 from robustbench_bcos.attacks.searches.fab import FAB
 from robustbench_bcos.attacks.searches.pgd import PGD
-from robustbench_bcos.certificates import bound, layers
+from robustbench_bcos.certificates import bcos_map, bound
 from robustbench_bcos.certificates.certifier import CannotBound, Certifier
 from robustbench_bcos.certificates.operators import convolution_norm
 from robustbench_bcos.model_zoo.architectures.layers import PooledClassMaps, PooledLinear
@@ -205,8 +205,8 @@ def test_a_unit_that_is_said_to_be_flatter_than_it_is_is_refuted(monkeypatch: py
     honest = Certifier(model).radii(images, labels, NORMS["l2"])
     assert honest > 0
     assert refutations(model, images, honest, "l2") == 0
-    right = layers.squared_constant
-    monkeypatch.setattr(layers, "squared_constant", lambda b, squares: right(b, squares) / 100)
+    right = bcos_map.squared_constant
+    monkeypatch.setattr(bcos_map, "squared_constant", lambda b, squares: right(b, squares) / 100)
     assert refutations(model, images, Certifier(model).radii(images, labels, NORMS["l2"]), "l2") == 1
 
 
@@ -257,7 +257,7 @@ def test_intervals_and_radii_are_no_looser_than_their_twins(seed: int, epsilon: 
 
 @pytest.mark.parametrize(("b", "constant"), [(1.0, 1.0), (2.0, 1.1547), (2.5, 1.228)])
 def test_the_constant_of_a_unit(b: float, constant: float) -> None:
-    squared = layers.squared_constant(b, torch.ones((), dtype=torch.float64))
+    squared = bcos_map.squared_constant(b, torch.ones((), dtype=torch.float64))
     assert math.sqrt(float(squared)) == pytest.approx(unit_constant(b), rel=1e-9)
     assert math.sqrt(float(squared)) == pytest.approx(constant, abs=1e-3)
 

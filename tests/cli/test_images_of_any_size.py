@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.cli.chosen import from_files
 from robustbench_bcos.data.datasets.folder import Folder
 from robustbench_bcos.data.preprocessing import Preprocessing

@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.main import get_command
 
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.cli import VERBS, app
 from robustbench_bcos.cli.options import PARAMETERS, Flags, takes
 from robustbench_bcos.cli.verb import Verb

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from robustbench_bcos.bench.config import configured
+from robustbench_bcos.bench.configured import configured
 from robustbench_bcos.bench.executor import Stopped
 from robustbench_bcos.bench.job_folder import JobFolder
 from robustbench_bcos.bench.store import Store

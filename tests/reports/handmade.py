@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from robustbench_bcos.bench.cells import make_cells
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.evidence.trust import Outcome, Status
 from robustbench_bcos.bench.records import COLUMNS, SIMILARITY_COLUMNS
 from robustbench_bcos.core.statistics import wilson

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from robustbench_bcos.bench.cells import Cell, make_cells
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.evidence import transfer
 from robustbench_bcos.bench.records import COLUMNS, CURVE_COLUMNS, EVIDENCE_COLUMNS
 from robustbench_bcos.bench.store import Store

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.dispatch import ATTEMPTS
 from robustbench_bcos.bench.executor import AbstractExecutor, Stopped
 from robustbench_bcos.bench.executors import EXECUTORS

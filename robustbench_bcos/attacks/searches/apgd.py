@@ -74,7 +74,7 @@ class AutoPGD(GradientAttack):
         if problem.threat.geometry.sparse:
             noise = torch.stack([torch.randn(images.shape[1:], generator=source) for source in sources])
             return problem.threat.project(images, noise.to(images))
-        return (images + on_the_sphere(problem.threat, images.shape[1:], sources).to(images)).clamp(0, 1)
+        return (images + problem.threat.sample_sphere(images.shape[1:], sources).to(images)).clamp(0, 1)
 
     def remember(self, problem: Problem, images: Images, sources: "Sequence[torch.Generator]") -> "Memory":
         """Nothing is known at the start."""
@@ -270,12 +270,6 @@ class SparseMemory(Memory):
         self.changed = torch.where(due, changed, self.changed)
         back = sparser[:, None, None, None]
         return torch.where(back, self.best, iterates), torch.where(back, self.best_gradients, gradients)
-
-
-def on_the_sphere(threat: Threat, shape: "torch.Size", sources: "Sequence[torch.Generator]") -> Images:
-    """Draws from the ball, lengthened to its radius."""
-    draws = threat.sample(shape, sources)
-    return draws * broadcast(threat.radius / or_one(threat.size(draws)))
 
 
 def signs_of_largest(gradients: Images, numbers: Counts) -> Images:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_bcos.attacks.attack import AbstractAttack
-from robustbench_bcos.attacks.searches.apgd import on_the_sphere
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.core.rng import PerImageRng
 from robustbench_bcos.core.types import Images
@@ -97,9 +96,9 @@ def binarize(features: Features, attack: AbstractAttack, image: Images, threat: 
     with torch.no_grad():
         size = features(image).shape[1]
         inner = _around(inside.sample(shape, [source] * _inner_points(size)), image)
-        boundary = _around(on_the_sphere(threat, shape, [source]), image)
+        boundary = _around(threat.sample_sphere(shape, [source]), image)
         points = features(torch.cat([image, inner, boundary])).double()
-        random = _around(on_the_sphere(threat, shape, [source] * RANDOM_POINTS), image)
+        random = _around(threat.sample_sphere(shape, [source] * RANDOM_POINTS), image)
         spent = len(points) + len(random) + 1
         fitted = _fit(points)
         if fitted is None:

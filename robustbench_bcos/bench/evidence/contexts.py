@@ -24,6 +24,7 @@ from robustbench_bcos.core.types import Images, Labels
 if TYPE_CHECKING:
     from torch import nn
 
+    from robustbench_bcos.attacks.loss import Loss
     from robustbench_bcos.bench.batch_size import BatchSize
     from robustbench_bcos.bench.evidence.alternatives import Alternatives, Compared, Standard
     from robustbench_bcos.bench.evidence.indicators import Path
@@ -91,6 +92,10 @@ class CellContext:
     def attack(self) -> AbstractAttack:
         """The cell's attack, with the loss that ``auto`` turned out to be."""
         return self.cell.attack.with_loss(self.model.loss)
+
+    def ascended(self, target: "AttackTarget") -> "Loss":
+        """The loss that checks look at: the attack's own, or the usual one where it has none."""
+        return target.criterion.objective(getattr(self.attack, "loss", "ce"))
 
     @cached_property
     def robust(self) -> list[int]:

@@ -19,6 +19,11 @@ class Local(AbstractExecutor):
     """Needs nothing, and is used where nothing else is asked for."""
 
     @classmethod
+    def for_several(cls) -> type[AbstractExecutor]:
+        """Processes: threads of one would wait for each other's steps."""
+        return EXECUTORS["processes"]
+
+    @classmethod
     def execute(cls, request: "Request", store: "Store", folder: Path) -> "Iterator[Progress]":
         """By the runner."""
         from robustbench_bcos.bench.runner import execute

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from robustbench_bcos.bench.cells import make_cells
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.evidence.trust import Judgement, Trust
 from robustbench_bcos.bench.store import Store
 from tests.bench.by_hand import clean_row, evidence_row, identity_of, model_row, not_attacked, verdict_row

@@ -9,7 +9,7 @@ import pytest
 from robustbench_bcos.attacks.searches.autoattack import AutoAttack
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.bench.cells import Cell, make_cells
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.evidence import CHECKS
 from robustbench_bcos.bench.evidence.check import (
     AbstractCellCheck,

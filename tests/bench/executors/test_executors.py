@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.evaluation import evaluate
 from robustbench_bcos.bench.executor import AbstractJobs
 from robustbench_bcos.bench.executors import EXECUTORS, processes

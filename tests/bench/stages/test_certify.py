@@ -10,7 +10,7 @@ import torch
 from scipy.stats import norm
 from torch import nn
 
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.request import Request
 from robustbench_bcos.bench.rows import SmoothedRow
 from robustbench_bcos.bench.runner import execute

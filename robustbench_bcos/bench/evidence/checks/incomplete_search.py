@@ -24,5 +24,5 @@ class IncompleteSearch(AbstractCellCheck):
         from robustbench_bcos.bench.evidence.indicators import PROGRESS
 
         target, path = cell.path()
-        values = path.progress(target.criterion.objective(getattr(cell.attack, "loss", "ce")))
+        values = path.progress(cell.ascended(target))
         yield from cell.rows(self, target, Found(against=values > PROGRESS, values=values, passes=path.passes))

@@ -24,6 +24,5 @@ class UnstableLoss(AbstractCellCheck):
         from robustbench_bcos.bench.evidence.indicators import DRAWS, UNSTABLE, instability
 
         target = cell.target(cell.first_correct(), stream=self.name)
-        loss = target.criterion.objective(getattr(cell.attack, "loss", "ce"))
-        values = instability(target.classifier, target.images, target.goals, loss, target.rng)
+        values = instability(target.classifier, target.images, target.goals, cell.ascended(target), target.rng)
         yield from cell.rows(self, target, Found(against=values > UNSTABLE, values=values, passes=1 + DRAWS))
