@@ -31,6 +31,8 @@ SHORT = {
     "evidence.contexts": {"AGAIN": 8, "FEWEST_AGAIN": 2, "IN_VAIN": 8},
     # How often each model is asked before its gradients are believed.
     "evidence.answers": {"DIRECTIONS": 6, "REPETITIONS": 1},
+    # How long gradients are measured where they are in doubt.
+    "evidence.checks.estimated_gradients": {"STEPS": 3, "DIRECTIONS": 4},
     # Steps along the boundary for each step of an attack.
     "stages.distances": {"REPEATED": 1},
 }

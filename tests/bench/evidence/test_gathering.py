@@ -34,7 +34,9 @@ CELL_CHECKS = sorted(check.name for check in checks_of("quick", AbstractCellChec
 
 def request_of(zoo: Path, **flags: Any) -> Request:
     """Two models, at a radius where some images are broken and others are not."""
-    return tiny_request(zoo, **{"eps": ("0.2",), "steps": (5,), "seed": 3, "evidence": "quick", "jobs": 1} | flags)
+    return tiny_request(
+        zoo, **{"eps": ("0.2",), "limit": 20, "steps": (5,), "seed": 3, "evidence": "quick", "jobs": 1} | flags
+    )
 
 
 def rows(store: Store) -> dict[str, list[tuple[Any, ...]]]:
@@ -101,7 +103,7 @@ def test_full_evidence_examines_every_image_that_are_robust(tiny_zoo: Path, stor
 # The same whatever happens
 
 
-@pytest.mark.parametrize("size", [7, 64, 360])
+@pytest.mark.parametrize("size", [7, 64])
 def test_batches_of_another_size_give_the_same_rows(size: int, tiny_zoo: Path, expected: dict[str, Any]) -> None:
     found = rows_of(request_of(tiny_zoo, batch_size=size))
     for table in ("evidence", "results", "transfers"):
@@ -120,7 +122,7 @@ class Killed(BaseException):
     """As an interruption: nothing catches it."""
 
 
-@pytest.mark.parametrize("survived", [0, 4, 8, 14, 21])
+@pytest.mark.parametrize("survived", [0, 8, 21])
 def test_a_run_that_is_killed_between_two_checks_continues_and_ends_with_the_same_rows(
     survived: int, tiny_zoo: Path, expected: dict[str, Any], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,7 +286,7 @@ def test_the_first_sixteen_images_are_asked_about(tiny_zoo: Path, store: Store) 
 def test_checks_search_for_what_the_criterion_asks_for(target: str, tiny_zoo: Path, store: Store) -> None:
     """What a check breaks is turned into the target class; what aims at all wrong classes is left out."""
     request = request_of(
-        tiny_zoo, model=("tiny-natural",), criterion="targeted", target=target, eps=("0.5",), evidence="full"
+        tiny_zoo, model=("tiny-natural",), limit=12, criterion="targeted", target=target, eps=("0.5",), evidence="full"
     )
     carry_out(request, store)
     (cell,) = request.cells
@@ -297,7 +299,7 @@ def test_checks_search_for_what_the_criterion_asks_for(target: str, tiny_zoo: Pa
         assert target != "3" or all(labels[row.image] != 3 for row in found)
     # A target is harder to reach than any wrong class.
     (row,) = make_records(store, request.identity).to_dict("records")
-    (plain,) = make_records_of(request_of(tiny_zoo, model=("tiny-natural",), eps=("0.5",), evidence="full"))
+    (plain,) = make_records_of(request_of(tiny_zoo, model=("tiny-natural",), limit=12, eps=("0.5",), evidence="full"))
     assert row["worst_correct"] >= plain["worst_correct"]
 
 

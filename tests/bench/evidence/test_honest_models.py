@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_bcos.bench.config import make_config
+from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.request import make_request
 from robustbench_bcos.model_zoo.cards import Zoo
 from tests.bench.evidence.planted import After, Before, Own, evaluated, reasons, zoo
@@ -23,7 +23,7 @@ DIGITS = sorted(
 
 
 def test_every_network_of_the_zoo_is_sound() -> None:
-    flags: dict[str, Any] = {"steps": (20,), "eps": ("0.5",), "limit": 100}
+    flags: dict[str, Any] = {"steps": (20,), "eps": ("0.5",), "limit": 60}
     table = measure(make_request(make_config(flags | {"device": "cpu", "figures": False})))
     assert sorted(table["model"]) == DIGITS
     accused = {row["model"]: row["reasons"] for _, row in table.iterrows() if row["trust"] != "sound"}

@@ -15,7 +15,9 @@ def off_the_grid(planted: Planted) -> bool:
 
 
 @pytest.mark.parametrize("planted", PANEL, ids=lambda planted: planted.name)
-def test_a_broken_defence_is_suspect_for_the_right_reason(planted: Planted) -> None:
+def test_a_broken_defence_is_suspect_for_the_right_reason(planted: Planted, request: pytest.FixtureRequest) -> None:
+    if "estimated_gradients" in planted.reasons:
+        request.getfixturevalue("whole_second_search")
     images = (IMAGES * 255).round() / 255 if off_the_grid(planted) else IMAGES
     row = evaluated(planted.build, images, **planted.options)
     assert row["trust"] == "suspect"
