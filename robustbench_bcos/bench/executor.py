@@ -2,13 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, final, runtime_checkable
 
 from robustbench_bcos.bench.config import RunConfig
 from robustbench_bcos.core.devices import check_driver
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.packages import find_package
 
 if TYPE_CHECKING:
     from robustbench_bcos.bench.job import AbstractJob
@@ -187,7 +187,7 @@ def check_submitit(executor: str) -> None:
     Raises:
         RequestError: it is not installed.
     """
-    if find_spec("submitit") is None:
+    if find_package("submitit") is None:
         raise RequestError(
             f"executor {executor} needs submitit, which is not installed: pip install submitit (the extra cluster of "
             "this package)"

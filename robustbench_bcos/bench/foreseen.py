@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterable, Sequence
 from importlib.machinery import PathFinder
-from importlib.util import find_spec
 from pathlib import Path
 
 from robustbench_bcos.attacks import ATTACKS, NORMS
@@ -15,6 +14,7 @@ from robustbench_bcos.bench.executors import EXECUTORS
 from robustbench_bcos.bench.trackers import TRACKERS
 from robustbench_bcos.core.devices import check_device
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.packages import find_package
 from robustbench_bcos.core.quantities import Quantity
 from robustbench_bcos.data.class_order import read_class_order
 from robustbench_bcos.data.opening import (
@@ -172,7 +172,7 @@ def _check_module(model: str, name: str) -> None:
     outermost = name.partition(".")[0]
     if not outermost.isidentifier() or outermost in sys.modules:
         return
-    if find_spec(outermost) is None and PathFinder.find_spec(outermost, [str(Path.cwd())]) is None:
+    if find_package(outermost) is None and PathFinder.find_package(outermost, [str(Path.cwd())]) is None:
         raise RequestError(
             f"--model {model} cannot be imported (No module named {outermost!r}): give an importable module and a "
             "callable in it"

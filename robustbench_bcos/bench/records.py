@@ -179,6 +179,10 @@ class Record:
     explanation_withstood_least: float | None
     """Smallest share of images whose explanation withstood one of these and its evidence: ``withstood_worst`` of
     ``fooled.csv``."""
+    worst_ci_low: float
+    """Lower bound of Wilson's 95 % interval of ``robust_accuracy_worst``, as tables and pages print it."""
+    worst_ci_high: float
+    """Upper bound of the same."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -429,6 +433,7 @@ def _record(store: Store, cell: Cell, identity: RunIdentity, trust: Trust) -> di
     similarity_means = _similarity_means(store, cell, identity)
     maps = fooled_of(store, cell, identity)
     interval = wilson(sums.robust_correct, sums.images)
+    worst = wilson(trust.worst_correct, sums.images)
     robust = sums.robust_correct / sums.images
     record = Record(
         model=model.name,
@@ -483,6 +488,8 @@ def _record(store: Store, cell: Cell, identity: RunIdentity, trust: Trust) -> di
         explanation_withstood_least=min(
             (one.withstood_worst for one in maps if one.withstood_worst is not None), default=None
         ),
+        worst_ci_low=worst.low,
+        worst_ci_high=worst.high,
     )
     return asdict(record) | similarity_means
 

@@ -4,11 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.packages import find_package
 
 PROJECT = "robustbench_bcos"
 """Project or experiment where the environment names none."""
@@ -49,7 +49,7 @@ class AbstractTracker(ABC):
         Raises:
             RequestError: it is not installed.
         """
-        if find_spec(self.library) is None:
+        if find_package(self.library) is None:
             raise RequestError(
                 f"log {self.name} needs {self.library}, which is not installed: pip install {self.library} (the extra "
                 f"{self.name} of this package)"

@@ -2,11 +2,11 @@
 
 import ctypes
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from runpy import run_path
 
 from robustbench_bcos.core.errors import RequestError, reason_of
+from robustbench_bcos.core.packages import find_package
 from robustbench_bcos.core.registry import unknown
 
 EXAMPLES = ("auto", "cpu", "cuda", "cuda:1")
@@ -22,7 +22,7 @@ def check_device(asked: str) -> None:
         RequestError: there is no such kind.
     """
     kind, colon, number = asked.partition(":")
-    known = kind in KINDS or (kind.isidentifier() and find_spec(f"torch_{kind}") is not None)
+    known = kind in KINDS or (kind.isidentifier() and find_package(f"torch_{kind}") is not None)
     if not known or (colon and not (number.isascii() and number.isdigit())):
         raise unknown("device", asked, EXAMPLES)
 
@@ -44,7 +44,7 @@ def check_driver(asked: str) -> None:
 
 def _is_rocm() -> bool:
     """Whether this torch calls GPUs of AMD ``cuda``, as its file of versions says."""
-    found = find_spec("torch")
+    found = find_package("torch")
     file = Path(found.origin or "").with_name("version.py") if found else Path()
     return file.is_file() and run_path(str(file)).get("hip") is not None
 

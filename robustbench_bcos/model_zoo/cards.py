@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from importlib.metadata import entry_points
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -17,6 +16,7 @@ from pydantic import Field, model_validator
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.framing import Framing, Interpolation
+from robustbench_bcos.core.packages import find_package
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.core.tables import Table, read_table
 from robustbench_bcos.core.training_loss import TrainingLoss
@@ -353,7 +353,7 @@ def _installed_folders() -> Iterable[Path]:
     yield Path(str(files("robustbench_bcos.model_zoo"))) / "cards"
     for entry in entry_points(group="robustbench_bcos.cards"):
         # The folder may be a package or hold nothing but cards, and is found without importing it.
-        spec = find_spec(entry.value)
+        spec = find_package(entry.value)
         if spec is None or spec.submodule_search_locations is None:
             raise RequestError(
                 f"entry point {entry.name!r} gives cards in {entry.value!r}, which is no package: remove it"

@@ -4,11 +4,11 @@ import difflib
 import re
 import sys
 from collections.abc import Iterable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.packages import find_package
 from robustbench_bcos.core.registry import unknown
 from robustbench_bcos.model_zoo import CLIP, ONNX
 
@@ -87,7 +87,7 @@ def check_installed(prefix: str) -> None:
     """
     packages, install = NEEDED.get(prefix, ((), ""))
     for package in packages:
-        if find_spec(package) is None:
+        if find_package(package) is None:
             raise RequestError(
                 f"{package}, which models of {prefix}:NAME come from, is not installed: pip install {install}"
             )
@@ -139,7 +139,7 @@ def _check_shelf(prefix: str, name: str) -> None:
 
 
 def _texts(prefix: str) -> list[str]:
-    found, shelf = find_spec(_package(prefix)), SHELVES[prefix]
+    found, shelf = find_package(_package(prefix)), SHELVES[prefix]
     files = sorted(Path(found.origin).parent.glob(shelf.files)) if found and found.origin else []
     return [file.read_text(encoding="utf-8", errors="replace") if shelf.entry else file.stem for file in files]
 

@@ -9,7 +9,10 @@ from pathlib import Path
 from robustbench_bcos.bench.tracker import Logged
 from robustbench_bcos.reports.run_folder import RunFolder
 
-NUMBERS = ("clean_accuracy", "robust_accuracy", "robust_accuracy_worst", "ci_low", "ci_high")
+NUMBERS = (
+    *("clean_accuracy", "robust_accuracy", "ci_low", "ci_high"),
+    *("robust_accuracy_worst", "worst_ci_low", "worst_ci_high"),
+)
 """Columns that are logged as metrics."""
 
 

@@ -1,6 +1,5 @@
 """FAB as torchattacks carries it out, and what surrounds it: counts, projection, and what must be left alone."""
 
-import importlib.machinery
 import subprocess
 import sys
 from typing import Any
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_bcos.attacks import NORMS
-from robustbench_bcos.attacks.searches import fab
 from robustbench_bcos.attacks.searches.fab import FAB, torchattacks_available
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.core.errors import RequestError
@@ -166,11 +164,7 @@ def test_logits_that_are_not_finite_count_as_misclassified(net: TanhNet, images:
 def test_without_torchattacks_it_says_how_to_get_it(
     net: TanhNet, images: Tensor, labels: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(name: str) -> importlib.machinery.ModuleSpec | None:
-        assert name == "torchattacks"
-        return None
-
-    monkeypatch.setattr(fab, "find_spec", missing)
+    monkeypatch.setitem(sys.modules, "torchattacks", None)
     assert not torchattacks_available()
     with pytest.raises(RequestError, match=r"torchattacks.*pip install torchattacks"):
         FAB()(net, images, labels, "l2", 0.1)

@@ -41,7 +41,8 @@ PROMISED = """
     explanation_changed_attack, explanation_changed_noise, explanation_changed_other, encoding, queries, targets,
     evidence, evidence_images, evidence_passes, attack_backend, inherited, criterion, options,
     assumed, draws, texts,
-attacked_maps, explanation_fooled_most, explanation_withstood_least
+attacked_maps, explanation_fooled_most, explanation_withstood_least,
+    worst_ci_low, worst_ci_high
 """
 DIFFERENCES = ("cosine", "pearson", "spearman", "topk", "ssim", "mass", "centre")
 MODEL = model_row(
@@ -118,13 +119,17 @@ def test_without_evidence_trust_is_unchecked_and_the_worst_is_what_was_measured(
     assert record["robust_accuracy_worst"] == record["robust_accuracy"]
 
 
+def wilson_by_hand(correct: int, n: int) -> tuple[float, float]:
+    p, z = correct / n, 1.959963984540054
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return centre - half, centre + half
+
+
 def test_the_interval_is_wilsons(store: Store) -> None:
     (cell,) = cells()
     record = one_record(store, cell)
-    n, p, z = 5, 0.4, 1.959963984540054
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    assert (record["ci_low"], record["ci_high"]) == pytest.approx((centre - half, centre + half), rel=1e-12)
+    assert (record["ci_low"], record["ci_high"]) == pytest.approx(wilson_by_hand(2, 5), rel=1e-12)
 
 
 def test_a_radius_is_kept_as_it_was_written_with_its_value_beside_it(store: Store) -> None:
@@ -317,7 +322,9 @@ def test_what_evidence_cost_is_counted_over_checks_and_its_images_once(store: St
     assert (record["evidence_images"], record["evidence_passes"]) == (2, 5 + 7 + 100)
     # Of two that withstood the attack, one fell to noise.
     assert (record["robust_correct"], record["worst_correct"], record["robust_accuracy_worst"]) == (2, 1, 0.2)
-    # The interval beside it stays that of the attack alone.
+    # Each of the two has an interval of its own.
+    assert (record["ci_low"], record["ci_high"]) == pytest.approx(wilson_by_hand(2, 5), rel=1e-12)
+    assert (record["worst_ci_low"], record["worst_ci_high"]) == pytest.approx(wilson_by_hand(1, 5), rel=1e-12)
     assert (record["robust_accuracy"], record["trust"]) == (0.4, "suspect")
     assert "noise" in record["reasons"].split("; ")
     table = make_evidence(store, quick)

@@ -41,7 +41,7 @@ def client(name: str, monkeypatch: pytest.MonkeyPatch) -> MagicMock:
 
 @pytest.mark.parametrize("name", TRACKERS)
 def test_a_library_that_is_missing_is_named_with_the_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trackers, "find_spec", lambda _: None)
+    monkeypatch.setattr(trackers, "find_package", lambda _: None)
     library = TRACKERS[name].library
     with pytest.raises(RequestError) as caught:
         check_foreseeable(make_config({"log": (name,)}))

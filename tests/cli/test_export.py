@@ -61,7 +61,7 @@ def test_what_cannot_be_exported_is_refused_in_a_sentence(here: Path, arguments:
 def test_a_missing_package_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(
-        "robustbench_bcos.model_zoo.exporting.format.find_spec",
+        "robustbench_bcos.model_zoo.exporting.format.find_package",
         lambda name: None if name == "onnxscript" else found(name),
     )
     said = refusal("export", "digits-natural", "--format", "onnx")

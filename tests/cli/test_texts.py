@@ -90,7 +90,7 @@ def test_what_is_no_text_is_refused_in_one_sentence(zoo: Path, file: Path, monke
     assert "text 1 is empty" in refusal(*tower, "--text", "dog", "--text", " ")
     assert "knows no texts: leave them out" in refusal("explain", file, "--model", "digits-bcos-b2", "--text", "dog")
     assert "unknown contrast 'next'" in refusal(*tower, "--contrast", "next")
-    monkeypatch.setattr(all_minilm_l6_v2, "find_spec", lambda _: None)
+    monkeypatch.setattr(all_minilm_l6_v2, "find_package", lambda _: None)
     outcome = call("run", "--dataset", "digits", "--model", "tower", "--zoo", zoo, "--limit", 2)
     assert outcome.code == 2
     assert "text 'zero' is none of" in outcome.err or "text '0' is none of" in outcome.err

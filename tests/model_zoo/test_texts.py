@@ -120,7 +120,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tensors: dict[str
 @pytest.fixture
 def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not installed, whatever this machine has."""
-    monkeypatch.setattr(minilm, "find_spec", lambda _: None)
+    monkeypatch.setattr(minilm, "find_package", lambda _: None)
 
 
 @pytest.mark.usefixtures("installed")

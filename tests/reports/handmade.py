@@ -81,6 +81,8 @@ def record(model: str, robust: int, *, clean: int = 190, **changes: Any) -> dict
         "attacked_maps": "",
         "explanation_fooled_most": None,
         "explanation_withstood_least": None,
+        "worst_ci_low": interval.low,
+        "worst_ci_high": interval.high,
         **dict.fromkeys(SIMILARITY_COLUMNS),
     }
     assert tuple(row) == COLUMNS

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from typing import Any, final
 
 from robustbench_bcos.attacks import ATTACKS
@@ -25,6 +24,7 @@ from robustbench_bcos.attacks.searches.apgd_targeted import missing_targets
 from robustbench_bcos.attacks.threat import Threat
 from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.packages import find_package
 from robustbench_bcos.core.types import Images, Logits, Tensor
 
 REMEDY = "pip install torchattacks"
@@ -147,7 +147,7 @@ class FAB(LongAttack):
 
 def torchattacks_available() -> bool:
     """Whether FAB can be used."""
-    return find_spec("torchattacks") is not None
+    return find_package("torchattacks") is not None
 
 
 class _Network:

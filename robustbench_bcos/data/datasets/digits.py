@@ -1,10 +1,10 @@
 """Handwritten digits as scikit-learn ships them: 1,797 scans of 8x8 pixels with 17 grey levels (Alpaydin, 1998)."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
+from robustbench_bcos.core.packages import find_package
 from robustbench_bcos.data import DATASETS
 from robustbench_bcos.data.dataset import BACKGROUND, VOID, AbstractNamedDataset, DatasetRequest, Split
 
@@ -83,7 +83,7 @@ def _scans() -> tuple[Any, Any]:
     """
     import numpy as np
 
-    installed = find_spec("sklearn")
+    installed = find_package("sklearn")
     file = Path(installed.origin if installed and installed.origin else "").parent / "datasets/data/digits.csv.gz"
     if file.is_file():
         table = np.loadtxt(file, delimiter=",")

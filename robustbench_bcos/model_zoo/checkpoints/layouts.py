@@ -9,7 +9,7 @@
   is part of the model (Croce et al., 2021, whose models call its constants ``mu`` and ``sigma``).
 
 Averages of the weights are beside them (timm: ``state_dict_ema``; torchvision: ``model_ema``), under their names
-(``ema.module.NAME``), or are all there is.
+(``ema.module.NAME``), in their place, while they are elsewhere (Lightning's ``WeightAveraging``), or are all there is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,12 +28,24 @@ from robustbench_bcos.model_zoo.digests import sha256_of
 
 Tensors = dict[str, Tensor]
 
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "checkpoint", "state")
+WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "network",
+    "module",
+    "weights",
+    "checkpoint",
+    "state",
+    "params",
+)
 """Keys under which training scripts save the weights."""
 
 AVERAGES = (
     *("ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "model_ema_state_dict"),
     *("ema_model_state_dict", "averaged_model", "swa", "swa_model", "swa_state_dict", "model_swa", "shadow"),
+    *("params_ema", "ema_params", "ema_weights", "ema_state", "model_ema_state"),
 )
 """Keys under which they save a moving average of the weights, and prefixes of its names."""
 
@@ -119,7 +131,11 @@ def unpack(file: Path, content: FileContent, *, kind: WeightsFormat | None = Non
     Raises:
         RequestError: there is no state dict in it, it has another layout, or no moving average.
     """
+    content = content._replace(value=_in_its_place(content.value))
     saved = _find_average(file, content) if ema else _find_state(file, content)
+    named = common_prefix(_without_prefixes(saved.tensors, prefixes=("module.",))[0])
+    if named in AVERAGE_PREFIXES:
+        raise _average_alone(file, named.removesuffix("."))
     found = _recognise(content, saved)
     layout = kind or found
     if layout not in (found, *_further_readings(found, saved)):
@@ -179,10 +195,7 @@ def _find_state(file: Path, content: FileContent) -> _StateDict:
     """The weights, and not their average, unless that is all there is and nothing calls it one."""
     found = _under(content.value, WRAPPERS)
     if found is None and _averages(content.value):
-        raise RequestError(
-            f"weights {file} hold a moving average of the weights alone ({next(iter(_averages(content.value)))}): ask "
-            "for it with ema (--ema)"
-        )
+        raise _average_alone(file, next(iter(_averages(content.value))))
     if found is None and content.left_out:
         raise programs_in(file, content.left_out[0])
     if found is None:
@@ -192,6 +205,19 @@ def _find_state(file: Path, content: FileContent) -> _StateDict:
         )
     wrapper, tensors = found
     return _StateDict(file=file, container=content.container, tensors=tensors, wrapper=wrapper)
+
+
+def _average_alone(file: Path, name: str) -> RequestError:
+    return RequestError(
+        f"weights {file} hold a moving average of the weights alone ({name}): ask for it with ema (--ema)"
+    )
+
+
+def _in_its_place(content: object) -> object:
+    """What Lightning saves of weights that it averages, each under a name that says what it is."""
+    if not isinstance(content, Mapping) or not {"averaging_state", "current_model_state"} <= content.keys():
+        return content
+    return {**content, "state_dict": content["current_model_state"], "ema": content["state_dict"]}
 
 
 def _find_average(file: Path, content: FileContent) -> _StateDict:

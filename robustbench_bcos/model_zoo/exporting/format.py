@@ -2,10 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar, final
 
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.core.packages import find_package
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +34,7 @@ class AbstractFormat(ABC):
         Raises:
             RequestError: one is not installed.
         """
-        missing = [package for package in self.packages if find_spec(package) is None]
+        missing = [package for package in self.packages if find_package(package) is None]
         if missing:
             raise RequestError(
                 f"format {self.name} needs {' and '.join(missing)}, not installed here: "

@@ -131,7 +131,7 @@ def test_an_executor_that_is_unknown_is_refused_with_those_there_are() -> None:
 
 @pytest.mark.parametrize("name", [name for name in EXECUTORS if name not in ("local", "processes")])
 def test_without_submitit_the_extra_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("robustbench_bcos.bench.executor.find_spec", lambda _: None)
+    monkeypatch.setattr("robustbench_bcos.bench.executor.find_package", lambda _: None)
     monkeypatch.setattr(shutil, "which", lambda command: command)
     assert refusal("run", "--eps", "0.5", "--executor", name) == (
         f"executor {name} needs submitit, which is not installed: pip install submitit (the extra cluster of this "
@@ -262,7 +262,7 @@ def test_a_job_is_named_by_slurm_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", [name for name in EXECUTORS if issubclass(EXECUTORS[name], AbstractJobs)])
 def test_dry_runs_need_no_jobs(name: str, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda command: command)
-    monkeypatch.setattr("robustbench_bcos.bench.executor.find_spec", lambda _: True)
+    monkeypatch.setattr("robustbench_bcos.bench.executor.find_package", lambda _: True)
     outcome: Any = call(*command, tmp_path / "run", "--executor", name, "--dry-run")
     assert outcome.code == 0
     assert not (tmp_path / "run").exists()

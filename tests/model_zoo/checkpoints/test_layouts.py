@@ -487,6 +487,13 @@ AVERAGED: dict[str, Callable[[dict[str, Tensor], dict[str, Tensor]], dict[str, A
     "beside its weights": lambda last, ema: {"model": {"state_dict": last, "ema": prefixed("module.", ema)}, **EPOCH},
     "by name": lambda last, ema: {**prefixed("online_model.", last), **prefixed("ema_model.", ema)},
     "compiled": lambda last, ema: {"net": prefixed("_orig_mod.", last), "ema_model": prefixed("_orig_mod.", ema)},
+    "BasicSR": lambda last, ema: {"params": last, "params_ema": ema},
+    "in the place of the weights": lambda last, ema: {
+        "pytorch-lightning_version": "2.6.0",
+        "state_dict": prefixed("model.", ema),
+        "current_model_state": prefixed("model.", last),
+        "averaging_state": {"n_averaged": torch.tensor(7)},
+    },
 }
 
 
@@ -507,11 +514,16 @@ def test_an_averaged_model_that_is_all_there_is_is_taken(tmp_path: Path, ema: bo
 
 
 def test_an_average_that_has_a_name_must_be_asked_for(tmp_path: Path) -> None:
-    file = save({"state_dict_ema": conventional().state_dict(), **EPOCH}, tmp_path / "net.pt")
-    assert refusal(file).endswith(
-        "hold a moving average of the weights alone (state_dict_ema): ask for it with ema (--ema)"
-    )
-    assert_same(read_checkpoint(file, ema=True).tensors, conventional().state_dict())
+    state = conventional().state_dict()
+    for name, content in (
+        ("state_dict_ema", {"state_dict_ema": state, **EPOCH}),
+        ("ema", prefixed("ema.module.", state)),
+    ):
+        file = save(content, tmp_path / "net.pt")
+        assert refusal(file).endswith(
+            f"hold a moving average of the weights alone ({name}): ask for it with ema (--ema)"
+        )
+        assert_same(read_checkpoint(file, ema=True).tensors, state)
 
 
 def test_two_averages_must_be_one(tmp_path: Path) -> None:

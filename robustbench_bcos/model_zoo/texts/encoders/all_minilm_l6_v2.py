@@ -4,7 +4,6 @@ import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, final
 
@@ -13,6 +12,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError, reason_of
+from robustbench_bcos.core.packages import find_package
 from robustbench_bcos.model_zoo.texts import TEXT_ENCODERS
 from robustbench_bcos.model_zoo.texts.bert import tokens_of
 from robustbench_bcos.model_zoo.texts.encoder import AbstractTextEncoder, packaged_features
@@ -61,7 +61,7 @@ def _feature(text: str, weights: _Weights) -> Tensor:
 
 def _weights(text: str) -> _Weights:
     # The package is not imported: it would ask for libraries that are not needed.
-    spec = find_spec(PACKAGE)
+    spec = find_package(PACKAGE)
     folders = list(spec.submodule_search_locations or ()) if spec is not None else []
     if not folders:
         raise RequestError(
