@@ -1,5 +1,6 @@
 """From images in [0, 1] to logits: an encoding and a network in one module."""
 
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
@@ -16,12 +17,19 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class ImageClassifier(nn.Module):
-    """A network behind its encoding. Checkpoints hold the network alone."""
+    """A network behind its encoding. Checkpoints hold the network alone.
+
+    Attributes:
+        assumed: what had to be assumed of a weights file, where :func:`load_model` read one; as a row has it.
+        alternatives: classifiers of the same weights with something else assumed, by what to state for them.
+    """
 
     def __init__(self, encoding: AbstractEncoding, network: nn.Module) -> None:
         super().__init__()
         self.encoding = encoding
         self.network = network
+        self.assumed = ""
+        self.alternatives: Mapping[str, Callable[[], nn.Module]] = {}
 
     def forward(self, images: Images) -> Logits:
         """Images in [0, 1] to logits."""

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import pickle
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from bcos.experiments.CIFAR10.norm_ablations_final.model import get_model
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from robustbench_bcos.core.adapted import copied
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.data.opening import open_dataset
@@ -542,6 +544,20 @@ def test_what_neither_the_file_nor_anybody_says_is_said(tmp_path: Path) -> None:
         file=file, architecture="bcos_resnet8", encoding="add_inverse", arguments={"b": 2.5, "norm": "batch-uncentred"}
     ).load()
     assert (stated.assumed, stated.alternatives) == ("strides=bcos_resnet8", {})
+
+
+def test_what_was_assumed_goes_with_a_loaded_classifier_and_its_copies() -> None:
+    file = Zoo()["digits-bcos-b2.5"].weights_file
+    images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    loaded = load_model(file, architecture="bcos_resnet8")
+    kept = pickle.loads(pickle.dumps(copied(loaded)))
+    for parameter in loaded.parameters():
+        parameter.zero_()
+    model = own_model("mine", kept)
+    assert model.assumed == "strides=bcos_resnet8 b=2 norm=batch-uncentred encoding=add_inverse"
+    for argument, stated in (("b=2.5", {"b": 2.5}), ("norm=batch", {"norm": "batch"})):
+        expected = load_model(file, architecture="bcos_resnet8", **stated)
+        torch.testing.assert_close(model.alternatives[f"--argument {argument}"]()(images), expected(images))
 
 
 def test_an_alternative_is_the_model_with_that_argument_and_leaves_the_model_as_it_is() -> None:

@@ -68,15 +68,11 @@ def load_checkpoint(
         in_channels, classes = inferred.pop("in_channels"), inferred.pop("classes")
         chosen = _encoding(file, encoding, checkpoint.encoding or known.encoding, in_channels)
 
-        def build(**others: Any) -> ImageClassifier:  # noqa: ANN401 (an architecture's own arguments)
-            network = build_architecture(
-                architecture, in_channels=in_channels, classes=classes, arguments=inferred | others
-            )
-            check_kind(network, file)
-            assign_weights(network, tensors, file)
-            return freeze(ImageClassifier(ENCODINGS[chosen.kind](**chosen.constants), network))
-
-        classifier = build()
+        build = partial(build_architecture, architecture, in_channels=in_channels, classes=classes)
+        network = build(arguments=inferred)
+        check_kind(network, file)
+        assign_weights(network, tensors, file)
+        classifier = freeze(ImageClassifier(ENCODINGS[chosen.kind](**chosen.constants), network))
     except MisfitError as error:
         remedy = suggest_architecture(checkpoint.tensors, stated=architecture)
         raise RequestError(f"{error.finding}: {remedy}") from None
@@ -87,7 +83,9 @@ def load_checkpoint(
         alternatives |= {f"--argument b={b:g}": partial(WithB, classifier, b) for b in others}
     if "norm" in assumed:
         other = _other_centre(assumed["norm"])
-        alternatives[f"--argument norm={other}"] = partial(build, norm=other)
+        alternatives[f"--argument norm={other}"] = partial(
+            _rebuilt, classifier, partial(build, arguments=inferred | {"norm": other})
+        )
     if encoding is None and checkpoint.encoding is None:
         assumed["encoding"] = chosen.kind
     return LoadedCheckpoint(
@@ -115,6 +113,13 @@ def _assumed(
     if known.family == "bcos" and "norm" not in stated and inferred.get("norm", "none") != "none":
         assumed["norm"] = inferred["norm"]
     return assumed
+
+
+def _rebuilt(classifier: ImageClassifier, build: Callable[[], nn.Module]) -> ImageClassifier:
+    """Another network with the weights that the classifier has now."""
+    network = build()
+    network.load_state_dict(classifier.network.state_dict())
+    return freeze(ImageClassifier(classifier.encoding, network))
 
 
 def _other_centre(norm: str) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import nn
 from robustbench_bcos.core.adapted import Adapted, name_of
 from robustbench_bcos.core.framing import Framing
 from robustbench_bcos.core.training_loss import TrainingLoss
-from robustbench_bcos.model_zoo.classifier import network_of
+from robustbench_bcos.model_zoo.classifier import ImageClassifier, network_of
 from robustbench_bcos.model_zoo.foreign import knows_no_texts
 
 UNKNOWN = "unknown"
@@ -155,7 +155,10 @@ def own_model(name: str, classifier: nn.Module) -> Model:
     """A model of which only the code is known; ``--loss auto`` stands for ``ce``."""
     network = network_of(classifier)
     architecture = name_of(network.model if isinstance(network, Adapted) else network)
-    return Model(name=name, architecture=architecture, weights_sha256=state_digest(classifier), classifier=classifier)
+    model = Model(name=name, architecture=architecture, weights_sha256=state_digest(classifier), classifier=classifier)
+    if isinstance(classifier, ImageClassifier):
+        return replace(model, assumed=classifier.assumed, alternatives=classifier.alternatives)
+    return model
 
 
 def state_digest(module: nn.Module) -> str:
