@@ -16,6 +16,7 @@ from robustbench_bcos.bench.evidence.alternatives import (
     CERTAIN_IF_ASSUMED,
     RANGES,
     READINGS,
+    TWICE,
     Asked,
     Standard,
     by_answers,
@@ -221,6 +222,13 @@ def test_images_that_are_read_in_another_way_than_those_of_the_training_are_told
     assert f"if it is given images {reading}: read them so, or undo it in the model's code" in said(
         READINGS[reading](images)
     )
+
+
+@pytest.mark.parametrize(("words", "encoding"), TWICE.items())
+def test_a_model_that_normalises_twice_is_told_so(words: str, encoding: str) -> None:
+    once = nn.Sequential(Normalize(*CONSTANTS[encoding]), picky(encoding))
+    assert objection(once) == ""
+    assert f"if it is given images {words}: " in objection(nn.Sequential(Normalize(*CONSTANTS[encoding]), once))
 
 
 def test_a_real_network_for_bytes_is_recognised() -> None:

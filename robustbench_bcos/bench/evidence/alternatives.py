@@ -17,6 +17,7 @@ from robustbench_bcos.core.statistics import binomial_greater, mcnemar_worse, se
 from robustbench_bcos.core.types import Flags, Images, Labels, Logits, PerImage
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
+from robustbench_bcos.model_zoo.encoding_spec import CONSTANTS
 from robustbench_bcos.model_zoo.encodings import parse_encoding
 
 LABELLED = (32, 128, 512)
@@ -46,6 +47,12 @@ READINGS: dict[str, Callable[[Images], Images]] = {
     "in negative": lambda images: 1 - images,
 }
 """Other ways in which files are read, in words, and what gives images as they would have been."""
+
+TWICE: dict[str, str] = {
+    f"times the deviation of {whose}, plus its mean, which undoes one of two normalisations": name
+    for name, whose in (("imagenet", "ImageNet"), ("cifar10", "CIFAR-10"), ("symmetric", "[-1, 1]"))
+}
+"""What is right for a model that normalises what its own code normalises again, in words, and by whose constants."""
 
 Alternatives = Mapping[str, Callable[[], nn.Module]]
 """How to make each, by name."""
@@ -202,7 +209,8 @@ def other_ranges(classifier: nn.Module) -> Alternatives:
     if channels != 3:
         return {}
     encoded = {name: partial(_behind, name, network) for name in RANGES}
-    return encoded | {name: partial(_Reading, read, classifier) for name, read in READINGS.items()}
+    readings = READINGS | {name: partial(_undone, constants) for name, constants in TWICE.items()}
+    return encoded | {name: partial(_Reading, read, classifier) for name, read in readings.items()}
 
 
 def in_words(name: str) -> str:
@@ -219,6 +227,11 @@ class _Reading(nn.Module):
     def forward(self, images: Images) -> Logits:
         answers: Logits = self.classifier(self._read(images))
         return answers
+
+
+def _undone(constants: str, images: Images) -> Images:
+    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in CONSTANTS[constants])
+    return images * std + mean
 
 
 def _behind(encoding: str, network: nn.Module) -> nn.Module:
