@@ -172,7 +172,7 @@ def _check_module(model: str, name: str) -> None:
     outermost = name.partition(".")[0]
     if not outermost.isidentifier() or outermost in sys.modules:
         return
-    if find_package(outermost) is None and PathFinder.find_package(outermost, [str(Path.cwd())]) is None:
+    if find_package(outermost) is None and PathFinder.find_spec(outermost, [str(Path.cwd())]) is None:
         raise RequestError(
             f"--model {model} cannot be imported (No module named {outermost!r}): give an importable module and a "
             "callable in it"
