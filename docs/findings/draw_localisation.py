@@ -3,9 +3,11 @@
 With three trainings and more of a recipe, localisation_differences.csv has the differences to ``bcos-b2`` over
 trainings: Welch's t-test, corrected by Holm for all rows.
 
-python docs/findings/draw_localisation.py RUN ZOO
+python docs/findings/draw_localisation.py GRIDS ZOO [ATTACKED NAME]
 
-RUN is the folder of `localise`, ZOO that of the cards of its models, which are called RECIPE-seedN.
+GRIDS is the folder of `localise`, ZOO that of the cards of its models, which are called RECIPE-seedN. Accuracy is
+the cards', over all test images; robust accuracy is over the images of the grids, or the worst case of ATTACKED, the
+folder of a `run` at one radius, and files are called NAME then in place of localisation.
 """
 
 import re
@@ -14,14 +16,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
-import torch
 
-from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.core.statistics import holm, welch, welch_interval
-from robustbench_bcos.data.datasets.digits import Digits
-from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.cards import Zoo
-from robustbench_bcos.model_zoo.models import find_models
 from robustbench_bcos.reports.style import COLOURS, STYLE
 
 HERE = Path(__file__).parent
@@ -33,28 +30,21 @@ MEASURES = "accuracy", "localisation_clean", "localisation_noise", "localisation
 CONDITIONS = {"clean": ("o", "-"), "noise": ("D", ":"), "attack": ("s", "--")}
 
 
-def accuracies(models: list[str], zoo: Path) -> dict[str, float]:
-    """On all test images, without an attack."""
-    subset = EvalSubset.of(Digits("test"))
-    images, labels, _ = subset.batch(0, len(subset))
-    found = {}
-    for name in models:
-        classifier = find_models(name, Zoo((zoo,)))[0].load().classifier
-        with torch.no_grad():
-            found[name] = float((predicted_classes(classifier(images)) == labels).float().mean())
-    return found
-
-
-def table(run: Path, zoo: Path) -> pd.DataFrame:
+def table(grids: Path, zoo: Path, attacked_in: Path | None) -> pd.DataFrame:
     """A row for each model: what it was trained as, and its numbers."""
-    rows = pd.read_csv(run / "localisation.csv")
+    rows = pd.read_csv(grids / "localisation.csv")
     wide = rows.pivot(index="model", columns="condition", values="mean").add_prefix("localisation_")
     attacked = rows[rows["condition"] == "attack"].set_index("model")
-    wide["robust"] = attacked["kept"] / attacked["regions"]
+    if attacked_in is None:
+        wide["robust"] = attacked["kept"] / attacked["regions"]
+    else:
+        results = pd.read_csv(attacked_in / "results.csv").set_index("model")
+        wide["robust"], wide["trust"] = results["robust_accuracy_worst"], results["trust"]
     wide["empty_attacked"] = attacked["empty"]
     wide["grids"] = attacked["pictures"]
     wide["b"] = attacked["b"]
-    wide["accuracy"] = pd.Series(accuracies(list(wide.index), zoo))
+    clean = [Zoo((zoo,))[str(name)].card.clean_accuracy for name in wide.index]
+    wide["accuracy"] = [accuracy and accuracy.correct / accuracy.total for accuracy in clean]
     wide["recipe"] = [re.sub(r"-seed\d+$", "", str(name)) for name in wide.index]
     wide["lost_to_attack"] = wide["localisation_noise"] - wide["localisation_attack"]
     return wide.reset_index()
@@ -76,7 +66,7 @@ def compare(rows: pd.DataFrame) -> pd.DataFrame:
     return table.assign(p_holm=holm(table["p"].tolist()))
 
 
-def draw(rows: pd.DataFrame) -> None:
+def draw(rows: pd.DataFrame, name: str) -> None:
     """Over B on the left, other variations on the right."""
     with plt.rc_context(STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", width_ratios=[1, 1.3])
@@ -105,9 +95,9 @@ def draw(rows: pd.DataFrame) -> None:
             right.plot([place + 0.3] * len(same), same["robust"], "_", color=COLOURS[5], markersize=8)
         right.axhline(0.25, color="black", ls="--", lw=0.8)
         right.set_xticks(range(len(recipes)), recipes, rotation=25, ha="right")
-        right.set(ylim=(0, 1.02), title="norms, encoding, adversarial training, conventional networks")
+        right.set(ylim=(0, 1.02), title="other variations")
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=7)
-        figure.savefig(HERE.parent / "images" / "localisation.png")
+        figure.savefig(HERE.parent / "images" / f"{name}.png")
 
 
 def _means(rows: pd.DataFrame, column: str) -> tuple[list[float], list[float]]:
@@ -116,13 +106,15 @@ def _means(rows: pd.DataFrame, column: str) -> tuple[list[float], list[float]]:
 
 
 if __name__ == "__main__":
-    found = table(Path(sys.argv[1]), Path(sys.argv[2]))
-    found.round(4).to_csv(HERE / "localisation.csv", index=False)
-    draw(found)
+    grids, zoo, *others = sys.argv[1:]
+    name = others[1] if others else "localisation"
+    found = table(Path(grids), Path(zoo), Path(others[0]) if others else None)
+    found.round(4).to_csv(HERE / f"{name}.csv", index=False)
+    draw(found, name)
     differences = compare(found)
     if len(differences):
-        differences.round(5).to_csv(HERE / "localisation_differences.csv", index=False)
+        differences.round(5).to_csv(HERE / f"{name}_differences.csv", index=False)
         sys.stdout.write(f"{differences.round(4).to_string()}\n")
-    by_recipe = found.drop(columns=["model", "b"]).groupby("recipe").mean()
-    by_recipe["models"] = found.groupby("recipe").size()
-    sys.stdout.write(f"{by_recipe.round(3).to_string()}\n")
+    numbers = found.drop(columns=["b"]).groupby("recipe").mean(numeric_only=True)
+    numbers["models"] = found.groupby("recipe").size()
+    sys.stdout.write(f"{numbers.round(3).to_string()}\n")
