@@ -6,9 +6,9 @@
 # Behaviour: while nothing is found, the next ball's radius is the present distance plus what the gradient's largest
 #   entry would need to reach the boundary. Where that pixel is at an end of the box already it gives nothing, the
 #   estimate stays too short, and the attack goes round below the boundary, whatever the number of steps. In l2 and linf,
-#   where all pixels share the change, no image is lost.
-# Output seen: of 40 images that all have points of another class in the box, left unbroken with 100 and 1000 steps:
-#   by L1 FMN 13 and 13, in a box from -10 to 10, 1 and 1; by L2 and linf FMN none in either box.
+#   where all pixels share the change, hardly an image is lost.
+# Output seen: of 200 images of five linear networks, all with points of another class in the box, left unbroken with 30
+#   and with 300 steps: by L1 FMN 17 and 17, and in a box from -10 to 10 2 and 2; by L2 FMN none, by linf FMN 1 each.
 # Fails if that changes.
 set -euo pipefail
 folder=$(mktemp -d)
@@ -37,9 +37,14 @@ def unbroken(attack, steps, bounds, seed):
 
 
 seen = {
-    attack: [sum(unbroken(attack, steps, bounds, seed) for seed in range(5)) for bounds in ((0, 1), (-10, 10)) for steps in (30, 300)]
+    attack: [
+        sum(unbroken(attack, steps, bounds, seed) for seed in range(5))
+        for bounds in ((0, 1), (-10, 10))
+        for steps in (30, 300)
+    ]
     for attack in ("L1FMNAttack", "L2FMNAttack", "LInfFMNAttack")
 }
 print(f"unbroken of 200, box from 0 to 1 with 30 and 300 steps, box from -10 to 10 with the same: {seen}")
+assert seen == {"L1FMNAttack": [17, 17, 2, 2], "L2FMNAttack": [0] * 4, "LInfFMNAttack": [1] * 4}
 PYTHON
 "$folder/env/bin/python" "$folder/box.py"
