@@ -42,7 +42,7 @@ AGAIN = 32
 FEWEST_AGAIN = 8
 """Where none is broken, half as many are searched the next time, but so many at least."""
 
-IN_VAIN = 64
+IN_VAIN = 96
 """Searches, each of one image with draws of its own, after which it ends if none since the last success broke any. So
 where few images are left each is searched often."""
 

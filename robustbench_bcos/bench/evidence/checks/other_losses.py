@@ -22,7 +22,7 @@ length."""
 DEEP = (
     Refined(search=APGD(steps=10)),
     Refined(search=APGD(steps=10, loss="margin")),
-    Refined(search=TargetedAPGD(steps=10, targets=9, candidates=30, brief=True)),
+    Refined(search=TargetedAPGD(steps=20, targets=9, candidates=30, brief=True)),
 )
 """For the nearest images for as long as some of the last ones break, and for a sample of the others; then, with other
 draws each time, for the very nearest. Each loss breaks images that the others do not. Again all targets: one that is
