@@ -9,6 +9,7 @@ image.
 """
 
 import argparse
+import time
 
 import torch
 from pairs import Claim, make_parser, parse, publish, take_turns
@@ -76,7 +77,7 @@ def maps(classifier: ImageClassifier, often: int, pairs: int | None) -> Claim:
             explain(classifier, image, [list(range(texts))])
 
     explained(1), explained(TEXTS)
-    turns = take_turns(lambda: explained(TEXTS), lambda: explained(1), pairs)
+    turns = take_turns(lambda: explained(TEXTS), lambda: explained(1), pairs, time.process_time)
     return Claim.of(f"maps of {TEXTS} texts of one image", "the map of one text", turns, MAPS)
 
 
