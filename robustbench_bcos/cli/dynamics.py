@@ -1,5 +1,7 @@
 """``dynamics``: forecasters of dynamical systems, trained, attacked and explained."""
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,7 +67,8 @@ def study(
 ) -> None:
     """Everything of a suite: train its forecasters, attack and explain them under its threats.
 
-    The same command continues what was interrupted: forecasters that are there are not trained again.
+    The same command continues what was interrupted: forecasters that are there are not trained again, and
+    those that were attacked under these threats not attacked.
     """
     asked = _suite(suite, split("--system", system), split("--variation", variation), seeds)
     from robustbench_bcos.regression.study import run_forecasters, trainings_of
@@ -73,7 +76,7 @@ def study(
     trainings, folder = trainings_of(asked), out / "forecasters"
     _train(trainings, folder, jobs)
     cards = [folder / f"{training.model}.toml" for training in trainings]
-    _report(run_forecasters(cards, asked.threats, out, jobs=jobs), out, figures)
+    _report(run_forecasters(cards, asked.threats, out, jobs=jobs, told=_tell(len(cards))), out, figures)
 
 
 @app.command("run")
@@ -118,7 +121,7 @@ def run(
     # This imports torch; a mistake that can be told without it has been told.
     from robustbench_bcos.regression.study import run_forecasters
 
-    _report(run_forecasters(cards, threats, out, read, jobs), out, figures)
+    _report(run_forecasters(cards, threats, out, read, jobs, _tell(len(cards))), out, figures)
 
 
 @app.command("explain")
@@ -158,6 +161,12 @@ def _train(trainings: "list[Training]", out: Path, jobs: int) -> None:
     for number, name in enumerate(train_suite(trainings, out, jobs), start=1):
         errors.print(f"{name} ({number})", markup=False, highlight=False)
     results.print(f"{len(trainings)} forecasters are in {out}", markup=False, soft_wrap=True)
+
+
+def _tell(count: int) -> Callable[[str], None]:
+    """Says of each forecaster, when it is done, how many are."""
+    done = itertools.count(1)
+    return lambda name: errors.print(f"{next(done)} of {count}: {name}", markup=False, highlight=False)
 
 
 def _report(tables: "Tables", out: Path, figures: bool) -> None:

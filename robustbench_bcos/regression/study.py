@@ -37,6 +37,9 @@ from robustbench_bcos.regression.training import Trained, train
 T = TypeVar("T")
 R = TypeVar("R")
 
+KEPT = "forecasters_done"
+"""Folder in which the results of each forecaster are kept."""
+
 SHOWN = 1
 """Trajectories of the test that are written point by point."""
 
@@ -140,9 +143,16 @@ class Tables(NamedTuple):
 
 
 def run_forecasters(
-    cards: Sequence[Path], threats: Threats, out: Path, data: Trajectories | None = None, jobs: int = 1
+    cards: Sequence[Path],
+    threats: Threats,
+    out: Path,
+    data: Trajectories | None = None,
+    jobs: int = 1,
+    told: Callable[[str], object] = str,
 ) -> Tables:
     """Attack and explain forecasters, and write the tables as CSV.
+
+    What came of each is kept in the folder as soon as it is done, so that a run that was interrupted goes on.
 
     Args:
         cards: of each, beside its weights.
@@ -150,11 +160,16 @@ def run_forecasters(
         out: where to.
         data: to be predicted; by default each model's own test trajectories.
         jobs: so many at a time, each in a process of its own with one thread.
+        told: of the name of each, when it is done.
 
     Raises:
         RequestError: a card or weights that cannot be read, an unknown norm, or data of another system.
     """
-    each = list(_each(partial(_run, threats=threats, data=data), cards, jobs))
+    made(out / KEPT)
+    each = []
+    for card, one in zip(cards, _each(partial(_run, threats=threats, data=data, out=out), cards, jobs), strict=True):
+        told(card.stem)
+        each.append(one)
     results = pd.concat([one.results for one in each], ignore_index=True)
     trajectories, shares = (pd.concat([getattr(one, name) for one in each]) for name in ("trajectories", "shares"))
     tables = Tables(results=results, trajectories=trajectories, contributions=shares, summary=summary_of(results))
@@ -173,12 +188,34 @@ class _Run(NamedTuple):
     shares: pd.DataFrame
 
 
-def _run(file: Path, threats: Threats, data: Trajectories | None) -> _Run:
+def _run(file: Path, threats: Threats, data: Trajectories | None, out: Path) -> _Run:
     trained, card = read_forecaster(file)
     test = split(card.recipe, card.fold)[1] if data is None else data
     _check_fit(card, test)
-    results, path = _attacked(trained, card, test, threats)
-    return _Run(results, path, explained(trained, test.select(range(min(SHOWN, len(test))))))
+    of: dict[str, object] = {
+        "version": VERSION,
+        "card": card.digest,
+        "threats": threats.model_dump(mode="json"),
+        "data": test.digest,
+    }
+    kept = out / KEPT / f"{file.stem}.json"
+    if (found := _kept(kept, of)) is None:
+        results, path = _attacked(trained, card, test, threats)
+        shares = explained(trained, test.select(range(min(SHOWN, len(test)))))
+        tables = {"results": results, "trajectories": path, "shares": shares}
+        write_text(kept, json.dumps({"of": of, **{name: one.to_dict("split") for name, one in tables.items()}}))
+        found = _kept(kept, of)
+        assert found is not None
+    return found
+
+
+def _kept(file: Path, of: dict[str, object]) -> _Run | None:
+    """What came of a forecaster under the same threats, if it is there and whole."""
+    try:
+        read = json.loads(file.read_bytes())
+        return _Run(*(pd.DataFrame(**read[name]) for name in _Run._fields)) if read["of"] == of else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _check_fit(card: ForecasterCard, data: Trajectories) -> None:

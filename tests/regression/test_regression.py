@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pandas as pd
@@ -14,13 +15,14 @@ from robustbench_bcos.cli import app
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.statistics import welch
 from robustbench_bcos.dynamics import SYSTEMS
+from robustbench_bcos.regression import study
 from robustbench_bcos.regression.attack import ErrorAbove, attack, errors, free_inputs, scores, true_response
-from robustbench_bcos.regression.cards import forecasters_in
+from robustbench_bcos.regression.cards import ForecasterCard, forecasters_in
 from robustbench_bcos.regression.data import Scale, Trajectories, make_trajectories, read_trajectories
 from robustbench_bcos.regression.explain import contributions
 from robustbench_bcos.regression.files import read_forecaster, write_forecaster
 from robustbench_bcos.regression.recipe import SUITES, Recipe, Suite
-from robustbench_bcos.regression.study import run_forecasters, split, train_suite, trainings_of
+from robustbench_bcos.regression.study import Tables, run_forecasters, split, train_suite, trainings_of
 from robustbench_bcos.regression.training import Trained, make_forecaster, train
 from robustbench_bcos.reports.baseline import write_baseline
 from robustbench_bcos.reports.dynamics import contributions_over_time, phase_portraits, trajectory_bands, violins
@@ -167,14 +169,30 @@ SUITE = Suite.model_validate(
 )
 
 
-def test_a_suite_is_trained_attacked_and_summarised(tmp_path: Path) -> None:
-    names = list(train_suite(trainings_of(SUITE), tmp_path))
+@pytest.fixture(scope="module")
+def forecasters(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Cards of the suite."""
+    folder = tmp_path_factory.mktemp("forecasters")
+    names = list(train_suite(trainings_of(SUITE), folder))
     assert len(names) == 4
-    assert list(train_suite(trainings_of(SUITE), tmp_path)) == []
-    tables = run_forecasters(forecasters_in(tmp_path), SUITE.threats, tmp_path / "out")
-    assert sorted(tables.results["model"].unique()) == sorted(names)
+    assert list(train_suite(trainings_of(SUITE), folder)) == []
+    cards = forecasters_in(folder)
+    assert sorted(card.stem for card in cards) == sorted(names)
+    return cards
+
+
+@pytest.fixture(scope="module")
+def whole(forecasters: list[Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, Path]:
+    """What a run of them gives, and its folder."""
+    out = tmp_path_factory.mktemp("whole")
+    return run_forecasters(forecasters, SUITE.threats, out), out
+
+
+def test_a_suite_is_trained_attacked_and_summarised(forecasters: list[Path], whole: tuple[Tables, Path]) -> None:
+    tables, out = whole
+    assert sorted(tables.results["model"].unique()) == sorted(card.stem for card in forecasters)
     assert len(tables.results) == 4 * 2
-    summary = pd.read_csv(tmp_path / "out" / "summary.csv")
+    summary = pd.read_csv(out / "summary.csv")
     bcos = summary[(summary["variation"] == "bcos-field") & (summary["norm"] == "l2")].iloc[0]
     own = tables.results[(tables.results["variation"] == "bcos-field") & (tables.results["norm"] == "l2")]
     assert bcos["trainings"] == 2
@@ -189,15 +207,43 @@ def test_a_suite_is_trained_attacked_and_summarised(tmp_path: Path) -> None:
     assert norms.max() == pytest.approx(min(1, 2 * welch(own[measure].tolist(), others[measure].tolist())), rel=0.2)
 
 
+def test_an_interrupted_study_goes_on_with_the_forecasters_that_were_not_done(
+    tmp_path: Path, forecasters: list[Path], whole: tuple[Tables, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cards, attacked, done = forecasters, study._attacked, []
+
+    def counted(trained: Trained, card: ForecasterCard, *others: Any) -> Any:
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(card.recipe.name)
+        return attacked(trained, card, *others)
+
+    monkeypatch.setattr(study, "_attacked", counted)
+    with pytest.raises(KeyboardInterrupt):
+        run_forecasters(cards, SUITE.threats, tmp_path / "out")
+    # The last one was being written when the power failed, and the first was under other threats.
+    (tmp_path / "out" / study.KEPT / f"{done[2]}.json").write_text('{"of": ', encoding="utf-8")
+    monkeypatch.setattr(study, "_attacked", attacked)
+    run_forecasters(cards[:1], SUITE.threats.model_copy(update={"steps": 1}), tmp_path / "other")
+    (tmp_path / "other" / study.KEPT / f"{done[0]}.json").rename(tmp_path / "out" / study.KEPT / f"{done[0]}.json")
+    told: list[str] = []
+    again = MagicMock(wraps=attacked)
+    monkeypatch.setattr(study, "_attacked", again)
+    run_forecasters(cards, SUITE.threats, tmp_path / "out", told=told.append)
+    assert again.call_count == len(cards) - 1
+    assert told == [card.stem for card in cards]
+    for name in ("results.csv", "trajectories.csv", "contributions.csv", "summary.csv"):
+        assert (tmp_path / "out" / name).read_bytes() == (whole[1] / name).read_bytes()
+
+
 def gate(*arguments: object) -> tuple[int, str]:
     done = CliRunner().invoke(app, ["check", *map(str, arguments)])
     return done.exit_code, done.output
 
 
-def test_gate_and_comparison_read_a_study(tmp_path: Path) -> None:
-    list(train_suite(trainings_of(SUITE)[:1], tmp_path))
+def test_gate_and_comparison_read_a_study(tmp_path: Path, forecasters: list[Path]) -> None:
     threats, baseline = SUITE.threats.model_copy(update={"norms": ("l2",)}), tmp_path / "baseline.csv"
-    results = run_forecasters(forecasters_in(tmp_path), threats, tmp_path / "out").results
+    results = run_forecasters(forecasters[:1], threats, tmp_path / "out").results
     assert gate(tmp_path / "out", "--baseline", baseline, "--update")[0] == 0
     assert json.loads(certificate_of(baseline).read_text())["threats"]["eps"] == [0.05]
     code, said = gate(tmp_path / "out", "--baseline", baseline)
@@ -215,9 +261,8 @@ def test_gate_and_comparison_read_a_study(tmp_path: Path) -> None:
         write_baseline(read_results(tmp_path / "out"), baseline)
 
 
-def test_figures_show_every_variation(tmp_path: Path) -> None:
-    list(train_suite(trainings_of(SUITE), tmp_path))
-    tables = run_forecasters(forecasters_in(tmp_path), SUITE.threats, tmp_path / "out")
+def test_figures_show_every_variation(whole: tuple[Tables, Path]) -> None:
+    tables, _ = whole
     named = tables.trajectories.assign(variation=tables.trajectories["model"].str.extract("_volterra-(.*)-seed")[0])
     for figure in (trajectory_bands(named), phase_portraits(named)):
         labels = [str(line.get_label()) for line in figure.axes[0].lines]
