@@ -1,7 +1,7 @@
 """Whether contributions sum to the logit, and what keeps them from it.
 
-That is layers that add a constant, which belongs to no pixel; and gradients that pass through what an explanation must
-hold constant, such as the step sizes of a solver of differential equations.
+That is layers and tokens that are a constant, which belongs to no pixel; and gradients that pass through what an
+explanation must hold constant, such as the step sizes of a solver of differential equations.
 """
 
 from torch import nn
@@ -17,14 +17,26 @@ NOTICED = 1e-3
 step sizes more."""
 
 
-def additive_constants(network: nn.Module) -> list[str]:
-    """Names of the layers whose constants are part of the logits but not of any contribution map.
+TOKENS = ("token", "embed")
+"""In names of parameters that transformers put beside, or add to, features of an image: cls_token, pos_embedding."""
 
-    A bias anywhere is one, and so are the running mean of a centred batch norm and a transformer's position code.
+
+def additive_constants(network: nn.Module) -> list[str]:
+    """Names of the layers, and of tokens, whose constants are part of the logits but not of any contribution map.
+
+    A bias anywhere is one, and so are the running mean of a centred batch norm and a transformer's position code and
+    class token, where these are parameters of the network as a whole.
     Centred norms that take their mean from the image are not, since a mean is linear. The logit bias is excluded on
     purpose: it is known and documented. Empty for networks whose dynamic weights sum to the logit without its bias.
     """
-    return [name for name, module in network.named_modules() if _adds_constant(module)]
+    layers = [name for name, module in network.named_modules() if _adds_constant(module)]
+    return layers + [
+        f"{path}.{name}".removeprefix(".")
+        for path, module in network.named_modules()
+        if any(True for _ in module.children())
+        for name in module._parameters
+        if any(part in name for part in TOKENS)
+    ]
 
 
 def _adds_constant(module: nn.Module) -> bool:
@@ -58,7 +70,7 @@ def what_is_missing(network: nn.Module, explanation: Explanation, contrast: str 
         return ""
     constants = additive_constants(network)
     if constants:
-        more = f" and {len(constants) - 1} more layers" if len(constants) > 1 else ""
+        more = f" and {len(constants) - 1} more" if len(constants) > 1 else ""
         why = f"{constants[0]}{more} add constants, which belong to no pixel"
     else:
         why = (

@@ -168,6 +168,14 @@ def test_bias_of_ones_own_layer_is_named() -> None:
     assert additive_constants(nn.Sequential(BcosLinear(6, 4), Similarity(), BcosLinear(4, 5))) == ["1"]
 
 
+@pytest.mark.parametrize("name", ["cls_token", "class_embedding", "pos_embed", "positional_embedding"])
+def test_tokens_and_codes_of_a_transformer_are_named_and_its_factors_are_not(name: str) -> None:
+    tower = nn.Sequential(nn.Linear(4, 4, bias=False))
+    tower.register_parameter(name, nn.Parameter(torch.ones(4)))
+    tower.register_parameter("gamma", nn.Parameter(torch.ones(4)))
+    assert additive_constants(nn.Sequential(tower, nn.Embedding(3, 4))) == [f"0.{name}"]
+
+
 @pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm])
 def test_running_mean_of_every_batch_norm_is_named(norm: type[nn.modules.batchnorm._BatchNorm]) -> None:
     layer = norm(4, affine=False)
