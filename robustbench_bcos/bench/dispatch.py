@@ -46,7 +46,7 @@ class Dispatch(Generic[U]):
         asked: what they are units of.
         jobs: where jobs find their order, and leave what they have found.
         job: what carries out units of this kind.
-        order: what jobs are told, beside the configuration.
+        order: what jobs are given, beside the configuration.
         costs: measures what units cost, where no earlier session that had the same order has: with other costs there
             would be other units.
 

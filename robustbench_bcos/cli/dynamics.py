@@ -76,7 +76,7 @@ def study(
     trainings, folder = trainings_of(asked), out / "forecasters"
     _train(trainings, folder, jobs)
     cards = [folder / f"{training.model}.toml" for training in trainings]
-    _report(run_forecasters(cards, asked.threats, out, jobs=jobs, told=_tell(len(cards))), out, figures)
+    _report(run_forecasters(cards, asked.threats, out, jobs=jobs, when_done=_counted(len(cards))), out, figures)
 
 
 @app.command("run")
@@ -121,7 +121,7 @@ def run(
     # This imports torch; a mistake that can be told without it has been told.
     from robustbench_bcos.regression.study import run_forecasters
 
-    _report(run_forecasters(cards, threats, out, read, jobs, _tell(len(cards))), out, figures)
+    _report(run_forecasters(cards, threats, out, read, jobs, _counted(len(cards))), out, figures)
 
 
 @app.command("explain")
@@ -163,8 +163,8 @@ def _train(trainings: "list[Training]", out: Path, jobs: int) -> None:
     results.print(f"{len(trainings)} forecasters are in {out}", markup=False, soft_wrap=True)
 
 
-def _tell(count: int) -> Callable[[str], None]:
-    """Says of each forecaster, when it is done, how many are."""
+def _counted(count: int) -> Callable[[str], None]:
+    """Prints the name of each forecaster that is done, and how many are."""
     done = itertools.count(1)
     return lambda name: errors.print(f"{next(done)} of {count}: {name}", markup=False, highlight=False)
 

@@ -167,7 +167,7 @@ def load_model(
 
 
 def _remembering(model: Model) -> nn.Module:
-    """The classifier with what was assumed of it, for the row of whoever evaluates it."""
+    """The classifier with what was assumed of it, for the row of an evaluation."""
     if isinstance(model.classifier, ImageClassifier):
         model.classifier.assumed, model.classifier.alternatives = model.assumed, model.alternatives
     return model.classifier

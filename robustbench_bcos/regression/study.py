@@ -148,7 +148,7 @@ def run_forecasters(
     out: Path,
     data: Trajectories | None = None,
     jobs: int = 1,
-    told: Callable[[str], object] = str,
+    when_done: Callable[[str], object] | None = None,
 ) -> Tables:
     """Attack and explain forecasters, and write the tables as CSV.
 
@@ -160,7 +160,7 @@ def run_forecasters(
         out: where to.
         data: to be predicted; by default each model's own test trajectories.
         jobs: so many at a time, each in a process of its own with one thread.
-        told: of the name of each, when it is done.
+        when_done: called with the name of each, in their order.
 
     Raises:
         RequestError: a card or weights that cannot be read, an unknown norm, or data of another system.
@@ -168,7 +168,8 @@ def run_forecasters(
     made(out / KEPT)
     each = []
     for card, one in zip(cards, _each(partial(_run, threats=threats, data=data, out=out), cards, jobs), strict=True):
-        told(card.stem)
+        if when_done is not None:
+            when_done(card.stem)
         each.append(one)
     results = pd.concat([one.results for one in each], ignore_index=True)
     trajectories, shares = (pd.concat([getattr(one, name) for one in each]) for name in ("trajectories", "shares"))
@@ -204,6 +205,7 @@ def _run(file: Path, threats: Threats, data: Trajectories | None, out: Path) -> 
         shares = explained(trained, test.select(range(min(SHOWN, len(test)))))
         tables = {"results": results, "trajectories": path, "shares": shares}
         write_text(kept, json.dumps({"of": of, **{name: one.to_dict("split") for name, one in tables.items()}}))
+        # Read again, so that an interrupted study and a whole one have the same values.
         found = _kept(kept, of)
         assert found is not None
     return found

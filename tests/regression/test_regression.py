@@ -229,7 +229,7 @@ def test_an_interrupted_study_goes_on_with_the_forecasters_that_were_not_done(
     told: list[str] = []
     again = MagicMock(wraps=attacked)
     monkeypatch.setattr(study, "_attacked", again)
-    run_forecasters(cards, SUITE.threats, tmp_path / "out", told=told.append)
+    run_forecasters(cards, SUITE.threats, tmp_path / "out", when_done=told.append)
     assert again.call_count == len(cards) - 1
     assert told == [card.stem for card in cards]
     for name in ("results.csv", "trajectories.csv", "contributions.csv", "summary.csv"):
