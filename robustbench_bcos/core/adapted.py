@@ -7,7 +7,8 @@ import copy
 import functools
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import CodeType, FunctionType, ModuleType
 from typing import cast
 
 import torch
@@ -109,22 +110,72 @@ def _chosen(answer: object, count: int) -> Tensor:
     )
 
 
+REACH = 6
+"""How many references away from a callable its modules are looked for."""
+
+
 def modules_of(model: AnyModel) -> list[nn.Module]:
-    """The modules that a callable asks: itself, the one it is a method of, or those that it refers to."""
-    if isinstance(model, nn.Module):
-        return [model]
-    if isinstance(model, functools.partial):
-        return modules_of(model.func)
-    if inspect.ismethod(model):
-        return modules_of(model.__self__)
-    if inspect.isfunction(model):
-        names = inspect.getclosurevars(model)
-        return _among([*names.nonlocals.values(), *names.globals.values()])
-    return _among(getattr(model, "__dict__", {}).values())
+    """The modules that a callable asks: itself, and those that it refers to, however they are kept.
+
+    A module that stands in a list, in a dictionary or behind a function is none of a module's own children, and its
+    mode is not switched with theirs.
+    """
+    found: dict[nn.Module, None] = {}
+    seen: dict[int, object] = {}  # The objects too, because an identity is another's once they are gone.
+    values: list[object] = [model]
+    for _ in range(REACH):
+        referred: list[object] = []
+        for value in values:
+            if id(value) in seen or isinstance(value, _PLAIN):
+                continue
+            seen[id(value)] = value
+            if isinstance(value, nn.Module):
+                if not any(value is part for root in found for part in root.modules()):
+                    found[value] = None
+                referred += [one for part in value.modules() for one in _kept(part)]
+            else:
+                referred += _referred(value)
+        values = referred
+    return list(found)
 
 
-def _among(values: Iterable[object]) -> list[nn.Module]:
-    return list(dict.fromkeys(value for value in values if isinstance(value, nn.Module)))
+_PLAIN = (Tensor, type, ModuleType, str, bytes, int, float)
+"""What refers to no module of a user."""
+
+
+def _kept(module: nn.Module) -> Iterable[object]:
+    return (value for name, value in vars(module).items() if name not in _OWN)
+
+
+_OWN = set(vars(nn.Module()))
+"""Attributes of every module, such as its parameters and hooks."""
+
+
+def _referred(value: object) -> Iterable[object]:
+    if isinstance(value, functools.partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if inspect.ismethod(value):
+        return [value.__self__, value.__func__]
+    if inspect.isfunction(value):
+        return _of_function(value)
+    if isinstance(value, Mapping):
+        return value.values()
+    if isinstance(value, list | tuple | set | frozenset):
+        return value
+    return vars(value).values() if hasattr(value, "__dict__") else ()
+
+
+def _of_function(function: FunctionType) -> list[object]:
+    """What a function closes over, its defaults, and the globals that it names, also in functions inside it."""
+    codes, names = [function.__code__], set[str]()
+    for code in codes:
+        names.update(code.co_names)
+        codes += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+    values: list[object] = [function.__globals__[name] for name in names if name in function.__globals__]
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # Nothing was assigned to it yet.
+            values.append(cell.cell_contents)
+    return [*values, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
 
 
 @contextmanager

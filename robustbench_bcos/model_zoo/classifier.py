@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from robustbench_bcos.core.adapted import to_evaluation
+from robustbench_bcos.core.adapted import modules_of, to_evaluation
 from robustbench_bcos.core.types import Images, Logits
 from robustbench_bcos.model_zoo.architectures import build_architecture
 from robustbench_bcos.model_zoo.cards import ModelSpec
@@ -78,8 +78,9 @@ def encoding_of(model: nn.Module) -> str:
 
 def freeze(model: M) -> M:
     """Put a model into evaluation mode for good: no dropout, running statistics, no gradients for parameters."""
-    to_evaluation(model)
-    # One by one: as a whole, compiled modules of TorchScript refuse it.
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
+    for module in modules_of(model):
+        to_evaluation(module)
+        # One by one: as a whole, compiled modules of TorchScript refuse it.
+        for parameter in module.parameters():
+            parameter.requires_grad_(False)
     return model

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import robustbench_bcos as rb
 from robustbench_bcos.bench.configured import make_config
 from robustbench_bcos.bench.evidence.alternatives import (
+    CERTAIN,
     CERTAIN_IF_ASSUMED,
     RANGES,
     READINGS,
@@ -430,6 +431,19 @@ def test_a_few_lucky_answers_are_no_other_b_however_small_the_losses_on_all_othe
     alternatives = {"lucky": partial(_Table, lucky)}
     asked = Asked(_Table(honest), subset, "cpu")
     assert compare(asked, alternatives, subset, "cpu", CERTAIN_IF_ASSUMED).better is None
+
+
+def test_a_model_that_assumes_something_is_asked_about_further_images_if_it_is_right_about_the_first() -> None:
+    labels = torch.arange(180) % 3
+    images = (torch.arange(180.0) / 255)[:, None, None, None].expand(-1, 3, 4, 4)
+    subset = EvalSubset.of(InMemory(images, labels, classes=3), None)
+    right = 5.0 * nn.functional.one_hot(labels, 3)
+    wrong = right.clone()
+    wrong[60:] = wrong[60:].roll(1, dims=1)
+    others = {"right": partial(_Table, right)}
+    for standard, better in ((CERTAIN, False), (CERTAIN_IF_ASSUMED, True)):
+        compared = compare(Asked(_Table(wrong), subset, "cpu"), others, subset, "cpu", standard)
+        assert (compared.better is not None) == better
 
 
 def test_the_row_of_a_model_says_so_where_it_was_attacked_nonetheless() -> None:

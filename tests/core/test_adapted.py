@@ -3,7 +3,7 @@
 import functools
 import threading
 from collections import OrderedDict, namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from robustbench_bcos.core.adapted import (
     name_of,
 )
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.model_zoo.classifier import freeze
 
 LOGITS = torch.tensor([[2.0, 0.5, -1.0], [0.0, 1.0, 3.0]])
 FEATURES = torch.zeros(2, 5)
@@ -113,6 +114,7 @@ NET = net()
 class Holder:
     def __init__(self) -> None:
         self.net = NET
+        self.more = {"itself": self}
 
     def predict(self, images: Tensor) -> Tensor:
         return self.net(images)
@@ -129,6 +131,24 @@ def closed_over(module: nn.Module) -> Callable[[Tensor], Tensor]:
     return lambda images: module(images)
 
 
+NETS = [NET]
+
+
+class Ensemble(nn.Module):
+    """Its networks are in a list, so that ``eval()`` does not reach them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nets = (NET,)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.nets[0](images)
+
+
+def asks(module: nn.Module, images: Tensor, *, more: Mapping[str, object] | None = None) -> Tensor:
+    return module(images)
+
+
 CALLABLES: dict[str, Any] = {
     "module": NET,
     "bound method": NET.forward,
@@ -136,6 +156,13 @@ CALLABLES: dict[str, Any] = {
     "lambda": closed_over(NET),
     "partial": functools.partial(closed_over(NET)),
     "object": Holder(),
+    "argument of a partial": functools.partial(asks, NET),
+    "keyword of a partial": functools.partial(asks, more={"net": [NET]}),
+    "function of a function": lambda images: asks_a_global(images),
+    "list": lambda images: NETS[0](images),
+    "comprehension": lambda images: [NET(one) for one in images.split(2)],
+    "default": lambda images, module=NET: module(images),
+    "method of an object": Holder().predict,
 }
 
 
@@ -143,6 +170,20 @@ CALLABLES: dict[str, Any] = {
 def test_modules_behind_a_callable_are_found(kind: str) -> None:
     assert modules_of(CALLABLES[kind]) == [NET]
     assert list(Adapted(CALLABLES[kind]).parameters()) == list(NET.parameters())
+
+
+def test_modules_that_a_module_keeps_in_a_list_are_switched_with_it() -> None:
+    made = Ensemble()
+    assert modules_of(made) == [made, NET]
+    NET.train()
+    with in_evaluation_mode(made):
+        assert not NET.training
+    assert NET.training
+    kept = copied(made)
+    freeze(kept)
+    (inner,) = kept.nets
+    assert not inner.training
+    assert not any(parameter.requires_grad for parameter in inner.parameters())
 
 
 @pytest.mark.parametrize("kind", CALLABLES)
@@ -227,5 +268,6 @@ def test_what_is_no_model_is_refused(model: Any, said: str) -> None:
 
 def test_a_model_is_called_as_its_function_or_its_class() -> None:
     assert [name_of(CALLABLES[kind]) for kind in CALLABLES] == [
-        *("Sequential", "Sequential", "asks_a_global", "function", "function", "Holder")
+        *("Sequential", "Sequential", "asks_a_global", "function", "function", "Holder"),
+        *("asks", "asks", "function", "function", "function", "function", "predict"),
     ]

@@ -16,12 +16,13 @@ from bcos.experiments.CIFAR10.norm_ablations_final.model import get_model
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from robustbench_bcos.core.adapted import copied
+from robustbench_bcos.core.adapted import Adapted, copied
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.prediction import predicted_classes
 from robustbench_bcos.data.opening import open_dataset
 from robustbench_bcos.data.subset import EvalSubset
 from robustbench_bcos.model_zoo.architectures import BCOS_PREFIX, build_architecture
+from robustbench_bcos.model_zoo.bcos.folding import fold
 from robustbench_bcos.model_zoo.bcos.norms import BatchNormUncentred2d
 from robustbench_bcos.model_zoo.cards import ModelSpec, Zoo
 from robustbench_bcos.model_zoo.checkpoints.assign import assign_weights
@@ -558,6 +559,21 @@ def test_what_was_assumed_goes_with_a_loaded_classifier_and_its_copies() -> None
     for argument, stated in (("b=2.5", {"b": 2.5}), ("norm=batch", {"norm": "batch"})):
         expected = load_model(file, architecture="bcos_resnet8", **stated)
         torch.testing.assert_close(model.alternatives[f"--argument {argument}"]()(images), expected(images))
+
+
+def test_what_was_assumed_goes_into_the_row_of_whatever_is_made_of_a_loaded_classifier() -> None:
+    file = Zoo()["digits-bcos-b2.5"].weights_file
+    images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    loaded = load_model(file, architecture="bcos_resnet8")
+    folded = fold(loaded)
+    for made in (folded, nn.Sequential(nn.Identity(), loaded), nn.Sequential(folded, nn.Identity())):
+        model = own_model("mine", made)
+        assert model.assumed == "strides=bcos_resnet8 b=2 norm=batch-uncentred encoding=add_inverse"
+        for argument, stated in (("b=2.5", {"b": 2.5}), ("norm=batch", {"norm": "batch"})):
+            expected = load_model(file, architecture="bcos_resnet8", **stated)
+            torch.testing.assert_close(model.alternatives[f"--argument {argument}"]()(images), expected(images))
+    function = own_model("mine", Adapted(lambda images: loaded(images)))
+    assert (function.assumed, function.alternatives) == (model.assumed, {})
 
 
 def test_an_alternative_is_the_model_with_that_argument_and_leaves_the_model_as_it_is() -> None:

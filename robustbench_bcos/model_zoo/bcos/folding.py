@@ -16,7 +16,7 @@ from robustbench_bcos.model_zoo.bcos.closed_form import geometry_of
 from robustbench_bcos.model_zoo.bcos.explanation_mode import DynamicLayer
 from robustbench_bcos.model_zoo.bcos.layers import AbstractBcosLayer, BcosConv2d, UnitConv2d, UnitLinear, unit_rows
 from robustbench_bcos.model_zoo.bcos.norms import BatchNormUncentred2d
-from robustbench_bcos.model_zoo.classifier import freeze
+from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -35,7 +35,7 @@ def fold(model: M, *, linear: bool = False) -> M:
             :func:`~robustbench_bcos.model_zoo.bcos.explanation_mode.explanation_mode`, and under ``torch.compile``. Do
             not attack such a copy.
     """
-    folded = freeze(copy.deepcopy(model))
+    folded = freeze(_copied(model))
     for module in folded.modules():
         if isinstance(module, AbstractBcosLayer):
             module.b = module.b  # What was learned is a constant from here on.
@@ -52,6 +52,15 @@ def fold(model: M, *, linear: bool = False) -> M:
         if isinstance(module, DynamicLayer):
             module.linearised = linear
     return folded
+
+
+def _copied(model: M) -> M:
+    """A copy whose alternatives are those of the model: another B or norm cannot be put into what is folded."""
+    copied = copy.deepcopy(model)
+    for origin, made in zip(model.modules(), copied.modules(), strict=True):
+        if isinstance(origin, ImageClassifier) and isinstance(made, ImageClassifier):
+            made.alternatives = origin.alternatives
+    return copied
 
 
 def _absorbs(layer: nn.Module, norm: nn.Module) -> bool:

@@ -1,9 +1,11 @@
 """A model that is ready to be attacked, and a source that loads one."""
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,9 +158,22 @@ def own_model(name: str, classifier: nn.Module) -> Model:
     network = network_of(classifier)
     architecture = name_of(network.model if isinstance(network, Adapted) else network)
     model = Model(name=name, architecture=architecture, weights_sha256=state_digest(classifier), classifier=classifier)
-    if isinstance(classifier, ImageClassifier):
-        return replace(model, assumed=classifier.assumed, alternatives=classifier.alternatives)
+    for path, part in classifier.named_modules():
+        if isinstance(part, ImageClassifier) and part.assumed:
+            others = {said: partial(_with_part, classifier, path, make) for said, make in part.alternatives.items()}
+            # Nothing can be put in the place of what a function refers to.
+            function = isinstance(classifier, Adapted) and not isinstance(classifier.model, nn.Module)
+            return replace(model, assumed=part.assumed, alternatives={} if function else others)
     return model
+
+
+def _with_part(classifier: nn.Module, path: str, make: Callable[[], nn.Module]) -> nn.Module:
+    """The classifier, or a copy of it with another module in the place of one of its own."""
+    if not path:
+        return make()
+    changed = copy.deepcopy(classifier)
+    changed.set_submodule(path, make())
+    return changed
 
 
 def state_digest(module: nn.Module) -> str:
