@@ -4,6 +4,7 @@ An attack is frozen data, and one module of :mod:`~robustbench_bcos.attacks.sear
 needs to know of it, such as its cost or its stronger version, it says itself; nothing else compares an attack's name.
 """
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -190,6 +191,8 @@ class AbstractAttack(ABC):
             threat = Threat.of(norm, epsilon)
             judged, goals = aim(criterion, targets, len(images))
             self.check(threat.geometry, judged)
+            for caveat in self.caveats(threat.norm):
+                warnings.warn(f"{caveat}: say so beside its numbers", stacklevel=2)
             size = max(1, batch_size or len(images))
             asked = _with_classes(Adapted(classifier), labels, goals)
             if goals is None:
@@ -311,6 +314,12 @@ class AbstractAttack(ABC):
         A number under such an attack is no number under the attack of that name, whatever checks say of it.
         """
         return {}
+
+    @final
+    def caveats(self, norm: str) -> list[str]:
+        """What it lacks under a norm, in words."""
+        name = getattr(self, "name", type(self).__name__)
+        return [f"{name} goes without {part} ({why})" for part, why in self.lacks(norm).items()]
 
     def reported(self, threat: Threat) -> dict[str, Any]:
         """What its options amount to under a threat, by column."""

@@ -282,7 +282,7 @@ def benchmark(
 
 def _carry_out(request: Request, store: Store, *, progress: bool) -> None:
     # What the command prints before it begins: copies among the images, say.
-    for note in request.subset.notes:
+    for note in request.notes:
         warnings.warn(note, stacklevel=3)
     console = Console(stderr=True) if progress else None
     for _ in watch(execute(request, store), Schedule(request=request).work, console):

@@ -72,6 +72,13 @@ class Request:
     """Of the subset, what one job attacks."""
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What to tell of the images and of the attacks before hours are spent on them."""
+        caveats = [caveat for cell in self.cells for caveat in cell.attack.caveats(cell.threat.norm)]
+        marked = [f"{caveat}: its numbers will be marked as suspect" for caveat in dict.fromkeys(caveats)]
+        return (*self.subset.notes, *marked)
+
+    @property
     def worked_on(self) -> EvalSubset:
         """The images that are attacked here."""
         return self.subset if self.block is None else self.block

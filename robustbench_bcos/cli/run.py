@@ -110,16 +110,6 @@ def _print_assumed(config: RunConfig) -> None:
         results.print(f"Without --eps, as usual for {config.dataset}: {assumed}", markup=False)
 
 
-def _lacking(request: "Request") -> list[str]:
-    """Which attacks go without a part that was published under their name, before hours are spent on them."""
-    notes = [
-        f"{cell.attack.name} goes without {part} ({why}): its numbers will be marked as suspect"
-        for cell in request.cells
-        for part, why in cell.attack.lacks(cell.threat.norm).items()
-    ]
-    return list(dict.fromkeys(notes))
-
-
 def _carry_out(request: "Request", folder: Path, *, overwrite: bool, show: bool) -> "tuple[RunFolder, list[Path]]":
     from robustbench_bcos.bench.display import watch
     from robustbench_bcos.bench.executors import EXECUTORS
@@ -130,7 +120,7 @@ def _carry_out(request: "Request", folder: Path, *, overwrite: bool, show: bool)
     work = Schedule(request=request).work
     with open_run(folder, request.identity, request.describe(), overwrite=overwrite):
         done, stage = 0, ""
-        for note in (*request.subset.notes, *_lacking(request)) if show else ():
+        for note in request.notes if show else ():
             errors.print(note, markup=False, highlight=False, soft_wrap=True)
         try:
             with Store(folder / DATABASE) as store:
@@ -207,7 +197,7 @@ def _print_cells(request: "Request") -> None:
         table.add_row(Text(cell.key), str(len(subset)), f"{cell.attack.passes * len(subset):,}")
     results.print(table)
     results.print(images, markup=False)
-    for note in (*subset.notes, *_lacking(request)):
+    for note in request.notes:
         results.print(note, markup=False)
     if request.explained is not None:
         results.print(f"{len(request.explained)} of them explained, and attacked once more in full for it")

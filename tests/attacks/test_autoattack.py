@@ -132,6 +132,11 @@ def test_a_part_that_was_published_and_is_left_out_has_its_reason() -> None:
     assert "needs torchattacks, pip install torchattacks" in AutoAttack(fab=False).lacks("linf")["fab"]
 
 
+def test_who_asks_it_directly_is_warned_of_what_it_lacks() -> None:
+    with pytest.warns(UserWarning, match=r"autoattack goes without fab \(it needs torchattacks, .*\): say so"):
+        AutoAttack(fab=False)(lambda images: images.flatten(1), torch.zeros(1, 1, 1, 2), [1], "l2", 0.1)
+
+
 @pytest.mark.parametrize("norm", ["l1", "own"])
 def test_in_a_norm_that_the_standard_version_was_not_published_for_it_lacks_that_norms_own(norm: str) -> None:
     assert AutoAttack(fab=True).lacks(norm).keys() == {f"{norm} version"}

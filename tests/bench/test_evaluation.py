@@ -1,5 +1,6 @@
 """``evaluate``: the command line's rows for what is in memory, which it leaves as it was."""
 
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -74,6 +75,13 @@ def test_copies_among_the_images_are_warned_of() -> None:
     with pytest.warns(UserWarning, match="all 3 are the same picture") as told:
         evaluate(Small(), again, LABELS[:3], "l2", 0.25, steps=1, evidence="off", device="cpu")
     assert told[0].filename == __file__
+
+
+def test_what_an_attack_lacks_is_warned_of_before_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchattacks", None)
+    with pytest.warns(UserWarning, match=r"autoattack goes without fab .*: its numbers will be marked as suspect"):
+        rows = evaluate(Small(), IMAGES[:2], LABELS[:2], "l2", 8, attack="autoattack", evidence="off", device="cpu")
+    assert list(rows["trust"]) == ["suspect"]
 
 
 def test_ones_own_model_is_attacked_like_the_zoos(tiny_zoo: Path) -> None:
