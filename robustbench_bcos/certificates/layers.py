@@ -20,7 +20,6 @@ from robustbench_bcos.certificates.operators import convolution_norm, overlaps, 
 from robustbench_bcos.model_zoo.architectures.layers import PointwiseLinear, PooledClassMaps, PooledLinear
 from robustbench_bcos.model_zoo.bcos.closed_form import PATCH_EPSILON
 from robustbench_bcos.model_zoo.bcos.layers import (
-    LINEAR_EPSILON,
     BcosConv2d,
     BcosLinear,
     LogitLayer,
@@ -28,6 +27,7 @@ from robustbench_bcos.model_zoo.bcos.layers import (
     UnitLinear,
     unit_rows,
 )
+from robustbench_bcos.model_zoo.bcos.linear_closed_form import LINEAR_EPSILON
 from robustbench_bcos.model_zoo.bcos.norms import AllNorm2d, AllNormUncentred2d, BatchNormUncentred2d
 from robustbench_bcos.model_zoo.encodings import AddInverse, NoEncoding, Normalize
 

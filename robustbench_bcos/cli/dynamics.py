@@ -89,7 +89,8 @@ def run(
     tolerance: Annotated[float | None, typer.Option(help="Error from which on an attack succeeds.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Of PGD.")] = None,
     evidence: Annotated[
-        str | None, typer.Option(help="off, quick: try what could refute the numbers, a longer search and noise.")
+        str | None,
+        typer.Option(help="off, quick: try what could refute the numbers, more searches and noise."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="NPZ file of your own: times, states, parameters.")] = None,
     system: Annotated[str | None, typer.Option(help="What the file holds; needed with --data.")] = None,

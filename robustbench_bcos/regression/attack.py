@@ -25,6 +25,10 @@ Cells = Sequence[tuple[float, str]]
 """Each with its epsilon, and which inputs may be moved."""
 
 
+SEARCHED_TOGETHER = 512
+"""Rows of a batch: what a field keeps of a longer one for its gradient takes gigabytes."""
+
+
 @final
 @dataclass(frozen=True)
 class ErrorAbove(AbstractCriterion):
@@ -69,7 +73,7 @@ class Attacked:
     """What an attack did to the inputs of each trajectory, and what followed."""
 
     inputs: Tensor
-    """Attacked initial states and parameters, scaled."""
+    """Attacked initial states and parameters, scaled; of several searches those of the largest error."""
     outputs: Tensor
     eligible: Flags
     """Right without an attack, so that it was attacked."""
@@ -88,12 +92,13 @@ def attack(
     tolerance: float,
     steps: int,
     among: Tensor | None = None,
-    draw: int | None = None,
+    draws: Sequence[int | None] = (None,),
 ) -> list[Attacked]:
     """PGD on the error; judged afresh.
 
-    All cells are one batch. An input is an image of two rows: its values, and 1 where they may be moved. Perturbed
-    inputs stay within [0, 1], which is the range of the training data.
+    All cells and starts share batches: a step of a field is hundreds of small operations, whose time hardly depends on
+    how many trajectories they are done for. An input is an image of two rows: its values, and 1 where they may be
+    moved. Perturbed inputs stay within [0, 1], which is the range of the training data.
 
     Args:
         trained: what is attacked.
@@ -104,7 +109,7 @@ def attack(
         tolerance: of the criterion.
         steps: of PGD.
         among: which trajectories to attack in each cell, of shape (cell, trajectory); by default all that are right.
-        draw: number of the random perturbation that PGD begins at; by default it begins at the clean inputs.
+        draws: where searches begin: each at the random perturbation of that number, ``None`` at the clean inputs.
 
     Raises:
         RequestError: no such norm.
@@ -113,19 +118,20 @@ def attack(
     with torch.no_grad():
         eligible = criterion.correct(trained.model(clean), truth)
     chosen = eligible.expand(len(cells), -1) if among is None else among & eligible
-    inputs = clean.expand(len(cells), -1, -1).clone()
+    inputs = clean.expand(len(draws), len(cells), -1, -1).clone()
     stuck = torch.zeros_like(chosen)
     if chosen.any():
-        problem = _problem(trained, clean, truth, chosen, criterion=criterion, norm=norm, cells=cells, draw=draw)
+        problem = _problem(trained, clean, truth, chosen, criterion=criterion, norm=norm, cells=cells, draws=draws)
         moved, trace = PGD(steps=steps).solve(problem)
         sizes = measured_sizes(problem.threat, problem.images, moved)
         if not bool((sizes <= allowed_sizes(problem.threat, moved)).all()):
             raise AssertionError(f"an attack left {norm}")
         # Added to the inputs as they are, those outside the range, too.
-        inputs[chosen] += (moved - problem.images)[:, 0, 0]
-        stuck[chosen] = trace.degenerate_gradient
+        inputs[:, chosen] += (moved - problem.images)[:, 0, 0].unflatten(0, (len(draws), -1))
+        stuck[chosen] = trace.degenerate_gradient.unflatten(0, (len(draws), -1)).any(dim=0)
     found = []
-    for attacked, tried, met in zip(inputs, chosen, stuck, strict=True):
+    for number, (tried, met) in enumerate(zip(chosen, stuck, strict=True)):
+        attacked = _furthest(trained, truth, inputs[:, number])
         with torch.no_grad():
             outputs = trained.model(attacked)
         robust = tried & criterion.correct(outputs, truth)
@@ -133,18 +139,28 @@ def attack(
     return found
 
 
+def _furthest(trained: Trained, truth: Tensor, inputs: Tensor) -> Tensor:
+    """Of several inputs (search, trajectory, input) of each trajectory those of the largest error; NaN is larger."""
+    if len(inputs) == 1:
+        return inputs[0]
+    with torch.no_grad():
+        outputs = trained.model(inputs.flatten(0, 1)).unflatten(0, inputs.shape[:2])
+    made = torch.stack([errors(one, truth) for one in outputs]).nan_to_num(torch.inf)
+    return inputs[made.argmax(dim=0), torch.arange(len(truth))]
+
+
 def _problem(
     trained: Trained,
     clean: Tensor,
     truth: Tensor,
-    chosen: Flags,
+    chosen: Tensor,
     *,
     criterion: ErrorAbove,
     norm: str,
     cells: Cells,
-    draw: int | None,
+    draws: Sequence[int | None],
 ) -> Problem:
-    """All cells at once: each chosen trajectory with the epsilon and the targets of its cell."""
+    """All searches at once: from each start, each chosen trajectory with the epsilon and the targets of its cell."""
     model = fold(trained.model)
 
     def classifier(images: Tensor) -> Tensor:
@@ -158,21 +174,25 @@ def _problem(
     # Inputs outside the range are brought to its border for the search: the pixel box is [0, 1].
     start = torch.stack([clean[positions].clamp(0, 1), free.float()], dim=1)[:, None]
     epsilons = torch.tensor([eps for eps, _ in cells])[numbers]
-    rng, starts = PerImageRng.of(0, positions), None
-    if draw is not None:
-        unit = Threat.of(norm, 1.0).sample(start.shape[1:], rng.fold_in("starts")(draw))
-        # Perturbations of a part of the inputs are within the threat as well.
-        may_move = torch.stack([free, torch.zeros_like(free)], dim=1)[:, None]
-        starts = (start + epsilons[:, None, None, None] * unit * may_move).clamp(0, 1)
+    # Perturbations of a part of the inputs are within the threat as well.
+    may_move = torch.stack([free, torch.zeros_like(free)], dim=1)[:, None]
+    rng, unit = PerImageRng.of(0, positions), Threat.of(norm, 1.0)
+
+    def begun(draw: int | None) -> Tensor:
+        if draw is None:
+            return start
+        moves = unit.sample(start.shape[1:], rng.fold_in("starts")(draw))
+        return (start + epsilons[:, None, None, None] * moves * may_move).clamp(0, 1)
+
     return Problem(
         classifier=classifier,
-        images=start,
-        goals=truth[positions],
-        threat=Threat.of(norm, epsilons),
+        images=start.repeat(len(draws), 1, 1, 1),
+        goals=truth[positions].repeat(len(draws), 1),
+        threat=Threat.of(norm, epsilons.repeat(len(draws))),
         criterion=criterion,
-        rng=rng,
-        batch_size=len(start),
-        starts=starts,
+        rng=PerImageRng.of(0, positions.repeat(len(draws))),
+        batch_size=SEARCHED_TOGETHER,
+        starts=torch.cat([begun(draw) for draw in draws]),
     )
 
 
@@ -195,12 +215,15 @@ def robust_to_noise(
     threat, rng = Threat.of(norm, eps), PerImageRng.of(0, range(len(data))).fold_in("noise")
     start = clean.clamp(0, 1)[:, free][:, None, None]
     robust = torch.ones(len(data), dtype=torch.bool)
-    for draw in range(draws):
-        moved = threat.project(start, threat.sample(start.shape[1:], rng(draw)))
-        inputs = clean.clone()
-        inputs[:, free] += (moved - start)[:, 0, 0]
+    at_once = max(1, SEARCHED_TOGETHER // len(data))
+    for first in range(0, draws, at_once):
+        numbers = range(first, min(first + at_once, draws))
+        moves = [threat.project(start, threat.sample(start.shape[1:], rng(draw))) - start for draw in numbers]
+        inputs = clean.repeat(len(numbers), 1)
+        inputs[:, free] += torch.cat(moves)[:, 0, 0]
         with torch.no_grad():
-            robust &= criterion.correct(trained.model(inputs), truth)
+            right = criterion.correct(trained.model(inputs), truth.repeat(len(numbers), 1))
+        robust &= right.unflatten(0, (len(numbers), -1)).all(dim=0)
     return robust
 
 

@@ -1,21 +1,23 @@
-"""What could refute the robustness of forecasters: a longer search, random perturbations, gradients that vanish."""
+"""What could refute the robustness of forecasters: searches from elsewhere, noise, gradients that vanish."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from robustbench_bcos.core.types import Flags
 from robustbench_bcos.regression.attack import Attacked, attack, robust_to_noise
 from robustbench_bcos.regression.data import Trajectories
 from robustbench_bcos.regression.training import Trained
 
-LONGER = 4
-"""A second search has so many times the steps; where it breaks anything, a third has so many times those."""
+STARTS = 16
+"""Random perturbations at which a second search begins. Errors of a field have many maxima in few dimensions, so that
+beginning elsewhere breaks more than going on."""
 
-STARTS = 4
-"""Random perturbations at which these searches begin, too, together as long: errors of a field have many maxima."""
+LONGER = 2
+"""Where that breaks anything, a third search begins at so many others, and has so many times the steps."""
 
 DRAWS = 32
 """Random perturbations of each trajectory that every search has left right."""
@@ -61,16 +63,14 @@ def gather(
     robust = torch.stack([one.robust for one in found])
     stuck = torch.stack([one.stuck for one in found])
 
-    def search(among: Flags, length: int) -> Flags:
-        left, longest = among, length * steps
-        for draw, taken in [(None, longest), *((draw, longest // STARTS) for draw in range(STARTS))]:
-            asked: dict[str, Any] = {"tolerance": tolerance, "steps": taken, "among": left, "draw": draw}
-            left = torch.stack([one.robust for one in attack(trained, data, norm=norm, cells=cells, **asked)])
+    def search(among: Tensor, length: int, draws: Sequence[int | None]) -> Tensor:
+        asked: dict[str, Any] = {"tolerance": tolerance, "steps": length * steps, "among": among, "draws": draws}
+        left = torch.stack([one.robust for one in attack(trained, data, norm=norm, cells=cells, **asked)])
         return left | (robust & ~among)
 
-    second = search(robust, LONGER)
+    second = search(robust, 1, range(STARTS))
     unsettled = (second != robust).any(dim=1, keepdim=True)
-    third = search(second & unsettled, LONGER**2) & second
+    third = search(second & unsettled, LONGER, [None, *range(STARTS, 2 * STARTS)]) & second
     evidence = []
     for number, (eps, targets) in enumerate(cells):
         noise = robust_to_noise(trained, data, norm=norm, eps=eps, targets=targets, tolerance=tolerance, draws=DRAWS)

@@ -59,7 +59,7 @@ class Threats(Table):
     """A prediction is right whose root mean square error is at most this, in units of each state's range."""
     steps: int = Field(default=20, ge=1)
     evidence: Literal["off", "quick"] = "quick"
-    """Whether to try what could refute the numbers: a longer search, and noise of the same size."""
+    """Whether to try what could refute the numbers: searches from elsewhere, and noise of the same size."""
 
 
 class Suite(Table):

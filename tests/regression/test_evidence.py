@@ -1,5 +1,6 @@
 """A robust accuracy of forecasters is repaired by longer searches, and suspect where they do not settle."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,10 +41,10 @@ def found(*, stuck: bool = False) -> list[Attacked]:
     ("breaks", "stuck", "left", "trust", "reasons"),
     [
         ({}, False, 3, "sound", ""),
-        ({5 * LONGER: [1]}, False, 2, "sound", ""),
-        ({5 * LONGER: [1], 5 * LONGER**2: [0]}, False, 1, "suspect", "more_steps"),
+        ({5: [1]}, False, 2, "sound", ""),
+        ({5: [1], 5 * LONGER: [0]}, False, 1, "suspect", "more_steps"),
         # Where the second search changed nothing there is no third.
-        ({5 * LONGER**2: [0]}, False, 3, "sound", ""),
+        ({5 * LONGER: [0]}, False, 3, "sound", ""),
         ({}, True, 3, "suspect", "degenerate_gradients"),
     ],
 )
@@ -95,7 +96,7 @@ def test_a_search_begins_at_random_within_the_threat_and_moves_what_it_may(targe
     clean = model.inputs(FEW)
     fixed = ~free_inputs(model.model.states, clean.shape[1], targets)
     among: dict[str, Any] = {"norm": "l2", "cells": [(0.1, targets)], "tolerance": 1e9, "steps": 1}
-    moved = [attack(model, FEW, draw=draw, **among)[0].inputs - clean for draw in (None, 0, 1)]
+    moved = [attack(model, FEW, draws=[draw], **among)[0].inputs - clean for draw in (None, 0, 1)]
     for one in moved:
         assert not one[:, fixed].any()
         assert 0 < float(one.norm(dim=1).max()) <= 0.1 * (1 + 1e-6)
@@ -103,17 +104,38 @@ def test_a_search_begins_at_random_within_the_threat_and_moves_what_it_may(targe
     assert not torch.equal(moved[2], moved[1])
 
 
-def test_longer_searches_begin_at_random_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[tuple[int, int | None]] = []
+def test_searches_from_several_starts_together_are_what_each_is_alone() -> None:
+    model = trained(iterations=1)
+    starts: tuple[int | None, ...] = (None, 0, 1)
+    within: dict[str, Any] = {"norm": "l2", "cells": [(0.05, "both"), (0.1, "both")], "steps": 2}
+    alone = [attack(model, FEW, **within, tolerance=1e9, draws=[start]) for start in starts]
+    among = torch.tensor([[True, True, False], [False, True, True]])
+    together = attack(model, FEW, **within, tolerance=1e9, among=among, draws=starts)
+    truth = model.truth(FEW)
+    for cell, found in enumerate(together):
+        made = torch.stack([errors(one[cell].outputs, truth) for one in alone])
+        expected = torch.where(among[cell], made.max(dim=0).values, errors(model.model(model.inputs(FEW)), truth))
+        torch.testing.assert_close(errors(found.outputs, truth), expected)
+    # A trajectory is robust if it stays right from every start.
+    second, first = made[:, 1].sort().values[1:].tolist()
+    judged = {
+        start: attack(model, FEW, **within, tolerance=(first + second) / 2, draws=start)[1]
+        for start in (*((one,) for one in starts), starts)
+    }
+    assert sorted(bool(one.robust[1]) for start, one in judged.items() if len(start) == 1) == [False, True, True]
+    assert not judged[starts].robust[1]
 
-    def search(*args: object, steps: int, draw: int | None, **others: Any) -> list[Attacked]:
-        tried.append((steps, draw))
-        return Searches({5 * LONGER: [1]})(steps=steps, **others)
+
+def test_longer_searches_begin_elsewhere_too_and_each_at_starts_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[tuple[int, Sequence[int | None]]] = []
+
+    def search(*args: object, steps: int, draws: Sequence[int | None], **others: Any) -> list[Attacked]:
+        tried.append((steps, draws))
+        return Searches({5: [1]})(steps=steps, **others)
 
     monkeypatch.setattr(evidence, "attack", search)
     gather(trained(iterations=1), FEW, found(), tolerance=1e9, steps=5, **WITHIN)
-    assert tried == [
-        (steps // (1 if draw is None else STARTS), draw)
-        for steps in (5 * LONGER, 5 * LONGER**2)
-        for draw in (None, *range(STARTS))
-    ]
+    (second, elsewhere), (third, others) = tried
+    assert (second, third) == (5, 5 * LONGER)
+    assert len(set(elsewhere)) == STARTS == len(set(others) - {None})
+    assert set(elsewhere).isdisjoint(others)

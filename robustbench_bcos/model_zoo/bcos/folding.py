@@ -14,7 +14,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from robustbench_bcos.model_zoo.architectures.layers import NormedBlock
 from robustbench_bcos.model_zoo.bcos.closed_form import geometry_of
 from robustbench_bcos.model_zoo.bcos.explanation_mode import DynamicLayer
-from robustbench_bcos.model_zoo.bcos.layers import AbstractBcosLayer, BcosConv2d, UnitConv2d, UnitLinear, unit_rows
+from robustbench_bcos.model_zoo.bcos.layers import (
+    AbstractBcosLayer,
+    BcosConv2d,
+    BcosLinear,
+    UnitConv2d,
+    UnitLinear,
+    unit_rows,
+)
 from robustbench_bcos.model_zoo.bcos.norms import BatchNormUncentred2d
 from robustbench_bcos.model_zoo.classifier import ImageClassifier, freeze
 
@@ -49,6 +56,8 @@ def fold(model: M, *, linear: bool = False) -> M:
             _normalise(module)
         if isinstance(module, BcosConv2d) and module.linear.bias is None:
             module.closed_form = geometry_of(module.linear, b=module.b, max_out=module.max_out)
+        if isinstance(module, BcosLinear):
+            module.closed_form = module.b != 1
         if isinstance(module, DynamicLayer):
             module.linearised = linear
     return folded

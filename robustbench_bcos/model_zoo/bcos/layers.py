@@ -19,6 +19,7 @@ from torch.autograd import forward_ad
 
 from robustbench_bcos.core.division import divide
 from robustbench_bcos.core.errors import RequestError
+from robustbench_bcos.model_zoo.bcos import linear_closed_form
 from robustbench_bcos.model_zoo.bcos.closed_form import (
     COSINE_EPSILON,
     PATCH_EPSILON,
@@ -28,8 +29,7 @@ from robustbench_bcos.model_zoo.bcos.closed_form import (
 )
 from robustbench_bcos.model_zoo.bcos.explanation_mode import DynamicLayer, official_layers
 from robustbench_bcos.model_zoo.bcos.exponents import Exponent, make_exponents
-
-LINEAR_EPSILON = 1e-12
+from robustbench_bcos.model_zoo.bcos.linear_closed_form import LINEAR_EPSILON
 
 SEPARABLE = 5
 """Windows of at least this size are summed along one axis and then along the other, which is faster."""
@@ -202,7 +202,7 @@ class BcosConv2d(AbstractBcosLayer):
     def forward(self, features: Tensor) -> Tensor:
         """Respond to each patch by its alignment with the filters."""
         geometry = self._geometry()
-        if geometry is None or self.explaining or not _is_plain(features):
+        if geometry is None or self.explaining or not _is_plain(features) or features.dim() != 4:
             return super().forward(features)
         return respond(features, self._filters(), geometry)
 
@@ -256,7 +256,6 @@ def _is_plain(features: Tensor) -> bool:
         or type(features) is not Tensor
         or features.is_meta  # It knows no autocast.
         or torch.is_autocast_enabled(features.device.type)
-        or features.dim() != 4
     )
 
 
@@ -270,14 +269,27 @@ def _window_sums(maps: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...])
 
 
 class BcosLinear(AbstractBcosLayer):
-    """B-cos linear layer on (..., features); its one tensor is ``linear.weight`` (out_features * max_out, in)."""
+    """B-cos linear layer on (..., features); its one tensor is ``linear.weight`` (out_features * max_out, in).
+
+    Attributes:
+        closed_form: whether its rows are constants, and the gradient by the input is in closed form.
+    """
 
     linear: UnitLinear
     channel_axis = -1
+    closed_form = False
 
     def __init__(self, in_features: int, out_features: int, *, b: float = 2.0, max_out: int = 1) -> None:
         super().__init__(b, max_out)
         self.linear = UnitLinear(in_features, out_features * max_out, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Respond to each input by its alignment with the rows."""
+        differentiated = torch.is_grad_enabled() and features.requires_grad
+        if not (self.closed_form and differentiated) or self.explaining or not _is_plain(features):
+            return super().forward(features)
+        linear = self.linear
+        return linear_closed_form.respond(features, linear.weight, linear.bias, b=self._b, max_out=self.max_out)
 
     def norms(self, features: Tensor) -> Tensor:
         """Norm of each row."""

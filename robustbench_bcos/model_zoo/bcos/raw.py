@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from robustbench_bcos.model_zoo.bcos.closed_form import PATCH_EPSILON
-from robustbench_bcos.model_zoo.bcos.layers import LINEAR_EPSILON, AbstractBcosLayer, BcosConv2d, BcosLinear, BcosModule
+from robustbench_bcos.model_zoo.bcos.layers import AbstractBcosLayer, BcosConv2d, BcosLinear, BcosModule
+from robustbench_bcos.model_zoo.bcos.linear_closed_form import LINEAR_EPSILON
 
 RAW, UNIT = "raw", "unit"
 """Kinds of weights, as cards and files name them."""
