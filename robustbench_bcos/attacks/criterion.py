@@ -104,9 +104,14 @@ def aim(
         return make_criterion(criterion), None
     if str(criterion) not in (UNTARGETED, TARGETED):
         raise RequestError(f"targets and criterion {criterion} exclude each other: leave one of them out")
-    if isinstance(targets, str | int):
-        return make_criterion(f"{TARGETED}:{targets}"), None
+    if isinstance(targets, str | int) or _is_scalar(targets):
+        return make_criterion(f"{TARGETED}:{targets if isinstance(targets, str | int) else targets.item()}"), None
     return CRITERIA[TARGETED](), read_labels(targets, count, name="targets")
+
+
+def _is_scalar(value: Array) -> bool:
+    """Whether it is a single number of NumPy or torch, such as the largest of some labels."""
+    return getattr(value, "shape", None) == () and hasattr(value, "item")
 
 
 def logits_of(classifier: Classifier, images: Images) -> Tensor:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -140,7 +141,8 @@ def test_targets_may_be_one_for_each_image_one_for_all_or_how_one_is_chosen(
     expected = found(criterion="targeted:least_likely")
     for targets in (every, every.tolist(), every.numpy(), "least_likely", "least-likely"):
         assert torch.equal(found(targets=targets), expected)
-    assert torch.equal(found(targets=3), found(criterion="targeted:3"))
+    for one in (3, np.int64(3), np.array(3), torch.tensor(3)):
+        assert torch.equal(found(targets=one), found(criterion="targeted:3"))
     assert torch.equal(found(targets=3), found(targets=torch.full((9,), 3)))
 
 
@@ -151,6 +153,7 @@ def test_targets_may_be_one_for_each_image_one_for_all_or_how_one_is_chosen(
         ({"targets": 7}, "target 7 is not a class of this model: choose from 0 to 6"),
         ({"targets": [7] * 9}, "classes from 0 to 6 for this model, got 7"),
         ({"targets": -1}, "target '-1' is not a class"),
+        ({"targets": torch.tensor(2.5)}, "target '2.5' is not a class"),
         ({"targets": "worst"}, "target 'worst' is not a class"),
         ({"targets": 3, "criterion": "targeted:2"}, "targets and criterion targeted:2 exclude each other"),
     ],
