@@ -292,6 +292,8 @@ def _carry_out(request: Request, store: Store, *, progress: bool) -> None:
 def _attacks(given: Any) -> tuple[str | AbstractAttack, ...]:  # noqa: ANN401 (anything is refused in a sentence)
     listed = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
     for one in listed:
+        if isinstance(one, type) and issubclass(one, AbstractAttack):
+            raise RequestError(f"attack must be an attack, got the class {one.__name__}: give {one.__name__}()")
         if not isinstance(one, str | AbstractAttack):
             raise RequestError(
                 f"attack must be a name, such as 'pgd', or an attack of this package, such as PGD(steps=100), got a "

@@ -13,6 +13,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.types import AnyModel, Images, Logits
@@ -185,9 +186,10 @@ def in_evaluation_mode(model: AnyModel) -> Iterator[None]:
     Gradients can be taken inside, also where the caller has switched them off.
     """
     roots = modules_of(model)
-    modes = {module: module.training for root in roots for module in root.modules()}
-    flags = [(parameter, parameter.requires_grad) for root in roots for parameter in root.parameters()]
-    switched = [root for root in roots if any(module.training for module in root.modules())]
+    # A frozen module of TorchScript has no mode.
+    modes = {module: getattr(module, "training", False) for root in roots for module in root.modules()}
+    flags = [(parameter, parameter.requires_grad) for root in roots for parameter in made_parameters(root)]
+    switched = [root for root in roots if any(modes[module] for module in root.modules())]
     try:
         for root in switched:
             to_evaluation(root)
@@ -196,11 +198,27 @@ def in_evaluation_mode(model: AnyModel) -> Iterator[None]:
     finally:
         for root in switched:
             for module in root.modules():
-                if module.training != modes[module]:
+                if getattr(module, "training", False) != modes[module]:
                     module.training = modes[module]
         for parameter, flag in flags:
             if parameter.requires_grad != flag:
                 parameter.requires_grad_(flag)
+
+
+def made_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters of a module.
+
+    Raises:
+        RequestError: one of them, or a buffer, has no values yet.
+    """
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if is_lazy(tensor):
+            raise RequestError(
+                f"{name} of {name_of(module)} has no shape yet: show it a batch of images once, and load its weights"
+            )
+        if tensor.is_meta:
+            raise RequestError(f"{name} of {name_of(module)} is on the device meta, without values: load its weights")
+    return list(module.parameters())
 
 
 def to_evaluation(module: nn.Module) -> None:

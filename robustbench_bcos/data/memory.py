@@ -30,7 +30,10 @@ class InMemory(AbstractDataset):
         if images.shape[1] not in (1, 3) or not images.isfinite().all() or images.min() < 0 or images.max() > 1:
             raise RequestError("images must be of shape (image, 3 or 1, height, width) with values in [0, 1]")
         if len(labels) != len(images) or labels.min() < 0 or labels.max() >= classes:
-            raise RequestError(f"labels must be one class from 0 to {classes - 1} for each of {len(images)} images")
+            raise RequestError(
+                f"labels must be one class from 0 to {classes - 1} for each of {len(images)} images, got {len(labels)} "
+                f"from {int(labels.min())} to {int(labels.max())}: number them as the model's outputs are"
+            )
         self.name = "memory"
         self.channels = images.shape[1]
         self.labels = labels.tolist()

@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from robustbench_bcos.core.adapted import modules_of, to_evaluation
+from robustbench_bcos.core.adapted import made_parameters, modules_of, to_evaluation
 from robustbench_bcos.core.types import Images, Logits
 from robustbench_bcos.model_zoo.architectures import build_architecture
 from robustbench_bcos.model_zoo.cards import ModelSpec
@@ -81,6 +81,6 @@ def freeze(model: M) -> M:
     for module in modules_of(model):
         to_evaluation(module)
         # One by one: as a whole, compiled modules of TorchScript refuse it.
-        for parameter in module.parameters():
+        for parameter in made_parameters(module):
             parameter.requires_grad_(False)
     return model

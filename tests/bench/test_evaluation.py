@@ -314,7 +314,7 @@ def test_a_row_can_be_given_a_name(model: nn.Module | str) -> None:
         ),
         ((Small(), IMAGES, LABELS, "l2", 0.5), {"stepsize": 3}, "did you mean 'step_size'"),
         ((Small(), IMAGES, LABELS, "l2", 0.5), {"space": "encoded"}, "has no encoding"),
-        ((Small(), IMAGES, LABELS + 1, "l2", 0.5), {}, "labels must be one class from 0 to 9"),
+        ((Small(), IMAGES, LABELS + 1, "l2", 0.5), {}, "for each of 24 images, got 24 from 1 to 10: number them"),
         ((Small(), IMAGES * 255, LABELS, "l2", 0.5), {}, "values in [0, 1]"),
         ((Small(), IMAGES[:, :1].expand(-1, 4, -1, -1)[:, :3].flip(0) * 2, LABELS, "l2", 0.5), {}, "[0, 1]"),
         (
@@ -325,6 +325,7 @@ def test_a_row_can_be_given_a_name(model: nn.Module | str) -> None:
         ((Small(), IMAGES, LABELS, "l2", 0.5), {"explained": -1}, "explained: input should be greater than or equal"),
         ((Small(), IMAGES, LABELS, "l2", 0.5), {"attack": Small()}, "Small: register it as docs/extending.md shows"),
         ((Small(), IMAGES, LABELS, "l2", 0.5), {"attack": ["pgd", len]}, "got a builtins.builtin_function_or_method"),
+        ((Small(), IMAGES, LABELS, "l2", 0.5), {"attack": robustbench_bcos.PGD}, "got the class PGD: give PGD()"),
         (("digits-*", IMAGES, LABELS, "l2", 0.5), {}, "evaluate one at a time"),
         (("digits-naturl", IMAGES, LABELS, "l2", 0.5), {}, "did you mean 'digits-natural'"),
         (("digits-natural", IMAGES[:, :, :4], LABELS, "l2", 0.5), {}, "takes images of 8x8 pixels"),

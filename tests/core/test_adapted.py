@@ -208,6 +208,28 @@ def test_every_submodule_gets_its_mode_back_and_every_parameter_its_flag(kind: s
     assert all(torch.equal(tensor, state[name]) for name, tensor in NET.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (nn.Sequential(nn.LazyLinear(3)), "0.weight of Sequential has no shape yet: show it a batch of images"),
+        (nn.LazyBatchNorm2d(affine=False), "running_mean of LazyBatchNorm2d has no shape yet"),
+        (net().to("meta"), "0.weight of Sequential is on the device meta, without values: load its weights"),
+    ],
+)
+def test_a_module_without_values_is_refused(module: nn.Module, said: str) -> None:
+    with pytest.raises(RequestError, match=f"^{said}"), in_evaluation_mode(module):
+        pass
+    with pytest.raises(RequestError, match=f"^{said}"):
+        freeze(module)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_a_frozen_module_of_torchscript_has_no_mode() -> None:
+    frozen = torch.jit.freeze(torch.jit.script(net().eval()))
+    with in_evaluation_mode(lambda images: frozen(images)):
+        assert freeze(frozen)(IMAGES).shape == (2, 3)
+
+
 @pytest.mark.parametrize("switch", [torch.no_grad, torch.inference_mode])
 def test_gradients_can_be_taken_where_the_caller_has_switched_them_off(switch: Callable[[], Any]) -> None:
     with switch():

@@ -576,6 +576,24 @@ def test_what_was_assumed_goes_into_the_row_of_whatever_is_made_of_a_loaded_clas
     assert (function.assumed, function.alternatives) == (model.assumed, {})
 
 
+class _Packed(nn.Linear):
+    """Has more than tensors in its state, as quantised layers do."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__(2, 2)
+        self.packed = (torch.tensor([value]), torch.qint8)
+        nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def get_extra_state(self) -> object:
+        return self.packed
+
+
+def test_the_digest_of_a_state_is_of_all_that_is_in_it() -> None:
+    assert state_digest(_Packed(1.0)) == state_digest(_Packed(1.0))
+    assert len({state_digest(made) for made in (_Packed(1.0), _Packed(2.0), nn.Linear(2, 2))}) == 3
+
+
 def test_an_alternative_is_the_model_with_that_argument_and_leaves_the_model_as_it_is() -> None:
     file = Zoo()["digits-bcos-b2.5"].weights_file
     images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))

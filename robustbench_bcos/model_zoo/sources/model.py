@@ -177,9 +177,20 @@ def _with_part(classifier: nn.Module, path: str, make: Callable[[], nn.Module]) 
 
 
 def state_digest(module: nn.Module) -> str:
-    """SHA-256 of a module's parameters and buffers, names included."""
+    """SHA-256 of a module's parameters and buffers, names included, and of what else its state has."""
     digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    for name, value in module.state_dict().items():
+        _add(digest, name, value)
     return digest.hexdigest()
+
+
+def _add(digest: "hashlib._Hash", name: str, value: object) -> None:
+    if isinstance(value, tuple | list):  # As quantised layers keep their weights and biases.
+        for number, part in enumerate(value):
+            _add(digest, f"{name}.{number}", part)
+    elif isinstance(value, torch.Tensor):
+        tensor = value.dequantize() if value.is_quantized else value
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    else:
+        digest.update(f"{name} {value!r}".encode())
