@@ -121,6 +121,8 @@ def from_files(
     if not moving:
         images = read_images(files, model.image_size, preprocessing, conversions)
         names = [file.stem for file in files]
+        if len(set(names)) < len(names):
+            names = [head.replace("/", "-") for head in _told_apart(files)]
     else:
         if len(files) > 1:
             raise RequestError(f"{moving[0]} is a moving picture: explain it alone")
@@ -137,10 +139,21 @@ def from_files(
         names=names,
         indices=tuple(range(len(images))),
         class_names=_class_names(source, classes=try_model(model, images[:2], "cpu").shape[1]),
-        heads=[file.name for file in files],
+        heads=_told_apart(files),
         frames=frames,
         notes=notes_of(conversions),
     )
+
+
+def _told_apart(files: Sequence[Path]) -> list[str]:
+    """Names of files, each with as much of its folder as no other file shares."""
+    paths = [file.resolve().parts for file in files]
+    heads = []
+    for path in paths:
+        others = [other for other in paths if other != path]
+        depths = (depth for depth in range(1, len(path)) if all(other[-depth:] != path[-depth:] for other in others))
+        heads.append("/".join(path[-next(depths, len(path)) :]))
+    return heads
 
 
 def _class_names(source: ModelSource, *, classes: int) -> list[str]:

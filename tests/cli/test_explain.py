@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -139,6 +140,19 @@ def test_columns_of_a_panel_are_headed_by_file_names(
     given = ["--dataset", "digits", "--images", "3,14"] if dataset else [files[2], files[0]]
     succeed("explain", *given, "--model", NATURAL)
     assert [*calls[0][3]] == heads
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(
+    files: list[Path], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(gallery, "attack_panel", recorded(calls, gallery.attack_panel))
+    (here / "other").mkdir()
+    other = shutil.copy(files[1], here / "other" / files[0].name)
+    succeed("explain", files[0], other, files[2], "--model", NATURAL)
+    own = f"{files[0].parent.name}/0.png"
+    assert [*calls[0][3]] == [own, "other/0.png", "2.png"]
+    assert names_in()[:2] == [f"001_{own.replace('/', '-')}_explanation.png", "002_other-0.png_explanation.png"]
 
 
 def test_old_pictures_are_not_mixed_with_new_ones(files: list[Path], here: Path) -> None:
