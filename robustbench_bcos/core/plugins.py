@@ -49,6 +49,8 @@ def _module(file: Path, digest: str) -> str:
 
 
 def _load(file: Path) -> str:
+    if not file.exists():
+        raise RequestError(f"plugin {file} does not exist: check the path")
     if not file.is_file() or file.suffix != ".py":
         raise RequestError(f"plugin {file} is not a Python file: give the path of one that ends in .py")
     digest = sha256(file.read_bytes()).hexdigest()

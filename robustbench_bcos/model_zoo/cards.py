@@ -29,6 +29,9 @@ Pools = Literal["kept", "averaged"]
 WeightsFormat = Literal["safetensors", "state_dict", "lightning", "madry", "robustbench"]
 
 
+WEIGHTS = {".bin", ".ckpt", ".pkl", ".pt", ".pth", ".safetensors", ".tar"}
+"""How names of checkpoints end, which are no names of models."""
+
 THREAT = r"^[a-z][a-z0-9_]* [0-9.]+(/[0-9]+)?$"
 """A norm and a radius: ``linf 8/255``."""
 
@@ -298,6 +301,12 @@ class Zoo:
         """
         if pattern not in self.entries and Path(pattern).is_dir():
             return _in_folder(Path(pattern))
+        if pattern not in self.entries and Path(pattern).suffix in WEIGHTS:
+            if not Path(pattern).is_file():
+                raise RequestError(f"model {pattern} is neither known nor a file that is there: check the path")
+            raise RequestError(
+                f"model {pattern} is a file: --weights reads it with --architecture, and in Python load_model does"
+            )
         if not any(character in pattern for character in "*?["):
             return [self[pattern]]
         found = [self.entries[name] for name in self.names(pattern)]

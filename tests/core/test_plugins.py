@@ -79,10 +79,12 @@ def test_a_refusal_of_the_plug_in_itself_is_passed_on(tmp_path: Path) -> None:
         load_plugins([file])
 
 
-@pytest.mark.parametrize("name", ["nowhere.py", "folder.py", "notes.txt"])
+@pytest.mark.parametrize("name", ["folder.py", "notes.txt"])
 def test_what_is_no_python_file_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder.py").mkdir()
     (tmp_path / "notes.txt").write_text(PLUGIN)
     with pytest.raises(RequestError, match=rf"^plugin {tmp_path}/{name} is not a Python file: give the path"):
         load_plugins([tmp_path / name])
+    with pytest.raises(RequestError, match=rf"^plugin {tmp_path}/nowhere.py does not exist: check the path"):
+        load_plugins([tmp_path / "nowhere.py"])
     assert runs() == 0

@@ -159,6 +159,15 @@ def test_a_name_and_a_glob_that_match_nothing_are_refused(tmp_path: Path, patter
         Zoo([tmp_path]).matching(pattern)
 
 
+def test_a_checkpoint_in_the_place_of_a_name_is_told_where_it_belongs(tmp_path: Path) -> None:
+    file = tmp_path / "last.ckpt"
+    with pytest.raises(RequestError, match=r"last\.ckpt is neither known nor a file that is there: check the path$"):
+        Zoo().matching(str(file))
+    file.touch()
+    with pytest.raises(RequestError, match=r"last\.ckpt is a file: --weights reads it with --architecture, and in"):
+        Zoo().matching(str(file))
+
+
 class TestCardsOfInstalledPackages:
     """Found through the entry point group, without importing anything."""
 
