@@ -42,6 +42,11 @@ class AttackTarget:
             rng=self.rng.select(positions.tolist()),
         )
 
+    def repeated(self, times: int) -> "AttackTarget":
+        """All images so many times over, each time with draws of their own."""
+        positions = torch.arange(len(self.images), device=self.images.device)
+        return replace(self.select(positions.repeat(times)), rng=self.rng.repeated(times))
+
     def within(self, threat: Threat) -> "AttackTarget":
         """The same under another threat."""
         return replace(self, threat=threat)

@@ -55,6 +55,8 @@ class PerImageRng:
     """Position of each image of the batch in its dataset (neither in the batch nor in the evaluation subset)."""
     key: tuple[int | str, ...] = ()
     """Names of the sub-streams, outermost first (a check, a member of an ensemble); each has its own restarts."""
+    copies: tuple[int, ...] = ()
+    """Number of each among the copies of its image; none where every image is there once."""
 
     @classmethod
     def of(cls, seed: int, indices: Sequence[int] | Tensor) -> "PerImageRng":
@@ -63,11 +65,21 @@ class PerImageRng:
 
     def __call__(self, restart: int) -> "list[torch.Generator]":
         """One generator per image, always in the same state."""
-        return [generator(self.seed, index, *self.key, restart) for index in self.indices]
+        copies = [(copy,) for copy in self.copies] or [()] * len(self.indices)
+        return [
+            generator(self.seed, index, *self.key, *copy, restart)
+            for index, copy in zip(self.indices, copies, strict=True)
+        ]
 
     def select(self, positions: Sequence[int]) -> "PerImageRng":
         """The streams of some images of the batch: they draw what they would have drawn among all."""
-        return replace(self, indices=tuple(self.indices[position] for position in positions))
+        copies = tuple(self.copies[position] for position in positions) if self.copies else ()
+        return replace(self, indices=tuple(self.indices[position] for position in positions), copies=copies)
+
+    def repeated(self, times: int) -> "PerImageRng":
+        """All images so many times over, each time with streams of their own."""
+        copies = tuple(copy for copy in range(times) for _ in self.indices)
+        return replace(self, indices=self.indices * times, copies=copies)
 
     def fold_in(self, name: int | str) -> "PerImageRng":
         """Streams of their own for a part of the work: no two names draw the same."""

@@ -71,6 +71,16 @@ def test_a_part_draws_for_an_image_the_same_whichever_others_it_has() -> None:
     assert draws(few(1)[1]) == draws(together(1)[0])
 
 
+def test_copies_of_an_image_draw_independently_and_the_same_whichever_others_there_are() -> None:
+    repeated = PerImageRng.of(3, [8, 2]).fold_in(1).repeated(3)
+    assert repeated.indices == (8, 2) * 3
+    found = [tuple(draws(source)) for restart in (0, 1) for source in repeated(restart)]
+    assert len(set(found)) == 2 * 3 * 2
+    alone = PerImageRng.of(3, [2]).fold_in(1).repeated(3).select([2])
+    assert draws(alone(0)[0]) == list(found[5])
+    assert draws(repeated.select([5, 0])(0)[0]) == list(found[5])
+
+
 @pytest.mark.parametrize("indices", [[4, 0, 9], (4, 0, 9), torch.tensor([4, 0, 9]), np.array([4, 0, 9]).tolist()])
 def test_indices_may_come_as_any_sequence(indices: list[int] | torch.Tensor) -> None:
     built = PerImageRng.of(6, indices)
