@@ -65,7 +65,7 @@ class PerImageRng:
 
     def __call__(self, restart: int) -> "list[torch.Generator]":
         """One generator per image, always in the same state."""
-        copies = [(copy,) for copy in self.copies] or [()] * len(self.indices)
+        copies: list[tuple[int, ...]] = [(copy,) for copy in self.copies] or [()] * len(self.indices)
         return [
             generator(self.seed, index, *self.key, *copy, restart)
             for index, copy in zip(self.indices, copies, strict=True)
