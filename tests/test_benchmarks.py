@@ -203,6 +203,13 @@ def test_a_bare_machine_is_told_what_it_lacks(
     assert capsys.readouterr().out == "scikit-learn>=1.4\n"
 
 
+def test_gradients_of_large_networks_are_those_of_the_official_package(said: Callable[..., dict[str, Any]]) -> None:
+    pytest.importorskip("bcos")
+    found = said("large", "--quick", "--threads", "1")
+    assert [claim["target"] for claim in found["claims"]] == [0.45, 0.65]
+    assert all(claim["ours_s"] > 0 < claim["theirs_s"] for claim in found["claims"])
+
+
 def test_grids_are_scored_as_by_the_official_package_class_by_class(
     said: Callable[..., dict[str, Any]],
 ) -> None:
