@@ -81,6 +81,18 @@ def make_convolutional(nonlinearity: type[nn.Module] = nn.ReLU, classes: int = C
     return frozen(network)
 
 
+def make_pooled(pooling: nn.Module) -> nn.Sequential:
+    """Pooling right behind a nonlinearity whose inputs change from the baseline, as biases make them."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), pooling,
+        nn.Flatten(), nn.LazyLinear(CLASSES),
+    )  # fmt: skip
+    network(make_images().float())
+    for seed, tensor in enumerate(network.state_dict().values()):
+        tensor.copy_(normal(*tensor.shape, seed=seed))
+    return frozen(network)
+
+
 def make_resnet(architecture: str, channels: int, **arguments: Any) -> nn.Module:
     network = build_architecture(architecture, in_channels=channels, classes=CLASSES, arguments=arguments)
     initialise(network, torch.Generator().manual_seed(0))
@@ -142,7 +154,9 @@ class TestDeepLift:
             expected = twins.rescale_rule(KINKED, images[i].numpy(), int(TARGETS[i, t])).sum(axis=0)
             np.testing.assert_allclose(found.contributions[i, t].numpy(), expected, rtol=1e-7, atol=1e-10)
 
-    @pytest.mark.parametrize("make", [lambda: make_convolutional(), lambda: make_resnet("resnet8", 3)])
+    @pytest.mark.parametrize(
+        "make", [lambda: make_convolutional(), lambda: make_resnet("resnet8", 3), lambda: make_pooled(nn.MaxPool2d(2))]
+    )
     def test_sums_to_the_change_of_the_logit_from_zeros(self, make: Callable[[], nn.Module]) -> None:
         network, images = make(), make_images()
         found = deeplift(network, images, TARGETS, SOURCE)
@@ -157,6 +171,12 @@ class TestDeepLift:
     def test_refuses_nonlinearities_that_are_no_modules(self) -> None:
         network = frozen(Functional())
         with pytest.raises(RequestError, match=r"does not see all nonlinearities.*: choose integrated_gradients"):
+            deeplift(network, make_images(), None, SOURCE)
+        assert hooks(network) == 0
+
+    def test_refuses_pooling_whose_windows_overlap(self) -> None:
+        network = make_pooled(nn.MaxPool2d(3, 2, 1))
+        with pytest.raises(RequestError, match="pooling whose windows overlap"):
             deeplift(network, make_images(), None, SOURCE)
         assert hooks(network) == 0
 

@@ -27,8 +27,8 @@ UNEXPLAINED = 0.01
 class DeepLift(AbstractMethod):
     """Multipliers of the rescale rule, against 0 (Shrikumar et al., 2017), times the encoded image.
 
-    The rule does not see functions that are not modules, and modules that are used twice. Networks that have such
-    nonlinearities are refused: their contributions do not sum to the change of the logit.
+    The rule does not see functions that are not modules, modules that are used twice and pooling whose windows
+    overlap. Networks that have these are refused: their contributions do not sum to the change of the logit.
     """
 
     def check(self, network: nn.Module) -> None:
@@ -42,7 +42,7 @@ class DeepLift(AbstractMethod):
         deeplift = attr.DeepLift(network, multiply_by_inputs=False)
 
         def multipliers(target: Tensor) -> Tensor:
-            with _captum_refusals():
+            with _captum_refusals(), _inputs_of_their_own(network):
                 found: Tensor = deeplift.attribute(encoded.detach().clone().requires_grad_(), target=target)
             return found.detach()
 
@@ -52,10 +52,31 @@ class DeepLift(AbstractMethod):
         missing = (explanation.contributions.sum(dim=(2, 3)) - change).abs()
         if (missing > UNEXPLAINED * explanation.logits.abs().amax(dim=1, keepdim=True)).any():
             raise RequestError(
-                "deeplift does not see all nonlinearities of this network (functions, or modules used twice): "
-                "choose integrated_gradients, say"
+                "deeplift does not see all nonlinearities of this network (functions, modules used twice, or pooling "
+                "whose windows overlap): choose integrated_gradients, say"
             )
         return explanation
+
+
+@contextmanager
+def _inputs_of_their_own(network: nn.Module) -> Iterator[None]:
+    """Let no two layers that have rules share a tensor, as pooling shares the output of a ReLU.
+
+    captum keeps the gradient behind a layer by a hook on its output. On a tensor that is the next layer's input too,
+    this hook runs before the one by which the next layer's rule replaces the gradient.
+    """
+
+    def copies(_: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:
+        return tuple(value.clone() if isinstance(value, Tensor) else value for value in inputs)
+
+    # Layers that have rules are among those without layers and parameters of their own.
+    leaves = [layer for layer in network.modules() if not [*layer.children(), *layer.parameters()]]
+    handles = [layer.register_forward_pre_hook(copies) for layer in leaves]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager
