@@ -108,9 +108,9 @@ def check(networks: dict[str, nn.Module], inputs: dict[str, Tensor]) -> None:
     demand_close(FUSED, networks[FUSED](inputs[FUSED]), networks[PLAIN](inputs[PLAIN]))
 
 
-def demand_close(name: str, found: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> None:
+def demand_close(name: str, found: Tensor, expected: Tensor) -> None:
     difference = float((found - expected).abs().max() / expected.abs().max())
-    if difference > tolerance:
+    if difference > TOLERANCE:
         raise SystemExit(f"{name}: differs by {difference:.2g} of the largest value")
 
 
