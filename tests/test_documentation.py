@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from robustbench_bcos.bench.store import LAYOUT, RELEASES
+from robustbench_bcos.core.version import VERSION
+
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if ">>>" in page.read_text(encoding="utf-8")]
 
@@ -42,3 +45,9 @@ def test_what_keeps_a_decision_is_there(page: Path) -> None:
     files = re.findall(r"`((?:tests|benchmarks)/[^`]+)`", kept_by)
     assert [file for file in files if not (DOCS.parent / file).exists()] == []
     assert files
+
+
+def test_the_page_says_which_version_reads_which_store() -> None:
+    text = (DOCS / "running.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| ([\d.]+) \|$", text, flags=re.MULTILINE)
+    assert {int(layout): version for layout, version in rows} == RELEASES | {LAYOUT: VERSION}
