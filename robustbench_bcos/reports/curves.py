@@ -108,6 +108,10 @@ def accuracy_over_steps(records: pd.DataFrame) -> Figure:
         return figure
 
 
+EMPTY = "no two images have\nmaps to compare"
+"""What a panel says that would be empty: maps that are 0 everywhere have no direction."""
+
+
 def similarity_over_epsilon(records: pd.DataFrame, similarities: pd.DataFrame) -> Figure:
     """Mean cosine between contribution maps for the true class, clean against attacked, a panel for each model.
 
@@ -119,6 +123,7 @@ def similarity_over_epsilon(records: pd.DataFrame, similarities: pd.DataFrame) -
         similarities: rows of ``explanations.csv``.
     """
     models = list(records["model"].unique())
+    trusts: list[str] = []
     with styled():
         figure, grid = _grid(len(models))
         found = similarities[(similarities["explained_class"] == "true") & (similarities["counted"] == 1)]
@@ -137,11 +142,14 @@ def similarity_over_epsilon(records: pd.DataFrame, similarities: pd.DataFrame) -
                 if comparison == "attack":
                     points = [(epsilon, float(same.mean()), trust) for epsilon, same, trust in measured]
                     mark_points(axes, points, line.color)
+                    trusts += [trust for _, _, trust in points]
+            if not axes.lines:
+                axes.text(0.5, 0.5, EMPTY, ha="center", va="center", fontsize=7, transform=axes.transAxes)
         _limit(grid)
         norm = records["norm"].iloc[0]
         figure.supxlabel(f"{norm} epsilon (units of the pixel range)", fontsize=8)
         figure.supylabel("mean cosine of maps", fontsize=8)
-        tell_marks(figure, records["trust"])
+        tell_marks(figure, trusts)
         labelled = {str(line.get_label()): line for axes in grid for line in axes.lines}
         legend_above(figure, labelled)
         return figure

@@ -514,6 +514,17 @@ def test_the_legend_names_what_any_panel_draws() -> None:
     assert sorted(legend_of(figure)) == ["another image of the class", "attacked", "random noise of the same size"]
 
 
+def test_a_panel_without_a_line_says_why_and_no_mark_is_told_that_is_not_drawn() -> None:
+    similarities = similarities_of("cell 0", {"attack": [None, None], "noise": [None, None]})
+    similarities += similarities_of("cell 1", {"attack": [0.25, 0.5]})
+    run = run_of([record("net", 20, trust="suspect"), record("other", 120)], similarities=similarities)
+    figure = similarity_over_epsilon(run.records.assign(cell=run.cells), run.similarities)
+    empty, drawn = figure.axes
+    assert [text.get_text() for text in empty.texts] == ["no two images have\nmaps to compare"]
+    assert not drawn.texts
+    assert "suspect" not in figure.get_supxlabel()
+
+
 def test_maps_that_turn_round_are_still_in_the_picture() -> None:
     similarities = similarities_of("cell 0", {"attack": [-0.5, -0.75], "noise": [0.5, 0.75]})
     run = run_of([record("net", 20)], similarities=similarities)

@@ -139,6 +139,11 @@ def test_weights_are_read_back_as_their_header_says_and_as_is_stated(tmp_path: P
     save_file(load_file(file), file, {"architecture": "bcos_resnet8", "arguments": '{"b": 2.5}'})
     with pytest.raises(RequestError, match="need the architecture"):
         find_weights(file, None)
+    for damaged in ('{"b": 2', "[1, 2]"):
+        header = {"exported_by": "robustbench_bcos", "architecture": "bcos_resnet8", "arguments": damaged}
+        save_file(load_file(file), file, header)
+        with pytest.raises(RequestError, match="have a header that cannot be read: export them again"):
+            find_weights(file, None)
 
 
 class Linear(nn.Module):
