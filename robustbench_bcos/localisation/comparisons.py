@@ -1,10 +1,9 @@
 """Paired differences between conditions, methods and models, picture by picture."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from itertools import combinations, groupby
 from statistics import fmean
-from typing import NamedTuple
 
 from robustbench_bcos.core.rounding import rounded
 from robustbench_bcos.core.statistics import bootstrap, holm, sign_flip
@@ -17,7 +16,8 @@ PAIRS_OF_CONDITIONS = (("clean", "attack"), ("clean", "noise"), ("noise", "attac
 """First and second; the last is what the attack did beyond noise of its size."""
 
 
-class Contender(NamedTuple):
+@dataclass(frozen=True, order=True, kw_only=True)
+class Contender:
     """What is compared."""
 
     model: str
@@ -35,8 +35,8 @@ class Contender(NamedTuple):
 def compare_scores(play: Play, rows: Sequence[ScoreRow]) -> list[ComparisonRow]:
     """All differences that are defined, with p corrected by Holm for their number."""
     scores = {
-        Contender(*key): {(row.scene, row.target): row.score for row in same if row.score is not None}
-        for key, same in groupby(sorted(rows, key=_key), key=_key)
+        contender: {(row.scene, row.target): row.score for row in same if row.score is not None}
+        for contender, same in groupby(sorted(rows, key=_contender), key=_contender)
     }
     found: list[ComparisonRow] = []
     for between, pairs in (
@@ -54,8 +54,9 @@ def compare_scores(play: Play, rows: Sequence[ScoreRow]) -> list[ComparisonRow]:
     return found
 
 
-def _key(row: ScoreRow) -> tuple[str, str, str, str, str]:
-    return row.model, row.method, row.threat, row.condition, row.measure
+def _contender(row: ScoreRow) -> Contender:
+    names = (field.name for field in fields(Contender))
+    return Contender(**{name: getattr(row, name) for name in names})
 
 
 Pairs = Iterator[tuple[Contender, Contender]]
@@ -68,7 +69,7 @@ def _conditions(scores: Scores) -> Pairs:
     for contender in scores:
         for before, after in PAIRS_OF_CONDITIONS:
             if contender.condition == after:
-                first = contender._replace(condition=before, threat="" if before == "clean" else contender.threat)
+                first = replace(contender, condition=before, threat="" if before == "clean" else contender.threat)
                 if first in scores:
                     yield first, contender
 
@@ -78,7 +79,7 @@ def _methods(play: Play, scores: Scores) -> Pairs:
     for first, second in combinations(scores, 2):
         if controls.issuperset((first.method, second.method)):
             continue
-        if first.method != second.method and first._replace(method=second.method) == second:
+        if first.method != second.method and replace(first, method=second.method) == second:
             yield first, second
 
 
@@ -88,7 +89,7 @@ def _models(play: Play, scores: Scores) -> Pairs:
         if first.method in play.game.controls:
             # They are the same for all models.
             continue
-        alike = first._replace(model=second.model, method=second.method) == second
+        alike = replace(first, model=second.model, method=second.method) == second
         same_method = first.method == second.method
         each_its_own = first.method == own[first.model] and second.method == own[second.model]
         if alike and first.model != second.model and (same_method or each_its_own):

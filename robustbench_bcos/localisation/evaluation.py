@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import torch
@@ -32,7 +33,8 @@ IN_MEMORY = tuple(name for name, one in parameters(LocaliseConfig).items() if on
 """What ``localise`` takes beside models and images."""
 
 
-class Localisation(NamedTuple):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Localisation:
     """What was found, in the columns of the files that the command writes."""
 
     rows: pd.DataFrame

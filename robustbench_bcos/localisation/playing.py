@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import NamedTuple, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +51,8 @@ class Played(Step):
     key = subject = model
 
 
-class Variant(NamedTuple):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Variant:
     """The pictures of some scenes in one condition."""
 
     condition: str
@@ -177,7 +178,10 @@ class Player:
         """The pictures in every condition."""
         if CLEAN in self.conditions:
             yield Variant(
-                CLEAN, "", [scene.picture for scene in scenes], [[0.0] * len(scene.units) for scene in scenes]
+                condition=CLEAN,
+                threat="",
+                pictures=[scene.picture for scene in scenes],
+                sizes=[[0.0] * len(scene.units) for scene in scenes],
             )
         for cell in self.cells:
             # A unit is no larger than a picture, and as many units fit into memory as pictures.
@@ -191,7 +195,7 @@ class Player:
             )
             for condition, pictures in (("attack", found.attack), ("noise", found.noise)):
                 if condition in self.conditions:
-                    yield Variant(condition, str(cell.threat), pictures, found.sizes)
+                    yield Variant(condition=condition, threat=str(cell.threat), pictures=pictures, sizes=found.sizes)
 
     def _kept(self, scenes: Sequence[Scene], pictures: Sequence[Tensor], batch_size: int) -> list[list[bool]]:
         """Whether the model predicts each target where it is shown its view alone."""

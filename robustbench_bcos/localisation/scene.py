@@ -16,13 +16,20 @@ Area = Bool[Tensor, "height width"]
 PerTarget = Float[Tensor, "target"]
 
 
-class Box(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Box:
     """A rectangle of a picture, in pixels."""
 
     top: int
     left: int
     height: int
     width: int
+
+    @classmethod
+    def around(cls, picture: Tensor) -> "Box":
+        """All of a picture."""
+        height, width = picture.shape[-2:]
+        return cls(top=0, left=0, height=height, width=width)
 
     def cut(self, pictures: Tensor) -> Tensor:
         """What is inside, of pictures or of maps: the last two axes are height and width."""

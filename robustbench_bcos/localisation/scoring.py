@@ -59,4 +59,4 @@ def cells_of(protocol: AbstractProtocol, side: int, height: int, width: int) -> 
     places = [(row, column) for row in range(side) for column in range(side)]
     if protocol.column_major:
         places = [(row, column) for column, row in places]
-    return tuple(Box(row * height, column * width, height, width) for row, column in places)
+    return tuple(Box(top=row * height, left=column * width, height=height, width=width) for row, column in places)

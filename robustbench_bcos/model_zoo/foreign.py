@@ -4,6 +4,7 @@ import difflib
 import re
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,8 @@ NEEDED = {
 """Packages that models come from, by prefix, and what pip calls them."""
 
 
-class Shelf(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Shelf:
     """Where the files of a package name its models."""
 
     library: str
@@ -39,12 +41,15 @@ class Shelf(NamedTuple):
 REGISTERED = r"^@register_model\b.*\n(?:@.*\n)*def (\w+)\("
 
 SHELVES = {
-    "torchvision": Shelf("torchvision.models", "models/*.py", REGISTERED),
-    "timm": Shelf("timm", "models/*.py", REGISTERED),
+    "torchvision": Shelf(library="torchvision.models", files="models/*.py", entry=REGISTERED),
+    "timm": Shelf(library="timm", files="models/*.py", entry=REGISTERED),
     ROBUSTBENCH: Shelf(
-        "RobustBench", "model_zoo/*.py", r"^ +\('(\w+)', ", "https://robustbench.github.io has them all"
+        library="RobustBench",
+        files="model_zoo/*.py",
+        entry=r"^ +\('(\w+)', ",
+        everything="https://robustbench.github.io has them all",
     ),
-    CLIP: Shelf("open_clip", "model_configs/*.json"),
+    CLIP: Shelf(library="open_clip", files="model_configs/*.json"),
 }
 
 DATASETS = ("cifar10", "cifar100", "imagenet")

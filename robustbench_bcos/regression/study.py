@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
 from importlib.metadata import version
@@ -129,7 +129,8 @@ def _make(training: Training, folder: Path) -> str:
     return training.model
 
 
-class Tables(NamedTuple):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tables:
     """What a run of forecasters gives."""
 
     results: pd.DataFrame
@@ -175,7 +176,7 @@ def run_forecasters(
     trajectories, shares = (pd.concat([getattr(one, name) for one in each]) for name in ("trajectories", "shares"))
     tables = Tables(results=results, trajectories=trajectories, contributions=shares, summary=summary_of(results))
     made(out)
-    for name, table in tables._asdict().items():
+    for name, table in vars(tables).items():
         write_text(out / f"{name}.csv", table.to_csv(index=False))
     write_text(out / PROVENANCE, json.dumps(_provenance(threats), indent=2) + "\n")
     return tables

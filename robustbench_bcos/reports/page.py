@@ -67,7 +67,8 @@ class TableCell:
 EMPTY = TableCell(text="", value="")
 
 
-class Row(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Row:
     """A row of a table, after its name."""
 
     name: str
@@ -154,7 +155,7 @@ def accuracies(records: pd.DataFrame) -> Content:
             text, interval, value = (str(table.at[model, column]) for table in (texts, intervals, values))
             best = "best" if model in winners[column] else ""
             cells.append(TableCell(text=text, value=value, interval=interval, kind=best))
-        rows.append(Row(str(model), cells, alarming=suspect))
+        rows.append(Row(name=str(model), cells=cells, alarming=suspect))
     return Content(
         "Accuracy in percent of the images",
         ["model", "trust", "clean", *texts.columns],
@@ -176,7 +177,9 @@ def evidence(run: RunFolder) -> Content:
         by_model = dict(list(outcomes.groupby("model")))
         cells = [_answer(by_model[name]) if name in by_model else EMPTY for name in columns]
         alarming = any(cell.kind == "undermined" for cell in cells)
-        rows.append(Row(str(check), cells, alarming=alarming, link=f"#check-{check}" if check in CHECKS else ""))
+        rows.append(
+            Row(name=str(check), cells=cells, alarming=alarming, link=f"#check-{check}" if check in CHECKS else "")
+        )
     return Content("What each check found: images against the number, of those examined", ["check", *columns], rows)
 
 
@@ -214,7 +217,7 @@ def similarities(records: pd.DataFrame) -> Content:
             _number(record["explanation_changed_attack"], record["trust"]),
             *(_number(record[name], record["trust"] if name.endswith("_attack") else "") for name in names),
         ]
-        rows.append(Row(record["model"], cells, alarming=record["trust"] == "suspect"))
+        rows.append(Row(name=record["model"], cells=cells, alarming=record["trust"] == "suspect"))
     return Content(
         "Mean similarity of contribution maps for the true class (1 is equal), and the share of explained images whose "
         f"prediction the attack changed{_alone(records[f'explanation_{measures[0]}_true_other'])}",
@@ -242,7 +245,7 @@ def fooled(run: RunFolder) -> Content:
             _number(record["withstood_worst"], record["trust"]),
             *(_number(record[f"{MEASURE}_{name}"], record["trust"] * (name in ATTACKED)) for name in MOVED_SAID),
         ]
-        rows.append(Row(record["model"], cells, alarming=record["trust"] == "suspect"))
+        rows.append(Row(name=record["model"], cells=cells, alarming=record["trust"] == "suspect"))
     return Content(
         "Shares of images whose explanation was attacked, and mean similarity of maps for the class that is kept "
         f"(1 is equal){_alone(run.fooled[f'{MEASURE}_other'])}",
@@ -271,7 +274,7 @@ def smoothed(records: pd.DataFrame) -> Content:
             _number(first["smoothed_abstained"]),
             *map(_certified, by_radius["smoothed_certified"], by_radius["certifiable"]),
         ]
-        rows.append(Row(f"smoothed {first['model']}", cells))
+        rows.append(Row(name=f"smoothed {first['model']}", cells=cells))
     return Content(
         "Shares that are certified of smoothed networks, which are not the networks attacked above",
         ["smoothed network", "lower bound of", *noise, "images", "right", "abstained", *radii],

@@ -137,7 +137,7 @@ def test_controls_know_nothing_of_the_picture() -> None:
 
 
 def played(number: int, regions: Tensor, valid: Tensor) -> Scene:
-    whole = Box(0, 0, 11, 14)
+    whole = Box(top=0, left=0, height=11, width=14)
     return Scene(
         number=number,
         picture=torch.zeros(3, 11, 14),

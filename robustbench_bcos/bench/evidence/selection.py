@@ -28,7 +28,7 @@ AT_ONCE = 4
 """The nearest images that are examined first, in tails."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Selection:
     """The images that can be examined, those nearest to success first."""
 
@@ -44,7 +44,7 @@ class Selection:
     def of(cls, robust: Sequence[int], images: int, most: int) -> "Selection":
         """For a number of images evaluated: the tail is a hundredth of them, or ``FEWEST``."""
         most = min(most, len(robust))
-        return cls(robust, max(FEWEST, -(-images // 100)), most, most)
+        return cls(robust=robust, tail=max(FEWEST, -(-images // 100)), most=most, begin=most)
 
     @property
     def briefly_begun(self) -> "Selection":

@@ -117,7 +117,7 @@ class GridPointing(AbstractGame):
         for cell, image, region in zip(cells, images, regions, strict=True):
             cell.cut(picture).copy_(image)
             cell.cut(region).fill_(True)
-        whole = Unit(Box(0, 0, *picture.shape[1:]), tuple(range(len(cells))))
+        whole = Unit(Box.around(picture), tuple(range(len(cells))))
         by_image = tuple(Unit(cell, (position,)) for position, cell in enumerate(cells))
         return Scene(
             number=number,

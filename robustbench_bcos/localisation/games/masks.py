@@ -172,7 +172,7 @@ def _scene(setting: "Setting", model: str, outputs: Outputs, number: int, index:
     dataset = setting.subset.dataset
     picture = EvalSubset(dataset, (index,)).batch(0, 1).images[0]
     mask = dataset.mask(index)
-    whole = Box(0, 0, *picture.shape[1:])
+    whole = Box.around(picture)
     return Scene(
         number=number,
         picture=picture,

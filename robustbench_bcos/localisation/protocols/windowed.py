@@ -47,7 +47,7 @@ class Windowed(AbstractProtocol):
 
 def _windows(height: int, width: int, cell: Box) -> list[Box]:
     tops, lefts = _starts(height, cell.height), _starts(width, cell.width)
-    return [Box(top, left, cell.height, cell.width) for top in tops for left in lefts]
+    return [Box(top=top, left=left, height=cell.height, width=cell.width) for top in tops for left in lefts]
 
 
 def _starts(length: int, part: int) -> list[int]:

@@ -1,6 +1,7 @@
 """Single-precision networks computed in double precision, without a second copy of their weights."""
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,7 +76,8 @@ class _Rooms:
         return value.new_empty(0, dtype=torch.float64).set_(room, 0, made.size(), made.stride()).copy_(value)
 
 
-class _Again(NamedTuple):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Again:
     """What to make of a tensor in single precision, to have a view of its copy in double precision again."""
 
     rooms: _Rooms

@@ -2,8 +2,8 @@
 
 import json
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,7 +29,8 @@ DECIDED = "to a Python boolean"
 """What torch says where code that is traced takes one of two ways."""
 
 
-class Agreement(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
     """How near the exported network is to the model."""
 
     difference: float

@@ -88,7 +88,7 @@ def test_the_tail_is_a_hundredth_of_the_images_and_sixteen_at_least() -> None:
 
 
 def test_the_last_of_the_nearest_are_those_examined_last() -> None:
-    selection = Selection([7, 3, 9, 1, 5], 2, 5, 5)
+    selection = Selection(robust=[7, 3, 9, 1, 5], tail=2, most=5, begin=5)
     assert selection.last({3: True, 9: False, 7: True}) == [3, 9]
     assert selection.last([7]) == [7]
     assert selection.last([]) == []
