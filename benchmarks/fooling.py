@@ -79,7 +79,9 @@ def compare(architecture: str, count: int, steps: int, pairs: int | None) -> Cla
         band=None,
         batch_size=count,
     )
-    target = fooling.target("away", THREAT, images, labels, images, PerImageRng.of(0, range(count)))
+    target = fooling.target(
+        "away", THREAT, images=images, labels=labels, others=images, rng=PerImageRng.of(0, range(count))
+    )
     problem = target.problem(count)
     # One restart, and not one more from other starts.
     attack = PGD(steps=steps, start="random", select="best_loss")

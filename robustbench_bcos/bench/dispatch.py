@@ -58,6 +58,7 @@ class Dispatch(Generic[U]):
         self,
         kind: type[AbstractJobs],
         asked: Assignment,
+        *,
         jobs: JobFolder,
         job: type[AbstractJob],
         order: Mapping[str, Any],

@@ -170,12 +170,16 @@ def fooled_of(store: Store, cell: Cell, identity: RunIdentity) -> list[FooledRec
         rows.setdefault((row.method, row.goal), []).append(row)
     reported = cell.attack.with_loss(store.model(cell.model).loss).reported(cell.threat)
     attack = {"loss": reported.get("loss", ""), "restarts": reported.get("restarts", 1)}
-    return [_record(cell, method, goal, found, identity, attack) for (method, goal), found in rows.items()]
+    return [
+        _record(cell, method, goal=goal, rows=found, identity=identity, attack=attack)
+        for (method, goal), found in rows.items()
+    ]
 
 
 def _record(
     cell: Cell,
     method: str,
+    *,
     goal: str,
     rows: Sequence[FooledRow],
     identity: RunIdentity,

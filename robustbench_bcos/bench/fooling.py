@@ -62,7 +62,7 @@ class Fooling:
 
     @torch.no_grad()
     def target(
-        self, goal: str, threat: Threat, images: Images, labels: Labels, others: Images, rng: PerImageRng
+        self, goal: str, threat: Threat, *, images: Images, labels: Labels, others: Images, rng: PerImageRng
     ) -> AttackTarget:
         """What is attacked.
 

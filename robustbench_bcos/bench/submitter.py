@@ -62,7 +62,7 @@ class Submitter:
         request = self.request
         digests = image_digests(request.subset.dataset, request.subset.indices)
         order = {"identity": request.identity.to_json(), "images": {str(key): one for key, one in digests.items()}}
-        with Dispatch[Unit](self.kind, request, self.jobs, RunJob, order, self._costs) as dispatch:
+        with Dispatch[Unit](self.kind, request, jobs=self.jobs, job=RunJob, order=order, costs=self._costs) as dispatch:
             plan = self._plan({name: Costs(**costs) for name, costs in dispatch.costs.items()})
             for wave in plan.waves():
                 yield from self._wave(dispatch, plan, wave)

@@ -76,7 +76,7 @@ def study(
     trainings, folder = trainings_of(asked), out / "forecasters"
     _train(trainings, folder, jobs)
     cards = [folder / f"{training.model}.toml" for training in trainings]
-    _report(run_forecasters(cards, asked.threats, out, jobs=jobs, when_done=_counted(len(cards))), out, figures)
+    _report(run_forecasters(cards, asked.threats, out=out, jobs=jobs, when_done=_counted(len(cards))), out, figures)
 
 
 @app.command("run")
@@ -122,7 +122,9 @@ def run(
     # This imports torch; a mistake that can be told without it has been told.
     from robustbench_bcos.regression.study import run_forecasters
 
-    _report(run_forecasters(cards, threats, out, read, jobs, _counted(len(cards))), out, figures)
+    _report(
+        run_forecasters(cards, threats, out=out, data=read, jobs=jobs, when_done=_counted(len(cards))), out, figures
+    )
 
 
 @app.command("explain")

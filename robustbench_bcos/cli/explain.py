@@ -109,7 +109,10 @@ def explain(
 
     sources = [source.for_texts(text) if text else source for source in find_sources(config)]
     explanations = [
-        _Explanation.of(config, source, files or [], target, text or [], contrast, attacked) for source in sources
+        _Explanation.of(
+            config, source, files=files or [], target=target, texts=text or [], contrast=contrast, attacked=attacked
+        )
+        for source in sources
     ]
     for note in dict.fromkeys(note for one in explanations for note in one.chosen.notes):
         errors.print(note, markup=False, highlight=False, soft_wrap=True)
@@ -147,6 +150,7 @@ class _Explanation:
         cls,
         config: RunConfig,
         source: "ModelSource",
+        *,
         files: Sequence[Path],
         target: str | None,
         texts: Sequence[str],
@@ -194,7 +198,15 @@ class _Explanation:
 
     def print_and_write(self, explained: "ExplainedGallery", out: Path) -> None:
         chosen = self.chosen
-        _show(explained, chosen.names, chosen.class_names, out, self.title, self.config.figure_format, chosen.heads)
+        _show(
+            explained,
+            chosen.names,
+            class_names=chosen.class_names,
+            out=out,
+            title=self.title,
+            formats=self.config.figure_format,
+            heads=chosen.heads,
+        )
 
 
 def _show_side_by_side(explanations: Sequence[_Explanation], out: Path) -> None:
@@ -209,10 +221,10 @@ def _show_side_by_side(explanations: Sequence[_Explanation], out: Path) -> None:
     files = write_side_by_side(
         {name: explained.pictures for name, explained in found.items()},
         {one.gallery.model.name: one.chosen.class_names for one in explanations},
-        out,
-        f"{len(found)} models{attack}",
-        config.figure_format,
-        explanations[0].chosen.heads,
+        folder=out,
+        title=f"{len(found)} models{attack}",
+        formats=config.figure_format,
+        heads=explanations[0].chosen.heads,
     )
     results.print(f"Side by side in {out}: {', '.join(file.name for file in files)}", soft_wrap=True, markup=False)
 
@@ -297,6 +309,7 @@ def _cell(config: RunConfig, model: "Model", chosen: "Chosen") -> "Cell":
 def _show(
     explained: "ExplainedGallery",
     names: list[str],
+    *,
     class_names: list[str],
     out: Path,
     title: str,
@@ -308,7 +321,9 @@ def _show(
 
     from robustbench_bcos.reports.gallery import write_gallery
 
-    written = write_gallery(explained, names, class_names, out, title, formats, heads)
+    written = write_gallery(
+        explained, names, class_names=class_names, folder=out, title=title, formats=formats, heads=heads
+    )
     results.print(title, markup=False)
     headings = ("image", "class", "predicted", "attacked")
     table = Table(*(Column(heading, overflow="fold") for heading in headings), pad_edge=False)

@@ -30,6 +30,7 @@ Cancel = Annotated[
 def told_of_jobs(
     flags: Flags,
     status: Path | None,
+    *,
     cancel: Path | None,
     others: Collection[object],
     check: Callable[[Path], object],

@@ -55,7 +55,9 @@ def localise(
     By default grids of images of distinct classes, the same for all models. The same command continues what was
     interrupted.
     """
-    if told_of_jobs(flags, status, cancel, (out, overwrite), read_localisation, _inventory):
+    if told_of_jobs(
+        flags, status, cancel=cancel, others=(out, overwrite), check=read_localisation, inventory=_inventory
+    ):
         return
     config = configured(LocaliseConfig, flags)
     check_game(config)

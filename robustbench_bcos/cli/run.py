@@ -56,7 +56,14 @@ def run(
 
     The same command continues a run that was interrupted.
     """
-    if told_of_jobs(flags, status, cancel, (suite, out, overwrite, dry_run), read_description, _inventory):
+    if told_of_jobs(
+        flags,
+        status,
+        cancel=cancel,
+        others=(suite, out, overwrite, dry_run),
+        check=read_description,
+        inventory=_inventory,
+    ):
         return
     config = make_config(flags, suite)
     if suite is not None:

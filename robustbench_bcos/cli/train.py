@@ -87,7 +87,7 @@ def train(
     not trained again with --suite, --seeds, --folds and --executor. Exit status 1: some of several trainings failed.
     """
     others = (recipe, suite, model, epochs, seeds, folds)
-    if told_of_jobs(flags, status, cancel, others, _check_folder, _inventory):
+    if told_of_jobs(flags, status, cancel=cancel, others=others, check=_check_folder, inventory=_inventory):
         return
     if recipe is None and suite is None:
         _list_recipes()
@@ -240,7 +240,9 @@ def _train_several(
 
     done, failed, goes_on = 0, [], ", and jobs go on" if getattr(kind, "outlives", False) else ""
     try:
-        with closing(train_all(trainings, kind, config, dataset, out, _tell_epoch)) as outcomes:
+        with closing(
+            train_all(trainings, kind, config=config, dataset=dataset, folder=out, watch=_tell_epoch)
+        ) as outcomes:
             for done, outcome in enumerate(outcomes, start=1):
                 if outcome.card is None:
                     failed.append(outcome.name)

@@ -106,7 +106,9 @@ def play_by_jobs(kind: type[AbstractJobs], game: Play, store: Store, folder: Pat
     yield from (Played(name=name, images=images) for name, images in done.items())
     if sum(done.values()) < game.work:
         order = {"identity": game.to_json()}
-        with Dispatch[Block](kind, game, jobs, GameJob, order, partial(_measured, game)) as dispatch:
+        with Dispatch[Block](
+            kind, game, jobs=jobs, job=GameJob, order=order, costs=partial(_measured, game)
+        ) as dispatch:
             costs = {name: Cost(**cost) for name, cost in dispatch.costs.items()}
             for answer in dispatch.carry_out(lambda: _missing(kind, game, store, costs), collect):
                 block = answer.unit

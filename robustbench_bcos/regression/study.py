@@ -146,6 +146,7 @@ class Tables:
 def run_forecasters(
     cards: Sequence[Path],
     threats: Threats,
+    *,
     out: Path,
     data: Trajectories | None = None,
     jobs: int = 1,

@@ -77,7 +77,13 @@ def accuracy_over_epsilon(records: pd.DataFrame) -> Figure:
             attacked = rows.to_dict("records")
             clean = attacked[0] | {"epsilon": 0.0, "worst_correct": attacked[0]["clean_correct"], "trust": ""}
             _accuracy_line(
-                axes, styles[model], model, "epsilon", [clean, *attacked], "worst_correct", beside.get(model)
+                axes,
+                styles[model],
+                model=model,
+                over="epsilon",
+                rows=[clean, *attacked],
+                counted="worst_correct",
+                beside=beside.get(model),
             )
         legend_beside(figure, axes)
         tell_marks(figure, records["trust"])
@@ -102,7 +108,15 @@ def accuracy_over_steps(records: pd.DataFrame) -> Figure:
         for model, rows in _models(records):
             # What each attack left by itself: the worst over everything tried is the same for all of them.
             ordered = rows.sort_values("steps").to_dict("records")
-            _accuracy_line(axes, styles[model], model, "steps", ordered, "robust_correct", beside.get(model))
+            _accuracy_line(
+                axes,
+                styles[model],
+                model=model,
+                over="steps",
+                rows=ordered,
+                counted="robust_correct",
+                beside=beside.get(model),
+            )
         legend_beside(figure, axes)
         tell_marks(figure, records["trust"])
         return figure
@@ -367,6 +381,7 @@ def _side_by_side(figure: Figure, axes: Axes, names: Iterable[str]) -> dict[str,
 def _accuracy_line(
     axes: Axes,
     line: Line,
+    *,
     model: str,
     over: str,
     rows: Sequence[Mapping[Hashable, Any]],

@@ -27,6 +27,7 @@ FRAME_HEIGHT = 192
 def write_gallery(
     explained: ExplainedGallery,
     names: Sequence[str],
+    *,
     class_names: Sequence[str],
     folder: Path,
     title: str,
@@ -64,6 +65,7 @@ def write_gallery(
 def write_side_by_side(
     rows: Mapping[str, Sequence[Picture]],
     class_names: Mapping[str, Sequence[str]],
+    *,
     folder: Path,
     title: str,
     formats: Sequence[str],

@@ -49,6 +49,7 @@ class Outcome:
 def train_all(
     trainings: Sequence[Training],
     kind: type[AbstractExecutor],
+    *,
     config: RunConfig,
     dataset: str | None,
     folder: Path,
@@ -166,7 +167,9 @@ class Crew:
         busy = f"trainings in {self.folder} are in the hands of another process: wait for it, or choose another --out"
         with held(self.folder / LOCK, busy=busy):
             jobs.open()
-            with Dispatch[Training](self.kind, self, jobs, TrainingJob, self._order(), self._epochs) as dispatch:
+            with Dispatch[Training](
+                self.kind, self, jobs=jobs, job=TrainingJob, order=self._order(), costs=self._epochs
+            ) as dispatch:
                 for training, endings, _ in dispatch.answers(self.trainings, self._progress):
                     yield _outcome(jobs, training, endings)
             jobs.clear()

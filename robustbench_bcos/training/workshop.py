@@ -89,7 +89,14 @@ def make_model(
         order = images.class_names if takes_class_order(dataset) and recipe.texts is None else None
 
         def write(name: str, classifier: ImageClassifier) -> Card:
-            return _write(recipe, name, folder, classifier, clean_accuracy(classifier, test, device), order)
+            return _write(
+                recipe,
+                name,
+                folder=folder,
+                classifier=classifier,
+                accuracy=clean_accuracy(classifier, test, device),
+                class_names=order,
+            )
 
         trained = train(
             recipe,
@@ -108,6 +115,7 @@ def make_model(
 def _write(
     recipe: Recipe,
     name: str,
+    *,
     folder: Path,
     classifier: ImageClassifier,
     accuracy: CleanAccuracy,

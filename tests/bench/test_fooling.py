@@ -60,7 +60,9 @@ def fooled(
     model = own_model("net", freeze(network))
     fooling = Fooling(model=model, method="dynamic_weights", softened=False, band=None, batch_size=3)
     rng = PerImageRng.of(0, range(COUNT))
-    target = fooling.target(goal, Threat.of(norm, epsilon), images, LABELS, images.flip(0), rng)
+    target = fooling.target(
+        goal, Threat.of(norm, epsilon), images=images, labels=LABELS, others=images.flip(0), rng=rng
+    )
     return fooling.fool(attack, target, subject="a test")
 
 

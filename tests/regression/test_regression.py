@@ -185,7 +185,7 @@ def forecasters(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def whole(forecasters: list[Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, Path]:
     """What a run of them gives, and its folder."""
     out = tmp_path_factory.mktemp("whole")
-    return run_forecasters(forecasters, SUITE.threats, out), out
+    return run_forecasters(forecasters, SUITE.threats, out=out), out
 
 
 def test_a_suite_is_trained_attacked_and_summarised(forecasters: list[Path], whole: tuple[Tables, Path]) -> None:
@@ -220,16 +220,16 @@ def test_an_interrupted_study_goes_on_with_the_forecasters_that_were_not_done(
 
     monkeypatch.setattr(study, "_attacked", counted)
     with pytest.raises(KeyboardInterrupt):
-        run_forecasters(cards, SUITE.threats, tmp_path / "out")
+        run_forecasters(cards, SUITE.threats, out=tmp_path / "out")
     # The last one was being written when the power failed, and the first was under other threats.
     (tmp_path / "out" / study.KEPT / f"{done[2]}.json").write_text('{"of": ', encoding="utf-8")
     monkeypatch.setattr(study, "_attacked", attacked)
-    run_forecasters(cards[:1], SUITE.threats.model_copy(update={"steps": 1}), tmp_path / "other")
+    run_forecasters(cards[:1], SUITE.threats.model_copy(update={"steps": 1}), out=tmp_path / "other")
     (tmp_path / "other" / study.KEPT / f"{done[0]}.json").rename(tmp_path / "out" / study.KEPT / f"{done[0]}.json")
     told: list[str] = []
     again = MagicMock(wraps=attacked)
     monkeypatch.setattr(study, "_attacked", again)
-    run_forecasters(cards, SUITE.threats, tmp_path / "out", when_done=told.append)
+    run_forecasters(cards, SUITE.threats, out=tmp_path / "out", when_done=told.append)
     assert again.call_count == len(cards) - 1
     assert told == [card.stem for card in cards]
     for name in ("results.csv", "trajectories.csv", "contributions.csv", "summary.csv"):
@@ -243,7 +243,7 @@ def gate(*arguments: object) -> tuple[int, str]:
 
 def test_gate_and_comparison_read_a_study(tmp_path: Path, forecasters: list[Path]) -> None:
     threats, baseline = SUITE.threats.model_copy(update={"norms": ("l2",)}), tmp_path / "baseline.csv"
-    results = run_forecasters(forecasters[:1], threats, tmp_path / "out").results
+    results = run_forecasters(forecasters[:1], threats, out=tmp_path / "out").results
     assert gate(tmp_path / "out", "--baseline", baseline, "--update")[0] == 0
     assert json.loads(certificate_of(baseline).read_text())["threats"]["eps"] == [0.05]
     code, said = gate(tmp_path / "out", "--baseline", baseline)
@@ -352,7 +352,7 @@ def test_other_bad_input_is_named(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="torchdiffeq chooses one step for all trajectories"):
         make_forecaster(make_recipe(solver="torchdiffeq"), DATA.times)
     with pytest.raises(RequestError, match="has no forecasters: give the folder that `dynamics train` wrote to"):
-        run_forecasters(forecasters_in(tmp_path), SUITE.threats, tmp_path / "out")
+        run_forecasters(forecasters_in(tmp_path), SUITE.threats, out=tmp_path / "out")
     assert "greater than 0" in cli("run", tmp_path, "--tolerance", "0")
     assert "--data and --system belong together" in cli("run", tmp_path, "--data", "own.npz")
     assert "unknown suite of dynamics 'regresion': did you mean 'regression'" in cli("train", "regresion")
@@ -368,7 +368,7 @@ def test_states_outside_the_range_are_counted(tmp_path: Path) -> None:
         states=30 + np.repeat(DATA.states[:2, :1], 5, 1),
         parameters=DATA.parameters[:2],
     )
-    row = run_forecasters(forecasters_in(tmp_path), SUITE.threats, tmp_path / "out", far).results.iloc[0]
+    row = run_forecasters(forecasters_in(tmp_path), SUITE.threats, out=tmp_path / "out", data=far).results.iloc[0]
     assert row["inputs_outside"] == 2
     assert row["outside"] > 0
     assert Scale.of(far.states).low.shape == (2,)

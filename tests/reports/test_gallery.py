@@ -64,7 +64,7 @@ def as_levels(values: Floats) -> npt.NDArray[np.float64]:
 
 def test_every_file_is_written_and_named(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "shown"
-    written = write_gallery(explained(), ["cat", "image-14"], CLASSES, folder, "title")
+    written = write_gallery(explained(), ["cat", "image-14"], class_names=CLASSES, folder=folder, title="title")
     expected = ["001_cat_explanation.png", "002_image-14_explanation.png", "maps.npz", *PANELS]
     assert names_in(folder) == expected
     assert sorted(written) == [folder / name for name in expected]
@@ -72,7 +72,7 @@ def test_every_file_is_written_and_named(tmp_path: Path) -> None:
 
 def test_attacked_images_have_an_explanation_of_their_own(tmp_path: Path) -> None:
     shown = explained(attacked=True)
-    write_gallery(shown, ["cat", "cat"], CLASSES, tmp_path, "title")
+    write_gallery(shown, ["cat", "cat"], class_names=CLASSES, folder=tmp_path, title="title")
     assert names_in(tmp_path) == [
         "001_cat_explanation.png",
         "001_cat_explanation_attacked.png",
@@ -96,21 +96,21 @@ def same_rgba(file: Path, expected: Floats) -> None:
 
 @pytest.mark.parametrize(("count", "panels"), [(1, 1), (6, 1), (7, 2), (13, 3)])
 def test_panels_hold_six_images_each(count: int, panels: int, tmp_path: Path) -> None:
-    write_gallery(explained(count), ["one"] * count, CLASSES, tmp_path, "title")
+    write_gallery(explained(count), ["one"] * count, class_names=CLASSES, folder=tmp_path, title="title")
     found = [name for name in names_in(tmp_path) if name.startswith("panel")]
     assert found == [f"panel_{number:02d}.png" for number in range(1, panels + 1)]
     assert len(names_in(tmp_path)) == count + 1 + panels
 
 
 def test_panels_can_be_had_in_other_formats(tmp_path: Path) -> None:
-    write_gallery(explained(), ["a", "b"], CLASSES, tmp_path, "title", ("pdf",))
+    write_gallery(explained(), ["a", "b"], class_names=CLASSES, folder=tmp_path, title="title", formats=("pdf",))
     assert [name for name in names_in(tmp_path) if name.startswith("panel")] == ["panel_01.pdf"]
 
 
 def test_a_second_gallery_takes_the_place_of_the_first(tmp_path: Path) -> None:
-    write_gallery(explained(), ["a", "b"], CLASSES, tmp_path, "title")
+    write_gallery(explained(), ["a", "b"], class_names=CLASSES, folder=tmp_path, title="title")
     before = {name: (tmp_path / name).read_bytes() for name in names_in(tmp_path)}
-    write_gallery(explained(), ["a", "b"], CLASSES, tmp_path, "title")
+    write_gallery(explained(), ["a", "b"], class_names=CLASSES, folder=tmp_path, title="title")
     assert {name: (tmp_path / name).read_bytes() for name in names_in(tmp_path)} == before
 
 
@@ -119,7 +119,7 @@ HOSTILE = ["../../out", "/etc/passwd", "..", "", "a/b\\c:d*e?", "größer 猫\n$
 
 def test_no_name_leads_out_of_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "shown"
-    written = write_gallery(explained(len(HOSTILE)), HOSTILE, CLASSES, folder, "title")
+    written = write_gallery(explained(len(HOSTILE)), HOSTILE, class_names=CLASSES, folder=folder, title="title")
     assert names_in(tmp_path) == sorted(["deep", "shown", *(file.name for file in written)])
     assert len(set(written)) == len(HOSTILE) + 1 + 2
     for file in written:
@@ -236,7 +236,7 @@ def test_a_very_long_frame_is_shown_as_long_as_the_format_can_say(tmp_path: Path
 
 
 WRITERS = {
-    "gallery": lambda folder: write_gallery(explained(), ["a", "b"], CLASSES, folder, "title"),
+    "gallery": lambda folder: write_gallery(explained(), ["a", "b"], class_names=CLASSES, folder=folder, title="title"),
     "maps": lambda folder: write_maps(explained(), folder),
     "moving picture": lambda folder: write_moving(film([view(0), view(1)]), frames_of([50, 50]), folder),
 }

@@ -66,7 +66,9 @@ def trainings(*names: str) -> list[Training]:
 def outcomes(
     kind: type[AbstractExecutor], *names: str, watch: Any = lambda *_: None, **flags: Any
 ) -> dict[str, Outcome]:
-    found = list(train_all(trainings(*names), kind, make_config(flags), None, Path("zoo"), watch))
+    found = list(
+        train_all(trainings(*names), kind, config=make_config(flags), dataset=None, folder=Path("zoo"), watch=watch)
+    )
     assert len(found) == len(names)
     return {outcome.name: outcome for outcome in found}
 

@@ -183,7 +183,9 @@ class Judgement:
             examined, against = check.count(context)
             status = self._gain(check, against) if check.rule == "search" else _status(check, examined, against)
             outcomes.append(
-                _outcome(check, status, examined, against, finding=check.finding(context) if against else "")
+                _outcome(
+                    check, status, examined=examined, against=against, finding=check.finding(context) if against else ""
+                )
             )
         return outcomes
 
@@ -230,7 +232,14 @@ class Judgement:
             status = "repaired"
         values = [row.value for row in rows if row.value is not None]
         finding = self.store.evidence(subject)[check.name].finding
-        return _outcome(check, status, len(rows), unexplained or against, max(values, default=None), finding)
+        return _outcome(
+            check,
+            status,
+            examined=len(rows),
+            against=unexplained or against,
+            value=max(values, default=None),
+            finding=finding,
+        )
 
     def _of_search(self, cell: Cell, check: AbstractCheck, rows: Sequence[ResultRow]) -> Outcome:
         skipped = self._skipped(cell.key, check)
@@ -240,7 +249,7 @@ class Judgement:
         status = self._gain(check, broken)
         if status != "undermined" and self._more_would_break(cell, rows):
             status = "undermined"
-        return _outcome(check, status, len(rows), broken)
+        return _outcome(check, status, examined=len(rows), against=broken)
 
     def _gain(self, check: AbstractCheck, broken: int) -> Status:
         """Whether the second search broke too many images for the number merely to be corrected."""
@@ -305,6 +314,7 @@ def _status(check: AbstractCheck, examined: int, against: int) -> Status:
 def _outcome(
     check: AbstractCheck,
     status: Status,
+    *,
     examined: int,
     against: int,
     value: float | None = None,

@@ -77,7 +77,9 @@ class Processes(AbstractJobs):
         taken = Counter(worker.gpu for worker in self._team)
         gpu = min(gpus, key=lambda one: taken[one], default="")
         threads = self.asked.config.threads or 1
-        worker = _Worker(self.job, self.jobs.run.absolute(), self.order, threads, gpu, self._logs)
+        worker = _Worker(
+            self.job, self.jobs.run.absolute(), order=self.order, threads=threads, gpu=gpu, logs=self._logs
+        )
         self._team.append(worker)
         return worker
 
@@ -85,7 +87,7 @@ class Processes(AbstractJobs):
 class _Worker:
     """A process that takes units."""
 
-    def __init__(self, job: "type[AbstractJob]", run: Path, order: str, threads: int, gpu: str, logs: Path) -> None:
+    def __init__(self, job: "type[AbstractJob]", run: Path, *, order: str, threads: int, gpu: str, logs: Path) -> None:
         context = context_with(job.__module__)
         self.gpu = gpu
         self._channel, theirs = context.Pipe()

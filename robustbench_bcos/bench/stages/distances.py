@@ -82,7 +82,14 @@ def measure_distances(
                 right = tuple(image for image in indices if image in correct)
                 if right:
                     batch = EvalSubset(request.subset.dataset, right).batch(0, len(right))
-                    rows += _narrow(request, model, cell, batch, [brackets[image] for image in right], proofs)
+                    rows += _narrow(
+                        request,
+                        model,
+                        cell=cell,
+                        batch=batch,
+                        brackets=[brackets[image] for image in right],
+                        proofs=proofs,
+                    )
                 timing = TimingRow(cell=cell.key, work="distances", images=0, seconds=time.perf_counter() - began)
                 yield Progress(cell=cell, images=len(indices), rows=(*rows, timing))
 
@@ -108,7 +115,7 @@ def _brackets(known: Store, cells: Sequence[Cell]) -> dict[int, Bracket]:
 
 
 def _narrow(
-    request: Request, model: Model, cell: Cell, batch: Batch, brackets: Sequence[Bracket], proofs: Proofs
+    request: Request, model: Model, *, cell: Cell, batch: Batch, brackets: Sequence[Bracket], proofs: Proofs
 ) -> list[DistanceRow]:
     images, labels, indices = batch.on(request.device)
     target = make_target(model, cell, images, labels, seed=request.config.seed, indices=indices).slow

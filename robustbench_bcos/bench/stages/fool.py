@@ -79,7 +79,15 @@ def fool_maps(
                     for method in methods:
                         rows += _not_attacked(cell, method, request, set(indices) - correct, followed[method])
                         if right:
-                            batch = _Batch.of(request, model, cell, method, followed[method], chosen, size.images)
+                            batch = _Batch.of(
+                                request,
+                                model,
+                                cell=cell,
+                                method=method,
+                                derivatives=followed[method],
+                                chosen=chosen,
+                                batch_size=size.images,
+                            )
                             rows += batch.rows(known)
                 timing = TimingRow(cell=cell.key, work="fooling", images=0, seconds=time.perf_counter() - began)
                 yield Progress(cell=cell, images=len(indices), rows=(*rows, timing) if rows else ())
@@ -157,6 +165,7 @@ class _Batch:
         cls,
         request: Request,
         model: Model,
+        *,
         cell: Cell,
         method: str,
         derivatives: str,
@@ -205,8 +214,10 @@ class _Batch:
                 "noise": noise_of_size(self.images, sizes, self.cell.threat, self.rng),
                 "other": self.same,
             }
-            ours = list(self._compared(goal, "explanation", clean, found.pictures, found))
-            others = {name: list(self._compared(goal, name, clean, images)) for name, images in controls.items()}
+            ours = list(self._compared(goal, "explanation", clean=clean, images=found.pictures, found=found))
+            others = {
+                name: list(self._compared(goal, name, clean=clean, images=images)) for name, images in controls.items()
+            }
             yield from chain(ours, *others.values())
             yield from self._pictures(goal, found)
             limits = [row.values for row in others["other"]]
@@ -267,16 +278,18 @@ class _Batch:
         )
         for comparison, attack, where in searches:
             found = self._fool(attack, where, positions, attacked)
-            yield from self._compared(goal, comparison, clean[positions], found.pictures, found, positions)
+            yield from self._compared(
+                goal, comparison, clean=clean[positions], images=found.pictures, found=found, positions=positions
+            )
 
     def _fool(self, attack: AbstractAttack, goal: str, positions: Tensor, starts: Images) -> Fooled:
         target = self.fooling.target(
             goal,
             self.cell.threat,
-            self.images[positions],
-            self.classes[positions],
-            self.different[positions],
-            self.rng.select(positions.tolist()),
+            images=self.images[positions],
+            labels=self.classes[positions],
+            others=self.different[positions],
+            rng=self.rng.select(positions.tolist()),
         )
         search = attack.with_loss(self.model.loss)
         return self.fooling.fool(search, target, subject=self.cell.key, starts=starts[positions])
@@ -306,6 +319,7 @@ class _Batch:
         self,
         goal: str,
         comparison: str,
+        *,
         clean: Tensor,
         images: Images,
         found: Fooled | None = None,
