@@ -5,15 +5,53 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor, nn
 
 from robustbench_bcos.core.devices import is_out_of_memory
-from robustbench_bcos.core.errors import Broken, RequestError, named_reason_of
+from robustbench_bcos.core.errors import Broken, RequestError, named_reason_of, reason_of
 from robustbench_bcos.data.dataset import AbstractDataset
 from robustbench_bcos.model_zoo.models import Model
 from robustbench_bcos.model_zoo.sources.imported import is_own, where
 
 LISTED = 5
 """Images that a message names where it cannot be told which of them it was."""
+
+IN_PLACE = ("inplace operation", "in-place operation")
+"""In the messages of autograd where a value that it needs has been written over."""
+
+
+class AnswersChanged(RuntimeError):
+    """A model answers in another form than it did before, of which no number can be made."""
+
+
+class SameForm:
+    """A forward hook that refuses answers which have not as many classes as the first one, or not one for each image.
+
+    Raises:
+        AnswersChanged: when the model is asked.
+    """
+
+    def __init__(self) -> None:
+        self._classes: int | None = None
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], answer: Tensor) -> None:
+        """Compare an answer with the first."""
+        shape = tuple(answer.shape) if isinstance(answer, Tensor) else ()
+        if self._classes is None and len(shape) == 2:
+            self._classes = shape[1]
+        expected = len(inputs[0]), self._classes
+        if self._classes is not None and shape != expected:
+            given = f"outputs of shape {shape}" if shape else type(answer).__name__
+            raise AnswersChanged(f"it gives {given} where {expected} is the form of its first answers")
+
+
+def remedy_for(error: BaseException, otherwise: str) -> str:
+    """What to do about errors whose place does not say it."""
+    if isinstance(error, AnswersChanged):
+        return "make it give one logit per image and class whenever it is asked"
+    if isinstance(error, RuntimeError) and any(said in str(error) for said in IN_PLACE):
+        return "write y = y + 1 in place of y += 1, and inplace=False, where a value is used again"
+    return otherwise
 
 
 @contextmanager
@@ -30,18 +68,21 @@ def failures_named(model: Model, dataset: AbstractDataset, indices: Sequence[int
         yield
     except (RequestError, Broken):
         raise
-    except Exception as error:
-        of_model = _passes_through(error, model)
+    except (Exception, SystemExit) as error:
+        remedy = remedy_for(error, "")
+        # What autograd says of a model, it says when the model's code has returned.
+        of_model = bool(remedy) or _passes_through(error, model)
         if is_out_of_memory(error) or not (of_model or is_own(error)):
             raise
         failed = f"model {model.name!r}" if of_model else "a plug-in"
         image = _at(_failing(model, dataset, indices) if of_model else list(indices))
-        place = where(error)
-        reason = ", ".join([named_reason_of(error), *([place] if place else [])])
-        raise Broken(f"{failed} failed {image}{work} ({reason}): mend it there") from error
+        place = "" if remedy else where(error)
+        named = reason_of(error).partition(": ")[0] if remedy else named_reason_of(error)
+        reason = ", ".join([named, *([place] if place else [])])
+        raise Broken(f"{failed} failed {image}{work} ({reason}): {remedy or 'mend it there'}") from error
 
 
-def _passes_through(error: Exception, model: Model) -> bool:
+def _passes_through(error: BaseException, model: Model) -> bool:
     """Whether it was raised in a module of the model, or below one."""
     modules = {id(module) for network in (model.classifier, model.attack_model) for module in network.modules()}
     return any(id(frame.f_locals.get("self")) in modules for frame, _ in traceback.walk_tb(error.__traceback__))
@@ -56,7 +97,7 @@ def _failing(model: Model, dataset: AbstractDataset, indices: Sequence[int]) -> 
         image = dataset.read(index)[None].to(device)
         try:
             model.classifier(image)
-        except Exception:
+        except (Exception, SystemExit):
             failing.append(index)
     return failing or list(indices)
 

@@ -66,9 +66,14 @@ def make_fast_copy(
 
 def is_pure(classifier: nn.Module) -> TypeGuard[ImageClassifier]:
     """Whether a classifier consists of known modules without hooks, so that a copy computes the same."""
-    return isinstance(classifier, ImageClassifier) and all(
+    return isinstance(classifier, ImageClassifier) and has_known_modules_alone(classifier)
+
+
+def has_known_modules_alone(network: nn.Module) -> bool:
+    """Whether all of a network is known code without hooks, which keeps nothing from one pass to the next."""
+    return all(
         type(module).__module__.startswith(HOMES) and not module._forward_hooks and not module._forward_pre_hooks
-        for module in classifier.modules()
+        for module in network.modules()
     )
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from robustbench_bcos.bench.config import Space
+from robustbench_bcos.bench.failures import remedy_for
 from robustbench_bcos.core.adapted import adapted, as_logits
 from robustbench_bcos.core.devices import is_out_of_memory
 from robustbench_bcos.core.errors import RequestError, named_reason_of, reason_of
@@ -146,7 +147,7 @@ def try_model(model: Model, images: Images, device: str, remedy: str = FIT) -> t
             logits = as_logits(model.classifier.to(device)(tried), len(tried))
     except RequestError as error:  # Of what reads its logits.
         raise RequestError(str(error).replace("the model", f"model {model.name!r}", 1)) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RequestError(
             f"model {model.name!r} fails on images of shape {tuple(images.shape[1:])} ({_first_sentence(error)}): "
             f"{_other_channels(model, tried) or _of_sequences(model) or remedy}"
@@ -163,7 +164,7 @@ def _try_alone(model: Model, image: Images) -> None:
     try:
         with torch.no_grad():
             as_logits(model.classifier(image), 1)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RequestError(
             f"model {model.name!r} fails on one image alone ({_first_sentence(error)}): it must keep the images' axis "
             "whatever its length, which squeeze() without a dim does not"
@@ -175,9 +176,10 @@ def _try_gradients(model: Model, images: Images) -> None:
     try:
         with torch.enable_grad():
             model.classifier(images.requires_grad_())
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RequestError(
-            f"model {model.name!r} fails where gradients are asked for ({_first_sentence(error)}): detach what has none"
+            f"model {model.name!r} fails where gradients are asked for ({_first_sentence(error)}): "
+            f"{remedy_for(error, 'detach what has none')}"
         ) from error
 
 
@@ -188,7 +190,7 @@ def _other_channels(model: Model, images: Images) -> str:
     try:
         with torch.no_grad():
             model.classifier(other)
-    except Exception:
+    except (Exception, SystemExit):
         return ""
     return f"it takes images of {counted(channels, 'channel')}: give channels {channels}" if channels in (1, 3) else ""
 
@@ -202,7 +204,7 @@ def _of_sequences(model: Model) -> str:
     return f"its layer {type(layer).__name__} takes no images: put in front of it what makes its input of them"
 
 
-def _first_sentence(error: Exception) -> str:
+def _first_sentence(error: BaseException) -> str:
     if isinstance(error, RequestError):
         return str(error).partition(": ")[0]
     # The messages of most other errors say nothing without their type.

@@ -20,8 +20,8 @@ from robustbench_bcos.bench.config import EACH, Precision, RunConfig
 from robustbench_bcos.bench.evidence.alternatives import LABELLED
 from robustbench_bcos.bench.evidence.answers import FEW, is_random
 from robustbench_bcos.bench.executors import EXECUTORS
-from robustbench_bcos.bench.failures import failures_named
-from robustbench_bcos.bench.fast_copy import make_fast_copy
+from robustbench_bcos.bench.failures import SameForm, failures_named
+from robustbench_bcos.bench.fast_copy import has_known_modules_alone, make_fast_copy
 from robustbench_bcos.bench.folder import Session
 from robustbench_bcos.bench.foreseen import check_attacks, check_radius
 from robustbench_bcos.bench.identity import AttackedMaps, ExplainedImages, RunIdentity, SmoothedNetworks
@@ -342,13 +342,17 @@ def prepared(config: RunConfig, subset: EvalSubset, device: str, model: Model) -
         model = average_draws(model, draws=config.eot, seed=config.seed)
     # Threads share the generators that an averaged model draws from.
     alone = torch.device(device).type != "cpu" or draws_of(model.classifier) > 1
-    return make_fast_copy(
+    made = make_fast_copy(
         model,
         compiled=config.compile,
         memory_format=config.memory_format,
         precision=config.precision,
         replicas=1 if alone else threads_for(config, subset),
     )
+    # TorchScript takes no hooks.
+    if not (has_known_modules_alone(model.classifier) or isinstance(model.classifier, torch.jit.ScriptModule)):
+        model.classifier.register_forward_hook(SameForm())
+    return made
 
 
 def threads_for(config: RunConfig, subset: EvalSubset) -> int:

@@ -60,9 +60,10 @@ def transform_of(layer: nn.Module) -> Transform:
     Raises:
         NoRule: nothing is known of such a layer.
     """
-    hooked = layer._forward_hooks or layer._forward_pre_hooks or "forward" in layer.__dict__
-    if type(layer) not in RULES or hooked:
-        raise NoRule(f"{type(layer).__name__}{' with a hook' if hooked else ''} has no bound")
+    if type(layer) not in RULES:
+        raise NoRule(f"{type(layer).__name__} has no bound")
+    if layer._forward_hooks or layer._forward_pre_hooks or "forward" in layer.__dict__:
+        raise NoRule(f"{type(layer).__name__} with a hook has no bound")
     kinds = {parameter.dtype for parameter in layer.parameters()} - {torch.float32, torch.float64}
     if kinds:
         raise NoRule(f"its weights are {kinds.pop()} and not float32")

@@ -59,7 +59,7 @@ def adapted(module: nn.Module, images: Images) -> nn.Module:
     try:
         with torch.no_grad():
             answer = module(shown)
-    except Exception:  # Whatever user code raises: what is asked next says it with the model's name.
+    except (Exception, SystemExit):  # Whatever user code raises: what is asked next says it with the model's name.
         return module
     plain = isinstance(answer, Tensor) and answer.dim() > 1 and answer.shape[1:] != (1,)
     return module if plain and torch.equal(shown, images) else Adapted(module)

@@ -1,5 +1,6 @@
 """A model that fails on the way is named with cell and image, what was done is kept, and the run can go on."""
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -27,12 +28,17 @@ class Fragile(nn.Module):
         super().__init__()
         self.slope = nn.Parameter(torch.tensor(5.0))
         self.fault: Fault = never
+        self.answering: Callable[[Tensor], Tensor] = unchanged
 
     def forward(self, images: Tensor) -> Tensor:
         if self.fault(self, images):
             raise KeyError("eps")
         first = self.slope * (images[:, 0, 0, 0] - 0.5)
-        return torch.stack([-first, first], dim=1)
+        return self.answering(torch.stack([-first, first], dim=1))
+
+
+def unchanged(answer: Tensor) -> Tensor:
+    return answer
 
 
 def never(network: Fragile, images: Tensor) -> bool:
@@ -110,6 +116,47 @@ def test_what_was_done_before_is_kept(verdicts: int) -> None:
     kept = store.select(VerdictRow)
     assert len(kept) >= verdicts
     network.fault = never
+    list(execute(request, store))
+    assert store.select(VerdictRow)[: len(kept)] == kept
+    assert len(store.select(VerdictRow)) == COUNT
+
+
+def exits(answer: Tensor) -> Tensor:
+    sys.exit(0)
+
+
+def overwritten(answer: Tensor) -> Tensor:
+    grown = answer.exp()
+    squared = grown * grown
+    grown += 1
+    return squared
+
+
+@pytest.mark.parametrize(
+    ("answering", "reason"),
+    [
+        (exits, "SystemExit: 0, tests/bench/test_failures.py, line "),
+        (overwritten, "one of the variables needed for gradient computation has been modified by an inplace operation"),
+        (lambda answer: answer[:, :1], "it gives outputs of shape (2, 1) where (2, 2) is the form of its first answers"),
+        (lambda answer: answer.repeat(1, 2), "it gives outputs of shape (2, 4) where (2, 2) is the form"),
+        (lambda answer: answer[:1], "it gives outputs of shape (1, 2) where (2, 2) is the form"),
+        (lambda answer: (answer, answer), "it gives tuple where (2, 2) is the form of its first answers"),
+    ],
+    ids=["exits", "overwritten", "one class", "more classes", "one image", "tuple"],
+)
+def test_answers_of_another_form_and_exits_are_named(answering: Callable[[Tensor], Tensor], reason: str) -> None:
+    network = Fragile()
+    request, store = request_of(network), Store()
+    steps = execute(request, store)
+    while not store.select(VerdictRow):
+        next(steps)
+    network.answering = answering
+    with pytest.raises(Broken, match=r"^model 'fragile' failed at .*in cell 'fragile linf 0.2 pgd ") as caught:
+        list(steps)
+    assert f"({reason}" in str(caught.value)
+    kept = store.select(VerdictRow)
+    assert kept
+    network.answering = unchanged
     list(execute(request, store))
     assert store.select(VerdictRow)[: len(kept)] == kept
     assert len(store.select(VerdictRow)) == COUNT

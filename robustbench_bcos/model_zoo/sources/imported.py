@@ -58,7 +58,7 @@ class ImportedModel(ModelSource):
             sys.path.insert(0, here)
         try:
             imported = importlib.import_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             place = where(error)
             reason = f"{named_reason_of(error)}, {place}" if place else str(error)
             remedy = "mend it there" if place else "give an importable module and a callable in it"
@@ -73,12 +73,12 @@ class ImportedModel(ModelSource):
     def _called(self, make: object) -> object:
         try:
             return make()  # type: ignore[operator]
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             reason = f"{named_reason_of(error)}, {where(error) or self.name}"
             raise RequestError(f"--model {self.name} could not be made ({reason}): mend it there") from error
 
 
-def where(error: Exception) -> str:
+def where(error: BaseException) -> str:
     """File and line of the user's code where an error was raised; empty if there is none.
 
     It is the innermost line outside Python and installed packages; if there is none, the innermost line of all.
@@ -91,7 +91,7 @@ def where(error: Exception) -> str:
     return "".join(f"{_shown(frame.filename)}, line {frame.lineno}" for frame in chosen)
 
 
-def is_own(error: Exception) -> bool:
+def is_own(error: BaseException) -> bool:
     """Whether a traceback passes through the user's code: outside Python, installed packages and this package."""
     files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
     return any(not _ours(file) and not _installed(file) for file in files)
