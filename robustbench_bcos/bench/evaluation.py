@@ -215,6 +215,7 @@ def _in_memory(
 ) -> Iterator[Request]:
     """A request for a model, which is in evaluation mode for as long as it is carried out."""
     check_in_memory(options, OPTIONS, RunConfig, "run")
+    _check_targets(options)
     attacks = _attacks(attack)
     named = tuple(one for one in attacks if isinstance(one, str))
     memory = {"dataset": "memory", "figures": False, "save_adversarials": save}
@@ -287,6 +288,17 @@ def _carry_out(request: Request, store: Store, *, progress: bool) -> None:
     console = Console(stderr=True) if progress else None
     for _ in watch(execute(request, store), Schedule(request=request).work, console):
         pass
+
+
+def _check_targets(options: Mapping[str, Any]) -> None:
+    for name in ("target", "targets"):
+        given = options.get(name)
+        if getattr(given, "ndim", 0) or (isinstance(given, Sequence) and not isinstance(given, str)):
+            many = ", and targets is how many classes an attack tries" if name == "targets" else ""
+            raise RequestError(
+                f"{name} lists classes{many}: give target, one class that all images are to be turned into, or ask an "
+                "attack, as in rb.PGD()(model, images, labels, 'l2', 0.5, targets=classes), for one of each image"
+            )
 
 
 def _attacks(given: Any) -> tuple[str | AbstractAttack, ...]:  # noqa: ANN401 (anything is refused in a sentence)

@@ -137,7 +137,7 @@ def overwritten(answer: Tensor) -> Tensor:
     [
         (exits, "SystemExit: 0, tests/bench/test_failures.py, line "),
         (overwritten, "one of the variables needed for gradient computation has been modified by an inplace operation"),
-        (lambda answer: answer[:, :1], "it gives outputs of shape (2, 1) where (2, 2) is the form of its first answers"),
+        (lambda answer: answer[:, :1], "it gives outputs of shape (2, 1) where (2, 2) is the form"),
         (lambda answer: answer.repeat(1, 2), "it gives outputs of shape (2, 4) where (2, 2) is the form"),
         (lambda answer: answer[:1], "it gives outputs of shape (1, 2) where (2, 2) is the form"),
         (lambda answer: (answer, answer), "it gives tuple where (2, 2) is the form of its first answers"),
