@@ -327,7 +327,7 @@ def test_a_row_can_be_given_a_name(model: nn.Module | str) -> None:
         ((Small(), IMAGES, LABELS, "l2", 0.5), {"attack": Small()}, "Small: register it as docs/extending.md shows"),
         ((Small(), IMAGES, LABELS, "l2", 0.5), {"attack": ["pgd", len]}, "got a builtins.builtin_function_or_method"),
         ((Small(), IMAGES, LABELS, "l2", 0.5), {"attack": robustbench_bcos.PGD}, "got the class PGD: give PGD()"),
-        ((Small(), IMAGES, LABELS, "l2", 0.5), {"targets": [3] * 24}, "targets is how many classes an attack tries: give"),
+        ((Small(), IMAGES, LABELS, "l2", 0.5), {"targets": [3] * 24}, "targets is how many classes an attack tries"),
         ((Small(), IMAGES, LABELS, "l2", 0.5), {"target": LABELS}, "target lists classes: give target, one class that"),
         (("digits-*", IMAGES, LABELS, "l2", 0.5), {}, "evaluate one at a time"),
         (("digits-naturl", IMAGES, LABELS, "l2", 0.5), {}, "did you mean 'digits-natural'"),
