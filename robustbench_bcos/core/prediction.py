@@ -26,8 +26,14 @@ def predicted_classes(logits: Logits) -> Labels:
 def are_probabilities(logits: Logits) -> bool:
     """Whether rows are what a softmax gives, or what is made of one number per image that a sigmoid gives."""
     rows = logits.double()
-    sums, gaps = rows.sum(dim=1), rows[:, 1] - rows[:, 0]
-    softmax = ((rows >= 0) & (rows <= 1)).all(dim=1) & ((sums - 1).abs() < SUMS_TO_ONE)
-    sigmoid = (sums == 0) & (gaps >= 0) & (gaps <= 1) & (rows.shape[1] == 2)
+    softmax = ((rows >= 0) & (rows <= 1)).all(dim=1) & ((rows.sum(dim=1) - 1).abs() < SUMS_TO_ONE)
+    return bool(softmax.all()) or are_of_one_probability(logits)
+
+
+def are_of_one_probability(logits: Logits) -> bool:
+    """Whether rows are made of one number per image that a sigmoid gives, so that none predicts the first class."""
+    rows = logits.double()
+    gaps = rows[:, 1] - rows[:, 0]
+    sigmoid = (rows.sum(dim=1) == 0) & (gaps >= 0) & (gaps <= 1) & (rows.shape[1] == 2)
     # Zeros alone are what an untrained network gives.
-    return bool(softmax.all() or (sigmoid.all() and (gaps > 0).any()))
+    return bool(sigmoid.all() and (gaps > 0).any())

@@ -235,6 +235,11 @@ def test_one_output_that_is_a_probability_is_suspect_and_a_logit_is_not() -> Non
     assert rows["logit"].clean_accuracy == 1
     assert "saturated_output" not in rows["logit"].reasons
     assert "saturated_output" in rows["sigmoid"].reasons
+    assert "one_probability" not in rows["logit"].reasons
+    # None of the first class is right: then nothing can be said against the attack, and yet the number is wrong.
+    first = evaluate(Wrapped(of_one, torch.sigmoid), IMAGES[labels == 0], labels[labels == 0], "l2", 0.1, steps=2)
+    assert first["reasons"].str.startswith("one_probability").all()
+    assert list(first["trust"]) == ["suspect"]
 
 
 @pytest.mark.parametrize("switch", [torch.no_grad, torch.inference_mode])

@@ -65,8 +65,12 @@ class Features:
         self._model = model
         self._layer = _last_layer(model, images)
         with torch.no_grad():
-            if (count := self(images).shape[1]) < FEWEST_FEATURES:
-                raise ValueError(f"its last layer takes in only {count} features")
+            features = self(images.repeat(2, 1, 1, 1))
+        # A model that averages its draws, say, shows its last layer one image at a time.
+        if len(features) != 2 * len(images):
+            raise ValueError("its last layer is not shown all images of a batch at once")
+        if (count := features.shape[1]) < FEWEST_FEATURES:
+            raise ValueError(f"its last layer takes in only {count} features")
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images to features, with their gradients."""

@@ -34,6 +34,7 @@ from robustbench_bcos.bench.evidence.binarization import (
 from robustbench_bcos.core.rng import PerImageRng, generator
 from robustbench_bcos.model_zoo.architectures import build_architecture, initialise
 from robustbench_bcos.model_zoo.classifier import freeze
+from robustbench_bcos.model_zoo.draws import AveragedDraws
 from tests.bench.evidence.one_check import outcome, results
 from tests.bench.own_request import own_request
 
@@ -374,8 +375,9 @@ class Functional(nn.Module):
         (Functional(), "its last layer is not a module of its own"),
         (Inside(Functional()), "its last layer takes in only 3 features"),
         (nn.Sequential(Functional(), nn.ReLU()), "its last layer takes in only 3 features"),
+        (AveragedDraws(mlp(), draws=2, seed=0), "its last layer is not shown all images of a batch at once"),
     ],
-    ids=["functional", "inside another", "an activation behind it"],
+    ids=["functional", "inside another", "an activation behind it", "averages draws"],
 )
 def test_a_network_whose_last_layer_cannot_be_told_is_refused(network: nn.Module, said: str) -> None:
     with pytest.raises(ValueError, match=said):
