@@ -20,6 +20,9 @@ from typing import NamedTuple
 BUG = 70
 """Exit status of a process that ended in a traceback."""
 
+INTERRUPTED = 130
+"""Exit status of a command that a signal ended."""
+
 SAID = ("said.out", "said.err")
 NEVER = "Traceback (most recent call last)"
 
@@ -37,7 +40,7 @@ class Ended(NamedTuple):
     @property
     def told(self) -> bool:
         """Whether it ended well, or in a sentence."""
-        return self.code in (0, 1, 2, 130) and NEVER not in self.err and "\x1b" not in self.out + self.err
+        return self.code in (0, 1, 2, INTERRUPTED) and NEVER not in self.err and "\x1b" not in self.out + self.err
 
     @property
     def refused(self) -> bool:
@@ -76,8 +79,8 @@ def started(work: Work, place: Path, prepare: Callable[[], None] = lambda: None)
             os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: SIM115
         sys.stderr = sys.__stderr__ = open(2, "w", closefd=False)  # noqa: SIM115
-        # A shell lets what runs in its background ignore it.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        # A shell lets what runs in its background ignore it. Until a command has its own handlers, a signal ends it.
+        signal.signal(signal.SIGINT, signal.default_int_handler if callable(work) else _ended)
         prepare()
         code = in_this_process(work if callable(work) else partial(_command_line, work))
     except BaseException:
@@ -87,6 +90,10 @@ def started(work: Work, place: Path, prepare: Callable[[], None] = lambda: None)
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code if isinstance(code, int) else BUG)
+
+
+def _ended(*_: object) -> None:
+    os._exit(INTERRUPTED)
 
 
 def _command_line(arguments: Sequence[object]) -> None:

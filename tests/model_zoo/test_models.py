@@ -385,7 +385,8 @@ class TestCheckpoints:
     def test_bcos_weights_for_three_channels_take_the_image_itself(self, tmp_path: Path) -> None:
         network = make_checkpoint(tmp_path / "net.pt", "bcos_resnet8", channels=3)
         loaded = load_model(tmp_path / "net.pt", architecture="bcos_resnet8")
-        assert torch.equal(loaded(images()), network(images()))
+        # Filters that are trained take another way through the layer, which some processors round otherwise.
+        assert torch.equal(loaded(images()), network.requires_grad_(False)(images()))
 
     def test_a_weights_file_without_an_architecture_is_refused_with_the_remedy(self, tmp_path: Path) -> None:
         make_checkpoint(tmp_path / "net.pt", "resnet8")

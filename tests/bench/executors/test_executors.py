@@ -202,9 +202,9 @@ def test_each_gpu_of_a_node_has_a_process_of_its_own(
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     given: list[str] = []
 
-    def hire(*order: Any) -> Any:
-        given.append(order[4])
-        return SimpleNamespace(gpu=order[4])
+    def hire(*order: Any, gpu: str, **others: Any) -> Any:
+        given.append(gpu)
+        return SimpleNamespace(gpu=gpu)
 
     monkeypatch.setattr(processes, "_Worker", hire)
     asked: Any = SimpleNamespace(config=make_config({"eps": "0.5"}), device="cuda", digest="00000000")
