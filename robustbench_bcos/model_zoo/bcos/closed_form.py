@@ -57,6 +57,14 @@ def respond(features: Tensor, filters: Tensor, geometry: ConvGeometry) -> Tensor
     return scale.mul_(responses)
 
 
+def not_differentiable_again() -> RequestError:
+    """Why a gradient in closed form, of filters that are constants, is not given with a graph of its own."""
+    return RequestError(
+        "a folded model was asked for gradients that can be differentiated again, which it does not have: "
+        "ask the model it is folded from"
+    )
+
+
 class _ClosedForm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, filters: Tensor, geometry: ConvGeometry) -> Tensor:  # noqa: ANN401
@@ -86,10 +94,7 @@ class _ClosedForm(torch.autograd.Function):
         if torch.is_grad_enabled() and ctx.needs_input_grad[1]:
             return (*_by_autograd(ctx, gradients), None)
         if torch.is_grad_enabled():
-            raise RequestError(
-                "a folded model was asked for gradients that can be differentiated again, which it does not have: "
-                "ask the model it is folded from"
-            )
+            raise not_differentiable_again()
         geometry: ConvGeometry = ctx.geometry
         features, filters, reciprocals, winners, slopes, energy_terms = ctx.saved_tensors
         by_responses = gradients * slopes

@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.model_zoo.bcos.closed_form import COSINE_EPSILON
+from robustbench_bcos.model_zoo.bcos.closed_form import COSINE_EPSILON, not_differentiable_again
 
 LINEAR_EPSILON = 1e-12
 
@@ -67,10 +66,7 @@ class _ClosedForm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradients: Tensor) -> tuple[Tensor, None, None, None, None]:  # noqa: ANN401
         if torch.is_grad_enabled():
-            raise RequestError(
-                "a folded model was asked for gradients that can be differentiated again, which it does not have: "
-                "ask the model it is folded from"
-            )
+            raise not_differentiable_again()
         features, rows, reciprocals, winners, slopes, norm_terms = ctx.saved_tensors
         by_responses = gradients * slopes
         by_norms = torch.linalg.vecdot(by_responses if ctx.b == 2 else gradients, norm_terms).unsqueeze(-1)
