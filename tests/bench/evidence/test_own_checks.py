@@ -148,6 +148,20 @@ def test_images_that_one_draw_in_four_breaks_are_broken_by_a_search_that_is_repe
     assert least <= sum(row.broken for row in rows) / len(rows) <= most
 
 
+def test_repeated_searches_break_the_images_that_they_are_of(
+    asked: Asked, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contexts, "AGAIN", 64)
+    drawn = "[bool(torch.rand(1, generator=source) < 0.25) for source in problem.rng(0)]"
+    assert drawn in LUCK
+    on_even = f"[one and not index % 2 for one, index in zip({drawn}, problem.rng.indices)]"
+    request = asked(LUCK.replace(drawn, on_even), attack=("noise",), eps=("1.5",))
+    carry_out(request, store)
+    rows = [row for row in store.results(request.cells[0].key) if row.check == "own"]
+    assert {row.image % 2 for row in rows if row.broken} == {0}
+    assert sum(row.broken for row in rows) >= 0.9 * sum(not row.image % 2 for row in rows) > 5
+
+
 @pytest.mark.parametrize(
     ("plugin", "of_cell"),
     [(VERDICTS, None), (MODEL, False), (CELL, True), (SEARCH, True)],
