@@ -9,8 +9,6 @@ from collections.abc import Callable
 from functools import update_wrapper
 from typing import final
 
-import numpy as np
-
 from robustbench_bcos.core import maps as of_maps
 from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.division import divide
@@ -19,6 +17,8 @@ from robustbench_bcos.core.types import Maps, PerImage, Tensor
 
 SSIM_WINDOW = 7
 SSIM_RANGE = 2.0
+SSIM_CONSTANTS = (0.01, 0.03)
+"""K1 and K2 of Wang et al. (2004), shares of the range."""
 
 
 @final
@@ -80,20 +80,18 @@ def ssim(first: Maps, second: Maps) -> PerImage:
 
     Each map is divided by its own largest magnitude, so that the range is 2. Beyond the border the map is mirrored.
     """
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
     if min(first.shape[1:]) < SSIM_WINDOW:
         return first.new_full((len(first),), torch.nan, dtype=torch.float64)
-    similarity = structural_similarity_index_measure(
-        _scaled(first)[:, None],
-        _scaled(second)[:, None],
-        gaussian_kernel=False,
-        kernel_size=SSIM_WINDOW,
-        data_range=SSIM_RANGE,
-        reduction="none",
-    )
-    assert isinstance(similarity, Tensor)
-    return similarity.reshape(len(first))
+    first, second = _mirrored(_scaled(first)), _mirrored(_scaled(second))
+    moments = torch.stack([first, second, first.square(), second.square(), first * second])
+    mean, other_mean, square, other_square, product = torch.nn.functional.avg_pool2d(moments, SSIM_WINDOW, stride=1)
+    # Rounding leaves a constant window a variance below 0.
+    variances = (square - mean.square()).clamp(min=0) + (other_square - other_mean.square()).clamp(min=0)
+    small, smaller = ((constant * SSIM_RANGE) ** 2 for constant in SSIM_CONSTANTS)
+    luminance = (2 * mean * other_mean + small) / (mean.square() + other_mean.square() + small)
+    structure = (2 * (product - mean * other_mean) + smaller) / (variances + smaller)
+    similarity: Tensor = (luminance * structure).mean(dim=(1, 2))
+    return similarity
 
 
 @MEASURES.registered("mass")
@@ -124,14 +122,20 @@ def _centred(flat: Tensor) -> Tensor:
 
 
 def _ranks(maps: Maps) -> Tensor:
-    # Imported on use: it takes a second, and a run without explanations has none to rank.
-    from scipy.stats import rankdata
-
-    flat = _flat(maps).cpu().numpy()
-    return torch.from_numpy(np.asarray(rankdata(flat, axis=1, nan_policy="propagate"))).to(maps.device)
+    """From 1 in each row, the mean of theirs for values that are equal; NaN in rows with one."""
+    flat = _flat(maps).contiguous()
+    ordered = flat.sort(dim=1).values
+    below, among = (torch.searchsorted(ordered, flat, right=right) for right in (False, True))
+    ranks: Tensor = (below + among + 1).double() / 2
+    return ranks.masked_fill(flat.isnan().any(dim=1, keepdim=True), torch.nan)
 
 
 def _scaled(maps: Maps) -> Tensor:
     maps = maps.detach().double()
     largest = maps.abs().amax(dim=(1, 2), keepdim=True)
     return divide(maps, largest)
+
+
+def _mirrored(maps: Maps) -> Tensor:
+    """With as many pixels beyond each border as a window that is centred at it needs; the border is not repeated."""
+    return torch.nn.functional.pad(maps, (SSIM_WINDOW // 2,) * 4, mode="reflect")

@@ -11,6 +11,8 @@ from robustbench_bcos.attacks import gradients as slopes
 from robustbench_bcos.attacks.gradients import image_gradient, logit_gradient, usable
 from robustbench_bcos.attacks.losses.bce import bce
 from robustbench_bcos.attacks.losses.ce import ce
+from robustbench_bcos.model_zoo.cards import Zoo
+from robustbench_bcos.model_zoo.models import find_models
 from tests.reference.losses import SLOPES
 
 every_loss = pytest.mark.parametrize("name", LOSSES)
@@ -102,6 +104,18 @@ def test_slope_and_gradient_together_are_the_derivative_of_the_loss(
     (expected,) = torch.autograd.grad(LOSSES[name](net(images), labels).sum(), images)
     torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-14)
     assert images.grad is None
+
+
+@pytest.mark.parametrize("name", ["digits-natural", "digits-bcos-b2"])
+def test_what_is_propagated_back_is_to_the_last_bit_autograds_own_product_with_the_slope(name: str) -> None:
+    model = find_models(name, Zoo())[0].load().classifier
+    images = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    logits = model(images)
+    slope = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
+    slope[0], slope[1, 2], slope[2, 3], slope[3] = 0.0, -0.0, torch.nan, slope[3] * 1e30
+    (expected,) = torch.autograd.grad(logits, images, slope, retain_graph=True)
+    found = image_gradient(logits, images, slope)
+    assert torch.equal(found.view(torch.int32), expected.view(torch.int32))
 
 
 def test_a_network_without_gradient_gives_zeros(images: Tensor) -> None:

@@ -145,20 +145,33 @@ assert "torch" not in sys.modules, "importing the package imports torch"
 from robustbench_bcos.cli import main
 
 
+NEEDLESS = {{"sklearn", "scipy.stats", "statsmodels", "captum", "matplotlib.pyplot"}}
+NEEDLESS |= {{"torchvision", "torchmetrics", "torch._dynamo", "sympy"}}
+RUN = ["robustbench_bcos", "run", "--model", "digits-natural", "--limit", "2"]
+
+
 def begin(*_):
-    heavy = {{"sklearn", "scipy.stats", "statsmodels", "pandas", "matplotlib", "jinja2", "captum"}} & set(sys.modules)
+    heavy = (NEEDLESS | {{"pandas", "matplotlib", "jinja2"}}) & set(sys.modules)
     assert not heavy, f"imported before the first attack: {{heavy}}"
     raise KeyboardInterrupt
 
 
-# In a process of its own, because reports import pandas.
+# In processes of their own, because these import torch, and reports pandas.
 if (attack := os.fork()) == 0:
     from robustbench_bcos.bench.stages.attack import _Stage
 
     _Stage.attack = begin
-    asked = ["--model", "digits-natural", "--limit", "2", "--no-figures", "--out", {out!r}]
-    sys.argv = ["robustbench_bcos", "run", *asked]
+    sys.argv = [*RUN, "--no-figures", "--out", {out!r}]
     main()
+
+if (whole := os.fork()) == 0:
+    sys.argv = [*RUN, "--steps", "1", "--quiet", "--out", {out!r} + " with evidence and figures"]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, end.code
+    assert not NEEDLESS & set(sys.modules), f"a run imports {{NEEDLESS & set(sys.modules)}}"
+    sys.exit()
 
 for arguments in {light} + [line.split() for line in {mistakes}]:
     sys.argv = ["robustbench_bcos", *arguments]
@@ -168,11 +181,13 @@ for arguments in {light} + [line.split() for line in {mistakes}]:
         assert end.code in (0, None, 2), end.code
     for heavy in ("torch", "torchvision", "sklearn", "matplotlib"):
         assert heavy not in sys.modules, f"{{arguments}} imports {{heavy}}"
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(attack, 0)[1]))
+codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in (whole, attack)]
+assert codes[0] == 0, "the whole run fails"
+sys.exit(codes[1])
 """
 
 
-def test_help_lists_reports_and_plain_mistakes_import_no_torch_and_attacks_little_else(
+def test_help_lists_reports_and_plain_mistakes_import_no_torch_and_runs_little_else(
     tmp_path: Path, tiny_zoo: Path
 ) -> None:
     succeed("run", "--zoo", tiny_zoo, "--limit", 2, "--steps", 1, "--evidence", "off", "--no-figures", "--out", "done")

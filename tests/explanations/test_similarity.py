@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import stats
 from torch import Tensor
 
 from robustbench_bcos.explanations.similarity import MEASURES
@@ -170,6 +171,27 @@ def is_defined(name: str, values: Map) -> bool:
 def test_opposite_maps_are_far_apart_for_measures_that_see_signs(name: str, expected: float) -> None:
     values = normal(HEIGHT, WIDTH)
     assert measure(name, values, -values) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(7, 7), (8, 9), (32, 30)])
+def test_structure_is_torchmetrics(shape: tuple[int, int]) -> None:
+    image = pytest.importorskip("torchmetrics.functional.image")
+    first = torch.from_numpy(normal(4, *shape))
+    second = torch.stack([0.5 * first[0] + first[1], -first[1], torch.zeros(shape), torch.ones(shape)])
+    scaled = [maps / maps.abs().amax(dim=(1, 2), keepdim=True).clamp(min=1e-300) for maps in (first, second)]
+    asked = {"gaussian_kernel": False, "kernel_size": WINDOW, "data_range": 2.0, "reduction": "none"}
+    expected = image.structural_similarity_index_measure(*(maps[:, None] for maps in scaled), **asked)
+    # A mean over 49 float64 values, summed in another order.
+    torch.testing.assert_close(MEASURES["ssim"](first, second), expected, rtol=0, atol=1e-12)
+
+
+def test_ranks_are_scipys_of_infinite_values_signed_zeros_and_maps_in_any_order_in_memory() -> None:
+    first, second = normal(2, HEIGHT, WIDTH)
+    first.flat[:6] = math.inf, -math.inf, 0.0, -0.0, math.inf, 0.0
+    expected = stats.spearmanr(first.ravel(), second.ravel()).statistic
+    batch = torch.from_numpy(np.stack([first, second])).permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    [found] = MEASURES["spearman"](batch[:1], batch[1:])
+    assert float(found) == pytest.approx(expected, rel=1e-12)
 
 
 def test_top_tenth_counts_the_pixels_in_common() -> None:
