@@ -102,6 +102,11 @@ class Problem:
             rng=self.rng.select(positions.tolist()),
         )
 
+    def repeated(self, times: int) -> "Problem":
+        """All images so many times over, each time with draws of their own."""
+        positions = torch.arange(len(self.images), device=self.images.device)
+        return replace(self.select(positions.repeat(times)), rng=self.rng.repeated(times))
+
     def outputs(self, images: Images) -> Tensor:
         """Outputs for as many images as there are, a batch at a time."""
         with torch.no_grad():

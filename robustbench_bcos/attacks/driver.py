@@ -274,9 +274,40 @@ class Search:
         self._tracks_best = attack.selects == "best_loss" or attack.keeps_best
         self._left, _ = split(left)
         if self._left:
-            self.adversarials, self.trace = AttackResult.of(self._left)
-            self.succeeded, self.best = self._left["succeeded"].clone(), self._left["best"].clone()
+            self.restore(self._left)
         self._halted = monotonic()
+
+    def restore(self, frame: Frame) -> None:
+        """Take over what :attr:`frame` holds."""
+        self.adversarials, self.trace = AttackResult.of(frame)
+        self.succeeded, self.best = frame["succeeded"].clone(), frame["best"].clone()
+
+    @property
+    def frame(self) -> dict[str, Tensor]:
+        """What has been found, by name."""
+        return {"succeeded": self.succeeded, "best": self.best, **self.result.frame}
+
+    def include(self, copied: "Search", positions: Tensor) -> None:
+        """Of several searches of some of the images, take over the first success, or else the iterate of largest loss.
+
+        Args:
+            copied: a search of these images repeated so many times over.
+            positions: of the images in this one.
+        """
+        by_copies = (-1, len(positions))
+        order = torch.where(copied.succeeded, torch.inf, copied.best).view(by_copies)
+        largest, chosen = order.max(dim=0)
+        better = largest > self.best[positions]
+        taken = (chosen * len(positions) + torch.arange(len(positions), device=positions.device))[better]
+        self.adversarials[positions[better]] = copied.adversarials[taken]
+        self.best[positions[better]] = copied.best[taken]
+        self.succeeded[positions] |= copied.succeeded.view(by_copies).any(dim=0)
+        trace = Trace(
+            degenerate_gradient=copied.trace.degenerate_gradient.view(by_copies).any(dim=0),
+            forward_passes=copied.trace.forward_passes.view(by_copies).sum(dim=0),
+            backward_passes=copied.trace.backward_passes.view(by_copies).sum(dim=0),
+        )
+        self.trace.include(trace, positions)
 
     @property
     def result(self) -> AttackResult:
@@ -345,9 +376,7 @@ class Search:
                     "restart": torch.tensor(number),
                     "turns": torch.tensor(turns),
                     "remaining": remaining,
-                    "succeeded": self.succeeded,
-                    "best": self.best,
-                    **self.result.frame,
+                    **self.frame,
                     **{f"state.{name}": tensor for name, tensor in searched.items()},
                 },
             ),

@@ -78,7 +78,8 @@ class PerImageRng:
 
     def repeated(self, times: int) -> "PerImageRng":
         """All images so many times over, each time with streams of their own."""
-        copies = tuple(copy for copy in range(times) for _ in self.indices)
+        before = self.copies or (0,) * len(self.indices)
+        copies = tuple(times * copy + again for again in range(times) for copy in before)
         return replace(self, indices=self.indices * times, copies=copies)
 
     def fold_in(self, name: int | str) -> "PerImageRng":

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from robustbench_bcos.attacks import LOSSES
 from robustbench_bcos.attacks.losses.dlr import dlr, targeted_dlr
+from robustbench_bcos.attacks.searches import apgd_targeted
 from robustbench_bcos.attacks.searches.apgd import APGD
 from robustbench_bcos.attacks.searches.apgd_targeted import TargetedAPGD
 from robustbench_bcos.attacks.threat import Threat
@@ -233,6 +234,41 @@ def test_a_brief_search_gives_up_what_cannot_get_there_and_returns_its_best(
         assert (found.trace.forward_passes[place], found.trace.backward_passes[place]) == (2 + last, last)
         torch.testing.assert_close(found.adversarials[one], expected, rtol=0, atol=1e-9)
     assert len(ends) > 2
+
+
+@pytest.mark.parametrize("norm", [*RADII, "l1"])
+def test_all_targets_of_a_brief_search_but_the_first_are_aimed_at_together(
+    norm: str, net: TanhNet, images: Tensor, labels: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epsilon = {"l2": 0.25, "linf": 0.04, "l1": 1.5}[norm]
+    several, one_target = (TargetedAPGD(steps=10, targets=targets, brief=True) for targets in (3, 1))
+    found = several(net, images[:30], labels[:30], norm, epsilon, batch_size=7)
+    targets = ranked_wrong(net, images, labels)[:, :3]
+    taken = set()
+    for place in range(30):
+        one = slice(place, place + 1)
+        itself = PerImageRng.of(0, [place])
+        copies = itself.repeated(2)
+        searches = []
+        for rank, rng in enumerate((itself, copies.select([0]), copies.select([1]))):
+            with monkeypatch.context() as patched:
+                patched.setattr(apgd_targeted, "likeliest_wrong_classes", lambda *_: [targets[one, rank]])  # noqa: B023
+                searches.append(one_target(net, images[one], labels[one], norm, epsilon, rng=rng))
+        success = [broken(net, search, labels[one]) for search in searches]
+        losses = [
+            float(targeted_dlr(net(search.adversarials).detach(), labels[one], targets[one, rank]))
+            for rank, search in enumerate(searches)
+        ]
+        chosen = success.index(True) if any(success) else losses.index(max(losses))
+        taken.add((chosen, any(success)))
+        torch.testing.assert_close(found.adversarials[one], searches[chosen].adversarials, rtol=0, atol=1e-9)
+        carried_out = searches[:1] if success[0] else searches
+        # The classes are ranked once.
+        passes = sum(int(search.trace.forward_passes) - 1 for search in carried_out) + 1
+        assert found.trace.forward_passes[place] == passes
+        assert found.trace.backward_passes[place] == sum(int(search.trace.backward_passes) for search in carried_out)
+    assert {broke for _, broke in taken} == {True, False}
+    assert len(taken) >= 3
 
 
 def test_candidates_are_tried_in_the_order_of_their_linear_distance(

@@ -6,7 +6,7 @@ from typing import Any, final
 from robustbench_bcos.attacks import ATTACKS
 from robustbench_bcos.attacks.attack import AttackResult, Problem, require_labels
 from robustbench_bcos.attacks.criterion import AbstractCriterion
-from robustbench_bcos.attacks.driver import Evaluation, Search, State
+from robustbench_bcos.attacks.driver import Evaluation, Objective, Search, State
 from robustbench_bcos.attacks.gradients import image_gradient, usable
 from robustbench_bcos.attacks.halts import Frames, Steps, split, within
 from robustbench_bcos.attacks.losses.dlr import targeted_dlr
@@ -36,7 +36,8 @@ class TargetedAPGD(AutoPGD):
             3; Moosavi-Dezfooli et al., 2016, "DeepFool"). Costs a backward pass each. With 0, logits alone decide.
         brief: five times on its way, a search gives up the images whose best loss, were it to go on rising as fast as
             since the last time, would still be below 0 at the end (as Liu et al., 2022, dismiss images early); and
-            where none succeeds the best iterate is returned. Most of what is robust takes under half of the steps.
+            where none succeeds the best iterate is returned. Most of what is robust takes under half of the steps. All
+            targets but the first are aimed at together.
 
     Raises:
         ValueError: targets below 1, or candidates below 0.
@@ -77,7 +78,8 @@ class TargetedAPGD(AutoPGD):
 
     def _walk(self, problem: Problem, left: Frames) -> Steps[AttackResult]:
         mine, inner = split(left)
-        search = Search(self, problem, inner)
+        goes_on_together = "best" in mine
+        search = Search(self, problem, () if goes_on_together else inner)
         if mine:
             ranked = mine["ranked"]
         else:
@@ -90,15 +92,33 @@ class TargetedAPGD(AutoPGD):
                 search.trace.forward_passes.add_(1)
                 search.trace.backward_passes.add_(len(ranked))
                 ranked = nearest_first(problem, ranked)[: self.targets]
-        for number, targets in enumerate(ranked):
-
-            def towards(outputs: Tensor, goals: Goals, positions: Tensor, targets: Tensor = targets) -> PerImage:
-                return targeted_dlr(outputs, goals, targets[positions])
-
-            search.objective = towards
-            steps = search.run(offset=number * self.restarts)
-            yield from within({"ranked": ranked}, steps, stage=f"target {number + 1} of {len(ranked)}")
+        alone = ranked[:1] if self.brief else ranked
+        if goes_on_together:
+            search.restore(mine)
+        else:
+            for number, targets in enumerate(alone):
+                search.objective = _towards(targets)
+                steps = search.run(offset=number * self.restarts)
+                yield from within({"ranked": ranked}, steps, stage=f"target {number + 1} of {len(ranked)}")
+        others = ranked[len(alone) :]
+        if len(others) and not search.succeeded.all():
+            steps = self._together(search, others, inner if goes_on_together else ())
+            stage = f"targets {len(alone) + 1} to {len(ranked)}"
+            yield from within({"ranked": ranked, **search.frame}, steps, stage=stage)
         return search.result
+
+    def _together(self, search: Search, targets: Tensor, left: Frames) -> Steps[None]:
+        """Search towards several classes at a time, each in a copy of the images that are still robust.
+
+        Few images of which most stay robust make small batches, and a pass of a small batch costs several times as
+        much. Every copy is searched to its own end, whatever becomes of the others: what is found must not depend on
+        which of them share a batch.
+        """
+        positions = (~search.succeeded).nonzero().squeeze(1)
+        copied = Search(self, search.problem.select(positions).repeated(len(targets)), left)
+        copied.objective = _towards(targets[:, positions].flatten())
+        yield from copied.run()
+        search.include(copied, positions)
 
     @property
     def passes(self) -> int:
@@ -113,6 +133,13 @@ class TargetedAPGD(AutoPGD):
     def reported(self, threat: Threat) -> dict[str, Any]:
         """The loss is always the targeted DLR."""
         return AutoPGD.reported(self, threat) | {"loss": targeted_dlr.__name__}
+
+
+def _towards(targets: Tensor) -> Objective:
+    def towards(outputs: Tensor, goals: Goals, positions: Tensor) -> PerImage:
+        return targeted_dlr(outputs, goals, targets[positions])
+
+    return towards
 
 
 def likeliest_wrong_classes(logits: Tensor, labels: Goals, most: int) -> list[Tensor]:

@@ -299,7 +299,7 @@ class CellContext:
             chosen = target.select(robust)
             chosen = replace(chosen, rng=chosen.rng.fold_in(streams.index(attack)).fold_in(draw))
             chosen = chosen if times == 1 else chosen.repeated(times)
-            together = min(len(chosen.images), max(self.size.images, len(indices)))
+            together = max(self.size.images, len(indices))
             judged = attack_and_judge(attack, chosen, subject=f"{self.cell.key}, {check.name}", batch_size=together)
             by_times = (times, -1)
             broken[robust] = judged.verdicts.success.view(by_times).any(dim=0)
