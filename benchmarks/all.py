@@ -2,6 +2,7 @@
 
     python benchmarks/all.py --out docs/speed.json     # an hour or so on two cores
     python benchmarks/all.py --pictures DIR            # CIFAR-10 in folders instead of digits; two hours
+    python benchmarks/all.py --old DIR                 # also beside the package in DIR: a clone of version 0.2.0, say
     python benchmarks/all.py --quick                   # do they all run? Quote nothing
 
 What scripts say as JSON goes into one file; a table has each claim they make, the peer, what was measured, the target,
@@ -41,6 +42,7 @@ QUICK = {
     "texts": ["--quick"],
     "faults": ["--quick"],
     "reading": ["--quick"],
+    "releases": ["--quick"],
     "dynamics": ["--images", "2", "--rounds", "1"],
 }
 """What makes each script small."""
@@ -69,9 +71,16 @@ WITH_THREADS = (
     "texts",
 )
 
+WITH_OLD = ("reading", "releases")
+"""What is also measured beside another build, in turns."""
 
-def arguments_of(script: str, *, quick: bool, threads: int, pictures: Path | None = None) -> list[str]:
+
+def arguments_of(
+    script: str, *, quick: bool, threads: int, pictures: Path | None = None, old: Path | None = None
+) -> list[str]:
     chosen = ["--threads", str(threads)] if script in WITH_THREADS else []
+    if old is not None and script in WITH_OLD:
+        chosen += ["--old", str(old.absolute())]
     if pictures is not None and script in ON_PICTURES:
         chosen += ["--dataset", f"folder:{pictures}", *ON_PICTURES[script]]
     return chosen + (QUICK.get(script, []) if quick else [])
@@ -102,6 +111,7 @@ def main() -> None:
     parser.add_argument(
         "--pictures", type=Path, metavar="DIR", help="CIFAR-10: train/ and test/, a folder for each class"
     )
+    parser.add_argument("--old", type=Path, metavar="DIR", help="folder of another build of the package")
     parser.add_argument("--only", help="scripts, with commas in between")
     parser.add_argument("--out", type=Path, help="file for all that they say as JSON")
     options = parser.parse_args()
@@ -109,7 +119,7 @@ def main() -> None:
     results, failed = {}, []
     for script in scripts:
         began = time.perf_counter()
-        asked = {"quick": options.quick, "threads": options.threads, "pictures": options.pictures}
+        asked = {name: getattr(options, name) for name in ("quick", "threads", "pictures", "old")}
         said = run(script, arguments_of(script, **asked))
         print(f"{script}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
         if said is None:
@@ -121,6 +131,8 @@ def main() -> None:
             json.dumps({**describe_machine(), "results": results}, indent=1) + "\n", encoding="utf-8"
         )
     Console(width=150).print(table_of(list(claims_in(results)), "Too small to quote" if options.quick else None))
+    if options.old is None and {*scripts} & {*WITH_OLD}:
+        print("left out without --old: whatever is measured beside another build", file=sys.stderr)
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")
 

@@ -8,42 +8,32 @@ inherits the peak of the one that starts it, so torch is imported here only once
 """
 
 import argparse
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import NamedTuple
 
+from builds import Spent, taken_by
 from pairs import Claim, publish
 
-MEBIBYTE = 2**20
 CLOCK, MEMORY = "the clock", "peak memory"
 FEW, MANY = 1_000, 10_000
 
 
 class Measured(NamedTuple):
     what: str
-    seconds: float
-    peak_mib: float
+    spent: Spent
 
     def claims(self, seconds: float | None, peak_mib: float | None = None) -> list[Claim]:
         """Its time and its memory, and the most that they may be."""
         return [
-            Claim(self.what, CLOCK, self.seconds, seconds, unit="s"),
-            Claim(self.what, MEMORY, self.peak_mib, peak_mib, unit="MiB"),
+            Claim(self.what, CLOCK, self.spent.clock, seconds, unit="s"),
+            Claim(self.what, MEMORY, self.spent.peak_mib, peak_mib, unit="MiB"),
         ]
 
 
 def measure(what: str, arguments: list[str]) -> Measured:
-    started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "robustbench_bcos", *arguments], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{what}: exit status {os.waitstatus_to_exitcode(status)}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return Measured(what, time.perf_counter() - started, usage.ru_maxrss * unit / MEBIBYTE)
+    return Measured(what, taken_by([sys.executable, "-m", "robustbench_bcos", *arguments]))
 
 
 def make_folder(root: Path, images: int) -> None:
@@ -80,7 +70,7 @@ def streaming(folder: Path) -> list[Claim]:
         )
         for limit in (FEW, MANY)
     )
-    ratio = many.peak_mib / few.peak_mib
+    ratio = many.spent.peak_mib / few.spent.peak_mib
     return [
         *few.claims(None),
         *many.claims(None),

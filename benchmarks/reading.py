@@ -10,12 +10,9 @@ of one process.
 """
 
 import json
-import os
 import shutil
 import sqlite3
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,9 +22,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
-from pairs import Claim, Turns, make_parser, parse, publish
-
-HERE = Path(__file__).parent.parent
+from builds import HERE, SEVEN, THREE, command, in_turns
+from pairs import Claim, make_parser, parse, publish
 
 
 class Grid(NamedTuple):
@@ -45,8 +41,6 @@ class Grid(NamedTuple):
         return [*models, "--norm", self.norms, "--eps", self.eps, "--steps", self.steps]
 
 
-THREE = ("natural", "bcos-b2", "adv-l2")
-SEVEN = (*THREE, "adv-linf", "bcos-b1.25", "bcos-b2.5", "bcos-adv-l2")
 GRIDS = {
     12: Grid(THREE, "l2", "0.1,0.2,0.3,0.4", "2", 1.0),
     112: Grid(SEVEN, "l2,linf", "0.02,0.03,0.04,0.05", "2,4", 0.05),
@@ -54,18 +48,6 @@ GRIDS = {
 
 FEW = 50
 """Images that are really attacked."""
-
-
-def command(build: Path, *arguments: str) -> float:
-    """Processor seconds of a command of a build."""
-    environment = os.environ | {"PYTHONPATH": str(build.absolute()), "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, "-m", "robustbench_bcos", *arguments]
-    # Python looks for packages in the working folder first.
-    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, env=environment, cwd=build)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(line)}: exit status {os.waitstatus_to_exitcode(status)}")
-    return usage.ru_utime + usage.ru_stime
 
 
 def carried_out(build: Path, grid: Grid, folder: Path) -> Path:
@@ -124,10 +106,11 @@ def reports(place: Path, old: Path | None, cells: int, images: int, pairs: int) 
         seconds = command(HERE, "report", str(ours), "--no-figures")
         return [Claim(what, "the clock", seconds, None, unit="s")]
     theirs = repeated_there(carried_out(old, GRIDS[cells], place / f"old{cells}"), place / f"oldrun{cells}", images)
-    turns = Turns([], [])
-    for _ in range(pairs):
-        turns.ours.append(command(HERE, "report", str(ours), "--no-figures"))
-        turns.theirs.append(command(old, "report", str(theirs), "--no-figures"))
+
+    def reported(build: Path, run: Path) -> float:
+        return command(build, "report", str(run), "--no-figures")
+
+    turns = in_turns(lambda: reported(HERE, ours), lambda: reported(old, theirs), pairs)
     return [Claim.of(what, old.name, turns, GRIDS[cells].target)]
 
 

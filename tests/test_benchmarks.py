@@ -9,7 +9,7 @@ import random
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -129,6 +129,57 @@ def test_a_suite_is_carried_out_in_three_ways(said: Callable[..., dict[str, Any]
     found = said("suites", "--quick", "--threads", "1", "--limit", "5")
     assert [claim["peer"] for claim in found["claims"]] == ["torchattacks", "--independent-cells"]
     assert all(claim["worse"] == 0 for claim in found["claims"])
+
+
+def test_start_up_and_the_wheel_need_no_other_build(said: Callable[..., dict[str, Any]]) -> None:
+    first, by_the_clock, mistake, wheel = said("releases", "--quick")["claims"]
+    assert {(claim["peer"], claim["target"]) for claim in (first, by_the_clock)} == {("`import torch`", 1.35)}
+    assert first["ours_s"] > first["theirs_s"] > mistake["value"], "what is attacked has imported torch"
+    assert wheel["unit"] == "MB"
+    assert 5 < wheel["value"] < 10, "weights are in it, and what a build leaves behind is not"
+
+
+def test_builds_are_held_against_each_other_by_what_their_commands_take(tmp_path: Path) -> None:
+    builds, script = importlib.import_module("builds"), runpy.run_path(str(FOLDER / "releases.py"))
+    timings = "cell,attack_seconds,evidence_seconds\none,2.0,1.0\ntwo,6.0,1.0\n"
+
+    def command(build: Path, arguments: Sequence[str]) -> Any:
+        slower, folder = (2 if build.name == "old" else 1), Path(arguments[-1])
+        if arguments[0] == "run":
+            folder.mkdir()
+            (folder / "timings.csv").write_text(timings, encoding="utf-8")
+            return builds.Spent(10 * slower if "--no-figures" in arguments else 30 * slower**2, 0, 600 * slower)
+        if arguments[0] == "report":
+            return builds.Spent(3 * slower**3, 0, 0)
+        return builds.Spent(7 + slower * int(arguments[arguments.index("--epochs") + 1]), 0, 0)
+
+    script["main"].__globals__["of_command"] = command
+    asked = argparse.Namespace(old=tmp_path / "old", quick=False, pairs=None)
+    claims = script["with_old"](tmp_path, asked)
+    assert [claim.value for claim in claims] == [0.25, 0.25, 0.5, 0.5, 0.25, 0.125, 0.5]
+    assert [claim.target for claim in claims] == [0.4, 0.95, 0.7, 0.95, 0.6, 0.35, 0.6]
+    assert [claim.pairs for claim in claims] == [1, 1, 1, 3, 1, 3, 3]
+    assert claims[2].note == "600 / 1,200 MiB"
+
+
+def test_what_a_process_takes_is_its_own_and_its_childrens() -> None:
+    builds = importlib.import_module("builds")
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'bytearray(200 * 2**20); sum(range(10**7))'])"
+    taken = builds.taken_by([sys.executable, "-c", code])
+    alone = builds.taken_by([sys.executable, "-c", ""])
+    assert taken.peak_mib >= 200
+    assert taken.processor > alone.processor + 0.05, "ten million additions"
+    with pytest.raises(SystemExit, match="exit status 3"):
+        builds.taken_by([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_another_build_is_passed_on_to_what_is_measured_beside_it() -> None:
+    script = runpy.run_path(str(FOLDER / "all.py"))
+    asked = {name: script["arguments_of"](name, quick=False, threads=2, old=Path("/old")) for name in script["QUICK"]}
+    assert {name for name, options in asked.items() if "--old" in options} == {"reading", "releases"}
+    for name in ("reading", "releases"):
+        assert asked[name] == ["--old", "/old"]
+        assert script["arguments_of"](name, quick=False, threads=2) == []
 
 
 def test_photographs_are_asked_of_networks_of_the_zoo() -> None:
@@ -306,7 +357,9 @@ def test_all_of_them_end_in_one_file_and_one_table(
     written = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert written["results"] == {"speaks": [json.loads(claim)]}
     assert {"processor", "cores", "versions"} <= written.keys()
-    row = next(line for line in capsys.readouterr().out.splitlines() if "work" in line and "0.25" in line)
+    printed = capsys.readouterr()
+    assert "--old" not in printed.err, "nothing was left out of these"
+    row = next(line for line in printed.out.splitlines() if "work" in line and "0.25" in line)
     assert "0.1" in row
     assert "NO" in row
 
@@ -357,6 +410,7 @@ def test_every_script_is_part_of_all() -> None:
     # What reproduces published tables needs their data, a device, other machines or another library.
     shared = {
         "all",
+        "builds",
         "cluster",
         "honest_rows",
         "minimal_norms",
