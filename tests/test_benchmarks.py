@@ -7,9 +7,11 @@ import math
 import os
 import random
 import runpy
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -449,3 +451,35 @@ def test_a_network_without_convolutions_of_its_own_has_no_floor() -> None:
     convolutions = runpy.run_path(str(FOLDER / "folding.py"))["convolutions"]
     with pytest.raises(ValueError, match=r"^a network without convolutions of its own$"):
         convolutions(folded, torch.zeros(2, 6, 32, 32))
+
+
+def test_verdicts_of_two_builds_are_compared_image_by_image(
+    said: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The other build calls image 2 robust; image 1 is misclassified, in one of them before any attack."""
+    ours = {"clean": (0, 5, 2, 3), "attacked": {0: 0, 2: 9, 3: 3}}
+    theirs = {"clean": (0, 1, 2, 3), "attacked": {0: 0, 1: 7, 2: 2, 3: 3}}
+
+    def carried_out(build: Path, *arguments: str) -> None:
+        run = Path(arguments[arguments.index("--out") + 1])
+        run.mkdir()
+        (run / "results.csv").write_text("model,version\ndigits-natural,0.2.0\n")
+        found: dict[str, Any] = theirs if build == tmp_path else ours
+        with closing(sqlite3.connect(run / "run.sqlite")) as database:
+            database.execute("CREATE TABLE clean (model, image, label, prediction)")
+            database.execute("CREATE TABLE verdicts (cell, image, prediction)")
+            for image, prediction in enumerate(found["clean"]):
+                database.execute("INSERT INTO clean VALUES ('digits-natural', ?, ?, ?)", (image, image, prediction))
+            for row in found["attacked"].items():
+                database.execute("INSERT INTO verdicts VALUES ('digits-natural l2 0.5 any', ?, ?)", row)
+            database.commit()
+
+    monkeypatch.setattr(importlib.import_module("builds"), "command", carried_out)
+    with pytest.raises(SystemExit, match="10 verdicts differ"):
+        said("same_verdicts", "--old", str(tmp_path), "--quick")
+    ours["attacked"][2] = 2
+    found = said("same_verdicts", "--old", str(tmp_path), "--quick")
+    assert {(claim["peer"], claim["value"], claim["note"]) for claim in found["claims"]} == {
+        ("0.2.0", 0, "3 / 3 of 4 images robust")
+    }
+    assert len(found["claims"]) == 2 * 5
