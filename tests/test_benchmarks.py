@@ -456,8 +456,8 @@ def test_a_network_without_convolutions_of_its_own_has_no_floor() -> None:
 def test_verdicts_of_two_builds_are_compared_image_by_image(
     said: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The other build calls image 2 robust; image 1 is misclassified, in one of them before any attack."""
-    ours = {"clean": (0, 5, 2, 3), "attacked": {0: 0, 2: 9, 3: 3}}
+    """Image 1 is misclassified, in one of them before any attack."""
+    ours: dict[str, Any] = {"clean": (0, 5, 2, 3), "attacked": {0: 0, 2: 2, 3: 3}}
     theirs = {"clean": (0, 1, 2, 3), "attacked": {0: 0, 1: 7, 2: 2, 3: 3}}
 
     def carried_out(build: Path, *arguments: str) -> None:
@@ -475,11 +475,11 @@ def test_verdicts_of_two_builds_are_compared_image_by_image(
             database.commit()
 
     monkeypatch.setattr(importlib.import_module("builds"), "command", carried_out)
-    with pytest.raises(SystemExit, match="10 verdicts differ"):
-        said("same_verdicts", "--old", str(tmp_path), "--quick")
-    ours["attacked"][2] = 2
     found = said("same_verdicts", "--old", str(tmp_path), "--quick")
     assert {(claim["peer"], claim["value"], claim["note"]) for claim in found["claims"]} == {
         ("0.2.0", 0, "3 / 3 of 4 images robust")
     }
     assert len(found["claims"]) == 2 * 5
+    ours["attacked"][2] = 9
+    with pytest.raises(SystemExit, match="10 verdicts differ"):
+        said("same_verdicts", "--old", str(tmp_path), "--quick")

@@ -23,6 +23,7 @@ from robustbench_bcos.bench.executors import EXECUTORS
 from robustbench_bcos.bench.trackers import TRACKERS
 from robustbench_bcos.bench.values import (
     Channels,
+    CriterionText,
     Epsilon,
     Index,
     Listed,
@@ -136,7 +137,9 @@ class Grid(Table):
         Option(help="KEY=VALUE for an option of an attack that has no parameter of its own here.", panel=ATTACK),
     ] = Field(default_factory=dict)
     criterion: Annotated[
-        str, Option(help="When an attack has succeeded: {names}.", panel=ATTACK, names=lambda: CRITERIA)
+        CriterionText,
+        # Not closed, because an argument may follow a name.
+        Option(help="When an attack has succeeded: {names}.", panel=ATTACK, names=lambda: CRITERIA, closed=False),
     ] = UNTARGETED
     target: Annotated[
         Annotated[str, Field(coerce_numbers_to_str=True)] | None,

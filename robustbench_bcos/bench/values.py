@@ -7,9 +7,10 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
-from robustbench_bcos.attacks import norm_name
+from robustbench_bcos.attacks import CRITERIA, norm_name
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.quantities import Quantity, as_written
+from robustbench_bcos.core.registry import as_known, unknown
 
 T = TypeVar("T")
 
@@ -57,6 +58,15 @@ def _threat(given: Any) -> str:  # noqa: ANN401
     return f"{norm_name(norm)}:{Quantity.of(eps[0])}"
 
 
+def _criterion(given: Any) -> str:  # noqa: ANN401
+    """``NAME`` or ``NAME:ARGUMENT``."""
+    written, colon, argument = str(given).partition(":")
+    name = as_known(written, CRITERIA)
+    if name not in CRITERIA:
+        raise unknown("criterion", written, CRITERIA)
+    return f"{name}{colon}{argument}"
+
+
 AsText = PlainSerializer(str, return_type=str)
 Epsilon = Annotated[Quantity, BeforeValidator(partial(Quantity.of, name="eps")), AsText]
 StepSize = Annotated[
@@ -67,6 +77,7 @@ Sigma = Annotated[
 ]
 Index = Annotated[int, BeforeValidator(_index)]
 Norm = Annotated[str, BeforeValidator(name_of_norm)]
+CriterionText = Annotated[str, BeforeValidator(_criterion)]
 ThreatText = Annotated[str, BeforeValidator(_threat)]
 Positive = Annotated[int, Field(ge=1)]
 Channels = Annotated[int, AfterValidator(_channels)]

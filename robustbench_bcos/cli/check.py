@@ -11,7 +11,6 @@ from robustbench_bcos.cli.listed import LIST, split
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import results
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.plugins import load_plugins
 
 if TYPE_CHECKING:
     from robustbench_bcos.reports.gate import GateReport
@@ -56,7 +55,6 @@ def check(
 
     In GitHub Actions, what failed is annotated and the step summary has the table.
     """
-    load_plugins(flags.get("plugin", ()))
     if alpha is not None and not 0 < alpha < 1:
         raise RequestError(f"--alpha {alpha} must be between 0 and 1: 0.05, say")
     # Not above: --help needs none of it.

@@ -10,7 +10,6 @@ from robustbench_bcos.cli.listed import LIST, split
 from robustbench_bcos.cli.options import Flags, takes
 from robustbench_bcos.cli.output import results
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.plugins import load_plugins
 
 if TYPE_CHECKING:
     from robustbench_bcos.reports.comparison import Comparison
@@ -63,7 +62,6 @@ def compare(
             raise RequestError(f"{option} is for trainings side by side: give --across-seeds too, or leave it out")
     if across_seeds and by is not None:
         raise RequestError("--by groups models and --across-seeds trainings: give one of them")
-    load_plugins(flags.get("plugin", ()))
     places = [run.resolve() for run in runs]
     if twice := [run for run, place in zip(runs, places, strict=True) if places.count(place) > 1]:
         raise RequestError(f"{twice[0]} is given twice: give each run once")

@@ -25,7 +25,7 @@ EXAMPLES = (
 
 
 @takes(
-    *("architecture", "encoding", "argument", "ema"),
+    *("architecture", "encoding", "argument", "ema", "plugin"),
     architecture={
         "help": "What it was made with: bcos_resnet56, ...; left out, those that fit are named.",
         "panel": CHECKPOINT,

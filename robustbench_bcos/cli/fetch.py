@@ -26,7 +26,7 @@ EXAMPLES = (
 )
 
 
-@takes("zoo", "data_dir")
+@takes("zoo", "data_dir", "plugin")
 def fetch(
     flags: Flags,
     names: Annotated[

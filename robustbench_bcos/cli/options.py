@@ -12,6 +12,7 @@ import typer
 from robustbench_bcos.bench.config import RUN, RunConfig
 from robustbench_bcos.cli.listed import LIST, pairs, split
 from robustbench_bcos.core.options import Parameter, parameters
+from robustbench_bcos.core.plugins import load_plugins
 
 Flags = dict[str, Any]
 """What was given on the command line, by field of the configuration."""
@@ -47,6 +48,8 @@ def takes(
         @wraps(verb)
         def command(**given: Any) -> None:  # noqa: ANN401
             flags = {one.name: _read(one, given.pop(one.name), one.name in single) for one in taken}
+            # First of all, because what files register may be named in every other option.
+            load_plugins(flags.get("plugin") or ())
             verb({name: value for name, value in flags.items() if value is not None}, **given)
 
         _, *own = inspect.signature(verb).parameters.values()

@@ -47,7 +47,7 @@ EXAMPLES = (
 
 
 @takes(
-    *("dataset", "data_dir", "classes", "seed", "device", "compile", "threads", "jobs", "executor", "slurm"),
+    *("dataset", "data_dir", "classes", "seed", "device", "compile", "threads", "jobs", "executor", "slurm", "plugin"),
     dataset={"default": "the recipe's"},
     classes={"default": "the folders in the order of their names"},
     seed={"help": "Override the recipe.", "default": None},

@@ -63,9 +63,9 @@ def reading_notes(run: RunFolder) -> list[str]:
     """What must be known to read the table, a sentence or two each."""
     records = run.records
     notes = [f"Attack: {attacks_of(records, steps=True)}."]
-    targeted = [criterion for criterion in records["criterion"].unique() if criterion != UNTARGETED]
-    if targeted:
-        notes.append(f"Criterion: {', '.join(targeted)}. Other errors of a model count as robust.")
+    criteria = [criterion for criterion in records["criterion"].unique() if criterion != UNTARGETED]
+    if criteria:
+        notes.append(f"Criterion: {', '.join(criteria)}. Robust is whatever does not meet it, other errors included.")
     for draws, rows in records[records["draws"] > 1].groupby("draws"):
         models = ", ".join(rows["model"].unique())
         notes.append(f"Draws: {draws}. What is attacked of {models} is an average of these, which the attack knows.")

@@ -56,7 +56,9 @@ def trust_notes(run: RunFolder) -> list[str]:
     notes = [" ".join(said)]
     for reason in reasons(run):
         times = f" ({reason.rows} rows)" if reason.rows > 1 else ""
-        notes.append(f"  {reason.model}: {reason.check}: {reason.sentence}{times}; see {reason.link}")
+        notes.append(
+            f"  {reason.model}: {reason.check}: {reason.sentence}{times}{f'; see {reason.link}' if reason.link else ''}"
+        )
     return [*notes, *_repairs(run), *_undone(run)]
 
 

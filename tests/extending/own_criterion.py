@@ -1,4 +1,4 @@
-"""A criterion of one's own: the label is not even among the two likeliest classes."""
+"""A criterion of one's own: the label is not even among the likeliest classes, ``not_in_top`` or ``not_in_top:3``."""
 
 from dataclasses import dataclass
 
@@ -10,15 +10,24 @@ from robustbench_bcos.attacks.loss import other_logits
 from robustbench_bcos.core.types import Flags, Goals, PerImage
 
 
-@CRITERIA.registered("not_in_top2")
+@CRITERIA.registered("not_in_top")
 @dataclass(frozen=True)
-class NotInTopTwo(AbstractCriterion):
-    """Top-2 error; goals are the labels."""
+class NotInTop(AbstractCriterion):
+    """Top-k error; goals are the labels."""
+
+    k: int = 2
+
+    @classmethod
+    def parse(cls, argument: str) -> "NotInTop":
+        return cls(int(argument or "2"))
 
     def success(self, outputs: Tensor, goals: Goals) -> Flags:
         return (self.nearness(outputs, goals) > 0) | ~outputs.isfinite().all(dim=1)
 
     def nearness(self, outputs: Tensor, goals: Goals) -> PerImage:
         outputs = outputs.double()
-        second = other_logits(outputs, goals).topk(2, dim=1).values[:, 1]
-        return second - outputs.gather(1, goals[:, None]).squeeze(1)
+        last = other_logits(outputs, goals).topk(self.k, dim=1).values[:, -1]
+        return last - outputs.gather(1, goals[:, None]).squeeze(1)
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.k}"

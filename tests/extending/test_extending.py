@@ -37,7 +37,7 @@ MODEL = ("--model", "digits-natural")
     [
         ("norm", (*MODEL, "--norm", "pixel_l2", "--eps", "0.2"), "norm", "pixel_l2", ""),
         ("loss", (*MODEL, "--loss", "mean_gap"), "loss", "mean_gap", ""),
-        ("criterion", (*MODEL, "--criterion", "not_in_top2"), "criterion", "not_in_top2", ""),
+        ("criterion", (*MODEL, "--criterion", "not_in_top:2"), "criterion", "not_in_top:2", ""),
         ("attack", (*MODEL, "--attack", "random_walk", "--option", "draws=30"), "options", "draws=30", "other_losses"),
         ("dataset", (*MODEL, "--dataset", "dim_digits:0.9", "--eps", "0.5"), "dataset", "dim_digits:0.9", ""),
         ("method", (*MODEL, "--explanation", "saliency", "--explained", "4"), "explanation", "saliency", ""),
@@ -97,6 +97,28 @@ def test_an_architecture_of_ones_own_reads_a_weights_file(tmp_path: Path, name: 
     assert list(rows["architecture"]) == [name]
 
 
+def test_own_images_and_an_own_architecture_are_trained_converted_and_attacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = [option for kind in ("dataset", "architecture") for option in ("--plugin", str(HERE / f"own_{kind}.py"))]
+    Path("recipe.toml").write_text(
+        'name = "dim"\nfamily = "bcos"\narchitecture = "bcos_two_layers"\ndataset = "dim_digits"\nclasses = 10\n'
+        'image_size = [8, 8]\nloss = "bce"\nepochs = 1\nbatch_size = 64\noptimiser = "adam"\nlearning_rate = 5e-3\n'
+        '[encoding]\nkind = "add_inverse"\n'
+    )
+    command = [sys.executable, "-m", "robustbench_bcos", "train", "recipe.toml", "--out", "zoo"]
+    command += ["--seeds", "0..1", "--jobs", "2", *files]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    stated = ("--licence", "MIT", "--image-size", "8", "--name", "converted", "--out", "zoo")
+    succeed("convert", "zoo/dim-seed0.safetensors", "--architecture", "bcos_two_layers", *stated, *files)
+    asked = ("--zoo", "zoo", "--model", "dim-seed?,converted", "--dataset", "dim_digits", "--eps", "0.2")
+    rows = run(tmp_path, "architecture", *files[:2], *asked)
+    assert list(rows["model"]) == ["dim-seed0", "dim-seed1", "converted"]
+    assert rows["robust_correct"][0] == rows["robust_correct"][2]
+
+
 def test_the_same_from_python() -> None:
     batch = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     model = rb.load_model("digits-natural")
@@ -107,7 +129,7 @@ def test_the_same_from_python() -> None:
     )
     assert rows["norm"].item() == "pixel_l2"
     attack = rb.ATTACKS["random_walk"](draws=5)
-    for criterion in ("misclassified", "not_in_top2"):
+    for criterion in ("misclassified", "not_in_top:2"):
         rows = rb.evaluate("digits-natural", batch, labels, norm="l2", eps=1.0, attack=attack, criterion=criterion)
         assert rows["attack"].item() == "random_walk"
         assert rows["criterion"].item() == criterion

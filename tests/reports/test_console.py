@@ -95,7 +95,9 @@ def test_a_suspect_number_is_never_the_best() -> None:
 def test_criteria_are_named_together() -> None:
     each = [record("net", 10, criterion=f"targeted:{target}") for target in range(3)]
     said = [note for note in reading_notes(run_of(table(*each))) if note.startswith("Criterion")]
-    assert said == ["Criterion: targeted:0, targeted:1, targeted:2. Other errors of a model count as robust."]
+    assert said == [
+        "Criterion: targeted:0, targeted:1, targeted:2. Robust is whatever does not meet it, other errors included."
+    ]
 
 
 def test_names_are_printed_as_they_are() -> None:

@@ -26,6 +26,11 @@ def outcome(
     return handmade.outcome(f"cell {cell}", check, status, against, examined, sentence=sentence, link=link)
 
 
+def test_a_reason_that_is_explained_nowhere_ends_with_what_was_found() -> None:
+    found = outcome(0, "noise", "undermined", 3) | {"link": ""}
+    assert trust_notes(judged(suspect(), evidence=(found,)))[1] == f"  net: noise: {found['sentence']}"
+
+
 def judged(*rows: dict[str, Any], evidence: tuple[dict[str, Any], ...] = ()) -> RunFolder:
     run = run_of(table(*rows))
     return replace(run, evidence=pd.DataFrame(list(evidence), columns=list(EVIDENCE_COLUMNS)))

@@ -70,8 +70,8 @@ class AbstractCheck(ABC):
 
     @property
     def link(self) -> str:
-        """Where it is explained."""
-        return f"{PAGE}#{self.name}"
+        """Where it is explained; by default only checks of the package are."""
+        return f"{PAGE}#{self.name}" if self.name in CHECKS.packaged else ""
 
     def passes(self, attack: AbstractAttack) -> int:
         """Forward and backward passes that ``--evidence full`` spends at most on an image."""

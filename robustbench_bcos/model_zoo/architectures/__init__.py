@@ -30,13 +30,9 @@ Cards, recipes and ``--weights FILE --architecture NAME`` can then use ``tinynet
 arguments of its own is registered with ``ARCHITECTURES.register(NAME, Architecture(...))``.
 """
 
-from robustbench_bcos.model_zoo.architectures import bcosified as bcosified
-from robustbench_bcos.model_zoo.architectures import convnext as convnext
-from robustbench_bcos.model_zoo.architectures import densenet as densenet
-from robustbench_bcos.model_zoo.architectures import odenet as odenet
-from robustbench_bcos.model_zoo.architectures import resnet as resnet
-from robustbench_bcos.model_zoo.architectures import vgg as vgg
-from robustbench_bcos.model_zoo.architectures import vit as vit
+from importlib import import_module
+from pkgutil import iter_modules
+
 from robustbench_bcos.model_zoo.architectures.initialisation import initialise as initialise
 from robustbench_bcos.model_zoo.architectures.layers import LayerFactory as LayerFactory
 from robustbench_bcos.model_zoo.architectures.registry import ARCHITECTURES as ARCHITECTURES
@@ -45,3 +41,6 @@ from robustbench_bcos.model_zoo.architectures.registry import Architecture as Ar
 from robustbench_bcos.model_zoo.architectures.registry import KeyLayers as KeyLayers
 from robustbench_bcos.model_zoo.architectures.registry import build_architecture as build_architecture
 from robustbench_bcos.model_zoo.architectures.registry import register_architecture as register_architecture
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

@@ -186,6 +186,7 @@ def test_a_check_of_each_scope_is_carried_out_stored_judged_and_shown(
     assert (line["cell"], line["status"]) == (cell.key, "undermined")
     assert 0 < line["against"] == line["examined"]
     assert line["sentence"].startswith(f"{line['against']} of {line['examined']} images that ")
+    assert line["link"] == ""  # The package's documentation says nothing of it.
 
 
 @pytest.mark.parametrize(
