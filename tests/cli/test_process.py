@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from robustbench_bcos.core.version import VERSION
+
 ROOT = Path(__file__).parents[2]
 FULL = Path("/dev/full")
 
@@ -72,6 +74,36 @@ sys.meta_path.insert(0, Finder())
     line = [sys.executable, "-m", "robustbench_bcos", "models"]
     found = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=40)
     assert (found.returncode, found.stdout, found.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("with_torch", [False, True])
+@pytest.mark.parametrize(("line", "status"), [("--version", 0), ("run --norm l3", 2)])
+def test_libraries_of_torch_are_not_taken_down_and_all_else_is_done(
+    line: str, status: int, with_torch: bool, before: bool
+) -> None:
+    code = f"""import atexit, os, sys, types
+class Library:
+    def __del__(self, write=os.write): write(1, b"taken down ")
+library = Library()
+if {before}: atexit.register(os.write, 1, b"before ")
+if {with_torch}: sys.modules["torch"] = types.ModuleType("torch")
+from robustbench_bcos import __main__, cli
+command = cli.main
+def main():
+    atexit.register(os.write, 1, b"after ")
+    print("printed", end=" ")
+    command()
+cli.main = main
+sys.argv = ["robustbench_bcos", *{line!r}.split()]
+__main__.main()
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert found.returncode == status
+    said = ["robustbench_bcos", VERSION] if status == 0 else []
+    last = ["before", "taken", "down"] if before else [] if with_torch else ["taken", "down"]
+    assert found.stdout.split() == ["printed", *said, "after", *last]
 
 
 def test_whoever_stops_reading_ends_the_program_as_it_ends_others() -> None:
