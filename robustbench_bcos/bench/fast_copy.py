@@ -7,7 +7,7 @@ model itself, so that no verdict depends on how the search was made fast.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypeGuard, cast
+from typing import NamedTuple, TypeGuard, cast
 
 import torch
 from torch import nn
@@ -23,6 +23,14 @@ HOMES = ("robustbench_bcos.", "torch.nn.", "torchvision.", "timm.")
 """Where modules come from that are functions of their input and of nothing else, so that a copy answers as they do."""
 
 
+class FastCopy(NamedTuple):
+    """A copy that answers as what it was made of does."""
+
+    network: nn.Module
+    backend: str
+    """How it was made fast, in words."""
+
+
 def make_fast_copy(
     model: Model,
     *,
@@ -33,9 +41,6 @@ def make_fast_copy(
 ) -> Model:
     """The model with a fast copy, which shares nothing with it but values.
 
-    Modules we do not know may be stateful (they may count their calls, say), so they are attacked directly and not
-    through a copy.
-
     Args:
         model: on the device it will be attacked on.
         compiled: whether the copy is run through ``torch.compile``.
@@ -43,7 +48,25 @@ def make_fast_copy(
         precision: of its products and sums. ``tf32`` is switched on where an attack is run, with :func:`in_tf32`.
         replicas: threads that share out its batches; more than one on a CPU alone.
     """
-    classifier = model.classifier
+    copied = fast_copy_of(
+        model.classifier, compiled=compiled, memory_format=memory_format, precision=precision, replicas=replicas
+    )
+    return replace(model, fast_copy=copied.network, attack_backend=copied.backend)
+
+
+def fast_copy_of(
+    classifier: nn.Module,
+    *,
+    compiled: bool = False,
+    memory_format: MemoryFormat = "auto",
+    precision: Precision = "fp32",
+    replicas: int = 1,
+) -> FastCopy:
+    """A fast copy of a classifier for attacks, by the arguments of :func:`make_fast_copy`.
+
+    Modules we do not know may be stateful (they may count their calls, say), so they are attacked directly and not
+    through a copy.
+    """
     network, parts = classifier, ["unfolded"]
     if is_pure(classifier):
         network, parts = fold(classifier).network, ["folded"]
@@ -61,7 +84,7 @@ def make_fast_copy(
         # Around the network and not its encoding: attacks in the encoded space query the network.
         shared = ThreadedReplicas(network, replicas, compiled=compiled) if replicas > 1 else network
         network = ImageClassifier(classifier.encoding, shared)
-    return replace(model, fast_copy=network, attack_backend=" ".join(parts))
+    return FastCopy(network, " ".join(parts))
 
 
 def is_pure(classifier: nn.Module) -> TypeGuard[ImageClassifier]:

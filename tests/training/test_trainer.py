@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from robustbench_bcos.attacks import NORMS
+from robustbench_bcos.bench import fast_copy
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.statistics import wilson
 from robustbench_bcos.data.memory import InMemory
@@ -298,6 +299,30 @@ def test_adversarial_training_meets_attacked_images_inside_the_ball(
         # Rounding to float32 of deltas and of their sums.
         assert (nearest <= epsilon * (1 + 1e-5)).all()
         assert (nearest > epsilon / 2).all()
+
+
+@pytest.mark.parametrize("family", [{}, AS_BCOS], ids=["conventional", "bcos"])
+def test_the_attack_of_a_training_asks_a_folded_copy_and_finds_what_it_finds_in_the_network(
+    monkeypatch: pytest.MonkeyPatch, family: dict[str, Any]
+) -> None:
+    epochs: dict[str, list[Epoch]] = {"folded": [], "itself": []}
+    # Of a network that does not change: what differs by rounding before a step differs by more after it.
+    recipe = tiny_recipe(**family, training=L2, learning_rate=1e-12, epochs=1)
+    with monkeypatch.context() as patch:
+        copies: list[str] = []
+
+        def watched(classifier: nn.Module, **options: Any) -> fast_copy.FastCopy:
+            copied = fast_copy.fast_copy_of(classifier, **options)
+            copies.append(copied.backend)
+            return copied
+
+        patch.setattr(trainer, "fast_copy_of", watched)
+        train(recipe, tiny_images(), on_epoch=epochs["folded"].append)
+        assert copies == ["folded channels_last fp32"] * 3
+    monkeypatch.setattr(trainer, "fast_copy_of", lambda classifier, **_: fast_copy.FastCopy(classifier, "itself"))
+    train(recipe, tiny_images(), on_epoch=epochs["itself"].append)
+    assert epochs["folded"][0].loss == pytest.approx(epochs["itself"][0].loss, rel=1e-6)
+    assert epochs["folded"][0].accuracy == epochs["itself"][0].accuracy
 
 
 def test_an_attack_raises_the_loss_more_than_its_random_start_does(monkeypatch: pytest.MonkeyPatch) -> None:
