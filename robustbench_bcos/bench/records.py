@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 
 import pandas as pd
 
+from robustbench_bcos.attacks import UNTARGETED
 from robustbench_bcos.bench.cells import Cell
 from robustbench_bcos.bench.evidence.trust import Judgement, Outcome, Trust, least_trusted
 from robustbench_bcos.bench.fooled import fooled_of
@@ -160,7 +161,7 @@ class Record:
     or not, its memory format, its precision, whether it was compiled. Verdicts never depend on it."""
     inherited: int
     """Images that count as broken because the same attack broke them within a smaller epsilon, or in fewer steps."""
-    criterion: str = field(metadata=_key(absent="misclassified", usual="misclassified"))
+    criterion: str = field(metadata=_key(absent=UNTARGETED, usual=UNTARGETED))
     """What counts as success of the attack."""
     options: str = field(metadata=_key(absent="", usual=""))
     """Options of the attack that have no column of their own, as ``name=value``."""

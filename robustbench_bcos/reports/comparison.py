@@ -83,7 +83,7 @@ def compare(
         # A row's group is shown before everything else, and rows of one group stay together.
         table.insert(0, by, rows[GROUPS[by]].to_numpy())
         table = table.sort_values([by, "threat"], kind="stable")
-    notes = [*trust_notes(rows, "contender"), *differences(rows)]
+    notes = [*row_notes(rows, "contender"), *differences(rows)]
     if rows["contender"].nunique() > 1:
         tests = int(table["p"].notna().sum())
         notes.insert(
@@ -155,7 +155,7 @@ def differences(rows: pd.DataFrame, columns: Sequence[str] = NAMED) -> list[str]
     return notes
 
 
-def trust_notes(rows: pd.DataFrame, name: str) -> list[str]:
+def row_notes(rows: pd.DataFrame, name: str) -> list[str]:
     """Which rows are marked, and why, by the column that names them; and what all have that a reader may not expect."""
     common = {column: rows[column].iloc[0] for column in USUAL if rows[column].nunique(dropna=False) == 1}
     unusual = {column: value for column, value in common.items() if isinstance(value, str) and value != USUAL[column]}

@@ -2,7 +2,7 @@
 
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.text import counted
-from robustbench_bcos.reports.comparison import Comparison, trust_notes
+from robustbench_bcos.reports.comparison import Comparison, row_notes
 from robustbench_bcos.reports.console import percent
 from robustbench_bcos.reports.marks import legend, marked, trust_of
 from robustbench_bcos.reports.run_folder import RunFolder
@@ -36,7 +36,7 @@ def paper_table(run: RunFolder, *, fractions: bool = False) -> Comparison:
     notes = [
         f"Accuracy in % on {images}; worst case over everything tried under {attacks_of(records, steps=True)}.",
         *(left_out if run.missing else []),
-        *trust_notes(records, "model"),
+        *row_notes(records, "model"),
         *run.image_notes,
     ]
     return Comparison(table.reset_index(), notes, legend(records["trust"]))

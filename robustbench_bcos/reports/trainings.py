@@ -20,7 +20,7 @@ from robustbench_bcos.reports.comparison import (
     corrected,
     differences,
     known,
-    trust_notes,
+    row_notes,
 )
 from robustbench_bcos.reports.marks import legend
 from robustbench_bcos.reports.results import Results
@@ -76,7 +76,7 @@ def compare_trainings(
     method = () if set(asked) <= set(COUNTED) else (METHOD,)
     # Recipes, not each of their trainings, are named in what differs.
     named = rows.assign(model=rows["recipe"], contender=rows["recipe"])
-    notes = [*_reading(table, first), *trust_notes(named, "model"), *differences(named, (*NAMED, *method))]
+    notes = [*_reading(table, first), *row_notes(named, "model"), *differences(named, (*NAMED, *method))]
     return Comparison(table, notes, legend(table["trust"]))
 
 

@@ -27,7 +27,7 @@ from robustbench_bcos.model_zoo.cards import Card
 from robustbench_bcos.training.logs import read_log
 from robustbench_bcos.training.recipes import Recipe, Training
 from robustbench_bcos.training.trainer import Epoch
-from robustbench_bcos.training.workshop import dataset_of, image_digests, make_model
+from robustbench_bcos.training.workshop import dataset_of, make_model, split_digests
 
 Watch = Callable[[Training, Epoch], None]
 """Called after every epoch of a training in this process."""
@@ -180,7 +180,7 @@ class Crew:
             for training in self.trainings
         }
         images = {
-            images: image_digests(name, framing=recipe.framing, **_opened(self.config))
+            images: split_digests(name, framing=recipe.framing, **_opened(self.config))
             for images, (name, recipe) in sorted(opened.items())
         }
         return {"dataset": self.dataset, "images": images}

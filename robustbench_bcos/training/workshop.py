@@ -203,7 +203,7 @@ def _splits(
     return EvalSubset.of(WithChannels(images, 3)), EvalSubset.of(WithChannels(test, 3))
 
 
-def image_digests(
+def split_digests(
     dataset: str, *, data_dir: Path | None, class_order: ClassOrder | None, framing: Framing | None = None
 ) -> tuple[str, str]:
     """Of training and test images, as a recipe frames them."""

@@ -112,7 +112,7 @@ def test_checks_that_do_not_serve_a_target_say_that_they_were_not_done(
         assert "chooses its own targets and cannot pursue targeted:3" in skipped[name]["other_losses"]
         assert skipped[name]["transfer"] == "there is no second model in this run"
         assert skipped[name]["black_box"] == ""
-    assert "only the paths of pgd and apgd can be read" in skipped["square"].values()
+    assert "only the paths of apgd and pgd can be read" in skipped["square"].values()
     rows = make_records(store, request.identity).set_index("attack")
     assert rows["reasons"].str.contains("other_losses not done").all()
     assert (rows["worst_correct"] <= rows["robust_correct"]).all()

@@ -53,7 +53,7 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, Any
         return card(recipe.name)
 
     monkeypatch.setattr(crew, "make_model", make_model)
-    monkeypatch.setattr(crew, "image_digests", lambda name, **_: ("training images", "test images"))
+    monkeypatch.setattr(crew, "split_digests", lambda name, **_: ("training images", "test images"))
     monkeypatch.chdir(tmp_path)
     return asked
 

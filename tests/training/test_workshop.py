@@ -22,7 +22,7 @@ from robustbench_bcos.model_zoo.cards import Card, TrainingSpec, Zoo
 from robustbench_bcos.model_zoo.classifier import ImageClassifier
 from robustbench_bcos.model_zoo.models import ZooModel, load_model
 from robustbench_bcos.training.trainer import Epoch, train
-from robustbench_bcos.training.workshop import check_request, clean_accuracy, image_digests, is_made, make_model
+from robustbench_bcos.training.workshop import check_request, clean_accuracy, is_made, make_model, split_digests
 from tests.drafts import AS_BCOS, make_recipe
 
 RECIPE = make_recipe(
@@ -159,7 +159,7 @@ def test_a_model_is_trained_by_one_process_at_a_time(tmp_path: Path, dataset: st
 
 
 def test_a_job_that_finds_another_at_work_waits_and_trains_nothing_twice(tmp_path: Path, dataset: str) -> None:
-    digests = image_digests(dataset, data_dir=None, class_order=None)
+    digests = split_digests(dataset, data_dir=None, class_order=None)
     epochs: list[Epoch] = []
     with ThreadPoolExecutor(1) as pool:
         second: list[Future[Card]] = []
@@ -193,12 +193,12 @@ def test_pictures_of_any_size_are_framed_as_the_recipe_says(tmp_path: Path) -> N
     check_request([recipe], dataset)
     with pytest.raises(RequestError, match="expects"):
         check_request([recipe.model_copy(update={"resize": None})], dataset)
-    framed = image_digests(dataset, data_dir=None, class_order=None, framing=recipe.framing)
-    assert framed != image_digests(dataset, data_dir=None, class_order=None, framing=Framing(resize=8, crop=(8, 4)))
+    framed = split_digests(dataset, data_dir=None, class_order=None, framing=recipe.framing)
+    assert framed != split_digests(dataset, data_dir=None, class_order=None, framing=Framing(resize=8, crop=(8, 4)))
 
 
 def test_a_job_that_has_other_images_says_so(tmp_path: Path, dataset: str) -> None:
-    train_images, test_images = image_digests(dataset, data_dir=None, class_order=None)
+    train_images, test_images = split_digests(dataset, data_dir=None, class_order=None)
     for digests in ((train_images, "0"), ("0", test_images)):
         with pytest.raises(
             RequestError, match=r"images of folder:\S+ on \S+ are others than where the work was submitt"

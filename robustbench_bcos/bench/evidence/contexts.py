@@ -6,6 +6,7 @@ from functools import cached_property
 from itertools import count
 from typing import TYPE_CHECKING
 
+from robustbench_bcos.attacks import ATTACKS
 from robustbench_bcos.attacks.attack import AbstractAttack
 from robustbench_bcos.attacks.criterion import make_criterion
 from robustbench_bcos.attacks.driver import GradientAttack
@@ -139,7 +140,9 @@ class CellContext:
         from robustbench_bcos.bench.evidence.indicators import Path
 
         if not isinstance(self.attack, GradientAttack) or not self.attack.has_path:
-            raise NotApplicable("only the paths of pgd and apgd can be read")
+            others = {name: ATTACKS[name] for name in ATTACKS}
+            read = [name for name, kind in others.items() if issubclass(kind, GradientAttack) and kind.has_path]
+            raise NotApplicable(f"only the paths of {' and '.join(read)} can be read")
         target = self.target(self.first_correct(), stream="path")
         return target, Path.of(self.attack, target)
 

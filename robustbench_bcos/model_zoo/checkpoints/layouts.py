@@ -24,7 +24,6 @@ from torch import Tensor
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.model_zoo.cards import EncodingSpec, WeightsFormat
 from robustbench_bcos.model_zoo.checkpoints.read import FileContent, programs_in, read_content
-from robustbench_bcos.model_zoo.digests import sha256_of
 
 Tensors = dict[str, Tensor]
 
@@ -95,24 +94,18 @@ class _StateDict:
     left_out: int = 0
 
 
-def read_checkpoint(
-    file: Path, *, sha256: str | None = None, kind: WeightsFormat | None = None, ema: bool = False
-) -> Checkpoint:
+def read_checkpoint(file: Path, *, kind: WeightsFormat | None = None, ema: bool = False) -> Checkpoint:
     """The network's tensors in a weights file, and what else the file says of the network.
 
     Args:
         file: what to read.
-        sha256: the digest the file must have.
         kind: the layout of the file; by default it is recognised.
         ema: take the moving average of the weights in place of the last ones.
 
     Raises:
-        RequestError: the file is unreadable, truncated, has another digest or layout, needs more than tensors and
-            plain values, or holds values that are not finite real numbers.
+        RequestError: the file is unreadable, truncated, has another layout, needs more than tensors and plain values,
+            or holds values that are not finite real numbers.
     """
-    found = sha256_of(file)
-    if sha256 is not None and found != sha256:
-        raise RequestError(f"weights {file} have SHA-256 {found}, expected {sha256}: get the file again")
     checkpoint = unpack(file, read_content(file), kind=kind, ema=ema)
     for name, tensor in checkpoint.tensors.items():
         _check_values(file, name, tensor)

@@ -409,7 +409,7 @@ def test_a_surrogate_undermines_the_number(network: nn.Module, status: str) -> N
 def test_an_attack_without_a_path_is_not_examined_and_that_is_said(check: str, flags: dict[str, Any]) -> None:
     request = own_request({"slope": Slope()}, GREY, ZEROS, 2, evidence="full", **flags)
     said, trust = outcome(check, request)
-    assert (said.status, said.sentence) == ("not done", "not done: only the paths of pgd and apgd can be read")
+    assert (said.status, said.sentence) == ("not done", "not done: only the paths of apgd and pgd can be read")
     assert f"{check} not done" in trust.reasons.split("; ")
 
 
