@@ -43,6 +43,7 @@ QUICK = {
     "faults": ["--quick"],
     "reading": ["--quick"],
     "releases": ["--quick"],
+    "same_verdicts": ["--quick"],
     "dynamics": ["--images", "2", "--rounds", "1"],
 }
 """What makes each script small."""
@@ -71,7 +72,10 @@ WITH_THREADS = (
     "texts",
 )
 
-WITH_OLD = ("reading", "releases")
+NEEDS_OLD = ("same_verdicts",)
+"""What only compares two builds."""
+
+WITH_OLD = ("reading", "releases", *NEEDS_OLD)
 """What is also measured beside another build, in turns."""
 
 
@@ -115,7 +119,8 @@ def main() -> None:
     parser.add_argument("--only", help="scripts, with commas in between")
     parser.add_argument("--out", type=Path, help="file for all that they say as JSON")
     options = parser.parse_args()
-    scripts = list(QUICK) if options.only is None else options.only.split(",")
+    here = [script for script in QUICK if options.old is not None or script not in NEEDS_OLD]
+    scripts = here if options.only is None else options.only.split(",")
     results, failed = {}, []
     for script in scripts:
         began = time.perf_counter()

@@ -178,8 +178,8 @@ def test_what_a_process_takes_is_its_own_and_its_childrens() -> None:
 def test_another_build_is_passed_on_to_what_is_measured_beside_it() -> None:
     script = runpy.run_path(str(FOLDER / "all.py"))
     asked = {name: script["arguments_of"](name, quick=False, threads=2, old=Path("/old")) for name in script["QUICK"]}
-    assert {name for name, options in asked.items() if "--old" in options} == {"reading", "releases"}
-    for name in ("reading", "releases"):
+    assert {name for name, options in asked.items() if "--old" in options} == {*script["WITH_OLD"]}
+    for name in script["WITH_OLD"]:
         assert asked[name] == ["--old", "/old"]
         assert script["arguments_of"](name, quick=False, threads=2) == []
 

@@ -42,7 +42,10 @@ def image_gradient(logits: Logits, images: Images, slope: Logits, *, keep: bool 
     if not logits.requires_grad:
         return torch.zeros_like(images)
     # The same to the last bit as with the slope as an argument, of which torch's first imports SymPy: half a second.
-    (gradient,) = torch.autograd.grad((logits * slope).sum(), images, materialize_grads=True, retain_graph=keep)
+    # It is asked for with gradients off, too: they are of a graph that is there.
+    with torch.enable_grad():
+        total = (logits * slope).sum()
+    (gradient,) = torch.autograd.grad(total, images, materialize_grads=True, retain_graph=keep)
     return gradient
 
 

@@ -106,15 +106,19 @@ def test_slope_and_gradient_together_are_the_derivative_of_the_loss(
     assert images.grad is None
 
 
+@pytest.mark.parametrize("enabled", [True, False])
 @pytest.mark.parametrize("name", ["digits-natural", "digits-bcos-b2"])
-def test_what_is_propagated_back_is_to_the_last_bit_autograds_own_product_with_the_slope(name: str) -> None:
+def test_what_is_propagated_back_is_to_the_last_bit_autograds_own_product_with_the_slope(
+    name: str, enabled: bool
+) -> None:
     model = find_models(name, Zoo())[0].load().classifier
     images = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
     logits = model(images)
     slope = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
     slope[0], slope[1, 2], slope[2, 3], slope[3] = 0.0, -0.0, torch.nan, slope[3] * 1e30
     (expected,) = torch.autograd.grad(logits, images, slope, retain_graph=True)
-    found = image_gradient(logits, images, slope)
+    with torch.set_grad_enabled(enabled):
+        found = image_gradient(logits, images, slope)
     assert torch.equal(found.view(torch.int32), expected.view(torch.int32))
 
 
