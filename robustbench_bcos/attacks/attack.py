@@ -316,7 +316,7 @@ class AbstractAttack(ABC):
     def lacks(self, norm: str) -> Mapping[str, str]:
         """Parts of the published attack that are missing under a norm, each with the reason.
 
-        A number under such an attack is no number under the attack of that name, whatever checks say of it.
+        A number under such an attack must not be quoted under the attack's name, even if all checks hold.
         """
         return {}
 

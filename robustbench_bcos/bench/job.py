@@ -113,7 +113,7 @@ class AbstractRowsJob(AbstractJob):
         import torch
 
         order = self.order
-        config = told_configuration(self.options, order)
+        config = ordered_configuration(self.options, order)
         torch.set_num_threads(config.threads or self.threads or torch.get_num_threads())
         asked = self.plan(config, order)
         torch.set_num_threads(asked.threads)
@@ -163,7 +163,7 @@ def of_this_code() -> dict[str, Any]:
     return {"code": code_digest(), "commit": commit(clean=True), "directory": str(Path.cwd())}
 
 
-def told_configuration(kind: type[RunConfig], order: Mapping[str, Any]) -> RunConfig:
+def ordered_configuration(kind: type[RunConfig], order: Mapping[str, Any]) -> RunConfig:
     """The configuration of an order, whose names may be those of plug-ins.
 
     Raises:

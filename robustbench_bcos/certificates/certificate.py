@@ -47,7 +47,7 @@ class Smoothed:
     """Noisy images that the network is shown at a time."""
 
     def noisy(self, image: Images, rng: PerImageRng, draws: int) -> Iterator[tuple[Images, PerImageRng]]:
-        """So many noisy images, in parts, each with the randomness of whatever is done with it, which is always one.
+        """So many noisy images, in parts; each part comes with the random streams of what is done with it next.
 
         Args:
             image: a batch of one.

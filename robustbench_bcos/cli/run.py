@@ -163,7 +163,7 @@ def _save_adversarials(request: "Request", store: "Store", folder: Path) -> list
 
 
 def _log(finished: "RunFolder", files: list[Path], trackers: Sequence[str]) -> None:
-    """Send a run to trackers; it is complete, whatever becomes of that."""
+    """Send a run to trackers; if that fails, the run itself is complete all the same."""
     from robustbench_bcos.bench.trackers import TRACKERS
     from robustbench_bcos.reports.logged import logged
 

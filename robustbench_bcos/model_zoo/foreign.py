@@ -106,7 +106,7 @@ def check_foreign(prefix: str, name: str) -> None:
         name: what follows the colon.
 
     Raises:
-        RequestError: as whatever loads it would say it.
+        RequestError: there is no name behind the colon, or what loads such models refuses it.
     """
     if not name.partition("@")[0].strip():
         raise RequestError(f"model {f'{prefix}:{name}'!r} lacks a name: write {prefix}:NAME")

@@ -13,7 +13,7 @@ import torch
 from robustbench_bcos.bench.config import RunConfig
 from robustbench_bcos.bench.dispatch import Dispatch, no_progress
 from robustbench_bcos.bench.executor import AbstractExecutor, AbstractJobs
-from robustbench_bcos.bench.job import AbstractJob, told_configuration
+from robustbench_bcos.bench.job import AbstractJob, ordered_configuration
 from robustbench_bcos.bench.job_folder import FAILED, WHOLE, JobFolder
 from robustbench_bcos.bench.request import SMALL_IMAGE
 from robustbench_bcos.bench.run_files import LOCK
@@ -228,7 +228,7 @@ class TrainingJob(AbstractJob):
     def attempt(self, unit: Training, name: str, check: Callable[[], None]) -> None:
         """Make a model, and answer with its card."""
         order = self.order
-        config = told_configuration(RunConfig, order)
+        config = ordered_configuration(RunConfig, order)
         card = make(
             unit,
             config,

@@ -111,7 +111,7 @@ class TargetedAPGD(AutoPGD):
         """Search towards several classes at a time, each in a copy of the images that are still robust.
 
         Few images of which most stay robust make small batches, and a pass of a small batch costs several times as
-        much. Every copy is searched to its own end, whatever becomes of the others: what is found must not depend on
+        much. Every copy is searched to its own end, even if another has succeeded: what is found must not depend on
         which of them share a batch.
         """
         positions = (~search.succeeded).nonzero().squeeze(1)
