@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustbench_bcos.attacks import LOSSES
+from robustbench_bcos.attacks.attack import Trace
+from robustbench_bcos.attacks.driver import Search
 from robustbench_bcos.attacks.losses.dlr import dlr, targeted_dlr
 from robustbench_bcos.attacks.searches import apgd_targeted
 from robustbench_bcos.attacks.searches.apgd import APGD
@@ -269,6 +271,26 @@ def test_all_targets_of_a_brief_search_but_the_first_are_aimed_at_together(
         assert found.trace.backward_passes[place] == sum(int(search.trace.backward_passes) for search in carried_out)
     assert {broke for _, broke in taken} == {True, False}
     assert len(taken) >= 3
+
+
+def test_of_several_searches_of_an_image_the_first_success_counts_and_otherwise_the_largest_loss() -> None:
+    def found(succeeded: list[bool], best: list[float], first: float) -> Search:
+        search = object.__new__(Search)
+        search.succeeded, search.best = torch.tensor(succeeded), torch.tensor(best, dtype=torch.float64)
+        search.adversarials = (first + torch.arange(len(best))).view(-1, 1, 1, 1)
+        search.trace = Trace.blank(search.adversarials)
+        search.trace.forward_passes.add_(1)
+        return search
+
+    # Of four images the third is already broken. Copies: of the first two succeed, the larger loss comes second; none
+    # of the second's comes nearer than it was; the last one's second does.
+    search = found([False, False, True, False], [-3.0, -1.0, 1.0, -2.0], first=0)
+    copies = found([True, False, False, True, False, False], [0.1, -2.0, -3.0, 0.5, -4.0, -1.5], first=10)
+    search.include(copies, torch.tensor([0, 1, 3]))
+    assert search.adversarials.flatten().tolist() == [10, 1, 2, 15]
+    assert search.succeeded.tolist() == [True, False, True, False]
+    assert search.best.tolist() == [0.1, -1.0, 1.0, -1.5]
+    assert search.trace.forward_passes.tolist() == [3, 3, 1, 3]
 
 
 def test_candidates_are_tried_in_the_order_of_their_linear_distance(

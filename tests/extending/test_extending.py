@@ -37,7 +37,7 @@ MODEL = ("--model", "digits-natural")
     [
         ("norm", (*MODEL, "--norm", "pixel_l2", "--eps", "0.2"), "norm", "pixel_l2", ""),
         ("loss", (*MODEL, "--loss", "mean_gap"), "loss", "mean_gap", ""),
-        ("criterion", (*MODEL, "--criterion", "not_in_top:2"), "criterion", "not_in_top:2", ""),
+        ("criterion", (*MODEL, "--criterion", "not_in_top:3"), "criterion", "not_in_top:3", ""),
         ("attack", (*MODEL, "--attack", "random_walk", "--option", "draws=30"), "options", "draws=30", "other_losses"),
         ("dataset", (*MODEL, "--dataset", "dim_digits:0.9", "--eps", "0.5"), "dataset", "dim_digits:0.9", ""),
         ("method", (*MODEL, "--explanation", "saliency", "--explained", "4"), "explanation", "saliency", ""),
