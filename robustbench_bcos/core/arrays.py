@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import numpy as np
-
+from robustbench_bcos.core.deferred import numpy as np
 from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.errors import RequestError, reason_of
 from robustbench_bcos.core.types import Images, Labels, Tensor

@@ -21,7 +21,8 @@ class Deferred:
 
 
 if TYPE_CHECKING:
+    import numpy as numpy
     import torch as torch
 else:
-    torch = Deferred("torch")
+    numpy, torch = Deferred("numpy"), Deferred("torch")
     """For modules that a run is read with, and requests are checked with, before anything is computed."""

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
-import numpy as np
-
+from robustbench_bcos.core.deferred import numpy as np
 from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.types import Tensor
 

@@ -4,7 +4,21 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from jaxtyping import Bool, Float, Int, Shaped
+if TYPE_CHECKING or "jaxtyping" in sys.modules:
+    from jaxtyping import Bool as Bool
+    from jaxtyping import Float as Float
+    from jaxtyping import Int as Int
+    from jaxtyping import Shaped as Shaped
+else:
+
+    class _Unchecked:
+        """The array's type alone. Who checks shapes, as tests do, loads jaxtyping before, which imports NumPy, too."""
+
+        def __class_getitem__(cls, item: tuple[Any, str]) -> Any:  # noqa: ANN401 (an array's type)
+            array, _ = item
+            return array
+
+    Bool = Float = Int = Shaped = _Unchecked
 
 if TYPE_CHECKING:
     from torch import Tensor as Tensor

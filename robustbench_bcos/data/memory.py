@@ -1,11 +1,10 @@
 """A dataset of tensors that the caller already has."""
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.types import Images, Labels
+from robustbench_bcos.core.types import Images, Int, Labels
 from robustbench_bcos.data.dataset import BACKGROUND, VOID, AbstractDataset
 
 

@@ -2,10 +2,9 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor
 
-from robustbench_bcos.core.types import Images, Maps
+from robustbench_bcos.core.types import Float, Images, Maps
 from robustbench_bcos.explanations.explanation import Explanation
 
 RGBA = Float[Tensor, "image height width 4"]

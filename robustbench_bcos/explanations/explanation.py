@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from robustbench_bcos.core.adapted import Adapted, differentiable, in_evaluation_mode, like_parameters
 from robustbench_bcos.core.arrays import Array, is_loader, read_images, read_pairs
 from robustbench_bcos.core.errors import RequestError
 from robustbench_bcos.core.rng import PerImageRng
-from robustbench_bcos.core.types import AnyModel, Images, Logits
+from robustbench_bcos.core.types import AnyModel, Float, Images, Int, Logits
 from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.explanations.contrast import Contrasted
 from robustbench_bcos.model_zoo.classifier import ImageClassifier

@@ -4,9 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from jaxtyping import Bool, Float
-
-from robustbench_bcos.core.types import Tensor
+from robustbench_bcos.core.types import Bool, Float, Tensor
 from robustbench_bcos.localisation.scene import PerTarget, Scene, Scenes
 
 if TYPE_CHECKING:

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from jaxtyping import Float
 
 from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.rng import generator
-from robustbench_bcos.core.types import Tensor
+from robustbench_bcos.core.types import Float, Tensor
 from robustbench_bcos.localisation.game import TargetMaps
 from robustbench_bcos.localisation.scene import Area, PerTarget, Regions
 

@@ -4,11 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from jaxtyping import Float
-
 from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.rng import generator
-from robustbench_bcos.core.types import Tensor
+from robustbench_bcos.core.types import Float, Tensor
 from robustbench_bcos.localisation.game import Explainer, Scores, TargetMaps
 from robustbench_bcos.localisation.scene import Box, PerTarget
 

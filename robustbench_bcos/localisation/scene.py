@@ -4,10 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from jaxtyping import Bool, Float
-
 from robustbench_bcos.core.deferred import torch
-from robustbench_bcos.core.types import Tensor
+from robustbench_bcos.core.types import Bool, Float, Tensor
 
 Picture = Float[Tensor, "channel height width"]
 Units = Float[Tensor, "unit channel unit_height unit_width"]

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from typing import ClassVar, final
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from robustbench_bcos.core.registry import Registry
-from robustbench_bcos.core.types import Images
+from robustbench_bcos.core.types import Float, Images
 from robustbench_bcos.model_zoo.encoding_spec import EncodingSpec, check_constants
 
 Encoded = Float[Tensor, "image encoded_channel height width"]

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from robustbench_bcos.core.errors import RequestError
-from robustbench_bcos.core.types import Logits
+from robustbench_bcos.core.types import Float, Logits
 from robustbench_bcos.model_zoo.bcos.explanation_mode import DynamicLayer
 from robustbench_bcos.model_zoo.prompts import Prompts
 

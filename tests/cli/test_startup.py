@@ -146,7 +146,7 @@ from robustbench_bcos.cli import main
 
 
 NEEDLESS = {{"sklearn", "scipy.stats", "statsmodels", "captum", "matplotlib.pyplot"}}
-NEEDLESS |= {{"torchvision", "torchmetrics", "torch._dynamo", "sympy"}}
+NEEDLESS |= {{"torchvision", "torchmetrics", "torch._dynamo", "sympy", "jaxtyping"}}
 RUN = ["robustbench_bcos", "run", "--model", "digits-natural", "--limit", "2"]
 
 
@@ -173,14 +173,21 @@ if (whole := os.fork()) == 0:
     assert not NEEDLESS & set(sys.modules), f"a run imports {{NEEDLESS & set(sys.modules)}}"
     sys.exit()
 
-for arguments in {light} + [line.split() for line in {mistakes}]:
+def answer(arguments, *heavy):
     sys.argv = ["robustbench_bcos", *arguments]
     try:
         main()
     except SystemExit as end:
         assert end.code in (0, None, 2), end.code
-    for heavy in ("torch", "torchvision", "sklearn", "matplotlib"):
-        assert heavy not in sys.modules, f"{{arguments}} imports {{heavy}}"
+    for module in heavy:
+        assert module not in sys.modules, f"{{arguments}} imports {{module}}"
+
+
+HEAVY = "torch", "torchvision", "sklearn", "matplotlib", "jaxtyping"
+first, *others = [line.split() for line in {mistakes}]
+answer(first, *HEAVY, "numpy")
+for arguments in {light} + others:
+    answer(arguments, *HEAVY)
 codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in (whole, attack)]
 assert codes[0] == 0, "the whole run fails"
 sys.exit(codes[1])

@@ -4,12 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import final
 
-from jaxtyping import Float
-
 from robustbench_bcos.attacks import NORMS
 from robustbench_bcos.attacks.norm import AbstractNorm, broadcast, or_one, unblocked
 from robustbench_bcos.core.deferred import torch
-from robustbench_bcos.core.types import Epsilon, Images, PerImage, Tensor
+from robustbench_bcos.core.types import Epsilon, Float, Images, PerImage, Tensor
 
 Values = Float[Tensor, "image value"]
 """Flattened images, in float64."""

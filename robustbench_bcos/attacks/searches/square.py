@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import ClassVar, final
 
-from jaxtyping import Float, Int
-
 from robustbench_bcos.attacks import ATTACKS
 from robustbench_bcos.attacks.attack import Problem, require_known
 from robustbench_bcos.attacks.criterion import AbstractCriterion
@@ -18,7 +16,7 @@ from robustbench_bcos.attacks.halts import Frame
 from robustbench_bcos.attacks.norm import AbstractNorm
 from robustbench_bcos.core.deferred import torch
 from robustbench_bcos.core.registry import Registry
-from robustbench_bcos.core.types import Flags, Images, PerImage, Tensor
+from robustbench_bcos.core.types import Flags, Float, Images, Int, PerImage, Tensor
 
 Draws = Float[Tensor, "image number"]
 """Uniform in [0, 1), in float64; each image has its own."""

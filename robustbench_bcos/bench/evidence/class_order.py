@@ -11,10 +11,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
 
 from robustbench_bcos.core.prediction import NO_CLASS
 from robustbench_bcos.core.statistics import mcnemar_worse
+from robustbench_bcos.core.types import Bool
 
 Flags = Bool[np.ndarray, "image"]
 

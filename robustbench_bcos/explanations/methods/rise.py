@@ -4,11 +4,10 @@ from typing import final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from robustbench_bcos.core.rng import PerImageRng
-from robustbench_bcos.core.types import Images
+from robustbench_bcos.core.types import Float, Images
 from robustbench_bcos.explanations import METHODS
 from robustbench_bcos.explanations.explanation import Explanation, Targets
 from robustbench_bcos.explanations.method import AbstractMethod

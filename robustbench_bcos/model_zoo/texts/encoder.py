@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import ClassVar, final
 
 import torch
-from jaxtyping import Float
 from safetensors import safe_open
-from torch import Tensor
+
+from robustbench_bcos.core.types import Float, Tensor
 
 PACKAGED = Path(str(files("robustbench_bcos.model_zoo.texts"))) / "features"
 
