@@ -26,9 +26,18 @@ def test_a_text_that_would_be_computed_has_an_apostrophe_in_front(name: str) -> 
 
 def test_numbers_and_other_texts_are_as_pandas_writes_them() -> None:
     plain = pd.DataFrame(
-        {"model": ["'quoted'", "net-b2"], "low": [-0.25, 1e-7], "eps": ["-0.5", "8/255"], "b": [None, 2]}
+        {
+            "model": ["'quoted'", 'a, "b"', "two\nlines", "", "net-b2"],
+            "low": [-0.25, 1e-7, -0.0, 1 / 3, float("nan")],
+            "eps": ["-0.5", "8/255", "", None, "a,b"],
+            "b": [None, 2, True, 1, 1.0],
+            "robust": [True, False, True, True, False],
+            "image": [0, -1, 2**40, 3, 4],
+            "eight_bit": pd.array([1, None, 0, 1, 1], dtype="Int64"),
+        }
     )
     assert csv_of(plain) == plain.to_csv(index=False)
+    assert csv_of(plain[["eps"]]) == plain[["eps"]].to_csv(index=False)
     assert csv_of(plain.set_index("model"), index_label="model") == plain.set_index("model").to_csv(index_label="model")
 
 

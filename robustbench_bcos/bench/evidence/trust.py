@@ -77,8 +77,10 @@ class Trust:
 class _Images:
     """Images of a cell by what happened to them."""
 
+    nearest_first: Sequence[int]
+    """Attacked and not broken, the nearest to being broken first."""
     robust: frozenset[int]
-    """Attacked and not broken."""
+    """The same."""
     broken: frozenset[int]
     """By the attack."""
     broken_by_checks: frozenset[int]
@@ -101,7 +103,8 @@ class Judgement:
         return self._trusts[cell.key]
 
     def _weigh(self, cell: Cell) -> Trust:
-        correct = self.store.sums(cell).robust_correct - len(self.broken_elsewhere(cell))
+        robust = self.store.sums(cell).robust_correct
+        correct = robust - len(self.broken_elsewhere(cell))
         lacking = cell.attack.lacks(cell.threat.norm)
         incomplete = [without(cell.attack.name, part) for part in lacking]
         lacked = [_not_done(part, why, PAGE) for part, why in lacking.items()]
@@ -109,7 +112,7 @@ class Judgement:
             return Trust(trust="unchecked", reasons=UNFINISHED, worst_correct=correct)
         results = self.store.results(cell.key)
         found = [*self._of_verdicts(cell), *self._of_model(cell), *self._of_cell(cell, results)]
-        checked = [_weighed(outcome, self.store.sums(cell).robust_correct) for outcome in found]
+        checked = [_weighed(outcome, robust) for outcome in found]
         outcomes = [*checked, *self._left_out(cell)]
         if self.identity.evidence == "off":
             # What nobody asked to be checked is no reason for praise.
@@ -139,8 +142,10 @@ class Judgement:
     def _images(self, cell: Cell) -> _Images:
         """What happened to the images of a cell, read once."""
         if cell.key not in self._read:
+            robust = self.store.robust(cell)
             self._read[cell.key] = _Images(
-                robust=frozenset(self.store.robust(cell)),
+                nearest_first=robust,
+                robust=frozenset(robust),
                 broken=frozenset(self.store.broken(cell)),
                 broken_by_checks=frozenset(row.image for row in self.store.results(cell.key) if row.broken),
             )
@@ -266,9 +271,9 @@ class Judgement:
         screened = len(rows) > len(searched)
         if screened:
             left = {row.image for row in rows if row.part != "screened" or not row.broken}
-            robust = [image for image in nearest_first(rows) if image in left]
+            robust: Sequence[int] = [image for image in nearest_first(rows) if image in left]
         else:
-            robust = self.store.robust(cell)
+            robust = self._images(cell).nearest_first
         unexamined = len(robust) - len(searched)
         if unexamined <= 0:
             return False
