@@ -326,8 +326,8 @@ def test_another_slice_is_refused(tiny_zoo: Path, baseline: Path, here: Path) ->
 
 
 def test_a_run_that_is_not_finished_is_refused(tiny_zoo: Path, baseline: Path, here: Path) -> None:
-    # Four batches at a time: twelve of thirty images.
-    request = tiny_request(tiny_zoo, batch_size=3)
+    # Four batches at a time: twelve of thirty images; of one model after the other, so that none is ahead.
+    request = tiny_request(tiny_zoo, batch_size=3, jobs=1)
     folder = here / "unfinished"
     with open_run(folder, request.identity, request.describe()), Store(folder / DATABASE) as store:
         steps = execute(request, store)
