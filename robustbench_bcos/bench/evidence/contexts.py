@@ -89,6 +89,8 @@ class CellContext:
     cell: Cell
     known: Store
     size: "BatchSize"
+    found: dict[tuple[object, ...], dict[int, ResultRow]]
+    """By search and image, what has been found for cells of the model."""
 
     @cached_property
     def attack(self) -> AbstractAttack:
@@ -272,12 +274,25 @@ class CellContext:
         draw: int = 0,
         times: int = 1,
     ) -> Iterator[ResultRow]:
-        """Search for images, each of a part, in batches; every draw, and every time, has random streams of its own."""
-        for attempt in self.size.over(len(parts)):
+        """Search for images, each of a part, in batches; every draw, and every time, has random streams of its own.
+
+        What another cell of the same threat has already been given is not searched again: it depends on the image, and
+        not on which attack left it robust. Its passes count for both, as if each were alone.
+        """
+        cell = self.cell
+        asked = (check.name, cell.threat, cell.criterion, cell.space, *self._streams(check), *attacks, draw, times)
+        known = self.found.setdefault(asked, {})
+        new = [image for image in parts if image not in known]
+        for attempt in self.size.over(len(new)):
             with attempt as part:
-                chosen = {image: parts[image] for image in tuple(parts)[part]}
+                chosen = {image: parts[image] for image in new[part]}
                 found = self._attacked(check, attacks, tuple(chosen), draw, times)
-                yield from found.rows(self.cell.key, check.name, chosen)
+                known |= {row.image: row for row in found.rows(cell.key, check.name, chosen)}
+        yield from (replace(known[image], subject=cell.key, part=part) for image, part in parts.items())
+
+    def _streams(self, check: AbstractSearchCheck) -> list[AbstractAttack]:
+        """All attacks of a check: each draws from a stream of its own."""
+        return [*check.attacks(self.attack, full=self.full), *check.deeper(self.attack)]
 
     def _attacked(
         self,
@@ -294,7 +309,7 @@ class CellContext:
         broken = torch.zeros(len(indices), dtype=torch.bool, device=target.images.device)
         passes = torch.zeros(len(indices), dtype=torch.long, device=target.images.device)
         nearness = torch.full((len(indices),), -torch.inf, dtype=torch.float64, device=target.images.device)
-        streams = [*check.attacks(self.attack, full=self.full), *check.deeper(self.attack)]
+        streams = self._streams(check)
         for attack in attacks:
             robust = (~broken).nonzero().squeeze(1)
             if len(robust) == 0:

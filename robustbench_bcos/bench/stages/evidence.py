@@ -14,7 +14,7 @@ from robustbench_bcos.bench.evidence.contexts import CellContext, ModelContext
 from robustbench_bcos.bench.failures import failures_named
 from robustbench_bcos.bench.progress import Progress
 from robustbench_bcos.bench.request import Request
-from robustbench_bcos.bench.rows import EvidenceRow, Row, TimingRow
+from robustbench_bcos.bench.rows import EvidenceRow, ResultRow, Row, TimingRow
 from robustbench_bcos.bench.store import Store
 from robustbench_bcos.core.devices import is_out_of_memory
 from robustbench_bcos.core.rng import PerImageRng
@@ -36,16 +36,17 @@ def gather_evidence(
             with failures_named(model, request.subset.dataset, request.subset.indices[:ASKED], cells[0].work):
                 rows = _carried_out(examine, model.name, model_check.name, cells)
             yield Progress(cell=cells[0], images=0, rows=rows)
+    found: dict[tuple[object, ...], dict[int, ResultRow]] = {}
     for cell in cells:
-        context = CellContext(request=request, model=model, cell=cell, known=known, size=size)
+        context = CellContext(request=request, model=model, cell=cell, known=known, size=size, found=found)
         done = known.evidence(cell.key)
         for check in checks_of(request.config.evidence, AbstractCellCheck):
-            found: tuple[Row, ...] = ()
+            rows = ()
             if check.name not in done:
                 examine = partial(_examine_cell, context, check)
                 with failures_named(model, request.subset.dataset, (), f"{cell.work}, check {check.name},"):
-                    found = _carried_out(examine, cell.key, check.name, [cell])
-            yield Progress(cell=cell, images=request.work_of_a_check, rows=found)
+                    rows = _carried_out(examine, cell.key, check.name, [cell])
+            yield Progress(cell=cell, images=request.work_of_a_check, rows=rows)
 
 
 def _carried_out(examine: Examine, subject: str, check: str, cells: Sequence[Cell]) -> tuple[Row, ...]:

@@ -15,6 +15,7 @@ from robustbench_bcos.bench.evidence.check import (
     checks_of,
 )
 from robustbench_bcos.bench.evidence.checks import other_losses
+from robustbench_bcos.bench.evidence.contexts import CellContext
 from robustbench_bcos.bench.evidence.selection import FEWEST
 from robustbench_bcos.bench.models import ModelCache
 from robustbench_bcos.bench.records import make_records
@@ -101,6 +102,27 @@ def test_full_evidence_examines_every_image_that_are_robust(tiny_zoo: Path, stor
 
 
 # The same whatever happens
+
+
+def test_cells_of_one_threat_share_searches_and_find_what_each_finds_alone(
+    tiny_zoo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = [row for steps in (3, 5) for row in rows_of(request_of(tiny_zoo, steps=(steps,)))["results"]]
+    searched: list[tuple[object, ...]] = []
+    attacked = CellContext._attacked
+
+    def recorded(self: CellContext, check: Any, attacks: Any, indices: tuple[int, ...], *draw: int) -> Any:
+        asked = (self.cell.model, check.name, *attacks, *draw)
+        searched.extend((asked, image) for image in indices)
+        return attacked(self, check, attacks, indices, *draw)
+
+    monkeypatch.setattr(CellContext, "_attacked", recorded)
+    together = rows_of(request_of(tiny_zoo, steps=(3, 5)))["results"]
+    of_model = {row for row in alone if row[0] in NAMES}
+    assert sorted({*alone}) == together
+    assert len(alone) == len(together) + len(of_model)
+    assert len(searched) == len(set(searched))
+    assert {asked[1] for asked, _ in searched} >= {"other_losses", "more_steps"}
 
 
 @pytest.mark.parametrize("size", [7, 64])
