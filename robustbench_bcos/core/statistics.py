@@ -204,13 +204,12 @@ def self_normalised(differences: Sequence[float]) -> float:
 
 def holm(ps: Sequence[float]) -> list[float]:
     """P values corrected for their number, step by step (Holm, 1979, Scand. J. Stat. 6); what is NaN is no test."""
-    from statsmodels.stats.multitest import multipletests
-
     corrected = np.array(ps, dtype=float)
-    # statsmodels counts what is NaN, so that the others' would be larger.
-    made = ~np.isnan(corrected)
-    if made.any():
-        corrected[made] = multipletests(corrected[made], method="holm")[1]
+    # Without what is NaN, which sorts behind everything else.
+    ascending = corrected.argsort()[: np.count_nonzero(~np.isnan(corrected))]
+    # Not statsmodels, which has Python collect its garbage each time: a tenth of a second where torch is loaded.
+    steps = corrected[ascending] * np.arange(len(ascending), 0, -1)
+    corrected[ascending] = np.maximum.accumulate(steps).clip(max=1)
     return [float(p) for p in corrected]
 
 
