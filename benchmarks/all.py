@@ -29,7 +29,7 @@ QUICK = {
     "overhead": ["--quick"],
     "growth": ["--quick"],
     "footprint": ["--quick"],
-    "explaining": ["--images", "8", "--batch", "4", "--no-compile"],
+    "explaining": ["--quick"],
     "localising": ["--quick"],
     "post_hoc": ["--quick"],
     "ensemble": ["--images", "1"],

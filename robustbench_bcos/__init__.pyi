@@ -16,6 +16,7 @@ from robustbench_bcos.attacks.threat import Threat as Threat
 from robustbench_bcos.bench.evaluation import benchmark as benchmark
 from robustbench_bcos.bench.evaluation import evaluate as evaluate
 from robustbench_bcos.bench.evaluation import fool as fool
+from robustbench_bcos.bench.replicas import ThreadedReplicas as ThreadedReplicas
 from robustbench_bcos.core.errors import RequestError as RequestError
 from robustbench_bcos.explanations.explanation import explain as explain
 from robustbench_bcos.explanations.verification import verify_explanation as verify_explanation

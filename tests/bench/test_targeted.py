@@ -67,19 +67,19 @@ def test_verdicts_are_those_of_one_image_at_a_time(name: str, target: str, tiny_
     assert bool(of_the_target) == (target == "3")
 
 
-@pytest.mark.parametrize(("target", "names"), [("least_likely", NAMES), ("3", NAMES[1:])])
+@pytest.mark.parametrize(("target", "names"), [("least_likely", NAMES[1:]), ("3", NAMES[1:])])
 def test_evidence_distances_and_explanations_ask_for_the_same(
     target: str, names: tuple[str, ...], tiny_zoo: Path, store: Store
 ) -> None:
     asked: dict[str, Any] = {"evidence": "full", "distances": True, "explained": 4}
-    request = targeted(tiny_zoo, target, model=names, eps=("0.6",), limit=12, **asked)
+    request = targeted(tiny_zoo, target, model=names, eps=("0.6",), limit=8, **asked)
     carry_out(request, store)
     rows = make_records(store, request.identity).set_index("model")
     assert (rows["worst_correct"] <= rows["robust_correct"]).all()
     # Some check found what this weak attack did not: the comparison is not empty.
     assert (rows["worst_correct"] < rows["robust_correct"]).any()
     assert (rows["explained_images"] > 0).all()
-    assert len(make_distances(store, request.identity)) == 12 * len(names)
+    assert len(make_distances(store, request.identity)) == 8 * len(names)
     for cell in request.cells:
         robust = set(store.robust(cell))
         clean = store.clean(cell.model)
