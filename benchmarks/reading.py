@@ -46,7 +46,7 @@ GRIDS = {
     112: Grid(SEVEN, "l2,linf", "0.02,0.03,0.04,0.05", "2,4", 0.05),
 }
 
-FEW = 50
+FEW = 20
 """Images that are really attacked."""
 
 
