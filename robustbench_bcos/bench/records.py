@@ -155,7 +155,7 @@ class Record:
     evidence_images: int
     """Images of the cell that further attacks were spent on."""
     evidence_passes: int
-    """Forward and backward passes of all checks of the cell."""
+    """Forward and backward passes of all checks of the cell, those of searches that it shares with others included."""
     attack_backend: str
     """How the copy of the network that attacks use was made fast: ``folded`` (filters normalised and norms folded once)
     or not, its memory format, its precision, whether it was compiled. Verdicts never depend on it."""
