@@ -51,10 +51,21 @@ def respond(features: Tensor, filters: Tensor, geometry: ConvGeometry) -> Tensor
         outputs: Tensor = _ClosedForm.apply(features, filters, geometry)
         return outputs
     responses, _ = _convolve(features, filters, geometry)
-    scale = _cosines(responses, _reciprocal_norms(features, filters, geometry), geometry)
-    if geometry.b != 2:
-        scale = scale.add_(COSINE_EPSILON).pow_(geometry.b - 1)
-    return scale.mul_(responses)
+    return _scale(responses, features, filters, geometry).mul_(responses)
+
+
+def respond_linearly(features: Tensor, filters: Tensor, geometry: ConvGeometry) -> Tensor:
+    """The same output, of which the scale is a constant: its gradients are dynamic weights.
+
+    Args:
+        features: as of :func:`respond`.
+        filters: as of :func:`respond`.
+        geometry: of the layer.
+    """
+    responses, _ = _convolve(features, filters, geometry)
+    with torch.no_grad():
+        scale = _scale(responses, features, filters, geometry)
+    return scale * responses
 
 
 def not_differentiable_again() -> RequestError:
@@ -169,6 +180,12 @@ def _cosines(responses: Tensor, reciprocals: Tensor, geometry: ConvGeometry) -> 
         return cosines.mul_(reciprocals)
     cosines.unflatten(1, (geometry.groups, -1)).mul_(reciprocals.unsqueeze(2))
     return cosines
+
+
+def _scale(responses: Tensor, features: Tensor, filters: Tensor, geometry: ConvGeometry) -> Tensor:
+    """|cos|^(B-1). Not to be differentiated."""
+    cosines = _cosines(responses, _reciprocal_norms(features, filters, geometry), geometry)
+    return cosines if geometry.b == 2 else cosines.add_(COSINE_EPSILON).pow_(geometry.b - 1)
 
 
 def _reciprocal_norms(features: Tensor, filters: Tensor, geometry: ConvGeometry) -> Tensor:

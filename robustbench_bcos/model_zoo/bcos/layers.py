@@ -26,6 +26,7 @@ from robustbench_bcos.model_zoo.bcos.closed_form import (
     ConvGeometry,
     geometry_of,
     respond,
+    respond_linearly,
 )
 from robustbench_bcos.model_zoo.bcos.explanation_mode import DynamicLayer, official_layers
 from robustbench_bcos.model_zoo.bcos.exponents import Exponent, make_exponents
@@ -202,9 +203,12 @@ class BcosConv2d(AbstractBcosLayer):
     def forward(self, features: Tensor) -> Tensor:
         """Respond to each patch by its alignment with the filters."""
         geometry = self._geometry()
-        if geometry is None or self.explaining or not _is_plain(features) or features.dim() != 4:
+        # Gates are held by what autograd knows.
+        gated = self.explaining and not self.detaching
+        if geometry is None or gated or not _is_plain(features) or features.dim() != 4:
             return super().forward(features)
-        return respond(features, self._filters(), geometry)
+        closed = respond_linearly if self.explaining else respond
+        return closed(features, self._filters(), geometry)
 
     def _geometry(self) -> ConvGeometry | None:
         """For gradients in closed form; ``None`` where autograd is to find them."""
