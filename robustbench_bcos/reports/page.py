@@ -7,7 +7,7 @@ executed.
 import json
 import re
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
@@ -169,26 +169,26 @@ def evidence(run: RunFolder) -> Content:
     What undermines a number comes first.
     """
     models = dict(zip(run.cells, run.records["model"], strict=True))
-    found = run.evidence.assign(model=run.evidence["cell"].map(models))
-    columns = list(found["model"].unique())
+    gravest: dict[str, dict[str, Mapping[Hashable, Any]]] = {}
+    for outcome in run.evidence.to_dict("records"):
+        of_check, model = gravest.setdefault(outcome["check"], {}), models[outcome["cell"]]
+        of_check[model] = min(of_check.get(model, outcome), outcome, key=_gravity)
+    columns = list(dict.fromkeys(models[cell] for cell in run.evidence["cell"]))
     rows = []
-    gravity = found["status"].map(GRAVITY.index).groupby(found["check"]).min()
-    for check, outcomes in sorted(found.groupby("check", sort=False), key=lambda item: gravity[item[0]]):
-        by_model = dict(list(outcomes.groupby("model")))
+    for check, by_model in sorted(gravest.items(), key=lambda item: min(map(_gravity, item[1].values()))[0]):
         cells = [_answer(by_model[name]) if name in by_model else EMPTY for name in columns]
         alarming = any(cell.kind == "undermined" for cell in cells)
-        rows.append(
-            Row(name=str(check), cells=cells, alarming=alarming, link=f"#check-{check}" if check in CHECKS else "")
-        )
+        rows.append(Row(name=check, cells=cells, alarming=alarming, link=f"#check-{check}" if check in CHECKS else ""))
     return Content("What each check found: images against the number, of those examined", ["check", *columns], rows)
 
 
-def _answer(outcomes: pd.DataFrame) -> TableCell:
-    """Of a check's outcomes for one model the gravest, and of equal ones that of the most images."""
-    gravest = min(
-        outcomes.to_dict("records"),
-        key=lambda row: (GRAVITY.index(row["status"]), -row["against"], -row["examined"]),
-    )
+def _gravity(outcome: Mapping[Hashable, Any]) -> tuple[int, int, int]:
+    """The gravest first, and of equal ones that of the most images."""
+    return GRAVITY.index(outcome["status"]), -outcome["against"], -outcome["examined"]
+
+
+def _answer(gravest: Mapping[Hashable, Any]) -> TableCell:
+    """What a check found of a model."""
     if gravest["status"] == "not done":
         return TableCell(text="not done", value="")
     if not gravest["examined"]:

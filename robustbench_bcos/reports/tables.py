@@ -1,6 +1,6 @@
 """Wide tables: models as rows, epsilons as columns, the steps of an attack side by side in a cell."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -30,12 +30,14 @@ def column_names(records: pd.DataFrame) -> pd.Series:
     """
     several = _differing(records)
 
-    def named(row: pd.Series) -> str:
+    def named(row: Mapping[Hashable, Any]) -> str:
         shown = (key for key in COLUMN_KEYS if key in several or row[key] != USUAL.get(key, row[key]))
         parts = [*(row[key] for key in NAMED_ALWAYS), *(_part(key, row[key]) for key in shown)]
         return " ".join(str(part) for part in parts if part != "")
 
-    return records.apply(named, axis=1)
+    # By records and not by apply, which makes a series of every row.
+    rows = records[[*NAMED_ALWAYS, *COLUMN_KEYS]].to_dict("records")
+    return pd.Series([named(row) for row in rows], index=records.index, dtype=object)
 
 
 def attacks_of(records: pd.DataFrame, *, steps: bool = False) -> str:
@@ -81,7 +83,7 @@ def strongest(records: pd.DataFrame) -> pd.DataFrame:
     return records[records["steps"] == most]
 
 
-def wide_table(records: pd.DataFrame, text: Callable[[pd.Series], str]) -> pd.DataFrame:
+def wide_table(records: pd.DataFrame, text: Callable[[Mapping[Hashable, Any]], str]) -> pd.DataFrame:
     """Models as rows, one column per threat, fewer steps before more within a cell.
 
     Args:
@@ -93,7 +95,7 @@ def wide_table(records: pd.DataFrame, text: Callable[[pd.Series], str]) -> pd.Da
             "model": records["model"],
             "column": column_names(records),
             "steps": records["steps"],
-            "text": records.apply(text, axis=1),
+            "text": [text(row) for row in records.to_dict("records")],
         }
     )
     ordered = shown.sort_values("steps", kind="stable")
