@@ -265,6 +265,17 @@ def test_gradients_of_large_networks_are_those_of_the_official_package(said: Cal
     assert all(claim["ours_s"] > 0 < claim["theirs_s"] for claim in found["claims"])
 
 
+def test_explanations_are_those_of_the_official_package_and_are_timed_beside_it(
+    said: Callable[..., dict[str, Any]],
+) -> None:
+    pytest.importorskip("bcos")
+    found = said("explaining", "--quick", "--threads", "2")
+    timed = {(claim["claim"].split(",")[0], claim["peer"]) for claim in found["claims"]}
+    alone = "its convolutions alone, forward and back"
+    assert timed >= {("the same in replica threads", alone), ("explain(model)", "bcos, one at a time")}
+    assert all(claim["ours_s"] > 0 < claim["theirs_s"] for claim in found["claims"])
+
+
 def test_grids_are_scored_as_by_the_official_package_class_by_class(
     said: Callable[..., dict[str, Any]],
 ) -> None:
