@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     options = parse(parser)
     if options.quick:
-        options.images = options.batch = 16
+        options.images = options.batch = 4
         options.pairs, options.compile = 1, False
     torch.set_num_threads(options.threads)
     images = torch.rand((options.images, 3, 32, 32), generator=torch.Generator().manual_seed(1))
