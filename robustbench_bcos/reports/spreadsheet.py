@@ -43,7 +43,7 @@ def _cells(column: pd.Series) -> list[str]:
     """Each as it is written between two commas; nothing where it is missing."""
     missing = column.isna().to_numpy()
     if is_numeric_dtype(column):
-        cells = [*map(repr, column.tolist())]
+        cells = [*map(str, column.tolist())]
         for place in missing.nonzero()[0]:
             cells[place] = ""
         return cells
@@ -51,7 +51,7 @@ def _cells(column: pd.Series) -> list[str]:
     if infer_dtype(given, skipna=False) == "string":
         numbers, texts = pd.factorize(given)
         return [*map(_quoted(texts).__getitem__, numbers)]
-    return [_quoted([cell])[0] if isinstance(cell, str) else repr(cell) for cell in given]
+    return [_quoted([cell])[0] if isinstance(cell, str) else str(cell) for cell in given]
 
 
 def _quoted(texts: Iterable[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -31,6 +32,7 @@ def test_numbers_and_other_texts_are_as_pandas_writes_them() -> None:
             "low": [-0.25, 1e-7, -0.0, 1 / 3, float("nan")],
             "eps": ["-0.5", "8/255", "", None, "a,b"],
             "b": [None, 2, True, 1, 1.0],
+            "difference": [None, np.float64(0.1), np.float32(0.5), np.int64(3), np.True_],
             "robust": [True, False, True, True, False],
             "image": [0, -1, 2**40, 3, 4],
             "eight_bit": pd.array([1, None, 0, 1, 1], dtype="Int64"),
